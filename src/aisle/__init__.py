@@ -1,0 +1,1 @@
+"""Product search by fine-tuned text embeddings."""

@@ -1,0 +1,1 @@
+"""Typed settings of every command, and how YAML and flags fill them."""

@@ -1,0 +1,135 @@
+"""The settings of `infer_index.py`: build, query, evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+from tyro.conf import Positional
+
+from aisle.config.label_map import LabelMap
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Embed a catalogue and write its index.
+
+    The catalogue is one of --catalog (a file with a row per product) or --pairs (a data set of pairs,
+    whose distinct products are the catalogue).
+    """
+
+    model: str
+    """Run, adapter or base model: a folder or a Hub id."""
+    index_dir: str
+    """Folder that the index is written to."""
+    catalog: tuple[str, ...] | None = None
+    """csv, tsv, jsonl, json or parquet files (globs and .gz allowed), one row per product."""
+    id_column: str = "product_id"
+    """Column of --catalog with the unique product id."""
+    text_template: str = "{title}"
+    """Text that is embedded, from the columns of --catalog, such as "{title} {brand}"."""
+    pairs: tuple[str, ...] | None = None
+    """Pairs data set: files, a folder or a Hub id; its distinct products are indexed."""
+    split: str = "train"
+    """Split of --pairs to take, where it has several."""
+    product_column: str | None = None
+    """Column of --pairs with the product text; found by name when not given."""
+    product_id_column: str | None = None
+    """Column of --pairs with the product id; found by name when not given."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """Stop at rows that cannot be used, or leave them out and say how many."""
+    M: Annotated[int, Field(ge=2)] = 16
+    """Links per node in the graph; higher is larger and closer to exact."""
+    ef_construction: Count = 200
+    """Candidates kept while building; higher is slower and closer to exact."""
+    ef_search: Count = 128
+    """Candidates kept while searching; saved with the index."""
+    store_dtype: Literal["float32", "float16"] = "float32"
+    """Type of the stored embeddings."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Compute type; bf16 where the hardware has it when not given."""
+    max_tokens: Annotated[int, Field(ge=64)] | None = None
+    """Padded tokens encoded at a time; 1,024 on CPU and 65,536 on GPU when not given."""
+    base_model: str | None = None
+    """Base of an adapter that names none, such as one saved by PEFT's example."""
+    model_revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+    pooling: Literal["mean", "cls", "last"] | None = None
+    """How token vectors become one; what the model says when not given."""
+    query_prompt: str | None = None
+    """Text put before every query; what the model says when not given."""
+    product_prompt: str | None = None
+    """Text put before every product; what the model says when not given."""
+    max_length: Annotated[int, Field(ge=4)] | None = None
+    """Longest text in tokens; what the model says when not given."""
+    trust_remote_code: bool = False
+    """Run the Python code that the model's repository brings."""
+    overwrite_index_dir: bool = False
+    """Replace the index that is in --index_dir."""
+    threads: Count | None = None
+    """Threads that build the graph; all cores when not given, 1 gives the same file every time."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+@dataclass(frozen=True)
+class QuerySettings:
+    """Answer queries from an index; without a query, ask for them."""
+
+    index_dir: str
+    """Folder of the index."""
+    text: Positional[tuple[str, ...]] = ()
+    """Queries."""
+    queries_file: str | None = None
+    """File with a query on each line."""
+    top_k: Count = 10
+    """Products per query."""
+    min_score: float | None = None
+    """Leave out products with a lower cosine."""
+    ef_search: Count | None = None
+    """Candidates kept while searching; what the index was built with when not given."""
+    exact: bool = False
+    """Compare with every product instead of following the graph."""
+    model: str | None = None
+    """The encoder that made the index, if it has moved."""
+    base_model: str | None = None
+    """The base of its adapter, if it has moved."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Measure an index against judgements."""
+
+    index_dir: str
+    """Folder of the index."""
+    queries: str
+    """csv, tsv, jsonl, json or parquet file with query ids and queries."""
+    qrels: str
+    """Judgements: TREC or BEIR qrels, or a csv, tsv, jsonl, json or parquet file."""
+    label_map: LabelMap = None
+    """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
+    relevant_from: Annotated[float, Field(gt=0)] | None = None
+    """Lowest relevance that counts as relevant for recall, MRR and precision; above 0 when not given."""
+    cutoffs: tuple[Count, ...] = (1, 10, 100)
+    """Ranks at which the metrics are taken."""
+    ef_search: Count | None = None
+    """Candidates kept while searching; what the index was built with when not given."""
+    run_file: str | None = None
+    """Write the ranking to this file in TREC's run format."""
+    model: str | None = None
+    """The encoder that made the index, if it has moved."""
+    base_model: str | None = None
+    """The base of its adapter, if it has moved."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""

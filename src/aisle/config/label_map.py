@@ -1,0 +1,65 @@
+"""The `E=1,S=0.1,C=0.01,I=0` notation of label maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BeforeValidator
+from tyro.constructors import PrimitiveConstructorSpec
+
+
+def parse_label_map(value: object) -> dict[str, float] | None:
+    """Return what each label is worth.
+
+    Args:
+        value: a mapping (YAML), a text such as `E=1,S=0.1`, or None.
+
+    Raises:
+        ValueError: the text is not of that form, a label stands twice, or a worth is not in [0, 1].
+    """
+    if value is None or value == "None":
+        return None
+    if isinstance(value, Mapping):
+        pairs = [(str(label), worth) for label, worth in value.items()]
+    else:
+        parts = [part for part in str(value).split(",") if part.strip()]
+        if not parts or any("=" not in part for part in parts):
+            raise ValueError(f"a label map reads E=1,S=0.1,C=0.01,I=0; found {value!r}")
+        pairs = [(label.strip(), worth) for label, _, worth in (part.rpartition("=") for part in parts)]
+    label_map: dict[str, float] = {}
+    for label, worth in pairs:
+        if label in label_map:
+            raise ValueError(f"label {label!r} stands twice in the label map {value!r}")
+        label_map[label] = _relevance(label, worth)
+    return label_map
+
+
+def _relevance(label: str, worth: object) -> float:
+    try:
+        number = float(str(worth))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise ValueError(f"label {label!r} must be worth a number in [0, 1]; found {worth!r}")
+    return number
+
+
+def _text_of(label_map: Mapping[str, float] | None) -> list[str]:
+    if label_map is None:
+        return ["None"]
+    return [",".join(f"{label}={worth:g}" for label, worth in label_map.items())]
+
+
+LabelMap = Annotated[
+    dict[str, float] | None,
+    BeforeValidator(parse_label_map),
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="LABEL=WORTH,...",
+        instance_from_str=lambda args: parse_label_map(args[0]),
+        is_instance=lambda value: value is None or isinstance(value, dict),
+        str_from_instance=_text_of,
+    ),
+]

@@ -1,0 +1,177 @@
+"""Settings from a YAML file and the command line: flags win over YAML, YAML over defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from aisle.errors import ConfigError
+
+Settings = TypeVar("Settings")
+SECRET_FIELDS = frozenset({"hub_token"})
+UNSAVED_FIELDS = SECRET_FIELDS | {"config", "json"}
+
+
+def parse_settings(
+    settings_type: type[Settings], arguments: Sequence[str], *, prog: str, description: str | None = None
+) -> Settings:
+    """Return the settings that a command line asks for.
+
+    Args:
+        settings_type: a frozen dataclass; its fields are settings, or groups of settings.
+        arguments: the command line without the program's name; `--config FILE` may be among them.
+        prog: what the help calls the program.
+        description: text above the help; the dataclass's docstring when not given.
+
+    Raises:
+        ConfigError: the YAML file or a value is not valid; all of them are named at once.
+        SystemExit: a flag is unknown or unreadable (2), or help was asked for (0).
+    """
+    config_file = _config_flag(arguments)
+    given = {} if config_file is None else _read_yaml(config_file)
+    parsed = tyro.cli(
+        settings_type,
+        args=list(arguments),
+        default=_defaults(settings_type, given, config_file),
+        prog=prog,
+        description=description,
+        use_underscores=True,
+    )
+    return _validated(settings_type, flatten(parsed), origin=None)
+
+
+def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: Path | None) -> Any:
+    """Return the dataclass to be overridden by flags; what has no default must still be given as a flag."""
+    required = [
+        field.name
+        for field in dataclasses.fields(settings_type)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in given]
+    filled = {**given, **dict.fromkeys(missing, "")}
+    validated = _validated(settings_type, filled, origin=None if config_file is None else str(config_file))
+    return dataclasses.replace(validated, **dict.fromkeys(missing, tyro.MISSING))
+
+
+def settings_from_yaml(settings_type: type[Settings], path: Path) -> Settings:
+    """Return the settings that a flat YAML file gives.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, has an unknown key or a value of the wrong type.
+    """
+    return _validated(settings_type, _read_yaml(path), origin=str(path))
+
+
+def flatten(settings: Any) -> dict[str, Any]:
+    """Return every setting by its flag's name, groups dissolved."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value)
+        else:
+            flat[field.name] = value
+    return flat
+
+
+def saved_form(settings: Any) -> dict[str, Any]:
+    """Return what may be written to disk, trackers and logs: every setting but secrets."""
+    plain = {name: value for name, value in flatten(settings).items() if name not in UNSAVED_FIELDS}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def write_yaml(settings: Any, path: Path) -> None:
+    """Write the settings so that `--config` reads them back; secrets are left out."""
+    text = yaml.safe_dump(saved_form(settings), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _config_flag(arguments: Sequence[str]) -> Path | None:
+    path = None
+    for position, argument in enumerate(arguments):
+        if argument == "--config":
+            if position + 1 == len(arguments):
+                raise ConfigError("--config: give the YAML file")
+            path = Path(arguments[position + 1])
+        elif argument.startswith("--config="):
+            path = Path(argument.removeprefix("--config="))
+    return path
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"--config {path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path}: cannot be read as YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        found = type(values).__name__
+        raise ConfigError(f"--config {path}: must be a mapping of flags to values; found a {found}")
+    return values
+
+
+def _validated(settings_type: type[Settings], flat: Mapping[str, Any], *, origin: str | None) -> Settings:
+    groups = _groups_of(settings_type)
+    known = {name: group for group, names in groups.items() for name in names}
+    problems = [_unknown_key(key, known, origin) for key in flat if key not in known]
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        if key in known:
+            group = known[key]
+            target = nested if group is None else nested.setdefault(group, {})
+            target[key] = tuple(value) if isinstance(value, list) else value
+    try:
+        settings = TypeAdapter(settings_type).validate_python(nested)
+    except ValidationError as error:
+        problems += [_describe(detail, origin) for detail in _one_per_field(error)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _groups_of(settings_type: type[Any]) -> dict[str | None, list[str]]:
+    hints = get_type_hints(settings_type)
+    groups: dict[str | None, list[str]] = {}
+    for field in dataclasses.fields(settings_type):
+        if dataclasses.is_dataclass(hints[field.name]):
+            groups[field.name] = [inner.name for inner in dataclasses.fields(hints[field.name])]
+        else:
+            groups.setdefault(None, []).append(field.name)
+    return groups
+
+
+def _one_per_field(error: ValidationError) -> list[Any]:
+    """A field of several allowed types yields one error per type; the first says enough."""
+    first: dict[str, Any] = {}
+    for detail in error.errors():
+        first.setdefault(_field_of(detail), detail)
+    return list(first.values())
+
+
+def _field_of(detail: Any) -> str:
+    names = [str(part) for part in detail["loc"]]
+    return names[1] if names[0] in {"data", "model", "lora", "optim", "run"} and len(names) > 1 else names[0]
+
+
+def _describe(detail: Any, origin: str | None) -> str:
+    name = _field_of(detail)
+    where = f"--{name}" if origin is None else f"{origin}: {name}"
+    found = "" if name in SECRET_FIELDS else f"; found {detail['input']!r}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]}{found}"
+
+
+def _unknown_key(key: object, known: Mapping[str, object], origin: str | None) -> str:
+    near = difflib.get_close_matches(str(key), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "the flags of --help are the keys there are"
+    return f"{origin or 'settings'}: unknown key {str(key)!r}; {hint}"

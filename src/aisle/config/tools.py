@@ -1,0 +1,59 @@
+"""The settings of the smaller commands: sample, quickstart, push."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Write a synthetic catalogue with judged queries; the same seed gives the same files."""
+
+    output_dir: str
+    """Folder that is written."""
+    products: Annotated[int, Field(ge=1, le=1_000_000)] = 2400
+    """Products in the catalogue."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another seed is another catalogue."""
+    overwrite: bool = False
+    """Replace a sample that is in --output_dir."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """Train on the sample catalogue, index it, and compare base model, tuned model and BM25."""
+
+    output_dir: str = "runs/quickstart"
+    """Folder of the run; the sample and the index are written beside it."""
+    recipe: str = "configs/quickstart.yaml"
+    """Training recipe."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+@dataclass(frozen=True)
+class PushSettings:
+    """Upload a finished run to the Hub."""
+
+    run_dir: Positional[str]
+    """Folder of the run."""
+    hub_model_id: str | None = None
+    """Repository on the Hub; the folder's name when not given."""
+    hub_token: str | None = field(default=None, repr=False)
+    """Token for the Hub; the one of `hf auth login` when not given. Never saved or logged."""
+    hub_private: bool = False
+    """Create the repository as a private one."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""

@@ -1,0 +1,210 @@
+"""The settings of `train_peft.py`, in groups; each field is a flag and a YAML key of the same name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+from tyro.conf import OmitArgPrefixes
+
+from aisle.config.label_map import LabelMap
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Scheduler = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the judged pairs come from."""
+
+    dataset_name: str | None = None
+    """Hub id of a data set, or a local file or folder (splits are found by file name)."""
+    dataset_revision: str | None = None
+    """Branch, tag or commit of the Hub data set."""
+    train_file: tuple[str, ...] | None = None
+    """csv, tsv, jsonl, json or parquet files (globs and .gz allowed) to train on."""
+    validation_file: tuple[str, ...] | None = None
+    """Files to validate on; without them a share of the training queries is held out."""
+    esci_dir: str | None = None
+    """Folder of the original ESCI release (its two parquet files)."""
+    esci_locale: Literal["us", "es", "jp"] = "us"
+    """Locale of the ESCI release to use."""
+    esci_version: Literal["small", "large"] = "small"
+    """Version of the ESCI release to use."""
+    query_column: str | None = None
+    """Column with the query; found by name when not given (query, question)."""
+    product_column: str | None = None
+    """Column with the product text; found by name when not given (product, product_title, title)."""
+    label_column: str | None = None
+    """Column with the relevance; found by name when not given. Without one every pair is a positive."""
+    query_id_column: str | None = None
+    """Column with the query's id, if any."""
+    product_id_column: str | None = None
+    """Column with the product's id, if any."""
+    label_map: LabelMap = None
+    """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the training queries to hold out when no validation data is given."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """Stop at rows that cannot be used, or leave them out and say how many."""
+    sanity_test: bool = False
+    """Use the first 1,024 rows of each split only."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The encoder that is fine-tuned."""
+
+    model_name_or_path: str = "intfloat/e5-large-v2"
+    """Hub id or folder of the base model."""
+    model_revision: str | None = None
+    """Branch, tag or commit of the base model on the Hub."""
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Longest text in tokens, prompt and special tokens included; the rest is cut off."""
+    pooling: Literal["mean", "cls", "last"] | None = None
+    """How token vectors become one; what the base model says when not given."""
+    query_prompt: str | None = None
+    """Text put before every query; what the base model says when not given ("query: " for e5)."""
+    product_prompt: str | None = None
+    """Text put before every product; what the base model says when not given ("passage: " for e5)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+    trust_remote_code: bool = False
+    """Run the Python code that the base model's repository brings."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapter (LoRA); everything here needs --use_peft."""
+
+    use_peft: bool = False
+    """Train a LoRA adapter instead of all weights."""
+    lora_rank: Count = 8
+    """Rank of the update matrices."""
+    lora_alpha: Count = 16
+    """Scale of the update: it is multiplied by alpha / rank."""
+    lora_dropout: Share = 0.0
+    """Dropout before the update matrices."""
+    lora_target_modules: tuple[str, ...] | None = None
+    """Names of the linear layers to adapt; query, key and value projections when not given."""
+    use_dora: bool = False
+    """Split weights into magnitude and direction (DoRA)."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank) (rank-stabilised LoRA)."""
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """Objective, batches, learning rate and precision."""
+
+    loss: Literal["cosine_target", "in_batch"] | None = None
+    """Objective; cosine_target for labelled pairs and in_batch for positives only when not given."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Cosines are divided by it in the in_batch loss."""
+    in_batch_negatives: Literal["products", "both"] = "both"
+    """What a pair is held against in the in_batch loss: the other products, or both sides' others."""
+    per_device_train_batch_size: Count = 64
+    """Pairs per process in one forward pass."""
+    per_device_eval_batch_size: Count = 128
+    """Texts per process in one forward pass of an evaluation."""
+    gradient_accumulation_steps: Count = 1
+    """Batches whose gradients make up one step."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate; 5e-4 with --use_peft and 2e-5 without when not given."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay (AdamW); never on biases and norms."""
+    num_train_epochs: Count = 3
+    """Times over the training pairs."""
+    max_train_steps: Count | None = None
+    """Optimiser steps in all; overrides --num_train_epochs."""
+    lr_scheduler_type: Scheduler = "linear"
+    """Shape of the learning rate over the run."""
+    num_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises from zero."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients longer than this are cut to it; None is off."""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """Compute type; what `accelerate launch` says when not given."""
+    max_tokens_per_sub_batch: Annotated[int, Field(ge=64)] | None = None
+    """Padded tokens encoded at a time inside a batch; 1,024 on CPU and 65,536 on GPU when not given."""
+    seed: Annotated[int, Field(ge=0)] = 42
+    """Seeds the order of the pairs, the adapter's first weights and dropout."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The run: where it goes, when it is evaluated and saved, who is told."""
+
+    output_dir: str | None = None
+    """Folder of the run; required."""
+    overwrite_output_dir: bool = False
+    """Replace a run that is already in --output_dir."""
+    eval_steps: Count | None = None
+    """Evaluate every so many steps as well as after each epoch."""
+    logging_steps: Count = 10
+    """Log every so many steps."""
+    checkpointing_steps: Count | Literal["epoch"] | None = None
+    """Write a checkpoint every so many steps, or after each epoch; None writes none."""
+    resume_from_checkpoint: str | None = None
+    """Go on from this checkpoint folder, or from the latest one of --output_dir: latest."""
+    with_tracking: bool = False
+    """Log to experiment trackers."""
+    report_to: str = "all"
+    """Trackers, with commas: wandb, tensorboard, ..., or all that are installed."""
+    push_to_hub: bool = False
+    """Upload the finished run to the Hub."""
+    hub_model_id: str | None = None
+    """Repository on the Hub; the folder's name when not given."""
+    hub_token: str | None = field(default=None, repr=False)
+    """Token for the Hub; the one of `hf auth login` when not given. Never saved or logged."""
+    hub_private: bool = False
+    """Create the repository as a private one."""
+    json: bool = False
+    """Print one JSON document on stdout at the end; everything else goes to stderr."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Fine-tune a text-embedding model for product search on (query, product, relevance) pairs."""
+
+    data: OmitArgPrefixes[DataSettings] = DataSettings()
+    model: OmitArgPrefixes[ModelSettings] = ModelSettings()
+    lora: OmitArgPrefixes[LoraSettings] = LoraSettings()
+    optim: OmitArgPrefixes[OptimSettings] = OptimSettings()
+    run: OmitArgPrefixes[RunSettings] = RunSettings()
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+def problems_of(settings: TrainSettings) -> list[str]:
+    """Return one message for each combination of training settings that cannot work."""
+    data, model, optim, run = settings.data, settings.model, settings.optim, settings.run
+    problems = []
+    if run.output_dir is None:
+        problems.append("--output_dir: required; give the folder that the run is written to")
+    sources = {
+        "--dataset_name": data.dataset_name,
+        "--train_file": data.train_file,
+        "--esci_dir": data.esci_dir,
+    }
+    given = [flag for flag, value in sources.items() if value]
+    if len(given) > 1:
+        problems.append(f"{' and '.join(given)}: give one source of pairs, not {len(given)}")
+    if not given and not data.sanity_test:
+        problems.append("no training data: give one of --dataset_name, --train_file or --esci_dir")
+    if data.validation_file and not data.train_file:
+        problems.append("--validation_file: goes with --train_file only")
+    if run.overwrite_output_dir and run.resume_from_checkpoint:
+        problems.append("--overwrite_output_dir and --resume_from_checkpoint: give one of them")
+    if model.model_name_or_path == "":
+        problems.append("--model_name_or_path: is empty; give a Hub id or a folder")
+    if optim.max_train_steps is not None and optim.num_warmup_steps > optim.max_train_steps:
+        problems.append(
+            f"--num_warmup_steps {optim.num_warmup_steps}: must be at most "
+            f"--max_train_steps {optim.max_train_steps}"
+        )
+    return problems

@@ -1,0 +1,1 @@
+"""Pairs, catalogues, queries and judgements: read, checked, and handed on as plain values."""

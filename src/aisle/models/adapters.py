@@ -1,0 +1,169 @@
+"""LoRA adapters: which layers they change, how they are attached and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from aisle.errors import ModelError
+
+# The attention projections of each family of architectures, by the name of the layer inside its block.
+ATTENTION_PROJECTIONS = (
+    ("query", "key", "value"),  # BERT, RoBERTa, XLM-R, ELECTRA
+    ("q_lin", "k_lin", "v_lin"),  # DistilBERT
+    ("q_proj", "k_proj", "v_proj"),  # Qwen, Mistral, Llama, Gemma
+    ("query_proj", "key_proj", "value_proj"),  # DeBERTa-v2
+    ("q", "k", "v"),  # MPNet, T5
+    ("Wqkv",),  # ModernBERT
+    ("query_key_value",),  # GPT-NeoX, BLOOM
+)
+# PEFT's semantic-search example wraps the backbone in a module of its own: its keys carry one `model.` more.
+WRAPPED_PREFIX = "base_model.model.model."
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class TrainableShare:
+    """How many of a model's weights are trained."""
+
+    trainable: int
+    total: int
+
+    def __str__(self) -> str:
+        share = self.trainable / max(self.total, 1)
+        return f"{self.trainable:,} of {self.total:,} parameters are trained ({share:.2%})"
+
+
+def default_target_modules(backbone: nn.Module) -> tuple[str, ...]:
+    """Return the names of the attention projections of an architecture.
+
+    Raises:
+        ModelError: no known family fits; the message lists the linear layers there are.
+    """
+    names = linear_layer_names(backbone)
+    for family in ATTENTION_PROJECTIONS:
+        if set(family) <= names:
+            return family
+    raise ModelError(
+        f"--lora_target_modules: {type(backbone).__name__} is of no known family, so the layers to adapt "
+        f"must be named; its linear layers are {', '.join(sorted(names))}"
+    )
+
+
+def linear_layer_names(backbone: nn.Module) -> set[str]:
+    """Return the last part of the name of every linear layer."""
+    linear = (name for name, module in backbone.named_modules() if isinstance(module, nn.Linear))
+    return {name.rpartition(".")[2] for name in linear}
+
+
+def attach_lora(
+    backbone: nn.Module,
+    *,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    target_modules: Sequence[str] | None,
+    use_dora: bool,
+    use_rslora: bool,
+    base_reference: str,
+    base_revision: str | None,
+) -> Any:
+    """Return the backbone with a fresh LoRA adapter (https://arxiv.org/abs/2106.09685), all else frozen.
+
+    Args:
+        backbone: any `AutoModel`.
+        rank: rank of the update matrices.
+        alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`.
+        dropout: dropout before the update matrices.
+        target_modules: names of the linear layers to adapt; the attention projections when None.
+        use_dora: https://arxiv.org/abs/2402.09353.
+        use_rslora: https://arxiv.org/abs/2312.03732.
+        base_reference: the base model as PEFT finds it again, kept in the adapter's configuration.
+        base_revision: its commit, if it is on the Hub.
+
+    Raises:
+        ModelError: a target is not the name of a linear layer; the message lists those there are.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = tuple(target_modules) if target_modules else default_target_modules(backbone)
+    _check_targets(backbone, targets)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+        bias="none",
+        task_type=TaskType.FEATURE_EXTRACTION,
+        revision=base_revision,
+    )
+    adapted = get_peft_model(backbone, config)
+    adapted.peft_config["default"].base_model_name_or_path = base_reference
+    return adapted
+
+
+def load_adapter(backbone: nn.Module, adapter_dir: Path) -> Any:
+    """Return the backbone with a saved adapter on it, ready for inference.
+
+    Adapters saved by PEFT's semantic-search example are read too: their keys carry one `model.` more.
+
+    Raises:
+        ModelError: the adapter's files are missing, or do not fit the backbone.
+    """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    weights_file = adapter_dir / "adapter_model.safetensors"
+    if not weights_file.is_file():
+        raise ModelError(f"{weights_file}: is missing; aisle reads adapters from safetensors only")
+    config = PeftConfig.from_pretrained(str(adapter_dir))
+    config.inference_mode = True
+    try:
+        weights = _unwrapped(load_file(weights_file), backbone)
+        adapted = get_peft_model(backbone, config)
+        result: Any = set_peft_model_state_dict(adapted, weights)
+    except (ValueError, RuntimeError, KeyError) as error:
+        kind = type(backbone).__name__
+        raise ModelError(f"{adapter_dir}: the adapter does not fit {kind}: {error}") from None
+    missing = [key for key in result.missing_keys if "lora_" in key]
+    if missing or result.unexpected_keys:
+        odd = (missing or result.unexpected_keys)[0]
+        raise ModelError(
+            f"{weights_file}: the adapter does not fit {type(backbone).__name__}; "
+            f"{len(missing)} of its weights are missing and {len(result.unexpected_keys)} are unknown, "
+            f"{odd} for example. Is --base_model the model it was trained on?"
+        )
+    return adapted
+
+
+def trainable_share(model: nn.Module) -> TrainableShare:
+    """Return how many weights of a model are trained."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return TrainableShare(trainable=sum(n for n, on in sizes if on), total=sum(n for n, _ in sizes))
+
+
+def _check_targets(backbone: nn.Module, targets: Sequence[str]) -> None:
+    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    unknown = [
+        target
+        for target in targets
+        if not any(name == target or name.endswith(f".{target}") for name in linear)
+    ]
+    if unknown:
+        raise ModelError(
+            f"--lora_target_modules: {type(backbone).__name__} has no linear layer named "
+            f"{', '.join(unknown)}; it has {', '.join(sorted(linear_layer_names(backbone)))}"
+        )
+
+
+def _unwrapped(weights: dict[str, torch.Tensor], backbone: nn.Module) -> dict[str, torch.Tensor]:
+    if hasattr(backbone, "model") or not all(key.startswith(WRAPPED_PREFIX) for key in weights):
+        return weights
+    return {PREFIX + key.removeprefix(WRAPPED_PREFIX): value for key, value in weights.items()}

@@ -1,0 +1,177 @@
+"""The encoder: a backbone with its pooling, prompts and maximum length, in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from aisle.models.pooling import Pooling, pool
+from aisle.models.tokens import TokenBatch, length_groups, pad, tokenize
+
+Precision = Literal["fp32", "bf16"]
+CPU_TOKENS = 1024
+"""Padded tokens at a time on CPU: activations stay in cache (MiniLM, 2 cores; docs/benchmarks.md)."""
+GPU_TOKENS = 65_536
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What has to be known to use an encoder besides its weights.
+
+    Args:
+        pooling: how token vectors become one.
+        query_prompt: put before every query.
+        product_prompt: put before every product.
+        max_length: longest text in tokens, prompt and special tokens included.
+        normalize: whether embeddings have unit L2 norm.
+    """
+
+    pooling: Pooling
+    query_prompt: str
+    product_prompt: str
+    max_length: int
+    normalize: bool = True
+
+
+class TextEmbedder(nn.Module):
+    """A backbone, its pooling and the normalisation, as one module for training.
+
+    Args:
+        backbone: any `AutoModel`, with or without an adapter.
+        pooling: how token vectors become one.
+        normalize: whether embeddings have unit L2 norm.
+    """
+
+    def __init__(self, backbone: nn.Module, *, pooling: Pooling, normalize: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling: Pooling = pooling
+        self.normalize = normalize
+
+    def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
+        """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.
+
+        One forward takes several batches so that distributed wrappers see one forward a step.
+        """
+        return torch.cat([self._embed(batch) for batch in batches])
+
+    def _embed(self, batch: TokenBatch) -> torch.Tensor:
+        output = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        embeddings = pool(output.last_hidden_state, batch.attention_mask, self.pooling)
+        return nn.functional.normalize(embeddings, dim=1) if self.normalize else embeddings
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns queries and products into embeddings.
+
+    Args:
+        embedder: the model, on its device.
+        tokenizer: the model's own.
+        settings: pooling, prompts, maximum length.
+        fingerprint: hash of all that decides an embedding; None before the encoder was saved.
+        name: what messages call it.
+    """
+
+    embedder: TextEmbedder
+    tokenizer: Any
+    settings: EncoderSettings
+    fingerprint: str | None
+    name: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.embedder.parameters()).device
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        backbone: Any = self.embedder.backbone
+        return int(backbone.config.hidden_size)
+
+    def encode_queries(self, queries: Sequence[str], **options: Any) -> np.ndarray:
+        """Return the embeddings of queries; see `encode_texts` for the options.
+
+        Returns:
+            (queries, dim) float32, unit L2 norm.
+        """
+        return self.encode_texts(queries, prompt=self.settings.query_prompt, **options)
+
+    def encode_products(self, products: Sequence[str], **options: Any) -> np.ndarray:
+        """Return the embeddings of products; see `encode_texts` for the options.
+
+        Returns:
+            (products, dim) float32, unit L2 norm.
+        """
+        return self.encode_texts(products, prompt=self.settings.product_prompt, **options)
+
+    def encode_texts(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str,
+        max_tokens: int | None = None,
+        precision: Precision = "fp32",
+        on_progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Return the embeddings of texts, in their order; neither order nor grouping changes them.
+
+        Args:
+            texts: any number of texts; longer ones than the maximum length are cut off.
+            prompt: put before every text.
+            max_tokens: padded tokens encoded at a time.
+            precision: compute type; the embeddings are float32 all the same.
+            on_progress: called with the number of texts that are done, as they are done.
+
+        Returns:
+            (texts, dim) float32, unit L2 norm.
+        """
+        embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
+        device = self.device
+        was_training = self.embedder.training
+        self.embedder.eval()
+        with torch.inference_mode(), autocast(device, precision):
+            for batch, rows in self._groups(texts, prompt, max_tokens or default_max_tokens(device)):
+                embeddings[rows] = self.embedder([batch.to(device)]).float().cpu().numpy()
+                if on_progress is not None:
+                    on_progress(len(rows))
+        self.embedder.train(was_training)
+        return embeddings
+
+    def _groups(
+        self, texts: Sequence[str], prompt: str, max_tokens: int
+    ) -> list[tuple[TokenBatch, np.ndarray]]:
+        token_ids = tokenize(self.tokenizer, texts, prompt=prompt, max_length=self.settings.max_length)
+        lengths = [len(ids) for ids in token_ids]
+        groups = length_groups(lengths, max_tokens=max_tokens)
+        return [(pad([token_ids[row] for row in rows], self.tokenizer.pad_token_id), rows) for rows in groups]
+
+
+def default_max_tokens(device: torch.device) -> int:
+    """Return how many padded tokens to encode at a time on a device."""
+    return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Return the context in which the model computes in `precision`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """Return bf16 where the hardware multiplies it natively, else fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+        return "bf16" if native else "fp32"
+    return "fp32"

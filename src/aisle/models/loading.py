@@ -1,0 +1,267 @@
+"""Encoders from a run, an adapter or a base model."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from aisle.errors import ModelError
+from aisle.models.adapters import load_adapter
+from aisle.models.encoder import Encoder, EncoderSettings, TextEmbedder
+from aisle.models.fingerprint import fingerprint_of
+from aisle.models.pooling import Pooling
+from aisle.models.sources import ModelSource, find_model
+
+SETTINGS_FILE = "aisle.json"
+ADAPTER_FILE = "adapter_config.json"
+# https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".
+E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?/?$", re.IGNORECASE)
+POOLING_KEYS: dict[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user says about an encoder instead of its files; None leaves it to them."""
+
+    pooling: Literal["mean", "cls", "last"] | None = None
+    query_prompt: str | None = None
+    product_prompt: str | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model as it comes: backbone, tokenizer, settings."""
+
+    source: ModelSource
+    backbone: nn.Module
+    tokenizer: Any
+    settings: EncoderSettings
+
+
+def load_encoder(
+    model: str | Path,
+    *,
+    base_model: str | None = None,
+    overrides: Overrides | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+) -> Encoder:
+    """Return the encoder of a run, an adapter or a base model.
+
+    Args:
+        model: a run's folder, a folder with a PEFT adapter, a base model's folder, or a Hub id of these.
+        base_model: the base of an adapter whose configuration names none, or one that is not to be found.
+        overrides: settings that win over the files'.
+        revision: branch, tag or commit on the Hub.
+        token: for gated and private repositories.
+        device: `cuda`, `cpu`, ...; the accelerator there is when None.
+        trust_remote_code: run the code that the repository brings.
+
+    Raises:
+        ModelError: files are missing, do not fit together, or are not safetensors.
+    """
+    source = find_model(str(model), revision=revision, token=token)
+    overrides = overrides or Overrides()
+    adapter = (source.path / ADAPTER_FILE).is_file()
+    saved = read_settings_file(source.path)
+    if adapter:
+        base_source = _base_of_adapter(source, saved, base_model, token)
+        base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
+        backbone = load_adapter(base.backbone, source.path)
+        tokenizer = load_tokenizer(source.path) if _has_tokenizer(source.path) else base.tokenizer
+    else:
+        base_source = source
+        base = load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)
+        backbone, tokenizer = base.backbone, base.tokenizer
+    settings = base.settings if saved is None else _saved_settings(saved, overrides)
+    embedder = TextEmbedder(backbone, pooling=settings.pooling, normalize=settings.normalize)
+    return Encoder(
+        embedder=embedder.to(device or best_device()).eval(),
+        tokenizer=tokenizer,
+        settings=settings,
+        fingerprint=fingerprint_of(
+            base_dir=base_source.path, model_dir=source.path, adapter=adapter, settings=settings
+        ),
+        name=source.name,
+    )
+
+
+def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: bool = False) -> BaseModel:
+    """Return a base model in float32, with the settings its own files give.
+
+    Raises:
+        ModelError: there are no safetensors weights, no tokenizer, or `max_length` is more than it can read.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    if not list(source.path.glob("*.safetensors")):
+        raise ModelError(
+            f"{source.path}: has no *.safetensors file; aisle loads weights from safetensors only. "
+            "Convert pickled weights with transformers' save_pretrained"
+        )
+    try:
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+        backbone = AutoModel.from_pretrained(
+            source.path,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{source.name}: cannot be loaded as a model: {_first_line(error)}") from None
+    tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
+    settings = _base_settings(source, backbone, tokenizer, overrides)
+    return BaseModel(source=source, backbone=backbone, tokenizer=tokenizer, settings=settings)
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Return the tokenizer in a folder, with a padding token.
+
+    Raises:
+        ModelError: there is none, or it has no token to pad with.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: has no usable tokenizer: {_first_line(error)}") from None
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{folder}: the tokenizer has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def best_device() -> str:
+    """Return the name of the accelerator there is, or `cpu`."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
+
+
+def read_settings_file(folder: Path) -> dict[str, Any] | None:
+    """Return the contents of a run's `aisle.json`, or None where there is none.
+
+    Raises:
+        ModelError: it is not valid.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    try:
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("pooling", "query_prompt", "product_prompt", "max_length", "normalize", "base_model"):
+            saved[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: is damaged ({error}); restore it or train again") from None
+    return saved
+
+
+def _base_of_adapter(
+    source: ModelSource, saved: dict[str, Any] | None, base_model: str | None, token: str | None
+) -> ModelSource:
+    if base_model is not None:
+        return find_model(base_model, token=token)
+    if saved is not None:
+        name, revision = str(saved["base_model"]), saved.get("base_revision")
+    else:
+        config = json.loads((source.path / ADAPTER_FILE).read_text(encoding="utf-8"))
+        name, revision = config.get("base_model_name_or_path") or "", config.get("revision")
+    if not name:
+        raise ModelError(f"{source.name}: the adapter names no base model; give it with --base_model")
+    try:
+        return find_model(name, revision=revision, token=token)
+    except ModelError as error:
+        raise ModelError(
+            f"{source.name}: its base model cannot be found; give it with --base_model. {error}"
+        ) from None
+
+
+def _saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettings:
+    return EncoderSettings(
+        pooling=overrides.pooling or cast(Pooling, saved["pooling"]),
+        query_prompt=_first_given(overrides.query_prompt, saved["query_prompt"]),
+        product_prompt=_first_given(overrides.product_prompt, saved["product_prompt"]),
+        max_length=overrides.max_length or int(saved["max_length"]),
+        normalize=bool(saved["normalize"]),
+    )
+
+
+def _base_settings(
+    source: ModelSource, backbone: nn.Module, tokenizer: Any, overrides: Overrides
+) -> EncoderSettings:
+    prompts = _json_file(source.path / "config_sentence_transformers.json").get("prompts") or {}
+    e5 = bool(E5_NAME.search(source.hub_id or source.name))
+    limit = longest_input(backbone, tokenizer)
+    max_length = overrides.max_length or min(limit, _sentence_transformers_length(source.path) or limit)
+    if max_length > limit:
+        raise ModelError(f"--max_length {max_length}: {source.name} reads at most {limit} tokens")
+    return EncoderSettings(
+        pooling=overrides.pooling or _pooling_of(source.path, backbone),
+        query_prompt=_first_given(overrides.query_prompt, prompts.get("query"), "query: " if e5 else ""),
+        product_prompt=_first_given(
+            overrides.product_prompt,
+            prompts.get("document"),
+            prompts.get("passage"),
+            "passage: " if e5 else "",
+        ),
+        max_length=max_length,
+    )
+
+
+def longest_input(backbone: nn.Module, tokenizer: Any) -> int:
+    """Return how many tokens a backbone can read."""
+    config: Any = backbone.config
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
+        positions -= 2  # positions begin after the padding index
+    return int(min(positions, tokenizer.model_max_length, 1_000_000))
+
+
+def _pooling_of(folder: Path, backbone: nn.Module) -> Pooling:
+    saved = _json_file(folder / "1_Pooling" / "config.json")
+    for key, pooling in POOLING_KEYS.items():
+        if saved.get(key):
+            return pooling
+    if saved.get("pooling_mode") in {"mean", "cls", "lasttoken"}:
+        return cast(Pooling, saved["pooling_mode"].removesuffix("token"))
+    config: Any = backbone.config
+    decoder = any("ForCausalLM" in name for name in config.architectures or ())
+    return "last" if decoder else "mean"
+
+
+def _sentence_transformers_length(folder: Path) -> int | None:
+    return _json_file(folder / "sentence_bert_config.json").get("max_seq_length")
+
+
+def _json_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    loaded = json.loads(path.read_text(encoding="utf-8"))
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _first_given(*values: str | None) -> str:
+    return next((value for value in values if value is not None), "")
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer_config.json").is_file()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

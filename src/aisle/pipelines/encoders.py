@@ -1,0 +1,71 @@
+"""The encoder behind an index: recorded when it is built, found again when it is queried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aisle.errors import FingerprintMismatchError, ModelError
+from aisle.index.manifest import Manifest
+from aisle.models.encoder import Encoder
+from aisle.models.loading import Overrides, load_encoder
+
+
+def encoder_record(
+    *, model: str, revision: str | None, base_model: str | None, overrides: Overrides
+) -> dict[str, Any]:
+    """Return what has to be known to load the same encoder again, for the index's manifest."""
+    return {
+        "model": _lasting(model),
+        "revision": revision,
+        "base_model": None if base_model is None else _lasting(base_model),
+        "pooling": overrides.pooling,
+        "query_prompt": overrides.query_prompt,
+        "product_prompt": overrides.product_prompt,
+        "max_length": overrides.max_length,
+    }
+
+
+def encoder_of_index(
+    manifest: Manifest, index_dir: Path, *, model: str | None, base_model: str | None
+) -> Encoder:
+    """Return the encoder that made an index.
+
+    Args:
+        manifest: of the index.
+        index_dir: for messages.
+        model: the encoder, if it has moved since.
+        base_model: the base of its adapter, if it has moved since.
+
+    Raises:
+        ModelError: it is not where the manifest says.
+        FingerprintMismatchError: what is there is another encoder.
+    """
+    record = manifest.encoder
+    overrides = Overrides(
+        **{name: record.get(name) for name in ("pooling", "query_prompt", "product_prompt", "max_length")}
+    )
+    named = model or str(record["model"])
+    try:
+        encoder = load_encoder(
+            named,
+            base_model=base_model or record.get("base_model"),
+            revision=None if model else record.get("revision"),
+            overrides=overrides,
+        )
+    except ModelError as error:
+        raise ModelError(
+            f"{index_dir}: its encoder cannot be loaded; if it has moved, give it with --model. {error}"
+        ) from None
+    if encoder.fingerprint != manifest.fingerprint:
+        raise FingerprintMismatchError(
+            f"{index_dir}: was made by the encoder {record['model']} with fingerprint "
+            f"{manifest.fingerprint}, and {named} has fingerprint {encoder.fingerprint}. Give the encoder "
+            "that made the index with --model, or build the index again with the new one"
+        )
+    return encoder
+
+
+def _lasting(name: str) -> str:
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else name

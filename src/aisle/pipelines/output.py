@@ -1,0 +1,112 @@
+"""What a command says: people read stderr, programs read one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@dataclass(frozen=True)
+class Output:
+    """The voice of one process; only the main one is heard.
+
+    Args:
+        json_only: print results as JSON on stdout, and everything else on stderr.
+        silent: say nothing at all: processes other than the main one.
+    """
+
+    json_only: bool = False
+    silent: bool = False
+    console: Console = field(init=False)
+
+    def __post_init__(self) -> None:
+        console = Console(stderr=self.json_only, quiet=self.silent, highlight=False)
+        object.__setattr__(self, "console", console)
+
+    def say(self, message: str) -> None:
+        """Print a line for people, as it is."""
+        self.console.print(message, markup=False, soft_wrap=True)
+
+    def show(self, renderable: RenderableType) -> None:
+        """Print a table or another renderable for people."""
+        self.console.print(renderable)
+
+    def document(self, content: Any) -> None:
+        """Print the one JSON document of `--json`; nothing without that flag."""
+        if self.json_only and not self.silent:
+            sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Bar]:
+        """Yield a progress bar: live on a terminal, a line now and then elsewhere."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        hidden = self.silent or not self.console.is_terminal
+        with Progress(*columns, console=self.console, disable=hidden, transient=True) as bar:
+            task = bar.add_task(label, total=total, note="")
+            yield Bar(self, bar, task, label, total)
+
+
+@dataclass
+class Bar:
+    """A progress bar that also reports where there is no terminal."""
+
+    output: Output
+    _bar: Progress
+    _task: Any
+    label: str
+    total: int | None
+    _done: int = 0
+    _told: float = field(default_factory=time.monotonic)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Say that `count` more are done."""
+        self._done += count
+        self._bar.update(self._task, advance=count, note=note)
+        if self._bar.disable and not self.output.silent and time.monotonic() - self._told > 15:
+            self._told = time.monotonic()
+            of = "" if self.total is None else f" of {self.total:,}"
+            self.output.say(f"{self.label}: {self._done:,}{of} {note}".rstrip())
+
+    def reach(self, done: int) -> None:
+        """Say how many are done in all."""
+        self.advance(done - self._done)
+
+
+def quieten_libraries() -> None:
+    """Keep the libraries' own bars and notices out of ours; their warnings and errors stay."""
+    import datasets
+    import transformers
+
+    notices: Any = transformers.utils.logging
+    notices.set_verbosity_error()
+    notices.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+
+
+SHOWN_METRICS = ("roc_auc", "average_precision", "best_f1", "spearman", "mrr", "precision@1")
+
+
+def figures(metrics: Mapping[str, Any]) -> str:
+    """Return an evaluation's figures in a line, with the reason where one is undefined."""
+    shown = [f"{name} {metrics[name]:.4f}" for name in SHOWN_METRICS if metrics.get(name) is not None]
+    if metrics.get("note"):
+        shown.append(str(metrics["note"]))
+    return ", ".join(shown) or "nothing was evaluated"

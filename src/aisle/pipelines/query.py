@@ -1,0 +1,123 @@
+"""Answers from an index."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from aisle.config.index import QuerySettings
+from aisle.errors import DataError
+from aisle.index import SearchIndex, open_index
+from aisle.models.encoder import Encoder
+from aisle.pipelines.encoders import encoder_of_index
+from aisle.pipelines.output import Output, quieten_libraries
+
+PROMPT = "query> "
+
+
+def query(settings: QuerySettings) -> None:
+    """Answer the queries that were given, or ask for queries until there are no more.
+
+    Raises:
+        AisleError: the index or its encoder cannot be used, or the queries not be read.
+    """
+    output = Output(json_only=settings.json)
+    quieten_libraries()
+    texts = list(settings.text)
+    if settings.queries_file is not None:
+        texts += _read_lines(Path(settings.queries_file))
+    _refuse_blank(texts)
+    index_dir = Path(settings.index_dir)
+    index = open_index(index_dir)
+    encoder = encoder_of_index(
+        index.manifest, index_dir, model=settings.model, base_model=settings.base_model
+    )
+    if texts:
+        _answer(texts, index, encoder, settings, output)
+        return
+    for text in _typed(output):
+        _answer([text], index, encoder, settings, output)
+
+
+def _answer(
+    texts: Sequence[str], index: SearchIndex, encoder: Encoder, settings: QuerySettings, output: Output
+) -> None:
+    found = index.search(
+        encoder.encode_queries(texts),
+        top_k=settings.top_k,
+        ef_search=settings.ef_search,
+        exact=settings.exact,
+    )
+    answers = []
+    for row, text in enumerate(texts):
+        payload = index.payload(found.rows[row])
+        results = [
+            {"rank": rank, "score": float(score), "product_id": str(product_id), "payload": fields}
+            for rank, (score, product_id, fields) in enumerate(
+                zip(found.scores[row], found.product_ids[row], payload, strict=True), start=1
+            )
+            if settings.min_score is None or score >= settings.min_score
+        ]
+        answers.append({"query": text, "results": results})
+        if not settings.json:
+            output.show(_table(text, results))
+    output.document(answers)
+
+
+def _table(text: str, results: Sequence[dict[str, Any]]) -> Table:
+    columns = list(results[0]["payload"]) if results else []
+    table = Table(title=Text(text), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("id", overflow="fold")
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for result in results:
+        fields = [_shown(result["payload"][column]) for column in columns]
+        table.add_row(str(result["rank"]), f"{result['score']:.4f}", Text(result["product_id"]), *fields)
+    if not results:
+        table.caption = "no product has the score asked for"
+    return table
+
+
+def _shown(value: Any) -> Text:
+    text = "" if value is None else str(value)
+    return Text(text if len(text) <= 120 else text[:119] + "…")
+
+
+def _typed(output: Output) -> Iterator[str]:
+    """Yield what is typed, until the end of input or an empty line."""
+    if sys.stdin.isatty():
+        output.say("type a query; an empty line ends")
+    while True:
+        try:
+            text = input(PROMPT if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if not text:
+            return
+        yield text
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"--queries_file {path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--queries_file {path}: cannot be read as UTF-8 text: {error}") from None
+    queries = [line.strip() for line in lines if line.strip()]
+    if not queries:
+        raise DataError(f"--queries_file {path}: has no query; give one on each line")
+    return queries
+
+
+def _refuse_blank(texts: Sequence[str]) -> None:
+    if any(not text.strip() for text in texts):
+        raise DataError("a query is blank; give some text")

@@ -1,0 +1,219 @@
+"""Training, from settings to a finished run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aisle.config.load import saved_form
+from aisle.config.training import ModelSettings, TrainSettings, problems_of
+from aisle.errors import ConfigError
+from aisle.models.loading import BaseModel, Overrides, load_base
+from aisle.models.persistence import save_encoder
+from aisle.models.sources import find_model
+from aisle.pipelines.output import Output, figures, quieten_libraries
+from aisle.pipelines.run_dir import check_run_dir, start_run_dir, write_card, write_metrics
+from aisle.pipelines.trainer import make_trainer
+from aisle.pipelines.training_data import TrainingData, read_training_data
+from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
+from aisle.training.checkpoint import check_identity, find_checkpoint
+from aisle.training.loop import Trainer
+from aisle.training.memory import peak_memory_bytes
+
+LORA_LEARNING_RATE = 5e-4
+FULL_LEARNING_RATE = 2e-5
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run left behind."""
+
+    run_dir: Path
+    metrics: Mapping[str, Any]
+    main_process: bool
+
+
+def train(settings: TrainSettings) -> FinishedRun:
+    """Fine-tune an encoder and return the finished run; call on every process of a launch.
+
+    Raises:
+        AisleError: the settings, the data, the model or the run's folder cannot be used, or training failed.
+    """
+    problems = problems_of(settings)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    started = time.perf_counter()
+    run_dir = Path(str(settings.run.output_dir))
+    check_run_dir(run_dir, settings.run)
+    accelerator = make_accelerator(
+        mixed_precision=settings.optim.mixed_precision,
+        report_to=settings.run.report_to if settings.run.with_tracking else None,
+        project_dir=run_dir,
+    )
+    output = Output(json_only=settings.run.json, silent=not accelerator.is_main_process)
+    quieten_libraries()
+
+    data = read_training_data(settings.data, seed=settings.optim.seed, say=output.say)
+    settings, base = _resolve(settings, data, output)
+    trainer = make_trainer(settings, data, base, accelerator, say=output.say)
+    trainer.on_evaluation = lambda entry: _tell_evaluation(entry, trainer, output)
+    set_seed(settings.optim.seed, device_specific=True)
+    resumed = _resume(settings, run_dir, trainer, output)
+    if accelerator.is_main_process:
+        start_run_dir(run_dir, settings, resumed=resumed)
+    if settings.run.with_tracking:
+        start_trackers(accelerator, saved_form(settings))
+    if not resumed:
+        trainer.state.base = trainer.evaluate()
+        output.say(f"before training: {figures(trainer.state.base)}")
+    with output.progress("training", trainer.schedule.total_steps) as bar:
+        bar.advance(trainer.state.step)
+        trainer.on_log = _logger(trainer, output, bar.advance)
+        trainer.run()
+
+    metrics = _metrics(settings, data, trainer, seconds=time.perf_counter() - started)
+    if accelerator.is_main_process:
+        write_metrics(run_dir, metrics)
+        save_encoder(
+            run_dir,
+            embedder=accelerator.unwrap_model(trainer.model),
+            weights=trainer.best_weights,
+            tokenizer=base.tokenizer,
+            settings=base.settings,
+            source=base.source,
+            adapter=settings.lora.use_peft,
+        )
+        write_card(run_dir, settings=saved_form(settings), metrics=metrics)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    best = trainer.state.best or {}
+    output.say(f"best, at step {best.get('step')}: {figures(best)}")
+    output.say(f"saved to {run_dir}")
+    return FinishedRun(run_dir, metrics, main_process=accelerator.is_main_process)
+
+
+def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tuple[TrainSettings, BaseModel]:
+    """Return the settings with nothing left open, and the base model."""
+    model, optim = settings.model, settings.optim
+    source = find_model(model.model_name_or_path, revision=model.model_revision, token=settings.run.hub_token)
+    base = load_base(source, overrides=_overrides(model), trust_remote_code=model.trust_remote_code)
+    loss = optim.loss or ("cosine_target" if data.train.labelled else "in_batch")
+    if loss == "cosine_target" and not data.train.labelled:
+        raise ConfigError("--loss cosine_target: needs labelled pairs; use in_batch, or give --label_column")
+    if loss == "in_batch" and data.train.labelled:
+        raise ConfigError(
+            "--loss in_batch: takes every pair for a positive, and these pairs have labels; "
+            "use cosine_target, or give a file of positives only"
+        )
+    default_rate = LORA_LEARNING_RATE if settings.lora.use_peft else FULL_LEARNING_RATE
+    resolved = replace(
+        settings,
+        model=replace(
+            model,
+            pooling=base.settings.pooling,
+            query_prompt=base.settings.query_prompt,
+            product_prompt=base.settings.product_prompt,
+            max_length=base.settings.max_length,
+        ),
+        optim=replace(optim, loss=loss, learning_rate=optim.learning_rate or default_rate),
+    )
+    output.say(
+        f"model: {source.name}, {base.settings.pooling} pooling, at most {base.settings.max_length} tokens, "
+        f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss}"
+    )
+    return resolved, base
+
+
+def _overrides(model: ModelSettings) -> Overrides:
+    return Overrides(
+        pooling=model.pooling,
+        query_prompt=model.query_prompt,
+        product_prompt=model.product_prompt,
+        max_length=model.max_length,
+    )
+
+
+def _resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, output: Output) -> bool:
+    """Go on from a checkpoint if one is asked for; return whether it was."""
+    wanted = settings.run.resume_from_checkpoint
+    if wanted is None:
+        return False
+    checkpoint, passed_over = find_checkpoint(run_dir, wanted)
+    for problem in passed_over:
+        output.say(f"warning: passed over a damaged checkpoint: {problem}")
+    check_identity(checkpoint, trainer.identity)
+    trainer.accelerator.load_state(str(checkpoint.path))
+    if trainer.accelerator.is_main_process:
+        trainer.best_weights = checkpoint.best_weights()
+    output.say(f"going on from {checkpoint.path}, step {checkpoint.step:,}")
+    return True
+
+
+def _logger(
+    trainer: Trainer, output: Output, advance: Callable[[int, str], None]
+) -> Callable[[dict[str, Any]], None]:
+    told = trainer.state.step
+
+    def on_log(values: dict[str, Any]) -> None:
+        nonlocal told
+        advance(
+            values["step"] - told,
+            f"loss {values['loss']:.4f} · {values['pairs_per_second']:.0f} pairs/s · "
+            f"{values['tokens_per_second']:.0f} tokens/s · {values['padding_share']:.0%} padding",
+        )
+        told = values["step"]
+        trainer.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=told)
+
+    return on_log
+
+
+def _tell_evaluation(entry: dict[str, Any], trainer: Trainer, output: Output) -> None:
+    output.say(f"step {entry['step']:,} of {trainer.schedule.total_steps:,}: {figures(entry)}")
+    numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
+    trainer.accelerator.log({f"eval/{name}": value for name, value in numbers.items()}, step=entry["step"])
+
+
+def _metrics(
+    settings: TrainSettings, data: TrainingData, trainer: Trainer, *, seconds: float
+) -> dict[str, Any]:
+    return {
+        "loss": settings.optim.loss,
+        "selection_metric": trainer.selection_metric,
+        "base": trainer.state.base,
+        "history": trainer.state.history,
+        "best": trainer.state.best,
+        "train_pairs": len(data.train),
+        "validation_pairs": len(data.validation),
+        "steps": trainer.state.step,
+        **trainer.state.total.rates(),
+        "peak_memory_bytes": peak_memory_bytes(trainer.accelerator.device),
+        "seconds": seconds,
+    }
+
+
+def train_and_push(settings: TrainSettings) -> FinishedRun:
+    """Train, upload the run if that is asked for, and print the JSON document if that is.
+
+    Raises:
+        AisleError: as in `train`; a failed upload (HubError) leaves the run whole on disk.
+    """
+    finished = train(settings)
+    if not finished.main_process:
+        return finished
+    output = Output(json_only=settings.run.json)
+    url = None
+    if settings.run.push_to_hub:
+        from aisle.hub import push_run
+
+        url = push_run(
+            finished.run_dir,
+            repo_id=settings.run.hub_model_id,
+            token=settings.run.hub_token,
+            private=settings.run.hub_private,
+        )
+        output.say(f"uploaded to {url}")
+    output.document({"run_dir": str(finished.run_dir), "url": url, "metrics": finished.metrics})
+    return finished

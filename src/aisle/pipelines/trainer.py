@@ -1,0 +1,227 @@
+"""The parts of a training run, put together from its settings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import get_scheduler
+
+from aisle import losses
+from aisle.config.training import OptimSettings, TrainSettings
+from aisle.data.pairs import Pairs
+from aisle.evaluation.joint_pool import joint_pool
+from aisle.evaluation.pairs import score_pairs
+from aisle.models.adapters import attach_lora, trainable_share
+from aisle.models.encoder import TextEmbedder, default_max_tokens
+from aisle.models.loading import BaseModel
+from aisle.pipelines.training_data import TrainingData
+from aisle.training.accelerator import set_seed
+from aisle.training.batches import BatchPlan, PairBatch, PairCollator
+from aisle.training.checkpoint import register_trained_weights_only
+from aisle.training.loop import Objective, Schedule, Trainer
+from aisle.training.optimizer import adamw
+from aisle.training.state import TrainState
+from aisle.training.validation import embed_pairs
+
+MOST_POOLED_PAIRS = 10_000
+"""Ranking every text of a pool against all others is quadratic: 10,000 pairs take 4e8 cosines."""
+
+
+def _embedder(settings: TrainSettings, base: BaseModel, say: Callable[[str], None]) -> TextEmbedder:
+    set_seed(settings.optim.seed)  # the adapter's first weights
+    backbone: Any = base.backbone
+    if settings.model.gradient_checkpointing:
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    lora = settings.lora
+    if lora.use_peft:
+        backbone = attach_lora(
+            backbone,
+            rank=lora.lora_rank,
+            alpha=lora.lora_alpha,
+            dropout=lora.lora_dropout,
+            target_modules=lora.lora_target_modules,
+            use_dora=lora.use_dora,
+            use_rslora=lora.use_rslora,
+            base_reference=base.source.reference,
+            base_revision=base.source.revision,
+        )
+    say(str(trainable_share(backbone)))
+    return TextEmbedder(backbone, pooling=base.settings.pooling, normalize=base.settings.normalize)
+
+
+def make_trainer(
+    settings: TrainSettings,
+    data: TrainingData,
+    base: BaseModel,
+    accelerator: Any,
+    *,
+    say: Callable[[str], None],
+) -> Trainer:
+    """Return the trainer of a run, at its beginning.
+
+    Args:
+        settings: with nothing left open.
+        data: the pairs.
+        base: the base model; its backbone is changed.
+        accelerator: prepares the model and the optimiser.
+        say: told how much of the model is trained.
+    """
+    optim, run = settings.optim, settings.run
+    embedder = _embedder(settings, base, say)
+    plan = BatchPlan(
+        pairs=len(data.train),
+        batch_size=optim.per_device_train_batch_size,
+        num_processes=accelerator.num_processes,
+        accumulation=optim.gradient_accumulation_steps,
+        seed=optim.seed,
+    )
+    total_steps = optim.max_train_steps or optim.num_train_epochs * plan.steps_per_epoch
+    model, optimizer = accelerator.prepare(
+        embedder,
+        adamw(embedder, learning_rate=float(optim.learning_rate or 0), weight_decay=optim.weight_decay),
+    )
+    scheduler = get_scheduler(
+        optim.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=optim.num_warmup_steps,
+        num_training_steps=total_steps,
+    )
+    state = TrainState()
+    accelerator.register_for_checkpointing(scheduler, state)
+    register_trained_weights_only(accelerator)
+    max_tokens = optim.max_tokens_per_sub_batch or default_max_tokens(accelerator.device)
+    return Trainer(
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        plan=plan,
+        schedule=Schedule(
+            total_steps=total_steps,
+            eval_steps=run.eval_steps,
+            logging_steps=run.logging_steps,
+            checkpointing_steps=run.checkpointing_steps,
+            max_grad_norm=optim.max_grad_norm,
+        ),
+        collate=_collate(data.train, PairCollator(base.tokenizer, base.settings, max_tokens)),
+        objective=_objective(optim),
+        evaluate=_evaluator(data.validation, base, model, accelerator, settings, max_tokens),
+        selection_metric="roc_auc" if data.validation.labelled else "mrr",
+        on_log=lambda _: None,
+        on_evaluation=lambda _: None,
+        checkpoints_dir=Path(str(run.output_dir)) / "checkpoints",
+        identity=_identity(settings, data, total_steps, accelerator.num_processes),
+        state=state,
+    )
+
+
+def _collate(pairs: Pairs, collator: PairCollator) -> Callable[[np.ndarray], PairBatch]:
+    queries, products, relevance = pairs.queries, pairs.products, pairs.relevance
+
+    def collate(rows: np.ndarray) -> PairBatch:
+        return collator(
+            [queries[row] for row in rows],
+            [products[row] for row in rows],
+            None if relevance is None else relevance[rows],
+        )
+
+    return collate
+
+
+def _objective(optim: OptimSettings) -> Objective:
+    def cosine_target(embeddings: torch.Tensor, batch: PairBatch) -> torch.Tensor:
+        assert batch.relevance is not None
+        return losses.cosine_target(
+            embeddings[batch.query_rows], embeddings[batch.product_rows], batch.relevance
+        )
+
+    def in_batch(embeddings: torch.Tensor, batch: PairBatch) -> torch.Tensor:
+        return losses.in_batch(
+            embeddings[batch.query_rows],
+            embeddings[batch.product_rows],
+            temperature=optim.temperature,
+            negatives=optim.in_batch_negatives,
+            query_rows=batch.query_rows,
+            product_rows=batch.product_rows,
+        )
+
+    return cosine_target if optim.loss == "cosine_target" else in_batch
+
+
+def _evaluator(
+    pairs: Pairs,
+    base: BaseModel,
+    model: torch.nn.Module,
+    accelerator: Any,
+    settings: TrainSettings,
+    max_tokens: int,
+) -> Callable[[], dict[str, Any]]:
+    """Return the function that measures the model: ROC-AUC of judged pairs, or the rank of positives."""
+    if not pairs.labelled:
+        pairs = pairs.select(range(min(MOST_POOLED_PAIRS, len(pairs))))
+    queries, products, relevance = pairs.queries, pairs.products, pairs.relevance
+
+    def evaluate() -> dict[str, Any]:
+        embedded = embed_pairs(
+            accelerator,
+            model,
+            tokenizer=base.tokenizer,
+            settings=base.settings,
+            queries=queries,
+            products=products,
+            max_texts=settings.optim.per_device_eval_batch_size,
+            max_tokens=max_tokens,
+        )
+        if relevance is None:
+            pool = joint_pool(embedded.queries, embedded.products)
+            return {"mrr": pool.mrr, "precision@1": pool.precision_at_1}
+        found = score_pairs(embedded.scores(), relevance)
+        return {
+            "roc_auc": found.roc_auc,
+            "average_precision": found.average_precision,
+            "best_f1": found.best_f1,
+            "best_f1_threshold": found.best_f1_threshold,
+            **({} if found.spearman is None else {"spearman": found.spearman}),
+            **({} if found.note is None else {"note": found.note}),
+        }
+
+    return evaluate
+
+
+def _identity(
+    settings: TrainSettings, data: TrainingData, total_steps: int, num_processes: int
+) -> dict[str, Any]:
+    """Return what must be the same for a run to go on from another's checkpoint."""
+    lora, optim = settings.lora, settings.optim
+    return {
+        "model_name_or_path": settings.model.model_name_or_path,
+        "max_length": settings.model.max_length,
+        "use_peft": lora.use_peft,
+        "lora_rank": lora.lora_rank,
+        "lora_target_modules": None if lora.lora_target_modules is None else list(lora.lora_target_modules),
+        "loss": optim.loss,
+        "per_device_train_batch_size": optim.per_device_train_batch_size,
+        "gradient_accumulation_steps": optim.gradient_accumulation_steps,
+        "learning_rate": optim.learning_rate,
+        "lr_scheduler_type": optim.lr_scheduler_type,
+        "steps in all": total_steps,
+        "seed": optim.seed,
+        "processes": num_processes,
+        "training pairs": _digest(data.train),
+        "validation pairs": _digest(data.validation),
+    }
+
+
+def _digest(pairs: Pairs) -> str:
+    """Return a short hash of the texts and labels of pairs, in order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for query, product in zip(pairs.queries, pairs.products, strict=True):
+        digest.update(f"{query}\x00{product}\x01".encode())
+    if pairs.relevance is not None:
+        digest.update(pairs.relevance.tobytes())
+    return f"{len(pairs)} with hash {digest.hexdigest()}"

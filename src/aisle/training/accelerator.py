@@ -1,0 +1,79 @@
+"""The accelerator of a run, and the experiment trackers behind it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed as _set_seed
+
+from aisle.errors import ConfigError, OptionalDependencyError
+
+PROJECT = "aisle"
+TRACKER_PACKAGES = {
+    "wandb": "wandb",
+    "tensorboard": "tensorboard",
+    "comet_ml": "comet_ml",
+    "clearml": "clearml",
+    "mlflow": "mlflow",
+    "aim": "aim",
+    "dvclive": "dvclive",
+    "swanlab": "swanlab",
+    "trackio": "trackio",
+}
+IN_TRACK_EXTRA = ("wandb", "tensorboard")
+
+
+def make_accelerator(*, mixed_precision: str | None, report_to: str | None, project_dir: Path) -> Accelerator:
+    """Return the accelerator that the launch environment and the settings ask for.
+
+    Accumulation is the training loop's: it weighs batches by their pairs, which Accelerate's does not.
+
+    Args:
+        mixed_precision: compute type; None takes that of `accelerate launch`.
+        report_to: trackers with commas, or `all`; None tracks nothing.
+        project_dir: where trackers write.
+
+    Raises:
+        ConfigError: a tracker is unknown, or the device has no such compute type.
+        OptionalDependencyError: a tracker is not installed.
+    """
+    trackers = None if report_to is None else _trackers(report_to)
+    try:
+        return Accelerator(mixed_precision=mixed_precision, log_with=trackers, project_dir=str(project_dir))
+    except ValueError as error:
+        raise ConfigError(f"--mixed_precision {mixed_precision}: {error}") from None
+
+
+def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+    """Open the trackers and give them the run's settings; secrets are not among those."""
+    plain = {
+        name: value if isinstance(value, int | float | str | bool) else str(value)
+        for name, value in settings.items()
+    }
+    accelerator.init_trackers(PROJECT, plain)
+
+
+def set_seed(seed: int, *, device_specific: bool = False) -> None:
+    """Seed every random number generator; with `device_specific` each process gets a seed of its own."""
+    _set_seed(seed, device_specific=device_specific)
+
+
+def _trackers(report_to: str) -> list[str]:
+    names = [name.strip() for name in report_to.split(",") if name.strip()]
+    if names == ["all"]:
+        return [name for name, package in TRACKER_PACKAGES.items() if importlib.util.find_spec(package)]
+    for name in names:
+        if name not in TRACKER_PACKAGES:
+            known = ", ".join(TRACKER_PACKAGES)
+            raise ConfigError(
+                f"--report_to {report_to}: there is no tracker {name!r}; there are {known}, all"
+            )
+        if importlib.util.find_spec(TRACKER_PACKAGES[name]) is None:
+            if name in IN_TRACK_EXTRA:
+                raise OptionalDependencyError(name, extra="track")
+            raise ConfigError(f"--report_to {report_to}: {name} is not installed; pip install {name}")
+    return names

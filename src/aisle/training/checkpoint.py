@@ -1,0 +1,222 @@
+"""Checkpoints: written beside, checksummed, renamed; what is there is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from aisle.errors import CheckpointError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+BEST_FILE = "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk that was found whole.
+
+    Args:
+        path: its folder.
+        step: optimiser steps done when it was written.
+        identity: what must be the same for a run to go on from it.
+    """
+
+    path: Path
+    step: int
+    identity: Mapping[str, Any]
+
+    def best_weights(self) -> dict[str, torch.Tensor] | None:
+        """Return the trained weights of the best evaluation so far, or None before the first."""
+        file = self.path / BEST_FILE
+        return load_file(file) if file.is_file() else None
+
+
+def save_checkpoint(
+    accelerator: Any,
+    checkpoints_dir: Path,
+    *,
+    step: int,
+    identity: Mapping[str, Any],
+    best_weights: Mapping[str, torch.Tensor] | None,
+) -> Path:
+    """Write a checkpoint of everything that is registered with the accelerator; call on all processes.
+
+    It appears under its name only when every file is on disk with its checksum: a run that is killed
+    while writing, or runs out of disk, keeps the checkpoints it had.
+
+    Args:
+        accelerator: holds model, optimiser, scaler, random states and the registered objects.
+        checkpoints_dir: where the checkpoint's folder is made.
+        step: optimiser steps done.
+        identity: what must be the same for a run to go on from it.
+        best_weights: trained weights of the best evaluation so far.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
+    target = checkpoints_dir / f"step_{step:08d}"
+    staging = checkpoints_dir / f".{target.name}.writing"
+    if accelerator.is_main_process:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(staging))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            if best_weights is not None:
+                save_file(dict(best_weights), staging / BEST_FILE)
+            _seal(staging, step=step, identity=identity)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(staging, target)
+            _sync(checkpoints_dir)
+    except Exception as error:
+        # torch, safetensors and the file system each report a full disk in a type of their own.
+        if accelerator.is_main_process:
+            shutil.rmtree(staging, ignore_errors=True)
+        raise CheckpointError(
+            f"{target}: cannot be written ({error}); the checkpoints before it are whole. "
+            "Make room and go on with --resume_from_checkpoint latest"
+        ) from error
+    accelerator.wait_for_everyone()
+    return target
+
+
+def find_checkpoint(run_dir: Path, wanted: str) -> tuple[Checkpoint, list[str]]:
+    """Return the checkpoint to go on from, and what was wrong with newer ones that were passed over.
+
+    Args:
+        run_dir: the run.
+        wanted: a checkpoint's folder, or `latest`.
+
+    Raises:
+        CheckpointError: there is none, or the one named is damaged.
+    """
+    if wanted != "latest":
+        return read_checkpoint(Path(wanted)), []
+    problems: list[str] = []
+    for path in sorted((run_dir / "checkpoints").glob("step_*"), reverse=True):
+        try:
+            return read_checkpoint(path), problems
+        except CheckpointError as error:
+            problems.append(str(error))
+    found = "\n".join(["", *problems])
+    raise CheckpointError(
+        f"--resume_from_checkpoint latest: {run_dir / 'checkpoints'} holds no whole checkpoint; "
+        f"start without the flag, and write checkpoints with --checkpointing_steps{found}"
+    )
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return a checkpoint after checking every file against its checksum.
+
+    Raises:
+        CheckpointError: it is missing, of another format, or a file is missing or altered.
+    """
+    manifest_file = path / MANIFEST
+    if not manifest_file.is_file():
+        raise CheckpointError(f"{path}: is not a whole checkpoint; it has no {MANIFEST}")
+    try:
+        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+        version, files = manifest["format_version"], manifest["files"]
+        checkpoint = Checkpoint(path=path, step=int(manifest["step"]), identity=manifest["identity"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{manifest_file}: is damaged ({error})") from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: has format {version}; this version of aisle reads {FORMAT_VERSION}")
+    for name, expected in files.items():
+        if not (path / name).is_file():
+            raise CheckpointError(f"{path / name}: is missing")
+        found = _sha256(path / name)
+        if found != expected:
+            raise CheckpointError(f"{path / name}: is altered; SHA-256 must be {expected}, found {found}")
+    return checkpoint
+
+
+def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
+    """Refuse to go on with another model, other data or other batches than the checkpoint's.
+
+    Raises:
+        CheckpointError: something differs; every difference is named with both values.
+    """
+    differing = [
+        f"{name} was {checkpoint.identity.get(name)!r} and is now {value!r}"
+        for name, value in identity.items()
+        if checkpoint.identity.get(name) != value
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{checkpoint.path}: belongs to another run: {'; '.join(differing)}. "
+            "Go on with the settings it was made with, or start anew"
+        )
+
+
+def register_trained_weights_only(accelerator: Any) -> None:
+    """Make checkpoints hold the trained weights and not the frozen ones."""
+
+    def keep_trained(models: list[Any], weights: list[dict[str, torch.Tensor]], _: str) -> None:
+        for index, (model, state) in enumerate(zip(models, weights, strict=False)):
+            trained = trained_names(accelerator.unwrap_model(model))
+            weights[index] = {name: state[name] for name in _as_wrapped(state, trained)}
+
+    def load_trained(models: list[Any], folder: str) -> None:
+        while models:
+            model = accelerator.unwrap_model(models.pop())
+            weights = _unwrapped_keys(load_file(Path(folder) / "model.safetensors"))
+            model.load_state_dict(weights, strict=False)
+
+    if accelerator.distributed_type.value != "FSDP":
+        accelerator.register_save_state_pre_hook(keep_trained)
+        accelerator.register_load_state_pre_hook(load_trained)
+
+
+def trained_names(model: torch.nn.Module) -> set[str]:
+    """Return the names of the parameters that are trained."""
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _as_wrapped(state: Mapping[str, torch.Tensor], trained: set[str]) -> list[str]:
+    return [name for name in state if name.removeprefix("module.") in trained]
+
+
+def _unwrapped_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _seal(folder: Path, *, step: int, identity: Mapping[str, Any]) -> None:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            _sync(path)
+            files[str(path.relative_to(folder))] = _sha256(path)
+    manifest = {"format_version": FORMAT_VERSION, "step": step, "identity": dict(identity), "files": files}
+    manifest_file = folder / MANIFEST
+    manifest_file.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    _sync(manifest_file)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,13 @@
+"""Fine-tune a text-embedding model for product search.
+
+    accelerate launch train_peft.py --use_peft --config configs/quickstart.yaml
+    accelerate launch train_peft.py --use_peft --train_file pairs.csv --output_dir runs/mine
+    python train_peft.py --help
+"""
+
+import sys
+
+from aisle.cli import train_main
+
+if __name__ == "__main__":
+    sys.exit(train_main())
