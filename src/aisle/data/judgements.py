@@ -1,0 +1,161 @@
+"""Queries and their judgements (qrels), in the formats of TREC, BEIR and plain tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from aisle.data.files import FORMATS, iter_rows, open_text
+from aisle.data.labels import LabelReader
+from aisle.data.rows import Problem, Row, id_text, place, shorten, text_problem
+from aisle.errors import DataError
+
+__all__ = ["read_qrels", "read_queries"]
+
+_QUERY_ID = ("query_id", "query-id", "_id", "qid")
+_QUERY = ("query", "text")
+_PRODUCT_ID = ("product_id", "corpus-id", "corpus_id", "doc_id", "docid")
+_LABEL = ("relevance", "score", "label", "esci_label")
+_TREC_FIELDS = ("query_id", "iteration", "product_id", "relevance")
+
+
+def read_queries(files: Iterable[Path], *, only: Collection[str] | None = None) -> dict[str, str]:
+    """Return query id to text, in reading order.
+
+    Columns: the id is query_id, query-id, _id or qid; the text is query or text.
+
+    Args:
+        files: csv, tsv, jsonl (BEIR's too), json or parquet.
+        only: ids to keep, as those that have judgements; None keeps all.
+
+    Raises:
+        DataError: a file or column is missing, a row is bad, an id has two texts, or no query is left.
+    """
+    queries: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for row in _good_rows(iter_rows(files)):
+        query_id = _id(row, _column(row, "query id", _QUERY_ID))
+        text = row.values[_column(row, "query", _QUERY)]
+        reason = text_problem(text)
+        if reason is not None:
+            raise DataError(f"{_where(row)}: the query {reason}: {shorten(text)}.")
+        if queries.setdefault(query_id, str(text)) != text:
+            raise DataError(
+                f"{_where(row)}: query {query_id!r} is {shorten(text)}, but {shorten(queries[query_id])} in "
+                f"{first[query_id]}; an id has one text."
+            )
+        first.setdefault(query_id, _where(row))
+    if only is not None:
+        queries = {query_id: text for query_id, text in queries.items() if query_id in only}
+    if not queries:
+        raise DataError(
+            "No query is left: the files hold none" + (" with judgements." if only is not None else ".")
+        )
+    return queries
+
+
+def read_qrels(
+    files: Iterable[Path], *, label_map: Mapping[str, float] | None = None
+) -> dict[str, dict[str, float]]:
+    """Return query id to product id to relevance, in reading order.
+
+    Read are TREC files (four fields and no header: query, iteration, document, relevance), BEIR's tsv, and
+    any table with a query_id, a product_id and a relevance, score, label or esci_label.
+
+    Args:
+        files: csv, tsv, jsonl, json, parquet; a file with another extension is read as TREC, and so is a tsv
+            whose first line is a TREC line.
+        label_map: label to relevance; None when the labels are numbers, which are finite and not negative.
+
+    Raises:
+        DataError: a file or column is missing, a row is bad, or a product has two relevances for a query.
+    """
+    qrels: dict[str, dict[str, float]] = {}
+    first: dict[tuple[str, str], str] = {}
+    readers: dict[str, LabelReader] = {}
+    for row in _good_rows(_judgement_rows(files)):
+        query_id = _id(row, _column(row, "query id", _QUERY_ID))
+        product_id = _id(row, _column(row, "product id", _PRODUCT_ID))
+        label = _column(row, "relevance", _LABEL)
+        if label not in readers:
+            readers[label] = LabelReader(label, label_map=label_map, highest=None)
+        relevance = readers[label].read(row.values[label])
+        if isinstance(relevance, Problem):
+            raise DataError(
+                f"{_where(row)}: {relevance.reason}: {shorten(relevance.found)}.{_map_hint(relevance)}"
+            )
+        known = qrels.setdefault(query_id, {}).setdefault(product_id, relevance)
+        if known != relevance:
+            raise DataError(
+                f"{_where(row)}: product {product_id!r} is judged {relevance:g} for query {query_id!r}, but "
+                f"{known:g} in {first[query_id, product_id]}; keep one of the two."
+            )
+        first.setdefault((query_id, product_id), _where(row))
+    if not qrels:
+        raise DataError("The judgement files hold no judgements; at least one is needed.")
+    return qrels
+
+
+def _judgement_rows(files: Iterable[Path]) -> Iterator[Row]:
+    for path in files:
+        yield from _trec_rows(path) if _is_trec(path) else iter_rows([path])
+
+
+def _is_trec(path: Path) -> bool:
+    name = path.name.lower()
+    if not name.endswith(tuple(f".{extension}" for extension in FORMATS)):
+        return True
+    if not name.endswith((".tsv", ".tsv.gz")) or not path.is_file():
+        return False
+    with open_text(path, newline="\n") as stream:
+        fields = stream.readline().split()
+    return len(fields) == len(_TREC_FIELDS) and fields[-1].lstrip("-").replace(".", "", 1).isdigit()
+
+
+def _trec_rows(path: Path) -> Iterator[Row]:
+    number = 0
+    with open_text(path, newline="\n") as stream:
+        for line, text in enumerate(stream, start=1):
+            fields = text.split()
+            if not fields:
+                continue
+            number += 1
+            if len(fields) == len(_TREC_FIELDS):
+                yield Row(str(path), number, dict(zip(_TREC_FIELDS, fields, strict=True)), line)
+            else:
+                reason = "a TREC line has 4 fields: query, iteration, document, relevance"
+                yield Row(str(path), number, {}, line, Problem(reason, text.rstrip()))
+
+
+def _good_rows(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows; judgements are few and precious, so the first bad one is an error."""
+    for row in rows:
+        if row.problem is not None:
+            raise DataError(f"{_where(row)}: {row.problem.reason}: {shorten(row.problem.found)}.")
+        yield row
+
+
+def _column(row: Row, role: str, names: Collection[str]) -> str:
+    for name in names:
+        if name in row.values:
+            return name
+    raise DataError(
+        f"{row.source}: there is no {role} column; it is one of {', '.join(names)}. "
+        f"The columns are: {', '.join(row.values)}."
+    )
+
+
+def _id(row: Row, column: str) -> str:
+    identity = id_text(row.values[column])
+    if isinstance(identity, Problem):
+        raise DataError(f"{_where(row)}: {column} {identity.reason}: {shorten(identity.found)}.")
+    return identity
+
+
+def _where(row: Row) -> str:
+    return place(row.source, row.number, row.line)
+
+
+def _map_hint(problem: Problem) -> str:
+    words = problem.reason.endswith("not a number")
+    return " Say what labels are worth: --label_map E=1,S=0.1,C=0.01,I=0." if words else ""

@@ -1,0 +1,155 @@
+"""A pair out of a row: which columns, and what makes the row a bad one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+from aisle.data.labels import LabelReader
+from aisle.data.rows import Problem, Row, find_column, id_text, is_unicode, text_problem
+from aisle.errors import DataError
+
+__all__ = ["PairColumns", "PairParser", "find_pair_columns", "find_product_columns"]
+
+_QUERY = ("query", "question", "search_term")
+_PRODUCT = ("product", "product_title", "title")
+_LABEL = ("relevance", "relevance_label", "label", "esci_label")
+_QUERY_ID = ("query_id",)
+_PRODUCT_ID = ("product_id",)
+
+
+@dataclass(frozen=True)
+class PairColumns:
+    """The columns that make a pair; None means: find it by its usual names.
+
+    `find_pair_columns` returns the columns as found; there, None means that the data has no such column.
+    """
+
+    query: str | None = None
+    """Text of the query; found: query, question, search_term."""
+    product: str | None = None
+    """Text of the product; found: product, product_title, title."""
+    label: str | None = None
+    """Relevance; found: relevance, relevance_label, label, esci_label. Without it all pairs are positives."""
+    query_id: str | None = None
+    """Id of the query; found: query_id."""
+    product_id: str | None = None
+    """Id of the product; found: product_id."""
+
+    def __str__(self) -> str:
+        named = {
+            "query": self.query,
+            "product": self.product,
+            "relevance": self.label,
+            "query_id": self.query_id,
+            "product_id": self.product_id,
+        }
+        return ", ".join(
+            f"{role} <- {'(none)' if column is None else column}" for role, column in named.items()
+        )
+
+
+def find_pair_columns(row: Row, wanted: PairColumns) -> PairColumns:
+    """Return the columns to read, by the names that a row has.
+
+    Raises:
+        DataError: a column that was asked for is missing, or no query or product column can be found.
+    """
+    query = _find_text_column(row, wanted.query, "query", _QUERY)
+    product, product_id = find_product_columns(row, wanted)
+    return PairColumns(
+        query=query,
+        product=product,
+        label=find_column(row, wanted.label, _LABEL),
+        query_id=find_column(row, wanted.query_id, _QUERY_ID),
+        product_id=product_id,
+    )
+
+
+def find_product_columns(row: Row, wanted: PairColumns) -> tuple[str, str | None]:
+    """Return the columns of the product's text and, where there is one, of its id.
+
+    Raises:
+        DataError: a column that was asked for is missing, or no product column can be found.
+    """
+    product = _find_text_column(row, wanted.product, "product", _PRODUCT)
+    return product, find_column(row, wanted.product_id, _PRODUCT_ID)
+
+
+def _find_text_column(row: Row, wanted: str | None, role: str, names: Sequence[str]) -> str:
+    column = find_column(row, wanted, names)
+    if column is not None:
+        return column
+    raise DataError(
+        f"{row.source}: there is no {role} column; it is found by one of the names {', '.join(names)}. "
+        f"Name another with --{role}_column. The columns are: {', '.join(row.values)}."
+    )
+
+
+class PairParser:
+    """Turns a row's values into the tuple that is stored.
+
+    Args:
+        columns: as `find_pair_columns` returned them.
+        label_map: label to relevance in [0, 1]; None when the labels are numbers.
+
+    Raises:
+        DataError: there is a map and no label column, or the map is out of range.
+    """
+
+    def __init__(self, columns: PairColumns, label_map: Mapping[str, float] | None) -> None:
+        if label_map is not None and columns.label is None:
+            raise DataError(
+                "--label_map is given, but the data has no label column; name it with --label_column."
+            )
+        self.columns = columns
+        self.labels = LabelReader(columns.label or "", label_map=label_map, highest=1)
+        roles = {
+            "query": columns.query,
+            "product": columns.product,
+            "query_id": columns.query_id,
+            "product_id": columns.product_id,
+            "relevance": columns.label,
+        }
+        self.roles = {role: column for role, column in roles.items() if column is not None}
+        self.schema = {role: "float32" if role == "relevance" else "string" for role in self.roles}
+        self._texts = [column for role, column in self.roles.items() if role != "relevance"]
+        self._get_texts = itemgetter(*self._texts)
+
+    def parse(self, values: Mapping[str, object]) -> tuple[object, ...] | Problem:
+        """Return the pair in the order of `schema`, or why there is none."""
+        try:
+            texts: tuple[object, ...] = self._get_texts(values)
+        except KeyError:
+            texts = tuple(map(values.get, self._texts))
+        if not _are_texts(texts):
+            checked = self._check(texts)
+            if isinstance(checked, Problem):
+                return checked
+            texts = checked
+        if self.columns.label is None:
+            return texts
+        relevance = self.labels.read(values.get(self.columns.label))
+        return relevance if isinstance(relevance, Problem) else (*texts, relevance)
+
+    def _check(self, values: tuple[object, ...]) -> tuple[object, ...] | Problem:
+        """Return the texts, then the ids as texts, or the first problem among them."""
+        for column, value in zip(self._texts[:2], values, strict=False):
+            reason = text_problem(value)
+            if reason is not None:
+                return Problem(f"{column} {reason}", value)
+        ids = [id_text(value) for value in values[2:]]
+        for column, identity in zip(self._texts[2:], ids, strict=True):
+            if isinstance(identity, Problem):
+                return Problem(f"{column} {identity.reason}", identity.found)
+        return (*values[:2], *ids)
+
+
+def _are_texts(values: tuple[Any, ...]) -> bool:
+    """Return whether all values are texts as `text_problem` wants them; quick, for nearly all rows are."""
+    try:
+        return all(map(str.strip, values)) and is_unicode("".join(values))
+    except TypeError:
+        return False

@@ -1,0 +1,215 @@
+"""Pairs of a query and a product, with a relevance where there are judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aisle.data.pair_rows import PairColumns, PairParser, find_pair_columns
+from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, require_columns
+from aisle.data.spool import Spool
+from aisle.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy.typing as npt
+
+__all__ = [
+    "PairColumns",
+    "Pairs",
+    "PairsRead",
+    "check_disjoint",
+    "find_pair_columns",
+    "query_key",
+    "read_pairs",
+    "split_by_query",
+]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs on disk, memory-mapped.
+
+    Attributes:
+        table: columns `query` and `product` (string), `relevance` (float32 in [0, 1]) where there are
+            judgements, `query_id` and `product_id` (string) where there are ids.
+    """
+
+    table: datasets.Dataset
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the pairs are judged; otherwise every pair is a positive."""
+        return "relevance" in self.table.column_names
+
+    @property
+    def graded(self) -> bool:
+        """Whether some relevance is neither 0 nor 1."""
+        relevance = self.relevance
+        return relevance is not None and not bool(np.isin(relevance, (0, 1)).all())
+
+    def positive_share(self, *, at_least: float = 0.5) -> float:
+        """Return the share of pairs with a relevance of `at_least`, in [0, 1]; 1 for unlabelled pairs."""
+        relevance = self.relevance
+        return 1.0 if relevance is None else float((relevance >= np.float32(at_least)).mean())
+
+    def select(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Pairs:
+        """Return the pairs at `indices`, in that order; nothing is copied."""
+        return Pairs(self.table.select(indices))
+
+    @property
+    def queries(self) -> list[str]:
+        """The query of each pair."""
+        return self._texts("query")
+
+    @property
+    def products(self) -> list[str]:
+        """The product of each pair."""
+        return self._texts("product")
+
+    @property
+    def query_ids(self) -> list[str] | None:
+        """The query's id of each pair; None where there are none."""
+        return self._texts("query_id") if "query_id" in self.table.column_names else None
+
+    @property
+    def product_ids(self) -> list[str] | None:
+        """The product's id of each pair; None where there are none."""
+        return self._texts("product_id") if "product_id" in self.table.column_names else None
+
+    @property
+    def relevance(self) -> npt.NDArray[np.float32] | None:
+        """The relevance of each pair, (pairs,) float32 in [0, 1]; None where there are no judgements."""
+        if not self.labelled:
+            return None
+        column = self.table.select_columns("relevance").with_format("arrow")[:]["relevance"]
+        return np.asarray(column.to_numpy(), dtype=np.float32)
+
+    def _texts(self, column: str) -> list[str]:
+        texts: list[str] = self.table.select_columns(column).with_format("arrow")[:][column].to_pylist()
+        return texts
+
+
+@dataclass(frozen=True)
+class PairsRead:
+    """Pairs, the report of the rows that are not among them, and the columns they were read from."""
+
+    pairs: Pairs
+    bad_rows: BadRows
+    columns: PairColumns
+
+
+def read_pairs(
+    rows: Iterable[Row],
+    *,
+    columns: PairColumns,
+    label_map: Mapping[str, float] | None,
+    on_bad_row: OnBadRow,
+    cache_dir: Path | None = None,
+) -> PairsRead:
+    """Return the pairs that rows hold, written to disk in batches so that memory stays flat.
+
+    Texts are kept exactly as they are. A row is bad when a text is null, blank, not text or not valid
+    Unicode, when its label is not in the map (without one: not a number in [0, 1]), or when an id is missing.
+
+    Args:
+        rows: of one or more sources; all have the same columns.
+        columns: the columns to read.
+        label_map: label to relevance in [0, 1]; None when the labels are numbers.
+        on_bad_row: what becomes of bad rows.
+        cache_dir: folder for the Arrow file, the caller's to remove; None: a temporary one, removed at exit.
+
+    Raises:
+        DataError: a column is missing, labels are words without a map, no good row is left, or there are bad
+            rows under `error`.
+    """
+    log = BadRowLog()
+    head, rest = log.first_good(rows, on_bad_row)
+    parser = PairParser(find_pair_columns(head, columns), label_map)
+    source = None
+    with Spool(cache_dir, parser.schema) as spool:
+        for row in rest:
+            if row.problem is not None:
+                log.add(row, row.problem)
+                continue
+            if row.source != source:
+                require_columns(row, parser.roles.values())
+                source = row.source
+            pair = parser.parse(row.values)
+            if isinstance(pair, Problem):
+                log.add(row, pair)
+            else:
+                spool.add(pair)
+        parser.labels.refuse_words(read=spool.count + log.total)
+        report = log.settle(on_bad_row, good=spool.count)
+        return PairsRead(Pairs(spool.finish()), report, parser.columns)
+
+
+def query_key(query: str) -> str:
+    """Return what makes two queries the same one: the text without case and surplus white space."""
+    return " ".join(query.casefold().split())
+
+
+def split_by_query(pairs: Pairs, *, validation_share: float, seed: int) -> tuple[Pairs, Pairs]:
+    """Return training and validation pairs that have no query in common.
+
+    Queries are the same when their texts are (`query_key`), when their ids are, or through a third one. A
+    query goes to validation by a hash of the seed and its text, so neither the order of the rows nor the
+    platform matters.
+
+    Args:
+        pairs: to be divided; the order of rows is kept in both parts.
+        validation_share: share of the distinct queries, in (0, 1); each part gets at least one.
+        seed: another seed is another division.
+
+    Raises:
+        DataError: the share is out of range, or there are fewer than two distinct queries.
+    """
+    if not 0 < validation_share < 1:
+        raise DataError(
+            f"--validation_share is {validation_share}; it is a share of the queries, between 0 and 1."
+        )
+    groups = _query_groups([query_key(query) for query in pairs.queries], pairs.query_ids)
+    names = set(groups)
+    if len(names) < 2:
+        raise DataError(
+            "The pairs have a single distinct query; a split needs two. Give validation pairs instead."
+        )
+    count = min(max(round(validation_share * len(names)), 1), len(names) - 1)
+    ordered = sorted(names, key=lambda name: blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest())
+    chosen = set(ordered[:count])
+    train = [index for index, group in enumerate(groups) if group not in chosen]
+    validation = [index for index, group in enumerate(groups) if group in chosen]
+    return pairs.select(train), pairs.select(validation)
+
+
+def _query_groups(keys: Sequence[str], ids: Sequence[str] | None) -> list[str]:
+    """Return each pair's group: the smallest key among queries that texts or ids connect (union-find)."""
+    if ids is None:
+        return list(keys)
+    parent = {key: key for key in keys}
+
+    def root(key: str) -> str:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    first_key: dict[str, str] = {}
+    for key, identity in zip(keys, ids, strict=True):
+        low, high = sorted((root(key), root(first_key.setdefault(identity, key))))
+        parent[high] = low
+    return [root(key) for key in keys]
+
+
+def check_disjoint(train: Pairs, validation: Pairs) -> int:
+    """Return how many distinct queries (by `query_key`) are in both; 0 is right."""
+    return len(set(map(query_key, train.queries)) & set(map(query_key, validation.queries)))

@@ -1,0 +1,233 @@
+"""Rows, what can be wrong with them, and the report of it for people."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, NamedTuple
+
+from aisle.errors import DataError
+
+__all__ = [
+    "BadRow",
+    "BadRowLog",
+    "BadRows",
+    "OnBadRow",
+    "Problem",
+    "Row",
+    "find_column",
+    "id_text",
+    "is_unicode",
+    "missing_column",
+    "place",
+    "require_columns",
+    "shorten",
+    "text_problem",
+]
+
+OnBadRow = Literal["error", "skip"]
+"""What becomes of bad rows: `error` reads to the end, reports them all and stops; `skip` leaves them out."""
+
+_SHOWN = 10
+_SHORT = 80
+
+
+class Problem(NamedTuple):
+    """Why a row cannot be used; equal reasons are counted together, `note` is shown after what was found."""
+
+    reason: str
+    found: object
+    note: str = ""
+
+
+class Row(NamedTuple):
+    """One row of a source. A named tuple: making one costs a third of a frozen dataclass.
+
+    Attributes:
+        source: the file as the user named it, or the id of a data set.
+        number: data row, 1 for the first; headers and blank lines do not count.
+        values: column to value; columns that a JSON object leaves out are None.
+        line: line of the file where the row begins, 1 for the first; None where a format has no lines.
+        problem: why the source could not read the row, and then `values` is empty; None for a good row.
+    """
+
+    source: str
+    number: int
+    values: dict[str, object]
+    line: int | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A bad row as the report shows it; `found` is a shortened repr."""
+
+    source: str
+    number: int
+    line: int | None
+    reason: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{place(self.source, self.number, self.line)}: {self.reason}: {self.found}"
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """How many rows are bad and why.
+
+    Attributes:
+        total: bad rows.
+        read: rows read, good and bad.
+        by_reason: reason to count, most frequent first.
+        first: the first ten bad rows in reading order.
+    """
+
+    total: int
+    read: int
+    by_reason: Mapping[str, int]
+    first: tuple[BadRow, ...]
+
+    def __str__(self) -> str:
+        if not self.total:
+            return f"all {self.read:,} rows are good"
+        lines = [f"{self.total:,} of {self.read:,} rows are bad:"]
+        lines += [f"  {count:,} x {reason}" for reason, count in self.by_reason.items()]
+        lines.append("the first of them:" if self.total > len(self.first) else "they are:")
+        lines += [f"  {bad}" for bad in self.first]
+        return "\n".join(lines)
+
+
+class BadRowLog:
+    """Counts bad rows while a source is read."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._first: list[BadRow] = []
+
+    def add(self, row: Row, problem: Problem) -> None:
+        """Count one bad row."""
+        self._counts[problem.reason] = self._counts.get(problem.reason, 0) + 1
+        if len(self._first) < _SHOWN:
+            found = shorten(problem.found) + problem.note
+            self._first.append(BadRow(row.source, row.number, row.line, problem.reason, found))
+
+    @property
+    def total(self) -> int:
+        """Bad rows so far."""
+        return sum(self._counts.values())
+
+    def report(self, *, good: int) -> BadRows:
+        """Return the counts so far, beside `good` rows that are not bad."""
+        by_reason = dict(sorted(self._counts.items(), key=lambda item: -item[1]))
+        return BadRows(self.total, good + self.total, by_reason, tuple(self._first))
+
+    def settle(self, on_bad_row: OnBadRow, *, good: int) -> BadRows:
+        """Return the report once all rows are read.
+
+        Raises:
+            DataError: no row is good, or some are bad under `error`.
+        """
+        report = self.report(good=good)
+        if not report.read:
+            raise DataError(
+                "The data holds no rows; at least one is needed. Check that the right files are named."
+            )
+        if report.total and on_bad_row == "error":
+            raise DataError(f"{report}\nMend these rows, or leave them out with --on_bad_row skip.")
+        if not good:
+            raise DataError(f"No good row is left.\n{report}")
+        return report
+
+    def first_good(self, rows: Iterable[Row], on_bad_row: OnBadRow) -> tuple[Row, Iterator[Row]]:
+        """Return the first row without a problem, and all rows from it on; those before it are counted.
+
+        Raises:
+            DataError: there is none.
+        """
+        rest = iter(rows)
+        for row in rest:
+            if row.problem is None:
+                return row, chain([row], rest)
+            self.add(row, row.problem)
+        self.settle(on_bad_row, good=0)
+        raise AssertionError("settle refuses data without a good row")
+
+
+def place(source: str, number: int, line: int | None) -> str:
+    """Return where a row is, for people: `file.csv, row 3 (line 5)`."""
+    return f"{source}, row {number:,}" + ("" if line is None else f" (line {line:,})")
+
+
+def shorten(value: object) -> str:
+    """Return the repr of a value, at most about 80 characters long."""
+    if isinstance(value, str) and len(value) > _SHORT:
+        return f"{value[:_SHORT]!r}... ({len(value):,} characters)"
+    text = repr(value)
+    return text if len(text) <= 2 * _SHORT else f"{text[: 2 * _SHORT]}..."
+
+
+def text_problem(value: object) -> str | None:
+    """Return what keeps a value from being a text with something in it; None when nothing does."""
+    if not isinstance(value, str):
+        return "is null" if value is None else "is not text"
+    if not value or value.isspace():
+        return "is blank"
+    return None if value.isascii() or is_unicode(value) else "is not valid Unicode"
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8; lone surrogates cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def id_text(value: object) -> str | Problem:
+    """Return an id as a string, or why it is none: only texts and integers are ids.
+
+    A float is refused: it is what an integer becomes in a column with nulls, and `1e6` is not `1000000`.
+    """
+    if isinstance(value, str):
+        problem = text_problem(value)
+        return value if problem is None else Problem(problem, value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return Problem("is null" if value is None else "is neither text nor an integer", value)
+
+
+def missing_column(source: str, column: str, columns: Iterable[str]) -> DataError:
+    """Return the error for a column that a source does not have."""
+    there = list(columns)
+    near = difflib.get_close_matches(column, there, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return DataError(f"{source}: there is no column {column!r}.{hint} The columns are: {', '.join(there)}.")
+
+
+def require_columns(row: Row, columns: Iterable[str | None]) -> None:
+    """Check that a row has the columns; None among them is a column that is off.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for column in columns:
+        if column is not None and column not in row.values:
+            raise missing_column(row.source, column, row.values)
+
+
+def find_column(row: Row, wanted: str | None, candidates: Sequence[str]) -> str | None:
+    """Return `wanted`, or when it is None the first candidate that the row has, or None when it has none.
+
+    Raises:
+        DataError: `wanted` is given and the row does not have it.
+    """
+    if wanted is None:
+        return next((column for column in candidates if column in row.values), None)
+    require_columns(row, [wanted])
+    return wanted

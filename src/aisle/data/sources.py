@@ -1,0 +1,179 @@
+"""Rows out of a data set by its name: a local file, a folder of split files, or an id on the Hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aisle.data.files import FORMATS, expand_files, iter_rows, table_rows
+from aisle.data.rows import Row
+from aisle.errors import DataError
+
+__all__ = [
+    "DatasetSource",
+    "Row",
+    "expand_files",
+    "iter_hub_rows",
+    "iter_rows",
+    "iter_split",
+    "resolve_dataset",
+    "split_names",
+]
+
+_HUB_BATCH = 4096
+
+# A split's word stands alone: `walmart_train.csv` and `dev-00001.parquet` name one, `latest.csv` does not.
+_SPLIT_WORDS = {
+    "train": re.compile(r"(?<![a-z])train(ing)?(set|data)?(?![a-z])"),
+    "validation": re.compile(r"(?<![a-z])(val|valid|validation|dev)(set|data)?(?![a-z])"),
+    "test": re.compile(r"(?<![a-z])test(ing)?(set|data)?(?![a-z])"),
+}
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Where a data set's splits are.
+
+    Attributes:
+        name: the data set as the user named it.
+        splits: split to its files; None for a data set on the Hub, whose splits `split_names` asks for.
+        ignored: files of a folder that name no split although others do.
+    """
+
+    name: str
+    splits: Mapping[str, tuple[Path, ...]] | None
+    ignored: tuple[Path, ...] = ()
+
+
+def resolve_dataset(name: str) -> DatasetSource:
+    """Return where the splits of a data set are; nothing is read or fetched.
+
+    A file or a glob is the train split. A folder's files, or its sub-folders, say their split in their
+    names: train, validation (valid, val, dev) or test; when none does, all are the train split. Any other
+    name is an id on the Hub.
+
+    Raises:
+        DataError: the name is that of a file that does not exist, a folder holds no data or has a file that
+            names two splits.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _resolve_folder(name, path)
+    if path.exists() or _looks_local(name):
+        return DatasetSource(name, {"train": tuple(expand_files([name]))})
+    return DatasetSource(name, None)
+
+
+def _looks_local(name: str) -> bool:
+    ends = tuple(f".{extension}" for extension in FORMATS)
+    starts = ("/", "./", "../", "~")
+    return name.startswith(starts) or name.count("/") > 1 or name.lower().endswith(ends) or "*" in name
+
+
+def _resolve_folder(name: str, folder: Path) -> DatasetSource:
+    splits: dict[str, list[Path]] = {}
+    unnamed: list[Path] = []
+    files = expand_files([name])
+    for file in files:
+        split = _split_of(file.relative_to(folder))
+        (unnamed if split is None else splits.setdefault(split, [])).append(file)
+    if not splits:
+        return DatasetSource(name, {"train": tuple(files)})
+    return DatasetSource(name, {split: tuple(found) for split, found in splits.items()}, tuple(unnamed))
+
+
+def _split_of(path: Path) -> str | None:
+    """Return the split that a file's name says, or else the nearest folder's."""
+    for part in reversed(path.parts):
+        found = [split for split, word in _SPLIT_WORDS.items() if word.search(part.lower())]
+        if len(found) > 1:
+            raise DataError(f"{path}: the name says {' and '.join(found)}; a file belongs to one split.")
+        if found:
+            return found[0]
+    return None
+
+
+def split_names(source: DatasetSource, *, revision: str | None = None) -> tuple[str, ...]:
+    """Return the names of a data set's splits; asks the Hub for one of its own.
+
+    Raises:
+        DataError: the Hub cannot be reached, or has no such data set.
+    """
+    if source.splits is not None:
+        return tuple(source.splits)
+    import datasets
+
+    with _hub_errors(source.name):
+        return tuple(datasets.get_dataset_split_names(source.name, revision=revision))
+
+
+def iter_split(source: DatasetSource, split: str, *, revision: str | None = None) -> Iterator[Row]:
+    """Return the rows of one split of a data set.
+
+    Raises:
+        DataError: there is no such split, or it cannot be read.
+    """
+    if source.splits is None:
+        return iter_hub_rows(source.name, split=split, revision=revision)
+    if split not in source.splits:
+        raise DataError(
+            f"{source.name}: there is no split {split!r}; the splits are: {', '.join(source.splits)}."
+        )
+    return iter_rows(source.splits[split])
+
+
+def iter_hub_rows(
+    dataset_name: str, *, split: str, revision: str | None = None, streaming: bool = False
+) -> Iterator[Row]:
+    """Yield the rows of a split of a data set on the Hub.
+
+    Args:
+        dataset_name: its id, `owner/name`.
+        split: the name of a split.
+        revision: branch, tag or commit; None is the default branch.
+        streaming: fetch while reading; otherwise fetch first, into the cache.
+
+    Raises:
+        DataError: the Hub cannot be reached, the data set or split does not exist, or access is not granted.
+    """
+    import datasets
+
+    first = 1
+    with _hub_errors(dataset_name):
+        loaded = datasets.load_dataset(dataset_name, split=split, revision=revision, streaming=streaming)
+        for table in loaded.with_format("arrow").iter(batch_size=_HUB_BATCH):
+            yield from table_rows(table, source=dataset_name, first=first)
+            first += table.num_rows
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    """Turn what `datasets` raises into one sentence."""
+    from datasets.exceptions import DatasetsError
+    from httpx import HTTPError, TransportError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (ConnectionError, TimeoutError, TransportError):
+        raise DataError(
+            f"{name}: this is no local file or folder, and the Hub cannot be reached for it: no network, or "
+            "offline mode (HF_HUB_OFFLINE). Check the name and the connection, or give local files."
+        ) from None
+    except (FileNotFoundError, HfHubHTTPError) as error:
+        raise DataError(_absent(name, error)) from None
+    except (DatasetsError, HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{name}: the data set cannot be loaded: {_first_line(error)}") from None
+
+
+def _absent(name: str, error: Exception) -> str:
+    if "gated" in str(error).lower():
+        return f"{name}: the data set is gated. Ask for access on its page, then log in with `hf auth login`."
+    return f"{name}: no such file or folder here, and the Hub does not give it: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
