@@ -1,0 +1,204 @@
+"""Quality of scores on judged pairs: ROC-AUC, average precision, best F1, Spearman."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aisle.errors import EvaluationError
+
+__all__ = ["PairMetrics", "average_precision", "best_f1", "roc_auc", "score_pairs", "spearman"]
+
+_MOST_GRADES = 10
+"""With more distinct grades than this the judgements are continuous, and a mean per grade says nothing."""
+
+_ROUNDING = 1e-6
+"""A grade of 0.7 stored as float32 is 0.69999999 and must still meet a threshold of 0.7."""
+
+
+@dataclass(frozen=True)
+class PairMetrics:
+    """What the scores of judged pairs are worth; None where a figure is undefined."""
+
+    roc_auc: float | None
+    """Chance that a positive pair scores above a negative one, ties count half; in [0, 1]."""
+    average_precision: float | None
+    """Area under the precision-recall steps; in [0, 1], `positive_share` for random scores."""
+    best_f1: float | None
+    """F1 at the best threshold; chosen on these very pairs, so it flatters."""
+    best_f1_threshold: float | None
+    """Pairs that score this or more are called positive; the highest of equally good thresholds."""
+    spearman: float | None
+    """Rank correlation of scores and grades, in [-1, 1]; only for more than two distinct grades."""
+    pairs: int
+    """Judged pairs."""
+    positive_share: float
+    """Positive pairs / pairs, in [0, 1]."""
+    mean_score_per_grade: Mapping[str, float]
+    """Mean score per relevance grade, lowest grade first; empty for more than ten grades."""
+    note: str | None
+    """Why figures are None, or None."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        return asdict(self)
+
+
+def score_pairs(
+    scores: NDArray[Any], relevance: NDArray[Any], *, positive_threshold: float | None = None
+) -> PairMetrics:
+    """Return the metrics of `scores` against judgements.
+
+    ROC-AUC, average precision and F1 need two classes. Graded relevance is cut in two: a pair is
+    positive where relevance > 0.5, or, if `positive_threshold` is given, relevance >= threshold.
+    ESCI grades (E 1, S 0.1, C 0.01, I 0) thus come out as E against the rest. With one class
+    only, the four figures are None and `note` says why.
+
+    Args:
+        scores: (pairs,) finite, higher means more relevant.
+        relevance: (pairs,) in [0, 1].
+        positive_threshold: lowest relevance of a positive pair; None means above 0.5.
+
+    Raises:
+        EvaluationError: the arrays differ in length, are empty or not one-dimensional, a score is
+            not finite, or a relevance is outside [0, 1].
+    """
+    scores, relevance = _checked(scores, relevance)
+    positive = _positive(relevance, positive_threshold)
+    f1, threshold = best_f1(scores, positive) or (None, None)
+    grades = np.unique(relevance)
+    notes = [_one_class_note(positive)]
+    correlation = None
+    if len(grades) > 2:
+        correlation = spearman(scores, relevance)
+        if correlation is None:
+            notes.append(f"Spearman is undefined: all {len(scores)} scores are equal")
+    return PairMetrics(
+        roc_auc=roc_auc(scores, positive),
+        average_precision=average_precision(scores, positive),
+        best_f1=f1,
+        best_f1_threshold=threshold,
+        spearman=correlation,
+        pairs=len(scores),
+        positive_share=float(positive.mean()),
+        mean_score_per_grade=_mean_score_per_grade(scores, relevance, grades),
+        note="; ".join(note for note in notes if note) or None,
+    )
+
+
+def roc_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Return the area under the ROC curve, or None with one class only.
+
+    Args:
+        scores: (pairs,) finite.
+        positive: (pairs,) True for positive pairs.
+    """
+    if not _has_two_classes(positive):
+        return None
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive, scores))
+
+
+def average_precision(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Return sum over thresholds of (recall step * precision), or None with one class only.
+
+    Args:
+        scores: (pairs,) finite.
+        positive: (pairs,) True for positive pairs.
+    """
+    if not _has_two_classes(positive):
+        return None
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(positive, scores))
+
+
+def best_f1(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, float] | None:
+    """Return the best F1 and the highest threshold that reaches it, or None with one class only.
+
+    F1 = 2 * true positives / (called positive + positives), a pair being called positive where
+    its score >= threshold. Every distinct score is tried as the threshold.
+
+    Args:
+        scores: (pairs,) finite.
+        positive: (pairs,) True for positive pairs.
+    """
+    if not _has_two_classes(positive):
+        return None
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    # a threshold cannot fall between equal scores: only the last of a run of ties is a cut
+    cuts = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    true_positives = np.cumsum(positive[order])[cuts]
+    f1 = 2 * true_positives / ((cuts + 1) + positive.sum())
+    best = int(np.argmax(f1))
+    return float(f1[best]), float(ranked[cuts[best]])
+
+
+def spearman(scores: NDArray[np.float64], relevance: NDArray[np.float64]) -> float | None:
+    """Return Spearman's rank correlation (ties share their mean rank), or None if either is constant.
+
+    Args:
+        scores: (pairs,) finite.
+        relevance: (pairs,) finite.
+    """
+    if np.ptp(scores) == 0 or np.ptp(relevance) == 0:
+        return None
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(scores, relevance).statistic)
+
+
+def _checked(
+    scores: NDArray[Any], relevance: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    scores = np.asarray(scores, dtype=np.float64)
+    relevance = np.asarray(relevance, dtype=np.float64)
+    if scores.ndim != 1 or scores.shape != relevance.shape:
+        raise EvaluationError(
+            f"scores and relevance must be one-dimensional and equally long, found shapes "
+            f"{scores.shape} and {relevance.shape}; give one score and one relevance per pair"
+        )
+    if not len(scores):
+        raise EvaluationError("there is no pair to evaluate; check the validation data and its filters")
+    _refuse(~np.isfinite(scores), scores, "scores", "be finite", "the model or its precision is at fault")
+    outside = ~((relevance >= 0) & (relevance <= 1))
+    _refuse(outside, relevance, "relevance", "lie in [0, 1]", "map the labels to that range")
+    return scores, relevance
+
+
+def _refuse(bad: NDArray[np.bool_], values: NDArray[np.float64], name: str, rule: str, remedy: str) -> None:
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise EvaluationError(
+            f"{name} must {rule}: {int(bad.sum())} of {len(values)} do not, the first at index {first} "
+            f"({values[first]}); {remedy}"
+        )
+
+
+def _positive(relevance: NDArray[np.float64], threshold: float | None) -> NDArray[np.bool_]:
+    return relevance > 0.5 if threshold is None else relevance >= threshold - _ROUNDING
+
+
+def _has_two_classes(positive: NDArray[np.bool_]) -> bool:
+    return bool(positive.any() and not positive.all())
+
+
+def _one_class_note(positive: NDArray[np.bool_]) -> str | None:
+    if _has_two_classes(positive):
+        return None
+    which = "positive" if positive.all() else "negative"
+    return f"ROC-AUC, average precision and F1 are undefined: all {len(positive)} pairs are {which}"
+
+
+def _mean_score_per_grade(
+    scores: NDArray[np.float64], relevance: NDArray[np.float64], grades: NDArray[np.float64]
+) -> dict[str, float]:
+    if len(grades) > _MOST_GRADES:
+        return {}
+    return {f"{grade:g}": float(scores[relevance == grade].mean()) for grade in grades}

@@ -1,0 +1,268 @@
+"""Quality of rankings against judgements: recall, MRR, nDCG and precision, computed by ranx."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aisle.errors import EvaluationError
+
+__all__ = ["RetrievalMetrics", "evaluate_run", "mean_interval"]
+
+_SHOWN = 3
+"""Ids quoted in a message."""
+_ROUNDING = 1e-6
+"""A grade of 0.7 stored as float32 is 0.69999999 and must still meet a threshold of 0.7."""
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """Means over the evaluated queries, and what was left out."""
+
+    values: Mapping[str, float]
+    """`recall@k`, `mrr@k`, `ndcg@k` per cutoff, and `precision@1`; all in [0, 1]."""
+    queries: int
+    """Queries in the means: those with a relevant product."""
+    without_relevant: tuple[str, ...]
+    """Judged queries without a relevant product: in no mean."""
+    unanswered: tuple[str, ...]
+    """Evaluated queries for which the run has no product: they count as 0."""
+    unjudged: int
+    """Queries of the run that no judgement names: in no mean."""
+    unknown_products: tuple[str, ...] | None
+    """Relevant products that are not in the catalogue: no ranking can find them, yet they count
+    as missed. None if the catalogue was not given."""
+    query_ids: tuple[str, ...] = field(repr=False)
+    """(queries,) the order of `per_query`."""
+    per_query: Mapping[str, NDArray[np.float64]] = field(repr=False, compare=False)
+    """Per metric (queries,) float64: for intervals and paired comparisons."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the values per query, ready for JSON."""
+        return {
+            **self.values,
+            "queries": self.queries,
+            "without_relevant": list(self.without_relevant),
+            "unanswered": list(self.unanswered),
+            "unjudged": self.unjudged,
+            "unknown_products": None if self.unknown_products is None else list(self.unknown_products),
+        }
+
+
+def evaluate_run(
+    qrels: Mapping[str, Mapping[str, float]],
+    run: Mapping[str, Mapping[str, float]],
+    *,
+    cutoffs: Sequence[int] = (1, 10, 100),
+    relevant_from: float | None = None,
+    known_products: Collection[str] | None = None,
+) -> RetrievalMetrics:
+    """Return the metrics of `run` against `qrels`.
+
+    Recall, MRR and precision see a product as relevant where its relevance is above 0, or at
+    least `relevant_from` if that is given; a query without any such product is left out of every
+    mean. nDCG uses all grades, with linear gains: DCG = sum over ranks i of gain_i / log2(i + 1)
+    (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002), divided by the DCG of the ideal order.
+    Products with equal scores rank by product id.
+
+    The first call of an installation compiles for 10 to 25 s (cached beside ranx); the first
+    call of a later process takes about 2 s, mostly ranx's import.
+
+    Args:
+        qrels: {query id: {product id: relevance >= 0}}.
+        run: {query id: {product id: score}}, higher is better.
+        cutoffs: the k of the metrics, each at least 1.
+        relevant_from: lowest relevance, above 0, of a relevant product; None means above 0.
+        known_products: ids of the catalogue; judgements that name others are reported.
+
+    Raises:
+        EvaluationError: judgements or run are empty or have no query in common, no query has a
+            relevant product, a score is NaN, a relevance is not a finite number >= 0, or a cutoff
+            or `relevant_from` is out of range.
+    """
+    cutoffs = _checked_cutoffs(cutoffs)
+    if relevant_from is not None and not relevant_from > 0:
+        raise EvaluationError(f"relevant_from must be above 0, found {relevant_from}; None means above 0")
+    _check_fit(qrels, run)
+    relevant = {query: _relevant(query, judged, relevant_from) for query, judged in qrels.items()}
+    query_ids = tuple(query for query, products in relevant.items() if products)
+    if not query_ids:
+        rule = "above 0" if relevant_from is None else f"of {relevant_from} or more"
+        raise EvaluationError(
+            f"none of the {len(qrels)} judged queries has a product with relevance {rule}; "
+            "check the judgements and relevant_from"
+        )
+    rankings = {query: _ranking(query, run.get(query, {}), cutoffs[-1]) for query in query_ids}
+    per_query = _per_query(
+        [qrels[query] for query in query_ids],
+        [relevant[query] for query in query_ids],
+        [rankings[query] for query in query_ids],
+        cutoffs,
+    )
+    return RetrievalMetrics(
+        values={metric: float(values.mean()) for metric, values in per_query.items()},
+        queries=len(query_ids),
+        without_relevant=tuple(query for query, products in relevant.items() if not products),
+        unanswered=tuple(query for query in query_ids if not rankings[query]),
+        unjudged=sum(query not in qrels for query in run),
+        unknown_products=_unknown(relevant, known_products),
+        query_ids=query_ids,
+        per_query=per_query,
+    )
+
+
+def mean_interval(
+    values: NDArray[np.float64], *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the bootstrap percentile interval of the mean of `values`.
+
+    For two runs over the same queries give the differences per query: an interval that excludes 0
+    is a difference that another draw of queries would most likely show too.
+
+    Args:
+        values: (queries,) finite.
+        confidence: share of resampled means inside, in (0, 1).
+        resamples: draws with replacement.
+        seed: of the draws; the same seed gives the same interval.
+
+    Raises:
+        EvaluationError: `values` is empty.
+    """
+    if not len(values):
+        raise EvaluationError("an interval needs the value of at least one query, found none")
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _checked_cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
+    if not cutoffs or min(cutoffs) < 1:
+        raise EvaluationError(f"cutoffs must be one or more numbers of at least 1, found {tuple(cutoffs)}")
+    return tuple(sorted(set(cutoffs)))
+
+
+def _check_fit(qrels: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    if not qrels:
+        raise EvaluationError("there are no judgements; give at least one query with a judged product")
+    if not run:
+        raise EvaluationError("the run is empty: it ranks products for no query")
+    if not qrels.keys() & run.keys():
+        raise EvaluationError(
+            f"judgements and run have no query id in common: judgements name {_quoted(qrels)}, "
+            f"the run names {_quoted(run)}; both must use the same ids"
+        )
+
+
+def _quoted(ids: Collection[str]) -> str:
+    names = ", ".join(repr(name) for _, name in zip(range(_SHOWN), ids, strict=False))
+    return names if len(ids) <= _SHOWN else f"{names}, ... ({len(ids)} in all)"
+
+
+def _relevant(query: str, judged: Mapping[str, float], relevant_from: float | None) -> frozenset[str]:
+    for product, relevance in judged.items():
+        if not (math.isfinite(relevance) and relevance >= 0):
+            raise EvaluationError(
+                f"judgements, query {query!r}, product {product!r}: a relevance must be a finite number "
+                f"of 0 or more, found {relevance}"
+            )
+    if relevant_from is None:
+        return frozenset(product for product, relevance in judged.items() if relevance > 0)
+    return frozenset(
+        product
+        for product, relevance in judged.items()
+        if relevance > 0 and relevance >= relevant_from - _ROUNDING
+    )
+
+
+def _ranking(query: str, scores: Mapping[str, float], depth: int) -> list[str]:
+    for product, score in scores.items():
+        if math.isnan(score):
+            raise EvaluationError(
+                f"run, query {query!r}, product {product!r}: a score must be a number, found NaN; "
+                "the model or its precision is at fault"
+            )
+    return sorted(scores, key=lambda product: (-scores[product], product))[:depth]
+
+
+def _unknown(
+    relevant: Mapping[str, frozenset[str]], known_products: Collection[str] | None
+) -> tuple[str, ...] | None:
+    if known_products is None:
+        return None
+    return tuple(sorted(frozenset().union(*relevant.values()) - frozenset(known_products)))
+
+
+def _per_query(
+    judged: Sequence[Mapping[str, float]],
+    relevant: Sequence[frozenset[str]],
+    rankings: Sequence[Sequence[str]],
+    cutoffs: Sequence[int],
+) -> dict[str, NDArray[np.float64]]:
+    ranx = _ranx()
+    ids = [{product: i for i, product in enumerate(products)} for products in judged]
+    run = _run_array(ids, rankings)
+    graded = _qrels_array(ids, [_scaled(products) for products in judged])
+    binary = _qrels_array(ids, [dict.fromkeys(products, 1.0) for products in relevant])
+    # ranx fails on a list of one metric with a cutoff; no list here is that short
+    ndcg = ranx.evaluate(graded, run, ["ndcg@1", *(f"ndcg@{k}" for k in cutoffs)], return_mean=False)
+    others = [*(f"{name}@{k}" for name in ("recall", "mrr") for k in cutoffs), "precision@1"]
+    found = ndcg | ranx.evaluate(binary, run, others, return_mean=False)
+    names = [*(f"{name}@{k}" for name in ("recall", "mrr", "ndcg") for k in cutoffs), "precision@1"]
+    return {name: found[name] for name in names}
+
+
+def _scaled(judged: Mapping[str, float]) -> dict[str, float]:
+    # ranx drops gains below 1, and would make ints of those in its own Qrels; a linear nDCG does
+    # not change when all gains of a query are divided by the smallest.
+    positive = {product: gain for product, gain in judged.items() if gain > 0}
+    smallest = min(positive.values())
+    return {product: gain / smallest for product, gain in positive.items()}
+
+
+def _qrels_array(
+    ids: Sequence[Mapping[str, int]], gains: Sequence[Mapping[str, float]]
+) -> NDArray[np.float64]:
+    """Return (queries, most products, 2): id and gain, best gain first, padded with id -1 and gain 0."""
+    array = np.zeros((len(ids), max(map(len, gains)), 2))
+    array[:, :, 0] = -1
+    for row, (query_ids, query_gains) in enumerate(zip(ids, gains, strict=True)):
+        best_first = sorted(query_gains.items(), key=lambda item: -item[1])
+        array[row, : len(best_first)] = [(query_ids[product], gain) for product, gain in best_first]
+    return array
+
+
+def _run_array(ids: Sequence[Mapping[str, int]], rankings: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Return (queries, longest ranking, 2): id, -1 where not judged or padded; the score is unused."""
+    # ranx reads the order of the rows, not the score; arrays instead of its Run spare hashed ids and a
+    # NumbaTypeSafetyWarning
+    array = np.full((len(ids), max(1, *map(len, rankings)), 2), -1.0)
+    for row, (query_ids, ranking) in enumerate(zip(ids, rankings, strict=True)):
+        array[row, : len(ranking), 0] = [query_ids.get(product, -1) for product in ranking]
+    return array
+
+
+@functools.cache
+def _ranx() -> Any:
+    # ranx imports ir_datasets, which on import makes twenty folders in the home directory, and
+    # fails where that is read-only; aisle never uses them.
+    if "ir_datasets" in sys.modules or "IR_DATASETS_HOME" in os.environ:
+        import ranx
+
+        return ranx
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["IR_DATASETS_HOME"] = scratch
+        try:
+            import ranx
+        finally:
+            del os.environ["IR_DATASETS_HOME"]
+    return ranx
