@@ -1,0 +1,249 @@
+"""An HNSW graph over the distinct embeddings of an index, and search through it.
+
+Why distinct ones: hnswlib links a node to its nearest neighbours, so a thousand equal vectors link only to
+each other, and a search that enters them does not come out. Here equal vectors are one node, and a node
+stands for a group of rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hnswlib
+import numpy as np
+import numpy.typing as npt
+
+from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search, pair_scores
+
+__all__ = [
+    "HnswGraph",
+    "RowGroups",
+    "approximate_search",
+    "build_graph",
+    "load_graph",
+    "number_nodes",
+    "save_graph",
+]
+
+BUILD_CHUNK = 4096
+SEARCH_BLOCK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """Which rows each node of the graph stands for."""
+
+    rows: Rows
+    """(count,) rows, node by node; within a node by rank of product id."""
+    starts: Rows
+    """(nodes + 1,) where each node's rows start in `rows`."""
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @classmethod
+    def of(cls, node_of_row: Rows, tie_ranks: Rows) -> RowGroups:
+        """Return the groups of (count,) node numbers that leave no number out."""
+        ends = np.cumsum(np.bincount(node_of_row))
+        return cls(rows=np.lexsort((tie_ranks, node_of_row)), starts=np.concatenate([[0], ends]))
+
+    def first(self, nodes: Rows) -> Rows:
+        """Return the row of the lowest product id of each node, in the shape of `nodes`."""
+        return self.rows[self.starts[nodes]]
+
+    def sizes(self, nodes: Rows) -> Rows:
+        """Return the number of rows of each node, in the shape of `nodes`."""
+        return self.starts[nodes + 1] - self.starts[nodes]
+
+    def first_rows(self, nodes: Rows, take: Rows) -> Rows:
+        """Return the first `take` rows of each of (n,) nodes, one after the other."""
+        offset = np.arange(take.sum()) - np.repeat(np.cumsum(take) - take, take)
+        rows: Rows = self.rows[np.repeat(self.starts[nodes], take) + offset]
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class HnswGraph:
+    """A graph in memory and the rows its nodes stand for."""
+
+    index: Any
+    """The hnswlib index; its labels are node numbers."""
+    groups: RowGroups
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """hnswlib keeps `ef` in the index: two searches with different ones must not meet."""
+
+    def nearest(self, query_embeddings: Scores, *, nodes: int, ef_search: int, threads: int | None) -> Rows:
+        """Return (queries, nodes) node numbers, in no particular order.
+
+        Raises:
+            RuntimeError: a query reaches fewer than `nodes` nodes, as in a graph that is not connected.
+        """
+        with self.lock:
+            self.index.set_ef(max(ef_search, nodes))
+            labels, _ = self.index.knn_query(query_embeddings, k=nodes, num_threads=threads or -1)
+        return np.asarray(labels).astype(np.int64)
+
+
+def number_nodes(embeddings: FloatArray) -> Rows:
+    """Return (count,) node numbers: equal for rows of equal bytes, counted up in the order of the rows.
+
+    Rows are compared by 128-bit BLAKE2b digest, 16 bytes a row in memory.
+    """
+    digests = bytearray()
+    for start in range(0, len(embeddings), BUILD_CHUNK):
+        for row in np.ascontiguousarray(embeddings[start : start + BUILD_CHUNK]):
+            digests += hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+    _, first, inverse = np.unique(np.frombuffer(digests, "V16"), return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[inverse]
+
+
+def build_graph(
+    embeddings: FloatArray,
+    groups: RowGroups,
+    *,
+    M: int,
+    ef_construction: int,
+    threads: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> HnswGraph:
+    """Return a graph with one node per group; with `threads=1` the same every time.
+
+    The space is hnswlib's inner product: on unit vectors it orders as the cosine does, and unlike its
+    "cosine" it stores and compares the vectors as they are instead of normalised copies.
+
+    Args:
+        embeddings: (count, dim) float32 or float16, unit L2 norm.
+        groups: rows of each node; their embeddings are equal.
+        M: links per node.
+        ef_construction: candidates kept while a node is placed.
+        threads: None is one per core.
+        on_progress: called with the number of rows placed since the last call.
+    """
+    index = hnswlib.Index(space="ip", dim=embeddings.shape[1])
+    index.init_index(max_elements=len(groups), M=M, ef_construction=ef_construction, random_seed=100)
+    for start in range(0, len(groups), BUILD_CHUNK):
+        nodes = np.arange(start, min(start + BUILD_CHUNK, len(groups)))
+        vectors = np.asarray(embeddings[groups.first(nodes)], dtype=np.float32)
+        index.add_items(vectors, nodes, num_threads=threads or -1)
+        if on_progress is not None:
+            on_progress(int(groups.sizes(nodes).sum()))
+    return HnswGraph(index=index, groups=groups)
+
+
+def save_graph(path: Path, graph: HnswGraph) -> None:
+    """Write the graph.
+
+    Raises:
+        OSError: the file is not whole afterwards; hnswlib itself says nothing when the disk is full.
+    """
+    graph.index.save_index(str(path))
+    expected, found = graph.index.index_file_size(), path.stat().st_size
+    if found != expected:
+        raise OSError(f"{expected} bytes were to be written, {found} were; is the disk full?")
+
+
+def load_graph(path: Path, groups: RowGroups, *, dim: int) -> HnswGraph:
+    """Return a saved graph; the file must have been checked, because hnswlib trusts it.
+
+    Raises:
+        RuntimeError: hnswlib refuses the file.
+    """
+    index = hnswlib.Index(space="ip", dim=dim)
+    index.load_index(str(path))
+    return HnswGraph(index=index, groups=groups)
+
+
+def approximate_search(
+    graph: HnswGraph,
+    embeddings: FloatArray,
+    query_embeddings: Scores,
+    *,
+    top_k: int,
+    tie_ranks: Rows,
+    ef_search: int,
+    threads: int | None = None,
+) -> tuple[Rows, Scores]:
+    """Return the rows and scores of the `top_k` products per query that the graph leads to, best first.
+
+    The graph proposes nodes, the stored embeddings decide their scores and order. A query whose part of the
+    graph is too small for `top_k`, and a `top_k` that takes every node anyway, are searched exactly.
+
+    Args:
+        graph: graph over `embeddings`.
+        embeddings: (count, dim) float32 or float16, unit L2 norm.
+        query_embeddings: (queries, dim) float32, unit L2 norm.
+        top_k: products per query, 1 <= top_k <= count.
+        tie_ranks: (count,) order among equal scores, lowest first.
+        ef_search: candidates kept while searching; `top_k` where that is more.
+        threads: None is one per core.
+
+    Returns:
+        (queries, top_k) rows and (queries, top_k) scores.
+    """
+    rows = np.empty((len(query_embeddings), top_k), np.int64)
+    scores = np.empty((len(query_embeddings), top_k), np.float32)
+    for start in range(0, len(query_embeddings), SEARCH_BLOCK):
+        asked = query_embeddings[start : start + SEARCH_BLOCK]
+        nodes, answered = _reachable(graph, asked, top_k=top_k, ef_search=ef_search, threads=threads)
+        by_graph, exactly = start + np.flatnonzero(answered), start + np.flatnonzero(~answered)
+        if len(by_graph):
+            rows[by_graph], scores[by_graph] = _rows_of_nodes(
+                graph.groups, nodes, embeddings, asked[answered], top_k=top_k, tie_ranks=tie_ranks
+            )
+        if len(exactly):
+            rows[exactly], scores[exactly] = exact_search(
+                embeddings, asked[~answered], top_k=top_k, tie_ranks=tie_ranks
+            )
+    return rows, scores
+
+
+def _reachable(
+    graph: HnswGraph, asked: Scores, *, top_k: int, ef_search: int, threads: int | None
+) -> tuple[Rows, npt.NDArray[np.bool_]]:
+    """Return the (answered, top_k) nodes and the (queries,) mask of the queries that the graph can answer."""
+    if top_k >= len(graph.groups):
+        return np.empty((0, top_k), np.int64), np.zeros(len(asked), bool)
+    try:
+        nodes = graph.nearest(asked, nodes=top_k, ef_search=ef_search, threads=threads)
+        return nodes, np.ones(len(asked), bool)
+    except RuntimeError as error:
+        if "contiguous 2D array" not in str(error):  # hnswlib's words for "fewer found than asked"
+            raise
+    if len(asked) == 1:
+        return np.empty((0, top_k), np.int64), np.zeros(1, bool)
+    halves = [
+        _reachable(graph, half, top_k=top_k, ef_search=ef_search, threads=threads)
+        for half in np.array_split(asked, 2)
+    ]
+    return np.concatenate([nodes for nodes, _ in halves]), np.concatenate([mask for _, mask in halves])
+
+
+def _rows_of_nodes(
+    groups: RowGroups, nodes: Rows, embeddings: FloatArray, asked: Scores, *, top_k: int, tie_ranks: Rows
+) -> tuple[Rows, Scores]:
+    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, best first."""
+    query_of = np.repeat(np.arange(len(asked)), top_k)
+    scores = pair_scores(embeddings, groups.first(nodes).ravel(), asked, query_of).reshape(nodes.shape)
+    best = np.argsort(-scores, axis=1, kind="stable")
+    nodes, scores = np.take_along_axis(nodes, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    # Groups are opened only down to the node that completes top_k and those level with it: one group may hold
+    # a large part of the catalogue.
+    take = np.minimum(groups.sizes(nodes), top_k)
+    needed = np.cumsum(take, axis=1) - take < top_k
+    last = np.where(needed, scores, np.inf).min(axis=1, keepdims=True)
+    take = np.where(scores >= last, take, 0).ravel()
+    return best_per_query(
+        np.repeat(query_of, take),
+        groups.first_rows(nodes.ravel(), take),
+        np.repeat(scores.ravel(), take),
+        tie_ranks=tie_ranks,
+        top_k=top_k,
+        queries=len(asked),
+    )

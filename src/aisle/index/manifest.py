@@ -1,0 +1,211 @@
+"""The manifest: what an index is, in one JSON file that is written last; it checks itself and the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from aisle.errors import IndexIntegrityError
+
+__all__ = [
+    "EMBEDDINGS_FILE",
+    "FORMAT_VERSION",
+    "GRAPH_FILE",
+    "INDEX_FILES",
+    "MANIFEST_FILE",
+    "NODES_FILE",
+    "PRODUCTS_FILE",
+    "FileRecord",
+    "Manifest",
+    "file_record",
+    "read_manifest",
+    "verify_files",
+    "write_manifest",
+]
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+EMBEDDINGS_FILE = "embeddings.npy"
+GRAPH_FILE = "graph.bin"
+NODES_FILE = "nodes.npy"
+PRODUCTS_FILE = "products.arrow"
+INDEX_FILES = (EMBEDDINGS_FILE, GRAPH_FILE, NODES_FILE, PRODUCTS_FILE)
+
+READ_BYTES = 1 << 20
+_OWN_CHECKSUM = "manifest_sha256"
+_RECALL_KEY = "ann_recall@10"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What one file of the index must be."""
+
+    sha256: Sha256
+    """Checksum of the whole file, lower-case hexadecimal."""
+    size: Annotated[int, Field(ge=0)]
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything needed to open, check and query an index directory."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    fingerprint: str
+    """Fingerprint of the encoder that made the embeddings."""
+    encoder: dict[str, Any]
+    """What is needed to find that encoder again, as JSON."""
+    text_template: str | None
+    """Template that turned a catalogue row into text; None where the text was given."""
+    dim: Positive
+    """Components of an embedding."""
+    metric: Literal["cosine"]
+    """Meaning of a score: inner product of unit vectors."""
+    M: Annotated[int, Field(ge=2)]
+    """Links per node in the graph."""
+    ef_construction: Positive
+    """Candidates kept while the graph was built."""
+    ef_search: Positive
+    """Candidates kept while searching, unless the search says otherwise; hnswlib forgets it."""
+    count: Positive
+    """Products in the index."""
+    graph_nodes: Positive
+    """Distinct embeddings, each one node of the graph."""
+    store_dtype: Literal["float32", "float16"]
+    """Type of the stored embeddings."""
+    files: dict[str, FileRecord]
+    """Name -> checksum and size of every other file of the index."""
+    ann_recall_at_10: Annotated[float, Field(ge=0.0, le=1.0, alias=_RECALL_KEY)]
+    """Share of the exact top 10 that the graph found when the index was built; `ann_recall@10` in JSON."""
+    ann_recall_queries: Positive
+    """Stored embeddings that were the queries of that measurement, each allowed to find itself."""
+
+
+_SCHEMA = TypeAdapter(Manifest)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest with a checksum of its own contents.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = asdict(manifest)
+    content[_RECALL_KEY] = content.pop("ann_recall_at_10")
+    document = {"format_version": FORMAT_VERSION, **content}
+    document[_OWN_CHECKSUM] = _checksum(document)
+    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_manifest(index_dir: Path) -> Manifest:
+    """Return the manifest of an index directory.
+
+    Raises:
+        IndexIntegrityError: there is no manifest, it is not JSON of our schema, it was altered, or it is of a
+            format that this version of aisle does not read.
+        OSError: the file exists and cannot be read.
+    """
+    path = index_dir / MANIFEST_FILE
+    try:
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise IndexIntegrityError(
+            f"{index_dir}: an index holds {MANIFEST_FILE}, found none; "
+            "this is not an index, or its build did not finish: build it again"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, f"it must be JSON, found: {error}") from None
+    if not isinstance(document, dict):
+        raise _broken(path, f"it must be a JSON object, found {type(document).__name__}")
+    _check_version(path, document.pop("format_version", None))
+    recorded = document.pop(_OWN_CHECKSUM, None)
+    found = _checksum({"format_version": FORMAT_VERSION, **document})
+    if recorded != found:
+        raise _broken(path, f"{_OWN_CHECKSUM} says {recorded}, the contents have {found}: it was altered")
+    try:
+        # As JSON: strict mode takes a record from a JSON object, not from a dict.
+        return _SCHEMA.validate_json(json.dumps(document))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _broken(path, f"{where}: {first['msg']}, found {first['input']!r}") from None
+
+
+def file_record(path: Path) -> FileRecord:
+    """Return checksum and size of a file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+        return FileRecord(sha256=digest.hexdigest(), size=os.fstat(file.fileno()).st_size)
+
+
+def verify_files(
+    index_dir: Path, files: Mapping[str, FileRecord], *, verify: Literal["checksums", "sizes"]
+) -> None:
+    """Check the files of an index against its manifest.
+
+    Raises:
+        IndexIntegrityError: the manifest lists other files, or a file is missing, truncated or altered.
+    """
+    if set(files) != set(INDEX_FILES):
+        raise IndexIntegrityError(
+            f"{index_dir}: the manifest must list {sorted(INDEX_FILES)}, found {sorted(files)}; build the "
+            "index again"
+        )
+    for name, recorded in sorted(files.items()):
+        path = index_dir / name
+        if not path.is_file():
+            raise IndexIntegrityError(f"{path}: missing; restore the file or build the index again")
+        size = path.stat().st_size
+        if size != recorded.size:
+            raise IndexIntegrityError(
+                f"{path}: the manifest says {recorded.size} bytes, found {size}; restore the file or build "
+                "the index again"
+            )
+        if verify == "checksums" and (found := file_record(path).sha256) != recorded.sha256:
+            raise IndexIntegrityError(
+                f"{path}: altered: the manifest says SHA-256 {recorded.sha256}, found {found}; restore the "
+                "file or build the index again"
+            )
+
+
+def _check_version(path: Path, version: object) -> None:
+    """Raise unless the manifest's format is the one this module reads."""
+    if type(version) is not int:
+        raise _broken(path, f"format_version must be a whole number, found {version!r}")
+    if version > FORMAT_VERSION:
+        raise IndexIntegrityError(
+            f"{path}: this aisle reads index format {FORMAT_VERSION}, found format {version}, made by a "
+            "newer aisle: upgrade aisle, or build the index again with this one"
+        )
+    if version < FORMAT_VERSION:
+        raise IndexIntegrityError(
+            f"{path}: this aisle reads index format {FORMAT_VERSION}, found format {version}: "
+            "build the index again"
+        )
+
+
+def _checksum(document: Mapping[str, object]) -> str:
+    """Return the SHA-256 of the document in a spelling that spaces and key order cannot change."""
+    spelled = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(spelled.encode("ascii")).hexdigest()
+
+
+def _broken(path: Path, found: str) -> IndexIntegrityError:
+    return IndexIntegrityError(f"{path}: not a valid manifest: {found}; build the index again")

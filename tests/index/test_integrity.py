@@ -1,0 +1,250 @@
+"""Damage and mismatch are refused before hnswlib reads a byte."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
+from aisle.index import hnsw, manifest, open_index, read_manifest, store
+from aisle.index import search as search_module
+
+FILES = ["embeddings.npy", "graph.bin", "nodes.npy", "products.arrow"]
+
+
+@pytest.fixture
+def index_dir(build, clustered, tmp_path, monkeypatch):
+    build(clustered(40))
+
+    def load_graph(*_, **__):
+        pytest.fail("hnswlib was given a file that should have been refused")
+
+    monkeypatch.setattr(search_module, "load_graph", load_graph)
+    return tmp_path / "index"
+
+
+def rewrite(index_dir, **changes):
+    """Write the manifest again with other values and a checksum that fits."""
+    path = index_dir / "manifest.json"
+    document = json.loads(path.read_text()) | changes
+    document.pop("manifest_sha256")
+    document["manifest_sha256"] = manifest._checksum(document)
+    path.write_text(json.dumps(document))
+
+
+def test_missing_directory_is_refused(tmp_path):
+    with pytest.raises(IndexIntegrityError, match="nowhere: must be an index directory"):
+        open_index(tmp_path / "nowhere")
+
+
+def test_directory_without_manifest_is_refused(index_dir):
+    (index_dir / "manifest.json").unlink()
+
+    with pytest.raises(IndexIntegrityError, match=r"manifest\.json, found none"):
+        open_index(index_dir)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_file_is_refused_with_its_name(index_dir, name):
+    (index_dir / name).unlink()
+
+    with pytest.raises(IndexIntegrityError, match=f"{name}: missing"):
+        open_index(index_dir, verify="sizes")
+
+
+@pytest.mark.parametrize("verify", ["checksums", "sizes"])
+@pytest.mark.parametrize("name", FILES)
+def test_truncated_file_is_refused_with_its_name_and_both_sizes(index_dir, name, verify):
+    size = (index_dir / name).stat().st_size
+    os.truncate(index_dir / name, size - 1)
+
+    with pytest.raises(
+        IndexIntegrityError, match=f"{name}: the manifest says {size} bytes, found {size - 1}"
+    ):
+        open_index(index_dir, verify=verify)
+
+
+@pytest.mark.parametrize("where", [0, 0.5, 1])
+@pytest.mark.parametrize("name", FILES)
+def test_one_flipped_byte_is_refused_with_the_file_and_both_checksums(index_dir, name, where):
+    path = index_dir / name
+    content = bytearray(path.read_bytes())
+    content[int(where * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(IndexIntegrityError) as caught:
+        open_index(index_dir)
+
+    assert name in str(caught.value)
+    assert read_manifest(index_dir).files[name].sha256 in str(caught.value)
+    assert manifest.file_record(path).sha256 in str(caught.value)
+
+
+def test_no_flipped_byte_changes_what_the_manifest_says(index_dir):
+    path = index_dir / "manifest.json"
+    true, content = read_manifest(index_dir), path.read_bytes()
+    refused = 0
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        try:
+            assert read_manifest(index_dir) == true, content[max(0, at - 9) : at + 9]
+        except IndexIntegrityError:
+            refused += 1
+
+    assert refused > 0.8 * len(content)  # the rest is white space
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must be JSON"),
+        (b"{", "must be JSON"),
+        (b"\xff\xfe", "must be JSON"),
+        (b"[" * 100_000, "must be JSON"),
+        (b"[]", "JSON object, found list"),
+        (b"{}", "format_version must be a whole number, found None"),
+        (b'{"format_version": "1"}', "format_version must be a whole number, found '1'"),
+        (b'{"format_version": true}', "format_version must be a whole number, found True"),
+        (b'{"format_version": 1}', "manifest_sha256 says None"),
+    ],
+)
+def test_manifest_that_is_not_ours_is_refused(index_dir, content, message):
+    (index_dir / "manifest.json").write_bytes(content)
+
+    with pytest.raises(IndexIntegrityError, match=message):
+        open_index(index_dir)
+
+
+@pytest.mark.parametrize(("version", "message"), [(2, "newer aisle: upgrade"), (0, "build the index again")])
+def test_manifest_of_another_format_is_refused(index_dir, version, message):
+    rewrite(index_dir, format_version=version)
+
+    with pytest.raises(IndexIntegrityError, match=f"format 1, found format {version}.*{message}"):
+        open_index(index_dir)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": "16"}, "dim: .*valid integer"),
+        ({"dim": 16.0}, "dim: .*valid integer"),
+        ({"M": 1}, "M: .*greater than or equal to 2"),
+        ({"ef_search": True}, "ef_search: .*valid integer"),
+        ({"metric": "l2"}, "metric: .*'cosine'"),
+        ({"store_dtype": "int8"}, "store_dtype"),
+        ({"ann_recall@10": 1.5}, "ann_recall@10"),
+        ({"files": {"graph.bin": {"sha256": "0" * 64, "size": -1}}}, r"files\.graph\.bin\.size"),
+        ({"files": {"graph.bin": {"sha256": "xyz", "size": 1}}}, r"files\.graph\.bin\.sha256"),
+        ({"files": {}}, "the manifest must list"),
+        ({"files": {"../../secret": {"sha256": "0" * 64, "size": 1}}}, "the manifest must list"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_manifest_with_a_wrong_value_is_refused_with_the_key(index_dir, changes, message):
+    rewrite(index_dir, **changes)
+
+    with pytest.raises(IndexIntegrityError, match=message):
+        open_index(index_dir)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 8}, r"embeddings\.npy: .*\(40, 8\), found float32 of shape \(40, 16\)"),
+        ({"count": 41}, r"embeddings\.npy: .*\(41, 16\), found float32 of shape \(40, 16\)"),
+        ({"store_dtype": "float16"}, r"embeddings\.npy: .*says float16"),
+    ],
+)
+def test_embeddings_other_than_the_manifest_says_are_refused(index_dir, changes, message):
+    rewrite(index_dir, **changes)
+
+    with pytest.raises(IndexIntegrityError, match=message):
+        open_index(index_dir)
+
+
+@pytest.mark.parametrize("name", ["embeddings.npy", "nodes.npy", "products.arrow"])
+def test_file_of_another_format_is_refused_even_with_its_checksum(index_dir, name):
+    (index_dir / name).write_bytes(b"not what it says " * 10)
+    record = manifest.file_record(index_dir / name)
+    files = json.loads((index_dir / "manifest.json").read_text())["files"]
+    rewrite(index_dir, files=files | {name: {"sha256": record.sha256, "size": record.size}})
+
+    with pytest.raises(IndexIntegrityError, match=f"{name}: must be"):
+        open_index(index_dir)
+
+
+def test_pickled_embeddings_are_never_loaded(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([{"a": 1}], object), allow_pickle=True)
+
+    with pytest.raises(IndexIntegrityError, match="NumPy array file"):
+        store.read_array(tmp_path / "x.npy", shape=(1,), dtype="float32")
+
+
+def test_graph_of_another_index_is_refused(build, clustered, tmp_path):
+    build(clustered(40), tmp_path / "a")
+    build(clustered(30), tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "graph.bin", tmp_path / "a" / "graph.bin")
+    rewrite(
+        tmp_path / "a",
+        files=json.loads((tmp_path / "a" / "manifest.json").read_text())["files"]
+        | {"graph.bin": json.loads((tmp_path / "b" / "manifest.json").read_text())["files"]["graph.bin"]},
+    )
+
+    with pytest.raises(IndexIntegrityError, match=r"says 40 graph nodes, graph\.bin has 30"):
+        open_index(tmp_path / "a")
+
+
+def test_another_encoder_is_refused_with_both_named(build, clustered, tmp_path):
+    build(clustered(3), fingerprint="aaaa", encoder={"model": "intfloat/e5"})
+
+    with pytest.raises(FingerprintMismatchError) as caught:
+        open_index(tmp_path / "index", fingerprint="bbbb")
+
+    for text in ("aaaa", "bbbb", "intfloat/e5", "build the index again", "query with the old one"):
+        assert text in str(caught.value)
+
+
+def test_the_encoder_that_made_the_index_is_accepted(build, clustered, tmp_path):
+    build(clustered(3), fingerprint="aaaa")
+
+    assert open_index(tmp_path / "index", fingerprint="aaaa").manifest.fingerprint == "aaaa"
+
+
+def test_unreadable_file_is_one_error_of_ours(build, clustered, tmp_path, monkeypatch):
+    build(clustered(3))
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(search_module, "verify_files", refuse)
+
+    with pytest.raises(IndexStoreError, match=r"could not be read: .*Permission denied"):
+        open_index(tmp_path / "index")
+
+
+def test_saving_and_loading_changes_no_answer(build, clustered, tmp_path):
+    vectors, queries = clustered(400), clustered(30, seed=1)
+    build(vectors)
+    opened = open_index(tmp_path / "index")
+    groups = opened.graph.groups
+    in_memory = hnsw.build_graph(vectors, groups, M=16, ef_construction=200, threads=1)
+
+    rows, scores = hnsw.approximate_search(
+        in_memory, vectors, queries, top_k=10, tie_ranks=opened.tie_ranks, ef_search=128
+    )
+
+    result = opened.search(queries, top_k=10)
+    np.testing.assert_array_equal(result.rows, rows)
+    np.testing.assert_array_equal(result.scores, scores)
+
+
+def test_copied_index_is_the_same_index(build, clustered, tmp_path):
+    build(clustered(100))
+    shutil.copytree(tmp_path / "index", tmp_path / "copy")
+    queries = clustered(5, seed=1)
+
+    here, there = open_index(tmp_path / "index"), open_index(tmp_path / "copy")
+
+    assert here.search(queries, top_k=9).rows.tolist() == there.search(queries, top_k=9).rows.tolist()
