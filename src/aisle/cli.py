@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from aisle.errors import AisleError
 
@@ -37,7 +37,7 @@ def index_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(
-    prog: str, commands: dict[str, Command], arguments: Sequence[str] | None, help_text: str
+    prog: str, commands: Mapping[str, Command], arguments: Sequence[str] | None, help_text: str
 ) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in {"-h", "--help"}:

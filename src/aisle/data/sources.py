@@ -153,19 +153,21 @@ def iter_hub_rows(
 def _hub_errors(name: str) -> Iterator[None]:
     """Turn what `datasets` raises into one sentence."""
     from datasets.exceptions import DatasetsError
-    from httpx import HTTPError, TransportError
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
+    unreachable = (
+        f"{name}: this is no local file or folder, and the Hub cannot be reached for it: no network, or "
+        "offline mode (HF_HUB_OFFLINE). Check the name and the connection, or give local files."
+    )
     try:
         yield
-    except (ConnectionError, TimeoutError, TransportError):
-        raise DataError(
-            f"{name}: this is no local file or folder, and the Hub cannot be reached for it: no network, or "
-            "offline mode (HF_HUB_OFFLINE). Check the name and the connection, or give local files."
-        ) from None
+    except (ConnectionError, TimeoutError):
+        raise DataError(unreachable) from None
     except (FileNotFoundError, HfHubHTTPError) as error:
         raise DataError(_absent(name, error)) from None
-    except (DatasetsError, HTTPError, OSError, RuntimeError, ValueError) as error:
+    except HTTPError:  # the client's own: httpx's or httpx2's, by release
+        raise DataError(unreachable) from None
+    except (DatasetsError, OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{name}: the data set cannot be loaded: {_first_line(error)}") from None
 
 

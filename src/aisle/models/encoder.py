@@ -12,12 +12,9 @@ import torch
 from torch import nn
 
 from aisle.models.pooling import Pooling, pool
-from aisle.models.tokens import TokenBatch, length_groups, pad, tokenize
+from aisle.models.tokens import TokenBatch, TokenBudget, length_groups, pad, token_budget, tokenize
 
 Precision = Literal["fp32", "bf16"]
-CPU_TOKENS = 1024
-"""Padded tokens at a time on CPU: activations stay in cache (MiniLM, 2 cores; docs/benchmarks.md)."""
-GPU_TOKENS = 65_536
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class Encoder:
         was_training = self.embedder.training
         self.embedder.eval()
         with torch.inference_mode(), autocast(device, precision):
-            for batch, rows in self._groups(texts, prompt, max_tokens or default_max_tokens(device)):
+            for batch, rows in self._groups(texts, prompt, token_budget(device, max_tokens=max_tokens)):
                 embeddings[rows] = self.embedder([batch.to(device)]).float().cpu().numpy()
                 if on_progress is not None:
                     on_progress(len(rows))
@@ -146,17 +143,12 @@ class Encoder:
         return embeddings
 
     def _groups(
-        self, texts: Sequence[str], prompt: str, max_tokens: int
+        self, texts: Sequence[str], prompt: str, budget: TokenBudget
     ) -> list[tuple[TokenBatch, np.ndarray]]:
         token_ids = tokenize(self.tokenizer, texts, prompt=prompt, max_length=self.settings.max_length)
         lengths = [len(ids) for ids in token_ids]
-        groups = length_groups(lengths, max_tokens=max_tokens)
+        groups = length_groups(lengths, budget)
         return [(pad([token_ids[row] for row in rows], self.tokenizer.pad_token_id), rows) for rows in groups]
-
-
-def default_max_tokens(device: torch.device) -> int:
-    """Return how many padded tokens to encode at a time on a device."""
-    return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

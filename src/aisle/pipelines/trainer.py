@@ -17,8 +17,9 @@ from aisle.data.pairs import Pairs
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pairs import score_pairs
 from aisle.models.adapters import attach_lora, trainable_share
-from aisle.models.encoder import TextEmbedder, default_max_tokens
+from aisle.models.encoder import TextEmbedder
 from aisle.models.loading import BaseModel
+from aisle.models.tokens import TokenBudget, token_budget
 from aisle.pipelines.training_data import TrainingData
 from aisle.training.accelerator import set_seed
 from aisle.training.batches import BatchPlan, PairBatch, PairCollator
@@ -94,7 +95,7 @@ def make_trainer(
     state = TrainState()
     accelerator.register_for_checkpointing(scheduler, state)
     register_trained_weights_only(accelerator)
-    max_tokens = optim.max_tokens_per_sub_batch or default_max_tokens(accelerator.device)
+    budget = token_budget(accelerator.device, max_tokens=optim.max_tokens_per_sub_batch)
     return Trainer(
         accelerator=accelerator,
         model=model,
@@ -108,9 +109,9 @@ def make_trainer(
             checkpointing_steps=run.checkpointing_steps,
             max_grad_norm=optim.max_grad_norm,
         ),
-        collate=_collate(data.train, PairCollator(base.tokenizer, base.settings, max_tokens)),
+        collate=_collate(data.train, PairCollator(base.tokenizer, base.settings, budget)),
         objective=_objective(optim),
-        evaluate=_evaluator(data.validation, base, model, accelerator, settings, max_tokens),
+        evaluate=_evaluator(data.validation, base, model, accelerator, settings, budget),
         selection_metric="roc_auc" if data.validation.labelled else "mrr",
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
@@ -159,7 +160,7 @@ def _evaluator(
     model: torch.nn.Module,
     accelerator: Any,
     settings: TrainSettings,
-    max_tokens: int,
+    budget: TokenBudget,
 ) -> Callable[[], dict[str, Any]]:
     """Return the function that measures the model: ROC-AUC of judged pairs, or the rank of positives."""
     if not pairs.labelled:
@@ -175,7 +176,7 @@ def _evaluator(
             queries=queries,
             products=products,
             max_texts=settings.optim.per_device_eval_batch_size,
-            max_tokens=max_tokens,
+            budget=budget,
         )
         if relevance is None:
             pool = joint_pool(embedded.queries, embedded.products)

@@ -11,7 +11,7 @@ import torch
 
 from aisle.data.batching import distinct, epoch_order, process_share
 from aisle.models.encoder import EncoderSettings
-from aisle.models.tokens import TokenBatch, length_groups, pad, tokenize
+from aisle.models.tokens import TokenBatch, TokenBudget, length_groups, pad, tokenize
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class PairCollator:
     Args:
         tokenizer: the model's tokenizer.
         settings: prompts and maximum length.
-        max_tokens: the most padded tokens of a token batch.
+        budget: how texts are grouped into token batches.
     """
 
     tokenizer: Any
     settings: EncoderSettings
-    max_tokens: int
+    budget: TokenBudget
 
     def __call__(
         self, queries: Sequence[str], products: Sequence[str], relevance: np.ndarray | None
@@ -74,7 +74,7 @@ class PairCollator:
         prompted += [self.settings.product_prompt + product for product in products]
         texts = distinct(prompted)
         ids = tokenize(self.tokenizer, texts.texts, prompt="", max_length=self.settings.max_length)
-        groups = length_groups([len(one) for one in ids], max_tokens=self.max_tokens)
+        groups = length_groups([len(one) for one in ids], self.budget)
         place = np.empty(len(ids), dtype=np.int64)
         place[np.concatenate(groups)] = np.arange(len(ids))
         token_batches = [pad([ids[row] for row in rows], self.tokenizer.pad_token_id) for rows in groups]

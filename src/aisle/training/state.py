@@ -68,7 +68,7 @@ class TrainState:
         self.history.append(entry)
         value = None if metric is None else entry.get(metric)
         best = None if self.best is None or metric is None else self.best.get(metric)
-        if value is not None and best is not None and value <= best:
+        if best is not None and (value is None or value <= best):
             return False
         self.best = entry
         return True

@@ -11,7 +11,7 @@ import torch
 
 from aisle.data.batching import distinct
 from aisle.models.encoder import EncoderSettings
-from aisle.models.tokens import length_groups, pad, tokenize
+from aisle.models.tokens import TokenBudget, length_groups, pad, tokenize
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def embed_pairs(
     queries: Sequence[str],
     products: Sequence[str],
     max_texts: int,
-    max_tokens: int,
+    budget: TokenBudget,
 ) -> PairEmbeddings:
     """Return the embeddings of pairs on every process; call on all of them.
 
@@ -56,7 +56,7 @@ def embed_pairs(
         queries: one text per pair.
         products: one text per pair.
         max_texts: the most texts of a forward pass.
-        max_tokens: the most padded tokens of a forward pass.
+        budget: how texts are grouped.
     """
     prompted = [settings.query_prompt + query for query in queries]
     prompted += [settings.product_prompt + product for product in products]
@@ -68,7 +68,7 @@ def embed_pairs(
     was_training = model.training
     model.eval()
     with torch.inference_mode(), accelerator.autocast():
-        local = _embed_texts(accelerator.device, model, tokenizer, settings, mine, max_texts, max_tokens)
+        local = _embed_texts(accelerator.device, model, tokenizer, settings, mine, max_texts, budget)
         gathered = accelerator.gather(local).float().cpu().numpy()
     model.train(was_training)
     in_order = gathered.reshape(world, share, -1).transpose(1, 0, 2).reshape(world * share, -1)
@@ -85,12 +85,12 @@ def _embed_texts(
     settings: EncoderSettings,
     texts: list[str],
     max_texts: int,
-    max_tokens: int,
+    budget: TokenBudget,
 ) -> torch.Tensor:
     ids = tokenize(tokenizer, texts, prompt="", max_length=settings.max_length)
     groups = [
         rows[start : start + max_texts]
-        for rows in length_groups([len(one) for one in ids], max_tokens=max_tokens)
+        for rows in length_groups([len(one) for one in ids], budget)
         for start in range(0, len(rows), max_texts)
     ]
     embedded = [
