@@ -1,1 +1,39 @@
-"""Product search by fine-tuned text embeddings."""
+"""Product search by fine-tuned text embeddings.
+
+`load_encoder`, `build_index` and `open_index` are imported when they are first asked for, so that
+`import aisle` costs nothing, and searching an index does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aisle.index import build_index, open_index
+    from aisle.models.loading import load_encoder
+
+    __version__: str
+else:
+    _HOMES = {
+        "build_index": "aisle.index",
+        "load_encoder": "aisle.models.loading",
+        "open_index": "aisle.index",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("aisle")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'aisle' has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+
+
+__all__ = ["__version__", "build_index", "load_encoder", "open_index"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

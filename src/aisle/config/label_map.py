@@ -22,16 +22,18 @@ def parse_label_map(value: object) -> dict[str, float] | None:
     if value is None or value == "None":
         return None
     if isinstance(value, Mapping):
+        if any(isinstance(label, bool) for label in value):
+            raise ValueError("YAML reads a bare yes or no as a truth value: put such labels in quotes")
         pairs = [(str(label), worth) for label, worth in value.items()]
     else:
         parts = [part for part in str(value).split(",") if part.strip()]
         if not parts or any("=" not in part for part in parts):
-            raise ValueError(f"a label map reads E=1,S=0.1,C=0.01,I=0; found {value!r}")
+            raise ValueError("a label map reads E=1,S=0.1,C=0.01,I=0")
         pairs = [(label.strip(), worth) for label, _, worth in (part.rpartition("=") for part in parts)]
     label_map: dict[str, float] = {}
     for label, worth in pairs:
         if label in label_map:
-            raise ValueError(f"label {label!r} stands twice in the label map {value!r}")
+            raise ValueError(f"label {label!r} stands twice in the label map")
         label_map[label] = _relevance(label, worth)
     return label_map
 
@@ -58,7 +60,7 @@ LabelMap = Annotated[
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="LABEL=WORTH,...",
-        instance_from_str=lambda args: parse_label_map(args[0]),
+        instance_from_str=lambda args: args[0],  # validated with all other settings, by `parse_label_map`
         is_instance=lambda value: value is None or isinstance(value, dict),
         str_from_instance=_text_of,
     ),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from aisle.errors import ConfigError
 
@@ -36,15 +37,48 @@ def parse_settings(
     """
     config_file = _config_flag(arguments)
     given = {} if config_file is None else _read_yaml(config_file)
+    # The help prints defaults, so the YAML file's secrets go round it.
+    secrets = {name: given[name] for name in _known_names(settings_type) & SECRET_FIELDS & given.keys()}
+    public = {name: value for name, value in given.items() if name not in secrets}
     parsed = tyro.cli(
         settings_type,
         args=list(arguments),
-        default=_defaults(settings_type, given, config_file),
+        default=_defaults(settings_type, public, config_file),
         prog=prog,
         description=description,
         use_underscores=True,
+        registry=_text_where_no_number(),
     )
-    return _validated(settings_type, flatten(parsed), origin=None)
+    flat = flatten(parsed)
+    flat |= {name: value for name, value in secrets.items() if flat[name] is None}
+    return _validated(settings_type, flat, origin=None)
+
+
+def _text_where_no_number() -> ConstructorRegistry:
+    """What is not a number stays text, so that the validation names every wrong value and not the first."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        kind = info.type
+        if kind not in {int, float}:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=kind.__name__.upper(),
+            instance_from_str=lambda args: _number_or_text(kind, args[0]),
+            is_instance=lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _number_or_text(kind: type[int] | type[float], text: str) -> float | str:
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: Path | None) -> Any:
@@ -110,6 +144,10 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"--config {path}: there is no such file") from None
+    except yaml.MarkedYAMLError as error:
+        # Its own text quotes the line, which may hold a token.
+        line = 0 if error.problem_mark is None else error.problem_mark.line + 1
+        raise ConfigError(f"--config {path}: line {line} is not valid YAML: {error.problem}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {path}: cannot be read as YAML: {error}") from None
     if values is None:
@@ -133,7 +171,7 @@ def _validated(settings_type: type[Settings], flat: Mapping[str, Any], *, origin
     try:
         settings = TypeAdapter(settings_type).validate_python(nested)
     except ValidationError as error:
-        problems += [_describe(detail, origin) for detail in _one_per_field(error)]
+        problems += [_describe(details, origin) for details in _by_field(error)]
     if problems:
         raise ConfigError("\n".join(problems))
     return settings
@@ -150,12 +188,16 @@ def _groups_of(settings_type: type[Any]) -> dict[str | None, list[str]]:
     return groups
 
 
-def _one_per_field(error: ValidationError) -> list[Any]:
-    """A field of several allowed types yields one error per type; the first says enough."""
-    first: dict[str, Any] = {}
+def _known_names(settings_type: type[Any]) -> set[str]:
+    return {name for names in _groups_of(settings_type).values() for name in names}
+
+
+def _by_field(error: ValidationError) -> list[list[Any]]:
+    """A field of several allowed types yields one error per type."""
+    fields: dict[str, list[Any]] = {}
     for detail in error.errors():
-        first.setdefault(_field_of(detail), detail)
-    return list(first.values())
+        fields.setdefault(_field_of(detail), []).append(detail)
+    return list(fields.values())
 
 
 def _field_of(detail: Any) -> str:
@@ -163,12 +205,15 @@ def _field_of(detail: Any) -> str:
     return names[1] if names[0] in {"data", "model", "lora", "optim", "run"} and len(names) > 1 else names[0]
 
 
-def _describe(detail: Any, origin: str | None) -> str:
-    name = _field_of(detail)
+def _describe(details: Sequence[Any], origin: str | None) -> str:
+    name, value = _field_of(details[0]), details[0]["input"]
     where = f"--{name}" if origin is None else f"{origin}: {name}"
-    found = "" if name in SECRET_FIELDS else f"; found {detail['input']!r}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[0].lower()}{message[1:]}{found}"
+    messages = dict.fromkeys(detail["msg"].removeprefix("Value error, ") for detail in details)
+    rule = ", or ".join(message[0].lower() + message[1:] for message in messages)
+    found = "" if name in SECRET_FIELDS else f"; found {value!r}"
+    if origin is not None and isinstance(value, bool):
+        found += "; YAML reads a bare yes, no, on or off as a truth value: put it in quotes"
+    return f"{where}: {rule}{found}"
 
 
 def _unknown_key(key: object, known: Mapping[str, object], origin: str | None) -> str:

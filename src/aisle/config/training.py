@@ -12,6 +12,7 @@ from aisle.config.label_map import LabelMap
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
@@ -63,8 +64,9 @@ class ModelSettings:
     """Hub id or folder of the base model."""
     model_revision: str | None = None
     """Branch, tag or commit of the base model on the Hub."""
-    max_length: Annotated[int, Field(ge=4)] = 128
-    """Longest text in tokens, prompt and special tokens included; the rest is cut off."""
+    max_length: Annotated[int, Field(ge=4)] | None = None
+    """Longest text in tokens, prompt and special tokens included; the rest is cut off. 128, or what the
+    model can read if that is less, when not given."""
     pooling: Literal["mean", "cls", "last"] | None = None
     """How token vectors become one; what the base model says when not given."""
     query_prompt: str | None = None
@@ -103,19 +105,21 @@ class OptimSettings:
 
     loss: Literal["cosine_target", "in_batch"] | None = None
     """Objective; cosine_target for labelled pairs and in_batch for positives only when not given."""
-    temperature: Annotated[float, Field(gt=0)] = 0.05
+    temperature: Positive = 0.05
     """Cosines are divided by it in the in_batch loss."""
     in_batch_negatives: Literal["products", "both"] = "both"
     """What a pair is held against in the in_batch loss: the other products, or both sides' others."""
+    group_by_query: bool = False
+    """Keep a query's judged products together in a batch: hard negatives for the in_batch loss."""
     per_device_train_batch_size: Count = 64
     """Pairs per process in one forward pass."""
     per_device_eval_batch_size: Count = 128
     """Texts per process in one forward pass of an evaluation."""
     gradient_accumulation_steps: Count = 1
     """Batches whose gradients make up one step."""
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Positive | None = None
     """Peak learning rate; 5e-4 with --use_peft and 2e-5 without when not given."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Decoupled weight decay (AdamW); never on biases and norms."""
     num_train_epochs: Count = 3
     """Times over the training pairs."""
@@ -125,7 +129,7 @@ class OptimSettings:
     """Shape of the learning rate over the run."""
     num_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises from zero."""
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    max_grad_norm: Positive | None = 1.0
     """Gradients longer than this are cut to it; None is off."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """Compute type; what `accelerate launch` says when not given."""

@@ -28,9 +28,22 @@ def distinct(texts: Iterable[str]) -> DistinctTexts:
     return DistinctTexts(texts=list(places), rows=rows)
 
 
-def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of the rows in an epoch; the same for the same seed and epoch everywhere."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
+def epoch_order(count: int, *, seed: int, epoch: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return the order of the rows in an epoch; the same for the same seed and epoch everywhere.
+
+    Args:
+        count: rows in all.
+        seed: of the run.
+        epoch: another epoch is another order.
+        groups: (count,) the group of each row, if the rows of a group are to stay together.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    if groups is None:
+        return order
+    # A group takes the place of its first row; the sort is stable, so its rows stay shuffled.
+    _, first, member = np.unique(groups[order], return_index=True, return_inverse=True)
+    grouped: np.ndarray = order[np.argsort(first[member], kind="stable")]
+    return grouped
 
 
 def process_share(rows: np.ndarray, *, process_index: int, num_processes: int) -> np.ndarray:

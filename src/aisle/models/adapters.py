@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +106,8 @@ def attach_lora(
         task_type=TaskType.FEATURE_EXTRACTION,
         revision=base_revision,
     )
-    adapted = get_peft_model(backbone, config)
+    with _peft_looks_at_checkpointing():
+        adapted = get_peft_model(backbone, config)
     adapted.peft_config["default"].base_model_name_or_path = base_reference
     return adapted
 
@@ -118,18 +121,23 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path) -> Any:
         ModelError: the adapter's files are missing, or do not fit the backbone.
     """
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     weights_file = adapter_dir / "adapter_model.safetensors"
     if not weights_file.is_file():
         raise ModelError(f"{weights_file}: is missing; aisle reads adapters from safetensors only")
-    config = PeftConfig.from_pretrained(str(adapter_dir))
-    config.inference_mode = True
     try:
+        config = PeftConfig.from_pretrained(str(adapter_dir))
+        config.inference_mode = True
+        config.base_model_name_or_path = None  # PEFT would warn where the base has moved; we are given it
         weights = _unwrapped(load_file(weights_file), backbone)
-        adapted = get_peft_model(backbone, config)
+        with _peft_looks_at_checkpointing():
+            adapted = get_peft_model(backbone, config)
         result: Any = set_peft_model_state_dict(adapted, weights)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except SafetensorError as error:
+        raise ModelError(f"{weights_file}: is damaged ({error}); copy or train it again") from None
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
         kind = type(backbone).__name__
         raise ModelError(f"{adapter_dir}: the adapter does not fit {kind}: {error}") from None
     missing = [key for key in result.missing_keys if "lora_" in key]
@@ -147,6 +155,14 @@ def trainable_share(model: nn.Module) -> TrainableShare:
     """Return how many weights of a model are trained."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return TrainableShare(trainable=sum(n for n, on in sizes if on), total=sum(n for n, _ in sizes))
+
+
+@contextmanager
+def _peft_looks_at_checkpointing() -> Iterator[None]:
+    """PEFT reads a property that transformers deprecates; nobody who trains can do anything about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def _check_targets(backbone: nn.Module, targets: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from aisle.errors import ModelError
 from aisle.models.pooling import Pooling, pool
 from aisle.models.tokens import TokenBatch, TokenBudget, length_groups, pad, token_budget, tokenize
 
@@ -129,17 +130,23 @@ class Encoder:
 
         Returns:
             (texts, dim) float32, unit L2 norm.
+
+        Raises:
+            ModelError: `texts` is one text, or an entry is not a text or not Unicode.
         """
+        _check_texts(texts)
         embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
         device = self.device
         was_training = self.embedder.training
         self.embedder.eval()
-        with torch.inference_mode(), autocast(device, precision):
-            for batch, rows in self._groups(texts, prompt, token_budget(device, max_tokens=max_tokens)):
-                embeddings[rows] = self.embedder([batch.to(device)]).float().cpu().numpy()
-                if on_progress is not None:
-                    on_progress(len(rows))
-        self.embedder.train(was_training)
+        try:
+            with torch.inference_mode(), autocast(device, precision):
+                for batch, rows in self._groups(texts, prompt, token_budget(device, max_tokens=max_tokens)):
+                    embeddings[rows] = self.embedder([batch.to(device)]).float().cpu().numpy()
+                    if on_progress is not None:
+                        on_progress(len(rows))
+        finally:
+            self.embedder.train(was_training)
         return embeddings
 
     def _groups(
@@ -149,6 +156,22 @@ class Encoder:
         lengths = [len(ids) for ids in token_ids]
         groups = length_groups(lengths, budget)
         return [(pad([token_ids[row] for row in rows], self.tokenizer.pad_token_id), rows) for rows in groups]
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    """Refuse a single text, which Python takes for a sequence of texts: its letters would be embedded."""
+    if isinstance(texts, str):
+        raise ModelError(f"texts must be a list of texts; found the text {texts[:60]!r}: put it in a list")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ModelError(f"texts[{position}] must be a text; found {type(text).__name__} {text!r:.60}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ModelError(
+                f"texts[{position}] must be Unicode; found a lone surrogate in {text!r:.60}: "
+                "it was read with another encoding than it was written with"
+            ) from None
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -17,7 +17,25 @@ TOKENIZER_FILES = (
     "merges.txt",
     "sentencepiece.bpe.model",
     "spiece.model",
+    "spm.model",
     "tokenizer.model",
+)
+# What of a tokenizer's configuration changes its tokens; where it lay and who wrote it do not.
+TOKENIZER_KEYS = (
+    "tokenizer_class",
+    "do_lower_case",
+    "strip_accents",
+    "tokenize_chinese_chars",
+    "add_prefix_space",
+    "add_bos_token",
+    "add_eos_token",
+    "truncation_side",
+    "pad_token",
+    "unk_token",
+    "cls_token",
+    "sep_token",
+    "bos_token",
+    "eos_token",
 )
 # What of an adapter's configuration changes its output; where its base lies differs between machines.
 ADAPTER_KEYS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
@@ -44,12 +62,19 @@ def fingerprint_of(*, base_dir: Path, model_dir: Path, adapter: bool, settings: 
         parts["adapter_config"] = {key: config.get(key) for key in ADAPTER_KEYS}
         parts["target_modules"] = sorted(config.get("target_modules") or [])
         parts["adapter"] = file_sha256(model_dir / "adapter_model.safetensors")
-    parts["tokenizer"] = _tokenizer_hashes(model_dir) or _tokenizer_hashes(base_dir)
+    parts["tokenizer"] = _tokenizer(model_dir) or _tokenizer(base_dir)
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _tokenizer_hashes(folder: Path) -> dict[str, str]:
-    return {name: file_sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+def _tokenizer(folder: Path) -> dict[str, object]:
+    parts: dict[str, object] = {
+        name: file_sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()
+    }
+    path = folder / "tokenizer_config.json"
+    if parts and path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        parts["config"] = {key: config.get(key) for key in TOKENIZER_KEYS}
+    return parts
 
 
 def _architecture(base_dir: Path) -> object:

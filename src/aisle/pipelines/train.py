@@ -23,6 +23,7 @@ from aisle.training.checkpoint import check_identity, find_checkpoint
 from aisle.training.loop import Trainer
 from aisle.training.memory import peak_memory_bytes
 
+DEFAULT_MAX_LENGTH = 128
 LORA_LEARNING_RATE = 5e-4
 FULL_LEARNING_RATE = 2e-5
 
@@ -100,14 +101,12 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
     model, optim = settings.model, settings.optim
     source = find_model(model.model_name_or_path, revision=model.model_revision, token=settings.run.hub_token)
     base = load_base(source, overrides=_overrides(model), trust_remote_code=model.trust_remote_code)
+    if model.max_length is None:
+        shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
+        base = replace(base, settings=replace(base.settings, max_length=shorter))
     loss = optim.loss or ("cosine_target" if data.train.labelled else "in_batch")
-    if loss == "cosine_target" and not data.train.labelled:
-        raise ConfigError("--loss cosine_target: needs labelled pairs; use in_batch, or give --label_column")
-    if loss == "in_batch" and data.train.labelled:
-        raise ConfigError(
-            "--loss in_batch: takes every pair for a positive, and these pairs have labels; "
-            "use cosine_target, or give a file of positives only"
-        )
+    if loss != "in_batch" and not data.train.labelled:
+        raise ConfigError(f"--loss {loss}: needs labelled pairs; use in_batch, or give --label_column")
     default_rate = LORA_LEARNING_RATE if settings.lora.use_peft else FULL_LEARNING_RATE
     resolved = replace(
         settings,

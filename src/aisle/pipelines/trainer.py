@@ -13,6 +13,7 @@ from transformers import get_scheduler
 
 from aisle import losses
 from aisle.config.training import OptimSettings, TrainSettings
+from aisle.data.batching import distinct
 from aisle.data.pairs import Pairs
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pairs import score_pairs
@@ -80,6 +81,7 @@ def make_trainer(
         num_processes=accelerator.num_processes,
         accumulation=optim.gradient_accumulation_steps,
         seed=optim.seed,
+        groups=distinct(data.train.queries).rows if optim.group_by_query else None,
     )
     total_steps = optim.max_train_steps or optim.num_train_epochs * plan.steps_per_epoch
     model, optimizer = accelerator.prepare(
@@ -135,23 +137,24 @@ def _collate(pairs: Pairs, collator: PairCollator) -> Callable[[np.ndarray], Pai
 
 
 def _objective(optim: OptimSettings) -> Objective:
-    def cosine_target(embeddings: torch.Tensor, batch: PairBatch) -> torch.Tensor:
-        assert batch.relevance is not None
-        return losses.cosine_target(
-            embeddings[batch.query_rows], embeddings[batch.product_rows], batch.relevance
-        )
+    def objective(embeddings: torch.Tensor, batch: PairBatch) -> torch.Tensor:
+        queries, products = embeddings[batch.query_rows], embeddings[batch.product_rows]
+        if optim.loss == "in_batch":
+            return losses.in_batch(
+                queries,
+                products,
+                temperature=optim.temperature,
+                negatives=optim.in_batch_negatives,
+                relevance=batch.relevance,
+                query_rows=batch.query_rows,
+                product_rows=batch.product_rows,
+            )
+        assert batch.relevance is not None  # settings without labels are refused before
+        if optim.loss == "cosine_target":
+            return losses.cosine_target(queries, products, batch.relevance)
+        return losses.cosent(queries, products, batch.relevance, temperature=optim.temperature)
 
-    def in_batch(embeddings: torch.Tensor, batch: PairBatch) -> torch.Tensor:
-        return losses.in_batch(
-            embeddings[batch.query_rows],
-            embeddings[batch.product_rows],
-            temperature=optim.temperature,
-            negatives=optim.in_batch_negatives,
-            query_rows=batch.query_rows,
-            product_rows=batch.product_rows,
-        )
-
-    return cosine_target if optim.loss == "cosine_target" else in_batch
+    return objective
 
 
 def _evaluator(
@@ -206,6 +209,7 @@ def _identity(
         "lora_rank": lora.lora_rank,
         "lora_target_modules": None if lora.lora_target_modules is None else list(lora.lora_target_modules),
         "loss": optim.loss,
+        "group_by_query": optim.group_by_query,
         "per_device_train_batch_size": optim.per_device_train_batch_size,
         "gradient_accumulation_steps": optim.gradient_accumulation_steps,
         "learning_rate": optim.learning_rate,

