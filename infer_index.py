@@ -4,6 +4,8 @@
     python infer_index.py query --index_dir runs/mine-index "red sofa for a small room"
     python infer_index.py evaluate --index_dir runs/mine-index --queries queries.csv --qrels qrels.tsv
     python infer_index.py build --help
+
+docs/index.md explains the commands.
 """
 
 import sys

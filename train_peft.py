@@ -3,6 +3,8 @@
     accelerate launch train_peft.py --use_peft --config configs/quickstart.yaml
     accelerate launch train_peft.py --use_peft --train_file pairs.csv --output_dir runs/mine
     python train_peft.py --help
+
+docs/training.md explains the flags.
 """
 
 import sys

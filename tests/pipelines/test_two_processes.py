@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,10 @@ def run(processes, run_dir, *flags, check=True):
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
     command = [sys.executable, *launcher, str(ROOT / "train_peft.py"), "--output_dir", str(run_dir)]
     done = subprocess.run(
         [*command, *map(str, flags)],
@@ -50,10 +54,10 @@ def without_dropout(tiny_bert, tmp_path_factory):
 
 
 def test_two_processes_train_the_weights_of_one_with_the_double_batch(without_dropout, judged_csv, tmp_path):
-    # 35 training pairs: the last global batch has 3, which two processes cannot share evenly.
+    # 25 training pairs: the last global batch has one, so that a process has none.
     flags = ["--use_peft", "--model_name_or_path", without_dropout, "--train_file", judged_csv]
     flags += ["--num_train_epochs", 2, "--learning_rate", 0.01, "--gradient_accumulation_steps", 2]
-    flags += ["--checkpointing_steps", 2]
+    flags += ["--validation_share", 0.4]
     one = run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
     two = run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 4)
     weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two")]
@@ -66,6 +70,7 @@ def test_two_processes_train_the_weights_of_one_with_the_double_batch(without_dr
     for first, second in zip(*histories, strict=True):
         assert first["roc_auc"] == pytest.approx(second["roc_auc"], abs=1e-9)
         assert first["average_precision"] == pytest.approx(second["average_precision"], abs=1e-9)
+    assert "processes: 2" in two.stdout
     assert two.stdout.count("before training") == one.stdout.count("before training") == 1
 
 

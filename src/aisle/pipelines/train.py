@@ -56,6 +56,10 @@ def train(settings: TrainSettings) -> FinishedRun:
     )
     output = Output(json_only=settings.run.json, silent=not accelerator.is_main_process)
     quieten_libraries()
+    output.say(
+        f"processes: {accelerator.num_processes}, device: {accelerator.device.type}, "
+        f"precision: {accelerator.mixed_precision}"
+    )
 
     data = read_training_data(settings.data, seed=settings.optim.seed, say=output.say)
     settings, base = _resolve(settings, data, output)
