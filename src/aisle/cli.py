@@ -4,55 +4,96 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-from aisle.errors import AisleError
+from aisle.errors import AisleError, ConfigError
 
-Command = Callable[[Sequence[str], str], None]
+
+@dataclass(frozen=True)
+class Command:
+    """A command by the names of its parts: nothing heavy is imported before it runs.
+
+    Args:
+        settings: module and dataclass of its settings.
+        action: module and function that takes them.
+        check: module and function that returns what is wrong with a combination of settings.
+    """
+
+    settings: str
+    action: str
+    check: str | None = None
+
+
+TRAIN = Command(
+    "aisle.config.training:TrainSettings",
+    "aisle.pipelines.train:train_and_push",
+    check="aisle.config.training:problems_of",
+)
+INDEX_COMMANDS = {
+    "build": Command("aisle.config.index:BuildSettings", "aisle.pipelines.build:build"),
+    "query": Command("aisle.config.index:QuerySettings", "aisle.pipelines.query:query"),
+    "evaluate": Command("aisle.config.index:EvaluateSettings", "aisle.pipelines.evaluate:evaluate"),
+}
+COMMANDS = {
+    "train": TRAIN,
+    **INDEX_COMMANDS,
+    "sample": Command("aisle.config.tools:SampleSettings", "aisle.pipelines.sample:sample"),
+    "quickstart": Command("aisle.config.tools:QuickstartSettings", "aisle.pipelines.quickstart:quickstart"),
+    "push": Command("aisle.config.tools:PushSettings", "aisle.pipelines.push:push"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `aisle COMMAND ...` and return the exit code."""
-    commands = {
-        "train": _train,
-        "build": _build,
-        "query": _query,
-        "evaluate": _evaluate,
-        "sample": _sample,
-        "quickstart": _quickstart,
-        "push": _push,
-    }
-    return _dispatch("aisle", commands, arguments, _MAIN_HELP)
-
-
-def train_main(arguments: Sequence[str] | None = None) -> int:
-    """Run `train_peft.py ...` and return the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return _guarded(lambda: _train(given, "train_peft.py"))
-
-
-def index_main(arguments: Sequence[str] | None = None) -> int:
-    """Run `infer_index.py COMMAND ...` and return the exit code."""
-    commands = {"build": _build, "query": _query, "evaluate": _evaluate}
-    return _dispatch("infer_index.py", commands, arguments, _INDEX_HELP)
-
-
-def _dispatch(
-    prog: str, commands: Mapping[str, Command], arguments: Sequence[str] | None, help_text: str
-) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in {"-h", "--help"}:
-        (sys.stdout if given else sys.stderr).write(help_text)
-        return 0 if given else 2
-    if given[0] == "--version" and prog == "aisle":
+    given = _given(arguments)
+    if given[:1] == ["--version"]:
         from importlib.metadata import version
 
         sys.stdout.write(f"aisle {version('aisle')}\n")
         return 0
-    command = commands.get(given[0])
-    if command is None:
-        sys.stderr.write(f"{prog}: there is no command {given[0]!r}; there are {', '.join(commands)}\n")
+    return _dispatch("aisle", COMMANDS, given, _MAIN_HELP)
+
+
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """Run `train_peft.py ...` and return the exit code."""
+    return _guarded(lambda: _run(TRAIN, _given(arguments), "train_peft.py"))
+
+
+def index_main(arguments: Sequence[str] | None = None) -> int:
+    """Run `infer_index.py COMMAND ...` and return the exit code."""
+    return _dispatch("infer_index.py", INDEX_COMMANDS, _given(arguments), _INDEX_HELP)
+
+
+def _given(arguments: Sequence[str] | None) -> list[str]:
+    return list(sys.argv[1:] if arguments is None else arguments)
+
+
+def _dispatch(prog: str, commands: Mapping[str, Command], given: Sequence[str], help_text: str) -> int:
+    if not given or given[0] in {"-h", "--help"}:
+        (sys.stdout if given else sys.stderr).write(help_text)
+        return 0 if given else 2
+    name, *rest = given
+    if name not in commands:
+        sys.stderr.write(f"{prog}: there is no command {name!r}; there are {', '.join(commands)}\n")
         return 2
-    return _guarded(lambda: command(given[1:], f"{prog} {given[0]}"))
+    return _guarded(lambda: _run(commands[name], rest, f"{prog} {name}"))
+
+
+def _run(command: Command, arguments: Sequence[str], prog: str) -> None:
+    from aisle.config.load import parse_settings
+
+    settings = parse_settings(_named(command.settings), arguments, prog=prog)
+    problems = _named(command.check)(settings) if command.check else []
+    if problems:
+        raise ConfigError("\n".join(problems))
+    _named(command.action)(settings)
+
+
+def _named(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def _guarded(action: Callable[[], None]) -> int:
@@ -70,80 +111,6 @@ def _guarded(action: Callable[[], None]) -> int:
         sys.stderr.close()
         return 0
     return 0
-
-
-def _train(arguments: Sequence[str], prog: str) -> None:
-    from aisle.config.load import parse_settings
-    from aisle.config.training import TrainSettings, problems_of
-    from aisle.errors import ConfigError
-
-    settings = parse_settings(TrainSettings, arguments, prog=prog)
-    problems = problems_of(settings)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    from aisle.pipelines.train import train_and_push
-
-    train_and_push(settings)
-
-
-def _build(arguments: Sequence[str], prog: str) -> None:
-    from aisle.config.index import BuildSettings
-    from aisle.config.load import parse_settings
-
-    settings = parse_settings(BuildSettings, arguments, prog=prog)
-    from aisle.pipelines.build import build
-
-    build(settings)
-
-
-def _query(arguments: Sequence[str], prog: str) -> None:
-    from aisle.config.index import QuerySettings
-    from aisle.config.load import parse_settings
-
-    settings = parse_settings(QuerySettings, arguments, prog=prog)
-    from aisle.pipelines.query import query
-
-    query(settings)
-
-
-def _evaluate(arguments: Sequence[str], prog: str) -> None:
-    from aisle.config.index import EvaluateSettings
-    from aisle.config.load import parse_settings
-
-    settings = parse_settings(EvaluateSettings, arguments, prog=prog)
-    from aisle.pipelines.evaluate import evaluate
-
-    evaluate(settings)
-
-
-def _sample(arguments: Sequence[str], prog: str) -> None:
-    from aisle.config.load import parse_settings
-    from aisle.config.tools import SampleSettings
-
-    settings = parse_settings(SampleSettings, arguments, prog=prog)
-    from aisle.pipelines.sample import sample
-
-    sample(settings)
-
-
-def _quickstart(arguments: Sequence[str], prog: str) -> None:
-    from aisle.config.load import parse_settings
-    from aisle.config.tools import QuickstartSettings
-
-    settings = parse_settings(QuickstartSettings, arguments, prog=prog)
-    from aisle.pipelines.quickstart import quickstart
-
-    quickstart(settings)
-
-
-def _push(arguments: Sequence[str], prog: str) -> None:
-    from aisle.config.load import parse_settings
-    from aisle.config.tools import PushSettings
-
-    settings = parse_settings(PushSettings, arguments, prog=prog)
-    from aisle.pipelines.push import push
-
-    push(settings)
 
 
 _INDEX_HELP = """usage: infer_index.py COMMAND [OPTIONS]

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from aisle.durable import file_sha256
 from aisle.errors import ModelError
-from aisle.models.sources import MINILM_HUB_ID, MINILM_SHA256, file_sha256, find_model
+from aisle.models.sources import MINILM_HUB_ID, MINILM_SHA256, find_model
 
 
 @pytest.fixture

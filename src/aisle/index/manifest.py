@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from aisle.durable import file_sha256
 from aisle.errors import IndexIntegrityError
 
 __all__ = [
@@ -38,7 +38,6 @@ NODES_FILE = "nodes.npy"
 PRODUCTS_FILE = "products.arrow"
 INDEX_FILES = (EMBEDDINGS_FILE, GRAPH_FILE, NODES_FILE, PRODUCTS_FILE)
 
-READ_BYTES = 1 << 20
 _OWN_CHECKSUM = "manifest_sha256"
 _RECALL_KEY = "ann_recall@10"
 
@@ -148,11 +147,7 @@ def file_record(path: Path) -> FileRecord:
     Raises:
         OSError: the file cannot be read.
     """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-        return FileRecord(sha256=digest.hexdigest(), size=os.fstat(file.fileno()).st_size)
+    return FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
 
 
 def verify_files(

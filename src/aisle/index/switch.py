@@ -14,10 +14,11 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from aisle.durable import sync
 from aisle.errors import IndexIntegrityError, IndexStoreError
 from aisle.index.manifest import INDEX_FILES, MANIFEST_FILE, read_manifest
 from aisle.index.store import writing
@@ -76,7 +77,8 @@ def staged(index_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         _lock(descriptor)
         yield building
         with writing(index_dir):
-            _sync([*building.iterdir(), building])
+            for path in (*building.iterdir(), building):
+                sync(path)
             refuse_occupied(index_dir, overwrite=overwrite)  # a build takes long: look again
             _switch(building, index_dir)
     finally:
@@ -96,7 +98,7 @@ def _switch(building: Path, index_dir: Path) -> None:
         if had_old:
             os.rename(replaced, index_dir)
         raise
-    _sync([index_dir.parent])
+    sync(index_dir.parent)
     if had_old:
         # The new index is in place; what cannot be removed now is removed by the next build.
         shutil.rmtree(replaced, ignore_errors=True)
@@ -111,7 +113,7 @@ def _recover(index_dir: Path) -> None:
         shutil.rmtree(replaced)
     else:
         os.rename(replaced, index_dir)
-        _sync([index_dir.parent])
+        sync(index_dir.parent)
 
 
 def _remove_abandoned(index_dir: Path) -> None:
@@ -132,16 +134,6 @@ def _lock(descriptor: int) -> None:
     # Where a file system has no such locks (NFS), _remove_abandoned cannot lock either and removes nothing.
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _sync(paths: Sequence[Path]) -> None:
-    """Wait until files and directory entries are on the disk."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _replaced(index_dir: Path) -> Path:

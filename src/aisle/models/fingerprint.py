@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from aisle.durable import file_sha256
 from aisle.models.encoder import EncoderSettings
-from aisle.models.sources import file_sha256
 
 TOKENIZER_FILES = (
     "tokenizer.json",

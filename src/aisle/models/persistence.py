@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from aisle.durable import sync
 from aisle.models.encoder import EncoderSettings, TextEmbedder
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import SETTINGS_FILE
@@ -123,7 +124,6 @@ def _move_in(staging: Path, run_dir: Path) -> None:
     for path in sorted(files, key=lambda path: path.name == SETTINGS_FILE):
         target = run_dir / path.relative_to(staging)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(path)
         os.replace(path, target)
     shutil.rmtree(staging)

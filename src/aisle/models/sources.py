@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from aisle.durable import file_sha256
 from aisle.errors import ModelError
 
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -64,15 +64,6 @@ def find_model(name: str, *, revision: str | None = None, token: str | None = No
             return ModelSource(name=name, path=packaged, hub_id=MINILM_HUB_ID)
         name = MINILM_HUB_ID
     return _download(name, revision=revision, token=token)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _packaged_minilm() -> Path | None:

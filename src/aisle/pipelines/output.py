@@ -91,15 +91,16 @@ class Bar:
 def quieten_libraries() -> None:
     """Keep the libraries' own bars and notices out of ours; their errors and the bars of downloads stay."""
     import datasets
+    import huggingface_hub.utils
     import transformers
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 
-    downloads_shown = not are_progress_bars_disabled()
+    hub_bars: Any = huggingface_hub.utils
+    downloads_shown = not hub_bars.are_progress_bars_disabled()
     notices: Any = transformers.utils.logging
     notices.set_verbosity_error()
     notices.disable_progress_bar()
     if downloads_shown:
-        enable_progress_bars()
+        hub_bars.enable_progress_bars()
     datasets.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)

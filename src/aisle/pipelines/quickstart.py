@@ -20,6 +20,7 @@ from aisle.data.files import iter_rows
 from aisle.data.judgements import read_qrels, read_queries
 from aisle.data.pairs import PairColumns, Pairs, read_pairs
 from aisle.data.sample_catalog import SampleFiles, write_sample
+from aisle.durable import replace_text
 from aisle.errors import AisleError, ConfigError
 from aisle.evaluation.lexical import Bm25Index, to_run
 from aisle.evaluation.pairs import score_pairs
@@ -30,7 +31,6 @@ from aisle.models.encoder import Encoder
 from aisle.models.loading import load_encoder
 from aisle.pipelines.evaluate import run_of
 from aisle.pipelines.output import Output, quieten_libraries
-from aisle.pipelines.run_dir import replace_text
 
 SAMPLE_GRADES = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
 TEXT_TEMPLATE = "{title} {brand}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from aisle.config.load import write_yaml
 from aisle.config.training import RunSettings, TrainSettings
+from aisle.durable import replace_text
 from aisle.errors import ConfigError
 from aisle.model_card import render_model_card
 from aisle.models.loading import read_settings_file
@@ -66,13 +66,6 @@ def write_card(run_dir: Path, *, settings: Mapping[str, Any], metrics: Mapping[s
     encoder = read_settings_file(run_dir) or {}
     card = render_model_card(encoder=encoder, settings=settings, metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file in one go: readers see the old one or the new one."""
-    beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def _remove(path: Path) -> None:

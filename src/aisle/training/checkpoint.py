@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from aisle.durable import file_sha256, sync
 from aisle.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -79,7 +79,7 @@ def save_checkpoint(
             _seal(staging, step=step, identity=identity)
             shutil.rmtree(target, ignore_errors=True)
             os.replace(staging, target)
-            _sync(checkpoints_dir)
+            sync(checkpoints_dir)
     except Exception as error:
         # torch, safetensors and the file system each report a full disk in a type of their own.
         if accelerator.is_main_process:
@@ -137,7 +137,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     for name, expected in files.items():
         if not (path / name).is_file():
             raise CheckpointError(f"{path / name}: is missing")
-        found = _sha256(path / name)
+        found = file_sha256(path / name)
         if found != expected:
             raise CheckpointError(f"{path / name}: is altered; SHA-256 must be {expected}, found {found}")
     return checkpoint
@@ -197,26 +197,10 @@ def _seal(folder: Path, *, step: int, identity: Mapping[str, Any]) -> None:
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            _sync(path)
-            files[str(path.relative_to(folder))] = _sha256(path)
+            sync(path)
+            files[str(path.relative_to(folder))] = file_sha256(path)
     manifest = {"format_version": FORMAT_VERSION, "step": step, "identity": dict(identity), "files": files}
     manifest_file = folder / MANIFEST
     manifest_file.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-    _sync(manifest_file)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    sync(manifest_file)
+    sync(folder)
