@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,11 @@ def _guarded(action: Callable[[], None]) -> int:
         # The reader of our output is gone (`| head`); what it wanted, it has. Python would complain at exit.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise
+        sys.stderr.write(f"error: the machine refuses to read or write a file: {error}\n")
+        return 2
     return 0
 
 

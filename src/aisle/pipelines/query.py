@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +71,31 @@ def _answer(
 
 
 def _table(text: str, results: Sequence[dict[str, Any]]) -> Table:
-    columns = list(results[0]["payload"]) if results else []
     table = Table(title=Text(text), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("rank", justify="right")
-    table.add_column("score", justify="right")
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
     table.add_column("id", overflow="fold")
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
+    table.add_column("product", overflow="fold")
     for result in results:
-        fields = [_shown(result["payload"][column]) for column in columns]
-        table.add_row(str(result["rank"]), f"{result['score']:.4f}", Text(result["product_id"]), *fields)
+        score = f"{result['score']:.4f}"
+        table.add_row(str(result["rank"]), score, Text(result["product_id"]), _product(result["payload"]))
     if not results:
         table.caption = "no product has the score asked for"
     return table
 
 
-def _shown(value: Any) -> Text:
-    text = "" if value is None else str(value)
-    return Text(text if len(text) <= 120 else text[:119] + "…")
+def _product(payload: Mapping[str, Any]) -> Text:
+    """Return the first field on a line, usually the title, and the others by name on the next."""
+    fields = [(name, _shown(value)) for name, value in payload.items() if value not in (None, "")]
+    if not fields:
+        return Text("")
+    rest = " · ".join(f"{name} {value}" for name, value in fields[1:])
+    return Text.assemble(fields[0][1], ("\n" + rest if rest else "", "dim"))
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def _typed(output: Output) -> Iterator[str]:

@@ -81,12 +81,13 @@ def save_checkpoint(
             os.replace(staging, target)
             sync(checkpoints_dir)
     except Exception as error:
-        # torch, safetensors and the file system each report a full disk in a type of their own.
+        # torch, safetensors and the file system each report a full disk in a type and words of their own.
+        free = shutil.disk_usage(checkpoints_dir).free
         if accelerator.is_main_process:
             shutil.rmtree(staging, ignore_errors=True)
         raise CheckpointError(
-            f"{target}: cannot be written ({error}); the checkpoints before it are whole. "
-            "Make room and go on with --resume_from_checkpoint latest"
+            f"{target}: cannot be written ({error}); {free:,} bytes were free on that disk. The checkpoints "
+            "before it are whole: make room and go on with --resume_from_checkpoint latest"
         ) from error
     accelerator.wait_for_everyone()
     return target
