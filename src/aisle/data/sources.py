@@ -96,7 +96,9 @@ def _split_of(path: Path) -> str | None:
     return None
 
 
-def split_names(source: DatasetSource, *, revision: str | None = None) -> tuple[str, ...]:
+def split_names(
+    source: DatasetSource, *, revision: str | None = None, token: str | None = None
+) -> tuple[str, ...]:
     """Return the names of a data set's splits; asks the Hub for one of its own.
 
     Raises:
@@ -107,17 +109,19 @@ def split_names(source: DatasetSource, *, revision: str | None = None) -> tuple[
     import datasets
 
     with _hub_errors(source.name):
-        return tuple(datasets.get_dataset_split_names(source.name, revision=revision))
+        return tuple(datasets.get_dataset_split_names(source.name, revision=revision, token=token))
 
 
-def iter_split(source: DatasetSource, split: str, *, revision: str | None = None) -> Iterator[Row]:
+def iter_split(
+    source: DatasetSource, split: str, *, revision: str | None = None, token: str | None = None
+) -> Iterator[Row]:
     """Return the rows of one split of a data set.
 
     Raises:
         DataError: there is no such split, or it cannot be read.
     """
     if source.splits is None:
-        return iter_hub_rows(source.name, split=split, revision=revision)
+        return iter_hub_rows(source.name, split=split, revision=revision, token=token)
     if split not in source.splits:
         raise DataError(
             f"{source.name}: there is no split {split!r}; the splits are: {', '.join(source.splits)}."
@@ -126,7 +130,12 @@ def iter_split(source: DatasetSource, split: str, *, revision: str | None = None
 
 
 def iter_hub_rows(
-    dataset_name: str, *, split: str, revision: str | None = None, streaming: bool = False
+    dataset_name: str,
+    *,
+    split: str,
+    revision: str | None = None,
+    streaming: bool = False,
+    token: str | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a split of a data set on the Hub.
 
@@ -135,6 +144,7 @@ def iter_hub_rows(
         split: the name of a split.
         revision: branch, tag or commit; None is the default branch.
         streaming: fetch while reading; otherwise fetch first, into the cache.
+        token: for gated and private data sets; None takes that of a login.
 
     Raises:
         DataError: the Hub cannot be reached, the data set or split does not exist, or access is not granted.
@@ -143,7 +153,9 @@ def iter_hub_rows(
 
     first = 1
     with _hub_errors(dataset_name):
-        loaded = datasets.load_dataset(dataset_name, split=split, revision=revision, streaming=streaming)
+        loaded = datasets.load_dataset(
+            dataset_name, split=split, revision=revision, streaming=streaming, token=token
+        )
         for table in loaded.with_format("arrow").iter(batch_size=_HUB_BATCH):
             yield from table_rows(table, source=dataset_name, first=first)
             first += table.num_rows

@@ -75,6 +75,7 @@ class Encoder:
         settings: pooling, prompts, maximum length.
         fingerprint: hash of all that decides an embedding; None before the encoder was saved.
         name: what messages call it.
+        revision: commit of the Hub repository that it was loaded from, if it was.
     """
 
     embedder: TextEmbedder
@@ -82,6 +83,7 @@ class Encoder:
     settings: EncoderSettings
     fingerprint: str | None
     name: str
+    revision: str | None = None
 
     @property
     def device(self) -> torch.device:

@@ -95,6 +95,7 @@ def load_encoder(
             base_dir=base_source.path, model_dir=source.path, adapter=adapter, settings=settings
         ),
         name=source.name,
+        revision=source.revision,
     )
 
 

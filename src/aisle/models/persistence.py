@@ -53,7 +53,9 @@ def save_encoder(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     backbone: Any = embedder.backbone
-    backbone.save_pretrained(staging, state_dict=_backbone_weights(backbone, weights))
+    # PEFT would ask the Hub whether the vocabulary has grown since; it cannot have.
+    options = {"save_embedding_layers": False} if adapter else {}
+    backbone.save_pretrained(staging, state_dict=_backbone_weights(backbone, weights), **options)
     (staging / "README.md").unlink(missing_ok=True)  # PEFT's template; the model card is ours
     tokenizer.save_pretrained(staging)
     dim = int(backbone.config.hidden_size)

@@ -71,7 +71,7 @@ def build(settings: BuildSettings) -> Manifest:
             fingerprint=str(encoder.fingerprint),
             encoder=encoder_record(
                 model=settings.model,
-                revision=settings.model_revision,
+                revision=encoder.revision,
                 base_model=settings.base_model,
                 overrides=overrides,
             ),

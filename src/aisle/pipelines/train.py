@@ -57,11 +57,14 @@ def train(settings: TrainSettings) -> FinishedRun:
     output = Output(json_only=settings.run.json, silent=not accelerator.is_main_process)
     quieten_libraries()
     output.say(
-        f"processes: {accelerator.num_processes}, device: {accelerator.device.type}, "
+        f"processes: {accelerator.num_processes}, distribution: {accelerator.distributed_type.value}, "
+        f"device: {accelerator.device.type}, "
         f"precision: {accelerator.mixed_precision}"
     )
 
-    data = read_training_data(settings.data, seed=settings.optim.seed, say=output.say)
+    data = read_training_data(
+        settings.data, seed=settings.optim.seed, token=settings.run.hub_token, say=output.say
+    )
     settings, base = _resolve(settings, data, output)
     trainer = make_trainer(settings, data, base, accelerator, say=output.say)
     trainer.on_evaluation = lambda entry: _tell_evaluation(entry, trainer, output)
@@ -164,8 +167,10 @@ def _logger(
         nonlocal told
         advance(
             values["step"] - told,
-            f"loss {values['loss']:.4f} · {values['pairs_per_second']:.0f} pairs/s · "
-            f"{values['tokens_per_second']:.0f} tokens/s · {values['padding_share']:.0%} padding",
+            f"loss {values['loss']:.4f} · lr {values['learning_rate']:.1e} · "
+            f"gradient {values['gradient_norm']:.2f} · {values['pairs_per_second']:.0f} pairs/s · "
+            f"{values['tokens_per_second']:.0f} tokens/s · {values['padding_share']:.0%} padding · "
+            f"{values['peak_memory_bytes'] / 2**30:.1f} GiB",
         )
         told = values["step"]
         trainer.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=told)

@@ -26,18 +26,21 @@ class TrainingData:
     validation: Pairs
 
 
-def read_training_data(settings: DataSettings, *, seed: int, say: Callable[[str], None]) -> TrainingData:
+def read_training_data(
+    settings: DataSettings, *, seed: int, token: str | None, say: Callable[[str], None]
+) -> TrainingData:
     """Return the training and validation pairs that the settings ask for.
 
     Args:
         settings: where they are, and how their columns and labels are to be read.
         seed: of the split, where validation data is held out.
+        token: for gated and private data sets on the Hub.
         say: told what was read, which columns were taken and which rows were left out.
 
     Raises:
         DataError: a source cannot be read, rows are bad, or no pairs are left.
     """
-    train_rows, validation_rows = _row_sources(settings)
+    train_rows, validation_rows = _row_sources(settings, token, say)
     train = _read(train_rows(), settings, name="train", say=say)
     if settings.sanity_test:
         train = train.select(range(min(SANITY_ROWS, len(train))))
@@ -65,7 +68,9 @@ def read_training_data(settings: DataSettings, *, seed: int, say: Callable[[str]
 Rows = Callable[[], Iterator[Row]]
 
 
-def _row_sources(settings: DataSettings) -> tuple[Rows, Rows | None]:
+def _row_sources(
+    settings: DataSettings, token: str | None, say: Callable[[str], None]
+) -> tuple[Rows, Rows | None]:
     if settings.train_file:
         files = expand_files(settings.train_file)
         if not settings.validation_file:
@@ -77,15 +82,17 @@ def _row_sources(settings: DataSettings) -> tuple[Rows, Rows | None]:
         # The release's test split is for the final figures: validation is held out of its train split.
         return lambda: iter_esci_rows(folder, split="train", locale=locale, version=version), None
     source = resolve_dataset(settings.dataset_name or SANITY_DATASET)
-    splits = split_names(source, revision=settings.dataset_revision)
+    revision = settings.dataset_revision
+    splits = split_names(source, revision=revision, token=token)
+    if source.ignored:
+        say(f"left out, for their names say no split: {', '.join(map(str, source.ignored))}")
     if "train" not in splits:
         raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits)}")
-    revision = settings.dataset_revision
     if "validation" not in splits:
-        return lambda: iter_split(source, "train", revision=revision), None
+        return lambda: iter_split(source, "train", revision=revision, token=token), None
     return (
-        lambda: iter_split(source, "train", revision=revision),
-        lambda: iter_split(source, "validation", revision=revision),
+        lambda: iter_split(source, "train", revision=revision, token=token),
+        lambda: iter_split(source, "validation", revision=revision, token=token),
     )
 
 
