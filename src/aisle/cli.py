@@ -27,6 +27,7 @@ class Command:
     check: str | None = None
 
 
+SECRET_FLAGS = ("hub_token",)
 TRAIN = Command(
     "aisle.config.training:TrainSettings",
     "aisle.pipelines.train:train_and_push",
@@ -86,10 +87,22 @@ def _run(command: Command, arguments: Sequence[str], prog: str) -> None:
     from aisle.config.load import parse_settings
 
     settings = parse_settings(_named(command.settings), arguments, prog=prog)
+    _forget_secrets(sys.argv)
     problems = _named(command.check)(settings) if command.check else []
     if problems:
         raise ConfigError("\n".join(problems))
     _named(command.action)(settings)
+
+
+def _forget_secrets(argv: list[str]) -> None:
+    """Blank the token in the process's own copy of the command line, which wandb saves with a run."""
+    for at, argument in enumerate(argv):
+        name, given, _ = argument.partition("=")
+        if name.lstrip("-").replace("-", "_") in SECRET_FLAGS:
+            if given:
+                argv[at] = f"{name}=***"
+            elif at + 1 < len(argv):
+                argv[at + 1] = "***"
 
 
 def _named(name: str) -> Any:

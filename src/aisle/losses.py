@@ -1,7 +1,8 @@
 """Objectives: pure functions of embeddings and labels, one loss per pair.
 
 Returning a loss per pair, not its mean, lets the training loop take exact means over the pairs of a step,
-however they are spread over accumulated batches and processes.
+however they are spread over accumulated batches and processes. That is exact for `cosine_target`, whose loss
+of a pair depends on that pair alone; `in_batch` and `cosent` compare the pairs of a batch with each other.
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ from aisle.models.loading import Overrides, load_encoder
 
 
 def fingerprint(folder, **options):
+    """The fingerprint of the files as they are; a run that was altered since is refused unless overridden."""
+    if (folder / "aisle.json").is_file():
+        saved = json.loads((folder / "aisle.json").read_text())
+        options.setdefault("overrides", Overrides(max_length=saved["max_length"]))
     return load_encoder(folder, device="cpu", **options).fingerprint
 
 

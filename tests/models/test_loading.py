@@ -254,3 +254,17 @@ def test_a_run_over_a_base_with_a_pooling_of_its_own_loads_with_the_pooling_it_w
     assert load_encoder(run, device="cpu").settings.pooling == "cls"
     with pytest.raises(ModelError, match="pooling_mode_max_tokens"):
         load_encoder(base, device="cpu")
+
+
+def test_another_base_of_the_same_shape_is_refused_with_both_fingerprints(
+    save_run, tiny_model, tmp_path, minilm_dir
+):
+    from tests.tiny_models import write_tiny_model
+
+    run_dir = save_run()
+    other = write_tiny_model(tmp_path / "other", "bert", minilm_dir, seed=5)
+
+    with pytest.raises(ModelError, match="was saved with fingerprint") as refused:
+        load_encoder(run_dir, base_model=str(other), device="cpu")
+
+    assert json.loads((run_dir / "aisle.json").read_text())["fingerprint"] in str(refused.value)

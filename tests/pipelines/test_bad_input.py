@@ -227,3 +227,79 @@ def test_scripts_of_every_writing_system_train(tiny_bert, tmp_path):
          "--train_file", str(pairs), "--max_train_steps", "1"]
     )  # fmt: skip
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--mixed_precision", "fp16"], "fp16"),
+        (["--num_warmup_steps", "100"], "--num_warmup_steps 100"),
+        (["--with_tracking", "--report_to", "wandbb"], "wandbb"),
+        (["--with_tracking", "--report_to", ""], "--report_to"),
+        (["--loss", "in_batch", "--label_column", "absent"], "absent"),
+    ],
+)
+def test_settings_that_cannot_work_here(refused, judged_csv, flags, part):
+    assert part in refused("--train_file", judged_csv, "--num_train_epochs", 1, *flags)
+
+
+def test_a_tracker_that_cannot_start_is_one_message(refused, judged_csv, monkeypatch):
+    from accelerate import Accelerator
+
+    def fail(*_, **__):
+        raise RuntimeError("No API key configured")
+
+    monkeypatch.setattr(Accelerator, "init_trackers", fail)
+    message = refused("--train_file", judged_csv, "--with_tracking", "--report_to", "wandb")
+    assert "No API key configured" in message
+    assert "WANDB_MODE=offline" in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--pooling", "cls"],
+        ["--query_prompt", "query: "],
+        ["--lora_alpha", "64"],
+        ["--use_dora"],
+        ["--weight_decay", "0.1"],
+        ["--max_grad_norm", "0.01"],
+    ],
+)
+def test_going_on_with_another_model_or_optimiser_is_refused(
+    refused, tiny_bert, judged_csv, tmp_path, change
+):
+    train_main(
+        ["--use_peft", "--model_name_or_path", str(tiny_bert), "--output_dir", str(tmp_path / "run"),
+         "--max_length", "16", "--train_file", str(judged_csv), "--max_train_steps", "2",
+         "--checkpointing_steps", "1"]
+    )  # fmt: skip
+    message = refused("--train_file", judged_csv, "--resume_from_checkpoint", "latest", *change)
+    assert "belongs to another run" in message
+    assert change[0].removeprefix("--") in message
+
+
+def test_a_checkpoint_of_one_run_does_not_overwrite_another(refused, tiny_bert, judged_csv, tmp_path):
+    for name in ("one", "two"):
+        train_main(
+            ["--use_peft", "--model_name_or_path", str(tiny_bert), "--output_dir", str(tmp_path / name),
+             "--train_file", str(judged_csv), "--max_train_steps", "2", "--checkpointing_steps", "1"]
+        )  # fmt: skip
+    before = (tmp_path / "two" / "aisle.json").read_text()
+    checkpoint = tmp_path / "one" / "checkpoints" / "step_00000001"
+    message = refused("--train_file", judged_csv, "--resume_from_checkpoint", checkpoint, output="two")
+    assert "holds another run" in message
+    assert (tmp_path / "two" / "aisle.json").read_text() == before
+
+
+def test_a_full_disk_while_saving_the_model_is_one_message(refused, judged_csv, monkeypatch, tmp_path):
+    from transformers import PreTrainedTokenizerBase
+
+    def fail(*_, **__):
+        raise Exception("No space left on device (os error 28)")  # what tokenizers raises
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", fail)
+    message = refused("--train_file", judged_csv, "--checkpointing_steps", 2)
+    assert "No space left on device" in message
+    assert "--resume_from_checkpoint latest" in message
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "config.yaml"]

@@ -76,12 +76,10 @@ def test_a_queries_file_is_answered_line_by_line(build, capfd, tmp_path):
 
 def test_without_a_query_they_are_read_from_standard_input(build, capfd, monkeypatch):
     _, index_dir = build()
-    monkeypatch.setattr("sys.stdin", io.StringIO("red sofa\nblue lamp\n"))
-    capfd.readouterr()
-    assert index_main(["query", "--index_dir", str(index_dir), "--top_k", "2"]) == 0
-    said = capfd.readouterr().out
-    assert "red sofa" in said
-    assert "blue lamp" in said
+    monkeypatch.setattr("sys.stdin", io.StringIO("red sofa\n\nblue lamp\n"))
+    code, found = answers(capfd, "--index_dir", index_dir, "--top_k", 2)
+    assert code == 0
+    assert [answer["query"] for answer in found] == ["red sofa", "blue lamp"]
 
 
 def test_ef_search_of_the_build_is_in_force_when_querying(build):
@@ -214,3 +212,48 @@ def test_a_megabyte_title_is_cut_off_not_refused(build, tmp_path, capfd):
     assert code == 0
     _, found = answers(capfd, "--index_dir", index_dir, "sofa", "--top_k", 2)
     assert {result["product_id"] for result in found[0]["results"]} == {"a", "b"}
+
+
+def test_payload_of_every_type_becomes_json(build, tmp_path, capfd):
+    import datetime
+    import decimal
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "product_id": ["a"],
+            "title": ["red sofa"],
+            "since": [datetime.datetime(2026, 1, 2, 3, 4)],
+            "price": [float("nan")],
+            "cost": [decimal.Decimal("1.50")],
+            "tags": [["new", "sale"]],
+        }
+    )
+    pq.write_table(table, tmp_path / "typed.parquet")
+    _, index_dir = build(catalog=tmp_path / "typed.parquet")
+    _, found = answers(capfd, "--index_dir", index_dir, "sofa", "--top_k", 1)
+    payload = found[0]["results"][0]["payload"]
+    assert payload["since"].startswith("2026-01-02")
+    assert payload["price"] is None
+    assert payload["cost"] == "1.50"
+
+
+def test_a_reader_that_leaves_is_no_failure(build, tmp_path):
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    _, index_dir = build()
+    script = Path(__file__).resolve().parents[2] / "infer_index.py"
+    queries = tmp_path / "queries.txt"
+    queries.write_text("red sofa\n" * 2000)
+    command = f"'{sys.executable}' '{script}' query --index_dir '{index_dir}' --queries_file '{queries}'"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "red sofa" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -198,3 +198,89 @@ def test_wandb_works_offline(train, judged_csv, monkeypatch, tmp_path):
     )
     assert code == 0
     assert list(tmp_path.rglob("offline-run-*"))
+
+
+def test_a_token_on_the_command_line_does_not_reach_what_wandb_saves(
+    tiny_bert, judged_csv, tmp_path, monkeypatch
+):
+    token = "hf_" + "secretsecretsecret"
+    for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "train_peft.py", "--use_peft", "--model_name_or_path", str(tiny_bert), "--max_train_steps", "1",
+            "--train_file", str(judged_csv), "--output_dir", str(tmp_path / "run"),
+            "--with_tracking", "--report_to", "wandb", "--hub_token", token, f"--hub_token={token}",
+        ],
+    )  # fmt: skip
+    assert train_main() == 0
+    saved = list((tmp_path / "run").rglob("*.wandb"))
+    assert saved
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert token.encode() not in path.read_bytes(), path
+
+
+def test_cosent_trains(train, judged_csv):
+    code, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 1, "--loss", "cosent")
+    assert code == 0
+    assert json.loads((run_dir / "metrics.json").read_text())["loss"] == "cosent"
+
+
+def test_bert_s_pooler_is_not_trained(train, judged_csv, tiny_bert, capfd):
+    _, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 1, peft=False)
+    before, after = load_file(tiny_bert / "model.safetensors"), load_file(run_dir / "model.safetensors")
+    assert np.array_equal(before["pooler.dense.weight"], after["pooler.dense.weight"])
+    assert not np.array_equal(
+        before["encoder.layer.0.attention.self.query.weight"],
+        after["encoder.layer.0.attention.self.query.weight"],
+    )
+
+
+def test_an_overwritten_run_stays_until_the_new_one_is_finished(train, judged_csv, monkeypatch):
+    _, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 1)
+    before = (run_dir / "adapter_model.safetensors").read_bytes()
+    code, _ = train(
+        "--train_file",
+        judged_csv,
+        "--overwrite_output_dir",
+        "--learning_rate",
+        "1e30",
+        "--num_train_epochs",
+        9,
+    )
+    assert code == 2
+    assert (run_dir / "adapter_model.safetensors").read_bytes() == before
+    load_encoder(run_dir, device="cpu")
+
+
+def test_a_run_of_another_kind_leaves_nothing_behind_when_overwritten(train, judged_csv):
+    train("--train_file", judged_csv, "--num_train_epochs", 1, peft=False)
+    code, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 1, "--overwrite_output_dir")
+    assert code == 0
+    assert not (run_dir / "model.safetensors").exists()
+    assert not (run_dir / "config.json").exists()
+    assert load_encoder(run_dir, device="cpu").encode_queries(["sofa"]).shape == (1, 32)
+
+
+def test_the_loss_logged_after_resuming_is_the_mean_of_the_steps_since(train, judged_csv, capfd):
+    from aisle.training.loop import Trainer
+
+    flags = ["--train_file", judged_csv, "--max_train_steps", 6, "--checkpointing_steps", 4]
+    logged = {}
+    original = Trainer._log
+
+    def spy(self, epoch, loss, gradient_norm, window):
+        logged[self.state.step] = loss
+        original(self, epoch, loss, gradient_norm, window)
+
+    Trainer._log = spy
+    try:
+        train(*flags, "--logging_steps", 1)
+        single = dict(logged)
+        train(*flags, "--logging_steps", 3, "--resume_from_checkpoint", "latest")
+    finally:
+        Trainer._log = original
+    assert logged[6] == pytest.approx((single[5] + single[6]) / 2, abs=1e-6)

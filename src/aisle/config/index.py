@@ -99,6 +99,8 @@ class QuerySettings:
     """The encoder that made the index, if it has moved."""
     base_model: str | None = None
     """The base of its adapter, if it has moved."""
+    trust_remote_code: bool = False
+    """Run the Python code that the model's repository brings."""
     json: bool = False
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None
@@ -129,6 +131,8 @@ class EvaluateSettings:
     """The encoder that made the index, if it has moved."""
     base_model: str | None = None
     """The base of its adapter, if it has moved."""
+    trust_remote_code: bool = False
+    """Run the Python code that the model's repository brings."""
     json: bool = False
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None

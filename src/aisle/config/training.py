@@ -103,10 +103,12 @@ class LoraSettings:
 class OptimSettings:
     """Objective, batches, learning rate and precision."""
 
-    loss: Literal["cosine_target", "in_batch"] | None = None
-    """Objective; cosine_target for labelled pairs and in_batch for positives only when not given."""
+    loss: Literal["cosine_target", "cosent", "in_batch"] | None = None
+    """Objective: cosine_target draws relevant pairs to cosine 1 and others to 0; cosent ranks relevant pairs
+    above others; in_batch tells a positive's product from the rest of the batch. When not given,
+    cosine_target for labelled pairs and in_batch for positives only."""
     temperature: Positive = 0.05
-    """Cosines are divided by it in the in_batch loss."""
+    """Cosines are divided by it in the cosent and in_batch losses."""
     in_batch_negatives: Literal["products", "both"] = "both"
     """What a pair is held against in the in_batch loss: the other products, or both sides' others."""
     group_by_query: bool = False

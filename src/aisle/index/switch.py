@@ -50,7 +50,9 @@ def refuse_occupied(index_dir: Path, *, overwrite: bool) -> None:
             f"remove it yourself ({error})"
         ) from None
     if not overwrite:
-        raise IndexStoreError(f"{index_dir}: an index is already there; pass overwrite to replace it")
+        raise IndexStoreError(
+            f"{index_dir}: an index is already there; replace it with --overwrite_index_dir (overwrite=True)"
+        )
     foreign = sorted({path.name for path in index_dir.iterdir()} - {MANIFEST_FILE, *INDEX_FILES})
     if foreign:
         raise IndexStoreError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -51,6 +51,8 @@ class TextEmbedder(nn.Module):
         self.backbone = backbone
         self.pooling: Pooling = pooling
         self.normalize = normalize
+        # What Accelerate's FSDP looks for to shard layer by layer.
+        self._no_split_modules = getattr(backbone, "_no_split_modules", None)
 
     def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
         """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.
@@ -153,11 +155,11 @@ class Encoder:
 
     def _groups(
         self, texts: Sequence[str], prompt: str, budget: TokenBudget
-    ) -> list[tuple[TokenBatch, np.ndarray]]:
+    ) -> Iterator[tuple[TokenBatch, np.ndarray]]:
         token_ids = tokenize(self.tokenizer, texts, prompt=prompt, max_length=self.settings.max_length)
         lengths = [len(ids) for ids in token_ids]
-        groups = length_groups(lengths, budget)
-        return [(pad([token_ids[row] for row in rows], self.tokenizer.pad_token_id), rows) for rows in groups]
+        for rows in length_groups(lengths, budget):
+            yield pad([token_ids[row] for row in rows], self.tokenizer.pad_token_id), rows
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -71,6 +71,7 @@ def load_encoder(
     """
     source = find_model(str(model), revision=revision, token=token)
     overrides = overrides or Overrides()
+    overridden = overrides != Overrides()
     adapter = (source.path / ADAPTER_FILE).is_file()
     saved = read_settings_file(source.path)
     if saved is not None:
@@ -86,14 +87,21 @@ def load_encoder(
         base = load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)
         backbone, tokenizer = base.backbone, base.tokenizer
     settings = base.settings if saved is None else _saved_settings(saved, overrides)
+    fingerprint = fingerprint_of(
+        base_dir=base_source.path, model_dir=source.path, adapter=adapter, settings=settings
+    )
+    if saved is not None and not overridden and fingerprint != saved["fingerprint"]:
+        raise ModelError(
+            f"{source.name}: was saved with fingerprint {saved['fingerprint']}, and with the base model "
+            f"{base_source.path} it has {fingerprint}: the base is another one, or a file was altered. "
+            "Give the base it was trained on with --base_model"
+        )
     embedder = TextEmbedder(backbone, pooling=settings.pooling, normalize=settings.normalize)
     return Encoder(
         embedder=embedder.to(device or best_device()).eval(),
         tokenizer=tokenizer,
         settings=settings,
-        fingerprint=fingerprint_of(
-            base_dir=base_source.path, model_dir=source.path, adapter=adapter, settings=settings
-        ),
+        fingerprint=fingerprint,
         name=source.name,
         revision=source.revision,
     )

@@ -6,18 +6,25 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from aisle.durable import sync
+from aisle.errors import ModelError
 from aisle.models.encoder import EncoderSettings, TextEmbedder
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import SETTINGS_FILE
 from aisle.models.sources import ModelSource
 
 FORMAT_VERSION = 1
+ENCODER_FILES = (
+    *("config.json", "model*.safetensors*", "adapter_*", "tokenizer*", "special_tokens_map.json", "vocab*"),
+    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[12]_*/config.json"),
+)
+"""What an encoder of another kind may have left in a run's folder."""
 ST_MODULES = (
     ("", "sentence_transformers.models.Transformer"),
     ("1_Pooling", "sentence_transformers.models.Pooling"),
@@ -48,38 +55,59 @@ def save_encoder(
         settings: what is not in the weights.
         source: the base model.
         adapter: whether the backbone carries an adapter, which alone is saved then.
+
+    Raises:
+        ModelError: it could not be written; what was in the folder is as it was.
     """
     staging = run_dir / ".saving"
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    try:
+        staging.mkdir(parents=True)
+        _write_weights(staging, embedder, weights, adapter=adapter)
+        tokenizer.save_pretrained(staging)
+        dim = int(cast(Any, embedder.backbone).config.hidden_size)
+        for name, content in _sentence_transformers_files(settings, dim=dim).items():
+            _write_json(staging / name, content)
+        base_dir = source.path if adapter else staging
+        fingerprint = fingerprint_of(base_dir=base_dir, model_dir=staging, adapter=adapter, settings=settings)
+        _write_json(staging / SETTINGS_FILE, _description(settings, source, fingerprint, adapter=adapter))
+        for path in staging.rglob("*"):
+            sync(path)
+    except Exception as error:
+        # tokenizers, safetensors and the file system each report a full disk in a type of their own.
+        free = shutil.disk_usage(run_dir.parent).free
+        shutil.rmtree(staging, ignore_errors=True)
+        raise ModelError(
+            f"{run_dir}: the trained model cannot be saved ({error}); {free:,} bytes were free on that disk. "
+            "Checkpoints, if there are any, are whole: make room and go on with "
+            "--resume_from_checkpoint latest"
+        ) from error
+    _move_in(staging, run_dir)
+    return fingerprint
+
+
+def _write_weights(
+    folder: Path, embedder: TextEmbedder, weights: Mapping[str, torch.Tensor] | None, *, adapter: bool
+) -> None:
     backbone: Any = embedder.backbone
     # PEFT would ask the Hub whether the vocabulary has grown since; it cannot have.
     options = {"save_embedding_layers": False} if adapter else {}
-    backbone.save_pretrained(staging, state_dict=_backbone_weights(backbone, weights), **options)
-    (staging / "README.md").unlink(missing_ok=True)  # PEFT's template; the model card is ours
-    tokenizer.save_pretrained(staging)
-    dim = int(backbone.config.hidden_size)
-    for name, content in _sentence_transformers_files(settings, dim=dim).items():
-        _write_json(staging / name, content)
-    fingerprint = fingerprint_of(
-        base_dir=source.path if adapter else staging, model_dir=staging, adapter=adapter, settings=settings
-    )
-    description = {
+    backbone.save_pretrained(folder, state_dict=_backbone_weights(backbone, weights), **options)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's template; the model card is ours
+
+
+def _description(
+    settings: EncoderSettings, source: ModelSource, fingerprint: str, *, adapter: bool
+) -> dict[str, Any]:
+    return {
         "format_version": FORMAT_VERSION,
         "base_model": source.name if source.hub_id else str(source.path),
         "base_model_hub_id": source.hub_id,
         "base_revision": source.revision,
-        "pooling": settings.pooling,
-        "normalize": settings.normalize,
-        "query_prompt": settings.query_prompt,
-        "product_prompt": settings.product_prompt,
-        "max_length": settings.max_length,
+        **asdict(settings),
         "adapter": adapter,
         "fingerprint": fingerprint,
     }
-    _write_json(staging / SETTINGS_FILE, description)
-    _move_in(staging, run_dir)
-    return fingerprint
 
 
 def _backbone_weights(
@@ -122,10 +150,15 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _move_in(staging: Path, run_dir: Path) -> None:
-    files = [path for path in sorted(staging.rglob("*")) if path.is_file()]
-    for path in sorted(files, key=lambda path: path.name == SETTINGS_FILE):
-        target = run_dir / path.relative_to(staging)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sync(path)
-        os.replace(path, target)
+    """Replace an earlier encoder's files by the saved ones: `aisle.json` goes first and comes last."""
+    (run_dir / SETTINGS_FILE).unlink(missing_ok=True)
+    files = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if path.is_file()]
+    for pattern in ENCODER_FILES:
+        for stale in run_dir.glob(pattern):
+            if stale.is_file() and stale.relative_to(run_dir) not in files:
+                stale.unlink()
+    for file in sorted(files, key=lambda file: file.name == SETTINGS_FILE):
+        (run_dir / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staging / file, run_dir / file)
     shutil.rmtree(staging)
+    sync(run_dir)

@@ -64,6 +64,10 @@ class TokenBudget:
     group_cost: int
 
 
+ONE_GROUP = TokenBudget(max_tokens=1 << 40, group_cost=1 << 40)
+"""All texts in one group, padded to the longest of them."""
+
+
 def token_budget(device: torch.device, *, max_tokens: int | None = None) -> TokenBudget:
     """Return the grouping that suits a device; `benchmarks/token_budget.py` measures it.
 

@@ -73,6 +73,7 @@ def build(settings: BuildSettings) -> Manifest:
                 model=settings.model,
                 revision=encoder.revision,
                 base_model=settings.base_model,
+                precision=precision,
                 overrides=overrides,
             ),
             text_template=settings.text_template if settings.catalog else None,

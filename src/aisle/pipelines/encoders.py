@@ -12,7 +12,7 @@ from aisle.models.loading import Overrides, load_encoder
 
 
 def encoder_record(
-    *, model: str, revision: str | None, base_model: str | None, overrides: Overrides
+    *, model: str, revision: str | None, base_model: str | None, precision: str, overrides: Overrides
 ) -> dict[str, Any]:
     """Return what has to be known to load the same encoder again, for the index's manifest."""
     return {
@@ -23,11 +23,17 @@ def encoder_record(
         "query_prompt": overrides.query_prompt,
         "product_prompt": overrides.product_prompt,
         "max_length": overrides.max_length,
+        "precision": precision,
     }
 
 
 def encoder_of_index(
-    manifest: Manifest, index_dir: Path, *, model: str | None, base_model: str | None
+    manifest: Manifest,
+    index_dir: Path,
+    *,
+    model: str | None,
+    base_model: str | None,
+    trust_remote_code: bool,
 ) -> Encoder:
     """Return the encoder that made an index.
 
@@ -36,6 +42,7 @@ def encoder_of_index(
         index_dir: for messages.
         model: the encoder, if it has moved since.
         base_model: the base of its adapter, if it has moved since.
+        trust_remote_code: run the code that the encoder's repository brings; an index cannot ask for it.
 
     Raises:
         ModelError: it is not where the manifest says.
@@ -52,6 +59,7 @@ def encoder_of_index(
             base_model=base_model or record.get("base_model"),
             revision=None if model else record.get("revision"),
             overrides=overrides,
+            trust_remote_code=trust_remote_code,
         )
     except ModelError as error:
         raise ModelError(

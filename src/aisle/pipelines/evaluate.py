@@ -36,7 +36,11 @@ def evaluate(settings: EvaluateSettings) -> RetrievalMetrics:
         )
     index = open_index(index_dir)
     encoder = encoder_of_index(
-        index.manifest, index_dir, model=settings.model, base_model=settings.base_model
+        index.manifest,
+        index_dir,
+        model=settings.model,
+        base_model=settings.base_model,
+        trust_remote_code=settings.trust_remote_code,
     )
     query_embeddings = encoder.encode_queries(list(queries.values()))
     depth = min(max(settings.cutoffs), len(index))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +16,15 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class _Console(Console):
+    """A console whose reader may leave (`| head`): it falls silent, and the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, self.file.fileno())
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Output:
     console: Console = field(init=False)
 
     def __post_init__(self) -> None:
-        console = Console(stderr=self.json_only, quiet=self.silent, highlight=False)
+        console = _Console(stderr=self.json_only, quiet=self.silent, highlight=False)
         object.__setattr__(self, "console", console)
 
     def say(self, message: str) -> None:
@@ -60,6 +72,19 @@ class Output:
         with Progress(*columns, console=self.console, disable=hidden, transient=True) as bar:
             task = bar.add_task(label, total=total, note="")
             yield Bar(self, bar, task, label, total)
+
+
+def json_ready(value: Any) -> Any:
+    """Return a payload value as JSON has it: dates and decimals as text, bytes in base64, NaN as null."""
+    if isinstance(value, dict):
+        return {str(name): json_ready(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 @dataclass

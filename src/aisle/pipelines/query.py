@@ -16,7 +16,7 @@ from aisle.errors import DataError
 from aisle.index import SearchIndex, open_index
 from aisle.models.encoder import Encoder
 from aisle.pipelines.encoders import encoder_of_index
-from aisle.pipelines.output import Output, quieten_libraries
+from aisle.pipelines.output import Output, json_ready, quieten_libraries
 
 PROMPT = "query> "
 
@@ -36,13 +36,23 @@ def query(settings: QuerySettings) -> None:
     index_dir = Path(settings.index_dir)
     index = open_index(index_dir)
     encoder = encoder_of_index(
-        index.manifest, index_dir, model=settings.model, base_model=settings.base_model
+        index.manifest,
+        index_dir,
+        model=settings.model,
+        base_model=settings.base_model,
+        trust_remote_code=settings.trust_remote_code,
     )
     if texts:
         _answer(texts, index, encoder, settings, output)
         return
-    for text in _typed(output):
-        _answer([text], index, encoder, settings, output)
+    if sys.stdin.isatty() and not settings.json:
+        for text in _typed(output):
+            _answer([text], index, encoder, settings, output)
+        return
+    piped = [line.strip() for line in sys.stdin if line.strip()]
+    if not piped:
+        raise DataError("standard input has no query; give one on each line, or as an argument")
+    _answer(piped, index, encoder, settings, output)
 
 
 def _answer(
@@ -58,7 +68,12 @@ def _answer(
     for row, text in enumerate(texts):
         payload = index.payload(found.rows[row])
         results = [
-            {"rank": rank, "score": float(score), "product_id": str(product_id), "payload": fields}
+            {
+                "rank": rank,
+                "score": float(score),
+                "product_id": str(product_id),
+                "payload": json_ready(fields),
+            }
             for rank, (score, product_id, fields) in enumerate(
                 zip(found.scores[row], found.product_ids[row], payload, strict=True), start=1
             )
@@ -100,11 +115,10 @@ def _shown(value: Any) -> str:
 
 def _typed(output: Output) -> Iterator[str]:
     """Yield what is typed, until the end of input or an empty line."""
-    if sys.stdin.isatty():
-        output.say("type a query; an empty line ends")
+    output.say("type a query; an empty line ends")
     while True:
         try:
-            text = input(PROMPT if sys.stdin.isatty() else "").strip()
+            text = input(PROMPT).strip()
         except EOFError:
             return
         if not text:

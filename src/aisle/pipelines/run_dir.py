@@ -8,68 +8,68 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aisle.config.load import write_yaml
+from aisle.config.load import saved_form, write_yaml
 from aisle.config.training import RunSettings, TrainSettings
 from aisle.durable import replace_text
 from aisle.errors import ConfigError
 from aisle.model_card import render_model_card
-from aisle.models.loading import read_settings_file
+from aisle.models.loading import SETTINGS_FILE, read_settings_file
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "config.yaml"
 METRICS = "metrics.json"
 CARD = "README.md"
-RUN_FILES = ("aisle.json", SETTINGS, METRICS, CHECKPOINTS)
+RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
 """What shows that a folder holds a run."""
-REPLACED = (*RUN_FILES, CARD, "adapter_model.safetensors", "adapter_config.json", "model.safetensors")
 
 
 def check_run_dir(run_dir: Path, run: RunSettings) -> None:
     """Refuse a folder that holds another run; nothing is written.
 
     Raises:
-        ConfigError: it does, and neither --overwrite_output_dir nor --resume_from_checkpoint was given.
+        ConfigError: it does, and is neither to be overwritten nor gone on with.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"--output_dir {run_dir}: is a file; give a folder")
     held = [name for name in RUN_FILES if (run_dir / name).exists()]
-    if held and not run.overwrite_output_dir and not run.resume_from_checkpoint:
+    wanted = run.resume_from_checkpoint
+    if not held or run.overwrite_output_dir or wanted == "latest":
+        return
+    if wanted is None:
         raise ConfigError(
             f"--output_dir {run_dir}: holds another run ({', '.join(held)}); give another folder, "
             "--overwrite_output_dir to replace it, or --resume_from_checkpoint latest to go on with it"
         )
+    if run_dir.resolve() not in Path(wanted).resolve().parents:
+        raise ConfigError(
+            f"--output_dir {run_dir}: holds another run than the checkpoint {wanted}; "
+            "give that run's folder, or an empty one"
+        )
 
 
-def start_run_dir(run_dir: Path, settings: TrainSettings, *, resumed: bool) -> None:
-    """Make the run's folder, without what another run left there, and save the settings.
+def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:
+    """Make the run's folder and save the settings.
+
+    A finished run that is to be overwritten stays until the new one is finished; only its checkpoints go,
+    since they would be taken for the new run's.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if not resumed and settings.run.overwrite_output_dir:
-            for name in REPLACED:
-                _remove(run_dir / name)
-        write_yaml(settings, run_dir / SETTINGS)
+        if settings.run.overwrite_output_dir and (run_dir / CHECKPOINTS).exists():
+            shutil.rmtree(run_dir / CHECKPOINTS)
+        if not (run_dir / SETTINGS_FILE).exists():
+            write_yaml(settings, run_dir / SETTINGS)
     except OSError as error:
         raise ConfigError(f"--output_dir {run_dir}: cannot be written: {error}") from None
 
 
-def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
-    """Write `metrics.json`."""
+def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str, Any]) -> None:
+    """Write settings, metrics and model card beside the saved encoder."""
+    write_yaml(settings, run_dir / SETTINGS)
     replace_text(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-
-
-def write_card(run_dir: Path, *, settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Write the model card."""
     encoder = read_settings_file(run_dir) or {}
-    card = render_model_card(encoder=encoder, settings=settings, metrics=metrics, repo_id=None)
+    card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from aisle.models.loading import BaseModel, Overrides, load_base
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
 from aisle.pipelines.output import Output, figures, quieten_libraries
-from aisle.pipelines.run_dir import check_run_dir, start_run_dir, write_card, write_metrics
+from aisle.pipelines.run_dir import check_run_dir, finish_run_dir, start_run_dir
 from aisle.pipelines.trainer import make_trainer
 from aisle.pipelines.training_data import TrainingData, read_training_data
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
@@ -71,12 +71,12 @@ def train(settings: TrainSettings) -> FinishedRun:
     set_seed(settings.optim.seed, device_specific=True)
     resumed = _resume(settings, run_dir, trainer, output)
     if accelerator.is_main_process:
-        start_run_dir(run_dir, settings, resumed=resumed)
+        start_run_dir(run_dir, settings)
     if settings.run.with_tracking:
         start_trackers(accelerator, saved_form(settings))
     if not resumed:
         trainer.state.base = trainer.evaluate()
-        output.say(f"before training: {figures(trainer.state.base)}")
+        _tell_evaluation({"step": 0, **trainer.state.base}, trainer, output)
     with output.progress("training", trainer.schedule.total_steps) as bar:
         bar.advance(trainer.state.step)
         trainer.on_log = _logger(trainer, output, bar.advance)
@@ -84,7 +84,6 @@ def train(settings: TrainSettings) -> FinishedRun:
 
     metrics = _metrics(settings, data, trainer, seconds=time.perf_counter() - started)
     if accelerator.is_main_process:
-        write_metrics(run_dir, metrics)
         save_encoder(
             run_dir,
             embedder=accelerator.unwrap_model(trainer.model),
@@ -94,7 +93,7 @@ def train(settings: TrainSettings) -> FinishedRun:
             source=base.source,
             adapter=settings.lora.use_peft,
         )
-        write_card(run_dir, settings=saved_form(settings), metrics=metrics)
+        finish_run_dir(run_dir, settings, metrics)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     best = trainer.state.best or {}
@@ -179,7 +178,9 @@ def _logger(
 
 
 def _tell_evaluation(entry: dict[str, Any], trainer: Trainer, output: Output) -> None:
-    output.say(f"step {entry['step']:,} of {trainer.schedule.total_steps:,}: {figures(entry)}")
+    step, steps = entry["step"], trainer.schedule.total_steps
+    when = f"step {step:,} of {steps:,}" if step else "before training"
+    output.say(f"{when}: {figures(entry)}")
     numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
     trainer.accelerator.log({f"eval/{name}": value for name, value in numbers.items()}, step=entry["step"])
 

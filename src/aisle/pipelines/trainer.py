@@ -12,15 +12,18 @@ import torch
 from transformers import get_scheduler
 
 from aisle import losses
-from aisle.config.training import OptimSettings, TrainSettings
+from aisle.config.load import saved_form
+from aisle.config.training import LoraSettings, OptimSettings, TrainSettings
 from aisle.data.batching import distinct
 from aisle.data.pairs import Pairs
+from aisle.durable import file_sha256
+from aisle.errors import ConfigError
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pairs import score_pairs
 from aisle.models.adapters import attach_lora, trainable_share
 from aisle.models.encoder import TextEmbedder
 from aisle.models.loading import BaseModel
-from aisle.models.tokens import TokenBudget, token_budget
+from aisle.models.tokens import ONE_GROUP, TokenBudget, token_budget
 from aisle.pipelines.training_data import TrainingData
 from aisle.training.accelerator import set_seed
 from aisle.training.batches import BatchPlan, PairBatch, PairCollator
@@ -30,6 +33,13 @@ from aisle.training.optimizer import adamw
 from aisle.training.state import TrainState
 from aisle.training.validation import embed_pairs
 
+FREE_TO_CHANGE = frozenset(
+    {
+        *("model_name_or_path", "model_revision", "trust_remote_code"),  # the weights themselves are compared
+        *("num_train_epochs", "max_train_steps", "mixed_precision"),  # what they come to is compared
+    }
+)
+"""Settings that a resumed run may spell differently."""
 MOST_POOLED_PAIRS = 10_000
 """Ranking every text of a pool against all others is quadratic: 10,000 pairs take 4e8 cosines."""
 
@@ -39,6 +49,10 @@ def _embedder(settings: TrainSettings, base: BaseModel, say: Callable[[str], Non
     backbone: Any = base.backbone
     if settings.model.gradient_checkpointing:
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    # No embedding reads BERT's pooler: training it is waste, and DDP waits for gradients that never come.
+    for name, parameter in backbone.named_parameters():
+        if name.startswith("pooler."):
+            parameter.requires_grad_(False)
     lora = settings.lora
     if lora.use_peft:
         backbone = attach_lora(
@@ -52,6 +66,8 @@ def _embedder(settings: TrainSettings, base: BaseModel, say: Callable[[str], Non
             base_reference=base.source.reference,
             base_revision=base.source.revision,
         )
+    elif lora != LoraSettings():
+        say("full fine-tuning: the LoRA settings are not used without --use_peft")
     say(str(trainable_share(backbone)))
     return TextEmbedder(backbone, pooling=base.settings.pooling, normalize=base.settings.normalize)
 
@@ -84,6 +100,10 @@ def make_trainer(
         groups=distinct(data.train.queries).rows if optim.group_by_query else None,
     )
     total_steps = optim.max_train_steps or optim.num_train_epochs * plan.steps_per_epoch
+    if optim.num_warmup_steps > total_steps:
+        raise ConfigError(
+            f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
+        )
     model, optimizer = accelerator.prepare(
         embedder,
         adamw(embedder, learning_rate=float(optim.learning_rate or 0), weight_decay=optim.weight_decay),
@@ -97,7 +117,11 @@ def make_trainer(
     state = TrainState()
     accelerator.register_for_checkpointing(scheduler, state)
     register_trained_weights_only(accelerator)
-    budget = token_budget(accelerator.device, max_tokens=optim.max_tokens_per_sub_batch)
+    sharded = accelerator.distributed_type.value == "FSDP"
+    # Sharded layers are gathered by all processes at once, so all must call them equally often.
+    budget = (
+        ONE_GROUP if sharded else token_budget(accelerator.device, max_tokens=optim.max_tokens_per_sub_batch)
+    )
     return Trainer(
         accelerator=accelerator,
         model=model,
@@ -118,7 +142,7 @@ def make_trainer(
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
         checkpoints_dir=Path(str(run.output_dir)) / "checkpoints",
-        identity=_identity(settings, data, total_steps, accelerator.num_processes),
+        identity=_identity(settings, data, base, total_steps, accelerator),
         state=state,
     )
 
@@ -198,25 +222,18 @@ def _evaluator(
 
 
 def _identity(
-    settings: TrainSettings, data: TrainingData, total_steps: int, num_processes: int
+    settings: TrainSettings, data: TrainingData, base: BaseModel, total_steps: int, accelerator: Any
 ) -> dict[str, Any]:
     """Return what must be the same for a run to go on from another's checkpoint."""
-    lora, optim = settings.lora, settings.optim
+    groups = (settings.model, settings.lora, settings.optim)
+    chosen = {name: value for group in groups for name, value in saved_form(group).items()}
+    weights = [file_sha256(path) for path in sorted(base.source.path.glob("*.safetensors"))]
     return {
-        "model_name_or_path": settings.model.model_name_or_path,
-        "max_length": settings.model.max_length,
-        "use_peft": lora.use_peft,
-        "lora_rank": lora.lora_rank,
-        "lora_target_modules": None if lora.lora_target_modules is None else list(lora.lora_target_modules),
-        "loss": optim.loss,
-        "group_by_query": optim.group_by_query,
-        "per_device_train_batch_size": optim.per_device_train_batch_size,
-        "gradient_accumulation_steps": optim.gradient_accumulation_steps,
-        "learning_rate": optim.learning_rate,
-        "lr_scheduler_type": optim.lr_scheduler_type,
+        **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
+        "base weights": hashlib.sha256("".join(weights).encode()).hexdigest()[:16],
         "steps in all": total_steps,
-        "seed": optim.seed,
-        "processes": num_processes,
+        "precision": accelerator.mixed_precision,
+        "processes": accelerator.num_processes,
         "training pairs": _digest(data.train),
         "validation pairs": _digest(data.validation),
     }

@@ -43,18 +43,36 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
     """
     trackers = None if report_to is None else _trackers(report_to)
     try:
-        return Accelerator(mixed_precision=mixed_precision, log_with=trackers, project_dir=str(project_dir))
+        accelerator = Accelerator(
+            mixed_precision=mixed_precision, log_with=trackers, project_dir=str(project_dir)
+        )
     except ValueError as error:
         raise ConfigError(f"--mixed_precision {mixed_precision}: {error}") from None
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ConfigError("--mixed_precision fp16: needs a GPU, and there is none; use bf16 or no")
+    return accelerator
 
 
 def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
-    """Open the trackers and give them the run's settings; secrets are not among those."""
+    """Open the trackers and give them the run's settings; secrets are not among those.
+
+    Raises:
+        ConfigError: a tracker cannot be started.
+    """
     plain = {
         name: value if isinstance(value, int | float | str | bool) else str(value)
         for name, value in settings.items()
     }
-    accelerator.init_trackers(PROJECT, plain)
+    project_dir = str(accelerator.project_dir)
+    try:
+        Path(project_dir).mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers(PROJECT, plain, init_kwargs={"wandb": {"dir": project_dir}})
+    except Exception as error:
+        # Every tracker has errors of its own: no key, no server, no network.
+        raise ConfigError(
+            f"--with_tracking: a tracker cannot be started: {error}. Log in to it first, choose another with "
+            "--report_to, or set WANDB_MODE=offline"
+        ) from None
 
 
 def set_seed(seed: int, *, device_specific: bool = False) -> None:
@@ -64,7 +82,9 @@ def set_seed(seed: int, *, device_specific: bool = False) -> None:
 
 def _trackers(report_to: str) -> list[str]:
     names = [name.strip() for name in report_to.split(",") if name.strip()]
-    if names == ["all"]:
+    if not names:
+        raise ConfigError("--report_to: is empty; name a tracker, or leave the flag out")
+    if "all" in names:
         return [name for name, package in TRACKER_PACKAGES.items() if importlib.util.find_spec(package)]
     for name in names:
         if name not in TRACKER_PACKAGES:

@@ -89,7 +89,7 @@ class Trainer:
             CheckpointError: a checkpoint could not be written.
         """
         self.model.train()
-        window, losses = Throughput(), 0.0
+        window, losses = Throughput(), list[float]()
         for epoch, step_rows, epoch_ends in self._remaining_steps():
             started = time.perf_counter()
             loss, gradient_norm, counts = self._step(step_rows)
@@ -99,11 +99,10 @@ class Trainer:
             self.state.step += 1
             step = self.state.step
             last = step == self.schedule.total_steps
-            losses += loss
+            losses.append(loss)
             if step % self.schedule.logging_steps == 0 or last:
-                steps_logged = step % self.schedule.logging_steps or self.schedule.logging_steps
-                self._log(epoch, losses / min(steps_logged, step), gradient_norm, window)
-                window, losses = Throughput(), 0.0
+                self._log(epoch, sum(losses) / len(losses), gradient_norm, window)
+                window, losses = Throughput(), []
             every = self.schedule.eval_steps
             if epoch_ends or last or (every is not None and step % every == 0):
                 self._evaluate(epoch)
