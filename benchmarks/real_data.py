@@ -119,7 +119,7 @@ def scifact(encoder):
 
 
 def esci_training_file(folder):
-    """Write the training split's pairs; 595 of the 700 are E, and its other grades stay what they are."""
+    """Write the training split's pairs; 625 of the 700 are E."""
     path = folder / "esci_train.csv"
     kept = [row for row in rows_of(DATA / "esci" / "examples.csv") if row["split"] == "train"]
     with path.open("w", encoding="utf-8", newline="") as file:

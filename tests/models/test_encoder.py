@@ -224,14 +224,35 @@ def test_fp32_is_not_cast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
+class TimedEncoder:
+    """Embeds nothing, in the given seconds of a clock that only it moves."""
+
+    def __init__(self, seconds, monkeypatch):
+        self.device, self.seconds, self.clock, self.calls = torch.device("cpu"), seconds, 0.0, 0
+        monkeypatch.setattr("aisle.models.encoder.time.perf_counter", lambda: self.clock)
+
+    def encode_products(self, texts, *, precision):
+        self.calls += 1
+        # The first call of each type is slow: kernels are compiled for it.
+        self.clock += self.seconds[precision] + (50 if self.calls <= 2 else 0)
+
+
 @pytest.mark.parametrize(
-    ("capabilities", "precision"),
-    [({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
+    ("capabilities", "seconds", "texts", "precision"),
+    [
+        ({"avx512_bf16": True}, {"fp32": 3, "bf16": 2}, 2000, "bf16"),
+        ({"avx512_bf16": True}, {"fp32": 2, "bf16": 3}, 2000, "fp32"),
+        ({"amx_bf16": True}, {"fp32": 3, "bf16": 2}, 2000, "bf16"),
+        ({"avx2": True}, {"fp32": 3, "bf16": 2}, 2000, "fp32"),
+        ({"amx_bf16": True}, {"fp32": 3, "bf16": 2}, 20, "fp32"),
+    ],
 )
-def test_bf16_is_chosen_where_the_cpu_multiplies_it(capabilities, precision, monkeypatch):
+def test_the_faster_compute_type_is_chosen_where_the_cpu_has_both(
+    capabilities, seconds, texts, precision, monkeypatch
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
 
-    assert fastest_precision(torch.device("cpu")) == precision
+    assert fastest_precision(TimedEncoder(seconds, monkeypatch), ["sofa"] * texts) == precision
 
 
 def test_minilm_ranks_by_meaning(minilm):

@@ -50,7 +50,7 @@ class BuildSettings:
     store_dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored embeddings."""
     precision: Literal["fp32", "bf16"] | None = None
-    """Compute type; bf16 where the hardware has it when not given."""
+    """Compute type; the faster one of this machine when not given."""
     max_tokens: Annotated[int, Field(ge=64)] | None = None
     """Padded tokens encoded at a time; 1,024 on CPU and 65,536 on GPU when not given."""
     base_model: str | None = None

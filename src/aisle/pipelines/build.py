@@ -53,7 +53,7 @@ def build(settings: BuildSettings) -> Manifest:
         revision=settings.model_revision,
         trust_remote_code=settings.trust_remote_code,
     )
-    precision = settings.precision or fastest_precision(encoder.device)
+    precision = settings.precision or fastest_precision(encoder, catalog.texts)
     output.say(f"encoder: {encoder.name}, {encoder.dim} dim, computing in {precision} on {encoder.device}")
     with output.progress("embedding", len(catalog)) as bar:
         manifest = build_index(

@@ -21,7 +21,7 @@ from aisle.pipelines.training_data import TrainingData, read_training_data
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
 from aisle.training.checkpoint import check_identity, find_checkpoint
 from aisle.training.loop import Trainer
-from aisle.training.memory import peak_memory_bytes
+from aisle.training.machine import cpu_threads_hint, peak_memory_bytes
 
 DEFAULT_MAX_LENGTH = 128
 LORA_LEARNING_RATE = 5e-4
@@ -61,6 +61,8 @@ def train(settings: TrainSettings) -> FinishedRun:
         f"device: {accelerator.device.type}, "
         f"precision: {accelerator.mixed_precision}"
     )
+    if accelerator.device.type == "cpu":
+        output.say(cpu_threads_hint(accelerator.num_processes))
 
     data = read_training_data(
         settings.data, seed=settings.optim.seed, token=settings.run.hub_token, say=output.say

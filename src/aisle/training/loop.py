@@ -15,7 +15,7 @@ import torch
 from aisle.errors import TrainingError
 from aisle.training.batches import BatchPlan, PairBatch
 from aisle.training.checkpoint import save_checkpoint, trained_names
-from aisle.training.memory import peak_memory_bytes
+from aisle.training.machine import peak_memory_bytes
 from aisle.training.state import Throughput, TrainState
 
 Objective = Callable[[torch.Tensor, PairBatch], torch.Tensor]
