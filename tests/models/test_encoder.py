@@ -266,3 +266,19 @@ def test_minilm_ranks_by_meaning(minilm):
     scores = (query @ products.T)[0]
     assert scores.argmax() == 0
     assert scores.argmin() == 1
+
+
+def test_a_text_that_occurs_again_is_encoded_once_and_counted_each_time(tiny_bert):
+    encoder = load_encoder(tiny_bert, device="cpu")
+    read, told = [], []
+    encoder.embedder.register_forward_pre_hook(
+        lambda _, inputs: read.extend(len(batch.input_ids) for batch in inputs[0])
+    )
+
+    embeddings = encoder.encode_products(["sofa", "lamp", "sofa", "sofa"], on_progress=told.append)
+
+    assert sum(read) == 2
+    assert sum(told) == 4
+    assert np.array_equal(embeddings[0], embeddings[2])
+    assert np.array_equal(embeddings[0], embeddings[3])
+    assert not np.array_equal(embeddings[0], embeddings[1])

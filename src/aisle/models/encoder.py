@@ -126,7 +126,7 @@ class Encoder:
         precision: Precision = "fp32",
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Return the embeddings of texts, in their order; neither order nor grouping changes them.
+        """Return the embeddings of texts, in their order; a text that occurs again is encoded once.
 
         Args:
             texts: any number of texts; longer ones than the maximum length are cut off.
@@ -142,19 +142,23 @@ class Encoder:
             ModelError: `texts` is one text, or an entry is not a text or not Unicode.
         """
         _check_texts(texts)
-        embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
+        places: dict[str, int] = {}
+        place = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
+        repeats = np.bincount(place, minlength=len(places))
+        embeddings = np.empty((len(places), self.dim), dtype=np.float32)
         device = self.device
         was_training = self.embedder.training
         self.embedder.eval()
         try:
             with torch.inference_mode(), autocast(device, precision):
-                for batch, rows in self._groups(texts, prompt, token_budget(device, max_tokens=max_tokens)):
+                budget = token_budget(device, max_tokens=max_tokens)
+                for batch, rows in self._groups(list(places), prompt, budget):
                     embeddings[rows] = self.embedder([batch.to(device)]).float().cpu().numpy()
                     if on_progress is not None:
-                        on_progress(len(rows))
+                        on_progress(int(repeats[rows].sum()))
         finally:
             self.embedder.train(was_training)
-        return embeddings
+        return embeddings[place]
 
     def _groups(
         self, texts: Sequence[str], prompt: str, budget: TokenBudget
