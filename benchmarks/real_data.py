@@ -41,6 +41,15 @@ def rows_of(path):
         return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
 
 
+def top_100(encoder, queries, texts):
+    """Rows and scores of the best texts per query, by exact cosine, or by BM25 without an encoder."""
+    if encoder is None:
+        return Bm25Index.build(texts).rank(queries, top_k=100)
+    scores = encoder.encode_queries(queries) @ encoder.encode_products(texts).T
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+    return rows, np.take_along_axis(scores, rows, axis=1)
+
+
 def product_pairs(encoder, name):
     rows = rows_of(DATA / "product_pairs" / f"{name}_test.csv")
     queries = encoder.encode_queries([row["title_a"] for row in rows])
@@ -73,13 +82,7 @@ def esci(encoder):
         splits[row["query_id"]] = row["split"]
         if row["esci_label"] == "E":
             qrels.setdefault(row["query_id"], {})[row["product_title"]] = 1.0
-    if encoder is None:
-        ranked, scores = Bm25Index.build(titles).rank([texts[q] for q in qrels], top_k=100)
-    else:
-        found = encoder.encode_queries([texts[q] for q in qrels]) @ encoder.encode_products(titles).T
-        ranked = np.argsort(-found, axis=1, kind="stable")[:, :100]
-        scores = np.take_along_axis(found, ranked, axis=1)
-    run = to_run(list(qrels), titles, ranked, scores)
+    run = to_run(list(qrels), titles, *top_100(encoder, [texts[q] for q in qrels], titles))
     figures = {}
     for part in ("all", "test"):
         chosen = {q: judged for q, judged in qrels.items() if part == "all" or splits[q] == "test"}
@@ -108,13 +111,8 @@ def scifact(encoder):
     texts = {row["_id"]: row["text"] for row in rows_of(DATA / "scifact" / "queries.jsonl")}
     documents = [f"{row['title']} {row['text']}" for row in corpus]
     ids = [row["_id"] for row in corpus]
-    if encoder is None:
-        ranked, scores = Bm25Index.build(documents).rank([texts[q] for q in qrels], top_k=100)
-    else:
-        found = encoder.encode_queries([texts[q] for q in qrels]) @ encoder.encode_products(documents).T
-        ranked = np.argsort(-found, axis=1, kind="stable")[:, :100]
-        scores = np.take_along_axis(found, ranked, axis=1)
-    values = evaluate_run(qrels, to_run(list(qrels), ids, ranked, scores), cutoffs=(10, 100)).values
+    run = to_run(list(qrels), ids, *top_100(encoder, [texts[q] for q in qrels], documents))
+    values = evaluate_run(qrels, run, cutoffs=(10, 100)).values
     return {"ndcg@10": values["ndcg@10"], "recall@100": values["recall@100"]}
 
 
