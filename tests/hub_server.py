@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             if access == "write" and not self._authorised():
                 raise _Refusal(401, "Unauthorized", "Invalid username or password.")
             return respond(self, **match.groupdict())
-        raise _Refusal(404, "NotImplemented", f"this server has no {self.command} {path}")
+        raise _Refusal(404, "UnknownEndpoint", f"this server has no {self.command} {path}")
 
     def _send(self, content: bytes, status: int, headers: Mapping[str, str]) -> None:
         self.send_response(status)

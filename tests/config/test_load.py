@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from aisle.config.index import BuildSettings, EvaluateSettings, QuerySettings
-from aisle.config.load import flatten, parse_settings, saved_form, settings_from_yaml, write_yaml
+from aisle.config.load import flatten, parse_settings, saved_form, write_yaml
 from aisle.config.tools import PushSettings, QuickstartSettings, SampleSettings
 from aisle.config.training import TrainSettings
 from aisle.errors import ConfigError
@@ -238,7 +238,9 @@ def test_a_saved_config_passes_back_through_config(tmp_path):
 
     again = parse("--config", str(path))
     assert dataclasses.replace(again, config=None) == settings
-    assert saved_form(settings_from_yaml(TrainSettings, path)) == saved_form(settings)
+    assert saved_form(parse_settings(TrainSettings, ["--config", str(path)], prog="aisle")) == saved_form(
+        settings
+    )
 
 
 @pytest.mark.parametrize("settings_type", SETTINGS)
@@ -249,7 +251,9 @@ def test_defaults_of_every_command_pass_back_through_config(settings_type, tmp_p
 
     write_yaml(settings, path)
 
-    assert saved_form(settings_from_yaml(settings_type, path)) == saved_form(settings)
+    assert saved_form(parse_settings(settings_type, ["--config", str(path)], prog="aisle")) == saved_form(
+        settings
+    )
 
 
 def needs_value(field):

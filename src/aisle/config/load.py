@@ -94,15 +94,6 @@ def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: P
     return dataclasses.replace(validated, **dict.fromkeys(missing, tyro.MISSING))
 
 
-def settings_from_yaml(settings_type: type[Settings], path: Path) -> Settings:
-    """Return the settings that a flat YAML file gives.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, has an unknown key or a value of the wrong type.
-    """
-    return _validated(settings_type, _read_yaml(path), origin=str(path))
-
-
 def flatten(settings: Any) -> dict[str, Any]:
     """Return every setting by its flag's name, groups dissolved."""
     flat: dict[str, Any] = {}
