@@ -19,7 +19,7 @@ def drawn_parents():
     """Return child -> parent, as the tree in the docstring is drawn."""
     parents, path = {}, []
     for line in errors.__doc__.splitlines():
-        found = re.match(r"^((?:[│ ]   )*(?:[├└]── )?)(\w+Error)\s", line)
+        found = re.match(r"^((?:[│ ]   )*(?:[├└]── )?)(\w+(?:Error|Stopped))\s", line)
         if found:
             depth = len(found[1]) // 4
             path[depth:] = [found[2]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from aisle.errors import AisleError, ConfigError
+from aisle.errors import AisleError, ConfigError, TrainingStopped
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,9 @@ def _guarded(action: Callable[[], None]) -> int:
     """Run a command: a user's mistake is one message and 2, never a traceback."""
     try:
         action()
+    except TrainingStopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        return 130
     except AisleError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -6,6 +6,7 @@ AisleError                       the user can mend it: the command line prints t
 ├── ModelError                   weights, tokenizer, adapter, pooling, device
 ├── TrainingError                a run that cannot start, continue or has learnt nothing
 │   └── CheckpointError          a checkpoint that is missing, damaged or of another run
+├── TrainingStopped              a signal asked a run to stop; it can go on from its last checkpoint
 ├── IndexStoreError              an index directory that cannot be read or written
 │   ├── IndexIntegrityError      a file is missing, truncated or altered
 │   └── FingerprintMismatchError the index was made by another encoder
@@ -33,6 +34,7 @@ __all__ = [
     "OptionalDependencyError",
     "SearchError",
     "TrainingError",
+    "TrainingStopped",
 ]
 
 
@@ -58,6 +60,10 @@ class TrainingError(AisleError):
 
 class CheckpointError(TrainingError):
     """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class TrainingStopped(AisleError):  # noqa: N818 - the run did what it was asked to
+    """A signal asked a run to stop, and it stopped between two steps; it can go on from a checkpoint."""
 
 
 class IndexStoreError(AisleError):

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 TIMEOUTS = (15.0, 300.0, 300.0, 15.0)
 """Seconds to connect, to read, to write, and to wait for a free connection; the client's own is forever."""
-_UNSENT = (".*", "*.tmp", "*.log", "*.pt", "*.pth", "*.pkl", "*.bin", "events.out.tfevents.*")
+_UNSENT = (".*", "*.tmp", "*.log", "log.jsonl", "*.pt", "*.pth", "*.pkl", "*.bin", "events.out.tfevents.*")
 _WEIGHTS = ("adapter_config.json", "adapter_model.safetensors", "config.json", "model*.safetensors*")
 _SETTINGS = ("adapter_config.json", "aisle.json", "config.json", "config.yaml", "metrics.json")
 _SETTINGS_OF_OTHERS = ("tokenizer_config.json", "config_sentence_transformers.json", "sentence_*_config.json")

@@ -33,7 +33,7 @@ _SETTINGS = {
     "label_map": "Worth of each label",
     "loss": "Loss",
     "temperature": "Temperature",
-    "in_batch_negatives": "In-batch negatives",
+    "in_batch_directions": "In-batch directions",
     "learning_rate": "Peak learning rate",
     "lr_scheduler_type": "Schedule",
     "num_warmup_steps": "Warm-up steps",
@@ -187,7 +187,7 @@ def _recipe(
     encoder: Mapping[str, object], settings: Mapping[str, object], metrics: Mapping[str, object]
 ) -> str:
     unused = {"esci_locale", "esci_version"} if settings.get("esci_dir") is None else set()
-    unused |= {"temperature", "in_batch_negatives"} if settings.get("loss") == "cosine_target" else set()
+    unused |= {"temperature", "in_batch_directions"} if settings.get("loss") == "cosine_target" else set()
     unused |= set() if encoder["adapter"] else {key for key in _SETTINGS if "lora" in key or "dora" in key}
     pairs = metrics.get("train_pairs")
     rows = [("Training pairs", f"{pairs:,}" if isinstance(pairs, int) else "not recorded")]

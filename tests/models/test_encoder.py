@@ -7,6 +7,7 @@ from transformers import AutoModel
 from aisle.errors import ModelError
 from aisle.models.encoder import autocast, fastest_precision
 from aisle.models.loading import Overrides, load_encoder
+from aisle.models.token_batches import PackedBatch, PaddedBatch
 from tests.tiny_models import ARCHITECTURES, DECODERS, DIM
 
 TEXTS = [
@@ -272,7 +273,7 @@ def test_a_text_that_occurs_again_is_encoded_once_and_counted_each_time(tiny_ber
     encoder = load_encoder(tiny_bert, device="cpu")
     read, told = [], []
     encoder.embedder.register_forward_pre_hook(
-        lambda _, inputs: read.extend(len(batch.input_ids) for batch in inputs[0])
+        lambda _, inputs: read.extend(len(batch) for batch in inputs[0])
     )
 
     embeddings = encoder.encode_products(["sofa", "lamp", "sofa", "sofa"], on_progress=told.append)
@@ -282,3 +283,55 @@ def test_a_text_that_occurs_again_is_encoded_once_and_counted_each_time(tiny_ber
     assert np.array_equal(embeddings[0], embeddings[2])
     assert np.array_equal(embeddings[0], embeddings[3])
     assert not np.array_equal(embeddings[0], embeddings[1])
+
+
+def batches_read_by(encoder):
+    """Return a list that fills up with the batches that the model reads."""
+    read = []
+    encoder.embedder.register_forward_pre_hook(lambda _, inputs: read.extend(inputs[0]))
+    return read
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_texts_are_encoded_without_padding(precision, tiny_bert):
+    encoder = load_encoder(tiny_bert, device="cpu")
+    read = batches_read_by(encoder)
+
+    encoder.encode_products(["sofa", "a red lamp"], precision=precision)
+
+    (batch,) = read
+    assert isinstance(batch, PackedBatch)
+    assert batch.read_tokens == 3 + 5  # special tokens counted
+
+
+def test_a_model_that_reads_no_packed_texts_is_given_padded_ones(tiny_model):
+    encoder = load_encoder(tiny_model("mpnet"), device="cpu")
+    read = batches_read_by(encoder)
+
+    encoder.encode_products(["sofa", "a red lamp"])
+
+    assert {type(batch) for batch in read} == {PaddedBatch}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "qwen3"])
+def test_padded_texts_have_the_embeddings_of_packed_ones(architecture, tiny_model, monkeypatch):
+    packed = load_encoder(tiny_model(architecture), device="cpu").encode_products(TEXTS)
+    monkeypatch.setattr("aisle.models.encoder.can_pack", lambda *_, **__: False)
+    encoder = load_encoder(tiny_model(architecture), device="cpu")
+    read = batches_read_by(encoder)
+
+    padded = encoder.encode_products(TEXTS, max_tokens=100)
+
+    assert {type(batch) for batch in read} == {PaddedBatch}
+    np.testing.assert_allclose(padded, packed, atol=1e-5)
+
+
+def test_whether_texts_can_be_packed_is_tried_out_once_for_each_compute_type(tiny_bert, monkeypatch):
+    tried = []
+    monkeypatch.setattr("aisle.models.encoder.can_pack", lambda *_, **how: tried.append(how) or True)
+    encoder = load_encoder(tiny_bert, overrides=Overrides(max_length=24), device="cpu")
+
+    for precision in ("fp32", "bf16", "fp32", "bf16"):
+        encoder.encode_products(["sofa"], precision=precision)
+
+    assert tried == [{"max_length": 24}] * 2

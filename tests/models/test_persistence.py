@@ -11,6 +11,8 @@ from aisle.models.encoder import TextEmbedder
 from aisle.models.loading import Overrides, load_base, load_encoder
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
+from aisle.models.token_batches import pad
+from aisle.models.tokens import TokenizedTexts
 
 TEXTS = [
     "shoes",
@@ -253,11 +255,11 @@ def test_a_run_of_the_packaged_minilm_finds_its_base_by_name(save_run, minilm):
 
 
 def test_an_embedder_embeds_several_batches_in_order(tiny_bert):
-    from aisle.models.tokens import pad
-
     base = load_base(find_model(str(tiny_bert)), overrides=Overrides())
     embedder = TextEmbedder(base.backbone, pooling="mean", normalize=True).eval()
-    first, second = pad([[101, 2417, 102]], 0), pad([[101, 102], [101, 6007, 6007, 102]], 0)
+    ids = np.array([101, 2417, 102, 101, 102, 101, 6007, 6007, 102], np.int32)
+    texts = TokenizedTexts(ids, np.array([0, 3, 5, 9]))
+    first, second = pad(texts, np.array([0]), 0), pad(texts, np.array([1, 2]), 0)
 
     with torch.no_grad():
         together = embedder([first, second])

@@ -1,14 +1,29 @@
 import numpy as np
 import pytest
-import torch
 
 from aisle.models.loading import load_tokenizer
-from aisle.models.tokens import TokenBudget, length_groups, pad, token_budget, tokenize
+from aisle.models.tokens import TokenizedTexts, iter_tokenized, offsets_of, tokenize
 
 
 @pytest.fixture(scope="module")
 def tokenizer(minilm_dir):
     return load_tokenizer(minilm_dir)
+
+
+class WordLengths:
+    """A token for each word, its length; no special tokens, as many decoders' tokenizers."""
+
+    pad_token_id = 5
+
+    def __call__(self, texts, *, truncation, max_length):
+        assert truncation
+        return {"input_ids": [[len(word) for word in text.split()][:max_length] for text in texts]}
+
+
+def tokens_of(*texts):
+    return TokenizedTexts(
+        np.array([token for text in texts for token in text], np.int32), offsets_of([len(t) for t in texts])
+    )
 
 
 def test_the_prompt_is_read_with_the_text(tokenizer):
@@ -26,82 +41,68 @@ def test_a_long_text_is_cut_to_the_maximum_length_and_keeps_its_special_tokens(t
 
 def test_texts_are_not_padded_to_the_length_that_the_tokenizer_file_asks_for(tokenizer):
     """MiniLM's tokenizer.json pads to 128 and cuts at 128."""
-    short, long = tokenize(tokenizer, ["a", "b " * 300], prompt="", max_length=256)
+    texts = tokenize(tokenizer, ["a", "b " * 300], prompt="", max_length=256)
 
-    assert (len(short), len(long)) == (3, 256)
+    assert texts.lengths().tolist() == [3, 256]
 
 
 def test_no_texts_are_no_token_ids(tokenizer):
-    assert tokenize(tokenizer, [], prompt="query: ", max_length=8) == []
+    texts = tokenize(tokenizer, [], prompt="query: ", max_length=8)
+
+    assert len(texts) == 0
+    assert texts.offsets.tolist() == [0]
+    assert texts.lengths().tolist() == []
 
 
 def test_a_text_without_tokens_is_one_padding_token():
-    class Bare:
-        """Adds no special tokens, as many decoders' tokenizers."""
+    texts = tokenize(WordLengths(), ["", "red shoes"], prompt="", max_length=8)
 
-        pad_token_id = 5
-
-        def __call__(self, texts, **options):
-            return {"input_ids": [[len(word) for word in text.split()] for text in texts]}
-
-    assert tokenize(Bare(), ["", "red shoes"], prompt="", max_length=8) == [[5], [3, 5]]
+    assert texts.ids.tolist() == [5, 3, 5]
+    assert texts.offsets.tolist() == [0, 1, 3]
 
 
-def test_padding_stands_on_the_right_and_is_masked():
-    batch = pad([[7, 8, 9], [4]], pad_token_id=1)
+def test_token_ids_stand_end_to_end_in_one_array_of_int32():
+    texts = tokenize(WordLengths(), ["a bb", "ccc", "a a a"], prompt="", max_length=8)
 
-    assert batch.input_ids.tolist() == [[7, 8, 9], [4, 1, 1]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
-
-
-def test_a_padding_token_inside_a_text_is_not_masked():
-    batch = pad([[7, 1, 9], [4]], pad_token_id=1)
-
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert (texts.ids.dtype, texts.offsets.dtype) == (np.int32, np.int64)
+    assert texts.ids.tolist() == [1, 2, 3, 1, 1, 1]
+    assert [text.tolist() for text in texts] == [[1, 2], [3], [1, 1, 1]]
 
 
-@pytest.mark.parametrize("group_cost", [0, 32, 10_000])
-@pytest.mark.parametrize("max_tokens", [64, 256, 100_000])
-def test_groups_hold_every_text_once_and_keep_to_the_bound(max_tokens, group_cost):
-    lengths = np.random.default_rng(0).integers(1, 100, size=500)
+def test_texts_tokenised_in_parts_are_those_tokenised_at_once(tokenizer, monkeypatch):
+    products = [f"shoe {'long ' * (number % 7)}{number}" for number in range(23)]
+    whole = tokenize(tokenizer, products, prompt="passage: ", max_length=9)
 
-    groups = length_groups(lengths.tolist(), TokenBudget(max_tokens, group_cost))
+    monkeypatch.setattr("aisle.models.tokens.TEXTS_AT_A_TIME", 10)
+    parts = list(iter_tokenized(tokenizer, products, prompt="passage: ", max_length=9))
+    joined = tokenize(tokenizer, products, prompt="passage: ", max_length=9)
 
-    assert sorted(np.concatenate(groups).tolist()) == list(range(500))
-    assert all(len(rows) == 1 or len(rows) * lengths[rows].max() <= max_tokens for rows in groups)
-    assert lengths[groups[0]].max() == lengths.max()
-
-
-def test_a_text_longer_than_the_bound_is_a_group_of_its_own():
-    groups = length_groups([3, 200, 3], TokenBudget(max_tokens=64, group_cost=32))
-
-    assert [rows.tolist() for rows in groups] == [[1], [0, 2]]
+    assert [len(part) for part in parts] == [10, 10, 3]
+    assert np.concatenate([part.ids for part in parts]).tolist() == whole.ids.tolist()
+    assert joined.ids.tolist() == whole.ids.tolist()
+    assert joined.offsets.tolist() == whole.offsets.tolist()
 
 
-def test_texts_without_tokens_can_be_grouped():
-    assert length_groups([], TokenBudget(64, 32)) == []
-    assert sum(len(rows) for rows in length_groups([0, 0, 4], TokenBudget(64, 32))) == 3
+def test_rows_are_taken_in_the_order_asked_for_and_as_often():
+    texts = tokens_of([7, 8, 9], [4], [5, 6])
+
+    assert texts.take(np.array([2, 0, 2])).tolist() == [5, 6, 7, 8, 9, 5, 6]
+    assert texts.take(np.array([2, 0, 2])).dtype == np.int64  # as embeddings are looked up
+    assert texts.lengths(np.array([2, 0, 2])).tolist() == [2, 3, 2]
 
 
-def test_groups_cost_the_least_of_all_divisions():
-    """All ways to cut six sorted lengths into runs, by brute force."""
-    lengths = [40, 38, 20, 19, 5, 4]
-    budget = TokenBudget(max_tokens=1000, group_cost=10)
+def test_no_rows_are_no_tokens():
+    rows = np.empty(0, np.int64)
 
-    def cost(sizes):
-        starts = np.cumsum([0, *sizes[:-1]])
-        return sum(size * lengths[start] + 10 for start, size in zip(starts, sizes, strict=True))
-
-    def divisions(count):
-        yield from ([first, *rest] for first in range(1, count) for rest in divisions(count - first))
-        yield [count]
-
-    groups = length_groups(lengths, budget)
-
-    assert cost([len(rows) for rows in groups]) == min(map(cost, divisions(6)))
-    assert np.concatenate(groups).tolist() == [0, 1, 2, 3, 4, 5]
+    assert tokens_of([7, 8]).take(rows).tolist() == []
+    assert tokens_of([7, 8]).lengths(rows).tolist() == []
 
 
-def test_the_users_bound_goes_before_the_devices():
-    assert token_budget(torch.device("cpu"), max_tokens=77).max_tokens == 77
-    assert token_budget(torch.device("cpu")).max_tokens > 77
+def test_rows_without_tokens_take_no_place():
+    """As pairs without hard negatives, whose lists are kept like texts."""
+    assert tokens_of([], [4, 5], [], [6]).take(np.array([0, 3, 2, 1])).tolist() == [6, 4, 5]
+
+
+def test_offsets_begin_at_nought_and_end_at_the_number_of_tokens():
+    assert offsets_of(np.array([3, 0, 2])).tolist() == [0, 3, 3, 5]
+    assert offsets_of(np.array([], dtype=np.int64)).tolist() == [0]

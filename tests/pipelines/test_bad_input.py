@@ -302,4 +302,5 @@ def test_a_full_disk_while_saving_the_model_is_one_message(refused, judged_csv, 
     message = refused("--train_file", judged_csv, "--checkpointing_steps", 2)
     assert "No space left on device" in message
     assert "--resume_from_checkpoint latest" in message
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "config.yaml"]
+    left = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert left == [".tokens", "checkpoints", "config.yaml", "log.jsonl"]

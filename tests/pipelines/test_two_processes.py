@@ -74,6 +74,61 @@ def test_two_processes_train_the_weights_of_one_with_the_double_batch(without_dr
     assert two.stdout.count("before training") == one.stdout.count("before training") == 1
 
 
+@pytest.fixture(scope="module")
+def contrasted_jsonl(tmp_path_factory):
+    """Pairs in which much is known to be right: few products, ids over several texts, hard negatives."""
+    path = tmp_path_factory.mktemp("contrasted") / "pairs.jsonl"
+    kinds = ["sofa", "lamp", "chair", "table", "bed", "shelf", "desk"]
+    rows = []
+    for number in range(46):
+        kind = kinds[number % 7]
+        rows.append(
+            {
+                "query": f"{kind} {number % 5}",
+                "product": f"{['red', 'blue', 'old'][number % 3]} {kind}",
+                "product_id": f"{kind} {number % 2}",
+                "relevance": [1.0, 0.7, 0.2, 0.0][number % 4],
+                "hard_negatives": [f"{kinds[(number + 1) % 7]} cover", "a set of nails"][: number % 3],
+            }
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("loss", ["in_batch", "cosent", "listwise"])
+def test_losses_that_compare_pairs_see_those_of_all_processes(tiny_bert, contrasted_jsonl, tmp_path, loss):
+    """The gathered batch of two processes is the double batch of one, the short last one included."""
+    flags = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl]
+    flags += ["--loss", loss, "--num_train_epochs", 2, "--learning_rate", 0.01, "--validation_share", 0.3]
+    flags += ["--learn_temperature", "--lora_target_modules", "query", "value", "dense"]
+    flags += ["--gradient_accumulation_steps", 2, "--logging_steps", 1, "--product_id_column", "product_id"]
+    run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
+    run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 4)
+    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two")]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-4, err_msg=name)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for first, second in zip(*logs, strict=True):
+        for figure in ("loss", "gradient_norm", "temperature", "pairs"):
+            assert first[figure] == pytest.approx(second[figure], rel=1e-4), (first["step"], figure)
+    assert len(logs[0]) >= 4
+    assert logs[0][-1]["temperature"] != pytest.approx(0.05, rel=1e-3)
+
+
+def test_cached_embeddings_over_two_processes_train_the_same_weights(tiny_bert, contrasted_jsonl, tmp_path):
+    flags = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl]
+    flags += ["--loss", "in_batch", "--max_train_steps", 3, "--learning_rate", 0.01]
+    run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 16)
+    cached = ["--cached_embeddings", "--max_tokens_per_sub_batch", 64]
+    run(2, tmp_path / "two", *flags, *cached, "--per_device_train_batch_size", 8)
+    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two")]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-4, err_msg=name)
+
+
 def test_a_run_of_two_processes_goes_on_from_its_checkpoint_to_the_same_weights(
     tiny_bert, judged_csv, tmp_path
 ):

@@ -1,9 +1,163 @@
+"""Trainers over tiny models, put together without the command line."""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from aisle.data.batching import distinct
+from aisle.data.negatives import KnownPositives, equality_keys
+from aisle.losses import Direction
+from aisle.models.encoder import TextEmbedder
+from aisle.models.loading import Overrides, load_base
+from aisle.models.sources import find_model
+from aisle.models.token_batches import Layout
+from aisle.models.tokens import tokenize
+from aisle.models.training_form import freeze_pooler, set_dropout
+from aisle.training.batches import BatchPlan, Collator
+from aisle.training.gradients import GradientPass
+from aisle.training.loop import Trainer
+from aisle.training.objective import Objective, weight_of
+from aisle.training.schedule import Schedule
+from aisle.training.state import TrainState
+from aisle.training.tokenized import TokenizedPairs
+
+DIRECTIONS: tuple[Direction, ...] = (
+    "query_to_product",
+    "product_to_query",
+    "query_to_query",
+    "product_to_product",
+)
+WORDS = ["sofa", "lamp", "red", "blue", "wooden", "bed", "chair", "table", "outdoor"]
 
 
 @pytest.fixture(scope="session")
 def minilm_tokenizer(minilm):
     from aisle.models.loading import load_tokenizer
-    from aisle.models.sources import find_model
 
     return load_tokenizer(find_model(minilm).path)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+@pytest.fixture(scope="module")
+def base(tiny_bert):
+    return load_base(find_model(str(tiny_bert)), overrides=Overrides(max_length=16))
+
+
+def texts_of(count, *, seed=0, longest=7):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, size=rng.integers(1, longest))) for _ in range(count)]
+
+
+def tokenized(
+    tokenizer, queries, products, relevance=None, *, negatives=None, product_ids=None, prompts=("", "")
+):
+    """The pairs as token ids, put together by hand."""
+    negatives = negatives or [[] for _ in queries]
+    flat = [text for one in negatives for text in one]
+    texts = distinct([prompts[0] + q for q in queries] + [prompts[1] + p for p in [*products, *flat]])
+    tokens = tokenize(tokenizer, texts.texts, prompt="", max_length=16)
+    query_rows, product_rows, negative_rows = np.split(texts.rows, [len(queries), 2 * len(queries)])
+    query_keys = np.full(len(tokens), -1)
+    query_keys[query_rows] = equality_keys(query_rows, None)
+    product_keys = np.full(len(tokens), -1)
+    product_keys[product_rows] = equality_keys(product_rows, product_ids)
+    for row in negative_rows:
+        if product_keys[row] < 0:
+            product_keys[row] = product_keys.max() + 1
+    return TokenizedPairs(
+        ids=tokens.ids,
+        offsets=tokens.offsets,
+        queries=query_rows,
+        products=product_rows,
+        negatives=negative_rows,
+        negative_offsets=np.concatenate([[0], np.cumsum([len(one) for one in negatives])]).astype(np.int64),
+        query_keys=query_keys,
+        product_keys=product_keys,
+        relevance=np.empty(0, np.float32) if relevance is None else np.asarray(relevance, np.float32),
+    )
+
+
+def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, process=(0, 1)):
+    known = None
+    if loss == "in_batch":
+        known = KnownPositives.of(
+            pairs.query_keys[pairs.queries], pairs.product_keys[pairs.products], pairs.positive
+        )
+    layout = Layout(packed=packed, max_tokens=max_tokens, group_cost=4, pad_token_id=0)
+    return Collator(pairs, layout, *process, known=known, weigh=partial(weight_of, loss))
+
+
+def embedder_of(base, *, dropout=0.0):
+    backbone = copy.deepcopy(base.backbone)
+    set_dropout(backbone, dropout)
+    freeze_pooler(backbone)
+    return TextEmbedder(backbone, pooling="mean", normalize=True)
+
+
+def trainer_of(
+    base,
+    pairs,
+    *,
+    batch_size=64,
+    accumulation=1,
+    loss="cosine_target",
+    temperature=0.1,
+    learn_temperature=False,
+    directions=DIRECTIONS,
+    cached=False,
+    max_tokens=64,
+    packed=True,
+    dropout=0.0,
+    evaluate=None,
+    **schedule,
+):
+    """A trainer whose steps move weights by half of their gradient."""
+    accelerator = Accelerator(cpu=True)
+    objective = Objective(
+        loss, temperature=temperature, learn_temperature=learn_temperature, directions=directions
+    )
+    embedder = embedder_of(base, dropout=dropout)
+    parameters = [p for m in (embedder, objective) for p in m.parameters() if p.requires_grad]
+    model, optimizer = accelerator.prepare(embedder, torch.optim.SGD(parameters, lr=0.5))
+    settings = {
+        "total_steps": 1,
+        "eval_steps": None,
+        "logging_steps": 1,
+        "checkpointing_steps": None,
+        "checkpoints_to_keep": None,
+        "early_stopping_patience": None,
+        "max_grad_norm": None,
+    }
+    return Trainer(
+        accelerator=accelerator,
+        passes=GradientPass(accelerator, model, objective, cached, max_tokens),
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
+        plan=BatchPlan(len(pairs), batch_size, 1, accumulation, seed=1),
+        schedule=Schedule(**(settings | schedule)),
+        collate=collator_of(pairs, loss=loss, packed=packed, max_tokens=max_tokens),
+        evaluate=evaluate or (lambda: {"roc_auc": 0.5}),
+        sample=lambda: np.zeros((1, 1), np.float32),
+        selection_metric="roc_auc",
+        say=lambda _: None,
+        on_log=lambda _: None,
+        on_evaluation=lambda _: None,
+        checkpoints_dir=Path("unused"),
+        identity={},
+        state=TrainState(),
+    )
+
+
+def weights_of(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}

@@ -4,53 +4,122 @@ import numpy as np
 import pytest
 
 from aisle.data.batching import distinct, epoch_order, process_share
-from aisle.models.encoder import EncoderSettings
-from aisle.models.tokens import TokenBudget
-from aisle.training.batches import BatchPlan, PairCollator
+from aisle.training.batches import BatchPlan
+from tests.training.conftest import collator_of, texts_of, tokenized
 
 
-@pytest.fixture
-def collator(minilm_tokenizer):
-    settings = EncoderSettings(pooling="mean", query_prompt="query: ", product_prompt="", max_length=16)
-    return PairCollator(minilm_tokenizer, settings, TokenBudget(64, 4))
+def texts_in(batch, tokenizer):
+    """The texts that a process encodes, in the order of its embeddings."""
+    found = []
+    for tokens in batch.token_batches:
+        for start, stop in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
+            found.append(tokenizer.decode(tokens.input_ids[start:stop], skip_special_tokens=True))
+    return [found[place] for place in batch.order]
 
 
-def test_each_distinct_text_is_encoded_once(collator):
-    batch = collator(["sofa", "sofa", "lamp"], ["red sofa", "blue sofa", "red sofa"], None)
-    assert sum(len(tokens.input_ids) for tokens in batch.token_batches) == 4
+def test_each_distinct_text_is_encoded_once(minilm_tokenizer):
+    pairs = tokenized(minilm_tokenizer, ["sofa", "sofa", "lamp"], ["red sofa", "blue sofa", "red sofa"])
+    batch = collator_of(pairs)(np.arange(3))
+    assert sorted(texts_in(batch, minilm_tokenizer)) == ["blue sofa", "lamp", "red sofa", "sofa"]
     assert batch.query_rows[0] == batch.query_rows[1] != batch.query_rows[2]
     assert batch.product_rows[0] == batch.product_rows[2] != batch.product_rows[1]
 
 
-def test_rows_point_at_the_tokens_of_their_own_text(collator, minilm_tokenizer):
+def test_rows_point_at_their_own_text(minilm_tokenizer):
     queries = ["a very long query about a sofa that is red", "lamp", "bed"]
     products = ["bed frame", "x", "a table with four chairs and a bench for the garden"]
-    batch = collator(queries, products, np.array([1.0, 0.5, 0.0]))
-    texts = [
-        minilm_tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)
-        for tokens in batch.token_batches
-        for ids, mask in zip(tokens.input_ids, tokens.attention_mask, strict=True)
-    ]
-    assert [texts[row] for row in batch.query_rows] == [f"query : {query}" for query in queries]
-    assert [texts[row] for row in batch.product_rows] == products
-    assert batch.relevance.tolist() == [1.0, 0.5, 0.0]
+    pairs = tokenized(minilm_tokenizer, queries, products, [1.0, 0.5, 0.0], prompts=("query: ", ""))
+    batch = collator_of(pairs)(np.array([2, 0]))
+    texts = texts_in(batch, minilm_tokenizer)
+    assert [texts[row] for row in batch.query_rows] == ["query : bed", f"query : {queries[0]}"]
+    assert [texts[row] for row in batch.product_rows] == [products[2], products[0]]
+    assert batch.relevance.tolist() == [0.0, 1.0]
 
 
-def test_tokens_are_counted_with_and_without_padding(collator):
-    batch = collator(["lamp"], ["red lamp"], None)
-    # [CLS] query : lamp [SEP] and [CLS] red lamp [SEP], padded to five
-    assert (batch.real_tokens, batch.padded_tokens) == (9, 10)
+def test_tokens_are_counted_with_and_without_padding(minilm_tokenizer):
+    pairs = tokenized(minilm_tokenizer, ["lamp"], ["red lamp"], prompts=("query: ", ""))
+    # [CLS] query : lamp [SEP] and [CLS] red lamp [SEP]: nine, padded to five each
+    packed, padded = (collator_of(pairs, packed=packed)(np.arange(1)) for packed in (True, False))
+    assert (packed.real_tokens, packed.read_tokens) == (9, 9)
+    assert (padded.real_tokens, padded.read_tokens) == (9, 10)
 
 
-def test_no_group_of_texts_exceeds_the_bound_on_tokens(collator):
-    batch = collator([f"query {n} " + "word " * (n % 12) for n in range(60)], ["x"] * 60, None)
-    assert all(tokens.input_ids.numel() <= 64 for tokens in batch.token_batches)
-    assert batch.real_tokens / batch.padded_tokens > 0.9
+@pytest.mark.parametrize("packed", [True, False])
+def test_no_batch_of_texts_exceeds_the_bound_on_tokens(minilm_tokenizer, packed):
+    pairs = tokenized(minilm_tokenizer, [f"query {n} " + "word " * (n % 12) for n in range(60)], ["x"] * 60)
+    batch = collator_of(pairs, packed=packed)(np.arange(60))
+    assert all(tokens.read_tokens <= 64 for tokens in batch.token_batches)
+    assert batch.real_tokens / batch.read_tokens > 0.9
 
 
-def test_a_prompt_makes_equal_texts_different(collator):
-    batch = collator(["sofa"], ["sofa"], None)
+def test_a_prompt_makes_equal_texts_different(minilm_tokenizer):
+    pairs = tokenized(minilm_tokenizer, ["sofa"], ["sofa"], prompts=("query: ", ""))
+    batch = collator_of(pairs)(np.arange(1))
     assert batch.query_rows[0] != batch.product_rows[0]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_processes_share_texts_and_pairs_without_loss_or_repeat(minilm_tokenizer, processes):
+    queries, products = texts_of(11, seed=1), texts_of(11, seed=2)
+    pairs = tokenized(minilm_tokenizer, queries, products)
+    rows = np.array([7, 3, 0, 9, 1])
+    shares = [collator_of(pairs, process=(rank, processes))(rows) for rank in range(processes)]
+    everyone = []
+    for rank, share in enumerate(shares):
+        everyone += texts_in(share, minilm_tokenizer)[: share.texts[rank]]
+    assert Counter(everyone) == Counter({queries[row] for row in rows} | {products[row] for row in rows})
+    for share in shares:
+        assert [everyone[row] for row in share.query_rows] == [queries[row] for row in rows]
+        assert [everyone[row] for row in share.product_rows] == [products[row] for row in rows]
+    assert sorted(row for share in shares for row in range(*share.own)) == list(range(5))
+
+
+def test_a_process_without_a_text_of_its_own_reads_one_that_counts_for_nothing(minilm_tokenizer):
+    pairs = tokenized(minilm_tokenizer, ["sofa"], ["red sofa"])
+    batch = collator_of(pairs, process=(2, 3))(np.arange(1))
+    assert (batch.texts, len(batch.order), batch.real_tokens, batch.own) == ((1, 1, 0), 1, 0, (0, 0))
+
+
+def test_what_is_known_to_be_right_is_no_negative(minilm_tokenizer):
+    # The second "sofa" pair is in no batch with the first; its product is known to be right all the same.
+    pairs = tokenized(
+        minilm_tokenizer,
+        ["sofa", "sofa", "lamp", "bed"],
+        ["red sofa", "blue sofa", "blue sofa", "frame"],
+        product_ids=["1", "2", "2", "1"],
+        negatives=[["desk"], [], [], []],
+    )
+    batch = collator_of(pairs, loss="in_batch")(np.array([0, 2, 3]))
+    contrast = batch.contrast
+    texts = texts_in(batch, minilm_tokenizer)
+    products = [texts[row] for row in contrast.products]
+    queries = [texts[row] for row in contrast.queries]
+    excluded = {}
+    for anchor, (query, start, stop) in enumerate(
+        zip(
+            contrast.anchors.queries,
+            contrast.anchors.not_negative_products.indptr[:-1],
+            contrast.anchors.not_negative_products.indptr[1:],
+            strict=True,
+        )
+    ):
+        columns = contrast.anchors.not_negative_products.columns[start:stop]
+        excluded[queries[query]] = {products[column] for column in columns}
+        assert products[contrast.anchors.products[anchor]] in excluded[queries[query]]
+    assert sorted(products) == ["blue sofa", "desk", "frame", "red sofa"]
+    # "frame" has the product id of "red sofa"; the hard negative is one for every query.
+    assert excluded == {
+        "sofa": {"red sofa", "blue sofa", "frame"},
+        "lamp": {"blue sofa"},
+        "bed": {"frame", "red sofa"},
+    }
+
+
+def test_judged_irrelevant_products_are_negatives_and_no_anchors(minilm_tokenizer):
+    pairs = tokenized(minilm_tokenizer, ["sofa", "sofa", "lamp"], ["red sofa", "desk", "lamp"], [1, 0, 0.4])
+    batch = collator_of(pairs, loss="in_batch")(np.arange(3))
+    assert len(batch.contrast.anchors) == batch.weight == 1
+    assert len(batch.contrast.products) == 2 + 1
 
 
 @pytest.mark.parametrize(
@@ -59,13 +128,7 @@ def test_a_prompt_makes_equal_texts_different(collator):
 def test_every_pair_is_seen_once_an_epoch(pairs, accumulation, processes):
     plan = BatchPlan(pairs=pairs, batch_size=4, num_processes=processes, accumulation=accumulation, seed=7)
     steps = list(plan.steps(0))
-    seen = Counter(
-        row
-        for step in steps
-        for batch in step
-        for rank in range(processes)
-        for row in plan.share(batch, rank)
-    )
+    seen = Counter(row for step in steps for batch in step for row in batch)
     assert len(steps) == plan.steps_per_epoch
     assert seen == Counter(range(pairs))
 

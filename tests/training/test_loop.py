@@ -1,90 +1,28 @@
 """The gradient of a step, against one plain forward and backward over all of its pairs."""
 
 import copy
-from pathlib import Path
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from aisle.errors import TrainingError
+from aisle.errors import TrainingError, TrainingStopped
 from aisle.losses import cosine_target
-from aisle.models.encoder import EncoderSettings, TextEmbedder
-from aisle.models.loading import Overrides, load_base
-from aisle.models.sources import find_model
-from aisle.models.tokens import TokenBudget
-from aisle.training.batches import BatchPlan, PairCollator
-from aisle.training.loop import Schedule, Trainer
-from aisle.training.state import TrainState
-
-SETTINGS = EncoderSettings(pooling="mean", query_prompt="", product_prompt="", max_length=16)
+from aisle.models.encoder import TextEmbedder
+from tests.training.conftest import collator_of, texts_of, tokenized, trainer_of, weights_of
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+def pairs_of(base, count, *, distinct_texts=True):
+    relevance = np.random.default_rng(0).random(count).astype(np.float32)
+    queries, products = texts_of(count, seed=1), texts_of(count, seed=2)
+    return tokenized(base.tokenizer, queries, products, relevance), (queries, products, relevance)
 
 
-@pytest.fixture(scope="module")
-def base(tiny_bert):
-    return load_base(find_model(str(tiny_bert)), overrides=Overrides(max_length=16))
-
-
-def pairs_of(count):
-    rng = np.random.default_rng(0)
-    words = ["sofa", "lamp", "red", "blue", "wooden", "bed", "chair", "table", "outdoor"]
-    texts = [" ".join(rng.choice(words, size=rng.integers(1, 7))) for _ in range(2 * count)]
-    return texts[:count], texts[count:], rng.random(count).astype(np.float32)
-
-
-def trainer_of(base, *, pairs, batch_size, accumulation, objective=None, evaluate=None, **schedule):
-    queries, products, relevance = pairs
-    embedder = TextEmbedder(copy.deepcopy(base.backbone), pooling="mean", normalize=True)
-    for module in embedder.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    accelerator = Accelerator(cpu=True)
-    model, optimizer = accelerator.prepare(embedder, torch.optim.SGD(embedder.parameters(), lr=0.5))
-    collator = PairCollator(base.tokenizer, SETTINGS, TokenBudget(64, 4))
-    defaults = {
-        "total_steps": 1,
-        "eval_steps": None,
-        "logging_steps": 1,
-        "checkpointing_steps": None,
-        "max_grad_norm": None,
-    }
-    return Trainer(
-        accelerator=accelerator,
-        model=model,
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
-        plan=BatchPlan(len(queries), batch_size, 1, accumulation, seed=1),
-        schedule=Schedule(**(defaults | schedule)),
-        collate=lambda rows: collator(
-            [queries[row] for row in rows], [products[row] for row in rows], relevance[rows]
-        ),
-        objective=objective
-        or (
-            lambda found, batch: cosine_target(
-                found[batch.query_rows], found[batch.product_rows], batch.relevance
-            )
-        ),
-        evaluate=evaluate or (lambda: {"roc_auc": 0.5}),
-        selection_metric="roc_auc",
-        on_log=lambda _: None,
-        on_evaluation=lambda _: None,
-        checkpoints_dir=Path("unused"),
-        identity={},
-        state=TrainState(),
-    )
-
-
-def plain_gradient(base, pairs):
+def plain_gradient(base, rows):
     """Mean loss over all pairs, each text padded to 16 tokens, one backward: the definition."""
-    queries, products, relevance = pairs
+    queries, products, relevance = rows
     model = TextEmbedder(copy.deepcopy(base.backbone), pooling="mean", normalize=True).eval()
     found = []
     for texts in (queries, products):
@@ -102,38 +40,66 @@ def plain_gradient(base, pairs):
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(64, 1), (16, 4), (7, 10), (1, 64)])
 @pytest.mark.parametrize("count", [64, 50])
-def test_a_step_has_the_gradient_of_the_mean_over_all_its_pairs(base, count, batch_size, accumulation):
-    pairs = pairs_of(count)
-    trainer = trainer_of(base, pairs=pairs, batch_size=batch_size, accumulation=accumulation)
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+def test_a_step_has_the_gradient_of_the_mean_over_all_its_pairs(
+    base, count, batch_size, accumulation, packed
+):
+    pairs, rows = pairs_of(base, count)
+    trainer = trainer_of(base, pairs, batch_size=batch_size, accumulation=accumulation, packed=packed)
+    before = weights_of(trainer)
     trainer.run()
-    for name, gradient in plain_gradient(base, pairs).items():
-        moved = (before[name] - dict(trainer.model.named_parameters())[name].detach()) / 0.5
+    for name, gradient in plain_gradient(base, rows).items():
+        moved = (before[name] - weights_of(trainer)[name]) / 0.5
         torch.testing.assert_close(moved, gradient, atol=2e-6, rtol=1e-4)
 
 
 def test_a_short_last_step_weighs_its_pairs_alike(base):
-    pairs = pairs_of(20)
+    pairs, _ = pairs_of(base, 20)
     logged = []
-    trainer = trainer_of(base, pairs=pairs, batch_size=8, accumulation=2, total_steps=2)
+    trainer = trainer_of(base, pairs, batch_size=8, accumulation=2, total_steps=2)
     trainer.on_log = logged.append
     trainer.optimizer.param_groups[0]["lr"] = 0.0
     trainer.run()
-    queries, products, relevance = pairs
-    batch = PairCollator(base.tokenizer, SETTINGS, TokenBudget(64, 4))(queries, products, relevance)
+    batch = collator_of(pairs)(np.arange(20))
     with torch.no_grad():
-        found = trainer.model(batch.token_batches)
+        found = trainer.model(batch.token_batches)[batch.order]
     losses = cosine_target(found[batch.query_rows], found[batch.product_rows], batch.relevance)
-    rows = trainer.plan
-    expected = [float(losses[np.concatenate(step)].mean()) for step in rows.steps(0)]
+    expected = [float(losses[np.concatenate(step)].mean()) for step in trainer.plan.steps(0)]
     assert [entry["loss"] for entry in logged] == pytest.approx(expected, abs=1e-6)
     assert trainer.state.total.pairs == 20
 
 
+def test_the_mean_of_a_step_is_over_its_positives_wherever_they_lie(base):
+    """In-batch loss, two accumulated batches with unequally many positives."""
+    queries, products = texts_of(8, seed=3), texts_of(8, seed=4)
+    pairs = tokenized(base.tokenizer, queries, products, [1, 1, 1, 0, 0, 0, 1, 0])
+    logged = []
+    trainer = trainer_of(base, pairs, batch_size=4, accumulation=2, loss="in_batch")
+    trainer.on_log = logged.append
+    trainer.optimizer.param_groups[0]["lr"] = 0.0
+    trainer.run()
+    total = 0.0
+    for rows in next(trainer.plan.steps(0)):
+        batch = collator_of(pairs, loss="in_batch")(rows)
+        with torch.no_grad():
+            found = trainer.model(batch.token_batches)[batch.order]
+            total += sum(float(part) for part in trainer.passes.objective.parts(found, batch))
+    assert logged[0]["loss"] == pytest.approx(total / 4, abs=1e-6)
+
+
+def test_a_step_without_any_positive_changes_nothing(base):
+    pairs = tokenized(base.tokenizer, texts_of(6), texts_of(6, seed=9), [0] * 6)
+    trainer = trainer_of(base, pairs, loss="in_batch")
+    before = weights_of(trainer)
+    trainer.run()
+    assert all(torch.equal(before[name], value) for name, value in weights_of(trainer).items())
+
+
 def test_evaluations_come_at_every_epoch_s_end_and_every_eval_steps(base):
-    trainer = trainer_of(base, pairs=pairs_of(20), batch_size=4, accumulation=1, total_steps=12, eval_steps=3)
+    pairs, _ = pairs_of(base, 20)
+    trainer = trainer_of(base, pairs, batch_size=4, total_steps=12, eval_steps=3)
     trainer.run()
     assert [(entry["step"], entry["epoch"]) for entry in trainer.state.history] == [
         (3, 1),
@@ -147,42 +113,87 @@ def test_evaluations_come_at_every_epoch_s_end_and_every_eval_steps(base):
 
 def test_the_best_weights_are_those_of_the_best_evaluation(base):
     values = iter([0.6, 0.9, 0.7])
+    pairs, _ = pairs_of(base, 12)
     trainer = trainer_of(
-        base,
-        pairs=pairs_of(12),
-        batch_size=4,
-        accumulation=1,
-        total_steps=3,
-        eval_steps=1,
-        evaluate=lambda: {"roc_auc": next(values)},
+        base, pairs, batch_size=4, total_steps=3, eval_steps=1, evaluate=lambda: {"roc_auc": next(values)}
     )
     seen = []
-    trainer.on_evaluation = lambda entry: seen.append(
-        {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    )
+    trainer.on_evaluation = lambda entry: seen.append(weights_of(trainer))
     trainer.run()
     assert trainer.state.best["step"] == 2
-    for name, value in seen[1].items():
-        torch.testing.assert_close(trainer.best_weights[name], value, atol=0, rtol=0)
-    assert any(not torch.equal(seen[2][name], trainer.best_weights[name]) for name in seen[2])
+    for name, value in trainer.best_weights.items():
+        torch.testing.assert_close(value, seen[1][name], atol=0, rtol=0)
+    assert any(not torch.equal(seen[2][name], value) for name, value in trainer.best_weights.items())
 
 
-def test_a_loss_that_is_no_number_stops_training_and_says_what_to_try(base):
+def test_a_run_stops_early_after_so_many_evaluations_without_a_better_one(base):
+    values = iter([0.6, 0.9, 0.7, 0.9, 0.95])
+    pairs, _ = pairs_of(base, 12)
     trainer = trainer_of(
         base,
-        pairs=pairs_of(8),
+        pairs,
         batch_size=4,
-        accumulation=1,
-        objective=lambda found, batch: found[batch.query_rows].sum(dim=1) * float("nan"),
+        total_steps=30,
+        eval_steps=1,
+        early_stopping_patience=2,
+        evaluate=lambda: {"roc_auc": next(values)},
     )
+    trainer.run()
+    assert (trainer.state.step, trainer.state.stopped_early, trainer.state.best["step"]) == (4, True, 2)
+
+
+def test_a_loss_that_is_no_number_stops_training_and_says_what_to_try(base, monkeypatch):
+    pairs, _ = pairs_of(base, 8)
+    trainer = trainer_of(base, pairs, batch_size=4)
+    monkeypatch.setattr("aisle.losses.cosine_target", lambda queries, *_: queries.sum(dim=1) * float("nan"))
     with pytest.raises(TrainingError, match=r"step 1: the loss is nan; lower --learning_rate"):
         trainer.run()
 
 
 def test_gradients_longer_than_the_limit_are_cut_to_it(base):
-    pairs = pairs_of(16)
-    trainer = trainer_of(base, pairs=pairs, batch_size=16, accumulation=1, max_grad_norm=1e-3)
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    pairs, _ = pairs_of(base, 16)
+    trainer = trainer_of(base, pairs, batch_size=16, max_grad_norm=1e-3)
+    before = weights_of(trainer)
     trainer.run()
-    moved = [(before[name] - p.detach()).flatten() / 0.5 for name, p in trainer.model.named_parameters()]
+    moved = [(before[name] - value).flatten() / 0.5 for name, value in weights_of(trainer).items()]
     assert float(torch.cat(moved).norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(base, tmp_path, name):
+    pairs, _ = pairs_of(base, 20)
+    trainer = trainer_of(base, pairs, batch_size=4, total_steps=10)
+    trainer.checkpoints_dir = tmp_path
+    trainer.on_log = lambda values: values["step"] == 3 and os.kill(os.getpid(), getattr(signal, name))
+    with pytest.raises(TrainingStopped, match=name):
+        trainer.run()
+    assert trainer.state.step == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000004"]
+
+
+def test_an_evaluation_that_is_due_when_a_signal_comes_is_made_before_the_checkpoint(base, tmp_path):
+    """The resumed run would never make it."""
+    pairs, _ = pairs_of(base, 20)
+    trainer = trainer_of(base, pairs, batch_size=4, total_steps=10, eval_steps=4)
+    trainer.checkpoints_dir = tmp_path
+    trainer.on_log = lambda values: values["step"] == 3 and os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(TrainingStopped):
+        trainer.run()
+    assert [entry["step"] for entry in trainer.state.history] == [4]
+
+
+def test_a_run_that_stopped_early_takes_no_further_step_when_it_is_resumed(base):
+    trainer = trainer_of(base, pairs_of(base, 12)[0], batch_size=4, total_steps=10)
+    trainer.state.stopped_early = True
+    trainer.run()
+    assert trainer.state.step == 0
+
+
+def test_only_so_many_checkpoints_are_kept(base, tmp_path):
+    pairs, _ = pairs_of(base, 20)
+    trainer = trainer_of(
+        base, pairs, batch_size=4, total_steps=5, checkpointing_steps=1, checkpoints_to_keep=2
+    )
+    trainer.checkpoints_dir = tmp_path
+    trainer.run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000004", "step_00000005"]

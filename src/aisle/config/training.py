@@ -46,6 +46,9 @@ class DataSettings:
     """Column with the query's id, if any."""
     product_id_column: str | None = None
     """Column with the product's id, if any."""
+    hard_negatives_column: str | None = None
+    """Column with a list of products that are wrong for the query; found by name when not given
+    (hard_negatives, negatives)."""
     label_map: LabelMap = None
     """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -73,6 +76,9 @@ class ModelSettings:
     """Text put before every query; what the base model says when not given ("query: " for e5)."""
     product_prompt: str | None = None
     """Text put before every product; what the base model says when not given ("passage: " for e5)."""
+    dropout: Share | None = None
+    """Dropout inside the backbone while training; 0 with --use_peft, and the base model's own without, when
+    not given."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     trust_remote_code: bool = False
@@ -103,14 +109,20 @@ class LoraSettings:
 class OptimSettings:
     """Objective, batches, learning rate and precision."""
 
-    loss: Literal["cosine_target", "cosent", "in_batch"] | None = None
+    loss: Literal["cosine_target", "cosent", "in_batch", "listwise"] | None = None
     """Objective: cosine_target draws relevant pairs to cosine 1 and others to 0; cosent ranks relevant pairs
-    above others; in_batch tells a positive's product from the rest of the batch. When not given,
-    cosine_target for labelled pairs and in_batch for positives only."""
+    above others; in_batch tells a positive's product from the rest of the batch; listwise ranks the judged
+    products of each query. When not given, cosine_target with labels and in_batch without."""
     temperature: Positive = 0.05
-    """Cosines are divided by it in the cosent and in_batch losses."""
-    in_batch_negatives: Literal["products", "both"] = "both"
-    """What a pair is held against in the in_batch loss: the other products, or both sides' others."""
+    """Cosines are divided by it in the cosent, in_batch and listwise losses."""
+    learn_temperature: bool = False
+    """Train the temperature with the model, from --temperature on."""
+    in_batch_directions: tuple[
+        Literal["query_to_product", "product_to_query", "query_to_query", "product_to_product"], ...
+    ] = ("query_to_product", "product_to_query", "query_to_query", "product_to_product")
+    """What the in_batch loss holds against what. query_to_product alone is the one-sided loss; with
+    product_to_query it is symmetric; the other two add the texts of the own side as negatives. Hard negatives
+    are among the products."""
     group_by_query: bool = False
     """Keep a query's judged products together in a batch: hard negatives for the in_batch loss."""
     per_device_train_batch_size: Count = 64
@@ -136,7 +148,13 @@ class OptimSettings:
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """Compute type; what `accelerate launch` says when not given."""
     max_tokens_per_sub_batch: Annotated[int, Field(ge=64)] | None = None
-    """Padded tokens encoded at a time inside a batch; 1,024 on CPU and 65,536 on GPU when not given."""
+    """Tokens encoded at a time inside a batch; 4,096 on CPU (1,024 where texts must be padded) and 65,536 on
+    GPU when not given. Bounds memory with --cached_embeddings."""
+    cached_embeddings: bool = False
+    """Train batches larger than memory holds: embed in sub-batches, keep the embeddings only, and embed again
+    for the gradient (GradCache). The gradient is the same; a step takes about a third longer."""
+    torch_compile: bool = False
+    """Compile the backbone; the first steps take minutes. On CPU it needs a C++ compiler."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Seeds the order of the pairs, the adapter's first weights and dropout."""
 
@@ -155,6 +173,10 @@ class RunSettings:
     """Log every so many steps."""
     checkpointing_steps: Count | Literal["epoch"] | None = None
     """Write a checkpoint every so many steps, or after each epoch; None writes none."""
+    checkpoints_to_keep: Count | None = None
+    """Keep only so many of the newest checkpoints; None keeps all."""
+    early_stopping_patience: Count | None = None
+    """Stop after so many evaluations in a row without a better one; None is off."""
     resume_from_checkpoint: str | None = None
     """Go on from this checkpoint folder, or from the latest one of --output_dir: latest."""
     with_tracking: bool = False
@@ -208,6 +230,9 @@ def problems_of(settings: TrainSettings) -> list[str]:
         problems.append("--overwrite_output_dir and --resume_from_checkpoint: give one of them")
     if model.model_name_or_path == "":
         problems.append("--model_name_or_path: is empty; give a Hub id or a folder")
+    if "query_to_product" not in optim.in_batch_directions:
+        directions = " ".join(optim.in_batch_directions)
+        problems.append(f"--in_batch_directions {directions}: query_to_product must be among them")
     if optim.max_train_steps is not None and optim.num_warmup_steps > optim.max_train_steps:
         problems.append(
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -18,6 +19,7 @@ _PRODUCT = ("product", "product_title", "title")
 _LABEL = ("relevance", "relevance_label", "label", "esci_label")
 _QUERY_ID = ("query_id",)
 _PRODUCT_ID = ("product_id",)
+_HARD_NEGATIVES = ("hard_negatives", "negatives")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class PairColumns:
     """Id of the query; found: query_id."""
     product_id: str | None = None
     """Id of the product; found: product_id."""
+    hard_negatives: str | None = None
+    """List of products that are wrong for the query; found: hard_negatives, negatives."""
 
     def __str__(self) -> str:
         named = {
@@ -45,6 +49,7 @@ class PairColumns:
             "relevance": self.label,
             "query_id": self.query_id,
             "product_id": self.product_id,
+            "hard_negatives": self.hard_negatives,
         }
         return ", ".join(
             f"{role} <- {'(none)' if column is None else column}" for role, column in named.items()
@@ -65,6 +70,7 @@ def find_pair_columns(row: Row, wanted: PairColumns) -> PairColumns:
         label=find_column(row, wanted.label, _LABEL),
         query_id=find_column(row, wanted.query_id, _QUERY_ID),
         product_id=product_id,
+        hard_negatives=find_column(row, wanted.hard_negatives, _HARD_NEGATIVES),
     )
 
 
@@ -112,14 +118,16 @@ class PairParser:
             "query_id": columns.query_id,
             "product_id": columns.product_id,
             "relevance": columns.label,
+            "hard_negatives": columns.hard_negatives,
         }
         self.roles = {role: column for role, column in roles.items() if column is not None}
         self.schema = {role: "float32" if role == "relevance" else "string" for role in self.roles}
-        self._texts = [column for role, column in self.roles.items() if role != "relevance"]
+        others = {"relevance", "hard_negatives"}
+        self._texts = [column for role, column in self.roles.items() if role not in others]
         self._get_texts = itemgetter(*self._texts)
 
     def parse(self, values: Mapping[str, object]) -> tuple[object, ...] | Problem:
-        """Return the pair in the order of `schema`, or why there is none."""
+        """Return the pair in the order of `schema`, or why there is none; hard negatives as a JSON list."""
         try:
             texts: tuple[object, ...] = self._get_texts(values)
         except KeyError:
@@ -129,10 +137,19 @@ class PairParser:
             if isinstance(checked, Problem):
                 return checked
             texts = checked
-        if self.columns.label is None:
-            return texts
-        relevance = self.labels.read(values.get(self.columns.label))
-        return relevance if isinstance(relevance, Problem) else (*texts, relevance)
+        pair = texts
+        if self.columns.label is not None:
+            relevance = self.labels.read(values.get(self.columns.label))
+            if isinstance(relevance, Problem):
+                return relevance
+            pair = (*pair, relevance)
+        if self.columns.hard_negatives is not None:
+            value = values.get(self.columns.hard_negatives)
+            negatives = _read_hard_negatives(self.columns.hard_negatives, value, product=texts[1])
+            if isinstance(negatives, Problem):
+                return negatives
+            pair = (*pair, json.dumps(negatives))
+        return pair
 
     def _check(self, values: tuple[object, ...]) -> tuple[object, ...] | Problem:
         """Return the texts, then the ids as texts, or the first problem among them."""
@@ -153,3 +170,24 @@ def _are_texts(values: tuple[Any, ...]) -> bool:
         return all(map(str.strip, values)) and is_unicode("".join(values))
     except TypeError:
         return False
+
+
+def _read_hard_negatives(column: str, value: object, *, product: object) -> list[str] | Problem:
+    """Return the texts of a cell: a list, or a text that is one in JSON, as csv has it; none when empty."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return []
+    texts = value
+    if isinstance(value, str):
+        try:
+            texts = json.loads(value)
+        except (ValueError, RecursionError):
+            return Problem(f"{column} is not a JSON list of texts", value)
+    if not isinstance(texts, list):
+        return Problem(f"{column} is not a list of texts", value)
+    for text in texts:
+        reason = text_problem(text)
+        if reason is not None:
+            return Problem(f"{column} holds an entry that {reason}", value)
+    if product in texts:
+        return Problem(f"{column} holds the row's own product", value)
+    return texts

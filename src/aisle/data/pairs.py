@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,7 +38,8 @@ class Pairs:
 
     Attributes:
         table: columns `query` and `product` (string), `relevance` (float32 in [0, 1]) where there are
-            judgements, `query_id` and `product_id` (string) where there are ids.
+            judgements, `query_id` and `product_id` (string) where there are ids, `hard_negatives` (list of
+            string) where rows bring products that are wrong for their query.
     """
 
     table: datasets.Dataset
@@ -68,22 +70,22 @@ class Pairs:
     @property
     def queries(self) -> list[str]:
         """The query of each pair."""
-        return self._texts("query")
+        return self._values("query")
 
     @property
     def products(self) -> list[str]:
         """The product of each pair."""
-        return self._texts("product")
+        return self._values("product")
 
     @property
     def query_ids(self) -> list[str] | None:
         """The query's id of each pair; None where there are none."""
-        return self._texts("query_id") if "query_id" in self.table.column_names else None
+        return self._values("query_id") if "query_id" in self.table.column_names else None
 
     @property
     def product_ids(self) -> list[str] | None:
         """The product's id of each pair; None where there are none."""
-        return self._texts("product_id") if "product_id" in self.table.column_names else None
+        return self._values("product_id") if "product_id" in self.table.column_names else None
 
     @property
     def relevance(self) -> npt.NDArray[np.float32] | None:
@@ -93,9 +95,14 @@ class Pairs:
         column = self.table.select_columns("relevance").with_format("arrow")[:]["relevance"]
         return np.asarray(column.to_numpy(), dtype=np.float32)
 
-    def _texts(self, column: str) -> list[str]:
-        texts: list[str] = self.table.select_columns(column).with_format("arrow")[:][column].to_pylist()
-        return texts
+    @property
+    def hard_negatives(self) -> list[list[str]] | None:
+        """The products that are wrong for each pair's query, any number; None where there are none."""
+        return self._values("hard_negatives") if "hard_negatives" in self.table.column_names else None
+
+    def _values(self, column: str) -> list[Any]:
+        values: list[Any] = self.table.select_columns(column).with_format("arrow")[:][column].to_pylist()
+        return values
 
 
 @dataclass(frozen=True)
@@ -118,14 +125,15 @@ def read_pairs(
     """Return the pairs that rows hold, written to disk in batches so that memory stays flat.
 
     Texts are kept exactly as they are. A row is bad when a text is null, blank, not text or not valid
-    Unicode, when its label is not in the map (without one: not a number in [0, 1]), or when an id is missing.
+    Unicode, when its label is not in the map (without one: not a number in [0, 1]), when an id is missing,
+    or when its hard negatives are no list of texts or hold its own product.
 
     Args:
         rows: of one or more sources; all have the same columns.
         columns: the columns to read.
         label_map: label to relevance in [0, 1]; None when the labels are numbers.
         on_bad_row: what becomes of bad rows.
-        cache_dir: folder for the Arrow file, the caller's to remove; None: a temporary one, removed at exit.
+        cache_dir: folder for the Arrow files, the caller's to remove; None: a temporary one, removed at exit.
 
     Raises:
         DataError: a column is missing, labels are words without a map, no good row is left, or there are bad
@@ -150,7 +158,28 @@ def read_pairs(
                 spool.add(pair)
         parser.labels.refuse_words(read=spool.count + log.total)
         report = log.settle(on_bad_row, good=spool.count)
-        return PairsRead(Pairs(spool.finish()), report, parser.columns)
+        table = spool.finish()
+    if parser.columns.hard_negatives is not None:
+        table = _with_lists(table, "hard_negatives")
+    return PairsRead(Pairs(table), report, parser.columns)
+
+
+def _with_lists(table: datasets.Dataset, column: str) -> datasets.Dataset:
+    """Return a memory-mapped table in which a column of JSON lists is one of lists of texts."""
+    import datasets
+
+    return table.map(
+        _decode,
+        batched=True,
+        input_columns=column,
+        fn_kwargs={"column": column},
+        features=datasets.Features({**table.features, column: datasets.List(datasets.Value("string"))}),
+        load_from_cache_file=False,
+    )
+
+
+def _decode(cells: Sequence[str], *, column: str) -> dict[str, list[list[str]]]:
+    return {column: [json.loads(cell) for cell in cells]}
 
 
 def query_key(query: str) -> str:

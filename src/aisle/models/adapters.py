@@ -24,6 +24,8 @@ ATTENTION_PROJECTIONS = (
     ("Wqkv",),  # ModernBERT
     ("query_key_value",),  # GPT-NeoX, BLOOM
 )
+POOLER = r"(.*\.)?pooler\..*"
+"""BERT's pooler has a layer named dense too, which no embedding reads: its gradients would never come."""
 # PEFT's semantic-search example wraps the backbone in a module of its own: its keys carry one `model.` more.
 WRAPPED_PREFIX = "base_model.model.model."
 PREFIX = "base_model.model."
@@ -100,6 +102,7 @@ def attach_lora(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=list(targets),
+        exclude_modules=POOLER if hasattr(backbone, "pooler") else None,
         use_dora=use_dora,
         use_rslora=use_rslora,
         bias="none",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from aisle.errors import ModelError
-from aisle.models.pooling import Pooling, pool
-from aisle.models.tokens import TokenBatch, TokenBudget, length_groups, pad, token_budget, tokenize
+from aisle.models.packing import attend_with, can_pack, first_position, read_packed
+from aisle.models.pooling import Pooling, pool, pool_packed
+from aisle.models.token_batches import PackedBatch, TokenBatch, device_layout
+from aisle.models.tokens import tokenize
 
 Precision = Literal["fp32", "bf16"]
 _BOTH: tuple[Precision, Precision] = ("fp32", "bf16")
@@ -56,6 +58,8 @@ class TextEmbedder(nn.Module):
         self.normalize = normalize
         # What Accelerate's FSDP looks for to shard layer by layer.
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)
+        self._padded_attention: str = cast(Any, backbone).config._attn_implementation
+        self._first_position = first_position(backbone)
 
     def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
         """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.
@@ -64,9 +68,25 @@ class TextEmbedder(nn.Module):
         """
         return torch.cat([self._embed(batch) for batch in batches])
 
+    def packs(self, precision: Precision, *, max_length: int) -> bool:
+        """Return whether packed texts can be read, and are read fast, on the device the model is on.
+
+        On a GPU that takes half precision, which Flash Attention needs.
+        """
+        device = next(self.parameters()).device
+        if device.type != "cpu" and (device.type != "cuda" or precision == "fp32"):
+            return False
+        with autocast(device, precision):
+            return can_pack(self.backbone, max_length=max_length)
+
     def _embed(self, batch: TokenBatch) -> torch.Tensor:
-        output = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        embeddings = pool(output.last_hidden_state, batch.attention_mask, self.pooling)
+        if isinstance(batch, PackedBatch):
+            vectors = read_packed(self.backbone, batch, first_position=self._first_position)
+            embeddings = pool_packed(vectors, batch.offsets, self.pooling)
+        else:
+            attend_with(self.backbone, self._padded_attention)
+            output = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            embeddings = pool(output.last_hidden_state, batch.attention_mask, self.pooling)
         return nn.functional.normalize(embeddings, dim=1) if self.normalize else embeddings
 
 
@@ -89,6 +109,7 @@ class Encoder:
     fingerprint: str | None
     name: str
     revision: str | None = None
+    _packing: dict[Precision, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -147,26 +168,31 @@ class Encoder:
         repeats = np.bincount(place, minlength=len(places))
         embeddings = np.empty((len(places), self.dim), dtype=np.float32)
         device = self.device
+        tokens = tokenize(self.tokenizer, list(places), prompt=prompt, max_length=self.settings.max_length)
+        layout = device_layout(
+            device,
+            packed=self._packs(precision),
+            pad_token_id=self.tokenizer.pad_token_id,
+            max_tokens=max_tokens,
+        )
         was_training = self.embedder.training
         self.embedder.eval()
         try:
             with torch.inference_mode(), autocast(device, precision):
-                budget = token_budget(device, max_tokens=max_tokens)
-                for batch, rows in self._groups(list(places), prompt, budget):
-                    embeddings[rows] = self.embedder([batch.to(device)]).float().cpu().numpy()
+                for rows in layout.rows(tokens.lengths()):
+                    batch = layout.batch(tokens, rows).to(device)
+                    embeddings[rows] = self.embedder([batch]).float().cpu().numpy()
                     if on_progress is not None:
                         on_progress(int(repeats[rows].sum()))
         finally:
             self.embedder.train(was_training)
         return embeddings[place]
 
-    def _groups(
-        self, texts: Sequence[str], prompt: str, budget: TokenBudget
-    ) -> Iterator[tuple[TokenBatch, np.ndarray]]:
-        token_ids = tokenize(self.tokenizer, texts, prompt=prompt, max_length=self.settings.max_length)
-        lengths = [len(ids) for ids in token_ids]
-        for rows in length_groups(lengths, budget):
-            yield pad([token_ids[row] for row in rows], self.tokenizer.pad_token_id), rows
+    def _packs(self, precision: Precision) -> bool:
+        """Return whether texts are packed; tried out once for each compute type."""
+        if precision not in self._packing:
+            self._packing[precision] = self.embedder.packs(precision, max_length=self.settings.max_length)
+        return self._packing[precision]
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -29,3 +29,24 @@ def pool(token_embeddings: torch.Tensor, attention_mask: torch.Tensor, pooling: 
         return token_embeddings[:, 0]
     last = attention_mask.sum(dim=1) - 1
     return token_embeddings[torch.arange(len(last), device=last.device), last]
+
+
+def pool_packed(token_embeddings: torch.Tensor, offsets: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """Return one vector per packed text, in float32; see `pool`.
+
+    Args:
+        token_embeddings: (tokens, dim), one text after the other.
+        offsets: (texts + 1,) where each text begins; the last is the number of tokens.
+        pooling: how a text's token vectors become one.
+
+    Returns:
+        (texts, dim) float32.
+    """
+    if pooling == "mean":
+        lengths = offsets.diff().long()
+        mean: torch.Tensor = torch.segment_reduce(
+            token_embeddings.float(), "mean", lengths=lengths, unsafe=True
+        )
+        return mean
+    rows = offsets[:-1] if pooling == "cls" else offsets[1:] - 1
+    return token_embeddings[rows.long()].float()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,15 @@ from aisle.durable import replace_text
 from aisle.errors import ConfigError
 from aisle.model_card import render_model_card
 from aisle.models.loading import SETTINGS_FILE, read_settings_file
+from aisle.pipelines.output import json_ready
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "config.yaml"
 METRICS = "metrics.json"
 CARD = "README.md"
+LOG = "log.jsonl"
+TOKENS = ".tokens"
+"""Where a run keeps its tokenised pairs until it is finished."""
 RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
 """What shows that a folder holds a run."""
 
@@ -66,6 +72,36 @@ def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:
         raise ConfigError(f"--output_dir {run_dir}: cannot be written: {error}") from None
 
 
+class TrainingLog:
+    """What is logged of a run, a JSON document a line; a resumed run goes on with its lines.
+
+    Args:
+        run_dir: the run.
+        step: what was logged after it is cut off: those steps are taken again.
+    """
+
+    def __init__(self, run_dir: Path, *, step: int) -> None:
+        self.path = run_dir / LOG
+        kept = ""
+        if step and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= step)
+        replace_text(self.path, kept)
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Add a line; what cannot be written (a full disk) is left out, the run matters more."""
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(json_ready(values)) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line, or infinity for one that a killed run left unfinished."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
 def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str, Any]) -> None:
     """Write settings, metrics and model card beside the saved encoder."""
     write_yaml(settings, run_dir / SETTINGS)
@@ -73,3 +109,4 @@ def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str,
     encoder = read_settings_file(run_dir) or {}
     card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
+    shutil.rmtree(run_dir / TOKENS, ignore_errors=True)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aisle.config.load import saved_form
 from aisle.config.training import ModelSettings, TrainSettings, problems_of
-from aisle.errors import ConfigError
+from aisle.errors import ConfigError, TrainingStopped
 from aisle.models.loading import BaseModel, Overrides, load_base
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
+from aisle.pipelines.loss_choice import loss_hint, resolve_loss
 from aisle.pipelines.output import Output, figures, quieten_libraries
-from aisle.pipelines.run_dir import check_run_dir, finish_run_dir, start_run_dir
+from aisle.pipelines.run_dir import TrainingLog, check_run_dir, finish_run_dir, start_run_dir
 from aisle.pipelines.trainer import make_trainer
 from aisle.pipelines.training_data import TrainingData, read_training_data
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
 from aisle.training.checkpoint import check_identity, find_checkpoint
+from aisle.training.learned import check_learned
 from aisle.training.loop import Trainer
 from aisle.training.machine import cpu_threads_hint, peak_memory_bytes
 
@@ -78,11 +84,18 @@ def train(settings: TrainSettings) -> FinishedRun:
         start_trackers(accelerator, saved_form(settings))
     if not resumed:
         trainer.state.base = trainer.evaluate()
+        trainer.state.base_sample = trainer.sample().tolist()
         _tell_evaluation({"step": 0, **trainer.state.base}, trainer, output)
     with output.progress("training", trainer.schedule.total_steps) as bar:
         bar.advance(trainer.state.step)
-        trainer.on_log = _logger(trainer, output, bar.advance)
-        trainer.run()
+        if accelerator.is_main_process:
+            log = TrainingLog(run_dir, step=trainer.state.step)
+            trainer.on_log = _logger(trainer, output, bar.advance, log)
+        try:
+            trainer.run()
+        except TrainingStopped as stopped:
+            raise TrainingStopped(_how_to_resume(settings, trainer, str(stopped))) from None
+    _check_learned(settings, trainer)
 
     metrics = _metrics(settings, data, trainer, seconds=time.perf_counter() - started)
     if accelerator.is_main_process:
@@ -112,9 +125,10 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
     if model.max_length is None:
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
-    loss = optim.loss or ("cosine_target" if data.train.labelled else "in_batch")
-    if loss != "in_batch" and not data.train.labelled:
-        raise ConfigError(f"--loss {loss}: needs labelled pairs; use in_batch, or give --label_column")
+    loss = resolve_loss(optim.loss, data.train)
+    hint = loss_hint(loss, data.train)
+    if hint is not None:
+        output.say(hint)
     default_rate = LORA_LEARNING_RATE if settings.lora.use_peft else FULL_LEARNING_RATE
     resolved = replace(
         settings,
@@ -124,6 +138,7 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
             query_prompt=base.settings.query_prompt,
             product_prompt=base.settings.product_prompt,
             max_length=base.settings.max_length,
+            dropout=0.0 if model.dropout is None and settings.lora.use_peft else model.dropout,
         ),
         optim=replace(optim, loss=loss, learning_rate=optim.learning_rate or default_rate),
     )
@@ -159,8 +174,45 @@ def _resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, output: Ou
     return True
 
 
+def _how_to_resume(settings: TrainSettings, trainer: Trainer, why: str) -> str:
+    checkpoint = trainer.checkpoints_dir / f"step_{trainer.state.step:08d}"
+    return (
+        f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n"
+        f"go on with: {resume_command(sys.argv)}"
+    )
+
+
+def resume_command(argv: Sequence[str]) -> str:
+    """Return the command line that goes on with the run that this one began."""
+    kept, skip = [], False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word == "--resume_from_checkpoint":
+            skip = True
+        elif word != "--overwrite_output_dir" and not word.startswith("--resume_from_checkpoint="):
+            kept.append(word)
+    return shlex.join([*kept, "--resume_from_checkpoint", "latest"])
+
+
+def _check_learned(settings: TrainSettings, trainer: Trainer) -> None:
+    """Refuse to call a run finished that learned nothing; its checkpoints stay."""
+    tuned = trainer.sample()
+    targets = settings.lora.lora_target_modules
+    check_learned(
+        base=np.array(trainer.state.base_sample, dtype=np.float32),
+        tuned=tuned,
+        loss_range=trainer.state.loss_range or (0.0, 0.0),
+        steps=trainer.state.step,
+        learning_rate=float(settings.optim.learning_rate or 0),
+        trained=f"LoRA on {', '.join(targets) if targets else 'the attention projections'}"
+        if settings.lora.use_peft
+        else "all weights",
+    )
+
+
 def _logger(
-    trainer: Trainer, output: Output, advance: Callable[[int, str], None]
+    trainer: Trainer, output: Output, advance: Callable[[int, str], None], log: TrainingLog
 ) -> Callable[[dict[str, Any]], None]:
     told = trainer.state.step
 
@@ -174,6 +226,7 @@ def _logger(
             f"{values['peak_memory_bytes'] / 2**30:.1f} GiB",
         )
         told = values["step"]
+        log.add(values)
         trainer.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=told)
 
     return on_log
@@ -199,6 +252,8 @@ def _metrics(
         "train_pairs": len(data.train),
         "validation_pairs": len(data.validation),
         "steps": trainer.state.step,
+        "stopped_early": trainer.state.stopped_early,
+        "final_loss": trainer.state.last_loss,
         **trainer.state.total.rates(),
         "peak_memory_bytes": peak_memory_bytes(trainer.accelerator.device),
         "seconds": seconds,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -11,65 +12,37 @@ import numpy as np
 import torch
 from transformers import get_scheduler
 
-from aisle import losses
-from aisle.config.load import saved_form
-from aisle.config.training import LoraSettings, OptimSettings, TrainSettings
-from aisle.data.batching import distinct
+from aisle.config.training import OptimSettings, TrainSettings
+from aisle.data.negatives import KnownPositives
 from aisle.data.pairs import Pairs
 from aisle.durable import file_sha256
 from aisle.errors import ConfigError
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pairs import score_pairs
-from aisle.models.adapters import attach_lora, trainable_share
 from aisle.models.encoder import TextEmbedder
+from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import BaseModel
-from aisle.models.tokens import ONE_GROUP, TokenBudget, token_budget
+from aisle.models.token_batches import Layout, device_layout
+from aisle.pipelines.identity import digest_of, run_identity
+from aisle.pipelines.run_dir import TOKENS
+from aisle.pipelines.trained_model import is_sharded, make_trained_model
 from aisle.pipelines.training_data import TrainingData
-from aisle.training.accelerator import set_seed
-from aisle.training.batches import BatchPlan, PairBatch, PairCollator
+from aisle.training.batches import BatchPlan, Collator
 from aisle.training.checkpoint import register_trained_weights_only
-from aisle.training.loop import Objective, Schedule, Trainer
+from aisle.training.gradients import GradientPass
+from aisle.training.loop import Trainer
+from aisle.training.objective import Objective, weight_of
 from aisle.training.optimizer import adamw
+from aisle.training.schedule import Schedule
 from aisle.training.state import TrainState
+from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
 from aisle.training.validation import embed_pairs
 
-FREE_TO_CHANGE = frozenset(
-    {
-        *("model_name_or_path", "model_revision", "trust_remote_code"),  # the weights themselves are compared
-        *("num_train_epochs", "max_train_steps", "mixed_precision"),  # what they come to is compared
-    }
-)
-"""Settings that a resumed run may spell differently."""
 MOST_POOLED_PAIRS = 10_000
 """Ranking every text of a pool against all others is quadratic: 10,000 pairs take 4e8 cosines."""
-
-
-def _embedder(settings: TrainSettings, base: BaseModel, say: Callable[[str], None]) -> TextEmbedder:
-    set_seed(settings.optim.seed)  # the adapter's first weights
-    backbone: Any = base.backbone
-    if settings.model.gradient_checkpointing:
-        backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    # No embedding reads BERT's pooler: training it is waste, and DDP waits for gradients that never come.
-    for name, parameter in backbone.named_parameters():
-        if name.startswith("pooler."):
-            parameter.requires_grad_(False)
-    lora = settings.lora
-    if lora.use_peft:
-        backbone = attach_lora(
-            backbone,
-            rank=lora.lora_rank,
-            alpha=lora.lora_alpha,
-            dropout=lora.lora_dropout,
-            target_modules=lora.lora_target_modules,
-            use_dora=lora.use_dora,
-            use_rslora=lora.use_rslora,
-            base_reference=base.source.reference,
-            base_revision=base.source.revision,
-        )
-    elif lora != LoraSettings():
-        say("full fine-tuning: the LoRA settings are not used without --use_peft")
-    say(str(trainable_share(backbone)))
-    return TextEmbedder(backbone, pooling=base.settings.pooling, normalize=base.settings.normalize)
+SAMPLED_PAIRS = 32
+"""Validation pairs whose embeddings show at the end whether anything was learned."""
+WHOLE_BATCH = 1 << 40
 
 
 def make_trainer(
@@ -87,26 +60,38 @@ def make_trainer(
         data: the pairs.
         base: the base model; its backbone is changed.
         accelerator: prepares the model and the optimiser.
-        say: told how much of the model is trained.
+        say: told how much of the model is trained, and what is made ready.
     """
     optim, run = settings.optim, settings.run
-    embedder = _embedder(settings, base, say)
+    train_digest, validation_digest = digest_of(data.train), digest_of(data.validation)
+    tokenized = partial(_tokenized, settings, base, accelerator, say)
+    train, validation = tokenized(data.train, train_digest), tokenized(data.validation, validation_digest)
     plan = BatchPlan(
-        pairs=len(data.train),
+        pairs=len(train),
         batch_size=optim.per_device_train_batch_size,
         num_processes=accelerator.num_processes,
         accumulation=optim.gradient_accumulation_steps,
         seed=optim.seed,
-        groups=distinct(data.train.queries).rows if optim.group_by_query else None,
+        groups=train.query_keys[train.queries] if optim.group_by_query else None,
     )
     total_steps = optim.max_train_steps or optim.num_train_epochs * plan.steps_per_epoch
     if optim.num_warmup_steps > total_steps:
         raise ConfigError(
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
         )
+    embedder = make_trained_model(settings, base, accelerator, say=say)
+    layout = _layout(embedder, settings, base, accelerator)
+    if optim.torch_compile:
+        embedder.backbone.compile(dynamic=True)
+    objective = _objective(optim).to(accelerator.device)
     model, optimizer = accelerator.prepare(
         embedder,
-        adamw(embedder, learning_rate=float(optim.learning_rate or 0), weight_decay=optim.weight_decay),
+        adamw(
+            embedder,
+            objective,
+            learning_rate=float(optim.learning_rate or 0),
+            weight_decay=optim.weight_decay,
+        ),
     )
     scheduler = get_scheduler(
         optim.lr_scheduler_type,
@@ -115,16 +100,11 @@ def make_trainer(
         num_training_steps=total_steps,
     )
     state = TrainState()
-    accelerator.register_for_checkpointing(scheduler, state)
+    accelerator.register_for_checkpointing(scheduler, state, objective)
     register_trained_weights_only(accelerator)
-    sharded = accelerator.distributed_type.value == "FSDP"
-    # Sharded layers are gathered by all processes at once, so all must call them equally often.
-    budget = (
-        ONE_GROUP if sharded else token_budget(accelerator.device, max_tokens=optim.max_tokens_per_sub_batch)
-    )
     return Trainer(
         accelerator=accelerator,
-        model=model,
+        passes=GradientPass(accelerator, model, objective, optim.cached_embeddings, layout.max_tokens),
         optimizer=optimizer,
         scheduler=scheduler,
         plan=plan,
@@ -133,82 +113,133 @@ def make_trainer(
             eval_steps=run.eval_steps,
             logging_steps=run.logging_steps,
             checkpointing_steps=run.checkpointing_steps,
+            checkpoints_to_keep=run.checkpoints_to_keep,
+            early_stopping_patience=run.early_stopping_patience,
             max_grad_norm=optim.max_grad_norm,
         ),
-        collate=_collate(data.train, PairCollator(base.tokenizer, base.settings, budget)),
-        objective=_objective(optim),
-        evaluate=_evaluator(data.validation, base, model, accelerator, settings, budget),
-        selection_metric="roc_auc" if data.validation.labelled else "mrr",
+        collate=_collator(train, optim, layout, accelerator),
+        evaluate=_evaluator(validation, model, accelerator, settings, layout),
+        sample=lambda: _sample(validation, model, accelerator, settings, layout),
+        selection_metric="roc_auc" if validation.labelled else "mrr",
+        say=say,
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
         checkpoints_dir=Path(str(run.output_dir)) / "checkpoints",
-        identity=_identity(settings, data, base, total_steps, accelerator),
+        identity=run_identity(
+            settings,
+            base,
+            train=train_digest,
+            validation=validation_digest,
+            total_steps=total_steps,
+            accelerator=accelerator,
+        ),
         state=state,
     )
 
 
-def _collate(pairs: Pairs, collator: PairCollator) -> Callable[[np.ndarray], PairBatch]:
-    queries, products, relevance = pairs.queries, pairs.products, pairs.relevance
+def _tokenized(
+    settings: TrainSettings,
+    base: BaseModel,
+    accelerator: Any,
+    say: Callable[[str], None],
+    pairs: Pairs,
+    digest: str,
+) -> TokenizedPairs:
+    """Return the pairs, tokenised by one process of each machine and memory-mapped by all."""
+    files = [base.source.path / name for name in TOKENIZER_FILES]
+    tokenizer = [file_sha256(path) for path in files if path.is_file()]
+    made_of = (digest, *tokenizer, *vars(base.settings).items())
+    name = blake2b(repr(made_of).encode(), digest_size=8).hexdigest()
+    folder = Path(str(settings.run.output_dir)) / TOKENS / name
+    if accelerator.is_local_main_process and not folder.is_dir():
+        say(f"tokenising {len(pairs):,} pairs")
+        write_tokenized(tokenize_pairs(pairs, base.tokenizer, base.settings), folder)
+    accelerator.wait_for_everyone()
+    return open_tokenized(folder)
 
-    def collate(rows: np.ndarray) -> PairBatch:
-        return collator(
-            [queries[row] for row in rows],
-            [products[row] for row in rows],
-            None if relevance is None else relevance[rows],
-        )
 
-    return collate
+def _layout(embedder: TextEmbedder, settings: TrainSettings, base: BaseModel, accelerator: Any) -> Layout:
+    half = accelerator.mixed_precision in ("bf16", "fp16")
+    # Compiled code is for padded batches; packed ones would be compiled anew for every division of lengths.
+    packed = not settings.optim.torch_compile and embedder.packs(
+        "bf16" if half else "fp32", max_length=base.settings.max_length
+    )
+    layout = device_layout(
+        accelerator.device,
+        packed=packed,
+        pad_token_id=base.tokenizer.pad_token_id,
+        max_tokens=settings.optim.max_tokens_per_sub_batch,
+    )
+    if not is_sharded(accelerator):
+        return layout
+    # Sharded layers are gathered by all processes at once, so all must call them equally often.
+    return Layout(packed, WHOLE_BATCH, WHOLE_BATCH, layout.pad_token_id)
 
 
 def _objective(optim: OptimSettings) -> Objective:
-    def objective(embeddings: torch.Tensor, batch: PairBatch) -> torch.Tensor:
-        queries, products = embeddings[batch.query_rows], embeddings[batch.product_rows]
-        if optim.loss == "in_batch":
-            return losses.in_batch(
-                queries,
-                products,
-                temperature=optim.temperature,
-                negatives=optim.in_batch_negatives,
-                relevance=batch.relevance,
-                query_rows=batch.query_rows,
-                product_rows=batch.product_rows,
-            )
-        assert batch.relevance is not None  # settings without labels are refused before
-        if optim.loss == "cosine_target":
-            return losses.cosine_target(queries, products, batch.relevance)
-        return losses.cosent(queries, products, batch.relevance, temperature=optim.temperature)
+    assert optim.loss is not None  # resolved before
+    return Objective(
+        optim.loss,
+        temperature=optim.temperature,
+        learn_temperature=optim.learn_temperature and optim.loss != "cosine_target",
+        directions=optim.in_batch_directions,
+    )
 
-    return objective
+
+def _collator(train: TokenizedPairs, optim: OptimSettings, layout: Layout, accelerator: Any) -> Collator:
+    known = None
+    if optim.loss == "in_batch":
+        known = KnownPositives.of(
+            train.query_keys[train.queries], train.product_keys[train.products], train.positive
+        )
+    assert optim.loss is not None  # resolved before
+    return Collator(
+        pairs=train,
+        layout=layout,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        known=known,
+        weigh=partial(weight_of, optim.loss),
+    )
+
+
+def _sample(
+    pairs: TokenizedPairs, model: torch.nn.Module, accelerator: Any, settings: TrainSettings, layout: Layout
+) -> np.ndarray:
+    """Return the embeddings of a few validation pairs' texts: (texts, dim) float32."""
+    embedded = embed_pairs(
+        accelerator,
+        model,
+        pairs,
+        layout=layout,
+        max_texts=settings.optim.per_device_eval_batch_size,
+        first=SAMPLED_PAIRS,
+    )
+    return np.concatenate([embedded.queries, embedded.products])
 
 
 def _evaluator(
-    pairs: Pairs,
-    base: BaseModel,
+    pairs: TokenizedPairs,
     model: torch.nn.Module,
     accelerator: Any,
     settings: TrainSettings,
-    budget: TokenBudget,
+    layout: Layout,
 ) -> Callable[[], dict[str, Any]]:
     """Return the function that measures the model: ROC-AUC of judged pairs, or the rank of positives."""
-    if not pairs.labelled:
-        pairs = pairs.select(range(min(MOST_POOLED_PAIRS, len(pairs))))
-    queries, products, relevance = pairs.queries, pairs.products, pairs.relevance
 
     def evaluate() -> dict[str, Any]:
         embedded = embed_pairs(
             accelerator,
             model,
-            tokenizer=base.tokenizer,
-            settings=base.settings,
-            queries=queries,
-            products=products,
+            pairs,
+            layout=layout,
             max_texts=settings.optim.per_device_eval_batch_size,
-            budget=budget,
+            first=None if pairs.labelled else MOST_POOLED_PAIRS,
         )
-        if relevance is None:
+        if not pairs.labelled:
             pool = joint_pool(embedded.queries, embedded.products)
             return {"mrr": pool.mrr, "precision@1": pool.precision_at_1}
-        found = score_pairs(embedded.scores(), relevance)
+        found = score_pairs(embedded.scores(), np.asarray(pairs.relevance))
         return {
             "roc_auc": found.roc_auc,
             "average_precision": found.average_precision,
@@ -219,31 +250,3 @@ def _evaluator(
         }
 
     return evaluate
-
-
-def _identity(
-    settings: TrainSettings, data: TrainingData, base: BaseModel, total_steps: int, accelerator: Any
-) -> dict[str, Any]:
-    """Return what must be the same for a run to go on from another's checkpoint."""
-    groups = (settings.model, settings.lora, settings.optim)
-    chosen = {name: value for group in groups for name, value in saved_form(group).items()}
-    weights = [file_sha256(path) for path in sorted(base.source.path.glob("*.safetensors"))]
-    return {
-        **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
-        "base weights": hashlib.sha256("".join(weights).encode()).hexdigest()[:16],
-        "steps in all": total_steps,
-        "precision": accelerator.mixed_precision,
-        "processes": accelerator.num_processes,
-        "training pairs": _digest(data.train),
-        "validation pairs": _digest(data.validation),
-    }
-
-
-def _digest(pairs: Pairs) -> str:
-    """Return a short hash of the texts and labels of pairs, in order."""
-    digest = hashlib.blake2b(digest_size=8)
-    for query, product in zip(pairs.queries, pairs.products, strict=True):
-        digest.update(f"{query}\x00{product}\x01".encode())
-    if pairs.relevance is not None:
-        digest.update(pairs.relevance.tobytes())
-    return f"{len(pairs)} with hash {digest.hexdigest()}"

@@ -48,7 +48,9 @@ def read_training_data(
         train, validation = split_by_query(train, validation_share=settings.validation_share, seed=seed)
         say(f"held out {len(validation):,} pairs for validation; no query is on both sides")
         return TrainingData(train, validation)
-    validation = _read(validation_rows(), settings, name="validation", say=say)
+    # Only training needs hard negatives: a file of validation pairs may be without the column named.
+    held_out = replace(settings, hard_negatives_column=None)
+    validation = _read(validation_rows(), held_out, name="validation", say=say)
     if settings.sanity_test:
         validation = validation.select(range(min(SANITY_ROWS, len(validation))))
     if train.labelled != validation.labelled:
@@ -103,6 +105,7 @@ def _read(rows: Iterator[Row], settings: DataSettings, *, name: str, say: Callab
         label=settings.label_column,
         query_id=settings.query_id_column,
         product_id=settings.product_id_column,
+        hard_negatives=settings.hard_negatives_column,
     )
     label_map = settings.label_map
     if settings.esci_dir:
@@ -110,9 +113,11 @@ def _read(rows: Iterator[Row], settings: DataSettings, *, name: str, say: Callab
         label_map = label_map or ESCI_GAINS
     read = read_pairs(rows, columns=columns, label_map=label_map, on_bad_row=settings.on_bad_row)
     label = read.columns.label or "none: every pair is a positive"
+    hard = read.columns.hard_negatives
     say(
         f"{name}: {len(read.pairs):,} pairs; "
         f"query: {read.columns.query}, product: {read.columns.product}, label: {label}"
+        + ("" if hard is None else f", hard negatives: {hard}")
     )
     if read.bad_rows.total:
         say(f"{name}: {read.bad_rows}")

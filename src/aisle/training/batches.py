@@ -1,91 +1,171 @@
-"""A batch of pairs as the model reads it: each distinct text once, texts of like length together."""
+"""A batch of pairs as the model reads it: each distinct text once, shared among the processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from aisle.data.batching import distinct, epoch_order, process_share
-from aisle.models.encoder import EncoderSettings
-from aisle.models.tokens import TokenBatch, TokenBudget, length_groups, pad, tokenize
+from aisle.data.batching import epoch_order, process_share
+from aisle.data.negatives import KnownPositives
+from aisle.losses import Anchors, Exclusions
+from aisle.models.token_batches import Layout, TokenBatch
+from aisle.training.tokenized import TokenizedPairs
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The positives of a batch and what they are held against.
+
+    Args:
+        queries: (queries,) rows of the distinct queries among the batch's embeddings.
+        products: (products,) rows of the distinct products, hard negatives included.
+        anchors: this process's positives; they number the queries and products above.
+    """
+
+    queries: torch.Tensor
+    products: torch.Tensor
+    anchors: Anchors
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """One process's pairs of one forward pass.
+    """One forward pass: the pairs of all processes, and the texts that this one encodes.
+
+    The embeddings of a batch are those of process 0's texts, then of process 1's, and so on; rows count in
+    that order.
 
     Args:
-        token_batches: the distinct texts, tokenised.
-        query_rows: (pairs,) where each pair's query stands among the embeddings.
+        token_batches: this process's texts.
+        order: (own texts,) where each of its texts stands among `token_batches`.
+        texts: how many texts each process encodes.
+        query_rows: (pairs,) the embedding of each pair's query.
         product_rows: (pairs,) likewise for the products.
+        query_keys: (pairs,) equal for pairs of the same query.
         relevance: (pairs,) float32 in [0, 1], or None where pairs carry no label.
-        real_tokens: tokens of the distinct texts.
-        padded_tokens: what the model reads, padding included.
+        own: first and last but one of the pairs whose loss this process takes.
+        contrast: what the positives are held against, if the loss asks for it.
+        weight: what the sum of the losses of all pairs is divided by.
+        real_tokens: tokens of this process's texts.
     """
 
     token_batches: list[TokenBatch]
+    order: torch.Tensor
+    texts: tuple[int, ...]
     query_rows: torch.Tensor
     product_rows: torch.Tensor
+    query_keys: torch.Tensor
     relevance: torch.Tensor | None
+    own: tuple[int, int]
+    contrast: Contrast | None
+    weight: float
     real_tokens: int
-    padded_tokens: int
 
     def __len__(self) -> int:
         return len(self.query_rows)
 
+    @property
+    def read_tokens(self) -> int:
+        """Tokens that this process's model computes, padding included."""
+        return sum(batch.read_tokens for batch in self.token_batches)
+
     def to(self, device: torch.device) -> PairBatch:
         """Return the batch on a device."""
-        return PairBatch(
-            token_batches=[batch.to(device) for batch in self.token_batches],
-            query_rows=self.query_rows.to(device),
-            product_rows=self.product_rows.to(device),
-            relevance=None if self.relevance is None else self.relevance.to(device),
-            real_tokens=self.real_tokens,
-            padded_tokens=self.padded_tokens,
-        )
+        moved: PairBatch = _to(self, device)
+        return replace(moved, token_batches=[batch.to(device) for batch in self.token_batches])
 
 
 @dataclass(frozen=True)
-class PairCollator:
-    """Turns pairs into a `PairBatch`.
+class Collator:
+    """Makes batches out of pair numbers.
 
     Args:
-        tokenizer: the model's tokenizer.
-        settings: prompts and maximum length.
-        budget: how texts are grouped into token batches.
+        pairs: the pairs, tokenised.
+        layout: how texts are laid out for the backbone.
+        process_index: of this process.
+        num_processes: that share a batch.
+        known: the positives of all pairs, if the loss contrasts them.
+        weigh: what the sum of a batch's losses is divided by, from relevance and query keys.
     """
 
-    tokenizer: Any
-    settings: EncoderSettings
-    budget: TokenBudget
+    pairs: TokenizedPairs
+    layout: Layout
+    process_index: int
+    num_processes: int
+    known: KnownPositives | None
+    weigh: Any
 
-    def __call__(
-        self, queries: Sequence[str], products: Sequence[str], relevance: np.ndarray | None
-    ) -> PairBatch:
-        """Return the batch of these pairs.
+    def __call__(self, rows: np.ndarray) -> PairBatch:
+        """Return the batch of these pairs."""
+        pairs = self.pairs
+        queries, products = pairs.queries[rows], pairs.products[rows]
+        hard_negatives = pairs.negatives_of(rows) if self.known is not None else queries[:0]
+        numbers = np.unique(np.concatenate([queries, products, hard_negatives]))
+        # Longest first, dealt out in turn: every process gets texts of the same lengths.
+        numbers = numbers[np.argsort(-pairs.texts.lengths(numbers), kind="stable")]
+        shares = [numbers[index :: self.num_processes] for index in range(self.num_processes)]
+        gathered = np.concatenate(shares)
+        by_number = np.argsort(gathered)
 
-        A text that is a query here and a product there is encoded once if the prompts are equal.
-        """
-        prompted = [self.settings.query_prompt + query for query in queries]
-        prompted += [self.settings.product_prompt + product for product in products]
-        texts = distinct(prompted)
-        ids = tokenize(self.tokenizer, texts.texts, prompt="", max_length=self.settings.max_length)
-        groups = length_groups([len(one) for one in ids], self.budget)
-        place = np.empty(len(ids), dtype=np.int64)
-        place[np.concatenate(groups)] = np.arange(len(ids))
-        token_batches = [pad([ids[row] for row in rows], self.tokenizer.pad_token_id) for rows in groups]
-        rows = torch.from_numpy(place[texts.rows])
+        def places(texts: np.ndarray) -> np.ndarray:
+            return np.asarray(by_number[np.searchsorted(gathered, texts, sorter=by_number)])
+
+        # A process without a text of its own reads one all the same: no gradient comes back to it.
+        mine = shares[self.process_index] if len(shares[self.process_index]) else numbers[:1]
+        groups = self.layout.rows(pairs.texts.lengths(mine))
+        labelled = pairs.relevance[rows] if pairs.labelled else None
+        own = process_share(
+            np.arange(len(rows)), process_index=self.process_index, num_processes=self.num_processes
+        )
+        query_keys = pairs.query_keys[queries]
         return PairBatch(
-            token_batches=token_batches,
-            query_rows=rows[: len(queries)],
-            product_rows=rows[len(queries) :],
-            relevance=None if relevance is None else torch.from_numpy(np.asarray(relevance, np.float32)),
-            real_tokens=sum(len(one) for one in ids),
-            padded_tokens=sum(batch.input_ids.numel() for batch in token_batches),
+            token_batches=[self.layout.batch(pairs.texts, mine[group]) for group in groups],
+            order=torch.from_numpy(np.argsort(np.concatenate(groups))),
+            texts=tuple(len(share) for share in shares),
+            query_rows=torch.from_numpy(places(queries)),
+            product_rows=torch.from_numpy(places(products)),
+            query_keys=torch.from_numpy(query_keys),
+            relevance=None if labelled is None else torch.from_numpy(np.array(labelled, np.float32)),
+            own=(int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0),
+            contrast=self._contrast(rows, queries, products, hard_negatives, places),
+            weight=float(self.weigh(labelled, query_keys, len(rows))),
+            real_tokens=int(pairs.texts.lengths(mine).sum()) if len(shares[self.process_index]) else 0,
+        )
+
+    def _contrast(
+        self,
+        rows: np.ndarray,
+        queries: np.ndarray,
+        products: np.ndarray,
+        hard_negatives: np.ndarray,
+        places: Any,
+    ) -> Contrast | None:
+        if self.known is None:
+            return None
+        query_columns = np.unique(queries)
+        product_columns = np.unique(np.concatenate([products, hard_negatives]))
+        positives = np.flatnonzero(self.pairs.positive[rows])
+        mine = process_share(positives, process_index=self.process_index, num_processes=self.num_processes)
+        anchor_queries = np.searchsorted(query_columns, queries[mine])
+        anchor_products = np.searchsorted(product_columns, products[mine])
+        excluded = self.known.exclusions(
+            anchor_queries=anchor_queries,
+            anchor_products=anchor_products,
+            query_keys=self.pairs.query_keys[query_columns],
+            product_keys=self.pairs.product_keys[product_columns],
+        )
+        return Contrast(
+            queries=torch.from_numpy(places(query_columns)),
+            products=torch.from_numpy(places(product_columns)),
+            anchors=Anchors(
+                queries=torch.from_numpy(anchor_queries),
+                products=torch.from_numpy(anchor_products),
+                not_negative_products=_exclusions(excluded.products),
+                not_negative_queries=_exclusions(excluded.queries),
+            ),
         )
 
 
@@ -127,6 +207,18 @@ class BatchPlan:
             rows = order[start : start + self.pairs_per_step]
             yield [rows[at : at + size] for at in range(0, len(rows), size)]
 
-    def share(self, rows: np.ndarray, process_index: int) -> np.ndarray:
-        """Return one process's part of a global batch."""
-        return process_share(rows, process_index=process_index, num_processes=self.num_processes)
+
+def _exclusions(csr: Any) -> Exclusions:
+    return Exclusions(indptr=torch.from_numpy(csr.indptr), columns=torch.from_numpy(csr.columns))
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Return a dataclass with its tensors, and those of the dataclasses in it, on a device."""
+    moved = {}
+    for field in fields(value):
+        one = getattr(value, field.name)
+        if isinstance(one, torch.Tensor):
+            moved[field.name] = one.to(device, non_blocking=True)
+        elif isinstance(one, Contrast | Anchors | Exclusions):
+            moved[field.name] = _to(one, device)
+    return replace(value, **moved)

@@ -77,9 +77,11 @@ def save_checkpoint(
             if best_weights is not None:
                 save_file(dict(best_weights), staging / BEST_FILE)
             _seal(staging, step=step, identity=identity)
-            shutil.rmtree(target, ignore_errors=True)
+            if target.exists():
+                _hide(target)
             os.replace(staging, target)
             sync(checkpoints_dir)
+            _remove([_hidden(target)])
     except Exception as error:
         # torch, safetensors and the file system each report a full disk in a type and words of their own.
         free = shutil.disk_usage(checkpoints_dir).free
@@ -91,6 +93,38 @@ def save_checkpoint(
         ) from error
     accelerator.wait_for_everyone()
     return target
+
+
+def prune_checkpoints(checkpoints_dir: Path, *, keep: int) -> list[Path]:
+    """Remove the oldest checkpoints and return the paths they had; call on the main process only.
+
+    The newest whole one always stays, however many damaged ones are newer. Each goes under a hidden name
+    before its files do, so that a killed run leaves no half-removed one that looks like a checkpoint. What
+    killed runs left of checkpoints that they were writing or removing goes too.
+
+    Args:
+        checkpoints_dir: where the run's checkpoints are; none may be in writing.
+        keep: how many of the newest stay, at least 1.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be renamed.
+    """
+    found = _newest_first(checkpoints_dir)
+    doomed = found[keep:]
+    if doomed:
+        newest_whole = next((path for path in found if _is_whole(path)), None)
+        doomed = [path for path in doomed if path != newest_whole]
+    try:
+        hidden = [_hide(path) for path in doomed]
+        if hidden:
+            sync(checkpoints_dir)
+    except OSError as error:
+        raise CheckpointError(
+            f"{checkpoints_dir}: old checkpoints cannot be removed ({error}); make the folder writable, or "
+            "leave out --checkpoints_to_keep"
+        ) from None
+    _remove([*hidden, *checkpoints_dir.glob(".step_*.writing"), *checkpoints_dir.glob(".step_*.removing")])
+    return doomed
 
 
 def find_checkpoint(run_dir: Path, wanted: str) -> tuple[Checkpoint, list[str]]:
@@ -106,7 +140,7 @@ def find_checkpoint(run_dir: Path, wanted: str) -> tuple[Checkpoint, list[str]]:
     if wanted != "latest":
         return read_checkpoint(Path(wanted)), []
     problems: list[str] = []
-    for path in sorted((run_dir / "checkpoints").glob("step_*"), reverse=True):
+    for path in _newest_first(run_dir / "checkpoints"):
         try:
             return read_checkpoint(path), problems
         except CheckpointError as error:
@@ -192,6 +226,38 @@ def _as_wrapped(state: Mapping[str, torch.Tensor], trained: set[str]) -> list[st
 
 def _unwrapped_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _newest_first(checkpoints_dir: Path) -> list[Path]:
+    """Return the folders named as checkpoints are, whole or not."""
+    steps = {path: path.name.removeprefix("step_") for path in checkpoints_dir.glob("step_*")}
+    return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: -int(steps[path]))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        read_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.removing")
+
+
+def _hide(path: Path) -> Path:
+    """Give a checkpoint a name that is no checkpoint's, and return it."""
+    hidden = _hidden(path)
+    _remove([hidden])
+    os.replace(path, hidden)
+    return hidden
+
+
+def _remove(folders: list[Path]) -> None:
+    """Remove hidden folders as far as the file system lets us: what is left costs room and nothing else."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _seal(folder: Path, *, step: int, identity: Mapping[str, Any]) -> None:

@@ -1,44 +1,38 @@
-"""The training loop: exact gradients whatever the accumulation and the number of processes."""
+"""The training loop: exact gradients whatever the accumulation, sub-batches and number of processes."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from aisle.errors import TrainingError
+from aisle.errors import TrainingError, TrainingStopped
 from aisle.training.batches import BatchPlan, PairBatch
-from aisle.training.checkpoint import save_checkpoint, trained_names
-from aisle.training.machine import peak_memory_bytes
-from aisle.training.state import Throughput, TrainState
-
-Objective = Callable[[torch.Tensor, PairBatch], torch.Tensor]
-"""Losses of a batch's pairs, (pairs,), from the embeddings of its distinct texts, (texts, dim)."""
+from aisle.training.checkpoint import prune_checkpoints, save_checkpoint, trained_names
+from aisle.training.gradients import GradientPass, RandomState, retrying_with_less_memory
+from aisle.training.interrupt import GracefulStop
+from aisle.training.machine import is_out_of_memory, peak_memory_bytes
+from aisle.training.prefetch import prefetched
+from aisle.training.schedule import Due, Schedule
+from aisle.training.state import TrainState
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """When a run ends, evaluates, logs and saves, in optimiser steps.
+class StepFigures:
+    """What a step was, over all processes."""
 
-    Args:
-        total_steps: steps in all.
-        eval_steps: evaluate every so many steps as well as after each epoch.
-        logging_steps: log every so many steps.
-        checkpointing_steps: write a checkpoint every so many steps, or after each epoch.
-        max_grad_norm: longer gradients are cut to it; None is off.
-    """
-
-    total_steps: int
-    eval_steps: int | None
-    logging_steps: int
-    checkpointing_steps: int | Literal["epoch"] | None
-    max_grad_norm: float | None
+    loss: float
+    real_tokens: int
+    read_tokens: int
+    stop: bool
+    gradient_norm: float
 
 
 @dataclass
@@ -47,15 +41,16 @@ class Trainer:
 
     Args:
         accelerator: devices, precision, gradients across processes, saving.
-        model: the prepared embedder.
+        passes: adds the gradient of a batch.
         optimizer: prepared.
         scheduler: steps once per optimiser step on every process; not prepared.
         plan: which pairs meet in which step.
         schedule: when to evaluate, log and save.
         collate: the batch of these pair numbers.
-        objective: losses of a batch.
         evaluate: metrics of the model as it is; called on all processes.
+        sample: embeddings of a few texts, (texts, dim) float32; called on all processes.
         selection_metric: the metric whose highest value is best; None keeps the latest.
+        say: told of what the user should know, on the main process.
         on_log: told of training as it goes, on the main process.
         on_evaluation: told of each evaluation, on the main process.
         checkpoints_dir: where checkpoints go.
@@ -65,15 +60,16 @@ class Trainer:
     """
 
     accelerator: Any
-    model: torch.nn.Module
+    passes: GradientPass
     optimizer: Any
     scheduler: Any
     plan: BatchPlan
     schedule: Schedule
     collate: Callable[[np.ndarray], PairBatch]
-    objective: Objective
     evaluate: Callable[[], dict[str, Any]]
+    sample: Callable[[], np.ndarray]
     selection_metric: str | None
+    say: Callable[[str], None]
     on_log: Callable[[dict[str, Any]], None]
     on_evaluation: Callable[[dict[str, Any]], None]
     checkpoints_dir: Path
@@ -81,103 +77,155 @@ class Trainer:
     state: TrainState
     best_weights: dict[str, torch.Tensor] | None = None
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """The prepared embedder."""
+        return self.passes.model
+
     def run(self) -> None:
         """Train from where the state is to the end.
 
         Raises:
-            TrainingError: the loss is no number any more.
+            TrainingError: the loss is no number any more, or a single text does not fit in memory.
+            TrainingStopped: the process was asked to stop; a checkpoint of its last step is there.
             CheckpointError: a checkpoint could not be written.
         """
+        state = self.state
+        if state.stopped_early:
+            return
         self.model.train()
-        window, losses = Throughput(), list[float]()
-        for epoch, step_rows, epoch_ends in self._remaining_steps():
+        if self.state.sub_batch_tokens is not None:
+            self.passes.cached, self.passes.max_tokens = True, self.state.sub_batch_tokens
+        batches = prefetched(self._remaining_steps(), lambda step: [self.collate(rows) for rows in step[1]])
+        with GracefulStop() as asked, closing(batches):
             started = time.perf_counter()
-            loss, gradient_norm, counts = self._step(step_rows)
-            seconds = time.perf_counter() - started
-            window.add(seconds=seconds, **counts)
-            self.state.total.add(seconds=seconds, **counts)
-            self.state.step += 1
-            step = self.state.step
-            last = step == self.schedule.total_steps
-            losses.append(loss)
-            if step % self.schedule.logging_steps == 0 or last:
-                self._log(epoch, sum(losses) / len(losses), gradient_norm, window)
-                window, losses = Throughput(), []
-            every = self.schedule.eval_steps
-            if epoch_ends or last or (every is not None and step % every == 0):
-                self._evaluate(epoch)
-            if self._checkpoint_is_due(epoch_ends):
-                self._save_checkpoint()
-
-    def _remaining_steps(self) -> Iterator[tuple[int, list[np.ndarray], bool]]:
-        while self.state.step < self.schedule.total_steps:
-            epoch, first_step = divmod(self.state.step, self.plan.steps_per_epoch)
-            for at, rows in enumerate(self.plan.steps(epoch, first_step=first_step), start=first_step + 1):
-                yield epoch, rows, at == self.plan.steps_per_epoch
-                if self.state.step == self.schedule.total_steps:
+            before: torch.Tensor | None = None  # figures of the last step, where they were not read yet
+            for (epoch, rows, epoch_ends), step_batches in batches:
+                after = self._step(step_batches, stop=asked.requested is not None)
+                self.state.step += 1
+                due = self.schedule.due(self.state.step, epoch_ends=epoch_ends)
+                # Reading figures waits for the device. Between two stops those of the step before will do.
+                read_now = due.anything or self.accelerator.device.type == "cpu"
+                unread = [before, after] if read_now else [before]
+                figures = [self._read(one) for one in unread if one is not None]
+                before = None if read_now else after
+                self._count(figures, pairs=sum(map(len, rows)))
+                stop = any(one.stop for one in figures)
+                if due.anything or stop:
+                    self.state.window.seconds += time.perf_counter() - started
+                    self._pause(epoch, due, stop=stop, gradient_norm=figures[-1].gradient_norm)
+                    started = time.perf_counter()
+                if stop:
+                    raise TrainingStopped(f"{asked.requested or 'another process'}: stopped")
+                if self.state.stopped_early:
                     return
 
-    def _step(self, batches: Sequence[np.ndarray]) -> tuple[float, float, dict[str, int]]:
-        """Take one optimiser step; its gradient is that of the mean loss over all pairs of all batches."""
-        pairs = sum(len(rows) for rows in batches)
-        # Distributed wrappers average gradients over the processes; times their number it is a sum.
-        scale = self.accelerator.num_processes / pairs
-        total = torch.zeros((), device=self.accelerator.device)
-        counts = {"pairs": 0, "real_tokens": 0, "padded_tokens": 0}
-        for number, rows in enumerate(batches, start=1):
-            batch, weight = self._local_batch(rows)
-            if number < len(batches):
-                with self.accelerator.no_sync(self.model):
-                    total += self._backward(batch, weight * scale)
-            else:
-                total += self._backward(batch, weight * scale)
-            counts["pairs"] += len(batch) * weight
-            counts["real_tokens"] += batch.real_tokens
-            counts["padded_tokens"] += batch.padded_tokens
-        # One gathering of a few numbers a step tells every process the same loss and the work of all.
-        work = torch.tensor([*counts.values()], dtype=torch.float64, device=self.accelerator.device)
-        summed = self.accelerator.reduce(torch.cat([total.double().reshape(1), work]), reduction="sum")
-        loss = float(summed[0]) / self.accelerator.num_processes
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"step {self.state.step + 1}: the loss is {loss}; lower --learning_rate, add "
-                "--num_warmup_steps, or train with --mixed_precision bf16 in place of fp16"
-            )
+    def _remaining_steps(self) -> Iterator[tuple[int, list[np.ndarray], bool]]:
+        step = self.state.step
+        while step < self.schedule.total_steps:
+            epoch, first_step = divmod(step, self.plan.steps_per_epoch)
+            for at, rows in enumerate(self.plan.steps(epoch, first_step=first_step), start=first_step + 1):
+                yield epoch, rows, at == self.plan.steps_per_epoch
+                step += 1
+                if step == self.schedule.total_steps:
+                    return
+
+    def _step(self, batches: Sequence[PairBatch], *, stop: bool) -> torch.Tensor:
+        """Take one optimiser step, by the gradient of the mean loss over its batches; return its figures."""
+        device = self.accelerator.device
+        moved = [batch.to(device) for batch in batches]
+        scale = 1 / max(sum(batch.weight for batch in moved), 1)
+        random_state = RandomState.now(device)
+
+        def attempt() -> torch.Tensor:
+            shares = [
+                self.passes(batch, scale=scale, last=number == len(moved))
+                for number, batch in enumerate(moved, start=1)
+            ]
+            return torch.stack(shares).sum()
+
+        def shrink() -> None:
+            self._halve_sub_batches(moved)
+            random_state.restore()
+
+        loss = retrying_with_less_memory(attempt, is_out_of_memory=is_out_of_memory, shrink=shrink)
+        work = [sum(batch.real_tokens for batch in moved), sum(batch.read_tokens for batch in moved), stop]
+        shared = torch.tensor(work, dtype=torch.float64).to(device, non_blocking=True)
+        summed = self.accelerator.reduce(torch.cat([loss.double().reshape(1), shared]), reduction="sum")
+        self.passes.share_temperature_gradient()
         norm = self._clip()
         self.optimizer.step()
         if not self.accelerator.optimizer_step_was_skipped:
             self.scheduler.step()
         self.optimizer.zero_grad()
-        return loss, norm, {name: int(summed[at]) for at, name in enumerate(counts, start=1)}
+        return torch.cat([summed, norm.double().reshape(1)])
 
-    def _local_batch(self, rows: np.ndarray) -> tuple[PairBatch, int]:
-        """Return this process's part of a global batch and 1, or any pair and 0 where no part is left."""
-        mine = self.plan.share(rows, self.accelerator.process_index)
-        weight = 1 if len(mine) else 0
-        return self.collate(mine if weight else rows[:1]).to(self.accelerator.device), weight
+    def _halve_sub_batches(self, batches: Sequence[PairBatch]) -> None:
+        self.optimizer.zero_grad()
+        largest = max(batches, key=lambda batch: batch.read_tokens)
+        tokens = None if self.accelerator.num_processes > 1 else self.passes.halve(largest)
+        if tokens is None:
+            raise TrainingError(
+                f"step {self.state.step + 1}: out of memory. Give --cached_embeddings with a lower "
+                "--max_tokens_per_sub_batch, a lower --max_length or --gradient_checkpointing"
+            )
+        if self.state.sub_batch_tokens is None:
+            self.say(
+                f"out of memory: batches are encoded in sub-batches of {tokens:,} tokens from here on, or "
+                "fewer if need be; the batch and its gradient stay the same"
+            )
+        self.state.sub_batch_tokens = tokens
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
 
-    def _backward(self, batch: PairBatch, scale: float) -> torch.Tensor:
-        with self.accelerator.autocast():
-            embeddings = self.model(batch.token_batches)
-        loss = self.objective(embeddings.float(), batch).sum() * scale
-        self.accelerator.backward(loss)
-        return loss.detach()
+    def _read(self, figures: torch.Tensor) -> StepFigures:
+        loss, real_tokens, read_tokens, stop, norm = figures.tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"step {self.state.step}: the loss is {loss}; lower --learning_rate, add "
+                "--num_warmup_steps, or train with --mixed_precision bf16 in place of fp16"
+            )
+        return StepFigures(loss, int(real_tokens), int(read_tokens), stop > 0, norm)
 
-    def _clip(self) -> float:
+    def _count(self, figures: Sequence[StepFigures], *, pairs: int) -> None:
+        self.state.window.pairs += pairs
+        for one in figures:
+            self.state.window.add_step(
+                loss=one.loss, real_tokens=one.real_tokens, read_tokens=one.read_tokens
+            )
+            self.state.note_loss(one.loss)
+
+    def _clip(self) -> torch.Tensor:
         limit = self.schedule.max_grad_norm
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return float(self.accelerator.clip_grad_norm_(trained, math.inf if limit is None else limit))
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(trained, math.inf if limit is None else limit)
+        return norm
 
-    def _log(self, epoch: int, loss: float, gradient_norm: float, window: Throughput) -> None:
+    def _pause(self, epoch: int, due: Due, *, stop: bool, gradient_norm: float) -> None:
+        """Log, evaluate and save what is due between two steps; a stop saves in any case."""
+        if due.log:
+            self._log(epoch, gradient_norm)
+        if due.evaluation:
+            self._evaluate(epoch)
+        if due.checkpoint or stop:
+            self._save_checkpoint()
+
+    def _log(self, epoch: int, gradient_norm: float) -> None:
+        window = self.state.close_window()
         if self.accelerator.is_main_process:
             self.on_log(
                 {
                     "step": self.state.step,
                     "epoch": epoch + 1,
-                    "loss": loss,
+                    "loss": window.mean_loss,
                     "learning_rate": self.scheduler.get_last_lr()[0],
                     "gradient_norm": gradient_norm,
+                    "temperature": self.passes.objective.temperature.item(),
                     "peak_memory_bytes": peak_memory_bytes(self.accelerator.device),
+                    "steps": window.steps,
+                    "seconds": window.seconds,
+                    "pairs": window.pairs,
+                    "real_tokens": window.real_tokens,
                     **window.rates(),
                 }
             )
@@ -188,6 +236,8 @@ class Trainer:
             self.best_weights = self._trained_weights()
         if self.accelerator.is_main_process:
             self.on_evaluation(entry)
+        patience = self.schedule.early_stopping_patience
+        self.state.stopped_early = patience is not None and self.state.evaluations_without_gain >= patience
 
     def _trained_weights(self) -> dict[str, torch.Tensor] | None:
         state = self.accelerator.get_state_dict(self.model)
@@ -195,12 +245,6 @@ class Trainer:
             return None
         trained = trained_names(self.accelerator.unwrap_model(self.model))
         return {name: state[name].detach().cpu().clone().contiguous() for name in sorted(trained)}
-
-    def _checkpoint_is_due(self, epoch_ends: bool) -> bool:
-        every = self.schedule.checkpointing_steps
-        if every is None:
-            return False
-        return epoch_ends if every == "epoch" else self.state.step % every == 0
 
     def _save_checkpoint(self) -> None:
         save_checkpoint(
@@ -210,3 +254,6 @@ class Trainer:
             identity=self.identity,
             best_weights=self.best_weights,
         )
+        keep = self.schedule.checkpoints_to_keep
+        if keep is not None and self.accelerator.is_main_process:
+            prune_checkpoints(self.checkpoints_dir, keep=keep)

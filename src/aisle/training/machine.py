@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Return the most memory used so far: of the GPU on one, of the process elsewhere."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    # Not getrusage: a process inherits the peak of the one that started it.
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -26,3 +33,8 @@ def cpu_threads_hint(num_processes: int) -> str:
         return said
     more = cores // num_processes
     return f"{said}; OMP_NUM_THREADS={more} or accelerate's --num_cpu_threads_per_process {more} uses more"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the GPU or the CPU has no memory left."""
+    return bool(should_reduce_batch_size(error))

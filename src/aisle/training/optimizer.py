@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 
-def adamw(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW (https://arxiv.org/abs/1711.05101) over the trained parameters of a model.
+def adamw(*modules: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Return AdamW (https://arxiv.org/abs/1711.05101) over the trained parameters of modules.
 
     Weight decay falls on matrices only: biases, norms and other vectors are left out.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

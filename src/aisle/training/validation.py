@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from aisle.data.batching import distinct
-from aisle.models.encoder import EncoderSettings
-from aisle.models.tokens import TokenBudget, length_groups, pad, tokenize
+from aisle.models.token_batches import Layout, split
+from aisle.training.gradients import gather_rows
+from aisle.training.tokenized import TokenizedPairs
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,11 @@ class PairEmbeddings:
 def embed_pairs(
     accelerator: Any,
     model: torch.nn.Module,
+    pairs: TokenizedPairs,
     *,
-    tokenizer: Any,
-    settings: EncoderSettings,
-    queries: Sequence[str],
-    products: Sequence[str],
+    layout: Layout,
     max_texts: int,
-    budget: TokenBudget,
+    first: int | None = None,
 ) -> PairEmbeddings:
     """Return the embeddings of pairs on every process; call on all of them.
 
@@ -51,51 +48,38 @@ def embed_pairs(
     Args:
         accelerator: gathers over the processes.
         model: the prepared embedder.
-        tokenizer: the model's tokenizer.
-        settings: prompts and maximum length.
-        queries: one text per pair.
-        products: one text per pair.
+        pairs: tokenised.
+        layout: how texts are laid out for the backbone.
         max_texts: the most texts of a forward pass.
-        budget: how texts are grouped.
+        first: embed so many of the pairs only.
     """
-    prompted = [settings.query_prompt + query for query in queries]
-    prompted += [settings.product_prompt + product for product in products]
-    texts = distinct(prompted)
+    queries, products = pairs.queries[:first], pairs.products[:first]
+    numbers = np.unique(np.concatenate([queries, products]))
     world, rank = accelerator.num_processes, accelerator.process_index
-    share = -(-len(texts.texts) // world)
-    # Every process encodes equally many texts, so that gathered tensors are equal; the surplus is cut off.
-    mine = [texts.texts[(rank + world * n) % len(texts.texts)] for n in range(share)]
+    shares = [numbers[index::world] for index in range(world)]
+    # Under a sharded model all processes must call it equally often: one without a text reads one.
+    mine = shares[rank] if len(shares[rank]) else numbers[:1]
+    texts = pairs.texts
     was_training = model.training
     model.eval()
     with torch.inference_mode(), accelerator.autocast():
-        local = _embed_texts(accelerator.device, model, tokenizer, settings, mine, max_texts, budget)
-        gathered = accelerator.gather(local).float().cpu().numpy()
+        groups = [
+            rows[start : start + max_texts]
+            for rows in layout.rows(texts.lengths(mine))
+            for start in range(0, len(rows), max_texts)
+        ]
+        embedded = [
+            model([part])
+            for rows in groups
+            for part in split(layout.batch(texts, mine[rows]).to(accelerator.device), layout.max_tokens)
+        ]
+        back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(accelerator.device)
+        local = torch.cat(embedded)[back][: len(shares[rank])]
+        gathered = gather_rows(accelerator, local, tuple(map(len, shares))).float().cpu().numpy()
     model.train(was_training)
-    in_order = gathered.reshape(world, share, -1).transpose(1, 0, 2).reshape(world * share, -1)
-    embeddings = in_order[: len(texts.texts)]
+    by_number = np.empty_like(gathered)
+    by_number[np.searchsorted(numbers, np.concatenate(shares))] = gathered
     return PairEmbeddings(
-        queries=embeddings[texts.rows[: len(queries)]], products=embeddings[texts.rows[len(queries) :]]
+        queries=by_number[np.searchsorted(numbers, queries)],
+        products=by_number[np.searchsorted(numbers, products)],
     )
-
-
-def _embed_texts(
-    device: torch.device,
-    model: torch.nn.Module,
-    tokenizer: Any,
-    settings: EncoderSettings,
-    texts: list[str],
-    max_texts: int,
-    budget: TokenBudget,
-) -> torch.Tensor:
-    ids = tokenize(tokenizer, texts, prompt="", max_length=settings.max_length)
-    groups = [
-        rows[start : start + max_texts]
-        for rows in length_groups([len(one) for one in ids], budget)
-        for start in range(0, len(rows), max_texts)
-    ]
-    embedded = [
-        model([pad([ids[row] for row in rows], tokenizer.pad_token_id).to(device)]) for rows in groups
-    ]
-    back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(device)
-    result: torch.Tensor = torch.cat(embedded)[back]
-    return result

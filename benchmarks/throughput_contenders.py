@@ -1,0 +1,298 @@
+"""The contenders of the speed benchmarks: each trains one LoRA adapter and returns its figures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from throughput_data import MAX_LENGTH, ROOT, read_rows, write_validation
+
+SCALE = 20.0
+LORA_RANK = 8
+SEED = 42
+
+
+def quality(job, encode):
+    """The joint pool's MRR, or ROC-AUC where there are labels; nothing without a file to score on."""
+    from aisle.evaluation.joint_pool import joint_pool
+    from aisle.evaluation.pairs import score_pairs
+
+    if job.data.test_file is None:
+        return {}
+    queries, products, labels = read_rows(job.data, job.data.test_file)
+    first, second = encode(queries), encode(products)
+    if job.data.label_column is None:
+        return {"mrr": joint_pool(first, second).mrr}
+    return {"roc_auc": score_pairs((first * second).sum(axis=1), np.array(labels)).roc_auc}
+
+
+class Window:
+    """Counts and times what a backbone reads after the warm-up steps, to the end of the last step."""
+
+    def __init__(self, backbone, job):
+        self.job, self.padding = job, backbone.config.pad_token_id
+        self.hook = backbone.get_input_embeddings().register_forward_pre_hook(self.count)
+        self.restart()
+        self.step_done(0)
+
+    def restart(self):
+        """Forget what was counted and begin to time."""
+        self.real, self.read, self.texts, self.started = [], 0, 0, self.now()
+
+    def count(self, _module, inputs):
+        """Count a forward's tokens; called by torch."""
+        self.real.append((inputs[0] != self.padding).sum())  # summed up at the end: no wait for the GPU here
+        self.read += inputs[0].numel()
+        self.texts += len(inputs[0])
+
+    def step_done(self, step):
+        """Begin after the last warm-up step, or end after the last step; other steps are not waited for."""
+        if step == self.job.warmup_steps:
+            self.restart()
+        if step == self.job.steps:
+            self.seconds = self.now() - self.started
+            self.hook.remove()
+            self.peak = peak_memory_gib(self.job.device)
+
+    def now(self):
+        """Return the time when the device has done all it was given, in seconds."""
+        if self.job.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def figures(self, *, loss, encode):
+        """Return the window's rates with a last loss and the quality of `encode`."""
+        real = int(torch.stack(self.real).sum())
+        return {
+            "pairs_per_second": self.texts / 2 / self.seconds,
+            "tokens_per_second": real / self.seconds,
+            "padding_share": 1 - real / self.read,
+            "peak_memory_gib": self.peak,
+            "final_loss": loss,
+            "timed_steps": self.job.steps - self.job.warmup_steps,
+            "quality": quality(self.job, encode),
+        }
+
+
+def peak_memory_gib(device):
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (torch.cuda.max_memory_allocated() if device == "cuda" else resident) / 2**30
+
+
+def lora_config():
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=LORA_RANK,
+        lora_alpha=16,
+        lora_dropout=0.0,
+        target_modules=["query", "key", "value"],
+        bias="none",
+        task_type="FEATURE_EXTRACTION",
+    )
+
+
+def cosine_target(queries, products, labels):
+    cosine = (queries * products).sum(dim=1)
+    return ((labels * (1 - cosine) + ((1 - labels) * cosine).clamp(min=0)) ** 2).mean()
+
+
+def in_batch(queries, products, _labels):
+    scores = queries @ products.T * SCALE
+    return torch.nn.functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+
+def our_command(job, folder):
+    """`train_peft.py` as a user runs it; the run goes to `run` in the folder."""
+    data = job.data
+    contrastive = ["in_batch", "--in_batch_directions", "query_to_product"]
+    loss = ["cosine_target"] if data.label_column else contrastive
+    command = [sys.executable, str(ROOT / "train_peft.py"), "--use_peft", "--output_dir", f"{folder}/run"]
+    command += ["--model_name_or_path", job.model, "--train_file", data.train_file]
+    command += ["--validation_file", str(write_validation(data, folder)), "--max_length", str(MAX_LENGTH)]
+    command += ["--query_column", data.query_column, "--product_column", data.product_column, "--loss", *loss]
+    command += ["--label_column", data.label_column] if data.label_column else []
+    command += ["--per_device_train_batch_size", str(job.batch), "--seed", str(SEED)]
+    command += ["--learning_rate", str(job.learning_rate), "--max_train_steps", str(job.steps)]
+    command += ["--logging_steps", str(job.logging_steps)]
+    command += ["--mixed_precision", "bf16"] if job.device == "cuda" else []
+    return [*command, *job.our_flags.split()]
+
+
+def aisle(job):
+    """Our program; the figures are those of its metrics.json."""
+    from aisle.models.loading import load_encoder
+
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(our_command(job, folder), check=True)
+        metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text())
+        encode = job.data.test_file and load_encoder(f"{folder}/run", device=job.device).encode_queries
+        return {
+            **after_warmup(f"{folder}/run", job.warmup_steps),
+            "padding_share": metrics["padding_share"],
+            "peak_memory_gib": metrics["peak_memory_bytes"] / 2**30,
+            "final_loss": metrics["final_loss"],
+            "quality": quality(job, encode),
+        }
+
+
+def after_warmup(run_dir, warmup_steps):
+    """Return the rates of our run's steps after the first ones, from its log; evaluations are in no step."""
+    lines = (Path(run_dir) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [entry for entry in map(json.loads, lines) if entry["step"] - entry["steps"] >= warmup_steps]
+    steps, seconds, pairs, tokens = (
+        sum(entry[name] for entry in entries) for name in ("steps", "seconds", "pairs", "real_tokens")
+    )
+    return {
+        "pairs_per_second": pairs / seconds,
+        "tokens_per_second": tokens / seconds,
+        "timed_steps": steps,
+    }
+
+
+def sentence_transformers(job, *, bf16):
+    """Its trainer with its defaults, or with bf16 autocast; a loss module of ours where there are labels."""
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from transformers import TrainerCallback
+
+    labelled = job.data.label_column is not None
+    model = SentenceTransformer(job.model, device=job.device)
+    model.max_seq_length = MAX_LENGTH
+    model.add_adapter(lora_config())
+    queries, products, labels = read_rows(job.data, job.data.train_file)
+    columns = {"query": queries, "product": products, **({"label": labels} if labelled else {})}
+
+    class CosineTarget(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, features, labels):
+            embeddings = [self.model(one)["sentence_embedding"] for one in features]
+            return cosine_target(
+                *(torch.nn.functional.normalize(one.float(), dim=1) for one in embeddings), labels
+            )
+
+    class Steps(TrainerCallback):
+        def on_train_begin(self, _arguments, _state, _control, **_):
+            self.window = Window(model[0].model, job)
+
+        def on_step_end(self, _arguments, state, _control, **_):
+            self.window.step_done(state.global_step)
+
+    steps = Steps()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=job.batch,
+                max_steps=job.steps,
+                learning_rate=job.learning_rate,
+                seed=SEED,
+                bf16=bf16,
+                use_cpu=job.device == "cpu",
+                logging_steps=job.logging_steps,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=Dataset.from_dict(columns),
+            loss=CosineTarget() if labelled else MultipleNegativesRankingLoss(model, scale=SCALE),
+            callbacks=[steps],
+        )
+        trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return steps.window.figures(
+        loss=losses[-1],
+        encode=lambda texts: model.encode(texts, normalize_embeddings=True, convert_to_numpy=True),
+    )
+
+
+def peft_settings(job):
+    """A loop with the settings of PEFT's example: every text padded to 70 tokens, queries and products apart.
+
+    Texts are tokenised before training, as there. Compute type: fp32 on CPU, fp16 autocast on a GPU, as its
+    published run had.
+    """
+    from peft import get_peft_model
+    from transformers import AutoModel, AutoTokenizer, get_scheduler
+
+    torch.manual_seed(SEED)
+    gpu = job.device == "cuda"
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    backbone = AutoModel.from_pretrained(job.model, dtype=torch.float32, use_safetensors=True)
+    model = get_peft_model(backbone, lora_config()).to(job.device)
+    queries, products, labels = read_rows(job.data, job.data.train_file)
+
+    def tokenized(texts):
+        tokens = tokenizer(
+            texts, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+        )
+        return tokens["input_ids"], tokens["attention_mask"]
+
+    def all_tokenized(texts):
+        parts = [tokenized(texts[at : at + 1000]) for at in range(0, len(texts), 1000)]
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+    def embed(input_ids, attention_mask):
+        input_ids, attention_mask = input_ids.to(job.device), attention_mask.to(job.device)
+        hidden = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.unsqueeze(-1)
+        pooled = (hidden.float() * mask).sum(dim=1) / mask.sum(dim=1)
+        return torch.nn.functional.normalize(pooled, dim=1)
+
+    rows = torch.utils.data.TensorDataset(
+        *all_tokenized(queries), *all_tokenized(products), torch.tensor(labels)
+    )
+    loader = torch.utils.data.DataLoader(rows, batch_size=job.batch, shuffle=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=job.learning_rate)
+    scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=job.steps)
+    scaler = torch.amp.GradScaler(job.device, enabled=gpu)
+    loss_of = in_batch if job.data.label_column is None else cosine_target
+    epochs = itertools.chain.from_iterable(loader for _ in itertools.count())
+    losses = []
+    model.train()
+    window = Window(backbone, job)
+    for step, batch in enumerate(itertools.islice(epochs, job.steps), start=1):
+        query_ids, query_mask, product_ids, product_mask, relevance = batch
+        with torch.autocast(job.device, dtype=torch.float16, enabled=gpu):
+            embeddings = embed(query_ids, query_mask), embed(product_ids, product_mask)
+        loss = loss_of(*embeddings, relevance.to(job.device))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+        window.step_done(step)
+
+    def encode(texts):
+        model.eval()
+        with torch.inference_mode():
+            found = [embed(*tokenized(texts[at : at + 64])) for at in range(0, len(texts), 64)]
+        return torch.cat(found).cpu().numpy()
+
+    return window.figures(loss=float(torch.stack(losses[-job.logging_steps :]).mean()), encode=encode)
+
+
+CONTENDERS = {
+    "aisle": aisle,
+    "st": lambda job: sentence_transformers(job, bf16=False),
+    "st_bf16": lambda job: sentence_transformers(job, bf16=True),
+    "peft_settings": peft_settings,
+}

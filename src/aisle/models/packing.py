@@ -1,0 +1,222 @@
+"""Attention over packed texts: each token sees the tokens of its own text, and nothing is padded.
+
+It plugs into transformers' attention interface (https://huggingface.co/docs/transformers/attention_interface),
+so it serves every architecture that uses it. Which do is tried out, not listed: `can_pack` compares.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AttentionInterface
+
+from aisle.models.token_batches import PackedBatch, pack, pad
+from aisle.models.tokens import TokenizedTexts
+
+PACKED = "aisle_packed"
+PROBED_LENGTHS = (1, 3, 3, 7)
+PROBE = "aisle_probe"
+LARGEST_ERROR = 1e-3
+LARGEST_ERROR_IN_HALF_PRECISION = 0.1
+"""Of any token vector, relative to its length. Rounding stays far below: 4e-6, and 0.013 in bf16."""
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    packed: PackedBatch,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return attention within each text of a packed batch: (1, tokens, heads, head_dim).
+
+    On CPU the texts of one length are attended to together; on a GPU all texts are, by Flash Attention
+    (https://arxiv.org/abs/2205.14135) over variable lengths, which needs half precision.
+
+    Args:
+        module: the attention layer.
+        query: (1, heads, tokens, head_dim).
+        key: (1, key heads, tokens, head_dim); several query heads may share one.
+        value: as `key`.
+        attention_mask: None; the texts' bounds are in `packed`.
+        packed: the batch.
+        scaling: of the scores; 1 / sqrt(head_dim) when None.
+        dropout: of the attention weights.
+        is_causal: whether a token sees those before it only; the layer's own `is_causal` when None.
+        sliding_window: how many tokens a token sees to either side, itself counted; all when None.
+        softcap: a bound on the scores, as Gemma 2 has it; there is none here.
+        s_aux: attention sinks; there are none here.
+
+    Raises:
+        NotImplementedError: the layer asks for a bound on its scores or for sinks.
+    """
+    if softcap is not None or s_aux is not None:
+        raise NotImplementedError("packed attention has neither a softcap nor sinks")
+    causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
+    query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
+    if query.device.type == "cuda" and query.dtype != torch.float32 and not dropout:
+        return _varlen(query, key, value, packed, scaling, causal, sliding_window)[None], None
+    heads = query.shape[1]
+    if key.shape[1] != heads:
+        key, value = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (key, value))
+    sizes = [texts * length for texts, length in packed.runs]
+    # split, not slices: the gradient of a slice is as large as the whole.
+    attended = [
+        _attend_run(run, *parts, scaling=scaling, dropout=dropout, causal=causal, window=sliding_window)
+        for run, *parts in zip(
+            packed.runs, *(torch.split(one, sizes) for one in (query, key, value)), strict=True
+        )
+    ]
+    return torch.cat(attended)[None], None
+
+
+def _attend_run(
+    run: tuple[int, int],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scaling: float | None,
+    dropout: float,
+    causal: bool,
+    window: int | None,
+) -> torch.Tensor:
+    texts, length = run
+    query, key, value = (
+        one.reshape(texts, length, *one.shape[1:]).transpose(1, 2) for one in (query, key, value)
+    )
+    mask = None
+    if window is not None and length > window:
+        place = torch.arange(length, device=query.device)
+        mask = (place[:, None] - place[None, :]).abs() < window
+        if causal:
+            mask = mask.tril()
+    attended = nn.functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=causal and mask is None and length > 1,
+        scale=scaling,
+    )
+    return attended.transpose(1, 2).reshape(texts * length, *attended.shape[1::2])
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packed: PackedBatch,
+    scaling: float | None,
+    causal: bool,
+    window: int | None,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    side = -1 if window is None else window - 1
+    attended: Any = varlen_attn(
+        query,
+        key,
+        value,
+        packed.offsets,
+        packed.offsets,
+        packed.longest,
+        packed.longest,
+        scale=scaling,
+        window_size=(side, 0 if causal else side),
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    return cast(torch.Tensor, attended)
+
+
+AttentionInterface.register(PACKED, packed_attention)
+
+
+def read_packed(
+    backbone: Any, batch: PackedBatch, *, first_position: int, attention: str = PACKED
+) -> torch.Tensor:
+    """Return the token vectors of a packed batch: (tokens, dim)."""
+    attend_with(backbone, attention)
+    output = backbone(
+        input_ids=batch.input_ids[None], position_ids=batch.positions[None] + first_position, packed=batch
+    )
+    hidden: torch.Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+def attend_with(backbone: Any, implementation: str) -> None:
+    """Choose the attention of the forward passes that follow.
+
+    It stays after the pass, since gradient checkpointing runs the layers again in the backward pass.
+    """
+    if backbone.config._attn_implementation != implementation:
+        backbone.config._attn_implementation = implementation
+
+
+def first_position(backbone: nn.Module) -> int:
+    """Return the position of a text's first token: RoBERTa and its kin count from after the padding index."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+def can_pack(backbone: nn.Module, *, max_length: int) -> bool:
+    """Return whether a backbone gives the same token vectors for packed texts as for padded ones.
+
+    It is asked on a few short texts and one of `max_length` tokens, whose length would show a window.
+    The architectures that do not (those with relative position biases, as MPNet) are padded.
+
+    Args:
+        backbone: on its device, in its compute type.
+        max_length: the longest text that it will read.
+    """
+    config: Any = backbone.config
+    device = next(backbone.parameters()).device
+    lengths = np.array([max_length, *(min(length, max_length) for length in PROBED_LENGTHS)][::-1])
+    lengths.sort()
+    ids = np.random.default_rng(0).integers(5, max(config.vocab_size, 6), size=int(lengths.sum()))
+    texts = TokenizedTexts(ids.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
+    rows = np.arange(len(lengths))
+    native = config._attn_implementation
+    called = []
+
+    def recorded(*inputs: Any, **options: Any) -> Any:
+        called.append(True)
+        return packed_attention(*inputs, **options)
+
+    AttentionInterface.register(PROBE, recorded)
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            padded = pad(texts, rows, config.pad_token_id or 0).to(device)
+            read: Any = backbone(input_ids=padded.input_ids, attention_mask=padded.attention_mask)
+            expected = read.last_hidden_state[padded.attention_mask.bool()]
+            packed = pack(texts, rows).to(device)
+            found = read_packed(backbone, packed, first_position=first_position(backbone), attention=PROBE)
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
+        # An architecture may refuse positions, the batch or the attention in a way of its own.
+        return False
+    finally:
+        attend_with(backbone, native)
+        backbone.train(was_training)
+    # Some architectures take the choice of attention and go on with their own.
+    if not called or found.shape != expected.shape:
+        return False
+    error = (found.float() - expected.float()).norm(dim=1) / expected.float().norm(dim=1)
+    half = torch.is_autocast_enabled(device.type)
+    return bool(error.max() <= (LARGEST_ERROR_IN_HALF_PRECISION if half else LARGEST_ERROR))

@@ -1,0 +1,45 @@
+"""Which loss suits which labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from aisle.data.pairs import Pairs
+from aisle.errors import ConfigError
+
+Loss = Literal["cosine_target", "cosent", "in_batch", "listwise"]
+FEW_POSITIVES = 0.3
+"""Below this share of positives cosine_target saturates early: on walmart_amazon (.09) and wdc (.26) cosent
+is far better by validation (docs/benchmarks.md)."""
+MANY_POSITIVES = 0.9
+"""Above this share there is hardly a judged negative to learn from."""
+
+
+def resolve_loss(wanted: Loss | None, train: Pairs) -> Loss:
+    """Return the loss of a run: the one asked for, or the default for its pairs.
+
+    Raises:
+        ConfigError: the loss needs labels and there are none.
+    """
+    loss = wanted or ("cosine_target" if train.labelled else "in_batch")
+    if loss != "in_batch" and not train.labelled:
+        raise ConfigError(f"--loss {loss}: needs labelled pairs; use in_batch, or give --label_column")
+    return loss
+
+
+def loss_hint(loss: Loss, train: Pairs) -> str | None:
+    """Return advice where another loss is likely to suit the labels better, or None."""
+    if not train.labelled or loss != "cosine_target":
+        return None
+    share = train.positive_share()
+    if share < FEW_POSITIVES:
+        return (
+            f"hint: {share:.0%} of the training pairs are positives; --loss cosent ranks them above the "
+            "others and usually suits such data far better than cosine_target"
+        )
+    if share > MANY_POSITIVES:
+        return (
+            f"hint: {share:.0%} of the training pairs are positives, so there are few judged negatives; "
+            "--loss in_batch takes negatives from the batch"
+        )
+    return None

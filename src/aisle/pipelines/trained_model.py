@@ -1,0 +1,66 @@
+"""The model of a training run: dropout, adapter, compute type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from aisle.config.training import LoraSettings, TrainSettings
+from aisle.models.adapters import attach_lora, trainable_share
+from aisle.models.encoder import TextEmbedder
+from aisle.models.loading import BaseModel
+from aisle.models.training_form import cast_frozen, freeze_pooler, set_dropout
+from aisle.training.accelerator import set_seed
+
+COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_trained_model(
+    settings: TrainSettings, base: BaseModel, accelerator: Any, *, say: Callable[[str], None]
+) -> TextEmbedder:
+    """Return the embedder that is trained, on its device; the base model's backbone is changed.
+
+    Args:
+        settings: with nothing left open.
+        base: the base model.
+        accelerator: its device, compute type and distribution.
+        say: told how much of the model is trained.
+    """
+    set_seed(settings.optim.seed)  # the adapter's first weights
+    backbone: Any = base.backbone
+    if settings.model.gradient_checkpointing:
+        # The name before transformers 5.20 was gradient_checkpointing_enable.
+        enable = getattr(backbone, "activation_checkpointing_enable", None)
+        (enable or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+    if settings.model.dropout is not None:
+        set_dropout(backbone, settings.model.dropout)
+    freeze_pooler(backbone)
+    lora = settings.lora
+    if lora.use_peft:
+        backbone = attach_lora(
+            backbone,
+            rank=lora.lora_rank,
+            alpha=lora.lora_alpha,
+            dropout=lora.lora_dropout,
+            target_modules=lora.lora_target_modules,
+            use_dora=lora.use_dora,
+            use_rslora=lora.use_rslora,
+            base_reference=base.source.reference,
+            base_revision=base.source.revision,
+        )
+    elif lora != LoraSettings():
+        say("full fine-tuning: the LoRA settings are not used without --use_peft")
+    say(str(trainable_share(backbone)))
+    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)
+    # DoRA measures the frozen weights themselves, so it wants them unrounded.
+    if compute_type is not None and lora.use_peft and not lora.use_dora and not is_sharded(accelerator):
+        cast_frozen(backbone, compute_type)
+    embedder = TextEmbedder(backbone, pooling=base.settings.pooling, normalize=base.settings.normalize)
+    return embedder.to(accelerator.device)
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Return whether the layers are spread over processes, which must all call them equally often."""
+    return bool(accelerator.distributed_type.value == "FSDP")

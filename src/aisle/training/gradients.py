@@ -1,0 +1,183 @@
+"""From a batch to the gradient of its loss: at once, or in sub-batches whose activations are not kept.
+
+The loss needs all embeddings of a batch, over all processes, but only the embeddings. So they are computed,
+the gradient of the loss by them is taken, and that is carried back through the model: in one pass where the
+batch's activations fit in memory, otherwise by GradCache (https://arxiv.org/abs/2101.06983): embed without
+activations, then again with them, sub-batch by sub-batch. The gradient is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from aisle.models.token_batches import TokenBatch, split
+from aisle.training.batches import PairBatch
+from aisle.training.objective import Objective
+
+
+@dataclass
+class GradientPass:
+    """Adds the gradient of batches to the parameters.
+
+    Args:
+        accelerator: processes, precision, backward passes.
+        model: the prepared embedder.
+        objective: the loss.
+        cached: embed in sub-batches whose activations are not kept.
+        max_tokens: tokens of a sub-batch.
+    """
+
+    accelerator: Any
+    model: torch.nn.Module
+    objective: Objective
+    cached: bool
+    max_tokens: int
+
+    def __call__(self, batch: PairBatch, *, scale: float, last: bool) -> torch.Tensor:
+        """Add the gradient of `scale` times the batch's loss; return this process's share of that loss.
+
+        Args:
+            batch: on the device.
+            scale: what losses are multiplied by.
+            last: whether the optimiser steps next, so that gradients are to be shared by the processes.
+        """
+        if self.cached:
+            return self._in_sub_batches(batch, scale, last=last)
+        with self._shared_when(last):
+            embedded = self._embed(batch.token_batches)
+            loss, gradient = self._loss_gradient(embedded.detach(), batch, scale)
+            self._carry_back(embedded, gradient)
+        return loss
+
+    def halve(self, batch: PairBatch) -> int | None:
+        """Go over to sub-batches of half the tokens; return how many, or None where they hold one text."""
+        tried = max(self._sub_batches(batch), key=lambda one: one.read_tokens) if self.cached else None
+        tokens = batch.read_tokens if tried is None else tried.read_tokens
+        if (len(batch.order) if tried is None else len(tried)) < 2:
+            return None
+        self.cached, self.max_tokens = True, tokens // 2
+        return self.max_tokens
+
+    def share_temperature_gradient(self) -> None:
+        """Give every process the temperature's whole gradient, scaled as those of the model are."""
+        gradient = self.objective.log_temperature.grad
+        if gradient is None:
+            return
+        if self.accelerator.num_processes > 1:
+            gradient = self.accelerator.reduce(gradient, reduction="sum")
+        if self.accelerator.scaler is not None:
+            gradient = gradient * self.accelerator.scaler.get_scale()
+        self.objective.log_temperature.grad = gradient
+
+    def _in_sub_batches(self, batch: PairBatch, scale: float, *, last: bool) -> torch.Tensor:
+        parts = self._sub_batches(batch)
+        states, embedded = [], []
+        inner = self.accelerator.unwrap_model(self.model)
+        with torch.no_grad(), self.accelerator.autocast():
+            for part in parts:
+                states.append(RandomState.now(self.accelerator.device))
+                embedded.append(inner([part]).float())
+        after = RandomState.now(self.accelerator.device)
+        loss, gradient = self._loss_gradient(torch.cat(embedded), batch, scale)
+        gradients = torch.split(gradient, [len(part) for part in parts])
+        for number, (part, state, one) in enumerate(zip(parts, states, gradients, strict=True), start=1):
+            state.restore()  # the same dropout as in the first pass
+            with self._shared_when(last and number == len(parts)):
+                self._carry_back(self._embed([part]), one)
+        after.restore()
+        return loss
+
+    def _sub_batches(self, batch: PairBatch) -> list[TokenBatch]:
+        return [part for one in batch.token_batches for part in split(one, self.max_tokens)]
+
+    def _embed(self, token_batches: list[TokenBatch]) -> torch.Tensor:
+        with self.accelerator.autocast():
+            embedded: torch.Tensor = self.model(token_batches)
+        return embedded.float()
+
+    def _loss_gradient(
+        self, embedded: torch.Tensor, batch: PairBatch, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return this process's share of the loss, and the gradient of the whole by its embeddings."""
+        mine = len(batch.order) if batch.texts[self.accelerator.process_index] else 0
+        everyone = gather_rows(self.accelerator, embedded[batch.order[:mine]], batch.texts)
+        everyone.requires_grad_()
+        total = torch.zeros((), device=everyone.device)
+        for part in self.objective.parts(everyone, batch):
+            part = part * scale
+            part.backward()  # type: ignore[no-untyped-call]
+            total += part.detach()
+        gathered = torch.zeros_like(everyone) if everyone.grad is None else everyone.grad
+        if self.accelerator.num_processes > 1:
+            gathered = self.accelerator.reduce(gathered, reduction="sum")
+        start = sum(batch.texts[: self.accelerator.process_index])
+        gradient = torch.zeros_like(embedded)
+        gradient[batch.order[:mine]] = gathered[start : start + mine]
+        return total, gradient
+
+    def _carry_back(self, embedded: torch.Tensor, gradient: torch.Tensor) -> None:
+        # Distributed wrappers average over the processes; the gradient is that of a sum.
+        self.accelerator.backward((embedded * gradient).sum() * self.accelerator.num_processes)
+
+    def _shared_when(self, shared: bool) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = (
+            nullcontext() if shared else self.accelerator.no_sync(self.model)
+        )
+        return context
+
+
+def gather_rows(accelerator: Any, rows: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:
+    """Return the rows of all processes, process by process; they may be unequally many.
+
+    Args:
+        accelerator: gathers.
+        rows: (own rows, dim) of this process.
+        counts: rows of each process.
+    """
+    if accelerator.num_processes == 1:
+        return rows.clone()
+    most = max(counts)
+    padded = rows.new_zeros((most, rows.shape[1]))
+    padded[: len(rows)] = rows
+    gathered = accelerator.gather(padded)
+    return torch.cat([gathered[at * most : at * most + count] for at, count in enumerate(counts)])
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of the random numbers that dropout draws from."""
+
+    cpu: torch.Tensor
+    cuda: torch.Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomState:
+        """Return the present state."""
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+
+    def restore(self) -> None:
+        """Go back to it."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda)
+
+
+def retrying_with_less_memory(
+    attempt: Callable[[], Any], *, is_out_of_memory: Callable[[Exception], bool], shrink: Callable[[], None]
+) -> Any:
+    """Return what `attempt` returns, tried again after each `shrink` as long as memory runs out.
+
+    The failed attempt's tensors are freed before the next: its traceback would hold them.
+    """
+    while True:
+        try:
+            return attempt()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        shrink()

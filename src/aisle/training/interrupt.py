@@ -1,0 +1,57 @@
+"""Being asked to stop: a signal becomes a wish that the training loop grants between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+DEFAULT_HANDLERS: dict[signal.Signals, Any] = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
+"""The signals that ask a run to stop, and what Python does about them of itself."""
+
+
+class GracefulStop:
+    """A context in which the first SIGTERM or SIGINT is noted, and the second stops the process at once.
+
+    Outside the main thread, where Python allows no handlers, it notes nothing. A signal that the process was
+    started to ignore (a shell's background job, `nohup`) stays ignored.
+
+        with GracefulStop() as stop:
+            while not stop.requested:
+                ...
+
+    Attributes:
+        requested: name of the first signal since the context was entered, or None.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> GracefulStop:
+        self.requested = None
+        if threading.current_thread() is threading.main_thread():
+            for number in DEFAULT_HANDLERS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while self._previous:
+            number, handler = self._previous.popitem()
+            # None stands for a handler that Python did not install and cannot put back.
+            signal.signal(number, DEFAULT_HANDLERS[number] if handler is None else handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = signal.Signals(number).name
+        for held in self._previous:
+            signal.signal(held, DEFAULT_HANDLERS[held])

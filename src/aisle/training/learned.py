@@ -1,0 +1,65 @@
+"""Whether a run learned anything: a run that did not must say so, not save a model that looks trained."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aisle.errors import TrainingError
+
+LEAST_CHANGE = 1e-6
+"""Largest difference between equal embeddings: float32 of unit norm, summed in another order."""
+LEAST_LOSS_CHANGE = 1e-7
+"""Largest relative difference between equal losses, about the spacing of float32."""
+LEAST_STEPS = 3
+"""Fewer losses may be alike by chance."""
+
+
+def check_learned(
+    *,
+    base: np.ndarray,
+    tuned: np.ndarray,
+    loss_range: tuple[float, float],
+    steps: int,
+    learning_rate: float,
+    trained: str,
+) -> None:
+    """Refuse a run that did not change the embeddings, or whose loss never moved.
+
+    Args:
+        base: (texts, dim) float32, embeddings of some texts by the base model; at least one text.
+        tuned: (texts, dim) float32, embeddings of the same texts after training.
+        loss_range: lowest and highest loss of a step.
+        steps: that were taken.
+        learning_rate: the run's peak.
+        trained: what was trained, for the message: "LoRA on query, key, value".
+
+    Raises:
+        TrainingError: an embedding is no finite number, no embedding differs from the base model's by more
+            than 1e-6, or the losses of three or more steps are all alike to 1e-7 of their size.
+    """
+    broken = int((~np.isfinite(tuned).all(axis=1)).sum())
+    if broken:
+        raise TrainingError(
+            f"the trained model's embeddings of {broken} of {len(tuned)} texts are no finite numbers; "
+            f"lower --learning_rate (it was {learning_rate:g})"
+        )
+    change = float(np.abs(tuned - base).max())
+    if change <= LEAST_CHANGE:
+        raise TrainingError(
+            f"nothing was learned: the embeddings of {len(base)} texts differ from the base model's "
+            f"by at most {change:.1e}, which is rounding. {_what_to_look_at(learning_rate, trained)}"
+        )
+    lowest, highest = loss_range
+    if steps >= LEAST_STEPS and highest - lowest <= LEAST_LOSS_CHANGE * max(abs(lowest), abs(highest)):
+        raise TrainingError(
+            f"nothing was learned: the loss of all {steps} steps is {highest:g}. "
+            f"{_what_to_look_at(learning_rate, trained)}; with the in_batch loss a batch needs two different "
+            "products (--per_device_train_batch_size)"
+        )
+
+
+def _what_to_look_at(learning_rate: float, trained: str) -> str:
+    return (
+        f"Look at --learning_rate (it was {learning_rate:g}), at --lora_target_modules (trained: {trained}), "
+        "and at the labels: are they all equal, and does --label_map say what they are worth"
+    )

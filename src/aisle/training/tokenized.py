@@ -1,0 +1,142 @@
+"""The pairs of a run as token ids on disk: tokenised once a machine, memory-mapped by every process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aisle.data.batching import distinct
+from aisle.data.negatives import equality_keys
+from aisle.data.pairs import Pairs
+from aisle.errors import TrainingError
+from aisle.models.encoder import EncoderSettings
+from aisle.models.tokens import TokenizedTexts, tokenize
+
+
+@dataclass(frozen=True)
+class TokenizedPairs:
+    """Pairs whose texts are numbers: each distinct text, prompt included, has one.
+
+    Args:
+        ids: (tokens,) int32, the token ids of all texts, one after the other.
+        offsets: (texts + 1,) int64, where each text begins.
+        queries: (pairs,) int64, the text of each pair's query.
+        products: (pairs,) int64, the text of each pair's product.
+        negatives: (negatives,) int64, the texts of all pairs' hard negatives.
+        negative_offsets: (pairs + 1,) int64, where each pair's begin.
+        query_keys: (texts,) int64, equal for texts that are the same query; -1 for no query.
+        product_keys: (texts,) int64, equal for texts that are the same product, by id or text; -1 for none.
+        relevance: (pairs,) float32 in [0, 1]; empty where pairs carry no label.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    queries: np.ndarray
+    products: np.ndarray
+    negatives: np.ndarray
+    negative_offsets: np.ndarray
+    query_keys: np.ndarray
+    product_keys: np.ndarray
+    relevance: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def texts(self) -> TokenizedTexts:
+        """The distinct texts."""
+        return TokenizedTexts(self.ids, self.offsets)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the pairs are judged."""
+        return len(self.relevance) == len(self.queries)
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Which pairs are positives, (pairs,) bool: those with a relevance above 0.5, or all."""
+        return self.relevance > 0.5 if self.labelled else np.ones(len(self), dtype=bool)
+
+    def negatives_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the texts of these pairs' hard negatives."""
+        if not len(self.negatives):
+            return self.negatives
+        return TokenizedTexts(self.negatives, self.negative_offsets).take(rows)
+
+
+def tokenize_pairs(pairs: Pairs, tokenizer: Any, settings: EncoderSettings) -> TokenizedPairs:
+    """Return the pairs as token ids, each distinct text tokenised once.
+
+    A text that is a query here and a product there is one text if the prompts are equal.
+    """
+    queries, products = pairs.queries, pairs.products
+    hard_negatives = pairs.hard_negatives or [[] for _ in queries]
+    counts = np.array([len(one) for one in hard_negatives], dtype=np.int64)
+    prompted = [settings.query_prompt + query for query in queries]
+    prompted += [settings.product_prompt + product for product in products]
+    prompted += [settings.product_prompt + product for one in hard_negatives for product in one]
+    texts = distinct(prompted)
+    tokens = tokenize(tokenizer, texts.texts, prompt="", max_length=settings.max_length)
+    count = len(queries)
+    query_texts, product_texts, negatives = np.split(texts.rows, [count, 2 * count])
+    query_keys = np.full(len(tokens), -1, dtype=np.int64)
+    query_keys[query_texts] = equality_keys(query_texts, pairs.query_ids)
+    product_keys = np.full(len(tokens), -1, dtype=np.int64)
+    product_keys[product_texts] = equality_keys(product_texts, pairs.product_ids)
+    unseen = np.unique(negatives[product_keys[negatives] < 0])
+    product_keys[unseen] = product_keys.max(initial=-1) + 1 + np.arange(len(unseen))
+    return TokenizedPairs(
+        ids=tokens.ids,
+        offsets=tokens.offsets,
+        queries=query_texts,
+        products=product_texts,
+        negatives=negatives,
+        negative_offsets=np.concatenate([[0], np.cumsum(counts)]),
+        query_keys=query_keys,
+        product_keys=product_keys,
+        relevance=np.empty(0, np.float32) if pairs.relevance is None else pairs.relevance,
+    )
+
+
+def write_tokenized(pairs: TokenizedPairs, folder: Path) -> None:
+    """Write pairs into a folder that appears when it is whole; one that is there stays.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+        try:
+            for field in fields(TokenizedPairs):
+                np.save(staging / f"{field.name}.npy", getattr(pairs, field.name))
+            os.replace(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        if folder.is_dir():  # another process was first
+            return
+        raise TrainingError(f"{folder}: the tokenised pairs cannot be written: {error}") from None
+
+
+def open_tokenized(folder: Path) -> TokenizedPairs:
+    """Return the pairs in a folder, memory-mapped.
+
+    Raises:
+        TrainingError: they cannot be read.
+    """
+    try:
+        return TokenizedPairs(
+            **{
+                field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r")
+                for field in fields(TokenizedPairs)
+            }
+        )
+    except (OSError, ValueError, EOFError) as error:
+        raise TrainingError(f"{folder}: cannot be read ({error}); remove it, it is made again") from None

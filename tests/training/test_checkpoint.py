@@ -1,0 +1,238 @@
+"""Checkpoints on disk, with an accelerator that writes one small file."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from aisle.errors import CheckpointError
+from aisle.training import checkpoint as module
+from aisle.training.checkpoint import (
+    check_identity,
+    find_checkpoint,
+    prune_checkpoints,
+    read_checkpoint,
+    save_checkpoint,
+)
+
+
+class OneFileAccelerator:
+    """Saves its content as one file, on one process."""
+
+    is_main_process = True
+
+    def __init__(self, content):
+        self.content = content
+
+    def save_state(self, folder):
+        with open(os.path.join(folder, "state.bin"), "wb") as file:
+            file.write(self.content)
+
+    def wait_for_everyone(self):
+        pass
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nobody catches it."""
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """The folder of a run's checkpoints, with those of steps 2, 4, 6 and 8."""
+    for step in (2, 4, 6, 8):
+        save(tmp_path / "checkpoints", step)
+    return tmp_path / "checkpoints"
+
+
+def save(folder, step, *, content=b"weights", identity=None, best_weights=None):
+    return save_checkpoint(
+        OneFileAccelerator(content), folder, step=step, identity=identity or {}, best_weights=best_weights
+    )
+
+
+def damage(folder, step):
+    (folder / f"step_{step:08d}" / "state.bin").write_bytes(b"weighty")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_checkpoint_is_read_back_with_its_step_identity_and_best_weights(tmp_path):
+    best = {"lora_A": torch.tensor([[1.0, -2.0]])}
+    path = save(tmp_path, 12, identity={"seed": 3}, best_weights=best)
+
+    found = read_checkpoint(path)
+
+    assert (found.path, found.step, found.identity) == (tmp_path / "step_00000012", 12, {"seed": 3})
+    assert np.array_equal(found.best_weights()["lora_A"], [[1.0, -2.0]])
+    assert (path / "state.bin").read_bytes() == b"weights"
+
+
+def test_a_checkpoint_written_again_replaces_the_one_before(tmp_path):
+    save(tmp_path, 2, content=b"first")
+
+    path = save(tmp_path, 2, content=b"second")
+
+    assert (path / "state.bin").read_bytes() == b"second"
+    assert read_checkpoint(path).step == 2
+    assert names(tmp_path) == ["step_00000002"]
+
+
+def test_the_newest_checkpoints_stay_and_the_others_go(checkpoints):
+    removed = prune_checkpoints(checkpoints, keep=2)
+
+    assert sorted(removed) == [checkpoints / "step_00000002", checkpoints / "step_00000004"]
+    assert names(checkpoints) == ["step_00000006", "step_00000008"]
+
+
+@pytest.mark.parametrize("keep", [4, 5, 100])
+def test_nothing_is_removed_while_there_are_few_enough(checkpoints, keep):
+    assert prune_checkpoints(checkpoints, keep=keep) == []
+    assert len(names(checkpoints)) == 4
+
+
+def test_the_newest_whole_checkpoint_stays_where_newer_ones_are_damaged(checkpoints):
+    damage(checkpoints, 6)
+    (checkpoints / "step_00000008" / "manifest.json").unlink()
+
+    removed = prune_checkpoints(checkpoints, keep=1)
+
+    assert sorted(removed) == [checkpoints / "step_00000002", checkpoints / "step_00000006"]
+    assert names(checkpoints) == ["step_00000004", "step_00000008"]
+    assert find_checkpoint(checkpoints.parent, "latest")[0].step == 4
+
+
+def test_newest_is_by_number_where_the_number_outgrows_its_eight_digits(tmp_path):
+    save(tmp_path / "checkpoints", 99_999_999)
+    save(tmp_path / "checkpoints", 100_000_000)
+
+    assert find_checkpoint(tmp_path, "latest")[0].step == 100_000_000
+    assert prune_checkpoints(tmp_path / "checkpoints", keep=1) == [tmp_path / "checkpoints" / "step_99999999"]
+
+
+def test_folders_of_other_names_are_neither_removed_nor_gone_on_from(checkpoints):
+    shutil.copytree(checkpoints / "step_00000008", checkpoints / "step_00000009.bak")
+    (checkpoints / "notes").mkdir()
+
+    prune_checkpoints(checkpoints, keep=1)
+
+    assert names(checkpoints) == ["notes", "step_00000008", "step_00000009.bak"]
+    assert find_checkpoint(checkpoints.parent, "latest")[0].step == 8
+
+
+def test_what_killed_runs_left_half_written_or_half_removed_goes(checkpoints):
+    for name in (".step_00000010.writing", ".step_00000001.removing"):
+        (checkpoints / name / "deeper").mkdir(parents=True)
+
+    assert prune_checkpoints(checkpoints, keep=4) == []
+    assert names(checkpoints) == [f"step_{step:08d}" for step in (2, 4, 6, 8)]
+
+
+@pytest.mark.parametrize("removals", range(3))
+def test_a_run_killed_while_removing_leaves_only_whole_checkpoints_under_their_names(
+    checkpoints, monkeypatch, removals
+):
+    """Kill the removal half-way through its 1st, 2nd and 3rd folder."""
+    rmtree, done = shutil.rmtree, []
+
+    def killed_half_way(path, **options):
+        if not os.path.exists(path):
+            return
+        if len(done) == removals:
+            os.remove(os.path.join(path, "manifest.json"))
+            raise Killed
+        rmtree(path, **options)
+        done.append(path)
+
+    monkeypatch.setattr(module.shutil, "rmtree", killed_half_way)
+    with pytest.raises(Killed):
+        prune_checkpoints(checkpoints, keep=1)
+    monkeypatch.undo()
+
+    seen = sorted(checkpoints.glob("step_*"))
+    assert seen == [checkpoints / "step_00000008"]
+    assert read_checkpoint(seen[0]).step == 8
+    prune_checkpoints(checkpoints, keep=1)
+    assert names(checkpoints) == ["step_00000008"]
+
+
+def test_a_run_killed_while_replacing_a_checkpoint_leaves_no_half_removed_one(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    save(folder, 2)
+    save(folder, 4)
+    replace = os.replace
+
+    def killed_before_the_new_one(source, target):
+        if str(source).endswith(".writing"):
+            raise Killed
+        replace(source, target)
+
+    monkeypatch.setattr(module.os, "replace", killed_before_the_new_one)
+    with pytest.raises(Killed):
+        save(folder, 4, content=b"again")
+    monkeypatch.undo()
+
+    found, problems = find_checkpoint(tmp_path, "latest")
+    assert (found.step, problems) == (2, [])
+    save(folder, 4, content=b"again")
+    assert names(folder) == ["step_00000002", "step_00000004"]
+
+
+def test_a_checkpoint_that_cannot_be_renamed_is_one_message(checkpoints, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(13, os.strerror(13), str(source))
+
+    monkeypatch.setattr(module.os, "replace", refuse)
+
+    with pytest.raises(CheckpointError, match=r"Permission denied.*--checkpoints_to_keep"):
+        prune_checkpoints(checkpoints, keep=1)
+    assert len(names(checkpoints)) == 4
+
+
+def test_latest_passes_over_damaged_checkpoints_and_names_them(checkpoints):
+    damage(checkpoints, 8)
+    (checkpoints / "step_00000006" / "state.bin").unlink()
+
+    found, problems = find_checkpoint(checkpoints.parent, "latest")
+
+    assert found.step == 4
+    assert [line.split(": ")[0] for line in problems] == [
+        str(checkpoints / "step_00000008" / "state.bin"),
+        str(checkpoints / "step_00000006" / "state.bin"),
+    ]
+    assert "is altered" in problems[0]
+    assert "is missing" in problems[1]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        (json.dumps({"format_version": 1, "files": {}}), "is damaged"),
+        (json.dumps({"format_version": 9, "files": {}, "step": 1, "identity": {}}), "has format 9"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_refused(checkpoints, manifest, reason):
+    path = checkpoints / "step_00000008"
+    (path / "manifest.json").write_text(manifest)
+
+    with pytest.raises(CheckpointError, match=reason):
+        read_checkpoint(path)
+
+
+def test_going_on_with_other_batches_names_both_values_of_every_difference(tmp_path):
+    was = {"per_device_train_batch_size": 64, "processes": 2, "seed": 1}
+    found = read_checkpoint(save(tmp_path, 2, identity=was))
+    check_identity(found, was)
+
+    with pytest.raises(CheckpointError) as refused:
+        check_identity(found, {**was, "per_device_train_batch_size": 7, "processes": 1})
+
+    message = str(refused.value)
+    assert "per_device_train_batch_size was 64 and is now 7; processes was 2 and is now 1" in message
+    assert "seed" not in message

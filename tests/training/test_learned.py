@@ -1,0 +1,80 @@
+import math
+
+import numpy as np
+import pytest
+
+from aisle.errors import TrainingError
+from aisle.training.learned import check_learned
+
+BASE = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
+TUNED = BASE + np.float32(0.01)
+
+
+def check(*, tuned=TUNED, base=BASE, loss_range=(0.3, 0.5), steps=3):
+    check_learned(
+        base=base,
+        tuned=tuned,
+        loss_range=loss_range,
+        steps=steps,
+        learning_rate=0.0005,
+        trained="LoRA on query, value",
+    )
+
+
+def test_changed_embeddings_and_a_loss_that_moved_pass():
+    check()
+
+
+@pytest.mark.parametrize("difference", [0.0, 1e-7, 1e-6])
+def test_the_base_model_s_embeddings_are_refused_with_what_to_look_at(difference):
+    base = np.zeros((4, 2))
+    tuned = base.copy()
+    tuned[3, 1] = -difference
+
+    with pytest.raises(TrainingError) as refused:
+        check(base=base, tuned=tuned)
+
+    message = str(refused.value)
+    assert f"embeddings of 4 texts differ from the base model's by at most {difference:.1e}" in message
+    assert "--learning_rate (it was 0.0005)" in message
+    assert "--lora_target_modules (trained: LoRA on query, value)" in message
+    assert "--label_map" in message
+
+
+def test_one_number_that_moved_by_more_than_a_millionth_is_a_change():
+    base = np.zeros((4, 2))
+    tuned = base.copy()
+    tuned[3, 1] = -1.1e-6
+
+    check(base=base, tuned=tuned)
+
+
+@pytest.mark.parametrize(
+    ("loss_range", "steps"),
+    [((0.25, 0.25), 3), ((0.0, 0.0), 500), ((1.0, 1.0 + 1e-7), 3), ((-2.0, -2.0), 4)],
+)
+def test_a_loss_that_never_moved_is_refused(loss_range, steps):
+    with pytest.raises(TrainingError, match=rf"the loss of all {steps} steps is .*--learning_rate"):
+        check(loss_range=loss_range, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("loss_range", "steps"),
+    [
+        ((0.25, 0.25), 2),  # too few to tell
+        ((0.25, 0.2500001), 1000),  # 4e-7 of its size
+        ((1e-9, 2e-9), 3),  # small, but halved
+        ((-1e-9, 1e-9), 3),
+    ],
+)
+def test_few_steps_and_losses_that_moved_pass(loss_range, steps):
+    check(loss_range=loss_range, steps=steps)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_embeddings_that_are_no_numbers_are_refused(value):
+    tuned = TUNED.copy()
+    tuned[1, 0] = value
+
+    with pytest.raises(TrainingError, match="embeddings of 1 of 2 texts are no finite numbers"):
+        check(tuned=tuned)

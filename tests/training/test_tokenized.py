@@ -1,0 +1,269 @@
+from dataclasses import fields
+
+import datasets
+import numpy as np
+import pytest
+
+from aisle.data.pairs import Pairs
+from aisle.errors import TrainingError
+from aisle.models.encoder import EncoderSettings
+from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
+
+PLAIN = EncoderSettings(pooling="mean", query_prompt="", product_prompt="", max_length=16)
+PROMPTED = EncoderSettings(pooling="mean", query_prompt="query: ", product_prompt="passage: ", max_length=16)
+NAMES = [field.name for field in fields(TokenizedPairs)]
+
+
+@pytest.fixture
+def tokenized(minilm_tokenizer):
+    """Return a function from the columns of pairs to the pairs as token ids."""
+
+    def tokenize(settings=PROMPTED, **columns):
+        table = datasets.Dataset.from_dict({name: values for name, values in columns.items()})
+        return tokenize_pairs(Pairs(table), minilm_tokenizer, settings)
+
+    return tokenize
+
+
+@pytest.fixture
+def some_pairs(tokenized):
+    return tokenized(
+        query=["sofa", "lamp", "sofa"],
+        product=["red sofa", "desk lamp", "blue sofa"],
+        relevance=[1.0, 0.1, 0.5],
+        hard_negatives=[["desk lamp", "chair"], [], ["chair"]],
+    )
+
+
+@pytest.fixture
+def read(minilm_tokenizer):
+    """Return a function from tokenised pairs and the number of a text to its words."""
+    return lambda pairs, text: minilm_tokenizer.decode(pairs.texts[text], skip_special_tokens=True)
+
+
+def test_each_text_is_kept_once_and_read_with_its_sides_prompt(some_pairs, read):
+    words = [read(some_pairs, text) for text in range(len(some_pairs.texts))]
+
+    assert len(set(words)) == len(words) == 6
+    assert [words[text] for text in some_pairs.queries] == ["query : sofa", "query : lamp", "query : sofa"]
+    products = ["passage : red sofa", "passage : desk lamp", "passage : blue sofa"]
+    assert [words[text] for text in some_pairs.products] == products
+    negatives = ["passage : desk lamp", "passage : chair", "passage : chair"]
+    assert [words[text] for text in some_pairs.negatives] == negatives
+
+
+def test_texts_are_cut_to_the_maximum_length_prompt_included(tokenized):
+    pairs = tokenized(query=["sofa " * 50], product=["lamp"])
+
+    assert pairs.texts.lengths().tolist() == [16, 5]  # [CLS] passage : lamp [SEP]
+
+
+def test_without_prompts_a_query_and_a_product_of_one_text_are_one_text(tokenized):
+    pairs = tokenized(PLAIN, query=["sofa", "lamp"], product=["lamp", "chair"])
+
+    assert len(pairs.texts) == 3
+    assert pairs.products[0] == pairs.queries[1]
+    assert pairs.query_keys[pairs.products[1]] == -1  # no query reads chair
+    assert pairs.product_keys[pairs.queries[0]] == -1  # no product reads sofa
+
+
+def test_hard_negatives_belong_to_their_pairs(some_pairs, read):
+    def negatives_of(*rows):
+        return [read(some_pairs, text) for text in some_pairs.negatives_of(np.array(rows))]
+
+    assert some_pairs.negative_offsets.tolist() == [0, 2, 2, 3]
+    assert negatives_of(0) == ["passage : desk lamp", "passage : chair"]
+    assert negatives_of(1) == []
+    assert negatives_of(2, 0) == ["passage : chair", "passage : desk lamp", "passage : chair"]
+
+
+def test_pairs_without_hard_negatives_have_none(tokenized):
+    pairs = tokenized(query=["sofa", "lamp"], product=["red sofa", "desk lamp"])
+
+    assert pairs.negatives_of(np.array([0, 1])).tolist() == []
+    assert pairs.negative_offsets.tolist() == [0, 0, 0]
+
+
+def test_keys_are_equal_for_equal_texts_and_for_equal_ids(tokenized):
+    pairs = tokenized(
+        query=["sofa", "couch", "lamp", "sofa"],
+        query_id=["q1", "q1", "q2", "q3"],
+        product=["red sofa", "red sofa", "desk lamp", "scarlet sofa"],
+        product_id=["p1", "p2", "p3", "p2"],
+    )
+
+    sofa, couch, lamp, again = pairs.query_keys[pairs.queries]
+    assert sofa == couch == again  # by id, then by text
+    assert lamp != sofa
+    red, same, desk, scarlet = pairs.product_keys[pairs.products]
+    assert red == same == scarlet  # p2 is both red sofa and scarlet sofa
+    assert desk != red
+
+
+def test_without_ids_keys_are_equal_for_equal_texts_alone(tokenized):
+    pairs = tokenized(query=["sofa", "couch", "sofa"], product=["red sofa", "red sofa", "scarlet sofa"])
+
+    sofa, couch, again = pairs.query_keys[pairs.queries]
+    assert sofa == again != couch
+    red, same, scarlet = pairs.product_keys[pairs.products]
+    assert red == same != scarlet
+
+
+def test_a_text_has_keys_of_its_own_sides_only(some_pairs):
+    sides = [
+        set(some_pairs.queries.tolist()),
+        set(some_pairs.products.tolist() + some_pairs.negatives.tolist()),
+    ]
+
+    for texts, keys in zip(sides, (some_pairs.query_keys, some_pairs.product_keys), strict=True):
+        assert set(np.flatnonzero(keys >= 0).tolist()) == texts
+        assert (keys >= -1).all()
+
+
+def test_a_hard_negative_that_is_a_product_elsewhere_has_that_products_key(some_pairs):
+    assert some_pairs.negatives[0] == some_pairs.products[1]
+    keys = some_pairs.product_keys
+    assert keys[some_pairs.negatives[0]] == keys[some_pairs.products[1]]
+
+
+def test_a_hard_negative_has_the_key_of_the_product_that_its_text_is_by_id(tokenized):
+    pairs = tokenized(
+        query=["sofa", "couch", "lamp"],
+        product=["red sofa", "scarlet sofa", "desk lamp"],
+        query_id=["q1", "q2", "q3"],
+        product_id=["p1", "p1", "p2"],
+        hard_negatives=[["desk lamp"], ["desk lamp"], ["scarlet sofa"]],
+    )
+
+    assert pairs.product_keys[pairs.negatives[2]] == pairs.product_keys[pairs.products[0]]
+
+
+def test_other_hard_negatives_have_keys_that_no_product_has(tokenized):
+    pairs = tokenized(
+        query=["sofa", "lamp"],
+        product=["red sofa", "desk lamp"],
+        hard_negatives=[["chair", "table"], ["chair", "shelf"]],
+    )
+
+    keys = pairs.product_keys[pairs.negatives].tolist()
+    assert keys[0] == keys[2]  # chair both times
+    assert len({*keys, *pairs.product_keys[pairs.products].tolist()}) == 5
+
+
+def test_a_hard_negative_that_is_a_query_too_has_a_key_on_each_side(tokenized):
+    pairs = tokenized(
+        PLAIN, query=["sofa", "lamp"], product=["red sofa", "desk lamp"], hard_negatives=[["lamp"], ["sofa"]]
+    )
+
+    lamp, sofa = pairs.negatives
+    assert [lamp, sofa] == [pairs.queries[1], pairs.queries[0]]
+    assert (
+        len({*pairs.product_keys[[lamp, sofa]].tolist(), *pairs.product_keys[pairs.products].tolist()}) == 4
+    )
+    assert pairs.query_keys[lamp] != pairs.query_keys[sofa]
+
+
+def test_judged_pairs_are_positive_above_a_half(some_pairs):
+    assert some_pairs.labelled
+    np.testing.assert_array_equal(some_pairs.relevance, np.array([1.0, 0.1, 0.5], np.float32))
+    assert some_pairs.positive.tolist() == [True, False, False]
+
+
+def test_pairs_that_nobody_judged_are_all_positive(tokenized):
+    pairs = tokenized(query=["sofa", "lamp"], product=["red sofa", "desk lamp"])
+
+    assert not pairs.labelled
+    assert pairs.positive.tolist() == [True, True]
+
+
+def test_arrays_have_the_types_that_are_promised(some_pairs):
+    types = {name: getattr(some_pairs, name).dtype.name for name in NAMES}
+
+    assert types == dict.fromkeys(NAMES, "int64") | {"ids": "int32", "relevance": "float32"}
+
+
+@pytest.mark.parametrize("negatives", [True, False], ids=["with hard negatives", "with empty arrays"])
+def test_pairs_that_were_written_are_opened_as_they_were_without_reading_them(
+    negatives, some_pairs, tokenized, tmp_path
+):
+    pairs = some_pairs if negatives else tokenized(query=["sofa"], product=["red sofa"])
+
+    write_tokenized(pairs, tmp_path / "cache" / "tokens")
+    opened = open_tokenized(tmp_path / "cache" / "tokens")
+
+    assert len(opened) == len(pairs)
+    for name in NAMES:
+        found, expected = getattr(opened, name), getattr(pairs, name)
+        assert isinstance(found, np.memmap), name
+        assert found.dtype == expected.dtype, name
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["tokens"]
+
+
+def test_opened_pairs_cannot_be_changed(some_pairs, tmp_path):
+    write_tokenized(some_pairs, tmp_path / "tokens")
+
+    with pytest.raises(ValueError, match="read-only"):
+        open_tokenized(tmp_path / "tokens").ids[0] = 1
+
+
+def test_who_writes_second_leaves_what_the_first_wrote(some_pairs, tokenized, tmp_path):
+    write_tokenized(some_pairs, tmp_path / "tokens")
+
+    write_tokenized(tokenized(query=["vase"], product=["blue vase"]), tmp_path / "tokens")
+
+    np.testing.assert_array_equal(open_tokenized(tmp_path / "tokens").ids, some_pairs.ids)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+
+
+def test_writing_that_is_interrupted_leaves_nothing(some_pairs, tmp_path, monkeypatch):
+    save = np.save
+
+    def stop(path, array):
+        if path.name == "queries.npy":
+            raise KeyboardInterrupt
+        save(path, array)
+
+    monkeypatch.setattr(np, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_tokenized(some_pairs, tmp_path / "tokens")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_told_with_the_folder_and_leaves_nothing(some_pairs, tmp_path, monkeypatch):
+    def stop(path, array):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", stop)
+    with pytest.raises(
+        TrainingError, match=r"tokens: the tokenised pairs cannot be written: .*No space left"
+    ):
+        write_tokenized(some_pairs, tmp_path / "tokens")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(some_pairs, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(TrainingError, match=r"tokens: the tokenised pairs cannot be written"):
+        write_tokenized(some_pairs, tmp_path / "file" / "tokens")
+
+
+@pytest.mark.parametrize("kept", [0, 3, 40, -4], ids=["empty", "no header", "half a header", "a token short"])
+def test_a_truncated_file_is_told_with_its_folder_and_what_to_do(kept, some_pairs, tmp_path):
+    write_tokenized(some_pairs, tmp_path / "tokens")
+    path = tmp_path / "tokens" / "ids.npy"
+    path.write_bytes(path.read_bytes()[:kept])
+
+    with pytest.raises(TrainingError, match=r"tokens: cannot be read \(.+\); remove it, it is made again"):
+        open_tokenized(tmp_path / "tokens")
+
+
+def test_a_missing_file_is_told_with_its_name(some_pairs, tmp_path):
+    write_tokenized(some_pairs, tmp_path / "tokens")
+    (tmp_path / "tokens" / "products.npy").unlink()
+
+    with pytest.raises(TrainingError, match=r"tokens: cannot be read \(.*products\.npy"):
+        open_tokenized(tmp_path / "tokens")
