@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from aisle.models.run_attention import LONGEST, RunAttention
 from aisle.models.token_batches import PackedBatch, pack, pad
 from aisle.models.tokens import TokenizedTexts
 
@@ -71,6 +72,11 @@ def packed_attention(
     heads = query.shape[1]
     if key.shape[1] != heads:
         key, value = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (key, value))
+    trains = torch.is_grad_enabled() and (query.requires_grad or value.requires_grad)
+    if trains and not causal and not dropout and sliding_window is None and packed.longest <= LONGEST:
+        fused: Any = RunAttention.apply
+        scale = query.shape[2] ** -0.5 if scaling is None else scaling
+        return fused(query, key, value, packed.runs, scale)[None], None
     sizes = [texts * length for texts, length in packed.runs]
     # split, not slices: the gradient of a slice is as large as the whole.
     attended = [

@@ -11,6 +11,7 @@ from aisle.config.training import LoraSettings, TrainSettings
 from aisle.models.adapters import attach_lora, trainable_share
 from aisle.models.encoder import TextEmbedder
 from aisle.models.loading import BaseModel
+from aisle.models.lora_linear import fuse_lora
 from aisle.models.training_form import cast_frozen, freeze_pooler, set_dropout
 from aisle.training.accelerator import set_seed
 
@@ -50,6 +51,8 @@ def make_trained_model(
             base_reference=base.source.reference,
             base_revision=base.source.revision,
         )
+        if not settings.optim.torch_compile:
+            fuse_lora(backbone)
     elif lora != LoraSettings():
         say("full fine-tuning: the LoRA settings are not used without --use_peft")
     say(str(trainable_share(backbone)))
