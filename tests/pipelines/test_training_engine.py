@@ -1,0 +1,166 @@
+"""What training says and does beside the straight way: hints, stops, runs that learn nothing, memory flags."""
+
+import json
+import os
+import shlex
+import signal
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from aisle.cli import train_main
+from tests.pipelines.conftest import QUERIES, judged_rows, write_rows
+
+
+@pytest.fixture
+def train(tiny_bert, tmp_path, capfd):
+    """Run train_peft.py on the tiny model; return its exit code, the run's folder and what it said."""
+
+    def run(*flags, output="run"):
+        run_dir = tmp_path / output
+        given = ["--use_peft", "--model_name_or_path", str(tiny_bert), "--output_dir", str(run_dir)]
+        given += ["--max_length", "16", "--per_device_train_batch_size", "8", *map(str, flags)]
+        code = train_main(given)
+        said = capfd.readouterr()
+        return code, run_dir, said.out + said.err
+
+    return run
+
+
+def with_positives(path, every):
+    """A file of judged pairs, every n-th a positive."""
+    rows = [(q, p, float(number % every == 0)) for number, (q, p, _) in enumerate(judged_rows(QUERIES))]
+    return write_rows(path, ["query", "product", "relevance"], rows)
+
+
+def weights(run_dir):
+    return load_file(run_dir / "adapter_model.safetensors")
+
+
+def test_few_positives_call_for_a_ranking_loss(train, tmp_path):
+    pairs = with_positives(tmp_path / "few.csv", 5)
+    _, _, said = train("--train_file", pairs, "--max_train_steps", 1)
+    assert "hint: 20% of the training pairs are positives; --loss cosent" in " ".join(said.split())
+
+
+def test_hardly_any_judged_negatives_call_for_the_batch_s(train, tmp_path):
+    pairs = with_positives(tmp_path / "many.csv", 1)
+    _, _, said = train("--train_file", pairs, "--max_train_steps", 1)
+    assert "--loss in_batch takes negatives from the batch" in " ".join(said.split())
+
+
+def test_labels_in_balance_and_other_losses_get_no_hint(train, judged_csv, tmp_path):
+    assert "hint" not in train("--train_file", judged_csv, "--max_train_steps", 1)[2]
+    few = with_positives(tmp_path / "few.csv", 5)
+    flags = ["--loss", "cosent", "--max_train_steps", 1]
+    assert "hint" not in train("--train_file", few, *flags, output="other")[2]
+
+
+def test_a_run_that_learned_nothing_is_an_error_that_says_what_to_look_at(train, judged_csv):
+    code, run_dir, said = train("--train_file", judged_csv, "--learning_rate", 1e-12, "--num_train_epochs", 1)
+    assert code == 2
+    for word in ("nothing was learned", "--learning_rate", "--lora_target_modules", "labels"):
+        assert word in said
+    assert not (run_dir / "aisle.json").exists()
+
+
+def test_labels_that_are_all_equal_and_rank_nothing_are_an_error(train, tmp_path):
+    """cosent has nothing to rank then: its loss is constant."""
+    rows = [(q, p, 1.0) for q, p, _ in judged_rows(QUERIES)]
+    pairs = write_rows(tmp_path / "equal.csv", ["query", "product", "relevance"], rows)
+    code, _, said = train("--train_file", pairs, "--loss", "cosent", "--num_train_epochs", 2)
+    assert code == 2
+    assert "nothing was learned" in said
+
+
+def test_a_stopped_run_prints_the_command_that_goes_on_and_that_command_does(
+    train, judged_csv, monkeypatch, tmp_path, tiny_bert
+):
+    from aisle.training.loop import Trainer
+
+    flags = ["--train_file", str(judged_csv), "--max_train_steps", "8", "--logging_steps", "1"]
+    code, whole, _ = train(*flags, output="whole")
+    assert code == 0
+    original = Trainer._log
+
+    def log(self, *arguments):
+        original(self, *arguments)
+        if self.state.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    given = ["--use_peft", "--model_name_or_path", str(tiny_bert), "--output_dir", str(tmp_path / "run")]
+    given += ["--max_length", "16", "--per_device_train_batch_size", "8", *flags]
+    monkeypatch.setattr("sys.argv", ["train_peft.py", *given])
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_log", log)
+        code, run_dir, said = train(*flags)
+    assert code == 130
+    assert "SIGTERM" in said
+    assert "after step 4 of 8" in said
+    command = next(line for line in said.splitlines() if line.startswith("go on with: "))
+    script, *resuming = shlex.split(command.removeprefix("go on with: "))
+    assert script == "train_peft.py"
+    assert train_main(resuming) == 0
+    for name, value in weights(whole).items():
+        np.testing.assert_array_equal(weights(run_dir)[name], value)
+
+
+def test_early_stopping_is_recorded(train, judged_csv):
+    flags = ["--max_train_steps", 40, "--eval_steps", 1, "--early_stopping_patience", 2]
+    _, run_dir, _ = train("--train_file", judged_csv, *flags)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["stopped_early"]
+    assert metrics["steps"] == metrics["best"]["step"] + 2 < 40
+
+
+@pytest.mark.parametrize(
+    "extra", [["--cached_embeddings", "--max_tokens_per_sub_batch", 64], ["--max_tokens_per_sub_batch", 64]]
+)
+def test_sub_batches_change_memory_and_not_the_result(train, judged_csv, extra):
+    flags = ["--train_file", judged_csv, "--max_train_steps", 3, "--loss", "in_batch"]
+    _, plain, _ = train(*flags, output="plain")
+    _, small, _ = train(*flags, *extra, output="small")
+    for name, value in weights(plain).items():
+        np.testing.assert_allclose(weights(small)[name], value, atol=2e-5)
+
+
+def test_hard_negatives_take_part_in_the_in_batch_loss(train, tmp_path):
+    rows = list(judged_rows(QUERIES))
+    losses = {}
+    for name, negatives in (("with", ["modern wool rug", "a set of nails"]), ("without", [])):
+        path = tmp_path / f"{name}.jsonl"
+        lines = [
+            {"query": query, "product": product, "hard_negatives": negatives} for query, product, _ in rows
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        _, run_dir, _ = train("--train_file", path, "--max_train_steps", 1, "--logging_steps", 1, output=name)
+        losses[name] = json.loads((run_dir / "log.jsonl").read_text().splitlines()[0])["loss"]
+    assert losses["with"] > losses["without"] + 0.01
+
+
+def test_bf16_keeps_frozen_weights_in_bf16_and_the_adapter_in_float32(train, judged_csv, monkeypatch):
+    import torch
+
+    from aisle.training.loop import Trainer
+
+    types = {}
+    original = Trainer.run
+
+    def run(self):
+        for name, parameter in self.model.named_parameters():
+            types[name] = parameter.dtype
+        original(self)
+
+    monkeypatch.setattr(Trainer, "run", run)
+    code, run_dir, _ = train("--train_file", judged_csv, "--max_train_steps", 2, "--mixed_precision", "bf16")
+    assert code == 0
+    assert {kind for name, kind in types.items() if "lora_" in name} == {torch.float32}
+    assert {kind for name, kind in types.items() if name.endswith("base_layer.weight")} == {torch.bfloat16}
+    assert {value.dtype for value in weights(run_dir).values()} == {np.dtype("float32")}
+
+
+def test_directions_without_the_main_one_are_refused(train, judged_csv):
+    code, _, said = train("--train_file", judged_csv, "--in_batch_directions", "query_to_query")
+    assert code == 2
+    assert "--in_batch_directions query_to_query: query_to_product must be among them" in said
