@@ -14,6 +14,7 @@ from aisle.losses import (
     in_batch,
     listwise,
     listwise_weight,
+    rows_of,
 )
 
 OTHER_DIRECTIONS = ("product_to_query", "query_to_query", "product_to_product")
@@ -624,3 +625,22 @@ def test_listwise_weight_counts_queries_with_some_relevance():
     assert listwise_weight(relevance, keys) == 3
     assert listwise_weight(np.zeros(7), keys) == 0
     assert listwise_weight(np.array([]), np.array([], dtype=np.int64)) == 0
+
+
+def test_gradients_of_texts_that_occur_often_are_the_same_to_the_bit():
+    """Plain indexing adds them up in the order in which threads come by, from 32,768 numbers on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.manual_seed(0)
+        embeddings, outer = torch.randn(40, 384), torch.randn(256, 384)
+        rows = torch.randint(0, 8, (256,))
+        found = set()
+        for _ in range(50):
+            leaf = embeddings.clone().requires_grad_()
+            rows_of(leaf, rows).backward(outer)
+            found.add(leaf.grad.numpy().tobytes())
+        torch.testing.assert_close(leaf.grad, torch.zeros_like(leaf).index_add(0, rows, outer))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 1

@@ -73,6 +73,15 @@ class Anchors:
         )
 
 
+def rows_of(embeddings: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return some rows of embeddings, (rows, dim), whose gradient is the same to the bit every time.
+
+    The gradient of plain indexing adds up a row that is taken several times in the order in which threads
+    come by.
+    """
+    return torch.nn.functional.embedding(rows, embeddings)
+
+
 def cosine_target(
     query_embeddings: torch.Tensor, product_embeddings: torch.Tensor, relevance: torch.Tensor
 ) -> torch.Tensor:
@@ -137,7 +146,8 @@ def in_batch(
             f"directions must hold 'query_to_product', found {sorted(directions)}: add it, as a search "
             "scores products for a query"
         )
-    queries, products = query_embeddings[anchors.queries], product_embeddings[anchors.products]
+    queries = rows_of(query_embeddings, anchors.queries)
+    products = rows_of(product_embeddings, anchors.products)
     own_scores = _scores(queries, products, temperature)
     to_products = (product_embeddings, anchors.not_negative_products)
     to_queries = (query_embeddings, anchors.not_negative_queries)

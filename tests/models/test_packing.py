@@ -381,6 +381,22 @@ def attend_both_ways(*, key_heads, causal, window, device, dtype, scaling=0.3):
     return found[0], torch.cat(by_hand)
 
 
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "mpnet"])
+def test_packed_texts_train_under_autocast(architecture, embedder_of, packed, padded_of):
+    """Rotary positions leave queries and keys in float32 there, and values in bf16."""
+    embedder = embedder_of(architecture, adapter=True)
+    with autocast(torch.device("cpu"), "bf16"):
+        found = gradients(embedder, [packed])
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in found.values())
+
+
+def test_backbones_keep_no_keys_and_values_of_what_they_read(embedder_of, packed):
+    backbone = embedder_of("qwen2").backbone
+    assert backbone.config.use_cache is False
+    output = backbone(input_ids=packed.input_ids[None])
+    assert getattr(output, "past_key_values", None) is None
+
+
 @pytest.mark.parametrize(("key_heads", "causal", "window"), CASES)
 def test_attention_is_that_by_hand(key_heads, causal, window):
     found, expected = attend_both_ways(

@@ -124,6 +124,16 @@ def test_a_learned_temperature_is_the_same_with_cached_embeddings_and_accumulati
     assert found[0] != pytest.approx(math.log(0.1), abs=1e-4)
 
 
+def test_a_learned_temperature_stops_at_its_floor_and_can_rise_again(base):
+    learned = objective.Objective("cosent", temperature=0.02, learn_temperature=True, directions=())
+    with torch.no_grad():
+        learned.log_temperature.sub_(5)
+    learned.keep_temperature()
+    assert learned.temperature.item() == pytest.approx(objective.LOWEST_TEMPERATURE)
+    learned.temperature.backward()
+    assert learned.log_temperature.grad.item() != 0
+
+
 class Scarce:
     """A model that has memory for so many tokens with activations, and for any number without."""
 

@@ -171,6 +171,29 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(base, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000004"]
 
 
+def test_a_stop_on_a_device_whose_figures_lag_counts_every_step(base, tmp_path, monkeypatch):
+    """There the figures of a step are read while the next one computes."""
+    pairs, _ = pairs_of(base, 40)
+    trainer = trainer_of(base, pairs, batch_size=4, total_steps=10, logging_steps=100)
+    trainer.checkpoints_dir = tmp_path
+    steps = []
+    plain = trainer._step
+
+    def step(batches, *, stop):
+        steps.append(stop)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(batches, stop=stop)
+
+    trainer._step = step
+    monkeypatch.setattr(type(trainer), "_figures_lag", property(lambda _: True))
+    with pytest.raises(TrainingStopped):
+        trainer.run()
+    window = trainer.state.window
+    assert (trainer.state.step, window.steps, window.pairs) == (len(steps), len(steps), 4 * len(steps))
+    assert steps == [False, False, False, True, True]
+
+
 def test_an_evaluation_that_is_due_when_a_signal_comes_is_made_before_the_checkpoint(base, tmp_path):
     """The resumed run would never make it."""
     pairs, _ = pairs_of(base, 20)

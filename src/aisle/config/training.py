@@ -12,6 +12,7 @@ from aisle.config.label_map import LabelMap
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+LOWEST_LEARNED_TEMPERATURE = 0.01
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
@@ -230,12 +231,25 @@ def problems_of(settings: TrainSettings) -> list[str]:
         problems.append("--overwrite_output_dir and --resume_from_checkpoint: give one of them")
     if model.model_name_or_path == "":
         problems.append("--model_name_or_path: is empty; give a Hub id or a folder")
-    if "query_to_product" not in optim.in_batch_directions:
-        directions = " ".join(optim.in_batch_directions)
-        problems.append(f"--in_batch_directions {directions}: query_to_product must be among them")
+    problems += _loss_problems(optim)
     if optim.max_train_steps is not None and optim.num_warmup_steps > optim.max_train_steps:
         problems.append(
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most "
             f"--max_train_steps {optim.max_train_steps}"
         )
+    return problems
+
+
+def _loss_problems(optim: OptimSettings) -> list[str]:
+    problems = []
+    if optim.learn_temperature and optim.loss == "cosine_target":
+        problems.append("--learn_temperature: cosine_target has no temperature; use another --loss")
+    if optim.learn_temperature and optim.temperature < LOWEST_LEARNED_TEMPERATURE:
+        problems.append(
+            f"--temperature {optim.temperature:g}: must be at least {LOWEST_LEARNED_TEMPERATURE} where "
+            "--learn_temperature trains it"
+        )
+    if "query_to_product" not in optim.in_batch_directions:
+        directions = " ".join(optim.in_batch_directions)
+        problems.append(f"--in_batch_directions {directions}: query_to_product must be among them")
     return problems

@@ -60,6 +60,9 @@ class TextEmbedder(nn.Module):
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)
         self._padded_attention: str = cast(Any, backbone).config._attn_implementation
         self._first_position = first_position(backbone)
+        config: Any = backbone.config
+        if getattr(config, "use_cache", False):
+            config.use_cache = False  # decoders would keep the keys and values of every text
 
     def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
         """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.

@@ -27,19 +27,20 @@ class AdaptedLinear(torch.autograd.Function):
         scaling: float,
     ) -> torch.Tensor:
         """Return the layer's output: (..., out)."""
-        whole = torch.addmm(weight, lora_b, lora_a, alpha=scaling)
-        ctx.save_for_backward(inputs, whole, lora_a, lora_b)
+        ctx.save_for_backward(inputs, weight, lora_a, lora_b)
         ctx.scaling = scaling
-        return nn.functional.linear(inputs, whole, bias)
+        return nn.functional.linear(inputs, torch.addmm(weight, lora_b, lora_a, alpha=scaling), bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of inputs, A and B."""
-        inputs, whole, lora_a, lora_b = ctx.saved_tensors
+        inputs, weight, lora_a, lora_b = ctx.saved_tensors
         rows, outer = inputs.flatten(0, -2), gradient.flatten(0, -2)
         of_a = ((outer @ lora_b).T @ rows).mul_(ctx.scaling)
         of_b = (outer.T @ (rows @ lora_a.T)).mul_(ctx.scaling)
-        of_inputs = gradient @ whole if ctx.needs_input_grad[0] else None
+        of_inputs = None
+        if ctx.needs_input_grad[0]:
+            of_inputs = gradient @ torch.addmm(weight, lora_b, lora_a, alpha=ctx.scaling)
         return of_inputs, None, None, of_a, of_b, None
 
 

@@ -19,6 +19,7 @@ from aisle.models.tokens import TokenizedTexts
 
 PACKED = "aisle_packed"
 PROBED_LENGTHS = (1, 3, 3, 7)
+MOST_PROBED_TOKENS = 512
 PROBE = "aisle_probe"
 LARGEST_ERROR = 1e-3
 LARGEST_ERROR_IN_HALF_PRECISION = 0.1
@@ -67,6 +68,10 @@ def packed_attention(
         raise NotImplementedError("packed attention has neither a softcap nor sinks")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
+    if torch.is_autocast_enabled(query.device.type):
+        # Rotary positions leave queries and keys in float32; autocast would cast them for torch's attention.
+        half = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (one.to(half) for one in (query, key, value))
     if query.device.type == "cuda" and query.dtype != torch.float32 and not dropout:
         return _varlen(query, key, value, packed, scaling, causal, sliding_window)[None], None
     heads = query.shape[1]
@@ -183,7 +188,8 @@ def first_position(backbone: nn.Module) -> int:
 def can_pack(backbone: nn.Module, *, max_length: int) -> bool:
     """Return whether a backbone gives the same token vectors for packed texts as for padded ones.
 
-    It is asked on a few short texts and one of `max_length` tokens, whose length would show a window.
+    It is asked on a few short texts and on some of `max_length` tokens, whose length would show a window,
+    and which together have more tokens than there are positions.
     The architectures that do not (those with relative position biases, as MPNet) are padded.
 
     Args:
@@ -192,8 +198,9 @@ def can_pack(backbone: nn.Module, *, max_length: int) -> bool:
     """
     config: Any = backbone.config
     device = next(backbone.parameters()).device
-    lengths = np.array([max_length, *(min(length, max_length) for length in PROBED_LENGTHS)][::-1])
-    lengths.sort()
+    positions = min(getattr(config, "max_position_embeddings", None) or 0, MOST_PROBED_TOKENS)
+    long = [max_length] * (1 + positions // max_length)
+    lengths = np.sort([*long, *(min(length, max_length) for length in PROBED_LENGTHS)])
     ids = np.random.default_rng(0).integers(5, max(config.vocab_size, 6), size=int(lengths.sum()))
     texts = TokenizedTexts(ids.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
     rows = np.arange(len(lengths))

@@ -11,6 +11,9 @@ import torch
 
 from aisle.models.tokens import TokenizedTexts
 
+WHOLE_BATCH = 1 << 40
+"""A bound on tokens that no batch reaches."""
+
 
 @dataclass(frozen=True)
 class PaddedBatch:

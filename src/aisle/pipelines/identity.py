@@ -48,6 +48,7 @@ def run_identity(
         "base weights": hashlib.sha256("".join(weights).encode()).hexdigest()[:16],
         "steps in all": total_steps,
         "precision": accelerator.mixed_precision,
+        "device": accelerator.device.type,
         "processes": accelerator.num_processes,
         "training pairs": train,
         "validation pairs": validation,

@@ -178,7 +178,7 @@ def _how_to_resume(settings: TrainSettings, trainer: Trainer, why: str) -> str:
     checkpoint = trainer.checkpoints_dir / f"step_{trainer.state.step:08d}"
     return (
         f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n"
-        f"go on with: {resume_command(sys.argv)}"
+        f"go on, as you started it, with: {resume_command(sys.argv)}"
     )
 
 
@@ -186,11 +186,12 @@ def resume_command(argv: Sequence[str]) -> str:
     """Return the command line that goes on with the run that this one began."""
     kept, skip = [], False
     for word in argv:
+        name, given, _ = word.replace("-", "_").partition("=")
         if skip:
             skip = False
-        elif word == "--resume_from_checkpoint":
-            skip = True
-        elif word != "--overwrite_output_dir" and not word.startswith("--resume_from_checkpoint="):
+        elif name == "__resume_from_checkpoint":
+            skip = not given
+        elif name != "__overwrite_output_dir":
             kept.append(word)
     return shlex.join([*kept, "--resume_from_checkpoint", "latest"])
 

@@ -22,7 +22,7 @@ from aisle.evaluation.pairs import score_pairs
 from aisle.models.encoder import TextEmbedder
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import BaseModel
-from aisle.models.token_batches import Layout, device_layout
+from aisle.models.token_batches import WHOLE_BATCH, Layout, device_layout
 from aisle.pipelines.identity import digest_of, run_identity
 from aisle.pipelines.run_dir import TOKENS
 from aisle.pipelines.trained_model import is_sharded, make_trained_model
@@ -42,7 +42,6 @@ MOST_POOLED_PAIRS = 10_000
 """Ranking every text of a pool against all others is quadratic: 10,000 pairs take 4e8 cosines."""
 SAMPLED_PAIRS = 32
 """Validation pairs whose embeddings show at the end whether anything was learned."""
-WHOLE_BATCH = 1 << 40
 
 
 def make_trainer(
@@ -79,6 +78,8 @@ def make_trainer(
         raise ConfigError(
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
         )
+    if is_sharded(accelerator) and (optim.learn_temperature or optim.cached_embeddings):
+        raise ConfigError("--learn_temperature and --cached_embeddings: do not go with FSDP")
     embedder = make_trained_model(settings, base, accelerator, say=say)
     layout = _layout(embedder, settings, base, accelerator)
     if optim.torch_compile:
@@ -161,7 +162,9 @@ def _tokenized(
 def _layout(embedder: TextEmbedder, settings: TrainSettings, base: BaseModel, accelerator: Any) -> Layout:
     half = accelerator.mixed_precision in ("bf16", "fp16")
     # Compiled code is for padded batches; packed ones would be compiled anew for every division of lengths.
-    packed = not settings.optim.torch_compile and embedder.packs(
+    # Flash Attention over packed texts has no dropout.
+    drops = accelerator.device.type != "cpu" and settings.model.dropout != 0
+    packed = not (settings.optim.torch_compile or drops) and embedder.packs(
         "bf16" if half else "fp32", max_length=base.settings.max_length
     )
     layout = device_layout(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -74,8 +74,15 @@ class PairBatch:
 
     def to(self, device: torch.device) -> PairBatch:
         """Return the batch on a device."""
-        moved: PairBatch = _to(self, device)
-        return replace(moved, token_batches=[batch.to(device) for batch in self.token_batches])
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> PairBatch:
+        """Return the batch in memory that a GPU copies from while the program goes on."""
+        return self._with_tensors(torch.Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> PairBatch:
+        changed: PairBatch = _with_tensors(self, change)
+        return replace(changed, token_batches=[_with_tensors(one, change) for one in self.token_batches])
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,8 @@ class Collator:
             return None
         query_columns = np.unique(queries)
         product_columns = np.unique(np.concatenate([products, hard_negatives]))
-        positives = np.flatnonzero(self.pairs.positive[rows])
+        labelled = self.pairs.labelled
+        positives = np.flatnonzero(self.pairs.relevance[rows] > 0.5) if labelled else np.arange(len(rows))
         mine = process_share(positives, process_index=self.process_index, num_processes=self.num_processes)
         anchor_queries = np.searchsorted(query_columns, queries[mine])
         anchor_products = np.searchsorted(product_columns, products[mine])
@@ -212,13 +220,13 @@ def _exclusions(csr: Any) -> Exclusions:
     return Exclusions(indptr=torch.from_numpy(csr.indptr), columns=torch.from_numpy(csr.columns))
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    """Return a dataclass with its tensors, and those of the dataclasses in it, on a device."""
-    moved = {}
+def _with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a dataclass with its tensors, and those of the dataclasses in it, changed."""
+    changed = {}
     for field in fields(value):
         one = getattr(value, field.name)
         if isinstance(one, torch.Tensor):
-            moved[field.name] = one.to(device, non_blocking=True)
+            changed[field.name] = change(one)
         elif isinstance(one, Contrast | Anchors | Exclusions):
-            moved[field.name] = _to(one, device)
-    return replace(value, **moved)
+            changed[field.name] = _with_tensors(one, change)
+    return replace(value, **changed)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -82,6 +82,11 @@ class Trainer:
         """The prepared embedder."""
         return self.passes.model
 
+    @property
+    def _figures_lag(self) -> bool:
+        """Whether a device computes on while the program goes on."""
+        return bool(self.accelerator.device.type != "cpu")
+
     def run(self) -> None:
         """Train from where the state is to the end.
 
@@ -96,7 +101,13 @@ class Trainer:
         self.model.train()
         if self.state.sub_batch_tokens is not None:
             self.passes.cached, self.passes.max_tokens = True, self.state.sub_batch_tokens
-        batches = prefetched(self._remaining_steps(), lambda step: [self.collate(rows) for rows in step[1]])
+        on_gpu = self.accelerator.device.type == "cuda"
+
+        def prepare(step: tuple[int, list[np.ndarray], bool]) -> list[PairBatch]:
+            made = [self.collate(rows) for rows in step[1]]
+            return [batch.pinned() for batch in made] if on_gpu else made
+
+        batches = prefetched(self._remaining_steps(), prepare)
         with GracefulStop() as asked, closing(batches):
             started = time.perf_counter()
             before: torch.Tensor | None = None  # figures of the last step, where they were not read yet
@@ -105,12 +116,15 @@ class Trainer:
                 self.state.step += 1
                 due = self.schedule.due(self.state.step, epoch_ends=epoch_ends)
                 # Reading figures waits for the device. Between two stops those of the step before will do.
-                read_now = due.anything or self.accelerator.device.type == "cpu"
+                read_now = due.anything or not self._figures_lag
                 unread = [before, after] if read_now else [before]
                 figures = [self._read(one) for one in unread if one is not None]
                 before = None if read_now else after
                 self._count(figures, pairs=sum(map(len, rows)))
                 stop = any(one.stop for one in figures)
+                if stop and before is not None:
+                    figures = [self._read(before)]
+                    self._count(figures, pairs=0)
                 if due.anything or stop:
                     self.state.window.seconds += time.perf_counter() - started
                     self._pause(epoch, due, stop=stop, gradient_norm=figures[-1].gradient_norm)
@@ -155,6 +169,7 @@ class Trainer:
         self.passes.share_temperature_gradient()
         norm = self._clip()
         self.optimizer.step()
+        self.passes.objective.keep_temperature()
         if not self.accelerator.optimizer_step_was_skipped:
             self.scheduler.step()
         self.optimizer.zero_grad()
@@ -198,8 +213,8 @@ class Trainer:
     def _clip(self) -> torch.Tensor:
         limit = self.schedule.max_grad_norm
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        norm: torch.Tensor = self.accelerator.clip_grad_norm_(trained, math.inf if limit is None else limit)
-        return norm
+        norm: Any = self.accelerator.clip_grad_norm_(trained, math.inf if limit is None else limit)
+        return cast(torch.Tensor, norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
     def _pause(self, epoch: int, due: Due, *, stop: bool, gradient_norm: float) -> None:
         """Log, evaluate and save what is due between two steps; a stop saves in any case."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from aisle import losses
+from aisle.losses import rows_of
 from aisle.training.batches import PairBatch
 
 Loss = Literal["cosine_target", "cosent", "in_batch", "listwise"]
@@ -48,7 +49,13 @@ class Objective(nn.Module):
     @property
     def temperature(self) -> torch.Tensor:
         """What cosines are divided by."""
-        return self.log_temperature.exp().clamp(min=LOWEST_TEMPERATURE if self.learns else 0)
+        return self.log_temperature.exp()
+
+    def keep_temperature(self) -> None:
+        """Bring a learned temperature back above the lowest one; call after each step."""
+        if self.learns:
+            with torch.no_grad():
+                self.log_temperature.clamp_(min=math.log(LOWEST_TEMPERATURE))
 
     @property
     def learns(self) -> bool:
@@ -68,7 +75,7 @@ class Objective(nn.Module):
             yield from self._in_batch_parts(embeddings, batch)
             return
         start, stop = batch.own
-        queries, products = embeddings[batch.query_rows], embeddings[batch.product_rows]
+        queries, products = rows_of(embeddings, batch.query_rows), rows_of(embeddings, batch.product_rows)
         assert batch.relevance is not None  # settings that need labels are refused without them
         if self.loss == "cosine_target":
             found = losses.cosine_target(
@@ -92,8 +99,8 @@ class Objective(nn.Module):
         for start in range(0, len(anchors), rows):
             # Taken from the embeddings anew: each part's graph is freed by its backward pass.
             yield losses.in_batch(
-                embeddings[contrast.queries],
-                embeddings[contrast.products],
+                rows_of(embeddings, contrast.queries),
+                rows_of(embeddings, contrast.products),
                 anchors if rows >= len(anchors) else anchors.block(start, min(start + rows, len(anchors))),
                 temperature=self.temperature,
                 directions=self.directions,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aisle.models.token_batches import Layout, split
+from aisle.models.token_batches import WHOLE_BATCH, Layout, split
 from aisle.training.gradients import gather_rows
 from aisle.training.tokenized import TokenizedPairs
 
@@ -73,6 +73,10 @@ def embed_pairs(
             for rows in groups
             for part in split(layout.batch(texts, mine[rows]).to(accelerator.device), layout.max_tokens)
         ]
+        # A sharded model (whose layout has no bound) must be called by all processes equally often.
+        calls = -(-len(shares[0]) // max_texts) if layout.max_tokens >= WHOLE_BATCH else 0
+        for _ in range(calls - len(embedded)):
+            model([layout.batch(texts, mine[:1]).to(accelerator.device)])
         back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(accelerator.device)
         local = torch.cat(embedded)[back][: len(shares[rank])]
         gathered = gather_rows(accelerator, local, tuple(map(len, shares))).float().cpu().numpy()
