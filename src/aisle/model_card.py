@@ -178,7 +178,8 @@ def _results(metrics: Mapping[str, object]) -> str:
     known = [key for key in _METRICS if key != "spearman" or _number(best, key) is not None]
     rows = [(_METRICS[key][0], _shown(base, key), _shown(best, key)) for key in known]
     step = best.get("step")
-    chosen = f" The weights are those of step {step}, the best on these pairs." if step is not None else ""
+    why = "the best on these pairs" if metrics.get("selection_metric", "best") else "the last"
+    chosen = f" The weights are those of step {step}, {why}." if step is not None else ""
     note = f"Cosines of validation pairs against their judgements.{chosen}"
     return f"{note}\n\n{_table(('Metric', 'Base model', 'This model'), rows)}"
 

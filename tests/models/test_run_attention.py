@@ -39,6 +39,17 @@ def test_the_gradients_are_those_of_finite_differences():
     )
 
 
+def test_dropped_weights_have_the_gradient_of_what_was_kept():
+    query, key, value = inputs()
+
+    def seeded(*one):
+        torch.manual_seed(5)
+        return RunAttention.apply(*one, RUNS, 0.5, 0.4)
+
+    assert not torch.allclose(seeded(query, key, value), RunAttention.apply(query, key, value, RUNS, 0.5))
+    assert torch.autograd.gradcheck(seeded, (query, key, value), atol=1e-6)
+
+
 def test_inputs_that_are_views_have_the_same_gradients():
     """Backbones hand over (1, heads, tokens, head_dim), turned round."""
     plain = inputs()

@@ -1,5 +1,6 @@
 """What training says and does beside the straight way: hints, stops, memory, runs that learn nothing."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -118,7 +119,7 @@ def test_early_stopping_is_recorded(train, judged_csv):
     "extra", [["--cached_embeddings", "--max_tokens_per_sub_batch", 64], ["--max_tokens_per_sub_batch", 64]]
 )
 def test_sub_batches_change_memory_and_not_the_result(train, judged_csv, extra):
-    flags = ["--train_file", judged_csv, "--max_train_steps", 3, "--loss", "in_batch"]
+    flags = ["--train_file", judged_csv, "--max_train_steps", 3, "--loss", "in_batch", "--dropout", 0]
     _, plain, _ = train(*flags, output="plain")
     _, small, _ = train(*flags, *extra, output="small")
     for name, value in weights(plain).items():
@@ -164,3 +165,18 @@ def test_directions_without_the_main_one_are_refused(train, judged_csv):
     code, _, said = train("--train_file", judged_csv, "--in_batch_directions", "query_to_query")
     assert code == 2
     assert "--in_batch_directions query_to_query: query_to_product must be among them" in said
+
+
+def test_the_last_weights_are_kept_where_the_best_are_not_asked_for(train, judged_csv, monkeypatch):
+    import aisle.pipelines.trainer as pipeline
+
+    found = iter([0.5, 0.9, 0.8, 0.7, 0.6])  # before training and after each epoch
+    score = pipeline.score_pairs
+    monkeypatch.setattr(
+        pipeline, "score_pairs", lambda *pairs: dataclasses.replace(score(*pairs), roc_auc=next(found))
+    )
+    _, run_dir, said = train("--train_file", judged_csv, "--num_train_epochs", 4, "--keep", "last")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["best"]["step"] == metrics["steps"]
+    assert f"last, at step {metrics['steps']}" in said
+    assert f"of step {metrics['steps']}, the last." in (run_dir / "README.md").read_text()

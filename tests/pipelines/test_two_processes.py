@@ -100,7 +100,7 @@ def test_losses_that_compare_pairs_see_those_of_all_processes(tiny_bert, contras
     """The gathered batch of two processes is the double batch of one, the short last one included."""
     flags = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl]
     flags += ["--loss", loss, "--num_train_epochs", 2, "--learning_rate", 0.01, "--validation_share", 0.3]
-    flags += ["--learn_temperature", "--lora_target_modules", "query", "value", "dense"]
+    flags += ["--dropout", 0, "--learn_temperature", "--lora_target_modules", "query", "value", "dense"]
     flags += ["--gradient_accumulation_steps", 2, "--logging_steps", 1, "--product_id_column", "product_id"]
     run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
     run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 4)
@@ -120,7 +120,7 @@ def test_losses_that_compare_pairs_see_those_of_all_processes(tiny_bert, contras
 
 def test_cached_embeddings_over_two_processes_train_the_same_weights(tiny_bert, contrasted_jsonl, tmp_path):
     flags = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl]
-    flags += ["--loss", "in_batch", "--max_train_steps", 3, "--learning_rate", 0.01]
+    flags += ["--loss", "in_batch", "--max_train_steps", 3, "--learning_rate", 0.01, "--dropout", 0]
     run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 16)
     cached = ["--cached_embeddings", "--max_tokens_per_sub_batch", 64]
     run(2, tmp_path / "two", *flags, *cached, "--per_device_train_batch_size", 8)

@@ -77,11 +77,13 @@ def packed_attention(
     heads = query.shape[1]
     if key.shape[1] != heads:
         key, value = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (key, value))
-    trains = torch.is_grad_enabled() and (query.requires_grad or value.requires_grad)
-    if trains and not causal and not dropout and sliding_window is None and packed.longest <= LONGEST:
+    # With dropout also without gradients: cached embeddings need the same draws in both passes.
+    trains = dropout > 0 or (torch.is_grad_enabled() and (query.requires_grad or value.requires_grad))
+    on_cpu = query.device.type == "cpu"
+    if trains and on_cpu and not causal and sliding_window is None and packed.longest <= LONGEST:
         fused: Any = RunAttention.apply
         scale = query.shape[2] ** -0.5 if scaling is None else scaling
-        return fused(query, key, value, packed.runs, scale)[None], None
+        return fused(query, key, value, packed.runs, scale, dropout)[None], None
     sizes = [texts * length for texts, length in packed.runs]
     # split, not slices: the gradient of a slice is as large as the whole.
     attended = [

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from aisle.models.fast_dropout import keep_mask
+
 LONGEST = 128
 """The weights of longer texts are not worth keeping: their memory grows with the square of the length."""
 
@@ -18,11 +20,17 @@ Runs = tuple[tuple[int, int], ...]
 
 
 class RunAttention(torch.autograd.Function):
-    """softmax(s Q K^T) V within each text, and its gradient; no mask and no dropout."""
+    """softmax(s Q K^T) V within each text, with dropout of the weights, and its gradient; no mask."""
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, runs: Runs, scaling: float
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        runs: Runs,
+        scaling: float,
+        dropout: float = 0.0,
     ) -> torch.Tensor:
         """Return what each token attends to: (tokens, heads, head_dim), as the inputs are."""
         attended, kept = torch.empty_like(query), []
@@ -31,8 +39,10 @@ class RunAttention(torch.autograd.Function):
             # Autocast would compute the weights in another type than the rest.
             with torch.autocast(query.device.type, enabled=False):
                 weights = torch.bmm(queries, keys.transpose(1, 2)).mul_(scaling).softmax(dim=-1)
-                _put(attended[tokens], run, torch.bmm(weights, values))
-            kept += [queries, keys, values, weights]
+                dropped = keep_mask(weights.shape, dropout, weights.dtype) if dropout else None
+                passed = weights if dropped is None else weights * dropped
+                _put(attended[tokens], run, torch.bmm(passed, values))
+            kept += [queries, keys, values, weights, dropped]
         ctx.save_for_backward(*kept)
         ctx.runs, ctx.scaling = runs, scaling
         return attended
@@ -43,15 +53,16 @@ class RunAttention(torch.autograd.Function):
         kept = ctx.saved_tensors
         of_query, of_key, of_value = (torch.empty_like(gradient) for _ in range(3))
         for number, (tokens, run) in enumerate(_spans(ctx.runs)):
-            queries, keys, values, weights = kept[4 * number : 4 * number + 4]
+            queries, keys, values, weights, dropped = kept[5 * number : 5 * number + 5]
             outer = _by_head(gradient[tokens], run)
-            _put(of_value[tokens], run, torch.bmm(weights.transpose(1, 2), outer))
-            of_weights = torch.bmm(outer, values.transpose(1, 2)).mul_(weights)
+            passed = weights if dropped is None else weights * dropped
+            _put(of_value[tokens], run, torch.bmm(passed.transpose(1, 2), outer))
+            of_weights = torch.bmm(outer, values.transpose(1, 2)).mul_(passed)
             # The gradient of a softmax: w (g - sum of w g).
             of_scores = of_weights.sub_(weights * of_weights.sum(dim=-1, keepdim=True)).mul_(ctx.scaling)
             _put(of_query[tokens], run, torch.bmm(of_scores, keys))
             _put(of_key[tokens], run, torch.bmm(of_scores.transpose(1, 2), queries))
-        return of_query, of_key, of_value, None, None
+        return of_query, of_key, of_value, None, None, None
 
 
 def _spans(runs: Runs) -> Iterator[tuple[slice, tuple[int, int]]]:

@@ -19,6 +19,15 @@ def set_dropout(backbone: nn.Module, dropout: float) -> None:
             holder.attention_dropout = dropout
 
 
+def drops_attention(backbone: nn.Module) -> bool:
+    """Return whether some layer of a backbone has dropout, and so perhaps its attention weights."""
+    return any(
+        (isinstance(module, nn.Dropout) and module.p > 0) or getattr(module, "attention_dropout", 0.0) > 0
+        for name, module in backbone.named_modules()
+        if "lora_" not in name
+    )
+
+
 def freeze_pooler(backbone: nn.Module) -> None:
     """Leave BERT's pooler untrained: no embedding reads it, and DDP waits for gradients that never come."""
     for name, parameter in backbone.named_parameters():

@@ -112,7 +112,7 @@ def train(settings: TrainSettings) -> FinishedRun:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     best = trainer.state.best or {}
-    output.say(f"best, at step {best.get('step')}: {figures(best)}")
+    output.say(f"{settings.run.keep}, at step {best.get('step')}: {figures(best)}")
     output.say(f"saved to {run_dir}")
     return FinishedRun(run_dir, metrics, main_process=accelerator.is_main_process)
 
@@ -138,7 +138,6 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
             query_prompt=base.settings.query_prompt,
             product_prompt=base.settings.product_prompt,
             max_length=base.settings.max_length,
-            dropout=0.0 if model.dropout is None and settings.lora.use_peft else model.dropout,
         ),
         optim=replace(optim, loss=loss, learning_rate=optim.learning_rate or default_rate),
     )

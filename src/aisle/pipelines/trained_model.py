@@ -10,6 +10,7 @@ import torch
 from aisle.config.training import LoraSettings, TrainSettings
 from aisle.models.adapters import attach_lora, trainable_share
 from aisle.models.encoder import TextEmbedder
+from aisle.models.fast_dropout import use_fast_dropout
 from aisle.models.loading import BaseModel
 from aisle.models.lora_linear import fuse_lora
 from aisle.models.training_form import cast_frozen, freeze_pooler, set_dropout
@@ -37,6 +38,7 @@ def make_trained_model(
         (enable or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
     if settings.model.dropout is not None:
         set_dropout(backbone, settings.model.dropout)
+    use_fast_dropout(backbone)
     freeze_pooler(backbone)
     lora = settings.lora
     if lora.use_peft:

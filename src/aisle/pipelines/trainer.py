@@ -23,6 +23,7 @@ from aisle.models.encoder import TextEmbedder
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import BaseModel
 from aisle.models.token_batches import WHOLE_BATCH, Layout, device_layout
+from aisle.models.training_form import drops_attention
 from aisle.pipelines.identity import digest_of, run_identity
 from aisle.pipelines.run_dir import TOKENS
 from aisle.pipelines.trained_model import is_sharded, make_trained_model
@@ -121,7 +122,7 @@ def make_trainer(
         collate=_collator(train, optim, layout, accelerator),
         evaluate=_evaluator(validation, model, accelerator, settings, layout),
         sample=lambda: _sample(validation, model, accelerator, settings, layout),
-        selection_metric="roc_auc" if validation.labelled else "mrr",
+        selection_metric=_selection_metric(settings, validation),
         say=say,
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
@@ -136,6 +137,13 @@ def make_trainer(
         ),
         state=state,
     )
+
+
+def _selection_metric(settings: TrainSettings, validation: TokenizedPairs) -> str | None:
+    """Return the metric that the best evaluation is chosen by; None keeps the last."""
+    if settings.run.keep == "last":
+        return None
+    return "roc_auc" if validation.labelled else "mrr"
 
 
 def _tokenized(
@@ -163,7 +171,7 @@ def _layout(embedder: TextEmbedder, settings: TrainSettings, base: BaseModel, ac
     half = accelerator.mixed_precision in ("bf16", "fp16")
     # Compiled code is for padded batches; packed ones would be compiled anew for every division of lengths.
     # Flash Attention over packed texts has no dropout.
-    drops = accelerator.device.type != "cpu" and settings.model.dropout != 0
+    drops = accelerator.device.type != "cpu" and drops_attention(embedder.backbone)
     packed = not (settings.optim.torch_compile or drops) and embedder.packs(
         "bf16" if half else "fp32", max_length=base.settings.max_length
     )
