@@ -332,6 +332,12 @@ def test_whether_texts_can_be_packed_is_tried_out_once_for_each_compute_type(tin
     encoder = load_encoder(tiny_bert, overrides=Overrides(max_length=24), device="cpu")
 
     for precision in ("fp32", "bf16", "fp32", "bf16"):
-        encoder.encode_products(["sofa"], precision=precision)
+        encoder.encode_products(["sofa", "lamp"], precision=precision)
 
     assert tried == [{"max_length": 24}] * 2
+
+
+def test_a_single_query_does_not_wait_for_trying_out(tiny_bert, monkeypatch):
+    monkeypatch.setattr("aisle.models.encoder.can_pack", lambda *_, **__: pytest.fail("tried out"))
+
+    assert load_encoder(tiny_bert, device="cpu").encode_queries(["red sofa"]).shape == (1, 32)

@@ -92,7 +92,9 @@ def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, proc
     known = None
     if loss == "in_batch":
         known = KnownPositives.of(
-            pairs.query_keys[pairs.queries], pairs.product_keys[pairs.products], pairs.positive
+            pairs.query_keys[pairs.queries],
+            pairs.product_keys[pairs.products],
+            pairs.positive(np.arange(len(pairs))),
         )
     layout = Layout(packed=packed, max_tokens=max_tokens, group_cost=4, pad_token_id=0)
     return Collator(pairs, layout, *process, known=known, weigh=partial(weight_of, loss))

@@ -166,14 +166,15 @@ def test_a_hard_negative_that_is_a_query_too_has_a_key_on_each_side(tokenized):
 def test_judged_pairs_are_positive_above_a_half(some_pairs):
     assert some_pairs.labelled
     np.testing.assert_array_equal(some_pairs.relevance, np.array([1.0, 0.1, 0.5], np.float32))
-    assert some_pairs.positive.tolist() == [True, False, False]
+    assert some_pairs.positive(np.arange(3)).tolist() == [True, False, False]
+    assert some_pairs.positive(np.array([2, 0])).tolist() == [False, True]
 
 
 def test_pairs_that_nobody_judged_are_all_positive(tokenized):
     pairs = tokenized(query=["sofa", "lamp"], product=["red sofa", "desk lamp"])
 
     assert not pairs.labelled
-    assert pairs.positive.tolist() == [True, True]
+    assert pairs.positive(np.arange(2)).tolist() == [True, True]
 
 
 def test_arrays_have_the_types_that_are_promised(some_pairs):

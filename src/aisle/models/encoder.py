@@ -174,7 +174,8 @@ class Encoder:
         tokens = tokenize(self.tokenizer, list(places), prompt=prompt, max_length=self.settings.max_length)
         layout = device_layout(
             device,
-            packed=self._packs(precision),
+            # One text, a query's usual case, has no padding: whether it could be packed is not worth asking.
+            packed=len(places) > 1 and self._packs(precision),
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens,
         )

@@ -62,10 +62,10 @@ def packed_attention(
         s_aux: attention sinks; there are none here.
 
     Raises:
-        NotImplementedError: the layer asks for a bound on its scores or for sinks.
+        ValueError: the layer asks for a bound on its scores or for sinks.
     """
     if softcap is not None or s_aux is not None:
-        raise NotImplementedError("packed attention has neither a softcap nor sinks")
+        raise ValueError("packed attention has neither a softcap nor sinks")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
     if torch.is_autocast_enabled(query.device.type):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import get_scheduler
 
 from aisle.config.training import OptimSettings, TrainSettings
@@ -37,7 +36,7 @@ from aisle.training.optimizer import adamw
 from aisle.training.schedule import Schedule
 from aisle.training.state import TrainState
 from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
-from aisle.training.validation import embed_pairs
+from aisle.training.validation import PairEmbeddings, embed_pairs
 
 MOST_POOLED_PAIRS = 10_000
 """Ranking every text of a pool against all others is quadratic: 10,000 pairs take 4e8 cosines."""
@@ -101,6 +100,14 @@ def make_trainer(
         num_warmup_steps=optim.num_warmup_steps,
         num_training_steps=total_steps,
     )
+    embed = partial(
+        embed_pairs,
+        accelerator,
+        model,
+        validation,
+        layout=layout,
+        max_texts=optim.per_device_eval_batch_size,
+    )
     state = TrainState()
     accelerator.register_for_checkpointing(scheduler, state, objective)
     register_trained_weights_only(accelerator)
@@ -120,8 +127,8 @@ def make_trainer(
             max_grad_norm=optim.max_grad_norm,
         ),
         collate=_collator(train, optim, layout, accelerator),
-        evaluate=_evaluator(validation, model, accelerator, settings, layout),
-        sample=lambda: _sample(validation, model, accelerator, settings, layout),
+        evaluate=_evaluator(validation, embed),
+        sample=lambda: _sample(embed),
         selection_metric=_selection_metric(settings, validation),
         say=say,
         on_log=lambda _: None,
@@ -201,7 +208,9 @@ def _collator(train: TokenizedPairs, optim: OptimSettings, layout: Layout, accel
     known = None
     if optim.loss == "in_batch":
         known = KnownPositives.of(
-            train.query_keys[train.queries], train.product_keys[train.products], train.positive
+            train.query_keys[train.queries],
+            train.product_keys[train.products],
+            train.positive(np.arange(len(train))),
         )
     assert optim.loss is not None  # resolved before
     return Collator(
@@ -214,39 +223,17 @@ def _collator(train: TokenizedPairs, optim: OptimSettings, layout: Layout, accel
     )
 
 
-def _sample(
-    pairs: TokenizedPairs, model: torch.nn.Module, accelerator: Any, settings: TrainSettings, layout: Layout
-) -> np.ndarray:
+def _sample(embed: Callable[..., PairEmbeddings]) -> np.ndarray:
     """Return the embeddings of a few validation pairs' texts: (texts, dim) float32."""
-    embedded = embed_pairs(
-        accelerator,
-        model,
-        pairs,
-        layout=layout,
-        max_texts=settings.optim.per_device_eval_batch_size,
-        first=SAMPLED_PAIRS,
-    )
+    embedded = embed(first=SAMPLED_PAIRS)
     return np.concatenate([embedded.queries, embedded.products])
 
 
-def _evaluator(
-    pairs: TokenizedPairs,
-    model: torch.nn.Module,
-    accelerator: Any,
-    settings: TrainSettings,
-    layout: Layout,
-) -> Callable[[], dict[str, Any]]:
+def _evaluator(pairs: TokenizedPairs, embed: Callable[..., PairEmbeddings]) -> Callable[[], dict[str, Any]]:
     """Return the function that measures the model: ROC-AUC of judged pairs, or the rank of positives."""
 
     def evaluate() -> dict[str, Any]:
-        embedded = embed_pairs(
-            accelerator,
-            model,
-            pairs,
-            layout=layout,
-            max_texts=settings.optim.per_device_eval_batch_size,
-            first=None if pairs.labelled else MOST_POOLED_PAIRS,
-        )
+        embedded = embed(first=None if pairs.labelled else MOST_POOLED_PAIRS)
         if not pairs.labelled:
             pool = joint_pool(embedded.queries, embedded.products)
             return {"mrr": pool.mrr, "precision@1": pool.precision_at_1}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from aisle.data.batching import epoch_order, process_share
-from aisle.data.negatives import KnownPositives
+from aisle.data.negatives import Csr, KnownPositives
 from aisle.losses import Anchors, Exclusions
 from aisle.models.token_batches import Layout, TokenBatch
 from aisle.training.tokenized import TokenizedPairs
@@ -46,7 +46,7 @@ class PairBatch:
         product_rows: (pairs,) likewise for the products.
         query_keys: (pairs,) equal for pairs of the same query.
         relevance: (pairs,) float32 in [0, 1], or None where pairs carry no label.
-        own: first and last but one of the pairs whose loss this process takes.
+        own: first of the pairs whose loss this process takes, and the one after its last.
         contrast: what the positives are held against, if the loss asks for it.
         weight: what the sum of the losses of all pairs is divided by.
         real_tokens: tokens of this process's texts.
@@ -103,7 +103,7 @@ class Collator:
     process_index: int
     num_processes: int
     known: KnownPositives | None
-    weigh: Any
+    weigh: Callable[[np.ndarray | None, np.ndarray, int], int]
 
     def __call__(self, rows: np.ndarray) -> PairBatch:
         """Return the batch of these pairs."""
@@ -148,14 +148,13 @@ class Collator:
         queries: np.ndarray,
         products: np.ndarray,
         hard_negatives: np.ndarray,
-        places: Any,
+        places: Callable[[np.ndarray], np.ndarray],
     ) -> Contrast | None:
         if self.known is None:
             return None
         query_columns = np.unique(queries)
         product_columns = np.unique(np.concatenate([products, hard_negatives]))
-        labelled = self.pairs.labelled
-        positives = np.flatnonzero(self.pairs.relevance[rows] > 0.5) if labelled else np.arange(len(rows))
+        positives = np.flatnonzero(self.pairs.positive(rows))
         mine = process_share(positives, process_index=self.process_index, num_processes=self.num_processes)
         anchor_queries = np.searchsorted(query_columns, queries[mine])
         anchor_products = np.searchsorted(product_columns, products[mine])
@@ -216,7 +215,7 @@ class BatchPlan:
             yield [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
-def _exclusions(csr: Any) -> Exclusions:
+def _exclusions(csr: Csr) -> Exclusions:
     return Exclusions(indptr=torch.from_numpy(csr.indptr), columns=torch.from_numpy(csr.columns))
 
 

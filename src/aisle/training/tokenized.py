@@ -58,10 +58,9 @@ class TokenizedPairs:
         """Whether the pairs are judged."""
         return len(self.relevance) == len(self.queries)
 
-    @property
-    def positive(self) -> np.ndarray:
-        """Which pairs are positives, (pairs,) bool: those with a relevance above 0.5, or all."""
-        return self.relevance > 0.5 if self.labelled else np.ones(len(self), dtype=bool)
+    def positive(self, rows: np.ndarray) -> np.ndarray:
+        """Return which of these pairs are positives, (rows,) bool: those above 0.5, or all without labels."""
+        return self.relevance[rows] > 0.5 if self.labelled else np.ones(len(rows), dtype=bool)
 
     def negatives_of(self, rows: np.ndarray) -> np.ndarray:
         """Return the texts of these pairs' hard negatives."""
