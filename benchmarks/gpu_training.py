@@ -30,11 +30,10 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from throughput_contenders import LORA_RANK, our_command
+from throughput_contenders import LORA_RANK, profile
 from throughput_data import (
     GEOMETRIES,
     MAX_LENGTH,
@@ -52,7 +51,6 @@ COMPUTE_TYPE = {"cuda": torch.bfloat16, "cpu": torch.float32}
 MATRIX_SIZE = {"cuda": 8192, "cpu": 1024}
 MATRIX_ROUNDS = 30
 LORA_MODULES = 3
-PROFILED_STEPS = 3
 COLUMNS = (
     ("pairs/s", "pairs_per_second", "{:,.1f}"),
     ("tokens/s", "tokens_per_second", "{:,.0f}"),
@@ -90,26 +88,6 @@ def flops_per_token(model, texts):
     frozen = layers * (4 * width**2 + 2 * width * inner)
     adapter = layers * LORA_MODULES * 2 * width * LORA_RANK
     return 4 * frozen + 6 * adapter + 12 * layers * width * seen
-
-
-def profile(job, folder):
-    """Return a table of what the device spends a few of our steps on."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-    from torch.profiler import ProfilerActivity, schedule
-    from torch.profiler import profile as record
-
-    from aisle.cli import train_main
-
-    job = replace(job, steps=job.warmup_steps + 1 + PROFILED_STEPS)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if job.device == "cuda" else [])]
-    skipped = schedule(wait=job.warmup_steps, warmup=1, active=PROFILED_STEPS, repeat=1)
-    with record(activities=activities, schedule=skipped) as recorded:
-        register_optimizer_step_post_hook(lambda *_: recorded.step())
-        exit_code = train_main(our_command(job, folder)[2:])
-    if exit_code:
-        raise ContenderError(f"profile: train_peft.py left with {exit_code}; its message is above")
-    spent = "self_device_time_total" if job.device == "cuda" else "self_cpu_time_total"
-    return recorded.key_averages().table(sort_by=spent, row_limit=25, max_name_column_width=70)
 
 
 def machine(device):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from throughput_data import MAX_LENGTH, ROOT, read_rows, write_validation
 SCALE = 20.0
 LORA_RANK = 8
 SEED = 42
+PROFILED_STEPS = 3
 
 
 def quality(job, encode):
@@ -156,6 +158,26 @@ def after_warmup(run_dir, warmup_steps):
         "tokens_per_second": tokens / seconds,
         "timed_steps": steps,
     }
+
+
+def profile(job, folder):
+    """Return a table of what the device spends a few of our steps on; to be run in a process of its own."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+    from torch.profiler import ProfilerActivity, schedule
+    from torch.profiler import profile as record
+
+    from aisle.cli import train_main
+
+    job = replace(job, steps=job.warmup_steps + 1 + PROFILED_STEPS)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if job.device == "cuda" else [])]
+    skipped = schedule(wait=job.warmup_steps, warmup=1, active=PROFILED_STEPS, repeat=1)
+    with record(activities=activities, schedule=skipped) as recorded:
+        register_optimizer_step_post_hook(lambda *_: recorded.step())
+        exit_code = train_main(our_command(job, folder)[2:])
+    if exit_code:
+        raise RuntimeError(f"profile: train_peft.py left with {exit_code}; its message is above")
+    spent = "self_device_time_total" if job.device == "cuda" else "self_cpu_time_total"
+    return recorded.key_averages().table(sort_by=spent, row_limit=25, max_name_column_width=70)
 
 
 def sentence_transformers(job, *, bf16):

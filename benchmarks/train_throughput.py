@@ -27,8 +27,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from throughput_contenders import CONTENDERS
-from throughput_data import DATA_SETS, GEOMETRIES, DataSet, Job, make_data, make_geometry, read_rows
+from throughput_contenders import CONTENDERS, profile
+from throughput_data import (
+    DATA_SETS,
+    GEOMETRIES,
+    DataSet,
+    Job,
+    in_own_process,
+    make_data,
+    make_geometry,
+    read_rows,
+)
 
 SHOWN = (
     ("pairs/s", "pairs_per_second", "{:.1f}"),
@@ -123,6 +132,7 @@ def flags():
     )
     parser.add_argument("--our_flags", default="", help="further flags of train_peft.py, in one string")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--profile", type=Path, help="write what a few of our steps spend their time on, too")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
@@ -155,6 +165,8 @@ def main():
                 except ContenderError as error:
                     raise SystemExit(str(error)) from None
                 print(f"{name}: {rounds[name][-1]}", file=sys.stderr, flush=True)
+        if arguments.profile:
+            arguments.profile.write_text(in_own_process(profile, job, scratch))
     print(
         f"{arguments.geometry}, {arguments.data}, {arguments.device}, batch {arguments.batch}, "
         f"{job.steps} steps, the first {job.warmup_steps} not timed, {arguments.rounds} rounds, "
