@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -131,19 +132,36 @@ def our_command(job, folder):
 
 def aisle(job):
     """Our program; the figures are those of its metrics.json."""
-    from aisle.models.loading import load_encoder
-
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(our_command(job, folder), check=True)
-        metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text())
-        encode = job.data.test_file and load_encoder(f"{folder}/run", device=job.device).encode_queries
-        return {
-            **after_warmup(f"{folder}/run", job.warmup_steps),
-            "padding_share": metrics["padding_share"],
-            "peak_memory_gib": metrics["peak_memory_bytes"] / 2**30,
-            "final_loss": metrics["final_loss"],
-            "quality": quality(job, encode),
-        }
+        return our_figures(job, folder)
+
+
+def aisle_2_processes(job):
+    """Our program on CPU as two processes of half the threads and half the batch: the same step."""
+    share = replace(job, batch=job.batch // 2)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    threads = {"OMP_NUM_THREADS": str(max(torch.get_num_threads() // 2, 1))}
+    local = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*torchrun, *our_command(share, folder)[1:]]
+        subprocess.run(command, check=True, env={**os.environ, **threads, **local})
+        return our_figures(job, folder)
+
+
+def our_figures(job, folder):
+    """Return the figures of our run in `run` in the folder; peak memory is that of its main process."""
+    from aisle.models.loading import load_encoder
+
+    metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text())
+    encode = job.data.test_file and load_encoder(f"{folder}/run", device=job.device).encode_queries
+    return {
+        **after_warmup(f"{folder}/run", job.warmup_steps),
+        "padding_share": metrics["padding_share"],
+        "peak_memory_gib": metrics["peak_memory_bytes"] / 2**30,
+        "final_loss": metrics["final_loss"],
+        "quality": quality(job, encode),
+    }
 
 
 def after_warmup(run_dir, warmup_steps):
@@ -314,6 +332,7 @@ def peft_settings(job):
 
 CONTENDERS = {
     "aisle": aisle,
+    "aisle_2_processes": aisle_2_processes,
     "st": lambda job: sentence_transformers(job, bf16=False),
     "st_bf16": lambda job: sentence_transformers(job, bf16=True),
     "peft_settings": peft_settings,

@@ -32,8 +32,9 @@ def keep_mask(shape: torch.Size, dropout: float, dtype: torch.dtype) -> torch.Te
         0, 1 << 64, size=-(-count // 4), dtype=np.uint64
     )
     lots = torch.from_numpy(draws).view(torch.int16)[:count]
-    kept = lots >= round(dropout * RESOLUTION) - RESOLUTION // 2
-    return kept.to(dtype).mul_(1 / (1 - dropout)).view(shape)
+    kept = torch.empty(count, dtype=dtype)
+    torch.ge(lots, round(dropout * RESOLUTION) - RESOLUTION // 2, out=kept)
+    return kept.mul_(1 / (1 - dropout)).view(shape)
 
 
 def use_fast_dropout(backbone: nn.Module) -> None:

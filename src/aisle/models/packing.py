@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from aisle.models.run_attention import LONGEST, RunAttention
+from aisle.models.grouped_attention import LONGEST, GroupedAttention
 from aisle.models.token_batches import PackedBatch, pack, pad
 from aisle.models.tokens import TokenizedTexts
 
@@ -81,7 +81,7 @@ def packed_attention(
     trains = dropout > 0 or (torch.is_grad_enabled() and (query.requires_grad or value.requires_grad))
     on_cpu = query.device.type == "cpu"
     if trains and on_cpu and not causal and sliding_window is None and packed.longest <= LONGEST:
-        fused: Any = RunAttention.apply
+        fused: Any = GroupedAttention.apply
         scale = query.shape[2] ** -0.5 if scaling is None else scaling
         return fused(query, key, value, packed.runs, scale, dropout)[None], None
     sizes = [texts * length for texts, length in packed.runs]
