@@ -14,7 +14,7 @@ def texts_in(batch, tokenizer):
     for tokens in batch.token_batches:
         for start, stop in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
             found.append(tokenizer.decode(tokens.input_ids[start:stop], skip_special_tokens=True))
-    return [found[place] for place in batch.order]
+    return found
 
 
 def test_each_distinct_text_is_encoded_once(minilm_tokenizer):
@@ -77,7 +77,7 @@ def test_processes_share_texts_and_pairs_without_loss_or_repeat(minilm_tokenizer
 def test_a_process_without_a_text_of_its_own_reads_one_that_counts_for_nothing(minilm_tokenizer):
     pairs = tokenized(minilm_tokenizer, ["sofa"], ["red sofa"])
     batch = collator_of(pairs, process=(2, 3))(np.arange(1))
-    assert (batch.texts, len(batch.order), batch.real_tokens, batch.own) == ((1, 1, 0), 1, 0, (0, 0))
+    assert (batch.texts, batch.own_texts, batch.real_tokens, batch.own) == ((1, 1, 0), 1, 0, (0, 0))
 
 
 def test_what_is_known_to_be_right_is_no_negative(minilm_tokenizer):

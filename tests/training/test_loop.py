@@ -64,7 +64,7 @@ def test_a_short_last_step_weighs_its_pairs_alike(base):
     trainer.run()
     batch = collator_of(pairs)(np.arange(20))
     with torch.no_grad():
-        found = trainer.model(batch.token_batches)[batch.order]
+        found = trainer.model(batch.token_batches)
     losses = cosine_target(found[batch.query_rows], found[batch.product_rows], batch.relevance)
     expected = [float(losses[np.concatenate(step)].mean()) for step in trainer.plan.steps(0)]
     assert [entry["loss"] for entry in logged] == pytest.approx(expected, abs=1e-6)
@@ -84,7 +84,7 @@ def test_the_mean_of_a_step_is_over_its_positives_wherever_they_lie(base):
     for rows in next(trainer.plan.steps(0)):
         batch = collator_of(pairs, loss="in_batch")(rows)
         with torch.no_grad():
-            found = trainer.model(batch.token_batches)[batch.order]
+            found = trainer.model(batch.token_batches)
             total += sum(float(part) for part in trainer.passes.objective.parts(found, batch))
     assert logged[0]["loss"] == pytest.approx(total / 4, abs=1e-6)
 

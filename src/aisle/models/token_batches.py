@@ -147,7 +147,10 @@ class Layout:
     pad_token_id: int
 
     def rows(self, lengths: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-        """Return which texts make up each batch, longest first: one too large for memory fails at once."""
+        """Return which texts make up each batch: longest first, texts of one length in their order.
+
+        A batch too large for memory then fails at once.
+        """
         if not self.packed:
             return length_groups(lengths, max_tokens=self.max_tokens, group_cost=self.group_cost)
         order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")

@@ -39,8 +39,7 @@ class PairBatch:
     that order.
 
     Args:
-        token_batches: this process's texts.
-        order: (own texts,) where each of its texts stands among `token_batches`.
+        token_batches: this process's texts, in the order of its embeddings.
         texts: how many texts each process encodes.
         query_rows: (pairs,) the embedding of each pair's query.
         product_rows: (pairs,) likewise for the products.
@@ -53,7 +52,6 @@ class PairBatch:
     """
 
     token_batches: list[TokenBatch]
-    order: torch.Tensor
     texts: tuple[int, ...]
     query_rows: torch.Tensor
     product_rows: torch.Tensor
@@ -71,6 +69,11 @@ class PairBatch:
     def read_tokens(self) -> int:
         """Tokens that this process's model computes, padding included."""
         return sum(batch.read_tokens for batch in self.token_batches)
+
+    @property
+    def own_texts(self) -> int:
+        """Texts that this process's model reads."""
+        return sum(len(batch) for batch in self.token_batches)
 
     def to(self, device: torch.device) -> PairBatch:
         """Return the batch on a device."""
@@ -120,6 +123,7 @@ class Collator:
         def places(texts: np.ndarray) -> np.ndarray:
             return np.asarray(by_number[np.searchsorted(gathered, texts, sorter=by_number)])
 
+        # The layout leaves texts that come longest first in their order, so that embeddings need no sorting.
         # A process without a text of its own reads one all the same: no gradient comes back to it.
         mine = shares[self.process_index] if len(shares[self.process_index]) else numbers[:1]
         groups = self.layout.rows(pairs.texts.lengths(mine))
@@ -130,7 +134,6 @@ class Collator:
         query_keys = pairs.query_keys[queries]
         return PairBatch(
             token_batches=[self.layout.batch(pairs.texts, mine[group]) for group in groups],
-            order=torch.from_numpy(np.argsort(np.concatenate(groups))),
             texts=tuple(len(share) for share in shares),
             query_rows=torch.from_numpy(places(queries)),
             product_rows=torch.from_numpy(places(products)),

@@ -58,7 +58,7 @@ class GradientPass:
         """Go over to sub-batches of half the tokens; return how many, or None where they hold one text."""
         tried = max(self._sub_batches(batch), key=lambda one: one.read_tokens) if self.cached else None
         tokens = batch.read_tokens if tried is None else tried.read_tokens
-        if (len(batch.order) if tried is None else len(tried)) < 2:
+        if (batch.own_texts if tried is None else len(tried)) < 2:
             return None
         self.cached, self.max_tokens = True, tokens // 2
         return self.max_tokens
@@ -104,8 +104,8 @@ class GradientPass:
         self, embedded: torch.Tensor, batch: PairBatch, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return this process's share of the loss, and the gradient of the whole by its embeddings."""
-        mine = len(batch.order) if batch.texts[self.accelerator.process_index] else 0
-        everyone = gather_rows(self.accelerator, embedded[batch.order[:mine]], batch.texts)
+        mine = batch.texts[self.accelerator.process_index]
+        everyone = gather_rows(self.accelerator, embedded[:mine], batch.texts)
         everyone.requires_grad_()
         total = torch.zeros((), device=everyone.device)
         for part in self.objective.parts(everyone, batch):
@@ -117,7 +117,7 @@ class GradientPass:
             gathered = self.accelerator.reduce(gathered, reduction="sum")
         start = sum(batch.texts[: self.accelerator.process_index])
         gradient = torch.zeros_like(embedded)
-        gradient[batch.order[:mine]] = gathered[start : start + mine]
+        gradient[:mine] = gathered[start : start + mine]
         return total, gradient
 
     def _carry_back(self, embedded: torch.Tensor, gradient: torch.Tensor) -> None:
