@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from aisle.evaluation.joint_pool import joint_pool
-from aisle.evaluation.lexical import Bm25Index, to_run
 from aisle.evaluation.pairs import score_pairs
 from aisle.evaluation.retrieval import evaluate_run
+from aisle.evaluation.runs import to_run
+from aisle.index.lexical import Bm25Index
 from aisle.models.loading import load_encoder
 
 ROOT = Path(__file__).resolve().parents[1]

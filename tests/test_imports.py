@@ -39,7 +39,7 @@ DOORS = {
     "sentence_transformers": set(),
     "transformers": {"models", "training", "pipelines"},
     "torch": {"models", "losses", "training", "pipelines"},
-    "bm25s": {"evaluation"},
+    "bm25s": {"index"},
     "ranx": {"evaluation"},
     "evaluate": {"evaluation"},
     "sklearn": {"evaluation"},

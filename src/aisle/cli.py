@@ -37,6 +37,14 @@ INDEX_COMMANDS = {
     "build": Command("aisle.config.index:BuildSettings", "aisle.pipelines.build:build"),
     "query": Command("aisle.config.index:QuerySettings", "aisle.pipelines.query:query"),
     "evaluate": Command("aisle.config.index:EvaluateSettings", "aisle.pipelines.evaluate:evaluate"),
+    "upsert": Command("aisle.config.maintain:UpsertSettings", "aisle.pipelines.upsert:upsert"),
+    "delete": Command("aisle.config.maintain:DeleteSettings", "aisle.pipelines.maintain:delete"),
+    "compact": Command("aisle.config.maintain:CompactSettings", "aisle.pipelines.maintain:compact"),
+    "tune": Command("aisle.config.maintain:TuneSettings", "aisle.pipelines.maintain:tune"),
+    "versions": Command("aisle.config.maintain:VersionsSettings", "aisle.pipelines.inspect:versions"),
+    "rollback": Command("aisle.config.maintain:RollbackSettings", "aisle.pipelines.maintain:roll_back"),
+    "info": Command("aisle.config.maintain:InfoSettings", "aisle.pipelines.inspect:info"),
+    "verify": Command("aisle.config.maintain:VerifySettings", "aisle.pipelines.inspect:verify"),
 }
 COMMANDS = {
     "train": TRAIN,
@@ -135,21 +143,36 @@ def _guarded(action: Callable[[], None]) -> int:
     return 0
 
 
-_INDEX_HELP = """usage: infer_index.py COMMAND [OPTIONS]
+_KEEPING_HELP = """\
+  upsert     add products to an index, and replace changed ones
+  delete     remove products from an index
+  compact    build the graph anew after many changes
+  tune       measure recall again and set ef_search
+
+  versions   list the versions of an index
+  rollback   make an older version the current one
+  info       show what an index is
+  verify     check its files, counts and recall
+"""
+
+_INDEX_HELP = f"""usage: infer_index.py COMMAND [OPTIONS]
 
   build      embed a catalogue and write its index
   query      answer queries from an index
   evaluate   measure an index against judgements
 
+{_KEEPING_HELP}
 infer_index.py COMMAND --help lists the options of a command.
 """
 
-_MAIN_HELP = """usage: aisle COMMAND [OPTIONS]
+_MAIN_HELP = f"""usage: aisle COMMAND [OPTIONS]
 
   train      fine-tune an embedding model on judged pairs (train_peft.py)
   build      embed a catalogue and write its index        (infer_index.py build)
   query      answer queries from an index                 (infer_index.py query)
   evaluate   measure an index against judgements          (infer_index.py evaluate)
+
+{_KEEPING_HELP}
   sample     write a synthetic catalogue with judged queries
   quickstart train on that catalogue, index it, compare    (make quickstart)
   push       upload a finished run to the Hub

@@ -74,6 +74,10 @@ class IndexIntegrityError(IndexStoreError):
     """A file of an index is missing, truncated or altered."""
 
 
+class IndexLockedError(IndexStoreError):
+    """Another process is writing the index."""
+
+
 class FingerprintMismatchError(IndexStoreError):
     """An index was made by another encoder than the one that queries it."""
 

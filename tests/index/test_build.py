@@ -1,20 +1,23 @@
 """What a build accepts, writes and records."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from aisle.errors import ConfigError, DataError, IndexStoreError, ModelError
-from aisle.index import open_index, read_manifest
+from aisle.index import list_versions, open_index, read_manifest
 
 
-def files_of(index_dir):
-    return {path.name: path.read_bytes() for path in index_dir.iterdir()}
+def timeless(manifest):
+    """Return the manifest without the times that differ from run to run."""
+    curve = tuple(replace(point, milliseconds=0.0) for point in manifest.recall_curve)
+    return replace(manifest, created="", recall_curve=curve)
 
 
-def test_manifest_on_disk_is_the_one_returned(build, clustered, tmp_path):
+def test_manifest_on_disk_is_the_one_returned(build, clustered, current_folder, files_under, tmp_path):
     manifest = build(
         clustered(30),
         encoder={"path": "runs/é", "seed": 1},
@@ -28,7 +31,7 @@ def test_manifest_on_disk_is_the_one_returned(build, clustered, tmp_path):
     assert read_manifest(tmp_path / "index") == manifest
     written = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert written["ann_recall@10"] == manifest.ann_recall_at_10
-    assert written["format_version"] == 1
+    assert written["format_version"] == 2
     chosen = {
         "encoder": {"path": "runs/é", "seed": 1},
         "text_template": "{title} {brand}",
@@ -39,9 +42,28 @@ def test_manifest_on_disk_is_the_one_returned(build, clustered, tmp_path):
         "metric": "cosine",
         "count": 30,
         "dim": 16,
+        "version": 1,
+        "command": "build",
+        "graph_nodes": 30,
+        "deleted_nodes": 0,
+        "target_recall": None,
+        "built_recall": manifest.ann_recall_at_10,
     }
     assert {key: written[key] for key in chosen} == chosen
-    assert set(written["files"]) | {"manifest.json"} == set(files_of(tmp_path / "index"))
+    files = files_under(current_folder(tmp_path / "index"))
+    assert set(written["files"]) | {"manifest.json"} == set(files)
+    assert files["manifest.json"] == (tmp_path / "index" / "manifest.json").read_bytes()
+
+
+def test_texts_are_indexed_and_listed(build, clustered, tmp_path):
+    manifest = build(clustered(3), texts=["red shoe", "blue shoe", "green hat"])
+
+    index = open_index(tmp_path / "index")
+
+    assert any(name.startswith("lexical/") for name in manifest.files)
+    rows, _ = index.lexical.rank(["shoe blue"], top_k=3)
+    assert rows[0].tolist() == [1, 0]
+    assert index.payload(np.arange(3)) == [{}, {}, {}]  # texts are no payload
 
 
 def test_recall_is_measured_at_the_ef_search_of_the_manifest(build, clustered, tmp_path):
@@ -53,12 +75,14 @@ def test_recall_is_measured_at_the_ef_search_of_the_manifest(build, clustered, t
     assert careless.ann_recall_at_10 < 0.95 < careful.ann_recall_at_10
 
 
-def test_embeddings_file_is_a_plain_numpy_file_whatever_the_chunks(build, clustered, tmp_path):
+def test_embeddings_file_is_a_plain_numpy_file_whatever_the_chunks(
+    build, clustered, current_folder, tmp_path
+):
     vectors = clustered(50)
 
     build(vectors, embeddings=(vectors[at : at + 7] for at in range(0, 50, 7)))
 
-    np.testing.assert_array_equal(np.load(tmp_path / "index" / "embeddings.npy"), vectors)
+    np.testing.assert_array_equal(np.load(current_folder(tmp_path / "index") / "embeddings.npy"), vectors)
 
 
 def test_opened_index_reads_the_disk_instead_of_memory(build, clustered, tmp_path):
@@ -72,14 +96,23 @@ def test_opened_index_reads_the_disk_instead_of_memory(build, clustered, tmp_pat
     np.testing.assert_array_equal(index.embeddings, vectors)
 
 
-def test_one_thread_writes_the_same_bytes_every_time(build, clustered, tmp_path):
+def test_one_thread_writes_the_same_bytes_every_time(build, clustered, current_folder, files_under, tmp_path):
     vectors = clustered(500)
     vectors[100:200] = vectors[7]
+    more = {
+        "texts": [f"word{row % 9} thing" for row in range(500)],
+        "payload": pa.table({"price": range(500)}),
+    }
 
-    build(vectors, tmp_path / "a")
-    build(vectors, tmp_path / "b", embeddings=np.array_split(vectors, 9))
+    one = build(vectors, tmp_path / "a", **more)
+    other = build(vectors, tmp_path / "b", embeddings=np.array_split(vectors, 9), **more)
 
-    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    files = [files_under(current_folder(tmp_path / name)) for name in "ab"]
+    for written in files:
+        del written["manifest.json"]
+    assert len(files[0]) > 6
+    assert files[0] == files[1]
+    assert timeless(one) == timeless(other)
 
 
 def test_progress_adds_up_to_the_products(build, clustered):
@@ -92,13 +125,12 @@ def test_progress_adds_up_to_the_products(build, clustered):
     assert sum(placed) == 5000
 
 
-def test_payload_is_stored_once_per_value_and_without_foreign_metadata(build, clustered, tmp_path):
+def test_payload_is_stored_without_foreign_metadata(build, clustered, tmp_path):
     payload = pa.table({"brand": pa.chunked_array([["x"], ["y", "z"]])}).replace_schema_metadata({"a": "b"})
 
     build(clustered(3), payload=payload)
 
     table = open_index(tmp_path / "index").products
-    assert table.column("brand").num_chunks == 1
     assert table.schema.metadata is None
     assert table.to_pydict() == {"product_id": ["p00000", "p00001", "p00002"], "brand": ["x", "y", "z"]}
 
@@ -128,12 +160,18 @@ def test_no_products_are_refused(build):
     [
         (pa.table({"a": [1, 2]}), "found 2 rows for 3 products"),
         (pa.table({"product_id": ["x", "y", "z"]}), "product_id"),
+        (pa.table({"__text__": ["x", "y", "z"]}), "__text__"),
         (pa.table([[1, 2, 3], [4, 5, 6]], names=["a", "a"]), "'a', 'a'"),
     ],
 )
 def test_payload_that_does_not_fit_is_refused(build, clustered, payload, message):
     with pytest.raises(DataError, match=message):
         build(clustered(3), payload=payload)
+
+
+def test_texts_that_do_not_fit_are_refused(build, clustered):
+    with pytest.raises(DataError, match="texts: one per product is needed, found 2 for 3"):
+        build(clustered(3), texts=["a", "b"])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3.0])
@@ -208,45 +246,68 @@ def test_encoder_that_is_not_json_is_refused(build, clustered, encoder):
         build(clustered(3), encoder=encoder)
 
 
-def test_existing_index_is_refused_unless_overwritten(build, clustered, tmp_path):
+def test_building_again_makes_another_version(build, clustered, tmp_path):
     build(clustered(3))
-    before = files_of(tmp_path / "index")
 
-    with pytest.raises(IndexStoreError, match="overwrite"):
-        build(clustered(4))
-    assert files_of(tmp_path / "index") == before
+    manifest = build(clustered(4))
 
-    build(clustered(4), overwrite=True)
-    assert len(open_index(tmp_path / "index")) == 4
+    assert (manifest.version, len(open_index(tmp_path / "index"))) == (2, 4)
+    assert [version.number for version in list_versions(tmp_path / "index")] == [1, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_directory_that_is_not_an_index_is_never_replaced(build, clustered, tmp_path, overwrite):
+def test_directory_that_is_not_an_index_is_never_written_to(build, clustered, files_under, tmp_path):
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "thesis.txt").write_text("years of work")
 
-    with pytest.raises(IndexStoreError, match="not an index"):
-        build(clustered(3), overwrite=overwrite)
+    with pytest.raises(
+        IndexStoreError, match=r"holds 'thesis\.txt', which is not of an index.*choose another"
+    ):
+        build(clustered(3))
 
-    assert files_of(tmp_path / "index") == {"thesis.txt": b"years of work"}
+    assert files_under(tmp_path) == {"index/thesis.txt": b"years of work"}
 
 
-def test_index_with_a_file_of_someone_else_in_it_is_not_replaced(build, clustered, tmp_path):
+def test_index_with_a_file_of_someone_else_in_it_is_not_written_to(build, clustered, files_under, tmp_path):
     build(clustered(3))
     (tmp_path / "index" / "notes.txt").write_text("mine")
+    before = files_under(tmp_path)
 
     with pytest.raises(IndexStoreError, match=r"notes\.txt"):
-        build(clustered(4), overwrite=True)
+        build(clustered(4))
 
-    assert (tmp_path / "index" / "notes.txt").read_text() == "mine"
+    assert files_under(tmp_path) == before
+
+
+def test_index_of_the_first_format_is_not_written_to(build, clustered, files_under, tmp_path):
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "manifest.json").write_text('{"format_version": 1}')
+    (tmp_path / "index" / "embeddings.npy").write_bytes(b"old")
+    before = files_under(tmp_path)
+
+    with pytest.raises(
+        IndexStoreError, match=r"holds 'embeddings\.npy', which is not of an index of this format"
+    ):
+        build(clustered(3))
+
+    assert files_under(tmp_path) == before
+
+
+def test_manifest_of_another_program_is_not_replaced(build, clustered, files_under, tmp_path):
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "manifest.json").write_text('{"name": "a web page"}')
+
+    with pytest.raises(IndexStoreError, match=r"manifest\.json"):
+        build(clustered(3))
+
+    assert files_under(tmp_path) == {"index/manifest.json": b'{"name": "a web page"}'}
 
 
 def test_file_in_place_of_the_directory_is_refused(build, clustered, tmp_path):
     (tmp_path / "index").write_text("a file")
 
     with pytest.raises(IndexStoreError, match="found a file"):
-        build(clustered(3), overwrite=True)
+        build(clustered(3))
 
 
 def test_empty_directory_and_missing_parents_are_fine(build, clustered, tmp_path):
@@ -262,7 +323,18 @@ def test_link_to_an_index_stays_a_link(build, clustered, tmp_path):
     build(clustered(3), tmp_path / "v1")
     (tmp_path / "current").symlink_to(tmp_path / "v1")
 
-    build(clustered(4), tmp_path / "current", overwrite=True)
+    build(clustered(4), tmp_path / "current")
 
     assert (tmp_path / "current").is_symlink()
     assert len(open_index(tmp_path / "v1")) == len(open_index(tmp_path / "current")) == 4
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_payload_in_chunks_comes_back(build, clustered, tmp_path, dictionary):
+    chunks = [pa.array(["x", "y"]), pa.array(["z"]), pa.array(["y", "w"])]
+    chunks = [chunk.dictionary_encode() for chunk in chunks] if dictionary else chunks
+
+    build(clustered(5), payload=pa.table({"brand": pa.chunked_array(chunks)}))
+
+    found = open_index(tmp_path / "index").payload(np.array([4, 0, 2]))
+    assert found == [{"brand": "w"}, {"brand": "x"}, {"brand": "z"}]

@@ -8,21 +8,45 @@ import numpy as np
 import pytest
 
 from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
-from aisle.index import hnsw, manifest, open_index, read_manifest, store
+from aisle.index import (
+    compact_index,
+    delete_products,
+    hnsw,
+    manifest,
+    open_index,
+    open_stored,
+    read_manifest,
+    retune_index,
+    store,
+)
 from aisle.index import search as search_module
 
-FILES = ["embeddings.npy", "graph.bin", "nodes.npy", "products.arrow"]
+FILES = [
+    "embeddings.npy",
+    "graph.bin",
+    "nodes.npy",
+    "products.arrow",
+    "queries.npy",
+    "lexical/bm25.json",
+    "lexical/rows.npy",
+]
 
 
 @pytest.fixture
 def index_dir(build, clustered, tmp_path, monkeypatch):
-    build(clustered(40))
+    """An index that must be refused before hnswlib is given a file of it."""
+    build(clustered(40), texts=[f"word{row % 7} thing" for row in range(40)])
 
     def load_graph(*_, **__):
         pytest.fail("hnswlib was given a file that should have been refused")
 
     monkeypatch.setattr(search_module, "load_graph", load_graph)
     return tmp_path / "index"
+
+
+@pytest.fixture
+def folder(index_dir, current_folder):
+    return current_folder(index_dir)
 
 
 def rewrite(index_dir, **changes):
@@ -47,18 +71,18 @@ def test_directory_without_manifest_is_refused(index_dir):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_missing_file_is_refused_with_its_name(index_dir, name):
-    (index_dir / name).unlink()
+def test_missing_file_is_refused_with_its_name(index_dir, folder, name):
+    (folder / name).unlink()
 
-    with pytest.raises(IndexIntegrityError, match=f"{name}: missing"):
+    with pytest.raises(IndexIntegrityError, match=f"000001/{name}: missing"):
         open_index(index_dir, verify="sizes")
 
 
 @pytest.mark.parametrize("verify", ["checksums", "sizes"])
 @pytest.mark.parametrize("name", FILES)
-def test_truncated_file_is_refused_with_its_name_and_both_sizes(index_dir, name, verify):
-    size = (index_dir / name).stat().st_size
-    os.truncate(index_dir / name, size - 1)
+def test_truncated_file_is_refused_with_its_name_and_both_sizes(index_dir, folder, name, verify):
+    size = (folder / name).stat().st_size
+    os.truncate(folder / name, size - 1)
 
     with pytest.raises(
         IndexIntegrityError, match=f"{name}: the manifest says {size} bytes, found {size - 1}"
@@ -68,8 +92,8 @@ def test_truncated_file_is_refused_with_its_name_and_both_sizes(index_dir, name,
 
 @pytest.mark.parametrize("where", [0, 0.5, 1])
 @pytest.mark.parametrize("name", FILES)
-def test_one_flipped_byte_is_refused_with_the_file_and_both_checksums(index_dir, name, where):
-    path = index_dir / name
+def test_one_flipped_byte_is_refused_with_the_file_and_both_checksums(index_dir, folder, name, where):
+    path = folder / name
     content = bytearray(path.read_bytes())
     content[int(where * (len(content) - 1))] ^= 1
     path.write_bytes(content)
@@ -80,6 +104,37 @@ def test_one_flipped_byte_is_refused_with_the_file_and_both_checksums(index_dir,
     assert name in str(caught.value)
     assert read_manifest(index_dir).files[name].sha256 in str(caught.value)
     assert manifest.file_record(path).sha256 in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["embeddings.npy", "products.arrow"])
+def test_stored_products_are_checked_before_a_rebuild_takes_them_over(index_dir, folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+
+    with pytest.raises(IndexIntegrityError, match=f"{name}: altered"):
+        open_stored(index_dir)
+
+
+def test_stored_products_are_those_of_the_current_version(build, clustered, tmp_path):
+    build(clustered(9))
+    build(clustered(12, seed=1))
+
+    stored = open_stored(tmp_path / "index")
+
+    assert stored.manifest.version == 2
+    assert stored.products.column("product_id").to_pylist() == [f"p{row:05d}" for row in range(12)]
+    np.testing.assert_array_equal(stored.embeddings, clustered(12, seed=1))
+
+
+@pytest.mark.parametrize("change", [delete_products, retune_index, compact_index])
+def test_no_new_version_is_made_of_a_damaged_one(index_dir, folder, change):
+    os.truncate(folder / "graph.bin", 100)
+
+    with pytest.raises(IndexIntegrityError, match=r"graph\.bin: the manifest says"):
+        change(index_dir, **({"product_ids": ["p00001"]} if change is delete_products else {}))
+
+    assert [path.name for path in folder.parent.iterdir()] == ["000001"]
 
 
 def test_no_flipped_byte_changes_what_the_manifest_says(index_dir):
@@ -107,7 +162,7 @@ def test_no_flipped_byte_changes_what_the_manifest_says(index_dir):
         (b"{}", "format_version must be a whole number, found None"),
         (b'{"format_version": "1"}', "format_version must be a whole number, found '1'"),
         (b'{"format_version": true}', "format_version must be a whole number, found True"),
-        (b'{"format_version": 1}', "manifest_sha256 says None"),
+        (b'{"format_version": 2}', "manifest_sha256 says None"),
     ],
 )
 def test_manifest_that_is_not_ours_is_refused(index_dir, content, message):
@@ -117,11 +172,11 @@ def test_manifest_that_is_not_ours_is_refused(index_dir, content, message):
         open_index(index_dir)
 
 
-@pytest.mark.parametrize(("version", "message"), [(2, "newer aisle: upgrade"), (0, "build the index again")])
+@pytest.mark.parametrize(("version", "message"), [(3, "newer aisle: upgrade"), (1, "build the index again")])
 def test_manifest_of_another_format_is_refused(index_dir, version, message):
     rewrite(index_dir, format_version=version)
 
-    with pytest.raises(IndexIntegrityError, match=f"format 1, found format {version}.*{message}"):
+    with pytest.raises(IndexIntegrityError, match=f"format 2, found format {version}.*{message}"):
         open_index(index_dir)
 
 
@@ -138,7 +193,9 @@ def test_manifest_of_another_format_is_refused(index_dir, version, message):
         ({"files": {"graph.bin": {"sha256": "0" * 64, "size": -1}}}, r"files\.graph\.bin\.size"),
         ({"files": {"graph.bin": {"sha256": "xyz", "size": 1}}}, r"files\.graph\.bin\.sha256"),
         ({"files": {}}, "the manifest must list"),
-        ({"files": {"../../secret": {"sha256": "0" * 64, "size": 1}}}, "the manifest must list"),
+        ({"version": 0}, "version: .*greater than or equal to 1"),
+        ({"recall_curve": [{"ef_search": 0, "recall": 1, "milliseconds": 1}]}, r"recall_curve\.0\.ef_search"),
+        ({"target_recall": 2}, "target_recall"),
         ({"surprise": 1}, "surprise"),
     ],
 )
@@ -146,6 +203,40 @@ def test_manifest_with_a_wrong_value_is_refused_with_the_key(index_dir, changes,
     rewrite(index_dir, **changes)
 
     with pytest.raises(IndexIntegrityError, match=message):
+        open_index(index_dir)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../secret",
+        "/etc/passwd",
+        "other.bin",
+        "lexical/../../../secret",
+        "lexical/..",
+        "lexical/.hidden",
+        "lexical/a/b",
+        "lexical/",
+        "lexical/rows.npy\n",
+        "./graph.bin",
+    ],
+)
+def test_file_names_that_are_not_ours_are_refused_and_not_read(index_dir, monkeypatch, name):
+    listed = json.loads((index_dir / "manifest.json").read_text())["files"]
+    rewrite(index_dir, files=listed | {name: {"sha256": "0" * 64, "size": 1}})
+    monkeypatch.setattr(manifest, "file_problem", lambda *_, **__: pytest.fail("a file was looked at"))
+
+    with pytest.raises(IndexIntegrityError, match="the manifest must list"):
+        open_index(index_dir)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "/" not in name])
+def test_file_that_the_manifest_does_not_list_is_never_read(index_dir, name):
+    listed = json.loads((index_dir / "manifest.json").read_text())["files"]
+    del listed[name]
+    rewrite(index_dir, files=listed)
+
+    with pytest.raises(IndexIntegrityError, match="the manifest must list"):
         open_index(index_dir)
 
 
@@ -165,9 +256,9 @@ def test_embeddings_other_than_the_manifest_says_are_refused(index_dir, changes,
 
 
 @pytest.mark.parametrize("name", ["embeddings.npy", "nodes.npy", "products.arrow"])
-def test_file_of_another_format_is_refused_even_with_its_checksum(index_dir, name):
-    (index_dir / name).write_bytes(b"not what it says " * 10)
-    record = manifest.file_record(index_dir / name)
+def test_file_of_another_format_is_refused_even_with_its_checksum(index_dir, folder, name):
+    (folder / name).write_bytes(b"not what it says " * 10)
+    record = manifest.file_record(folder / name)
     files = json.loads((index_dir / "manifest.json").read_text())["files"]
     rewrite(index_dir, files=files | {name: {"sha256": record.sha256, "size": record.size}})
 
@@ -182,17 +273,41 @@ def test_pickled_embeddings_are_never_loaded(tmp_path):
         store.read_array(tmp_path / "x.npy", shape=(1,), dtype="float32")
 
 
-def test_graph_of_another_index_is_refused(build, clustered, tmp_path):
+@pytest.mark.parametrize(
+    "content", [None, b"x" * 40, np.zeros((3, 16), np.float64), np.zeros((0, 16), np.float32)]
+)
+def test_queries_of_another_kind_are_refused_when_they_are_needed(
+    build, clustered, current_folder, tmp_path, content
+):
+    build(clustered(40))
+    path = current_folder(tmp_path / "index") / "queries.npy"
+    if isinstance(content, np.ndarray):
+        np.save(path, content)
+    else:
+        path.write_bytes(content or b"")
+    record = manifest.file_record(path)
+    listed = json.loads((tmp_path / "index" / "manifest.json").read_text())["files"]
+    rewrite(
+        tmp_path / "index", files=listed | {"queries.npy": {"sha256": record.sha256, "size": record.size}}
+    )
+
+    with pytest.raises(IndexIntegrityError, match=r"queries\.npy: must"):
+        retune_index(tmp_path / "index")
+
+
+def test_graph_of_another_index_is_refused(build, clustered, current_folder, tmp_path):
     build(clustered(40), tmp_path / "a")
     build(clustered(30), tmp_path / "b")
-    shutil.copy(tmp_path / "b" / "graph.bin", tmp_path / "a" / "graph.bin")
+    shutil.copy(current_folder(tmp_path / "b") / "graph.bin", current_folder(tmp_path / "a") / "graph.bin")
     rewrite(
         tmp_path / "a",
         files=json.loads((tmp_path / "a" / "manifest.json").read_text())["files"]
         | {"graph.bin": json.loads((tmp_path / "b" / "manifest.json").read_text())["files"]["graph.bin"]},
     )
 
-    with pytest.raises(IndexIntegrityError, match=r"says 40 graph nodes, graph\.bin has 30"):
+    with pytest.raises(
+        IndexIntegrityError, match=r"says 40 graph nodes, 40 of them in use; graph\.bin has 30"
+    ):
         open_index(tmp_path / "a")
 
 
@@ -226,7 +341,7 @@ def test_unreadable_file_is_one_error_of_ours(build, clustered, tmp_path, monkey
 
 def test_saving_and_loading_changes_no_answer(build, clustered, tmp_path):
     vectors, queries = clustered(400), clustered(30, seed=1)
-    build(vectors)
+    build(vectors, ef_search=128)
     opened = open_index(tmp_path / "index")
     groups = opened.graph.groups
     in_memory = hnsw.build_graph(vectors, groups, M=16, ef_construction=200, threads=1)

@@ -138,21 +138,20 @@ def test_an_index_of_another_encoder_is_refused_with_both_named(
     assert "Traceback" not in message
 
 
-def test_a_second_build_needs_to_be_told_to_replace_the_first(build, capfd):
+def test_a_second_build_is_the_next_version(build):
     build()
-    code, index_dir = build()
-    assert code == 2
-    assert "overwrite" in capfd.readouterr().err
-    assert build("--overwrite_index_dir", "--M", 5)[0] == 0
+    code, index_dir = build("--M", 5)
+    assert code == 0
     assert open_index(index_dir).manifest.M == 5
+    assert open_index(index_dir, version=1).manifest.M == 16
 
 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json"),
-        (lambda folder: (folder / "graph.bin").write_bytes(b"x"), "graph.bin"),
-        (lambda folder: (folder / "embeddings.npy").unlink(), "embeddings.npy"),
+        (lambda folder: (folder / "versions/000001/graph.bin").write_bytes(b"x"), "graph.bin"),
+        (lambda folder: (folder / "versions/000001/embeddings.npy").unlink(), "embeddings.npy"),
     ],
 )
 def test_a_damaged_index_is_refused_with_the_file_named(build, capfd, damage, named):

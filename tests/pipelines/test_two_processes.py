@@ -1,43 +1,17 @@
 """One run over two processes, against the same run in one."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.pipelines.launch import torchrun
 
 
 def run(processes, run_dir, *flags, check=True):
-    """Run train_peft.py under torchrun on CPU; gloo talks over the loopback interface."""
-    environment = {
-        **os.environ,
-        "ACCELERATE_USE_CPU": "true",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
-    command = [sys.executable, *launcher, str(ROOT / "train_peft.py"), "--output_dir", str(run_dir)]
-    done = subprocess.run(
-        [*command, *map(str, flags)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0 or not check, done.stderr[-3000:]
-    return done
+    """Run train_peft.py in several processes."""
+    return torchrun(processes, "train_peft.py", "--output_dir", run_dir, *flags, check=check)
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,13 @@ class BuildSettings:
     """Links per node in the graph; higher is larger and closer to exact."""
     ef_construction: Count = 200
     """Candidates kept while building; higher is slower and closer to exact."""
-    ef_search: Count = 128
-    """Candidates kept while searching; saved with the index."""
+    ef_search: Count | None = None
+    """Candidates kept while searching; chosen for --target_recall when not given."""
+    target_recall: Annotated[float, Field(ge=0, le=1)] | None = None
+    """recall@10 against exact search that ef_search is chosen for, on held-out queries; 0.98
+    when neither is given."""
+    dimensions: Count | None = None
+    """Keep the first so many components of an embedding, for encoders that were trained so (Matryoshka)."""
     store_dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored embeddings."""
     precision: Literal["fp32", "bf16"] | None = None
@@ -67,10 +72,20 @@ class BuildSettings:
     """Longest text in tokens; what the model says when not given."""
     trust_remote_code: bool = False
     """Run the Python code that the model's repository brings."""
-    overwrite_index_dir: bool = False
-    """Replace the index that is in --index_dir."""
+    tune_queries: str | None = None
+    """Training queries with ids, to tune the weight of --mode hybrid on; needs --tune_qrels."""
+    tune_qrels: str | None = None
+    """Judgements of --tune_queries."""
+    tune_label_map: LabelMap = None
+    """What each label of --tune_qrels is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
+    keep_versions: Count = 3
+    """Versions of the index to keep, the new one included; see rollback."""
+    embed_all: bool = False
+    """Embed every product anew; else those whose text is in the version before are taken over from it."""
     threads: Count | None = None
-    """Threads that build the graph; all cores when not given, 1 gives the same file every time."""
+    """Threads that build the graph; all cores when not given."""
+    deterministic: bool = False
+    """Build the graph on one thread: the same catalogue then gives the same files every time."""
     json: bool = False
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None
@@ -89,8 +104,17 @@ class QuerySettings:
     """File with a query on each line."""
     top_k: Count = 10
     """Products per query."""
+    where: str | None = None
+    """Only products that satisfy this, such as "price <= 50 and brand in ['Acme', 'Zenith']": comparisons
+    of columns with numbers and quoted texts, in, is None, and, or, not; col('list price') for odd names."""
     min_score: float | None = None
-    """Leave out products with a lower cosine."""
+    """Leave out products with a lower score: a cosine, or what --mode gives instead."""
+    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    """Search by embeddings, by words (BM25), or by both."""
+    fusion: Literal["convex", "rrf"] = "convex"
+    """How --mode hybrid joins the two: weighted scores, or reciprocal ranks, which have no weight."""
+    hybrid_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Weight of the embeddings in --mode hybrid, 0 to 1; what the index was tuned to when not given."""
     ef_search: Count | None = None
     """Candidates kept while searching; what the index was built with when not given."""
     exact: bool = False
@@ -123,6 +147,12 @@ class EvaluateSettings:
     """Lowest relevance that counts as relevant for recall, MRR and precision; above 0 when not given."""
     cutoffs: tuple[Count, ...] = (1, 10, 100)
     """Ranks at which the metrics are taken."""
+    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    """Search by embeddings, by words (BM25), or by both."""
+    fusion: Literal["convex", "rrf"] = "convex"
+    """How --mode hybrid joins the two: weighted scores, or reciprocal ranks, which have no weight."""
+    hybrid_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Weight of the embeddings in --mode hybrid, 0 to 1; what the index was tuned to when not given."""
     ef_search: Count | None = None
     """Candidates kept while searching; what the index was built with when not given."""
     run_file: str | None = None

@@ -121,13 +121,13 @@ class PairParser:
             "hard_negatives": columns.hard_negatives,
         }
         self.roles = {role: column for role, column in roles.items() if column is not None}
-        self.schema = {role: "float32" if role == "relevance" else "string" for role in self.roles}
-        others = {"relevance", "hard_negatives"}
+        others = {"relevance": "float32", "hard_negatives": "list<string>"}
+        self.schema = {role: others.get(role, "string") for role in self.roles}
         self._texts = [column for role, column in self.roles.items() if role not in others]
         self._get_texts = itemgetter(*self._texts)
 
     def parse(self, values: Mapping[str, object]) -> tuple[object, ...] | Problem:
-        """Return the pair in the order of `schema`, or why there is none; hard negatives as a JSON list."""
+        """Return the pair in the order of `schema`, or why there is none."""
         try:
             texts: tuple[object, ...] = self._get_texts(values)
         except KeyError:
@@ -148,7 +148,7 @@ class PairParser:
             negatives = _read_hard_negatives(self.columns.hard_negatives, value, product=texts[1])
             if isinstance(negatives, Problem):
                 return negatives
-            pair = (*pair, json.dumps(negatives))
+            pair = (*pair, negatives)
         return pair
 
     def _check(self, values: tuple[object, ...]) -> tuple[object, ...] | Problem:

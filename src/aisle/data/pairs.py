@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -133,11 +132,11 @@ def read_pairs(
         columns: the columns to read.
         label_map: label to relevance in [0, 1]; None when the labels are numbers.
         on_bad_row: what becomes of bad rows.
-        cache_dir: folder for the Arrow files, the caller's to remove; None: a temporary one, removed at exit.
+        cache_dir: folder for the Arrow file, the caller's to remove; None: a temporary one, removed at exit.
 
     Raises:
         DataError: a column is missing, labels are words without a map, no good row is left, or there are bad
-            rows under `error`.
+            rows under `error`; or the disk is full.
     """
     log = BadRowLog()
     head, rest = log.first_good(rows, on_bad_row)
@@ -159,27 +158,7 @@ def read_pairs(
         parser.labels.refuse_words(read=spool.count + log.total)
         report = log.settle(on_bad_row, good=spool.count)
         table = spool.finish()
-    if parser.columns.hard_negatives is not None:
-        table = _with_lists(table, "hard_negatives")
     return PairsRead(Pairs(table), report, parser.columns)
-
-
-def _with_lists(table: datasets.Dataset, column: str) -> datasets.Dataset:
-    """Return a memory-mapped table in which a column of JSON lists is one of lists of texts."""
-    import datasets
-
-    return table.map(
-        _decode,
-        batched=True,
-        input_columns=column,
-        fn_kwargs={"column": column},
-        features=datasets.Features({**table.features, column: datasets.List(datasets.Value("string"))}),
-        load_from_cache_file=False,
-    )
-
-
-def _decode(cells: Sequence[str], *, column: str) -> dict[str, list[list[str]]]:
-    return {column: [json.loads(cell) for cell in cells]}
 
 
 def query_key(query: str) -> str:

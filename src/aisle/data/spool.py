@@ -6,7 +6,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,14 +16,54 @@ from aisle.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
-__all__ = ["Spool"]
+__all__ = ["BATCH_SIZE", "Spool", "value_size", "writing"]
 
-_BATCH = 10_000
+BATCH_SIZE = 2**25
+"""What the values of a batch add up to at most, by `value_size`.
+
+An Arrow string column holds 2 GiB of text per batch; far below that, memory stays flat with long texts too.
+"""
+
+_BATCH_RECORDS = 10_000
 # Records between two looks at the size of the batch.
 _MEASURED = 50
-# An Arrow string column holds 2 GiB of text per batch; far below that, memory stays flat with long texts too.
-_BATCH_CHARACTERS = 2**25
+# What an item costs beside its text, in characters: a pointer or a number.
+_ITEM = 8
+
+
+def value_size(values: Iterable[object]) -> int:
+    """Return about how much memory values take, in characters of text; what lists hold counts too."""
+    size = 0
+    for value in values:
+        size += _ITEM
+        if isinstance(value, (str, bytes)):
+            size += len(value)
+        elif isinstance(value, list):
+            size += value_size(value)
+        elif isinstance(value, dict):
+            size += value_size(value) + value_size(value.values())
+    return size
+
+
+@contextmanager
+def writing(path: Path, *, what: str, mend: str) -> Iterator[None]:
+    """Turn a failed write, as on a full disk, into one error that names the file.
+
+    Args:
+        path: the file that is written.
+        what: what it holds, in the plural.
+        mend: what to do, as an imperative sentence.
+
+    Raises:
+        DataError: the system refused to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DataError(f"{path}: the {what} cannot be written: {reason}. {mend}") from None
 
 
 class Spool:
@@ -30,7 +71,7 @@ class Spool:
 
     Args:
         folder: where the file is made; None is a temporary folder that goes when the process ends.
-        columns: what a record holds: column to Arrow type, by name.
+        columns: what a record holds: column to Arrow type, by name, as in `string` or `list<string>`.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -40,11 +81,13 @@ class Spool:
         import pyarrow as pa
 
         self.count = 0
-        self._schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+        self._schema = pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
         self._records: list[tuple[object, ...]] = []
-        self._characters = 0
+        self._size = 0
         self._path = _new_file(folder)
-        self._writer = pa.ipc.new_stream(str(self._path), self._schema)
+        with self._writing():
+            self._sink = pa.OSFile(str(self._path), "wb")
+            self._writer = pa.ipc.new_stream(self._sink, self._schema)
 
     def __enter__(self) -> Spool:
         return self
@@ -52,20 +95,23 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        # On a full disk, closing fails too; the error that is on its way says more.
+        with suppress(OSError):
+            self._sink.close()
         if kind is not None:
             self._path.unlink(missing_ok=True)
 
     def add(self, record: tuple[object, ...]) -> None:
-        """Write one record, in the order of the columns."""
+        """Write one record, in the order of the columns.
+
+        Raises:
+            DataError: the file cannot be written, as on a full disk.
+        """
         self._records.append(record)
         self.count += 1
         if self.count % _MEASURED == 0:
-            texts = (
-                value for record in self._records[-_MEASURED:] for value in record if isinstance(value, str)
-            )
-            self._characters += sum(map(len, texts))
-            if len(self._records) >= _BATCH or self._characters >= _BATCH_CHARACTERS:
+            self._size += sum(map(value_size, self._records[-_MEASURED:]))
+            if len(self._records) >= _BATCH_RECORDS or self._size >= BATCH_SIZE:
                 self._flush()
 
     def _flush(self) -> None:
@@ -77,22 +123,35 @@ class Spool:
             pa.array(column, type=field.type)
             for column, field in zip(zip(*self._records, strict=True), self._schema, strict=True)
         ]
-        try:
+        with self._writing():
             self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
-        except OSError as error:
-            raise DataError(
-                f"{self._path}: the pairs cannot be written: {error}. Name another cache folder."
-            ) from None
         self._records.clear()
-        self._characters = 0
+        self._size = 0
 
     def finish(self) -> datasets.Dataset:
-        """Return all records, memory-mapped."""
+        """Return all records, memory-mapped.
+
+        Raises:
+            DataError: the file cannot be written, as on a full disk.
+        """
         import datasets
 
         self._flush()
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
+            self._sink.close()
         return datasets.Dataset.from_file(str(self._path))
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self._path, what="pairs", mend="Free some space or name another cache folder.")
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    import pyarrow as pa
+
+    if kind.startswith("list<"):
+        return pa.list_(pa.type_for_alias(kind[len("list<") : -1]))
+    return pa.type_for_alias(kind)
 
 
 def _new_file(folder: Path | None) -> Path:

@@ -1,1 +1,1 @@
-"""How good are the scores and the rankings: pairs, retrieval, a lexical baseline, tables for people."""
+"""How good are the scores and the rankings: pairs, retrieval, runs, tables for people."""

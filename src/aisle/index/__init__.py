@@ -1,20 +1,41 @@
 """The index room: build an index, open it, search it; hnswlib stays in here and torch outside."""
 
-from aisle.index.build import build_index
+from aisle.index.build import GraphSettings, IndexIdentity, build_index, finish_version
 from aisle.index.exact import ann_recall, exact_search
+from aisle.index.filters import Filter, parse_filter
+from aisle.index.maintain import compact_index, retune_index, wants_compacting
 from aisle.index.manifest import FileRecord, Manifest, read_manifest
 from aisle.index.search import SearchIndex, SearchResult, open_index
-from aisle.index.switch import refuse_occupied
+from aisle.index.stored import StoredProducts, open_stored
+from aisle.index.update import delete_products, upsert_products
+from aisle.index.versions import Version, Writer, index_writer, list_versions, refuse_foreign, rollback
 
 __all__ = [
     "FileRecord",
+    "Filter",
+    "GraphSettings",
+    "IndexIdentity",
     "Manifest",
     "SearchIndex",
     "SearchResult",
+    "StoredProducts",
+    "Version",
+    "Writer",
     "ann_recall",
     "build_index",
+    "compact_index",
+    "delete_products",
     "exact_search",
+    "finish_version",
+    "index_writer",
+    "list_versions",
     "open_index",
+    "open_stored",
+    "parse_filter",
     "read_manifest",
-    "refuse_occupied",
+    "refuse_foreign",
+    "retune_index",
+    "rollback",
+    "upsert_products",
+    "wants_compacting",
 ]

@@ -1,4 +1,4 @@
-"""Build an index beside the old one, measure it, and switch."""
+"""Build a version of an index: products and embeddings as they come, a graph over them, what it can do."""
 
 from __future__ import annotations
 
@@ -13,40 +13,95 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import ConfigError
-from aisle.index.exact import FloatArray, Rows, ann_recall, exact_search
-from aisle.index.hnsw import (
-    HnswGraph,
-    RowGroups,
-    approximate_search,
-    build_graph,
-    number_nodes,
-    save_graph,
-)
+from aisle.index.exact import FloatArray, Rows, Scores
+from aisle.index.hnsw import HnswGraph, RowGroups, build_graph, number_nodes, save_graph
+from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
     GRAPH_FILE,
-    INDEX_FILES,
-    MANIFEST_FILE,
+    LEXICAL_FOLDER,
     NODES_FILE,
     PRODUCTS_FILE,
+    QUERIES_FILE,
     Manifest,
-    file_record,
-    write_manifest,
 )
-from aisle.index.store import (
-    make_products,
-    rank_ids,
-    read_array,
-    write_embeddings,
-    write_nodes,
-    write_products,
-    writing,
-)
-from aisle.index.switch import staged
+from aisle.index.products import TEXT_COLUMN, make_products, rank_ids, read_products, text_of, write_products
+from aisle.index.store import read_array, write_array, write_embeddings, writing
+from aisle.index.tuning import Tuning, held_out_queries, tune
+from aisle.index.versions import Writer, index_writer
 
-__all__ = ["build_index"]
+__all__ = ["KEEP_VERSIONS", "GraphSettings", "IndexIdentity", "build_index", "finish_version"]
 
-RECALL_QUERIES = 200
+KEEP_VERSIONS = 3
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """How the graph is built and searched.
+
+    Args:
+        M: links per node, at least 2; higher is larger and closer to exact.
+        ef_construction: candidates kept while building, at least `M`; higher is slower and closer to exact.
+        ef_search: candidates kept while searching; None chooses it for `target_recall`.
+        target_recall: recall@10 that `ef_search` is chosen for; a default where neither is given.
+        threads: threads that build the graph; None is one per core, 1 gives the same file every time.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    M: int = 16
+    ef_construction: int = 200
+    ef_search: int | None = None
+    target_recall: float | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        lowest = {
+            "M": (self.M, 2),
+            "ef_construction": (self.ef_construction, self.M),
+            "ef_search": (1 if self.ef_search is None else self.ef_search, 1),
+            "threads": (1 if self.threads is None else self.threads, 1),
+        }
+        wrong = [
+            f"{name} must be at least {low}, found {value}"
+            for name, (value, low) in lowest.items()
+            if value < low
+        ]
+        if wrong:
+            raise ConfigError(f"index settings: {'; '.join(wrong)}")
+
+
+@dataclass(frozen=True)
+class IndexIdentity:
+    """What an index was made of.
+
+    Args:
+        dim: components of an embedding.
+        fingerprint: of the encoder that makes the embeddings.
+        encoder: what is needed to find that encoder again, as JSON.
+        text_template: template that turned a catalogue row into text; None where the text was given.
+        id_column: column of the catalogue with the product ids; None where they were given.
+        store_dtype: type of the stored embeddings; "float16" halves them and rounds scores to about 3 digits.
+
+    Raises:
+        ConfigError: `encoder` is not JSON, or `dim` is below 1.
+    """
+
+    dim: int
+    fingerprint: str
+    encoder: Mapping[str, Any]
+    text_template: str | None = None
+    id_column: str | None = None
+    store_dtype: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ConfigError(f"index settings: dim must be at least 1, found {self.dim}")
+        try:
+            json.dumps(dict(self.encoder), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"encoder: must be JSON to be kept in the manifest: {error}") from None
 
 
 def build_index(
@@ -58,21 +113,23 @@ def build_index(
     dim: int,
     fingerprint: str,
     encoder: Mapping[str, object],
-    text_template: str | None,
+    text_template: str | None = None,
+    texts: Sequence[str] | None = None,
     M: int = 16,
     ef_construction: int = 200,
-    ef_search: int = 128,
+    ef_search: int | None = None,
+    target_recall: float | None = None,
     store_dtype: Literal["float32", "float16"] = "float32",
-    overwrite: bool = False,
     threads: int | None = None,
+    keep_versions: int = KEEP_VERSIONS,
     on_progress: Callable[[int], None] | None = None,
 ) -> Manifest:
-    """Return the manifest of a new index at `index_dir`; until it is whole, what was there stays.
+    """Return the manifest of a new version of the index; until it is whole, the old one serves.
 
     Everything but `embeddings` is checked before the first of them is asked for.
 
     Args:
-        index_dir: directory of the index; missing, empty, or an index to `overwrite`.
+        index_dir: directory of the index; missing, empty, or an index.
         product_ids: unique, not blank.
         payload: one row per product, to be given back with it; may have no columns.
         embeddings: chunks of (n, dim) float32, unit L2 norm, one per product in order; written as they come.
@@ -80,75 +137,130 @@ def build_index(
         fingerprint: of the encoder that makes the embeddings.
         encoder: what is needed to find that encoder again, as JSON.
         text_template: template that turned a catalogue row into text; None where the text was given.
-        M: links per node, at least 2; higher is larger and closer to exact.
-        ef_construction: candidates kept while building, at least `M`; higher is slower and closer to exact.
-        ef_search: candidates kept while searching; higher is slower and closer to exact.
-        store_dtype: type of the stored embeddings; "float16" halves them and rounds scores to about 3 digits.
-        overwrite: replace an index that is there.
-        threads: threads that build the graph; None is one per core, 1 gives the same file every time.
+        texts: what was embedded, one per product; without them there is no lexical search and no update.
+        M: see `GraphSettings`, as the next three and `threads`.
+        ef_construction: candidates kept while building.
+        ef_search: candidates kept while searching.
+        target_recall: recall@10 that `ef_search` is chosen for.
+        store_dtype: type of the stored embeddings.
+        threads: threads that build the graph.
+        keep_versions: versions to keep, the new one included.
         on_progress: called with the number of products placed in the graph since the last call.
 
     Raises:
         ConfigError: a setting is out of range or `encoder` is not JSON.
         DataError: product ids, payload or the number of embeddings do not fit.
         ModelError: an embedding is of another dim, not finite or not of unit norm.
-        IndexStoreError: `index_dir` may not be replaced, or a file cannot be written.
+        IndexLockedError: another process writes the index.
+        IndexStoreError: `index_dir` holds something else, or a file cannot be written.
     """
-    settings = _Settings(M=M, ef_construction=ef_construction, ef_search=ef_search, threads=threads)
-    _check_settings(settings, dim=dim)
-    encoder_json = _as_json(encoder)
-    products = make_products(product_ids, payload)
-    with staged(Path(index_dir).resolve(), overwrite=overwrite) as building:
-        with writing(building / PRODUCTS_FILE):
-            write_products(building / PRODUCTS_FILE, products)
-        path = building / EMBEDDINGS_FILE
-        write_embeddings(path, embeddings, product_ids=product_ids, dim=dim, store_dtype=store_dtype)
-        stored = read_array(path, shape=(len(product_ids), dim), dtype=store_dtype)
-        tie_ranks = rank_ids(products)
-        graph = _write_graph(building, stored, tie_ranks, settings, on_progress)
-        recall, queries = _measure(graph, stored, tie_ranks, settings)
-        with writing(building / MANIFEST_FILE):
-            manifest = Manifest(
-                fingerprint=fingerprint,
-                encoder=encoder_json,
-                text_template=text_template,
-                dim=dim,
-                metric="cosine",
-                M=M,
-                ef_construction=ef_construction,
-                ef_search=ef_search,
-                count=len(product_ids),
-                graph_nodes=len(graph.groups),
-                store_dtype=store_dtype,
-                files={name: file_record(building / name) for name in INDEX_FILES},
-                ann_recall_at_10=recall,
-                ann_recall_queries=queries,
-            )
-            write_manifest(building / MANIFEST_FILE, manifest)
-    return manifest
+    settings = GraphSettings(M, ef_construction, ef_search, target_recall, threads)
+    identity = IndexIdentity(dim, fingerprint, encoder, text_template, store_dtype=store_dtype)
+    products = make_products(product_ids, payload, texts)
+    with index_writer(index_dir, command="build") as writer:
+        with writing(writer.staging / PRODUCTS_FILE):
+            write_products(writer.staging / PRODUCTS_FILE, products)
+        write_embeddings(
+            writer.staging / EMBEDDINGS_FILE, embeddings, products=products, dim=dim, store_dtype=store_dtype
+        )
+        manifest = finish_version(
+            writer, identity=identity, settings=settings, command="build", on_progress=on_progress
+        )
+        return writer.commit(manifest, keep_versions=keep_versions)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """How the graph is built and searched."""
+def finish_version(
+    writer: Writer,
+    *,
+    identity: IndexIdentity,
+    settings: GraphSettings,
+    command: str,
+    queries: Scores | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Make graph, lexical index and measurements over the staged products and embeddings.
 
-    M: int
-    ef_construction: int
-    ef_search: int
-    threads: int | None
+    Args:
+        writer: its staging folder holds products and embeddings.
+        identity: what they were made of.
+        settings: of the graph.
+        command: what makes the version.
+        queries: (queries, dim) float32 unit vectors to measure recall with; None makes some.
+        on_progress: called with the number of products placed in the graph since the last call.
+
+    Returns:
+        The manifest for `Writer.commit`.
+    """
+    folder = writer.staging
+    products = read_products(folder / PRODUCTS_FILE)
+    shape = (products.num_rows, identity.dim)
+    stored = read_array(folder / EMBEDDINGS_FILE, shape=shape, dtype=identity.store_dtype)
+    tie_ranks = rank_ids(products)
+    graph = _write_graph(folder, stored, tie_ranks, settings, on_progress)
+    if TEXT_COLUMN in products.column_names:
+        write_lexical(folder, products)
+    asked = held_out_queries(stored) if queries is None else queries
+    with writing(folder / QUERIES_FILE):
+        write_array(folder / QUERIES_FILE, asked)
+    tuning = tune(
+        graph,
+        stored,
+        asked,
+        tie_ranks=tie_ranks,
+        ef_search=settings.ef_search,
+        target_recall=settings.target_recall,
+        threads=settings.threads,
+    )
+    return Manifest(
+        version=writer.number,
+        created="",
+        command=command,
+        fingerprint=identity.fingerprint,
+        encoder=json.loads(json.dumps(dict(identity.encoder))),
+        text_template=identity.text_template,
+        id_column=identity.id_column,
+        dim=identity.dim,
+        metric="cosine",
+        M=settings.M,
+        ef_construction=settings.ef_construction,
+        count=products.num_rows,
+        graph_nodes=graph.groups.live,
+        deleted_nodes=len(graph.groups) - graph.groups.live,
+        store_dtype=identity.store_dtype,
+        files={},
+        built_recall=tuning.recall,
+        **tuned_fields(tuning),
+    )
+
+
+def tuned_fields(tuning: Tuning) -> dict[str, Any]:
+    """Return what a tuning says in the manifest."""
+    return {
+        "ef_search": tuning.ef_search,
+        "ann_recall_at_10": tuning.recall,
+        "ann_recall_queries": tuning.queries,
+        "target_recall": tuning.target,
+        "recall_curve": tuning.curve,
+    }
+
+
+def write_lexical(folder: Path, products: pa.Table) -> None:
+    """Write the BM25 index of the products' texts into a version's folder."""
+    with writing(folder / LEXICAL_FOLDER):
+        Bm25Index.build(text_of(products)).save(folder / LEXICAL_FOLDER)
 
 
 def _write_graph(
-    building: Path,
+    folder: Path,
     stored: FloatArray,
     tie_ranks: Rows,
-    settings: _Settings,
+    settings: GraphSettings,
     on_progress: Callable[[int], None] | None,
 ) -> HnswGraph:
     """Write the graph over the stored embeddings and the node of each row; return the graph."""
     node_of_row = number_nodes(stored)
-    with writing(building / NODES_FILE):
-        write_nodes(building / NODES_FILE, node_of_row)
+    with writing(folder / NODES_FILE):
+        write_array(folder / NODES_FILE, node_of_row)
     graph = build_graph(
         stored,
         RowGroups.of(node_of_row, tie_ranks),
@@ -157,59 +269,6 @@ def _write_graph(
         threads=settings.threads,
         on_progress=on_progress,
     )
-    with writing(building / GRAPH_FILE):
-        save_graph(building / GRAPH_FILE, graph)
+    with writing(folder / GRAPH_FILE):
+        save_graph(folder / GRAPH_FILE, graph)
     return graph
-
-
-def _measure(graph: HnswGraph, stored: FloatArray, tie_ranks: Rows, settings: _Settings) -> tuple[float, int]:
-    """Return ann_recall@10 and its number of queries.
-
-    The queries are stored embeddings, the same ones for the same count, and each may find itself. With fewer
-    than ten products it is the recall of all of them.
-    """
-    count = len(stored)
-    rows = np.random.default_rng(0).choice(count, size=min(RECALL_QUERIES, count), replace=False)
-    queries = stored[np.sort(rows)].astype(np.float32)
-    top_k = min(10, count)
-    approximate_rows, approximate_scores = approximate_search(
-        graph,
-        stored,
-        queries,
-        top_k=top_k,
-        tie_ranks=tie_ranks,
-        ef_search=settings.ef_search,
-        threads=settings.threads,
-    )
-    exact_rows, exact_scores = exact_search(stored, queries, top_k=top_k, tie_ranks=tie_ranks)
-    recall = ann_recall(
-        approximate_rows, exact_rows, approximate_scores=approximate_scores, exact_scores=exact_scores
-    )
-    return recall, len(queries)
-
-
-def _check_settings(settings: _Settings, *, dim: int) -> None:
-    """Raise unless every setting is in range, naming all that are not."""
-    lowest = {
-        "dim": (dim, 1),
-        "M": (settings.M, 2),
-        "ef_construction": (settings.ef_construction, settings.M),
-        "ef_search": (settings.ef_search, 1),
-        "threads": (1 if settings.threads is None else settings.threads, 1),
-    }
-    wrong = [
-        f"{name} must be at least {low}, found {value}"
-        for name, (value, low) in lowest.items()
-        if value < low
-    ]
-    if wrong:
-        raise ConfigError(f"index settings: {'; '.join(wrong)}")
-
-
-def _as_json(encoder: Mapping[str, object]) -> dict[str, Any]:
-    """Return the encoder's description as it will read back from the manifest."""
-    try:
-        described: dict[str, Any] = json.loads(json.dumps(dict(encoder), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"encoder: must be JSON to be kept in the manifest: {error}") from None
-    return described

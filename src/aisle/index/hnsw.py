@@ -27,6 +27,7 @@ __all__ = [
     "build_graph",
     "load_graph",
     "number_nodes",
+    "row_digests",
     "save_graph",
 ]
 
@@ -42,15 +43,27 @@ class RowGroups:
     """(count,) rows, node by node; within a node by rank of product id."""
     starts: Rows
     """(nodes + 1,) where each node's rows start in `rows`."""
+    live: int
+    """Nodes that stand for a row; the others' products are gone."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     @classmethod
-    def of(cls, node_of_row: Rows, tie_ranks: Rows) -> RowGroups:
-        """Return the groups of (count,) node numbers that leave no number out."""
-        ends = np.cumsum(np.bincount(node_of_row))
-        return cls(rows=np.lexsort((tie_ranks, node_of_row)), starts=np.concatenate([[0], ends]))
+    def of(cls, node_of_row: Rows, tie_ranks: Rows, *, nodes: int | None = None) -> RowGroups:
+        """Return the groups of (count,) node numbers.
+
+        Args:
+            node_of_row: (count,) node of each row.
+            tie_ranks: (count,) place of each product's id among the sorted ids.
+            nodes: of the graph, those without a row included; None where there are none.
+        """
+        sizes = np.bincount(node_of_row, minlength=nodes or 0)
+        return cls(
+            rows=np.lexsort((tie_ranks, node_of_row)),
+            starts=np.concatenate([[0], np.cumsum(sizes)]),
+            live=int(np.count_nonzero(sizes)),
+        )
 
     def first(self, nodes: Rows) -> Rows:
         """Return the row of the lowest product id of each node, in the shape of `nodes`."""
@@ -94,14 +107,21 @@ def number_nodes(embeddings: FloatArray) -> Rows:
 
     Rows are compared by 128-bit BLAKE2b digest, 16 bytes a row in memory.
     """
-    digests = bytearray()
-    for start in range(0, len(embeddings), BUILD_CHUNK):
-        for row in np.ascontiguousarray(embeddings[start : start + BUILD_CHUNK]):
-            digests += hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-    _, first, inverse = np.unique(np.frombuffer(digests, "V16"), return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(row_digests(embeddings), return_index=True, return_inverse=True)
     number = np.empty(len(first), np.int64)
     number[np.argsort(first)] = np.arange(len(first))
     return number[inverse]
+
+
+def row_digests(embeddings: FloatArray, rows: Rows | None = None) -> npt.NDArray[np.void]:
+    """Return the (rows,) 128-bit BLAKE2b digests of the bytes of rows; of all where None are given."""
+    digests = bytearray()
+    count = len(embeddings) if rows is None else len(rows)
+    for start in range(0, count, BUILD_CHUNK):
+        part = slice(start, start + BUILD_CHUNK)
+        for row in np.ascontiguousarray(embeddings[part if rows is None else rows[part]]):
+            digests += hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+    return np.frombuffer(digests, "V16")
 
 
 def build_graph(
@@ -149,14 +169,21 @@ def save_graph(path: Path, graph: HnswGraph) -> None:
         raise OSError(f"{expected} bytes were to be written, {found} were; is the disk full?")
 
 
-def load_graph(path: Path, groups: RowGroups, *, dim: int) -> HnswGraph:
+def load_graph(path: Path, groups: RowGroups, *, dim: int, new_nodes: int = 0) -> HnswGraph:
     """Return a saved graph; the file must have been checked, because hnswlib trusts it.
+
+    Args:
+        path: of the file.
+        groups: the rows that its nodes stand for.
+        dim: components of an embedding.
+        new_nodes: how many more it is to have room for.
 
     Raises:
         RuntimeError: hnswlib refuses the file.
     """
     index = hnswlib.Index(space="ip", dim=dim)
-    index.load_index(str(path))
+    # hnswlib takes 0 for "as many as there are".
+    index.load_index(str(path), max_elements=len(groups) + new_nodes if new_nodes else 0)
     return HnswGraph(index=index, groups=groups)
 
 
@@ -208,7 +235,7 @@ def _reachable(
     graph: HnswGraph, asked: Scores, *, top_k: int, ef_search: int, threads: int | None
 ) -> tuple[Rows, npt.NDArray[np.bool_]]:
     """Return the (answered, top_k) nodes and the (queries,) mask of the queries that the graph can answer."""
-    if top_k >= len(graph.groups):
+    if top_k >= graph.groups.live:
         return np.empty((0, top_k), np.int64), np.zeros(len(asked), bool)
     try:
         nodes = graph.nearest(asked, nodes=top_k, ef_search=ef_search, threads=threads)

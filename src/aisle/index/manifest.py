@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,30 +20,38 @@ __all__ = [
     "FORMAT_VERSION",
     "GRAPH_FILE",
     "INDEX_FILES",
+    "LEXICAL_FOLDER",
     "MANIFEST_FILE",
     "NODES_FILE",
     "PRODUCTS_FILE",
+    "QUERIES_FILE",
+    "CurvePoint",
     "FileRecord",
     "Manifest",
+    "file_problem",
     "file_record",
     "read_manifest",
     "verify_files",
     "write_manifest",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 EMBEDDINGS_FILE = "embeddings.npy"
 GRAPH_FILE = "graph.bin"
 NODES_FILE = "nodes.npy"
 PRODUCTS_FILE = "products.arrow"
-INDEX_FILES = (EMBEDDINGS_FILE, GRAPH_FILE, NODES_FILE, PRODUCTS_FILE)
+QUERIES_FILE = "queries.npy"
+INDEX_FILES = (EMBEDDINGS_FILE, GRAPH_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
+LEXICAL_FOLDER = "lexical"
 
 _OWN_CHECKSUM = "manifest_sha256"
 _RECALL_KEY = "ann_recall@10"
+_LEXICAL_NAME = re.compile(rf"{LEXICAL_FOLDER}/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 @dataclass(frozen=True)
@@ -56,17 +65,37 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """What one `ef_search` gave when it was measured."""
+
+    ef_search: Positive
+    """Candidates kept while searching."""
+    recall: Share
+    """recall@10 against exact search."""
+    milliseconds: Annotated[float, Field(ge=0.0)]
+    """Mean time of a query, on one thread."""
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """Everything needed to open, check and query an index directory."""
+    """Everything needed to open, check and query one version of an index."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
+    version: Positive
+    """Number of the version; its files are in `versions/`."""
+    created: str
+    """When it was made: ISO 8601, UTC."""
+    command: str
+    """What made it: build, upsert, delete, compact or tune."""
     fingerprint: str
     """Fingerprint of the encoder that made the embeddings."""
     encoder: dict[str, Any]
     """What is needed to find that encoder again, as JSON."""
     text_template: str | None
     """Template that turned a catalogue row into text; None where the text was given."""
+    id_column: str | None
+    """Column of the catalogue that held the product ids; None where they were given."""
     dim: Positive
     """Components of an embedding."""
     metric: Literal["cosine"]
@@ -81,14 +110,24 @@ class Manifest:
     """Products in the index."""
     graph_nodes: Positive
     """Distinct embeddings, each one node of the graph."""
+    deleted_nodes: Annotated[int, Field(ge=0)]
+    """Nodes of products that are gone; a search passes through them and never gives them."""
     store_dtype: Literal["float32", "float16"]
     """Type of the stored embeddings."""
     files: dict[str, FileRecord]
-    """Name -> checksum and size of every other file of the index."""
-    ann_recall_at_10: Annotated[float, Field(ge=0.0, le=1.0, alias=_RECALL_KEY)]
-    """Share of the exact top 10 that the graph found when the index was built; `ann_recall@10` in JSON."""
+    """Name -> checksum and size of every other file of the version."""
+    ann_recall_at_10: Annotated[Share, Field(alias=_RECALL_KEY)]
+    """Share of the exact top 10 that the graph finds at `ef_search`; `ann_recall@10` in JSON."""
     ann_recall_queries: Positive
-    """Stored embeddings that were the queries of that measurement, each allowed to find itself."""
+    """Held-out queries of that measurement."""
+    built_recall: Share
+    """`ann_recall@10` when the graph was last built as a whole."""
+    target_recall: Share | None
+    """Recall that `ef_search` was chosen for; None where it was given."""
+    recall_curve: tuple[CurvePoint, ...]
+    """Every `ef_search` that was measured, lowest first."""
+    hybrid_weight: Share | None = None
+    """Share of the dense score in a hybrid one, if it was tuned."""
 
 
 _SCHEMA = TypeAdapter(Manifest)
@@ -158,26 +197,34 @@ def verify_files(
     Raises:
         IndexIntegrityError: the manifest lists other files, or a file is missing, truncated or altered.
     """
-    if set(files) != set(INDEX_FILES):
+    listed, needed = set(files), set(INDEX_FILES)
+    foreign = sorted(name for name in listed - needed if not _LEXICAL_NAME.fullmatch(name))
+    if foreign or not needed <= listed:
         raise IndexIntegrityError(
-            f"{index_dir}: the manifest must list {sorted(INDEX_FILES)}, found {sorted(files)}; build the "
-            "index again"
+            f"{index_dir}: the manifest must list {sorted(needed)} and files of {LEXICAL_FOLDER}/, found "
+            f"{sorted(listed)}; build the index again"
         )
     for name, recorded in sorted(files.items()):
-        path = index_dir / name
-        if not path.is_file():
-            raise IndexIntegrityError(f"{path}: missing; restore the file or build the index again")
-        size = path.stat().st_size
-        if size != recorded.size:
-            raise IndexIntegrityError(
-                f"{path}: the manifest says {recorded.size} bytes, found {size}; restore the file or build "
-                "the index again"
-            )
-        if verify == "checksums" and (found := file_record(path).sha256) != recorded.sha256:
-            raise IndexIntegrityError(
-                f"{path}: altered: the manifest says SHA-256 {recorded.sha256}, found {found}; restore the "
-                "file or build the index again"
-            )
+        problem = file_problem(index_dir / name, recorded, verify=verify)
+        if problem is not None:
+            raise IndexIntegrityError(problem)
+
+
+def file_problem(path: Path, recorded: FileRecord, *, verify: Literal["checksums", "sizes"]) -> str | None:
+    """Return what is wrong with a file of an index and how to mend it, or None.
+
+    Raises:
+        OSError: the file exists and cannot be read.
+    """
+    mend = "restore the file or build the index again"
+    if not path.is_file():
+        return f"{path}: missing; {mend}"
+    size = path.stat().st_size
+    if size != recorded.size:
+        return f"{path}: the manifest says {recorded.size} bytes, found {size}; {mend}"
+    if verify == "checksums" and (found := file_record(path).sha256) != recorded.sha256:
+        return f"{path}: altered: the manifest says SHA-256 {recorded.sha256}, found {found}; {mend}"
+    return None
 
 
 def _check_version(path: Path, version: object) -> None:

@@ -12,18 +12,23 @@ import pyarrow as pa
 
 from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError, SearchError
 from aisle.index.exact import FloatArray, Rows, Scores, exact_search
+from aisle.index.filtered import filtered_search
+from aisle.index.filters import parse_filter
 from aisle.index.hnsw import HnswGraph, RowGroups, approximate_search, load_graph
+from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
     GRAPH_FILE,
+    LEXICAL_FOLDER,
     NODES_FILE,
     PRODUCTS_FILE,
     Manifest,
     read_manifest,
     verify_files,
 )
-from aisle.index.store import ID_COLUMN, rank_ids, read_array, read_products
-from aisle.index.switch import current_directory
+from aisle.index.products import ID_COLUMN, TEXT_COLUMN, rank_ids, read_products, take_rows
+from aisle.index.store import read_array
+from aisle.index.versions import current_directory, version_directory
 
 __all__ = ["SearchIndex", "SearchResult", "open_index"]
 
@@ -35,11 +40,11 @@ class SearchResult:
     """The best products of each query, best first; equal scores are in order of product id."""
 
     rows: Rows
-    """(queries, top_k) rows of the index, for `SearchIndex.payload`."""
+    """(queries, top_k) rows of the index, for `SearchIndex.payload`; -1 after the last of a short answer."""
     product_ids: npt.NDArray[np.object_]
-    """(queries, top_k) str."""
+    """(queries, top_k) str; None where the row is -1."""
     scores: Scores
-    """(queries, top_k) float32 cosine."""
+    """(queries, top_k) float32: cosine, BM25 or fused score; -inf where the row is -1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,10 @@ class SearchIndex:
     """(count) rows of product_id and payload columns, memory-mapped."""
     tie_ranks: Rows
     """(count,) place of each product's id among the sorted ids."""
+    directory: Path
+    """Folder of the version's files."""
+    lexical: Bm25Index | None
+    """BM25 over the products' texts, memory-mapped; None where the index was built without texts."""
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -70,6 +79,7 @@ class SearchIndex:
         top_k: int,
         ef_search: int | None = None,
         exact: bool = False,
+        where: str | None = None,
         threads: int | None = None,
     ) -> SearchResult:
         """Return the `top_k` products per query, best first; ties break by product id.
@@ -79,20 +89,34 @@ class SearchIndex:
 
         Args:
             query_embeddings: (queries, dim) float32, unit L2 norm.
-            top_k: products per query, 1 <= top_k <= len(self).
+            top_k: products per query, 1 <= top_k <= len(self); with `where`, all that satisfy it if they are
+                fewer.
             ef_search: candidates kept while searching; None is the index's own setting.
             exact: compare with every product instead of following the graph.
+            where: condition on the products, such as "price <= 50"; `parse_filter` has the grammar.
             threads: threads that follow the graph; None is one per core.
 
         Raises:
-            SearchError: an argument is out of range, or the embeddings are not finite, not of unit norm or
-                not of the index's dim.
+            SearchError: an argument is out of range, the embeddings are not finite, not of unit norm or not
+                of the index's dim, or `where` does not fit the products.
         """
         asked = _check_queries(query_embeddings, dim=self.dim)
-        _check_range("top_k", top_k, upper=len(self))
+        _check_range("top_k", top_k, upper=len(self) if where is None else None)
         _check_range("ef_search", ef_search)
         _check_range("threads", threads)
-        if exact:
+        if where is not None:
+            rows, scores = filtered_search(
+                self.graph,
+                self.embeddings,
+                asked,
+                satisfying=parse_filter(where, self.products.schema).mask(self.products),
+                top_k=top_k,
+                tie_ranks=self.tie_ranks,
+                ef_search=self.manifest.ef_search if ef_search is None else ef_search,
+                exact=exact,
+                threads=threads,
+            )
+        elif exact:
             rows, scores = exact_search(self.embeddings, asked, top_k=top_k, tie_ranks=self.tie_ranks)
         else:
             rows, scores = approximate_search(
@@ -104,8 +128,13 @@ class SearchIndex:
                 ef_search=self.manifest.ef_search if ef_search is None else ef_search,
                 threads=threads,
             )
+        return self.result(rows, scores)
+
+    def result(self, rows: Rows, scores: Scores) -> SearchResult:
+        """Return (queries, top_k) rows, -1 where an answer is short, and scores with their product ids."""
+        flat = rows.ravel()
         ids = np.empty(rows.size, dtype=object)
-        ids[:] = self.products.column(ID_COLUMN).take(pa.array(rows.ravel())).to_pylist()
+        ids[:] = self.products.column(ID_COLUMN).take(pa.array(flat, mask=flat < 0)).to_pylist()
         return SearchResult(rows=rows, product_ids=ids.reshape(rows.shape), scores=scores)
 
     def payload(self, rows: Rows) -> list[dict[str, Any]]:
@@ -121,10 +150,10 @@ class SearchIndex:
         outside = rows[(rows < 0) | (rows >= len(self))]
         if len(outside):
             raise SearchError(f"rows: the index has rows 0 to {len(self) - 1}, found {int(outside[0])}")
-        table = self.products.drop_columns([ID_COLUMN])
-        if not table.num_columns:
+        names = [name for name in self.products.column_names if name not in (ID_COLUMN, TEXT_COLUMN)]
+        if not names:
             return [{} for _ in rows]
-        found: list[dict[str, Any]] = table.take(pa.array(rows)).to_pylist()
+        found: list[dict[str, Any]] = take_rows(self.products.select(names), rows).to_pylist()
         return found
 
 
@@ -133,17 +162,19 @@ def open_index(
     *,
     fingerprint: str | None = None,
     verify: Literal["checksums", "sizes"] = "checksums",
+    version: int | None = None,
 ) -> SearchIndex:
     """Return the index, after checking that it is whole and made by the right encoder.
 
-    An index that is replaced meanwhile is opened again, so that what is returned is one index, old or new; it
-    stays usable when it is replaced later.
+    What is returned is one version, which stays usable when another becomes the current one, or when its
+    files are removed.
 
     Args:
         index_dir: directory of the index.
         fingerprint: of the encoder that will embed the queries; None leaves it unchecked.
         verify: "checksums" reads every file once; "sizes" is for files checked before, and does not notice a
             byte that has changed, which hnswlib may crash on.
+        version: number of the version; None is the current one.
 
     Raises:
         IndexIntegrityError: directory, manifest or a file is missing, truncated, altered or of another
@@ -153,55 +184,69 @@ def open_index(
     """
     resolved = Path(index_dir).resolve()
     for _ in range(OPEN_ATTEMPTS):
-        directory = current_directory(resolved)
-        before = _identity(directory)
+        manifest = _manifest(resolved, version)
         try:
-            index = _open_directory(directory, fingerprint=fingerprint, verify=verify)
+            folder = current_directory(resolved, manifest)
+            return _open_version(folder, manifest, fingerprint=fingerprint, verify=verify)
         except (IndexStoreError, OSError) as error:
-            if _identity(current_directory(resolved)) != before:
+            # The version may have been removed while it was opened: two newer ones are there by then.
+            if version is None and _manifest(resolved, None).version != manifest.version:
                 continue
             if isinstance(error, IndexStoreError):
                 raise
             raise IndexStoreError(
                 f"{index_dir}: could not be read: {error}; check its permissions"
             ) from error
-        # By name: the files may be of two indexes if the name has changed hands between opening them.
-        if before == _identity(directory):
-            return index
     raise IndexStoreError(f"{index_dir}: replaced {OPEN_ATTEMPTS} times while it was opened; try again later")
 
 
-def _open_directory(
-    index_dir: Path, *, fingerprint: str | None, verify: Literal["checksums", "sizes"]
-) -> SearchIndex:
-    """Return the index of a directory that stays as it is meanwhile."""
+def _manifest(index_dir: Path, version: int | None) -> Manifest:
     if not index_dir.is_dir():
         raise IndexIntegrityError(
             f"{index_dir}: must be an index directory, found none; build the index first"
         )
-    manifest = read_manifest(index_dir)
-    _check_fingerprint(index_dir, manifest, fingerprint)
-    verify_files(index_dir, manifest.files, verify=verify)
-    embeddings = read_array(
-        index_dir / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
-    )
-    node_of_row = read_array(index_dir / NODES_FILE, shape=(manifest.count,), dtype="int64")
-    products = read_products(index_dir / PRODUCTS_FILE, count=manifest.count)
-    tie_ranks = rank_ids(products)
     try:
-        graph = load_graph(index_dir / GRAPH_FILE, RowGroups.of(node_of_row, tie_ranks), dim=manifest.dim)
+        return read_manifest(index_dir if version is None else version_directory(index_dir, version))
+    except OSError as error:
+        raise IndexStoreError(f"{index_dir}: could not be read: {error}; check its permissions") from error
+
+
+def _open_version(
+    folder: Path, manifest: Manifest, *, fingerprint: str | None, verify: Literal["checksums", "sizes"]
+) -> SearchIndex:
+    """Return the index of a version's folder."""
+    _check_fingerprint(folder, manifest, fingerprint)
+    verify_files(folder, manifest.files, verify=verify)
+    embeddings = read_array(
+        folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
+    )
+    node_of_row = read_array(folder / NODES_FILE, shape=(manifest.count,), dtype="int64")
+    products = read_products(folder / PRODUCTS_FILE, count=manifest.count)
+    tie_ranks = rank_ids(products)
+    labels = manifest.graph_nodes + manifest.deleted_nodes
+    groups = RowGroups.of(node_of_row, tie_ranks, nodes=labels)
+    try:
+        graph = load_graph(folder / GRAPH_FILE, groups, dim=manifest.dim)
     except RuntimeError as error:
         raise IndexIntegrityError(
-            f"{index_dir / GRAPH_FILE}: hnswlib refuses it: {error}; build the index again"
+            f"{folder / GRAPH_FILE}: hnswlib refuses it: {error}; build the index again"
         ) from None
-    nodes = (manifest.graph_nodes, graph.index.get_current_count(), len(graph.groups))
-    if len(set(nodes)) != 1:
+    found = (graph.index.get_current_count(), len(groups), groups.live)
+    if found != (labels, labels, manifest.graph_nodes):
         raise IndexIntegrityError(
-            f"{index_dir}: the manifest says {nodes[0]} graph nodes, {GRAPH_FILE} has {nodes[1]} and "
-            f"{NODES_FILE} {nodes[2]}; build the index again"
+            f"{folder}: the manifest says {labels} graph nodes, {manifest.graph_nodes} of them in use; "
+            f"{GRAPH_FILE} has {found[0]}, and {NODES_FILE} {found[1]} with {found[2]} in use; build the "
+            "index again"
         )
+    has_texts = any(name.startswith(f"{LEXICAL_FOLDER}/") for name in manifest.files)
     return SearchIndex(
-        manifest=manifest, embeddings=embeddings, graph=graph, products=products, tie_ranks=tie_ranks
+        manifest=manifest,
+        embeddings=embeddings,
+        graph=graph,
+        products=products,
+        tie_ranks=tie_ranks,
+        directory=folder,
+        lexical=Bm25Index.load(folder / LEXICAL_FOLDER) if has_texts else None,
     )
 
 
@@ -243,12 +288,3 @@ def _check_range(name: str, value: int | None, *, upper: int | None = None) -> N
     if value < 1 or (upper is not None and value > upper):
         limit = f"from 1 to {upper}, the products in the index" if upper is not None else "at least 1"
         raise SearchError(f"{name}: must be {limit}, found {value}")
-
-
-def _identity(directory: Path) -> tuple[int, int] | None:
-    """Return what tells a directory from another of the same name."""
-    try:
-        found = directory.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

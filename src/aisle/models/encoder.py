@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from aisle.errors import ModelError
 from aisle.models.packing import attend_with, can_pack, first_position, read_packed
 from aisle.models.pooling import Pooling, pool, pool_packed
 from aisle.models.token_batches import PackedBatch, TokenBatch, device_layout
-from aisle.models.tokens import tokenize
+from aisle.models.tokens import TokenizedTexts, tokenize
 
 Precision = Literal["fp32", "bf16"]
 _BOTH: tuple[Precision, Precision] = ("fp32", "bf16")
@@ -94,6 +94,19 @@ class TextEmbedder(nn.Module):
 
 
 @dataclass(frozen=True)
+class DistinctTokens:
+    """The tokens of texts, each distinct one once.
+
+    Args:
+        tokens: of the distinct texts.
+        place: (texts,) which of them each text is.
+    """
+
+    tokens: TokenizedTexts
+    place: np.ndarray
+
+
+@dataclass(frozen=True)
 class Encoder:
     """Turns queries and products into embeddings.
 
@@ -104,6 +117,7 @@ class Encoder:
         fingerprint: hash of all that decides an embedding; None before the encoder was saved.
         name: what messages call it.
         revision: commit of the Hub repository that it was loaded from, if it was.
+        dimensions: components of an embedding that are kept; None keeps all.
     """
 
     embedder: TextEmbedder
@@ -112,6 +126,7 @@ class Encoder:
     fingerprint: str | None
     name: str
     revision: str | None = None
+    dimensions: int | None = None
     _packing: dict[Precision, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -123,7 +138,7 @@ class Encoder:
     def dim(self) -> int:
         """Length of an embedding."""
         backbone: Any = self.embedder.backbone
-        return int(backbone.config.hidden_size)
+        return int(self.dimensions or backbone.config.hidden_size)
 
     def encode_queries(self, queries: Sequence[str], **options: Any) -> np.ndarray:
         """Return the embeddings of queries; see `encode_texts` for the options.
@@ -165,17 +180,51 @@ class Encoder:
         Raises:
             ModelError: `texts` is one text, or an entry is not a text or not Unicode.
         """
+        return self.encode_tokens(
+            self.tokenize(texts, prompt=prompt),
+            max_tokens=max_tokens,
+            precision=precision,
+            on_progress=on_progress,
+        )
+
+    def tokenize(self, texts: Sequence[str], *, prompt: str) -> DistinctTokens:
+        """Return the tokens of texts, of one that occurs again only once; a thread may do that meanwhile.
+
+        Raises:
+            ModelError: `texts` is one text, or an entry is not a text or not Unicode.
+        """
         _check_texts(texts)
         places: dict[str, int] = {}
         place = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
-        repeats = np.bincount(place, minlength=len(places))
-        embeddings = np.empty((len(places), self.dim), dtype=np.float32)
-        device = self.device
         tokens = tokenize(self.tokenizer, list(places), prompt=prompt, max_length=self.settings.max_length)
+        return DistinctTokens(tokens, place)
+
+    def tokenize_products(self, products: Sequence[str]) -> DistinctTokens:
+        """Return the tokens of products, with the products' prompt; see `tokenize`."""
+        return self.tokenize(products, prompt=self.settings.product_prompt)
+
+    def encode_tokens(
+        self,
+        texts: DistinctTokens,
+        *,
+        max_tokens: int | None = None,
+        precision: Precision = "fp32",
+        on_progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Return the embeddings of tokenised texts; see `encode_texts` for the options.
+
+        Returns:
+            (texts, dim) float32, unit L2 norm.
+        """
+        tokens, place = texts.tokens, texts.place
+        distinct = len(tokens.lengths())
+        repeats = np.bincount(place, minlength=distinct)
+        embeddings = np.empty((distinct, self.dim), dtype=np.float32)
+        device = self.device
         layout = device_layout(
             device,
             # One text, a query's usual case, has no padding: whether it could be packed is not worth asking.
-            packed=len(places) > 1 and self._packs(precision),
+            packed=distinct > 1 and self._packs(precision),
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens,
         )
@@ -185,12 +234,33 @@ class Encoder:
             with torch.inference_mode(), autocast(device, precision):
                 for rows in layout.rows(tokens.lengths()):
                     batch = layout.batch(tokens, rows).to(device)
-                    embeddings[rows] = self.embedder([batch]).float().cpu().numpy()
+                    embeddings[rows] = self._cut(self.embedder([batch]).float()).cpu().numpy()
                     if on_progress is not None:
                         on_progress(int(repeats[rows].sum()))
         finally:
             self.embedder.train(was_training)
         return embeddings[place]
+
+    def truncated(self, dimensions: int | None) -> Encoder:
+        """Return the encoder that gives the first `dimensions` components, at unit norm again.
+
+        For encoders that were trained so (Matryoshka, https://arxiv.org/abs/2205.13147); others lose much.
+
+        Raises:
+            ModelError: the encoder has fewer, or gives no unit vectors.
+        """
+        if dimensions is None:
+            return self
+        if not 1 <= dimensions <= self.dim or not self.settings.normalize:
+            raise ModelError(
+                f"--dimensions {dimensions}: {self.name} has {self.dim}, and it must give unit vectors"
+            )
+        return replace(self, dimensions=dimensions)
+
+    def _cut(self, embeddings: torch.Tensor) -> torch.Tensor:
+        if self.dimensions is None:
+            return embeddings
+        return nn.functional.normalize(embeddings[:, : self.dimensions], dim=1)
 
     def _packs(self, precision: Precision) -> bool:
         """Return whether texts are packed; tried out once for each compute type."""

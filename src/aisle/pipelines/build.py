@@ -2,140 +2,266 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from aisle.config.index import BuildSettings
-from aisle.data.catalog import CatalogRead, distinct_products, read_catalog
-from aisle.data.files import expand_files, iter_rows
-from aisle.data.pairs import PairColumns
-from aisle.data.sources import iter_split, resolve_dataset
+from aisle.data.catalog_file import CatalogFile
 from aisle.errors import ConfigError
-from aisle.index import build_index, refuse_occupied
-from aisle.index.manifest import Manifest
-from aisle.models.encoder import Encoder, fastest_precision
+from aisle.index import (
+    GraphSettings,
+    IndexIdentity,
+    Manifest,
+    Writer,
+    finish_version,
+    index_writer,
+    refuse_foreign,
+)
+from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
+from aisle.index.products import TEXT_COLUMN, read_products, take_rows
+from aisle.index.store import write_embeddings
+from aisle.models.encoder import Encoder, Precision
 from aisle.models.loading import Overrides, load_encoder
+from aisle.pipelines.catalog import read_products_of
+from aisle.pipelines.embedding import (
+    EmbeddingPlan,
+    embed_shards,
+    embeddings_in_order,
+    plan_embeddings,
+    precision_for,
+    version_before,
+)
 from aisle.pipelines.encoders import encoder_record
+from aisle.pipelines.hybrid import tuned_weight
 from aisle.pipelines.output import Output, quieten_libraries
+from aisle.training.processes import Processes, launched_processes
 
-CHUNK = 8192
-"""Texts that are tokenised, sorted by length and embedded together: bounds memory, not the result."""
+TUNING_QUERIES = 500
+PLAN_FILE = "plan.npz"
 
 
-def build(settings: BuildSettings) -> Manifest:
-    """Embed the catalogue, write the index and return its manifest.
+def build(settings: BuildSettings) -> Manifest | None:
+    """Embed the catalogue, write the index and return its manifest; None in processes that only embed.
 
     Raises:
         AisleError: the catalogue, the model or the folder cannot be used.
     """
-    output = Output(json_only=settings.json)
+    _check(settings)
+    processes = launched_processes()
+    output = Output(json_only=settings.json, silent=not processes.is_main)
     quieten_libraries()
-    overrides = Overrides(
+    index_dir = Path(settings.index_dir).resolve()
+    if not processes.is_main:
+        _help(settings, index_dir, processes)
+        return None
+    with index_writer(index_dir, command="build") as writer:
+        catalog = read_products_of(settings, writer.staging / PRODUCTS_FILE)
+        output.say(f"catalogue: {len(catalog):,} products")
+        if catalog.bad_rows.total:
+            output.say(str(catalog.bad_rows))
+        if catalog.conflicting_texts:
+            output.say(
+                f"{catalog.conflicting_texts:,} product ids have a second, other text; the first is taken"
+            )
+        encoder = _load(settings, processes)
+        products = read_products(catalog.path)
+        manifest = _embed_and_finish(settings, writer, products, encoder, processes, output)
+        manifest = writer.commit(manifest, keep_versions=settings.keep_versions)
+    _report(settings, manifest, catalog, output)
+    return manifest
+
+
+def _embed_and_finish(
+    settings: BuildSettings,
+    writer: Writer,
+    products: pa.Table,
+    encoder: Encoder,
+    processes: Processes,
+    output: Output,
+) -> Manifest:
+    """Stage embeddings, graph, words and measurements; return the manifest to commit."""
+    known = None if settings.embed_all else version_before(writer.index_dir, encoder, say=output.say)
+    precision = settings.precision or precision_for(encoder, products, known)
+    if known is not None and known.manifest.encoder.get("precision") != precision:
+        known = None
+    output.say(f"encoder: {encoder.name}, {encoder.dim} dim, computing in {precision} on {encoder.device}")
+    plan = plan_embeddings(
+        products, known, made_by=repr((encoder.fingerprint, precision, settings.max_tokens, encoder.dim))
+    )
+    if plan.texts_reused:
+        output.say(f"{plan.texts_reused:,} products are as in version {known and known.manifest.version}")
+    _share(plan, precision, writer, processes)
+    _embed(settings, plan, products, encoder, writer.shards, precision, processes, output)
+    processes.wait()
+    write_embeddings(
+        writer.staging / EMBEDDINGS_FILE,
+        embeddings_in_order(plan, known, writer.shards, dim=encoder.dim),
+        products=products,
+        dim=encoder.dim,
+        store_dtype=settings.store_dtype,
+    )
+    with output.progress("graph", products.num_rows) as bar:
+        manifest = finish_version(
+            writer,
+            identity=IndexIdentity(
+                dim=encoder.dim,
+                fingerprint=str(encoder.fingerprint),
+                encoder=encoder_record(
+                    model=settings.model,
+                    revision=encoder.revision,
+                    base_model=settings.base_model,
+                    precision=precision,
+                    dimensions=settings.dimensions,
+                    overrides=_overrides(settings),
+                ),
+                text_template=settings.text_template if settings.catalog else None,
+                id_column=settings.id_column if settings.catalog else None,
+                store_dtype=settings.store_dtype,
+            ),
+            settings=GraphSettings(
+                settings.M,
+                settings.ef_construction,
+                settings.ef_search,
+                settings.target_recall,
+                1 if settings.deterministic else settings.threads,
+            ),
+            command="build",
+            queries=encoder.encode_queries(_stand_in_queries(products)),
+            on_progress=bar.advance,
+        )
+    if settings.tune_queries is None or settings.tune_qrels is None:
+        return manifest
+    weight = tuned_weight(
+        writer.staging,
+        manifest,
+        encoder,
+        queries_file=settings.tune_queries,
+        qrels_file=settings.tune_qrels,
+        label_map=settings.tune_label_map,
+    )
+    output.say(f"hybrid search: weight {weight:.2f} for embeddings, {1 - weight:.2f} for words")
+    return replace(manifest, hybrid_weight=weight)
+
+
+def _embed(
+    settings: BuildSettings,
+    plan: EmbeddingPlan,
+    products: pa.Table,
+    encoder: Encoder,
+    folder: Path,
+    precision: Precision,
+    processes: Processes,
+    output: Output,
+) -> None:
+    """Embed this process's shards; the bar shows the main one's."""
+    shares = -(-len(plan.rows) // processes.count)
+    with output.progress("embedding", shares) as bar:
+        embed_shards(
+            plan,
+            products,
+            encoder,
+            folder,
+            precision=precision,
+            max_tokens=settings.max_tokens,
+            process_index=processes.index,
+            num_processes=processes.count,
+            on_progress=bar.advance,
+        )
+
+
+def _share(plan: EmbeddingPlan, precision: Precision, writer: Writer, processes: Processes) -> None:
+    """Give the plan to the other processes, which have been waiting for it."""
+    if processes.count == 1:
+        return
+    np.savez(
+        writer.staging.parent / PLAN_FILE,
+        rows=plan.rows,
+        keys=np.array(plan.keys, dtype="U32"),
+        precision=np.array(precision),
+    )
+    processes.wait()
+
+
+def _help(settings: BuildSettings, index_dir: Path, processes: Processes) -> None:
+    """Embed a share of what the main process found to be embedded; the file system is shared."""
+    encoder = _load(settings, processes)
+    processes.wait()
+    writer = Writer(index_dir, number=0)
+    with np.load(writer.staging.parent / PLAN_FILE, allow_pickle=False) as shared:
+        plan = EmbeddingPlan(shared["rows"], tuple(shared["keys"].tolist()), np.empty(0, np.int64))
+        precision: Precision = shared["precision"].item()
+    silent = Output(silent=True)
+    products = read_products(writer.staging / PRODUCTS_FILE)
+    _embed(settings, plan, products, encoder, writer.shards, precision, processes, silent)
+    processes.wait()
+
+
+def _check(settings: BuildSettings) -> None:
+    """Raise for flags that do not go together, before anything is read."""
+    if bool(settings.catalog) == bool(settings.pairs):
+        raise ConfigError("give the products with one of --catalog or --pairs")
+    if settings.ef_search is not None and settings.target_recall is not None:
+        raise ConfigError("--ef_search and --target_recall: give one of them; the recall decides ef_search")
+    if (settings.tune_queries is None) != (settings.tune_qrels is None):
+        raise ConfigError("--tune_queries and --tune_qrels: give both or none")
+    refuse_foreign(Path(settings.index_dir).resolve())
+
+
+def _overrides(settings: BuildSettings) -> Overrides:
+    return Overrides(
         pooling=settings.pooling,
         query_prompt=settings.query_prompt,
         product_prompt=settings.product_prompt,
         max_length=settings.max_length,
     )
-    refuse_occupied(Path(settings.index_dir), overwrite=settings.overwrite_index_dir)
-    read = _read(settings)
-    catalog = read.catalog
-    output.say(f"catalogue: {len(catalog):,} products")
-    if read.bad_rows.total:
-        output.say(str(read.bad_rows))
-    if read.conflicting_texts:
-        output.say(f"{read.conflicting_texts:,} product ids have a second, other text; the first is taken")
+
+
+def _load(settings: BuildSettings, processes: Processes) -> Encoder:
     encoder = load_encoder(
         settings.model,
         base_model=settings.base_model,
-        overrides=overrides,
+        overrides=_overrides(settings),
         revision=settings.model_revision,
+        device=processes.device,
         trust_remote_code=settings.trust_remote_code,
     )
-    precision = settings.precision or fastest_precision(encoder, catalog.texts)
-    output.say(f"encoder: {encoder.name}, {encoder.dim} dim, computing in {precision} on {encoder.device}")
-    with output.progress("embedding", len(catalog)) as bar:
-        manifest = build_index(
-            Path(settings.index_dir),
-            product_ids=catalog.product_ids,
-            payload=catalog.payload,
-            embeddings=embed_in_chunks(
-                encoder,
-                catalog.texts,
-                max_tokens=settings.max_tokens,
-                precision=precision,
-                on_progress=bar.advance,
-            ),
-            dim=encoder.dim,
-            fingerprint=str(encoder.fingerprint),
-            encoder=encoder_record(
-                model=settings.model,
-                revision=encoder.revision,
-                base_model=settings.base_model,
-                precision=precision,
-                overrides=overrides,
-            ),
-            text_template=settings.text_template if settings.catalog else None,
-            M=settings.M,
-            ef_construction=settings.ef_construction,
-            ef_search=settings.ef_search,
-            store_dtype=settings.store_dtype,
-            overwrite=settings.overwrite_index_dir,
-            threads=settings.threads,
+    return encoder.truncated(settings.dimensions)
+
+
+def _stand_in_queries(products: pa.Table) -> list[str]:
+    """Return the first half of the words of some products: held-out queries that nobody has to write."""
+    count = min(TUNING_QUERIES, products.num_rows)
+    rows = np.sort(np.random.default_rng(0).choice(products.num_rows, size=count, replace=False))
+    texts = take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist()
+    halves = [words[: -(-len(words) // 2)] for words in (text.split() for text in texts)]
+    return [" ".join(words) for words in halves]
+
+
+def _report(settings: BuildSettings, manifest: Manifest, catalog: CatalogFile, output: Output) -> None:
+    target = manifest.target_recall
+    if target is not None and manifest.ann_recall_at_10 < target:
+        output.say(
+            f"recall@10 of {target} is not reached: {manifest.ann_recall_at_10:.4f} at ef_search "
+            f"{manifest.ef_search}; build with a higher --M or --ef_construction"
         )
     output.say(
-        f"index: {manifest.count:,} products in {settings.index_dir}, "
+        f"index: {manifest.count:,} products in {settings.index_dir}, version {manifest.version}, "
         f"ann_recall@10 {manifest.ann_recall_at_10:.4f} at ef_search {manifest.ef_search}"
     )
     output.document(
         {
             "index_dir": settings.index_dir,
+            "version": manifest.version,
             "products": manifest.count,
             "dim": manifest.dim,
             "fingerprint": manifest.fingerprint,
+            "ef_search": manifest.ef_search,
             "ann_recall@10": manifest.ann_recall_at_10,
-            "bad_rows": read.bad_rows.total,
+            "recall_curve": [asdict(point) for point in manifest.recall_curve],
+            "hybrid_weight": manifest.hybrid_weight,
+            "bad_rows": catalog.bad_rows.total,
         }
     )
-    return manifest
-
-
-def embed_in_chunks(
-    encoder: Encoder,
-    texts: Sequence[str],
-    *,
-    max_tokens: int | None,
-    precision: str,
-    on_progress: Callable[[int], None] | None,
-) -> Iterator[np.ndarray]:
-    """Yield the embeddings of products, a chunk at a time, in order: (n, dim) float32, unit L2 norm."""
-    for start in range(0, len(texts), CHUNK):
-        yield encoder.encode_products(
-            texts[start : start + CHUNK], max_tokens=max_tokens, precision=precision, on_progress=on_progress
-        )
-
-
-def _read(settings: BuildSettings) -> CatalogRead:
-    if bool(settings.catalog) == bool(settings.pairs):
-        raise ConfigError("give the products with one of --catalog or --pairs")
-    if settings.catalog:
-        return read_catalog(
-            iter_rows(expand_files(settings.catalog)),
-            id_column=settings.id_column,
-            text_template=settings.text_template,
-            on_bad_row=settings.on_bad_row,
-        )
-    columns = PairColumns(
-        query=None,
-        product=settings.product_column,
-        label=None,
-        query_id=None,
-        product_id=settings.product_id_column,
-    )
-    names = settings.pairs or ()
-    if len(names) > 1:
-        rows = iter_rows(expand_files(names))
-    else:
-        rows = iter_split(resolve_dataset(names[0]), settings.split)
-    return distinct_products(rows, columns=columns, on_bad_row=settings.on_bad_row)

@@ -12,7 +12,13 @@ from aisle.models.loading import Overrides, load_encoder
 
 
 def encoder_record(
-    *, model: str, revision: str | None, base_model: str | None, precision: str, overrides: Overrides
+    *,
+    model: str,
+    revision: str | None,
+    base_model: str | None,
+    precision: str,
+    overrides: Overrides,
+    dimensions: int | None = None,
 ) -> dict[str, Any]:
     """Return what has to be known to load the same encoder again, for the index's manifest."""
     return {
@@ -24,6 +30,7 @@ def encoder_record(
         "product_prompt": overrides.product_prompt,
         "max_length": overrides.max_length,
         "precision": precision,
+        "dimensions": dimensions,
     }
 
 
@@ -71,7 +78,7 @@ def encoder_of_index(
             f"{manifest.fingerprint}, and {named} has fingerprint {encoder.fingerprint}. Give the encoder "
             "that made the index with --model, or build the index again with the new one"
         )
-    return encoder
+    return encoder.truncated(record.get("dimensions"))
 
 
 def _lasting(name: str) -> str:

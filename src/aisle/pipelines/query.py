@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from aisle.config.index import QuerySettings
-from aisle.errors import DataError
-from aisle.index import SearchIndex, open_index
+from aisle.errors import ConfigError, DataError
+from aisle.index import SearchIndex, SearchResult, open_index, parse_filter
 from aisle.models.encoder import Encoder
 from aisle.pipelines.encoders import encoder_of_index
+from aisle.pipelines.hybrid import search_by_mode
 from aisle.pipelines.output import Output, json_ready, quieten_libraries
 
 PROMPT = "query> "
@@ -35,13 +36,16 @@ def query(settings: QuerySettings) -> None:
     _refuse_blank(texts)
     index_dir = Path(settings.index_dir)
     index = open_index(index_dir)
-    encoder = encoder_of_index(
-        index.manifest,
-        index_dir,
-        model=settings.model,
-        base_model=settings.base_model,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    _check_where(settings, index)
+    encoder = None
+    if settings.mode != "lexical":
+        encoder = encoder_of_index(
+            index.manifest,
+            index_dir,
+            model=settings.model,
+            base_model=settings.base_model,
+            trust_remote_code=settings.trust_remote_code,
+        )
     if texts:
         _answer(texts, index, encoder, settings, output)
         return
@@ -56,17 +60,16 @@ def query(settings: QuerySettings) -> None:
 
 
 def _answer(
-    texts: Sequence[str], index: SearchIndex, encoder: Encoder, settings: QuerySettings, output: Output
+    texts: Sequence[str], index: SearchIndex, encoder: Encoder | None, settings: QuerySettings, output: Output
 ) -> None:
-    found = index.search(
-        encoder.encode_queries(texts),
-        top_k=settings.top_k,
-        ef_search=settings.ef_search,
-        exact=settings.exact,
-    )
+    found = _search(texts, index, encoder, settings)
+    none_satisfies = settings.where is not None and not found.rows.shape[1]
+    if none_satisfies:
+        output.say(f"no product satisfies --where {settings.where!r}")
     answers = []
     for row, text in enumerate(texts):
-        payload = index.payload(found.rows[row])
+        answered = int((found.rows[row] >= 0).sum())
+        payload = index.payload(found.rows[row][:answered])
         results = [
             {
                 "rank": rank,
@@ -75,14 +78,40 @@ def _answer(
                 "payload": json_ready(fields),
             }
             for rank, (score, product_id, fields) in enumerate(
-                zip(found.scores[row], found.product_ids[row], payload, strict=True), start=1
+                zip(found.scores[row][:answered], found.product_ids[row][:answered], payload, strict=True),
+                start=1,
             )
             if settings.min_score is None or score >= settings.min_score
         ]
         answers.append({"query": text, "results": results})
-        if not settings.json:
+        if not settings.json and not none_satisfies:
             output.show(_table(text, results))
     output.document(answers)
+
+
+def _search(
+    texts: Sequence[str], index: SearchIndex, encoder: Encoder | None, settings: QuerySettings
+) -> SearchResult:
+    embeddings = None if encoder is None else encoder.encode_queries(texts)
+    if settings.where is not None and embeddings is not None:
+        return index.search(
+            embeddings,
+            top_k=settings.top_k,
+            ef_search=settings.ef_search,
+            exact=settings.exact,
+            where=settings.where,
+        )
+    return search_by_mode(
+        index,
+        texts,
+        embeddings,
+        mode=settings.mode,
+        top_k=settings.top_k,
+        fusion=settings.fusion,
+        weight=settings.hybrid_weight,
+        ef_search=settings.ef_search,
+        exact=settings.exact,
+    )
 
 
 def _table(text: str, results: Sequence[dict[str, Any]]) -> Table:
@@ -95,7 +124,7 @@ def _table(text: str, results: Sequence[dict[str, Any]]) -> Table:
         score = f"{result['score']:.4f}"
         table.add_row(str(result["rank"]), score, Text(result["product_id"]), _product(result["payload"]))
     if not results:
-        table.caption = "no product has the score asked for"
+        table.caption = "no product was found, or none has the score asked for"
     return table
 
 
@@ -137,6 +166,15 @@ def _read_lines(path: Path) -> list[str]:
     if not queries:
         raise DataError(f"--queries_file {path}: has no query; give one on each line")
     return queries
+
+
+def _check_where(settings: QuerySettings, index: SearchIndex) -> None:
+    """Refuse a filter before the encoder is loaded for it."""
+    if settings.where is None:
+        return
+    if settings.mode != "dense":
+        raise ConfigError(f"--where filters --mode dense, found --mode {settings.mode}; leave one out")
+    parse_filter(settings.where, index.products.schema)
 
 
 def _refuse_blank(texts: Sequence[str]) -> None:

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 
 from aisle.config.tools import QuickstartSettings
-from aisle.data.catalog import Catalog, read_catalog
 from aisle.data.files import iter_rows
 from aisle.data.judgements import read_qrels, read_queries
 from aisle.data.pairs import PairColumns, Pairs, read_pairs
 from aisle.data.sample_catalog import SampleFiles, write_sample
 from aisle.durable import replace_text
 from aisle.errors import AisleError, ConfigError
-from aisle.evaluation.lexical import Bm25Index, to_run
 from aisle.evaluation.pairs import score_pairs
 from aisle.evaluation.report import retrieval_table, side_by_side
 from aisle.evaluation.retrieval import evaluate_run
-from aisle.index import exact_search, open_index
+from aisle.evaluation.runs import to_run
+from aisle.index import exact_search, open_index, open_stored
+from aisle.index.lexical import Bm25Index
+from aisle.index.products import ID_COLUMN, text_of
 from aisle.models.encoder import Encoder
 from aisle.models.loading import load_encoder
 from aisle.pipelines.evaluate import run_of
@@ -45,7 +46,9 @@ SHOWN = 5
 class TestSet:
     """What the systems are compared on: queries that no training pair has."""
 
-    catalog: Catalog
+    product_ids: list[str]
+    texts: list[str]
+    titles: list[str]
     pairs: Pairs
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, float]]
@@ -81,7 +84,7 @@ def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
     _run(_build_command(run_dir, sample, index_dir), output)
 
     output.say("\ncomparing the base model, the tuned model and BM25 on queries that were not trained on")
-    test = _test_set(sample)
+    test = _test_set(sample, index_dir)
     base_name = json.loads((run_dir / "aisle.json").read_text(encoding="utf-8"))["base_model"]
     systems = {
         "base": _exact_system(load_encoder(base_name), test),
@@ -114,7 +117,7 @@ def _train_command(recipe: str, run_dir: Path, sample: SampleFiles) -> list[str]
 def _build_command(run_dir: Path, sample: SampleFiles, index_dir: Path) -> list[str]:
     return [
         *("python", "infer_index.py", "build", "--model", str(run_dir), "--catalog", str(sample.products)),
-        *("--text_template", TEXT_TEMPLATE, "--index_dir", str(index_dir), "--overwrite_index_dir"),
+        *("--text_template", TEXT_TEMPLATE, "--index_dir", str(index_dir)),
     ]
 
 
@@ -130,10 +133,8 @@ def _run(command: Sequence[str], output: Output) -> None:
         )
 
 
-def _test_set(sample: SampleFiles) -> TestSet:
-    catalog = read_catalog(
-        iter_rows([sample.products]), text_template=TEXT_TEMPLATE, on_bad_row="error"
-    ).catalog
+def _test_set(sample: SampleFiles, index_dir: Path) -> TestSet:
+    products = open_stored(index_dir).products
     columns = PairColumns(
         query="query", product="product_title", label="esci_label", query_id=None, product_id="product_id"
     )
@@ -141,12 +142,19 @@ def _test_set(sample: SampleFiles) -> TestSet:
         iter_rows([sample.test]), columns=columns, label_map=SAMPLE_GRADES, on_bad_row="error"
     ).pairs
     qrels = read_qrels([sample.qrels])
-    return TestSet(catalog, pairs, read_queries([sample.queries], only=qrels.keys()), qrels)
+    return TestSet(
+        products.column(ID_COLUMN).to_pylist(),
+        list(text_of(products)),
+        products.column("title").to_pylist(),
+        pairs,
+        read_queries([sample.queries], only=qrels.keys()),
+        qrels,
+    )
 
 
 def _exact_system(encoder: Encoder, test: TestSet) -> System:
-    embeddings = encoder.encode_products(test.catalog.texts)
-    ids = test.catalog.product_ids
+    embeddings = encoder.encode_products(test.texts)
+    ids = test.product_ids
     order = np.argsort(np.argsort(np.array(ids, dtype=object))).astype(np.int64)
     rows, scores = exact_search(
         embeddings, encoder.encode_queries(list(test.queries.values())), top_k=DEPTH, tie_ranks=order
@@ -161,8 +169,8 @@ def _index_system(encoder: Encoder, index_dir: Path, test: TestSet) -> System:
 
 
 def _bm25_system(test: TestSet) -> System:
-    bm25 = Bm25Index.build(test.catalog.texts)
-    ids = test.catalog.product_ids
+    bm25 = Bm25Index.build(test.texts)
+    ids = test.product_ids
     rows, scores = bm25.rank(list(test.queries.values()), top_k=DEPTH)
     every_row, every_score = bm25.rank(distinct_queries := sorted(set(test.pairs.queries)), top_k=len(ids))
     by_query = {
@@ -194,14 +202,14 @@ def _measure(system: System, test: TestSet) -> dict[str, Any]:
 
 def _show(systems: Mapping[str, System], figures: Mapping[str, Any], test: TestSet, output: Output) -> None:
     rows = {name: figures[name] for name in systems}
-    count = f"{len(test.queries)} queries, {len(test.catalog):,} products"
+    count = f"{len(test.queries)} queries, {len(test.product_ids):,} products"
     output.show(
         retrieval_table(
             rows, metrics=("roc_auc", *RETRIEVAL), title=f"Queries that were not trained on: {count}"
         )
     )
     titles = dict(
-        zip(test.catalog.product_ids, test.catalog.payload.column("title").to_pylist(), strict=True)
+        zip(test.product_ids, test.titles, strict=True)
     )
     for query_id in _examples(systems, test):
         answers = {

@@ -1,0 +1,169 @@
+"""Products on their way to a catalogue file: chunks with the types found in each, then the types of all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+from aisle.data.payload import PayloadChunk, PayloadTypes, infer_columns
+from aisle.data.product_rows import CELLS, ID_COLUMN, TEXT_COLUMN, Product
+from aisle.data.rows import Row, place
+from aisle.data.spool import writing
+from aisle.durable import sync
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["CatalogChunks"]
+
+# What a stored chunk holds before its payload: id, text, and the source, row and line for reports.
+_HEAD = (ID_COLUMN, TEXT_COLUMN, "source", "number", "line")
+
+
+class _Stored(NamedTuple):
+    """Where a chunk begins in the file of chunks, in bytes, and whether its source has only texts."""
+
+    offset: int
+    untyped: bool
+
+
+class CatalogChunks:
+    """A context that writes products to disk chunk by chunk, and at the end to one file of one schema.
+
+    A column's type is known only when its last value was read, so products are written twice. The chunks lie
+    beside the file, as Arrow streams one after another, and are removed when the context ends. Between chunks
+    nothing is held but their offsets and the payload's types.
+
+    Args:
+        path: the file to write; it is there when `finish` returns, and until then what was there before.
+        texts: payload columns that stay texts, whatever they look like.
+        left_out: the column of the payload that is left out of the file; None: there is none.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path, *, texts: Sequence[str], left_out: str | None) -> None:
+        self.count = 0
+        self._path = path
+        self._beside = path.with_name(f".{path.name}.writing")
+        self._chunk_path = path.with_name(f".{path.name}.chunks")
+        self._types = PayloadTypes(texts=texts)
+        self._left_out = left_out
+        self._stored: list[_Stored] = []
+
+    def __enter__(self) -> CatalogChunks:
+        import pyarrow as pa
+
+        with self._writing():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._sink = pa.OSFile(str(self._chunk_path), "wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # On a full disk, closing fails too; the error that is on its way says more.
+        with suppress(OSError):
+            self._sink.close()
+        self._chunk_path.unlink(missing_ok=True)
+        self._beside.unlink(missing_ok=True)
+
+    def add(self, products: Sequence[tuple[Row, Product]], *, untyped: bool) -> None:
+        """Write a chunk of products, each with the row that it is of.
+
+        Args:
+            products: as many as memory can hold twice.
+            untyped: whether the source of all rows has only texts (csv).
+
+        Raises:
+            DataError: the file cannot be written, as on a full disk.
+        """
+        import pyarrow as pa
+
+        if not products:
+            return
+        columns = infer_columns([product.payload for _, product in products], left_out=self._left_out)
+        self._types.add(PayloadChunk(columns, len(products), untyped))
+        head = [
+            pa.array([product.product_id for _, product in products], pa.string()),
+            pa.array([product.text for _, product in products], pa.string()),
+            pa.array([row.source for row, _ in products], pa.string()).dictionary_encode(),
+            pa.array([row.number for row, _ in products], pa.int64()),
+            pa.array([row.line for row, _ in products], pa.int64()),
+        ]
+        batch = pa.RecordBatch.from_arrays([*head, *columns.values()], names=[*_HEAD, *columns])
+        with self._writing():
+            self._stored.append(_Stored(self._sink.tell(), untyped))
+            with pa.ipc.new_stream(self._sink, batch.schema) as writer:
+                writer.write_batch(batch)
+        self.count += len(products)
+
+    def place_of(self, product_id: str) -> str:
+        """Return where the product with this id was read, for people.
+
+        Raises:
+            KeyError: it is in no chunk.
+        """
+        import pyarrow.compute as pc
+
+        for batch, _ in self._chunks():
+            at = pc.index(batch.column(0), product_id).as_py()
+            if at >= 0:
+                source, number, line = (batch.column(column)[at].as_py() for column in (2, 3, 4))
+                return place(source, number, line)
+        raise KeyError(product_id)
+
+    def finish(self) -> None:
+        """Write the file and put it in its place.
+
+        Raises:
+            DataError: the file cannot be written, as on a full disk.
+        """
+        import pyarrow as pa
+
+        payload = self._types.settle(_payload_chunk(batch, stored) for batch, stored in self._chunks())
+        fields = [pa.field(ID_COLUMN, pa.string()), pa.field(TEXT_COLUMN, pa.string()), *payload]
+        schema = pa.schema(fields)
+        with self._writing():
+            with pa.OSFile(str(self._beside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+                for batch in self._typed_batches(schema):
+                    writer.write_batch(batch)
+            sync(self._beside)
+            os.replace(self._beside, self._path)
+            sync(self._path.parent)
+
+    def _typed_batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        rows = max(1, CELLS // len(schema))
+        for batch, stored in self._chunks():
+            for first in range(0, batch.num_rows, rows):
+                part = batch.slice(first, rows)
+                columns = [part.column(0), part.column(1), *self._types.cast(_payload_chunk(part, stored))]
+                yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def _chunks(self) -> Iterator[tuple[pa.RecordBatch, _Stored]]:
+        """Yield the chunks that were written, memory-mapped."""
+        import pyarrow as pa
+
+        if not self._stored:
+            return
+        with pa.memory_map(str(self._chunk_path)) as source:
+            for stored in self._stored:
+                source.seek(stored.offset)
+                with pa.ipc.open_stream(source) as reader:
+                    yield reader.read_next_batch(), stored
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self._path, what="products", mend="Free some space or name another folder.")
+
+
+def _payload_chunk(batch: pa.RecordBatch, stored: _Stored) -> PayloadChunk:
+    names = batch.schema.names[len(_HEAD) :]
+    columns = dict(zip(names, batch.columns[len(_HEAD) :], strict=True))
+    return PayloadChunk(columns, batch.num_rows, stored.untyped)

@@ -1,0 +1,101 @@
+"""The text of a filter and the syntax tree that Python's parser makes of it."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from aisle.errors import SearchError
+
+__all__ = ["GRAMMAR", "Expression", "window"]
+
+MAX_CHARACTERS = 1_000_000
+SHOWN_CHARACTERS = 100
+# SQL's words, each as long as Python's, so that places in the text stay what they were.
+WORDS = {
+    **{word.upper(): word for word in ("and", "or", "not", "in", "is")},
+    **{"NULL": "None", "null": "None", "TRUE": "True", "true": "True", "FALSE": "False", "false": "False"},
+}
+OTHER_OPERATORS = {"=": "==", "<>": "!=", "&&": "and", "||": "or"}
+GRAMMAR = (
+    "a filter is made of comparisons of columns with numbers, quoted texts, True and False, joined by "
+    "and, or, not, in, is None and parentheses; write col('list price') for a column whose name is no word"
+)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A filter as it was typed."""
+
+    text: str
+    """One line without blanks around it."""
+    names: Collection[str]
+    """Columns that there are."""
+
+    @classmethod
+    def of(cls, text: str, names: Collection[str]) -> Expression:
+        """Return the expression of a text that may have several lines."""
+        return cls(text.strip().translate({10: " ", 13: " "}), names)
+
+    def tree(self) -> ast.expr:
+        """Return the expression's syntax tree."""
+        if not self.text:
+            raise SearchError(f"where: the expression is empty; {GRAMMAR}")
+        if len(self.text) > MAX_CHARACTERS:
+            raise self.refusal(
+                0, f"must have at most {MAX_CHARACTERS:,} characters, found {len(self.text):,}"
+            )
+        try:
+            self.text.encode()
+            return ast.parse(self._as_python(), mode="eval").body
+        except UnicodeEncodeError as error:
+            raise self.refusal(error.start, "is not valid Unicode; repair its encoding") from None
+        except SyntaxError as error:
+            at = error.offset - 1 if error.lineno == 1 and error.offset else len(self.text)
+            raise self.refusal(at, f"{error.msg}; {GRAMMAR}") from None
+        except tokenize.TokenError:
+            raise self.refusal(len(self.text), f"a bracket or quote has no partner; {GRAMMAR}") from None
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise self.refusal(
+                0, f"cannot be read: {str(error) or 'it is nested too deeply'}; {GRAMMAR}"
+            ) from None
+
+    def _as_python(self) -> str:
+        """Return the text with SQL's words as Python has them; refuse what Python would take otherwise."""
+        characters = list(self.text)
+        words = {word: WORDS[word] for word in WORDS.keys() - set(self.names)}
+        before = tokenize.TokenInfo(tokenize.ENCODING, "", (1, 0), (1, 0), "")
+        for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+            start, end = token.start[1], token.end[1]
+            joined = before.string + token.string if before.end == token.start else token.string
+            for symbol in {token.string, joined} & set(OTHER_OPERATORS):
+                if token.type in {tokenize.OP, tokenize.ERRORTOKEN}:
+                    raise self.refusal(start, f"write {OTHER_OPERATORS[symbol]} instead of {symbol}")
+            if token.type == tokenize.COMMENT:
+                raise self.refusal(start, "a # outside of quotes begins a comment; leave it out")
+            if token.type == before.type == tokenize.STRING:
+                raise self.refusal(start, "two texts side by side; put a comma between them")
+            if token.type == tokenize.NAME and token.string in words:
+                characters[start:end] = words[token.string]
+            before = token
+        return "".join(characters)
+
+    def refusal(self, where: ast.expr | int, rule: str) -> SearchError:
+        """Return the error that states the rule and quotes the part of the text."""
+        if isinstance(where, int):
+            at = min(where, len(self.text) - 1)
+            return SearchError(f"where: {rule} (character {at + 1} of {window(self.text, at)})")
+        at = len(self.text.encode()[: where.col_offset].decode())
+        end = len(self.text.encode()[: where.end_col_offset].decode())
+        part = window(self.text[at:end], 0)
+        return SearchError(f"where: {rule} (at {part}, character {at + 1} of {window(self.text, at)})")
+
+
+def window(text: str, at: int) -> str:
+    """Return the text in quotes, or what is around a place of it where it is long."""
+    start = max(0, at - SHOWN_CHARACTERS) if len(text) > 2 * SHOWN_CHARACTERS else 0
+    end = max(at, SHOWN_CHARACTERS) + SHOWN_CHARACTERS
+    return f"{'...' * (start > 0)}{text[start:end]!r}{'...' * (end < len(text))}"

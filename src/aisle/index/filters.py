@@ -1,0 +1,255 @@
+"""Filters over the products' columns, such as `price <= 50 and brand in ['Acme', 'Zenith']`.
+
+An expression is read by Python's own parser and translated, node by node from a white list, to Arrow
+functions; nothing of it is ever run as Python. Missing values follow Kleene's three-valued logic, as in SQL:
+a comparison with one is neither true nor false, and what is not true in the end is not satisfied.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aisle.errors import SearchError
+from aisle.index.filter_syntax import GRAMMAR, Expression, window
+from aisle.index.filter_values import Column, Value, column_of, compare, contains, scalar_of
+from aisle.index.products import TEXT_COLUMN
+
+__all__ = ["Filter", "parse_filter"]
+
+Condition = Callable[[pa.RecordBatch], pa.Array]
+
+MAX_DEPTH = 50
+BATCH_ROWS = 131_072
+BITWISE = {ast.BitAnd: "and", ast.BitOr: "or", ast.Invert: "not"}
+SYMBOLS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition on the columns of a product."""
+
+    text: str
+    columns: tuple[str, ...]
+    """Those that it reads."""
+    condition: Condition
+    """Gives true, false or null for each row of a batch of `columns`."""
+
+    def mask(self, products: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return (rows,) whether each product satisfies the filter.
+
+        Reads only the filter's columns, a batch at a time: a memory-mapped table is not copied.
+
+        Raises:
+            SearchError: a value cannot be compared, such as a whole number beyond 2^63.
+        """
+        satisfied = np.zeros(products.num_rows, np.bool_)
+        done = 0
+        for batch in products.select(self.columns).to_batches(max_chunksize=BATCH_ROWS):
+            rows = slice(done, done + len(batch))
+            satisfied[rows] = self._evaluate(batch).fill_null(False).to_numpy(zero_copy_only=False)
+            done += len(batch)
+        return satisfied
+
+    def _evaluate(self, batch: pa.RecordBatch) -> pa.Array:
+        try:
+            return self.condition(batch)
+        except pa.ArrowException as error:
+            raise SearchError(
+                f"where: cannot be answered: {error}; compare with other values in {window(self.text, 0)}"
+            ) from None
+
+
+def parse_filter(text: str, schema: pa.Schema) -> Filter:
+    """Return the filter that an expression describes.
+
+    Grammar: `==`, `!=`, `<`, `<=`, `>`, `>=` (also chained: `10 <= price <= 50`), `in` and `not in` a list,
+    `is None`, `is not None`, `and`, `or`, `not` and parentheses, over columns, numbers, quoted texts, `True`
+    and `False`; a column of true or false is a condition itself. A column is its name, or
+    `col("list price")`. The words may be in upper case, as in SQL. Dates and times are ISO 8601 texts. Texts
+    compare by code point; NaN compares as a number that is unequal to all.
+
+    Args:
+        text: the expression.
+        schema: of the products.
+
+    Raises:
+        SearchError: it is not such an expression, a column is unknown, or types do not fit; the message
+            quotes the part.
+    """
+    if not isinstance(text, str):
+        raise SearchError(f"where: must be text, found {text!r}")
+    names = [name for name in schema.names if name != TEXT_COLUMN]
+    expression = Expression.of(text, names)
+    tree = expression.tree()
+    translator = _Translator(expression, {name: schema.field(name) for name in names})
+    condition = translator.condition(tree, depth=0)
+    used = {_column_name(node) for node in ast.walk(tree)}
+    found = Filter(expression.text, tuple(name for name in names if name in used), condition)
+    found._evaluate(pa.RecordBatch.from_pylist([], pa.schema([schema.field(name) for name in found.columns])))
+    return found
+
+
+@dataclass(frozen=True)
+class _Translator:
+    expression: Expression
+    fields: Mapping[str, pa.Field]
+
+    def condition(self, node: ast.expr, *, depth: int) -> Condition:
+        """Return the condition that a part of the tree describes."""
+        if depth > MAX_DEPTH:
+            raise self.expression.refusal(node, f"conditions may be nested {MAX_DEPTH} deep; flatten it")
+        if isinstance(node, ast.BoolOp):
+            combine = pc.and_kleene if isinstance(node.op, ast.And) else pc.or_kleene
+            return _combined(combine, [self.condition(part, depth=depth + 1) for part in node.values])
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return _inverted(self.condition(node.operand, depth=depth + 1))
+        if isinstance(node, ast.Compare):
+            pairs = zip(node.ops, pairwise([node.left, *node.comparators]), strict=True)
+            return _combined(pc.and_kleene, [self.comparison(op, *sides) for op, sides in pairs])
+        operand = self.operand(node)
+        if not isinstance(operand, Column):
+            raise self.expression.refusal(node, "a value alone is no condition; compare a column with it")
+        if operand.kind != "true or false":
+            raise self.expression.refusal(
+                node, f"{operand} and is no condition by itself; compare it with something"
+            )
+        return operand.values
+
+    def comparison(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Condition:
+        """Return the condition of one operator."""
+        if isinstance(op, ast.In | ast.NotIn):
+            holds = self.membership(left, right)
+            return holds if isinstance(op, ast.In) else _inverted(holds)
+        if isinstance(op, ast.Is | ast.IsNot):
+            missing = self.missing(left, right)
+            return missing if isinstance(op, ast.Is) else _inverted(missing)
+        symbol = SYMBOLS[type(op)]
+        sides = [self.operand(left), self.operand(right)]
+        columns = [side for side in sides if isinstance(side, Column)]
+        if not columns:
+            raise self.expression.refusal(
+                left, f"two values are compared by {symbol}; one side must be a column"
+            )
+        if any(column.kind != columns[0].kind for column in columns):
+            raise self.expression.refusal(left, f"{columns[0]} and {columns[1]}; both must hold the same")
+        self.comparable(columns[0], left)
+        if columns[0].kind == "true or false" and symbol not in {"==", "!="}:
+            raise self.expression.refusal(left, f"{columns[0]}, which have no order; use == or !=")
+        get_left, get_right = (
+            self.getter(side, columns[0], node) for side, node in zip(sides, (left, right), strict=True)
+        )
+        return lambda batch: compare(symbol, get_left(batch), get_right(batch))
+
+    def getter(self, side: Column | Value, column: Column, node: ast.expr) -> Condition:
+        """Return what gives one side of a comparison for a batch."""
+        if isinstance(side, Column):
+            return side.values
+        scalar = self.scalar(side, column, node)
+        return lambda _: scalar
+
+    def membership(self, left: ast.expr, right: ast.expr) -> Condition:
+        """Return the condition of `left in right`."""
+        column = self.operand(left)
+        if not isinstance(column, Column):
+            raise self.expression.refusal(left, "the left side of in must be a column")
+        self.comparable(column, left)
+        if not isinstance(right, ast.List | ast.Tuple | ast.Set):
+            raise self.expression.refusal(
+                right, "the right side of in must be a list, such as ['Acme', 'Zenith']"
+            )
+        wanted = []
+        for part in right.elts:
+            value = self.operand(part)
+            if isinstance(value, Column):
+                raise self.expression.refusal(part, "a list holds values, not columns; quote texts")
+            wanted.append(self.scalar(value, column, part))
+        return lambda batch: contains(column.values(batch), wanted)
+
+    def missing(self, left: ast.expr, right: ast.expr) -> Condition:
+        """Return the condition of `left is None`."""
+        column = self.operand(left)
+        if not isinstance(column, Column) or not isinstance(right, ast.Constant) or right.value is not None:
+            raise self.expression.refusal(left, "is compares a column with None only; use == for values")
+        return lambda batch: pc.is_null(batch.column(column.name))
+
+    def comparable(self, column: Column, node: ast.expr) -> None:
+        """Refuse a column of lists, objects or bytes."""
+        if column.kind is None:
+            raise self.expression.refusal(
+                node, f"{column} that have no comparison; only is None may ask about them"
+            )
+
+    def scalar(self, value: Value, column: Column, node: ast.expr) -> pa.Scalar:
+        """Return a value as it is compared with a column."""
+        try:
+            return scalar_of(value, column)
+        except ValueError as error:
+            raise self.expression.refusal(node, str(error)) from None
+
+    def operand(self, node: ast.expr) -> Column | Value:
+        """Return the column or the value of a part of the tree."""
+        name = _column_name(node)
+        if name is not None:
+            if name not in self.fields:
+                raise self.expression.refusal(node, self.unknown(name))
+            return column_of(self.fields[name])
+        sign, number = 1, node
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            sign, number = (-1 if isinstance(node.op, ast.USub) else 1), node.operand
+        value = number.value if isinstance(number, ast.Constant) else ...
+        if number is not node and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise self.expression.refusal(node, "a sign belongs to a number")
+        if value is None:
+            raise self.expression.refusal(
+                node, "None is no value to compare with; write is None or is not None"
+            )
+        if not isinstance(value, str | int | float):
+            other = BITWISE.get(type(getattr(node, "op", None)))  # type: ignore[arg-type]
+            raise self.expression.refusal(
+                node, f"write {other} instead" if other else f"is not understood; {GRAMMAR}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.expression.refusal(node, "the number is too large")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise self.expression.refusal(node, "the text is not valid Unicode; repair it")
+        return value if isinstance(value, bool | str) else sign * value
+
+    def unknown(self, name: str) -> str:
+        """Return what to say about a column that is not there."""
+        near = difflib.get_close_matches(name, self.fields, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        columns = ", ".join(list(self.fields)[:20]) + (", ..." if len(self.fields) > 20 else "")
+        return f"there is no column {name!r}; {meant}columns are {columns}; a text is written in quotes"
+
+
+def _column_name(node: ast.AST) -> str | None:
+    """Return the name in `price` or `col("list price")`; None where the node is neither."""
+    if isinstance(node, ast.Name):
+        return node.id
+    match node:
+        case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str(name))], keywords=[]):
+            return name
+    return None
+
+
+def _combined(combine: Callable[..., pa.Array], conditions: Sequence[Condition]) -> Condition:
+    return lambda batch: reduce(combine, (condition(batch) for condition in conditions))
+
+
+def _inverted(condition: Condition) -> Condition:
+    return lambda batch: pc.invert(condition(batch))
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)

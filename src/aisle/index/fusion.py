@@ -1,0 +1,152 @@
+"""Two rankings made one: convex combination of normalised scores, or reciprocal ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.errors import SearchError
+from aisle.index.exact import Rows, Scores
+
+__all__ = [
+    "CANDIDATES",
+    "DEFAULT_WEIGHT",
+    "WEIGHTS",
+    "Candidates",
+    "Fusion",
+    "convex_scores",
+    "fuse",
+    "reciprocal_rank_scores",
+    "tune_weight",
+]
+
+Fusion = Literal["convex", "rrf"]
+
+CANDIDATES = 100
+"""Best products taken from each side before they are fused."""
+RECIPROCAL_RANK_CONSTANT = 60
+"""k of reciprocal rank fusion, as its authors set it."""
+DEFAULT_WEIGHT = 0.8
+"""Weight of the dense side where nothing was tuned; what Bruch et al. find good across data sets."""
+WEIGHTS = tuple(step / 20 for step in range(21))
+"""Weights tried by `tune_weight`: 0, 0.05, ..., 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What both sides say about the products that either of them found for one query."""
+
+    rows: Rows
+    """(candidates,) distinct rows of the index."""
+    dense: Scores
+    """(candidates,) cosine of each, whichever side found it."""
+    lexical: Scores
+    """(candidates,) BM25 score of each, 0 where it has no word of the query."""
+    depth: int
+    """Products that each side could name."""
+
+
+def convex_scores(candidates: Candidates, *, weight: float) -> npt.NDArray[np.float64]:
+    """Return (candidates,) weight * dense + (1 - weight) * lexical, both normalised to at most 1.
+
+    Normalised is (score - lowest possible) / (best of the query - lowest possible), the theoretical min-max
+    of Bruch, Gai, Ingber (An Analysis of Fusion Functions for Hybrid Retrieval, 2022,
+    https://arxiv.org/abs/2210.11934); the lowest cosine is -1, the lowest BM25 score 0.
+    """
+    dense = _share_of_best(candidates.dense.astype(np.float64) + 1.0)
+    lexical = _share_of_best(candidates.lexical.astype(np.float64))
+    return weight * dense + (1.0 - weight) * lexical
+
+
+def reciprocal_rank_scores(candidates: Candidates, *, tie_ranks: Rows) -> npt.NDArray[np.float64]:
+    """Return (candidates,) the sum of 1 / (60 + rank) over the sides that named the product.
+
+    Cormack, Clarke, Buettcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
+    Methods (SIGIR 2009). A side names its best `depth`; BM25 only names products with a word of the query.
+    """
+    ties = tie_ranks[candidates.rows]
+    total = np.zeros(len(candidates.rows))
+    for scores, named in (
+        (candidates.dense, np.ones(len(candidates.rows), np.bool_)),
+        (candidates.lexical, candidates.lexical > 0),
+    ):
+        order = np.lexsort((ties, -scores))
+        order = order[named[order]][: candidates.depth]
+        total[order] += 1.0 / (RECIPROCAL_RANK_CONSTANT + 1 + np.arange(len(order)))
+    return total
+
+
+def fuse(
+    candidates: Sequence[Candidates],
+    *,
+    top_k: int,
+    tie_ranks: Rows,
+    weight: float = DEFAULT_WEIGHT,
+    fusion: Fusion = "convex",
+) -> tuple[Rows, Scores]:
+    """Return the best `top_k` candidates per query, best first; equal scores in the order of `tie_ranks`.
+
+    Args:
+        candidates: of each query.
+        top_k: products per query.
+        tie_ranks: (count,) order among equal scores, lowest first.
+        weight: of the dense side in [0, 1]; 1 is the dense order, 0 the lexical one; unused by "rrf".
+        fusion: "convex" for `convex_scores`, "rrf" for `reciprocal_rank_scores`.
+
+    Returns:
+        (queries, top_k) rows and (queries, top_k) float32 fused scores in [0, 1]; where a query has fewer
+        candidates, the rest is row -1 and score -inf.
+
+    Raises:
+        SearchError: `weight` is not in [0, 1] or `fusion` is unknown.
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise SearchError(f"weight: must be from 0 (lexical only) to 1 (dense only), found {weight}")
+    if fusion not in ("convex", "rrf"):
+        raise SearchError(f"fusion: must be 'convex' or 'rrf', found {fusion!r}")
+    ranked = []
+    for found in candidates:
+        if fusion == "convex":
+            scores = convex_scores(found, weight=weight)
+        else:
+            scores = reciprocal_rank_scores(found, tie_ranks=tie_ranks)
+        order = np.lexsort((tie_ranks[found.rows], -scores))[:top_k]
+        ranked.append((found.rows[order], scores[order].astype(np.float32)))
+    return padded(ranked, top_k=top_k)
+
+
+def padded(ranked: Sequence[tuple[Rows, Scores]], *, top_k: int) -> tuple[Rows, Scores]:
+    """Return rankings of up to `top_k` as (queries, top_k) arrays, filled up with row -1 and score -inf."""
+    rows = np.full((len(ranked), top_k), -1, np.int64)
+    scores = np.full((len(ranked), top_k), -np.inf, np.float32)
+    for query, (found, values) in enumerate(ranked):
+        rows[query, : len(found)] = found
+        scores[query, : len(found)] = values
+    return rows, scores
+
+
+def tune_weight(
+    quality: Callable[[float], float],
+    *,
+    weights: Sequence[float] = WEIGHTS,
+    default: float = DEFAULT_WEIGHT,
+) -> float:
+    """Return the weight of the best quality; among equals the one nearest to `default`, then the lower.
+
+    Args:
+        quality: of a weight on judged training queries, such as the mean nDCG@10; higher is better.
+        weights: to try.
+        default: where to lean when the judgements do not decide.
+    """
+    measured = {weight: quality(weight) for weight in weights}
+    return min(weights, key=lambda weight: (-measured[weight], abs(weight - default), weight))
+
+
+def _share_of_best(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return scores of at least 0 divided by the largest of them; zeros stay zeros."""
+    best = scores.max(initial=0.0)
+    return scores / best if best > 0 else np.zeros_like(scores)

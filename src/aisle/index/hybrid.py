@@ -1,0 +1,144 @@
+"""Search by words, and by words and embeddings together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.errors import SearchError
+from aisle.index.exact import FloatArray, Rows, Scores, pair_scores
+from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, Fusion, fuse, padded
+from aisle.index.lexical import Bm25Index, best_rows
+from aisle.index.search import SearchIndex, SearchResult
+
+__all__ = ["candidate_depth", "gather_candidates", "search_hybrid", "search_lexical", "weight_of"]
+
+
+def search_lexical(index: SearchIndex, queries: Sequence[str], *, top_k: int) -> SearchResult:
+    """Return the best `top_k` products per query by BM25; a short answer ends in row -1 and score -inf.
+
+    Args:
+        index: to search; its encoder takes no part.
+        queries: texts to search for.
+        top_k: products per query, 1 <= top_k <= len(index).
+
+    Raises:
+        SearchError: `top_k` is out of range, or the index was built without texts.
+    """
+    _check_top_k(top_k, len(index))
+    rows, scores = _lexical_of(index).rank(queries, top_k=top_k, tie_ranks=index.tie_ranks)
+    return index.result(*padded(list(zip(rows, scores, strict=True)), top_k=top_k))
+
+
+def search_hybrid(
+    index: SearchIndex,
+    queries: Sequence[str],
+    query_embeddings: npt.NDArray[np.float32],
+    *,
+    top_k: int,
+    weight: float | None = None,
+    fusion: Fusion = "convex",
+    ef_search: int | None = None,
+    exact: bool = False,
+    threads: int | None = None,
+) -> SearchResult:
+    """Return the best `top_k` products per query by fused cosine and BM25, best first; ties by product id.
+
+    Args:
+        index: to search.
+        queries: texts to search for.
+        query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
+        top_k: products per query, 1 <= top_k <= len(index).
+        weight: of the dense side in [0, 1]; None is `weight_of` the index.
+        fusion: "convex" for weighted scores, "rrf" for reciprocal ranks, which have no weight.
+        ef_search: as in `SearchIndex.search`, of the dense side.
+        exact: as in `SearchIndex.search`, of the dense side.
+        threads: as in `SearchIndex.search`, of the dense side.
+
+    Raises:
+        SearchError: an argument is out of range, the queries do not fit the embeddings, or the index was
+            built without texts.
+    """
+    _check_top_k(top_k, len(index))
+    lexical = _lexical_of(index)
+    depth = candidate_depth(top_k, count=len(index))
+    dense = index.search(query_embeddings, top_k=depth, ef_search=ef_search, exact=exact, threads=threads)
+    candidates = gather_candidates(
+        lexical,
+        index.embeddings,
+        queries,
+        np.asarray(query_embeddings, np.float32),
+        dense_rows=dense.rows,
+        tie_ranks=index.tie_ranks,
+    )
+    chosen = weight_of(index) if weight is None else weight
+    return index.result(
+        *fuse(candidates, top_k=top_k, tie_ranks=index.tie_ranks, weight=chosen, fusion=fusion)
+    )
+
+
+def weight_of(index: SearchIndex) -> float:
+    """Return the weight of the dense side: tuned when the index was built, or `DEFAULT_WEIGHT`."""
+    tuned = index.manifest.hybrid_weight
+    return DEFAULT_WEIGHT if tuned is None else tuned
+
+
+def candidate_depth(top_k: int, *, count: int) -> int:
+    """Return how many products each side names: `CANDIDATES`, more for a deeper search, at most all."""
+    return min(count, max(CANDIDATES, top_k))
+
+
+def gather_candidates(
+    lexical: Bm25Index,
+    embeddings: FloatArray,
+    queries: Sequence[str],
+    query_embeddings: Scores,
+    *,
+    dense_rows: Rows,
+    tie_ranks: Rows,
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> list[Candidates]:
+    """Return per query the union of the best of each side, every product with its true score of both sides.
+
+    Args:
+        lexical: over the texts of the index.
+        embeddings: (count, dim) stored, unit L2 norm.
+        queries: texts to search for.
+        query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
+        dense_rows: (queries, depth) best rows by cosine, -1 where there are fewer; BM25 names up to as many.
+        tie_ranks: (count,) order among equal scores, lowest first.
+        allowed: (count,) rows that BM25 may name; None is all of them.
+
+    Raises:
+        SearchError: the numbers of texts and of embeddings of queries differ.
+    """
+    if len(queries) != len(query_embeddings):
+        raise SearchError(
+            f"queries: must be the texts of the {len(query_embeddings)} query_embeddings, found "
+            f"{len(queries)}"
+        )
+    depth = dense_rows.shape[1]
+    gathered = []
+    for query, asked, dense in zip(queries, query_embeddings, dense_rows, strict=True):
+        scores = lexical.score(query)
+        named, _ = best_rows(scores, top_k=depth, tie_ranks=tie_ranks, allowed=allowed)
+        rows = np.union1d(dense[dense >= 0], named)
+        cosines = pair_scores(embeddings, rows, asked[None], np.zeros(len(rows), np.int64))
+        gathered.append(Candidates(rows=rows, dense=cosines, lexical=scores[rows], depth=depth))
+    return gathered
+
+
+def _lexical_of(index: SearchIndex) -> Bm25Index:
+    if index.lexical is None:
+        raise SearchError(
+            "the index was built without its products' texts and has no BM25; build it again with them "
+            "(texts=...), or search by embeddings alone"
+        )
+    return index.lexical
+
+
+def _check_top_k(top_k: int, count: int) -> None:
+    if not 1 <= top_k <= count:
+        raise SearchError(f"top_k: must be from 1 to {count}, the products in the index, found {top_k}")

@@ -1,0 +1,47 @@
+"""What a rebuild takes over from the version before: products and embeddings, without the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from aisle.errors import IndexIntegrityError
+from aisle.index.exact import FloatArray
+from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, Manifest, file_problem, read_manifest
+from aisle.index.products import read_products
+from aisle.index.store import read_array
+from aisle.index.versions import current_directory
+
+__all__ = ["StoredProducts", "open_stored"]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredProducts:
+    """Products of a version and their embeddings, memory-mapped."""
+
+    manifest: Manifest
+    products: pa.Table
+    embeddings: FloatArray
+
+
+def open_stored(index_dir: Path) -> StoredProducts:
+    """Return what the current version stores, after checking the files that hold it.
+
+    Raises:
+        IndexIntegrityError: there is no index, or a file of it is missing or altered.
+    """
+    manifest = read_manifest(index_dir)
+    folder = current_directory(index_dir, manifest)
+    for name in (PRODUCTS_FILE, EMBEDDINGS_FILE):
+        problem = file_problem(folder / name, manifest.files[name], verify="checksums")
+        if problem is not None:
+            raise IndexIntegrityError(problem)
+    return StoredProducts(
+        manifest,
+        read_products(folder / PRODUCTS_FILE, count=manifest.count),
+        read_array(
+            folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
+        ),
+    )

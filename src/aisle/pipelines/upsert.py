@@ -1,0 +1,217 @@
+"""From new and changed rows of a catalogue to a new version of its index."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aisle.config.maintain import UpsertSettings
+from aisle.data.catalog_file import write_catalog
+from aisle.data.files import expand_files, iter_rows
+from aisle.errors import ConfigError, DataError
+from aisle.index import Manifest, StoredProducts, open_stored, upsert_products
+from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products, take_rows
+from aisle.models.encoder import Encoder
+from aisle.pipelines.embedding import EmbeddingPlan, embed_shards, embeddings_in_order, plan_embeddings
+from aisle.pipelines.encoders import encoder_of_index
+from aisle.pipelines.maintain import report_change
+from aisle.pipelines.output import Output, quieten_libraries
+
+COMPARED_ROWS = 8192
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many products a catalogue adds to an index, replaces in it, or has just as they are there."""
+
+    added: int
+    replaced: int
+    unchanged: int
+
+    def __str__(self) -> str:
+        return f"{self.added:,} added, {self.replaced:,} replaced, {self.unchanged:,} unchanged"
+
+
+def upsert(settings: UpsertSettings) -> Manifest:
+    """Add and replace products, and return the manifest of the version that is then current.
+
+    A catalogue that changes nothing makes no version.
+
+    Raises:
+        AisleError: catalogue, index and encoder cannot be used, or do not fit each other.
+    """
+    output = Output(json_only=settings.json)
+    quieten_libraries()
+    index_dir = Path(settings.index_dir)
+    known = open_stored(index_dir.resolve())
+    id_column, template = _reading(settings, known.manifest)
+    if not settings.catalog:
+        raise ConfigError("give the new and changed products with --catalog")
+    files = expand_files(settings.catalog)
+    # Not in the index's folder: the lock is taken when there is something to write.
+    with tempfile.TemporaryDirectory(prefix="aisle-upsert-") as folder:
+        catalog = write_catalog(
+            iter_rows(files),
+            Path(folder) / "products.arrow",
+            id_column=id_column,
+            text_template=template,
+            on_bad_row=settings.on_bad_row,
+        )
+        if catalog.bad_rows.total:
+            output.say(str(catalog.bad_rows))
+        products = as_in_index(read_products(catalog.path), known.products.schema)
+        changes = count_changes(known.products, products)
+        output.say(f"catalogue: {len(catalog):,} products, {changes}")
+        manifest = known.manifest
+        if changes.added or changes.replaced:
+            manifest = _write(settings, known, products, Path(folder), output)
+        else:
+            output.say("nothing to write")
+    report_change(
+        output,
+        settings.index_dir,
+        manifest,
+        added=changes.added,
+        replaced=changes.replaced,
+        unchanged=changes.unchanged,
+        bad_rows=catalog.bad_rows.total,
+    )
+    return manifest
+
+
+def _write(
+    settings: UpsertSettings, known: StoredProducts, products: pa.Table, folder: Path, output: Output
+) -> Manifest:
+    """Embed the texts that are new and make the new version."""
+    encoder = encoder_of_index(
+        known.manifest,
+        Path(settings.index_dir),
+        model=settings.model,
+        base_model=settings.base_model,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    has_texts = TEXT_COLUMN in known.products.column_names
+    plan = plan_embeddings(products, known if has_texts else None, made_by=str(encoder.fingerprint))
+    embeddings = _embeddings(plan, known, products, encoder, folder, settings.max_tokens, output)
+    return upsert_products(
+        Path(settings.index_dir),
+        products=products if has_texts else products.drop_columns([TEXT_COLUMN]),
+        embeddings=embeddings,
+        fingerprint=str(encoder.fingerprint),
+        threads=settings.threads,
+        keep_versions=settings.keep_versions,
+    )
+
+
+def _embeddings(
+    plan: EmbeddingPlan,
+    known: StoredProducts,
+    products: pa.Table,
+    encoder: Encoder,
+    folder: Path,
+    max_tokens: int | None,
+    output: Output,
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the embeddings in order; what is new is embedded first, once the index is locked."""
+    with output.progress("embedding", len(plan.rows)) as bar:
+        embed_shards(
+            plan,
+            products,
+            encoder,
+            folder,
+            precision=known.manifest.encoder.get("precision", "fp32"),
+            max_tokens=max_tokens,
+            on_progress=bar.advance,
+        )
+    yield from embeddings_in_order(plan, known, folder, dim=known.manifest.dim)
+
+
+def _reading(settings: UpsertSettings, manifest: Manifest) -> tuple[str, str]:
+    """Return the id column and the text template to read the catalogue with."""
+    built_with = manifest.text_template
+    id_column = settings.id_column or manifest.id_column
+    template = settings.text_template or built_with
+    if built_with is not None and template != built_with:
+        raise ConfigError(
+            f"--text_template: the index was built with {built_with!r}, found {template!r}; products of one "
+            "index are embedded alike: leave the flag out, or build the index again"
+        )
+    missing = {"--id_column": id_column is None, "--text_template": template is None}
+    if id_column is None or template is None:
+        flags = " and ".join(flag for flag, is_missing in missing.items() if is_missing)
+        raise ConfigError(
+            f"{settings.index_dir}: was not built from a --catalog, so how to read one is not known; give "
+            f"{flags} as they fit its products, or build the index again"
+        )
+    return id_column, template
+
+
+def as_in_index(products: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the products with texts where the index has texts: a few rows may all look like numbers.
+
+    Raises:
+        DataError: a column is of a type that does not go with the index's.
+    """
+    for position, field in enumerate(products.schema):
+        if field.name not in schema.names:
+            continue
+        kind = schema.field(field.name).type
+        if _unite(field.type, kind):
+            continue
+        try:
+            if not pa.types.is_string(kind):
+                raise pa.ArrowTypeError("only texts take values of another type")
+            products = products.set_column(position, field.name, products.column(position).cast(kind))
+        except pa.ArrowException:
+            raise DataError(
+                f"column {field.name!r}: the index has {kind}, the catalogue has {field.type}, such as "
+                f"{_some_value(products.column(position))!r}; give it the same type, or build the index again"
+            ) from None
+    return products
+
+
+def _unite(one: pa.DataType, other: pa.DataType) -> bool:
+    try:
+        pa.unify_schemas([pa.schema({"it": one}), pa.schema({"it": other})], promote_options="permissive")
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _some_value(column: pa.ChunkedArray) -> object:
+    return next(iter(column.drop_null().slice(0, 1).to_pylist()), None)
+
+
+def count_changes(old: pa.Table, new: pa.Table) -> Changes:
+    """Return how many of the new products the old ones lack, differ from, or equal in every column.
+
+    Args:
+        old: of the index.
+        new: of the catalogue, ids unique, types that unite with the old ones.
+    """
+    new = new.select([name for name in new.column_names if name != TEXT_COLUMN or name in old.column_names])
+    place = pc.index_in(new.column(ID_COLUMN), value_set=old.column(ID_COLUMN))
+    rows = place.combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    there = np.flatnonzero(rows >= 0)
+    unchanged = 0
+    for start in range(0, len(there), COMPARED_ROWS):
+        part = there[start : start + COMPARED_ROWS]
+        both = pa.concat_tables(
+            [take_rows(old, rows[part]), take_rows(new, part)], promote_options="permissive"
+        ).to_pylist()
+        # As they are written: a NaN equals a NaN.
+        unchanged += sum(
+            repr(before) == repr(after)
+            for before, after in zip(both[: len(part)], both[len(part) :], strict=True)
+        )
+    return Changes(added=len(rows) - len(there), replaced=len(there) - unchanged, unchanged=unchanged)

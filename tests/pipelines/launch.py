@@ -1,0 +1,38 @@
+"""Our scripts under torchrun, as processes on CPU; gloo talks over the loopback interface."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ON_CPU = {
+    "ACCELERATE_USE_CPU": "true",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def torchrun_command(processes, script, *arguments):
+    """Return the command line that starts a script in several processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
+    return [sys.executable, *launcher, str(ROOT / script), *map(str, arguments)]
+
+
+def torchrun(processes, script, *arguments, check=True):
+    """Run a script in several processes and return how it ended."""
+    done = subprocess.run(
+        torchrun_command(processes, script, *arguments),
+        env={**os.environ, **ON_CPU},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0 or not check, done.stderr[-3000:]
+    return done
