@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aisle.models.adapters import attach_lora
-from aisle.models.encoder import TextEmbedder
+from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model

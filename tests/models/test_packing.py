@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel
 
 from aisle.models import packing
 from aisle.models.adapters import attach_lora
-from aisle.models.encoder import TextEmbedder, autocast
+from aisle.models.embedder import TextEmbedder, autocast
 from aisle.models.packing import can_pack, first_position, packed_attention
 from aisle.models.token_batches import Layout, pack, pad, split
 from aisle.models.tokens import TokenizedTexts, offsets_of

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from aisle.models.adapters import load_adapter
-from aisle.models.encoder import TextEmbedder
+from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base, load_encoder
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from aisle.models.adapters import attach_lora
-from aisle.models.encoder import TextEmbedder, autocast
+from aisle.models.embedder import TextEmbedder, autocast
 from aisle.models.token_batches import pack, pad
 from aisle.models.tokens import TokenizedTexts, offsets_of
 from aisle.models.training_form import cast_frozen, freeze_pooler, set_dropout

@@ -116,8 +116,9 @@ def test_info_for_people_names_encoder_graph_columns_and_curve(index_dir, built,
 def test_info_shows_an_older_version(index_dir, capfd):
     ask(capfd, "delete", "--index_dir", index_dir, "p001")
 
-    _, document, _ = ask(capfd, "info", "--index_dir", index_dir, "--version", 1)
+    _, document, said = ask(capfd, "info", "--index_dir", index_dir, "--version", 1)
 
+    assert "(current)" not in said
     assert (document["version"], document["count"], document["current"]) == (1, COUNT, False)
 
 
@@ -154,6 +155,17 @@ def test_a_whole_index_is_ok_with_its_recall_measured_again(index_dir, built, ca
     assert document["ok"] is True
     assert [version["ann_recall@10"] for version in document["versions"]] == [built.ann_recall_at_10]
     assert "version 1: OK" in said
+
+
+def test_recall_is_measured_at_the_index_s_own_ef_search(tmp_path, capfd):
+    write_index(tmp_path / "index", count=500, M=4, ef_construction=8, ef_search=400)
+    _, at_ten, _ = ask(capfd, "tune", "--index_dir", tmp_path / "index", "--ef_search", 10)
+    ask(capfd, "rollback", "--index_dir", tmp_path / "index")
+
+    code, document, _ = ask(capfd, "verify", "--index_dir", tmp_path / "index")
+
+    assert code == 0
+    assert document["versions"][0]["ann_recall@10"] > at_ten["ann_recall@10"] + 0.05
 
 
 @pytest.mark.parametrize("name", [*INDEX_FILES, "lexical/words.npy"])

@@ -183,6 +183,13 @@ def test_a_column_of_texts_stays_one_when_the_new_values_look_like_numbers(shop,
     assert products_of(index_dir)["c"][0]["size"] == "7"
 
 
+def test_texts_are_not_read_as_numbers_to_fit_the_index(shop, upsert):
+    code, _, said = upsert(shop(), [("e", "wool rug", "Zenith", "007")])
+
+    assert code == 2
+    assert "'007'" in said
+
+
 def test_a_column_of_another_type_is_refused_before_anything_is_embedded(shop, upsert, embedded):
     index_dir = shop()
     embedded.clear()

@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from aisle.data.batching import distinct
 from aisle.data.negatives import KnownPositives, equality_keys
 from aisle.losses import Direction
-from aisle.models.encoder import TextEmbedder
+from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base
 from aisle.models.sources import find_model
 from aisle.models.token_batches import Layout

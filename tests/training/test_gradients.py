@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aisle.errors import TrainingError
-from aisle.models.encoder import TextEmbedder
+from aisle.models.embedder import TextEmbedder
 from aisle.training import objective
 from tests.training.conftest import texts_of, tokenized, trainer_of, weights_of
 

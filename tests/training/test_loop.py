@@ -10,7 +10,7 @@ import torch
 
 from aisle.errors import TrainingError, TrainingStopped
 from aisle.losses import cosine_target
-from aisle.models.encoder import TextEmbedder
+from aisle.models.embedder import TextEmbedder
 from tests.training.conftest import collator_of, texts_of, tokenized, trainer_of, weights_of
 
 

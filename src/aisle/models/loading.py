@@ -13,7 +13,8 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
-from aisle.models.encoder import Encoder, EncoderSettings, TextEmbedder
+from aisle.models.embedder import TextEmbedder
+from aisle.models.encoder import Encoder, EncoderSettings
 from aisle.models.fingerprint import TOKENIZER_FILES, fingerprint_of
 from aisle.models.pooling import Pooling
 from aisle.models.sources import ModelSource, find_model

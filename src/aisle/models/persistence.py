@@ -14,7 +14,8 @@ import torch
 
 from aisle.durable import sync
 from aisle.errors import ModelError
-from aisle.models.encoder import EncoderSettings, TextEmbedder
+from aisle.models.embedder import TextEmbedder
+from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import SETTINGS_FILE
 from aisle.models.sources import ModelSource

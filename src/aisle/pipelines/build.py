@@ -23,7 +23,8 @@ from aisle.index import (
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
 from aisle.index.products import TEXT_COLUMN, read_products, take_rows
 from aisle.index.store import write_embeddings
-from aisle.models.encoder import Encoder, Precision
+from aisle.models.embedder import Precision
+from aisle.models.encoder import Encoder
 from aisle.models.loading import Overrides, load_encoder
 from aisle.pipelines.catalog import read_products_of
 from aisle.pipelines.embedding import (

@@ -17,7 +17,8 @@ from aisle.errors import IndexIntegrityError
 from aisle.index import StoredProducts, open_stored
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
-from aisle.models.encoder import DistinctTokens, Encoder, Precision, fastest_precision
+from aisle.models.embedder import Precision
+from aisle.models.encoder import DistinctTokens, Encoder, fastest_precision
 from aisle.training.prefetch import prefetched
 
 SHARD_TEXTS = 8192

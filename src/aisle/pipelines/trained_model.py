@@ -9,7 +9,7 @@ import torch
 
 from aisle.config.training import LoraSettings, TrainSettings
 from aisle.models.adapters import attach_lora, trainable_share
-from aisle.models.encoder import TextEmbedder
+from aisle.models.embedder import TextEmbedder
 from aisle.models.fast_dropout import use_fast_dropout
 from aisle.models.loading import BaseModel
 from aisle.models.lora_linear import fuse_lora

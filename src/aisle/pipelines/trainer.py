@@ -18,7 +18,7 @@ from aisle.durable import file_sha256
 from aisle.errors import ConfigError
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pairs import score_pairs
-from aisle.models.encoder import TextEmbedder
+from aisle.models.embedder import TextEmbedder
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import BaseModel
 from aisle.models.token_batches import WHOLE_BATCH, Layout, device_layout
