@@ -148,6 +148,7 @@ class Shop:
         self.next_id = 0
 
     def new(self, count):
+        """Return products that were never there, at their first revision."""
         names = [f"p{number}" for number in range(self.next_id, self.next_id + count)]
         self.next_id += count
         return dict.fromkeys(names, 0)
@@ -173,9 +174,11 @@ class Shop:
         return Task(writer, before, after, version_after)
 
     def numbers(self):
+        """Return the numbers of the versions that are kept."""
         return [version.number for version in list_versions(self.index_dir)]
 
     def did(self, task):
+        """Take note that a task was done."""
         self.held[task.version_after], self.current = task.after, task.version_after
 
     def problem(self, task):
@@ -193,6 +196,7 @@ class Shop:
         return "none", f"version {version} serves, not {self.current} or {task.version_after}"
 
     def left_behind(self):
+        """Return what a writer that got through should have removed, or None."""
         names = {path.name for path in self.index_dir.iterdir()}
         damaged = [version.problem for version in list_versions(self.index_dir) if version.problem]
         return f"{sorted(names - WHOLE)} {damaged} left behind" if names != WHOLE or damaged else None

@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 import pytest
 
-from aisle.config import index, tools, training
+from aisle.config import index, maintain, tools, training
 from aisle.config.load import parse_settings
 
 COMMANDS = (
@@ -15,6 +15,14 @@ COMMANDS = (
     index.BuildSettings,
     index.QuerySettings,
     index.EvaluateSettings,
+    maintain.UpsertSettings,
+    maintain.DeleteSettings,
+    maintain.CompactSettings,
+    maintain.TuneSettings,
+    maintain.VersionsSettings,
+    maintain.RollbackSettings,
+    maintain.InfoSettings,
+    maintain.VerifySettings,
     tools.SampleSettings,
     tools.QuickstartSettings,
     tools.PushSettings,
@@ -54,7 +62,7 @@ def test_help_shows_every_flag_with_its_docstring(settings_type, capsys, monkeyp
     assert caught.value.code == 0
     fields = dict(documented_fields(settings_type))
     assert [name for name, docstring in fields.items() if docstring is None] == []
-    positional = {"text", "run_dir"}
+    positional = {"text", "run_dir", "product_ids"}
     assert [name for name in fields if name not in positional and f"--{name}" not in shown] == []
     assert [name for name, docstring in fields.items() if words(docstring) not in shown] == []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aisle.index import build_index, read_manifest, upsert_products
+from aisle.index import build_index, open_index, read_manifest, upsert_products
 from aisle.index.versions import version_directory
 
 FINGERPRINT = "f" * 64
@@ -105,3 +105,23 @@ def upsert(tmp_path):
         return upsert_products(index_dir, **(defaults | changes))
 
     return upsert
+
+
+@pytest.fixture
+def old(build, clustered, tmp_path):
+    """An index of 30 products, in its first version."""
+    build(clustered(30))
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def assert_untouched(old):
+    """Assert that the index of 30 products is as it was, and nothing is beside it."""
+
+    def assert_untouched():
+        index = open_index(old)
+        assert (index.manifest.version, len(index)) == (1, 30)
+        assert sorted(path.name for path in old.iterdir()) == ["lock", "manifest.json", "versions"]
+        assert [path.name for path in (old / "versions").iterdir()] == ["000001"]
+
+    return assert_untouched

@@ -329,12 +329,8 @@ def test_link_to_an_index_stays_a_link(build, clustered, tmp_path):
     assert len(open_index(tmp_path / "v1")) == len(open_index(tmp_path / "current")) == 4
 
 
-@pytest.mark.parametrize("dictionary", [False, True])
-def test_payload_in_chunks_comes_back(build, clustered, tmp_path, dictionary):
-    chunks = [pa.array(["x", "y"]), pa.array(["z"]), pa.array(["y", "w"])]
-    chunks = [chunk.dictionary_encode() for chunk in chunks] if dictionary else chunks
-
-    build(clustered(5), payload=pa.table({"brand": pa.chunked_array(chunks)}))
+def test_payload_in_chunks_comes_back(build, clustered, tmp_path):
+    build(clustered(5), payload=pa.table({"brand": pa.chunked_array([["x", "y"], ["z"], [], ["y", "w"]])}))
 
     found = open_index(tmp_path / "index").payload(np.array([4, 0, 2]))
     assert found == [{"brand": "w"}, {"brand": "x"}, {"brand": "z"}]

@@ -10,11 +10,13 @@ from aisle.errors import ConfigError
 from aisle.index import (
     compact_index,
     delete_products,
+    index_writer,
     list_versions,
     open_index,
     retune_index,
     wants_compacting,
 )
+from aisle.index.store import link_files
 
 
 def ids(count, first=0):
@@ -206,3 +208,22 @@ def test_recall_that_changes_lost_is_not_forgotten_by_tuning_unless_it_is_made_g
     manifest = retune_index(tmp_path / "index", target_recall=0.8)
     assert manifest.ann_recall_at_10 >= 0.8
     assert wants_compacting(manifest) is None
+
+
+@pytest.mark.parametrize("change", ["upsert", "delete", "compact", "tune"])
+def test_tuned_weight_of_words_stays_through_changes(
+    build, upsert, clustered, current_folder, tmp_path, change
+):
+    made, index_dir = build(clustered(30)), tmp_path / "index"
+    with index_writer(index_dir, command="build") as writer:
+        link_files(current_folder(index_dir), writer.staging, tuple(made.files))
+        writer.commit(replace(made, hybrid_weight=0.4), keep_versions=3)
+
+    changes = {
+        "upsert": lambda: upsert(["new"], clustered(1, seed=1)),
+        "delete": lambda: delete_products(index_dir, ["p00001"]),
+        "compact": lambda: compact_index(index_dir),
+        "tune": lambda: retune_index(index_dir),
+    }
+
+    assert changes[change]().hybrid_weight == 0.4

@@ -1,4 +1,4 @@
-"""Rows taken from memory-mapped tables."""
+"""Products as tables: rows taken from memory-mapped ones, order of ids, texts."""
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +42,7 @@ def test_rows_taken_at_random_from_many_chunks_are_those_of_arrow():
 
 
 def test_products_come_back_in_chunks_that_are_read_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("aisle.index.store.TAKEN_ROWS", 4)
+    monkeypatch.setattr("aisle.index.products.TAKEN_ROWS", 4)
     table = chunked_table([10])
 
     write_products(tmp_path / "products.arrow", table)

@@ -183,6 +183,16 @@ def test_a_column_of_texts_stays_one_when_the_new_values_look_like_numbers(shop,
     assert products_of(index_dir)["c"][0]["size"] == "7"
 
 
+def test_texts_that_look_like_decimals_are_kept_to_the_letter(shop, upsert):
+    sized = [(*row, size) for row, size in zip(SHOP, ("L", "1.5", "XL", "2"), strict=True)]
+    index_dir = shop(rows=sized, header=[*HEADER, "size"])
+
+    code, _, _ = upsert(index_dir, [("a", "red sofa", "Acme", 10, "1.50")], header=[*HEADER, "size"])
+
+    assert code == 0
+    assert products_of(index_dir)["a"][0]["size"] == "1.50"
+
+
 def test_texts_are_not_read_as_numbers_to_fit_the_index(shop, upsert):
     code, _, said = upsert(shop(), [("e", "wool rug", "Zenith", "007")])
 

@@ -24,6 +24,31 @@ def test_only_satisfying_products_are_given(index_dir, capfd):
         assert sorted(result["payload"]["price"] for result in answer["results"]) == list(range(10, 20))
 
 
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+@pytest.mark.parametrize("fusion", ["convex", "rrf"])
+def test_words_and_both_find_satisfying_products_only(index_dir, capfd, mode, fusion):
+    capfd.readouterr()
+    flags = ["--mode", mode, "--fusion", fusion, "--top_k", "500", "--where", "price >= 20", "--json"]
+
+    assert index_main(["query", "--index_dir", str(index_dir), *flags, "sofa"]) == 0
+
+    found = json.loads(capfd.readouterr().out)[0]["results"]
+    with_the_word = [result for result in found if "sofa" in result["payload"]["title"]]
+    assert with_the_word == found[: len(with_the_word)] != []
+    assert min(result["payload"]["price"] for result in found) >= 20
+    assert len(found) == {"lexical": len(with_the_word), "hybrid": 30}[mode]
+
+
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+def test_words_and_both_may_find_nothing(index_dir, capfd, mode):
+    capfd.readouterr()
+    flags = ["--mode", mode, "--where", "price < 0", "--json"]
+
+    assert index_main(["query", "--index_dir", str(index_dir), *flags, "sofa"]) == 0
+
+    assert json.loads(capfd.readouterr().out) == [{"query": "sofa", "results": []}]
+
+
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
 def test_no_satisfying_product_is_said_once(index_dir, capfd, json_flag):
     capfd.readouterr()
@@ -46,8 +71,6 @@ def test_no_satisfying_product_is_said_once(index_dir, capfd, json_flag):
         (["--where", "cost < 5"], "no column 'cost'"),
         (["--where", "price < 'x'"], "'price' holds numbers"),
         (["--where", ""], "empty"),
-        (["--where", "price < 5", "--mode", "hybrid"], "--mode hybrid"),
-        (["--where", "price < 5", "--mode", "lexical"], "--mode lexical"),
     ],
 )
 def test_a_filter_that_cannot_be_answered_is_refused_before_the_encoder_is_loaded(

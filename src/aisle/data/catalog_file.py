@@ -6,7 +6,7 @@ bytes a product, and 9 more for a moment while it grows. 100 million products ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,7 @@ def write_catalog(
     *,
     id_column: str = ID_COLUMN,
     text_template: str = "{title}",
+    text_columns: Collection[str] = (),
     on_bad_row: OnBadRow,
 ) -> CatalogFile:
     """Return the products that rows hold, written to a file.
@@ -85,6 +86,7 @@ def write_catalog(
             place when it is whole.
         id_column: the column of unique ids.
         text_template: the text to embed, as in `"{title} {brand}"`; see `templates`.
+        text_columns: payload that stays text, whatever it looks like; those of the template do.
         on_bad_row: what becomes of rows without an id or a text, or with an id seen before.
 
     Raises:
@@ -95,7 +97,7 @@ def write_catalog(
     template = parse_template(text_template)
     parser = ProductParser(id_column, template)
     log, seen = BadRowLog(), DigestSet()
-    with CatalogChunks(path, texts=template.fields, left_out=id_column) as chunks:
+    with CatalogChunks(path, texts={*template.fields, *text_columns}, left_out=id_column) as chunks:
         for window in windows(rows, parser.parse):
             products = _new_products(window, seen, log, chunks, id_column)
             chunks.add(products, untyped=window.untyped)

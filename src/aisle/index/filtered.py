@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search, pair_scores
-from aisle.index.hnsw import HnswGraph, RowGroups, _reachable
+from aisle.index.hnsw import HnswGraph, RowGroups, reachable_nodes
 
 __all__ = ["filtered_search"]
 
@@ -118,7 +118,7 @@ def _through_graph(
     Returns:
         (queries,) mask, (answered, top_k) rows and (answered, top_k) scores.
     """
-    reached, answered = _reachable(graph, asked, top_k=nodes, ef_search=nodes, threads=threads)
+    reached, answered = reachable_nodes(graph, asked, top_k=nodes, ef_search=nodes, threads=threads)
     sizes = groups.sizes(reached)
     # hnswlib gives the nearest first, and misses more among the last.
     trusted = math.ceil(nodes * TRUSTED)

@@ -18,7 +18,7 @@ import hnswlib
 import numpy as np
 import numpy.typing as npt
 
-from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search, pair_scores
+from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search, row_scores
 
 __all__ = [
     "HnswGraph",
@@ -218,7 +218,7 @@ def approximate_search(
     scores = np.empty((len(query_embeddings), top_k), np.float32)
     for start in range(0, len(query_embeddings), SEARCH_BLOCK):
         asked = query_embeddings[start : start + SEARCH_BLOCK]
-        nodes, answered = _reachable(graph, asked, top_k=top_k, ef_search=ef_search, threads=threads)
+        nodes, answered = reachable_nodes(graph, asked, top_k=top_k, ef_search=ef_search, threads=threads)
         by_graph, exactly = start + np.flatnonzero(answered), start + np.flatnonzero(~answered)
         if len(by_graph):
             rows[by_graph], scores[by_graph] = _rows_of_nodes(
@@ -231,7 +231,7 @@ def approximate_search(
     return rows, scores
 
 
-def _reachable(
+def reachable_nodes(
     graph: HnswGraph, asked: Scores, *, top_k: int, ef_search: int, threads: int | None
 ) -> tuple[Rows, npt.NDArray[np.bool_]]:
     """Return the (answered, top_k) nodes and the (queries,) mask of the queries that the graph can answer."""
@@ -246,7 +246,7 @@ def _reachable(
     if len(asked) == 1:
         return np.empty((0, top_k), np.int64), np.zeros(1, bool)
     halves = [
-        _reachable(graph, half, top_k=top_k, ef_search=ef_search, threads=threads)
+        reachable_nodes(graph, half, top_k=top_k, ef_search=ef_search, threads=threads)
         for half in np.array_split(asked, 2)
     ]
     return np.concatenate([nodes for nodes, _ in halves]), np.concatenate([mask for _, mask in halves])
@@ -256,21 +256,36 @@ def _rows_of_nodes(
     groups: RowGroups, nodes: Rows, embeddings: FloatArray, asked: Scores, *, top_k: int, tie_ranks: Rows
 ) -> tuple[Rows, Scores]:
     """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, best first."""
-    query_of = np.repeat(np.arange(len(asked)), top_k)
-    scores = pair_scores(embeddings, groups.first(nodes).ravel(), asked, query_of).reshape(nodes.shape)
+    rows = groups.first(nodes)
+    scores = row_scores(embeddings, rows, asked)
     best = np.argsort(-scores, axis=1, kind="stable")
-    nodes, scores = np.take_along_axis(nodes, best, axis=1), np.take_along_axis(scores, best, axis=1)
-    # Groups are opened only down to the node that completes top_k and those level with it: one group may hold
-    # a large part of the catalogue.
+    nodes, rows, scores = (np.take_along_axis(array, best, axis=1) for array in (nodes, rows, scores))
+    # Where each node is one row and no two scores are equal, that is the answer.
+    distinct = (groups.sizes(nodes) == 1).all(axis=1) & (scores[:, 1:] < scores[:, :-1]).all(axis=1)
+    if not distinct.all():
+        rows[~distinct], scores[~distinct] = _opened(
+            groups, nodes[~distinct], scores[~distinct], top_k=top_k, tie_ranks=tie_ranks
+        )
+    return rows, scores
+
+
+def _opened(
+    groups: RowGroups, nodes: Rows, scores: Scores, *, top_k: int, tie_ranks: Rows
+) -> tuple[Rows, Scores]:
+    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, which come best first.
+
+    Groups are opened only down to the node that completes top_k and those level with it: one group may hold
+    a large part of the catalogue.
+    """
     take = np.minimum(groups.sizes(nodes), top_k)
     needed = np.cumsum(take, axis=1) - take < top_k
     last = np.where(needed, scores, np.inf).min(axis=1, keepdims=True)
     take = np.where(scores >= last, take, 0).ravel()
     return best_per_query(
-        np.repeat(query_of, take),
+        np.repeat(np.repeat(np.arange(len(nodes)), top_k), take),
         groups.first_rows(nodes.ravel(), take),
         np.repeat(scores.ravel(), take),
         tie_ranks=tie_ranks,
         top_k=top_k,
-        queries=len(asked),
+        queries=len(nodes),
     )

@@ -16,19 +16,25 @@ from aisle.index.search import SearchIndex, SearchResult
 __all__ = ["candidate_depth", "gather_candidates", "search_hybrid", "search_lexical", "weight_of"]
 
 
-def search_lexical(index: SearchIndex, queries: Sequence[str], *, top_k: int) -> SearchResult:
+def search_lexical(
+    index: SearchIndex, queries: Sequence[str], *, top_k: int, where: str | None = None
+) -> SearchResult:
     """Return the best `top_k` products per query by BM25; a short answer ends in row -1 and score -inf.
 
     Args:
         index: to search; its encoder takes no part.
         queries: texts to search for.
-        top_k: products per query, 1 <= top_k <= len(index).
+        top_k: as in `SearchIndex.search`.
+        where: as in `SearchIndex.search`.
 
     Raises:
-        SearchError: `top_k` is out of range, or the index was built without texts.
+        SearchError: `top_k` is out of range, `where` does not fit, or the index was built without texts.
     """
-    _check_top_k(top_k, len(index))
-    rows, scores = _lexical_of(index).rank(queries, top_k=top_k, tie_ranks=index.tie_ranks)
+    lexical = _lexical_of(index)
+    allowed, top_k = _allowed(index, where, top_k)
+    if not top_k:
+        return _nothing(index, len(queries))
+    rows, scores = lexical.rank(queries, top_k=top_k, tie_ranks=index.tie_ranks, allowed=allowed)
     return index.result(*padded(list(zip(rows, scores, strict=True)), top_k=top_k))
 
 
@@ -42,6 +48,7 @@ def search_hybrid(
     fusion: Fusion = "convex",
     ef_search: int | None = None,
     exact: bool = False,
+    where: str | None = None,
     threads: int | None = None,
 ) -> SearchResult:
     """Return the best `top_k` products per query by fused cosine and BM25, best first; ties by product id.
@@ -50,21 +57,30 @@ def search_hybrid(
         index: to search.
         queries: texts to search for.
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
-        top_k: products per query, 1 <= top_k <= len(index).
+        top_k: as in `SearchIndex.search`.
         weight: of the dense side in [0, 1]; None is `weight_of` the index.
         fusion: "convex" for weighted scores, "rrf" for reciprocal ranks, which have no weight.
         ef_search: as in `SearchIndex.search`, of the dense side.
         exact: as in `SearchIndex.search`, of the dense side.
+        where: as in `SearchIndex.search`, of both sides.
         threads: as in `SearchIndex.search`, of the dense side.
 
     Raises:
         SearchError: an argument is out of range, the queries do not fit the embeddings, or the index was
             built without texts.
     """
-    _check_top_k(top_k, len(index))
     lexical = _lexical_of(index)
-    depth = candidate_depth(top_k, count=len(index))
-    dense = index.search(query_embeddings, top_k=depth, ef_search=ef_search, exact=exact, threads=threads)
+    allowed, top_k = _allowed(index, where, top_k)
+    if not top_k:
+        return _nothing(index, len(queries))
+    dense = index.search(
+        query_embeddings,
+        top_k=candidate_depth(top_k, count=len(index)),
+        ef_search=ef_search,
+        exact=exact,
+        where=where,
+        threads=threads,
+    )
     candidates = gather_candidates(
         lexical,
         index.embeddings,
@@ -72,6 +88,7 @@ def search_hybrid(
         np.asarray(query_embeddings, np.float32),
         dense_rows=dense.rows,
         tie_ranks=index.tie_ranks,
+        allowed=allowed,
     )
     chosen = weight_of(index) if weight is None else weight
     return index.result(
@@ -139,6 +156,15 @@ def _lexical_of(index: SearchIndex) -> Bm25Index:
     return index.lexical
 
 
-def _check_top_k(top_k: int, count: int) -> None:
-    if not 1 <= top_k <= count:
-        raise SearchError(f"top_k: must be from 1 to {count}, the products in the index, found {top_k}")
+def _allowed(index: SearchIndex, where: str | None, top_k: int) -> tuple[npt.NDArray[np.bool_] | None, int]:
+    """Return the mask of the rows that may be found, and how many of them to find."""
+    if top_k < 1 or (where is None and top_k > len(index)):
+        raise SearchError(f"top_k: must be from 1 to {len(index)}, the products in the index, found {top_k}")
+    if where is None:
+        return None, top_k
+    allowed = index.satisfying(where)
+    return allowed, min(top_k, int(np.count_nonzero(allowed)))
+
+
+def _nothing(index: SearchIndex, queries: int) -> SearchResult:
+    return index.result(np.empty((queries, 0), np.int64), np.empty((queries, 0), np.float32))

@@ -109,7 +109,7 @@ class SearchIndex:
                 self.graph,
                 self.embeddings,
                 asked,
-                satisfying=parse_filter(where, self.products.schema).mask(self.products),
+                satisfying=self.satisfying(where),
                 top_k=top_k,
                 tie_ranks=self.tie_ranks,
                 ef_search=self.manifest.ef_search if ef_search is None else ef_search,
@@ -136,6 +136,14 @@ class SearchIndex:
         ids = np.empty(rows.size, dtype=object)
         ids[:] = self.products.column(ID_COLUMN).take(pa.array(flat, mask=flat < 0)).to_pylist()
         return SearchResult(rows=rows, product_ids=ids.reshape(rows.shape), scores=scores)
+
+    def satisfying(self, where: str) -> npt.NDArray[np.bool_]:
+        """Return the (count,) mask of the products that satisfy a condition; `parse_filter` has the grammar.
+
+        Raises:
+            SearchError: the condition does not fit the products.
+        """
+        return parse_filter(where, self.products.schema).mask(self.products)
 
     def payload(self, rows: Rows) -> list[dict[str, Any]]:
         """Return the payload of each of (n,) rows, without the product id.

@@ -79,7 +79,7 @@ def delete_products(
     ignore_unknown: bool = False,
     keep_versions: int = KEEP_VERSIONS,
 ) -> Manifest:
-    """Remove products; return the new version's manifest.
+    """Remove products; return the new version's manifest, or the current one's where none of them is there.
 
     Args:
         index_dir: of the index.
@@ -103,6 +103,8 @@ def delete_products(
                 f"{index_dir}: has no product {', '.join(map(repr, unknown[:10]))}{more}; leave them out, or "
                 "give --ignore_unknown (ignore_unknown=True)"
             )
+        if not len(place.drop_null()):
+            return index.manifest
         source = np.delete(np.arange(index.manifest.count), place.drop_null().to_numpy())
         if not len(source):
             raise DataError(f"{index_dir}: an index needs at least one product, and none would be left")

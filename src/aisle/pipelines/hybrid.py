@@ -38,6 +38,7 @@ def search_by_mode(
     weight: float | None = None,
     ef_search: int | None = None,
     exact: bool = False,
+    where: str | None = None,
 ) -> SearchResult:
     """Return the answers to queries by embeddings, by words or by both.
 
@@ -51,14 +52,15 @@ def search_by_mode(
         weight: of the dense side of "hybrid" in [0, 1]; None is what the index was tuned to.
         ef_search: candidates kept while following the graph; None is the index's own setting.
         exact: compare with every product instead of following the graph.
+        where: condition on the products.
 
     Raises:
-        SearchError: an argument is out of range, or the index has no BM25.
+        SearchError: an argument is out of range, `where` does not fit, or the index has no BM25.
     """
     if mode == "lexical" or query_embeddings is None:
-        return search_lexical(index, queries, top_k=top_k)
+        return search_lexical(index, queries, top_k=top_k, where=where)
     if mode == "dense":
-        return index.search(query_embeddings, top_k=top_k, ef_search=ef_search, exact=exact)
+        return index.search(query_embeddings, top_k=top_k, ef_search=ef_search, exact=exact, where=where)
     return search_hybrid(
         index,
         queries,
@@ -68,6 +70,7 @@ def search_by_mode(
         fusion=fusion,
         ef_search=ef_search,
         exact=exact,
+        where=where,
     )
 
 

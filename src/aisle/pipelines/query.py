@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aisle.config.index import QuerySettings
-from aisle.errors import ConfigError, DataError
+from aisle.errors import DataError
 from aisle.index import SearchIndex, SearchResult, open_index, parse_filter
 from aisle.models.encoder import Encoder
 from aisle.pipelines.encoders import encoder_of_index
@@ -93,14 +93,6 @@ def _search(
     texts: Sequence[str], index: SearchIndex, encoder: Encoder | None, settings: QuerySettings
 ) -> SearchResult:
     embeddings = None if encoder is None else encoder.encode_queries(texts)
-    if settings.where is not None and embeddings is not None:
-        return index.search(
-            embeddings,
-            top_k=settings.top_k,
-            ef_search=settings.ef_search,
-            exact=settings.exact,
-            where=settings.where,
-        )
     return search_by_mode(
         index,
         texts,
@@ -111,6 +103,7 @@ def _search(
         weight=settings.hybrid_weight,
         ef_search=settings.ef_search,
         exact=settings.exact,
+        where=settings.where,
     )
 
 
@@ -170,11 +163,8 @@ def _read_lines(path: Path) -> list[str]:
 
 def _check_where(settings: QuerySettings, index: SearchIndex) -> None:
     """Refuse a filter before the encoder is loaded for it."""
-    if settings.where is None:
-        return
-    if settings.mode != "dense":
-        raise ConfigError(f"--where filters --mode dense, found --mode {settings.mode}; leave one out")
-    parse_filter(settings.where, index.products.schema)
+    if settings.where is not None:
+        parse_filter(settings.where, index.products.schema)
 
 
 def _refuse_blank(texts: Sequence[str]) -> None:

@@ -65,6 +65,7 @@ def upsert(settings: UpsertSettings) -> Manifest:
             Path(folder) / "products.arrow",
             id_column=id_column,
             text_template=template,
+            text_columns=_texts_of(known.products.schema),
             on_bad_row=settings.on_bad_row,
         )
         if catalog.bad_rows.total:
@@ -154,6 +155,10 @@ def _reading(settings: UpsertSettings, manifest: Manifest) -> tuple[str, str]:
             f"{flags} as they fit its products, or build the index again"
         )
     return id_column, template
+
+
+def _texts_of(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if pa.types.is_string(field.type)]
 
 
 def as_in_index(products: pa.Table, schema: pa.Schema) -> pa.Table:

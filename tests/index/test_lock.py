@@ -1,0 +1,85 @@
+"""One writer at a time: a second one is told who writes, a dead one is in nobody's way."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from aisle.errors import IndexLockedError
+from aisle.index import delete_products, index_writer, list_versions, open_index, rollback
+
+WHOLE = ["lock", "manifest.json", "versions"]
+
+HOLDER = """
+import sys
+from pathlib import Path
+from aisle.index import index_writer
+
+with index_writer(Path(sys.argv[1]), command="upsert"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def numbers(index_dir):
+    return [version.number for version in list_versions(index_dir)]
+
+
+def fail_half_way(vectors):
+    yield vectors[:10]
+    raise ValueError("the encoder broke")
+
+
+def test_second_writer_is_told_who_holds_the_lock_and_readers_go_on(build, clustered, old, assert_untouched):
+    def embeddings():
+        with pytest.raises(IndexLockedError, match=rf"build, process {os.getpid()} on .* is writing it"):
+            build(clustered(7))
+        with pytest.raises(IndexLockedError, match="build, process"):
+            delete_products(old, ["p00001"])
+        with pytest.raises(IndexLockedError, match="build, process"):
+            rollback(old, to=1)
+        assert len(open_index(old)) == 30
+        yield clustered(9)
+
+    build(clustered(9), embeddings=embeddings())
+
+    assert len(open_index(old)) == 9
+    assert numbers(old) == [1, 2]
+
+
+def test_lock_of_a_dead_process_is_taken_over(build, clustered, old):
+    command = [sys.executable, "-c", HOLDER, str(old)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(IndexLockedError, match=f"upsert, process {holder.pid} on .* since 20"):
+            build(clustered(7))
+        assert names(old / ".building") == ["version"]  # the one that was refused removed nothing of it
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+
+    build(clustered(7))
+
+    assert len(open_index(old)) == 7
+    assert names(old) == WHOLE
+
+
+def test_lock_file_that_says_nothing_still_locks(old):
+    with index_writer(old, command="build"):
+        (old / "lock").write_bytes(b"")
+        with pytest.raises(IndexLockedError, match="another process is writing it"):
+            delete_products(old, ["p00001"])
+
+
+def test_lock_is_given_back_after_an_error(build, clustered, old):
+    with pytest.raises(ValueError, match="the encoder broke"):
+        build(clustered(20), embeddings=fail_half_way(clustered(20)))
+
+    build(clustered(20))
+
+    assert len(open_index(old)) == 20
