@@ -273,8 +273,8 @@ def show(title, value):
     print(f"{title}:")
     for name, cells in value.items():
         cells = cells if isinstance(cells, dict) else {"": cells}
-        line = ", ".join(f"{key} {cell:,.3f}".strip() for key, cell in cells.items())
-        print(f"  {name}: {line}")
+        digits = {key: "," if isinstance(cell, int) else ",.3f" for key, cell in cells.items()}
+        print(f"  {name}: " + ", ".join(f"{key} {cell:{digits[key]}}".strip() for key, cell in cells.items()))
     bar = BUILD_BAR if title == "build" else SEARCH_BAR
     if PEER in value:
         cost = value[PEER]["cost"]

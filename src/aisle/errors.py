@@ -9,6 +9,7 @@ AisleError                       the user can mend it: the command line prints t
 ├── TrainingStopped              a signal asked a run to stop; it can go on from its last checkpoint
 ├── IndexStoreError              an index directory that cannot be read or written
 │   ├── IndexIntegrityError      a file is missing, truncated or altered
+│   ├── IndexLockedError         another process is writing the index
 │   └── FingerprintMismatchError the index was made by another encoder
 ├── SearchError                  a search that the index cannot answer as asked
 ├── EvaluationError              judgements and rankings that do not fit together
@@ -29,6 +30,7 @@ __all__ = [
     "FingerprintMismatchError",
     "HubError",
     "IndexIntegrityError",
+    "IndexLockedError",
     "IndexStoreError",
     "ModelError",
     "OptionalDependencyError",

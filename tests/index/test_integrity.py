@@ -19,7 +19,7 @@ from aisle.index import (
     retune_index,
     store,
 )
-from aisle.index import search as search_module
+from aisle.index import opening as opening_module
 
 FILES = [
     "embeddings.npy",
@@ -40,7 +40,7 @@ def index_dir(build, clustered, tmp_path, monkeypatch):
     def load_graph(*_, **__):
         pytest.fail("hnswlib was given a file that should have been refused")
 
-    monkeypatch.setattr(search_module, "load_graph", load_graph)
+    monkeypatch.setattr(opening_module, "load_graph", load_graph)
     return tmp_path / "index"
 
 
@@ -333,7 +333,7 @@ def test_unreadable_file_is_one_error_of_ours(build, clustered, tmp_path, monkey
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(search_module, "verify_files", refuse)
+    monkeypatch.setattr(opening_module, "verify_files", refuse)
 
     with pytest.raises(IndexStoreError, match=r"could not be read: .*Permission denied"):
         open_index(tmp_path / "index")

@@ -8,7 +8,7 @@ import pytest
 
 from aisle.errors import IndexIntegrityError, IndexStoreError
 from aisle.index import delete_products, list_versions, open_index, read_manifest, rollback
-from aisle.index import search as search_module
+from aisle.index import opening as opening_module
 
 WHOLE = ["lock", "manifest.json", "versions"]
 
@@ -25,7 +25,7 @@ def numbers(index_dir):
 
 
 def test_index_replaced_while_it_is_opened_comes_out_whole(build, clustered, old, monkeypatch):
-    real, replaced = search_module.read_manifest, []
+    real, replaced = opening_module.read_manifest, []
 
     def read(index_dir):
         manifest = real(index_dir)
@@ -34,14 +34,14 @@ def test_index_replaced_while_it_is_opened_comes_out_whole(build, clustered, old
             build(clustered(50, seed=7), keep_versions=1)
         return manifest
 
-    monkeypatch.setattr(search_module, "read_manifest", read)
+    monkeypatch.setattr(opening_module, "read_manifest", read)
 
     np.testing.assert_array_equal(open_index(old).embeddings, clustered(50, seed=7))
 
 
 @pytest.mark.parametrize("step", ["verify_files", "read_array", "read_products", "load_graph"])
 def test_version_removed_at_any_step_of_opening_it_is_not_missed(build, clustered, old, monkeypatch, step):
-    real, replaced = getattr(search_module, step), []
+    real, replaced = getattr(opening_module, step), []
 
     def replaces_before(*arguments, **more):
         if not replaced:
@@ -49,7 +49,7 @@ def test_version_removed_at_any_step_of_opening_it_is_not_missed(build, clustere
             build(clustered(50, seed=7), keep_versions=1)
         return real(*arguments, **more)
 
-    monkeypatch.setattr(search_module, step, replaces_before)
+    monkeypatch.setattr(opening_module, step, replaces_before)
 
     index = open_index(old)
 
@@ -58,14 +58,14 @@ def test_version_removed_at_any_step_of_opening_it_is_not_missed(build, clustere
 
 
 def test_version_that_was_read_before_another_became_current_is_whole(build, clustered, old, monkeypatch):
-    real = search_module.rank_ids
+    real = opening_module.rank_ids
 
     def rank_ids(products):
-        monkeypatch.setattr(search_module, "rank_ids", real)
+        monkeypatch.setattr(opening_module, "rank_ids", real)
         build(clustered(30, seed=7))
         return real(products)
 
-    monkeypatch.setattr(search_module, "rank_ids", rank_ids)
+    monkeypatch.setattr(opening_module, "rank_ids", rank_ids)
 
     index = open_index(old)
 
@@ -85,9 +85,9 @@ def test_open_index_answers_from_its_version_after_that_was_removed(build, clust
 
 
 def test_index_that_is_always_being_replaced_is_an_error_of_ours(old, monkeypatch):
-    steps, real = iter(range(100, 1000)), search_module.read_manifest
+    steps, real = iter(range(100, 1000)), opening_module.read_manifest
     monkeypatch.setattr(
-        search_module, "read_manifest", lambda index_dir: replace(real(index_dir), version=next(steps))
+        opening_module, "read_manifest", lambda index_dir: replace(real(index_dir), version=next(steps))
     )
 
     with pytest.raises(IndexStoreError, match="replaced 10 times"):
@@ -228,3 +228,24 @@ def test_permissions_are_those_of_any_new_directory(build, clustered, tmp_path):
 
     assert (tmp_path / "index").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "index" / "versions" / "000001").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff"])
+def test_damaged_current_manifest_is_mended_by_rollback_or_by_a_build(build, clustered, three, damage):
+    (three / "manifest.json").write_bytes(damage)
+    with pytest.raises(IndexIntegrityError, match=r"manifest\.json"):
+        open_index(three)
+
+    assert rollback(three).version == 3
+    assert open_index(three).manifest.version == 3
+
+    (three / "manifest.json").write_bytes(damage)
+    assert build(clustered(5)).version == 4
+    assert open_index(three).manifest.version == 4
+
+
+def test_damaged_manifest_without_a_version_is_refused(build, clustered, tmp_path):
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "manifest.json").write_text("{}")
+    with pytest.raises(IndexStoreError, match=r"manifest\.json"):
+        build(clustered(5))

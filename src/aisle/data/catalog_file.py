@@ -97,7 +97,7 @@ def write_catalog(
     template = parse_template(text_template)
     parser = ProductParser(id_column, template)
     log, seen = BadRowLog(), DigestSet()
-    with CatalogChunks(path, texts={*template.fields, *text_columns}, left_out=id_column) as chunks:
+    with CatalogChunks(path, texts=[*template.fields, *text_columns], left_out=id_column) as chunks:
         for window in windows(rows, parser.parse):
             products = _new_products(window, seen, log, chunks, id_column)
             chunks.add(products, untyped=window.untyped)

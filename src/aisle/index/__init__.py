@@ -5,7 +5,8 @@ from aisle.index.exact import ann_recall, exact_search
 from aisle.index.filters import Filter, parse_filter
 from aisle.index.maintain import compact_index, retune_index, wants_compacting
 from aisle.index.manifest import FileRecord, Manifest, read_manifest
-from aisle.index.search import SearchIndex, SearchResult, open_index
+from aisle.index.opening import open_index
+from aisle.index.search import SearchIndex, SearchResult
 from aisle.index.stored import StoredProducts, open_stored
 from aisle.index.update import delete_products, upsert_products
 from aisle.index.versions import Version, Writer, index_writer, list_versions, refuse_foreign, rollback

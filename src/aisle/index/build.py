@@ -68,6 +68,10 @@ class GraphSettings:
             for name, (value, low) in lowest.items()
             if value < low
         ]
+        if self.target_recall is not None and not 0 <= self.target_recall <= 1:
+            wrong.append(f"target_recall must be from 0 to 1, found {self.target_recall}")
+        if self.target_recall is not None and self.ef_search is not None:
+            wrong.append("ef_search and target_recall: give one of them; the recall decides ef_search")
         if wrong:
             raise ConfigError(f"index settings: {'; '.join(wrong)}")
 

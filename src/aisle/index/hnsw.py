@@ -256,10 +256,10 @@ def _rows_of_nodes(
     groups: RowGroups, nodes: Rows, embeddings: FloatArray, asked: Scores, *, top_k: int, tie_ranks: Rows
 ) -> tuple[Rows, Scores]:
     """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, best first."""
-    rows = groups.first(nodes)
-    scores = row_scores(embeddings, rows, asked)
+    scores = row_scores(embeddings, groups.first(nodes), asked)
     best = np.argsort(-scores, axis=1, kind="stable")
-    nodes, rows, scores = (np.take_along_axis(array, best, axis=1) for array in (nodes, rows, scores))
+    nodes, scores = np.take_along_axis(nodes, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    rows = groups.first(nodes)
     # Where each node is one row and no two scores are equal, that is the answer.
     distinct = (groups.sizes(nodes) == 1).all(axis=1) & (scores[:, 1:] < scores[:, :-1]).all(axis=1)
     if not distinct.all():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aisle.index.build import KEEP_VERSIONS, GraphSettings, IndexIdentity, finish_version, tuned_fields
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, Manifest
-from aisle.index.search import open_index
+from aisle.index.opening import open_index
 from aisle.index.store import link_files, read_queries
 from aisle.index.tuning import tune
 from aisle.index.versions import index_writer

@@ -115,7 +115,7 @@ def write_products(path: Path, products: pa.Table) -> None:
         OSError: the file cannot be written.
     """
     with path.open("wb") as sink, pa.ipc.new_file(sink, products.schema) as writer:
-        writer.write_table(products, max_chunksize=TAKEN_ROWS)
+        writer.write_table(products.unify_dictionaries(), max_chunksize=TAKEN_ROWS)
 
 
 def read_products(path: Path, *, count: int | None = None) -> pa.Table:

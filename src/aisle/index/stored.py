@@ -35,6 +35,8 @@ def open_stored(index_dir: Path) -> StoredProducts:
     manifest = read_manifest(index_dir)
     folder = current_directory(index_dir, manifest)
     for name in (PRODUCTS_FILE, EMBEDDINGS_FILE):
+        if name not in manifest.files:
+            raise IndexIntegrityError(f"{folder}: the manifest must list {name}; build the index again")
         problem = file_problem(folder / name, manifest.files[name], verify="checksums")
         if problem is not None:
             raise IndexIntegrityError(problem)

@@ -15,8 +15,9 @@ from aisle.index.build import KEEP_VERSIONS
 from aisle.index.change import joined, stage_change
 from aisle.index.exact import FloatArray
 from aisle.index.manifest import Manifest
+from aisle.index.opening import open_index
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN
-from aisle.index.search import SearchIndex, open_index
+from aisle.index.search import SearchIndex
 from aisle.index.store import read_array, write_embeddings
 from aisle.index.versions import index_writer
 

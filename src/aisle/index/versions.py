@@ -147,12 +147,15 @@ def refuse_foreign(index_dir: Path) -> None:
         raise IndexStoreError(f"{index_dir}: must be a directory, found a file; choose another index_dir")
     foreign = sorted({path.name for path in index_dir.iterdir()} - OURS)
     if foreign:
-        raise IndexStoreError(
-            f"{index_dir}: holds {foreign[0]!r}, which is not of an index of this format; choose another "
-            "index_dir, or move it away"
-        )
+        what = f"{foreign[0]!r}, which is not of an index of this format"
+        raise IndexStoreError(f"{index_dir}: holds {what}; choose another index_dir, or move it away")
     if (index_dir / MANIFEST_FILE).exists():
-        read_manifest(index_dir)
+        try:
+            read_manifest(index_dir)
+        except IndexIntegrityError:
+            # A damaged manifest over versions is ours to mend, by a build or a rollback.
+            if not _numbers(index_dir):
+                raise
 
 
 @contextmanager
@@ -208,20 +211,25 @@ def rollback(index_dir: Path, *, to: int | None = None) -> Manifest:
 
     Args:
         index_dir: of the index.
-        to: number of the version; None is the newest one before the current.
+        to: number of the version; None is the newest one before the current, or the newest of all where the
+            current manifest is damaged.
 
     Raises:
         IndexStoreError: there is no such version, it is damaged, or another process writes the index.
     """
-    current = read_manifest(Path(index_dir).resolve()).version
+    if not (Path(index_dir) / MANIFEST_FILE).exists():
+        read_manifest(Path(index_dir))  # says that there is no index
     with index_writer(index_dir, command="rollback") as writer:
-        numbers = _numbers(writer.index_dir)
-        older = [number for number in numbers if number < current]
+        numbers, current = _numbers(writer.index_dir), None
+        with suppress(IndexIntegrityError):
+            current = _current(writer.index_dir)
+        older = [number for number in numbers if current is None or number < current]
         number = to if to is not None else max(older, default=None)
         if number not in numbers:
             wanted = "an older version" if number is None else f"version {number}"
             raise IndexStoreError(
-                f"{index_dir}: has no {wanted.removeprefix('an ')}; it has {numbers} and {current} is current"
+                f"{index_dir}: has no {wanted.removeprefix('an ')}; it has {numbers} and "
+                f"{current or 'none'} is current"
             )
         assert number is not None  # it is among the numbers
         target = version_directory(writer.index_dir, number)
@@ -263,12 +271,11 @@ def _clear(writer: Writer, *, made: bool) -> None:
 def _drop_uncommitted(index_dir: Path) -> None:
     """Remove a version that was moved into place and did not become the current one: it never served."""
     note = index_dir / BUILDING / COMMITTING
-    try:
+    # Where the current manifest is damaged, nobody knows what served: all versions stay.
+    with suppress(OSError, ValueError, IndexIntegrityError):
         number = int(note.read_text())
-    except (OSError, ValueError):
-        number = None
-    if number is not None and number != _current(index_dir):
-        shutil.rmtree(version_directory(index_dir, number), ignore_errors=True)
+        if number != _current(index_dir):
+            shutil.rmtree(version_directory(index_dir, number), ignore_errors=True)
     for path in (note, index_dir / SWITCHING):
         with suppress(OSError):
             path.unlink()

@@ -1,0 +1,140 @@
+"""Open an index: refused unless it is whole and of the right encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
+from aisle.index.hnsw import RowGroups, load_graph
+from aisle.index.lexical import LEXICAL_FILES, Bm25Index
+from aisle.index.manifest import (
+    EMBEDDINGS_FILE,
+    GRAPH_FILE,
+    LEXICAL_FOLDER,
+    NODES_FILE,
+    PRODUCTS_FILE,
+    Manifest,
+    read_manifest,
+    verify_files,
+)
+from aisle.index.products import rank_ids, read_products
+from aisle.index.search import SearchIndex
+from aisle.index.store import read_array
+from aisle.index.versions import current_directory, version_directory
+
+__all__ = ["open_index"]
+
+OPEN_ATTEMPTS = 10
+
+
+def open_index(
+    index_dir: Path,
+    *,
+    fingerprint: str | None = None,
+    verify: Literal["checksums", "sizes"] = "checksums",
+    version: int | None = None,
+) -> SearchIndex:
+    """Return the index, after checking that it is whole and made by the right encoder.
+
+    What is returned is one version, which stays usable when another becomes the current one, or when its
+    files are removed.
+
+    Args:
+        index_dir: directory of the index.
+        fingerprint: of the encoder that will embed the queries; None leaves it unchecked.
+        verify: "checksums" reads every file once; "sizes" is for files checked before, and does not notice a
+            byte that has changed, which hnswlib may crash on.
+        version: number of the version; None is the current one.
+
+    Raises:
+        IndexIntegrityError: directory, manifest or a file is missing, truncated, altered or of another
+            format.
+        FingerprintMismatchError: another encoder made the index.
+        IndexStoreError: a file cannot be read, or the index keeps being replaced.
+    """
+    resolved = Path(index_dir).resolve()
+    for _ in range(OPEN_ATTEMPTS):
+        manifest = _manifest(resolved, version)
+        try:
+            folder = current_directory(resolved, manifest)
+            return _open_version(folder, manifest, fingerprint=fingerprint, verify=verify)
+        except (IndexStoreError, OSError) as error:
+            # The version may have been removed while it was opened: two newer ones are there by then.
+            if version is None and _manifest(resolved, None).version != manifest.version:
+                continue
+            if isinstance(error, IndexStoreError):
+                raise
+            raise IndexStoreError(
+                f"{index_dir}: could not be read: {error}; check its permissions"
+            ) from error
+    raise IndexStoreError(f"{index_dir}: replaced {OPEN_ATTEMPTS} times while it was opened; try again later")
+
+
+def _manifest(index_dir: Path, version: int | None) -> Manifest:
+    if not index_dir.is_dir():
+        raise IndexIntegrityError(
+            f"{index_dir}: must be an index directory, found none; build the index first"
+        )
+    try:
+        return read_manifest(index_dir if version is None else version_directory(index_dir, version))
+    except OSError as error:
+        raise IndexStoreError(f"{index_dir}: could not be read: {error}; check its permissions") from error
+
+
+def _open_version(
+    folder: Path, manifest: Manifest, *, fingerprint: str | None, verify: Literal["checksums", "sizes"]
+) -> SearchIndex:
+    """Return the index of a version's folder."""
+    _check_fingerprint(folder, manifest, fingerprint)
+    verify_files(folder, manifest.files, verify=verify)
+    embeddings = read_array(
+        folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
+    )
+    node_of_row = read_array(folder / NODES_FILE, shape=(manifest.count,), dtype="int64")
+    products = read_products(folder / PRODUCTS_FILE, count=manifest.count)
+    tie_ranks = rank_ids(products)
+    labels = manifest.graph_nodes + manifest.deleted_nodes
+    groups = RowGroups.of(node_of_row, tie_ranks, nodes=labels)
+    try:
+        graph = load_graph(folder / GRAPH_FILE, groups, dim=manifest.dim)
+    except RuntimeError as error:
+        raise IndexIntegrityError(
+            f"{folder / GRAPH_FILE}: hnswlib refuses it: {error}; build the index again"
+        ) from None
+    found = (graph.index.get_current_count(), len(groups), groups.live)
+    if found != (labels, labels, manifest.graph_nodes):
+        raise IndexIntegrityError(
+            f"{folder}: the manifest says {labels} graph nodes, {manifest.graph_nodes} of them in use; "
+            f"{GRAPH_FILE} has {found[0]}, and {NODES_FILE} {found[1]} with {found[2]} in use; build the "
+            "index again"
+        )
+    has_texts = any(name.startswith(f"{LEXICAL_FOLDER}/") for name in manifest.files)
+    return SearchIndex(
+        manifest=manifest,
+        embeddings=embeddings,
+        graph=graph,
+        products=products,
+        tie_ranks=tie_ranks,
+        directory=folder,
+        lexical=_lexical(folder, manifest) if has_texts else None,
+    )
+
+
+def _lexical(folder: Path, manifest: Manifest) -> Bm25Index:
+    unlisted = [name for name in LEXICAL_FILES if f"{LEXICAL_FOLDER}/{name}" not in manifest.files]
+    if unlisted:
+        raise IndexIntegrityError(
+            f"{folder}: the manifest must list {LEXICAL_FOLDER}/{unlisted[0]}; build the index again"
+        )
+    return Bm25Index.load(folder / LEXICAL_FOLDER)
+
+
+def _check_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | None) -> None:
+    """Raise unless the index was made by the encoder that will embed the queries."""
+    if fingerprint is not None and fingerprint != manifest.fingerprint:
+        raise FingerprintMismatchError(
+            f"{index_dir}: an index answers only the encoder that made it: made by {manifest.fingerprint} "
+            f"({manifest.encoder}), queried with {fingerprint}; build the index again with the new encoder, "
+            "or query with the old one"
+        )
