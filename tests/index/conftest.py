@@ -8,6 +8,7 @@ import pytest
 
 from aisle.index import build_index, open_index, read_manifest, upsert_products
 from aisle.index.versions import version_directory
+from tests.index.small_index import ids
 
 FINGERPRINT = "f" * 64
 
@@ -125,3 +126,16 @@ def assert_untouched(old):
         assert [path.name for path in (old / "versions").iterdir()] == ["000001"]
 
     return assert_untouched
+
+
+@pytest.fixture
+def index_dir(build, clustered, tmp_path):
+    """An index of 50 clustered products."""
+    build(clustered(50), payload=pa.table({"price": range(50)}))
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def model(clustered):
+    """What `index_dir` holds."""
+    return dict(zip(ids(50), clustered(50), strict=True))

@@ -3,7 +3,6 @@
 import shutil
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from aisle.errors import DataError
@@ -14,32 +13,7 @@ from aisle.index import (
     open_index,
     wants_compacting,
 )
-
-
-def ids(count, first=0):
-    return [f"p{row:05d}" for row in range(first, first + count)]
-
-
-def axes(*numbers, dim=16):
-    """Return unit vectors along axes."""
-    return np.eye(dim, dtype=np.float32)[list(numbers)]
-
-
-def held(index, *names):
-    return index.products.select(["product_id", *names]).to_pylist()
-
-
-@pytest.fixture
-def index_dir(build, clustered, tmp_path):
-    """An index of 50 clustered products."""
-    build(clustered(50), payload=pa.table({"price": range(50)}))
-    return tmp_path / "index"
-
-
-@pytest.fixture
-def model(clustered):
-    """What `index_dir` holds."""
-    return dict(zip(ids(50), clustered(50), strict=True))
+from tests.index.small_index import axes, held, ids
 
 
 def test_deleted_products_are_never_found_again(build, clustered, assert_holds, tmp_path):
