@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aisle.index import ann_recall, exact_search
-from aisle.index.exact import best_per_query, pair_scores
+from aisle.index import ann_recall, exact, exact_search
+from aisle.index.exact import best_per_query, pair_scores, row_scores
 
 
 def sort_everything(vectors, queries, top_k, ranks):
@@ -116,3 +116,22 @@ def test_recall_counts_shared_rows_and_ties_with_the_last_exact_one():
     )
 
     assert recall == 0.75  # 7 ties with 1; 9 is below 5
+
+
+@pytest.mark.parametrize("values", [1, 24, 100, 2**16])
+def test_scores_of_rows_are_those_of_their_pairs_however_many_fit_at_once(clustered, monkeypatch, values):
+    vectors, queries = clustered(50, dim=24), clustered(7, dim=24, seed=1)
+    rows = np.random.default_rng(2).integers(0, 50, (7, 9))
+    alone = [
+        [pair_scores(vectors, rows[query, place, None], queries, np.array([query]))[0] for place in range(9)]
+        for query in range(7)
+    ]
+    monkeypatch.setattr(exact, "SCORED_VALUES", values)
+
+    np.testing.assert_array_equal(row_scores(vectors, rows, queries), np.array(alone))
+    query_of = np.repeat(np.arange(7), 9)
+    np.testing.assert_array_equal(pair_scores(vectors, rows.ravel(), queries, query_of), np.ravel(alone))
+
+
+def test_no_rows_have_no_scores(clustered):
+    assert row_scores(clustered(5), np.empty((3, 0), np.int64), clustered(3)).shape == (3, 0)

@@ -163,14 +163,15 @@ def _check_queries(query_embeddings: npt.NDArray[np.float32], *, dim: int) -> np
             f"query_embeddings: must be (queries, {dim}) float32, found {asked.shape} {asked.dtype}; "
             "use the encoder of the index"
         )
-    norms = np.linalg.norm(asked.astype(np.float64), axis=1)
+    asked = np.ascontiguousarray(asked, dtype=np.float32)
+    norms = np.sqrt(np.einsum("qd,qd->q", asked, asked))
     wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= 1e-3))  # also catches NaN and infinity
     if len(wrong):
         raise SearchError(
             f"query_embeddings: must be finite and of norm 1, found norm {norms[wrong[0]]:.6g} in query "
             f"{wrong[0]}; normalise embeddings and check the encoder's weights"
         )
-    return np.ascontiguousarray(asked, dtype=np.float32)
+    return asked
 
 
 def _check_range(name: str, value: int | None, *, upper: int | None = None) -> None:
