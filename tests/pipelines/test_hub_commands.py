@@ -187,7 +187,7 @@ def test_an_index_is_built_and_queried_with_the_pushed_model_from_the_hub(pushed
     assert set(titles) == {title for _, title, _ in judged_rows(QUERIES)}
     encoder = load_encoder(run_dir, base_model=str(shop.tiny), device="cpu")
     assert index.manifest.fingerprint == encoder.fingerprint
-    stored = np.load(index_dir / "embeddings.npy")
+    stored = index.embeddings
     np.testing.assert_allclose(stored, encoder.encode_products(titles), atol=1e-5)
     cosines = encoder.encode_queries(["modern lamp model 10"]) @ stored.T
     best = json.loads(answered.out)[0]["results"][0]

@@ -270,7 +270,7 @@ def test_an_adapter_of_the_example_is_indexed_with_the_embeddings_of_its_own_mod
         expected = adapted(**inputs).numpy()
         with adapted.disable_adapter():
             bare = adapted(**inputs).numpy()
-    stored = np.load(tmp_path / "index" / "embeddings.npy")
+    stored = index.embeddings
     np.testing.assert_allclose(stored, expected, atol=1e-5)
     assert np.abs(stored - bare).max() > 1e-2
     capfd.readouterr()
