@@ -208,9 +208,7 @@ def _show(systems: Mapping[str, System], figures: Mapping[str, Any], test: TestS
             rows, metrics=("roc_auc", *RETRIEVAL), title=f"Queries that were not trained on: {count}"
         )
     )
-    titles = dict(
-        zip(test.product_ids, test.titles, strict=True)
-    )
+    titles = dict(zip(test.product_ids, test.titles, strict=True))
     for query_id in _examples(systems, test):
         answers = {
             name: [(score, titles[product]) for product, score in _top(systems[name].run[query_id])]
