@@ -33,9 +33,11 @@ class EncodesProductsIn:
         self.encoder, self.precision = encoder, precision
 
     def encode_queries(self, queries):
+        """Return the embeddings of queries, in fp32."""
         return self.encoder.encode_queries(queries)
 
     def encode_products(self, products):
+        """Return the embeddings of products, in the precision."""
         return self.encoder.encode_products(products, precision=self.precision)
 
 

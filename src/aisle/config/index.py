@@ -54,8 +54,9 @@ class BuildSettings:
     """Keep the first so many components of an embedding, for encoders that were trained so (Matryoshka)."""
     store_dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored embeddings."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """Compute type; the faster one of this machine when not given."""
+    precision: Literal["fp32", "bf16", "int8"] | None = None
+    """Compute type; fp32 or bf16, whichever is faster on this machine, when not given. int8 is faster still
+    on CPUs with VNNI instructions, for a cosine to fp32's embeddings of 0.999; queries stay in fp32."""
     max_tokens: Annotated[int, Field(ge=64)] | None = None
     """Padded tokens encoded at a time; 1,024 on CPU and 65,536 on GPU when not given."""
     base_model: str | None = None

@@ -13,7 +13,7 @@ from aisle.models.packing import attend_with, can_pack, first_position, read_pac
 from aisle.models.pooling import Pooling, pool, pool_packed
 from aisle.models.token_batches import PackedBatch, TokenBatch
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 class TextEmbedder(nn.Module):
@@ -68,7 +68,7 @@ class TextEmbedder(nn.Module):
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which the model computes in `precision`."""
-    if precision == "fp32":
+    """Return the context in which the model computes in `precision`; int8 needs none, but its own layers."""
+    if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

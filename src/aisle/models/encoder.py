@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.embedder import Precision, TextEmbedder, autocast
+from aisle.models.int8_embedder import int8_embedder
 from aisle.models.pooling import Pooling
 from aisle.models.token_batches import device_layout
 from aisle.models.tokens import TokenizedTexts, tokenize
 
 _BOTH: tuple[Precision, Precision] = ("fp32", "bf16")
 TIMED_TEXTS = 64
+INT8_TOKENS = 1024
+"""What stays in cache: so many tokens at a time are a fifth faster than 4,096 (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +122,16 @@ class Encoder:
             texts: any number of texts; longer ones than the maximum length are cut off.
             prompt: put before every text.
             max_tokens: padded tokens encoded at a time.
-            precision: compute type; the embeddings are float32 all the same.
+            precision: compute type; the embeddings are float32 all the same. int8 is for CPUs; its copy of
+                the model is made on first use, from the weights of then.
             on_progress: called with the number of texts that are done, as they are done.
 
         Returns:
             (texts, dim) float32, unit L2 norm.
 
         Raises:
-            ModelError: `texts` is one text, or an entry is not a text or not Unicode.
+            ModelError: `texts` is one text, or an entry is not a text or not Unicode; or the device does
+                not compute in int8.
         """
         return self.encode_tokens(
             self.tokenize(texts, prompt=prompt),
@@ -171,17 +177,18 @@ class Encoder:
         layout = device_layout(
             device,
             # One text, a query's usual case, has no padding: whether it could be packed is not worth asking.
-            packed=distinct > 1 and self._packs(precision),
+            packed=distinct > 1 and self._packs("fp32" if precision == "int8" else precision),
             pad_token_id=self.tokenizer.pad_token_id,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
         )
         was_training = self.embedder.training
         self.embedder.eval()
         try:
+            embedder = self._int8_embedder if precision == "int8" else self.embedder
             with torch.inference_mode(), autocast(device, precision):
                 for rows in layout.rows(tokens.lengths()):
                     batch = layout.batch(tokens, rows).to(device)
-                    embeddings[rows] = self._cut(self.embedder([batch]).float()).cpu().numpy()
+                    embeddings[rows] = self._cut(embedder([batch]).float()).cpu().numpy()
                     if on_progress is not None:
                         on_progress(int(repeats[rows].sum()))
         finally:
@@ -209,6 +216,10 @@ class Encoder:
         if self.dimensions is None:
             return embeddings
         return nn.functional.normalize(embeddings[:, : self.dimensions], dim=1)
+
+    @cached_property
+    def _int8_embedder(self) -> TextEmbedder:
+        return int8_embedder(self.embedder, max_length=self.settings.max_length)
 
     def _packs(self, precision: Precision) -> bool:
         """Return whether texts are packed; tried out once for each compute type."""

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+
+from aisle.errors import ModelError
+from aisle.models import int8_embedder as int8
+from aisle.models.adapters import attach_lora
+from aisle.models.embedder import TextEmbedder
+from aisle.models.int8_linear import Int8Linear, multiplies_int8
+from aisle.models.loading import load_encoder
+from tests.tiny_models import ARCHITECTURES
+
+pytestmark = pytest.mark.skipif(not multiplies_int8(), reason="this CPU does not multiply 8-bit integers")
+
+TEXTS = [
+    "shoes",
+    "red running shoes for women, size 38, breathable",
+    "stainless steel espresso machine with milk frother",
+    "garden hose 20 m",
+    "",
+    "usb c cable",
+]
+RANK = 4
+
+
+def cosines(one, other):
+    return (one * other).sum(axis=1)
+
+
+@pytest.fixture
+def encoder(tiny_bert):
+    return load_encoder(tiny_bert, device="cpu")
+
+
+@pytest.fixture
+def adapted(encoder, shift_weights):
+    """The same encoder with an adapter that is not merged and that changes its embeddings."""
+    options = {"alpha": 8, "dropout": 0.0, "target_modules": None, "use_dora": False, "use_rslora": False}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = attach_lora(
+            encoder.embedder.backbone, rank=RANK, base_reference="base", base_revision=None, **options
+        )
+    shift_weights(backbone, seed=1)
+    return TextEmbedder(backbone, pooling="mean", normalize=True).eval()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_embeddings_are_close_to_those_in_fp32(architecture, tiny_model):
+    encoder = load_encoder(tiny_model(architecture), device="cpu")
+    expected = encoder.encode_products(TEXTS)
+
+    found = encoder.encode_products(TEXTS, precision="int8")
+
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert cosines(found, expected).min() > 0.98
+    assert not np.array_equal(found, expected)
+    assert np.array_equal(encoder.encode_products(TEXTS), expected)
+
+
+def test_minilm_keeps_its_embeddings(minilm):
+    encoder = load_encoder(minilm, device="cpu")
+    expected = encoder.encode_products(TEXTS)
+
+    assert cosines(encoder.encode_products(TEXTS, precision="int8"), expected).min() > 0.99
+
+
+def test_all_linear_layers_are_replaced_and_all_else_is_shared(encoder):
+    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+
+    assert not [one for one in copied.modules() if type(one) is torch.nn.Linear]
+    linear = [name for name, one in encoder.embedder.named_modules() if type(one) is torch.nn.Linear]
+    assert [name for name, one in copied.named_modules() if isinstance(one, Int8Linear)] == linear
+    own = dict(encoder.embedder.named_parameters())
+    shared = {name for name, one in copied.named_parameters() if one is own.get(name)}
+    assert {name for name in own if name.rsplit(".", 1)[0] not in linear} == shared
+
+
+def test_queries_keys_and_values_share_their_smoothed_codes(encoder):
+    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+
+    for layer in copied.backbone.encoder.layer:
+        attention = layer.attention.self
+        assert attention.query._inputs is attention.key._inputs is attention.value._inputs
+        assert attention.query._inputs.smoothing is not None
+        assert layer.intermediate.dense._inputs.smoothing is not None
+        assert layer.output.dense._inputs.smoothing is None
+
+
+def test_a_text_has_the_same_embedding_in_any_company(encoder):
+    together = encoder.encode_products(TEXTS, precision="int8")
+
+    alone = np.concatenate([encoder.encode_products([text], precision="int8") for text in TEXTS])
+
+    # Rounding in fp32 may tip a code to its neighbour.
+    assert cosines(together, alone).min() > 0.9995
+
+
+def test_the_copy_is_made_once_and_only_when_asked_for(encoder, monkeypatch):
+    made = []
+
+    def counted(*inputs, **options):
+        made.append(True)
+        return int8.int8_embedder(*inputs, **options)
+
+    monkeypatch.setattr("aisle.models.encoder.int8_embedder", counted)
+
+    encoder.encode_queries(TEXTS)
+    assert not made
+    for _ in range(2):
+        encoder.encode_products(TEXTS, precision="int8")
+    assert made == [True]
+
+
+def test_an_adapter_is_merged_into_the_copy_alone(encoder, adapted):
+    batch = int8._random_tokens(adapted.backbone, 8)
+    with torch.no_grad():
+        expected = adapted([batch]).numpy()
+        found = int8.int8_embedder(adapted, max_length=64)([batch]).numpy()
+        after = adapted([batch]).numpy()
+        with adapted.backbone.disable_adapter():
+            base = adapted([batch]).numpy()
+
+    assert cosines(found, expected).min() > 0.98
+    assert (1 - cosines(base, expected)).mean() > 5 * (1 - cosines(found, expected)).mean()
+    assert np.array_equal(after, expected)
+
+
+def test_a_copy_made_under_inference_mode_serves_outside_it(encoder):
+    with torch.inference_mode():
+        copied = int8.int8_embedder(encoder.embedder, max_length=64)
+
+    batch = int8._random_tokens(encoder.embedder.backbone, 8)
+    with torch.no_grad():
+        assert torch.isfinite(copied([batch])).all()
+
+
+def test_other_devices_are_refused(encoder):
+    embedder = encoder.embedder.to("meta")
+
+    with pytest.raises(ModelError, match="int8 is for CPUs, and the model is on meta; use fp32 or bf16"):
+        int8.int8_embedder(embedder, max_length=64)
+
+
+def test_a_cpu_without_integer_products_is_refused(encoder, monkeypatch):
+    monkeypatch.setattr(int8, "multiplies_int8", lambda: False)
+
+    with pytest.raises(ModelError, match="VNNI instructions, which this one lacks; use fp32 or bf16"):
+        encoder.encode_products(TEXTS, precision="int8")
