@@ -108,7 +108,7 @@ def quality_rows(encoder, precisions):
 def show(rows):
     for name, values in rows.items():
         cells = (
-            f"{metric} {value:.1f}" if value > 2 else f"{metric} {value:.5f}"
+            f"{metric} {value:.1f}" if value > 10 else f"{metric} {value:.4f}"
             for metric, value in values.items()
         )
         print(f"{name}: {', '.join(cells)}")

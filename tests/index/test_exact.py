@@ -118,6 +118,18 @@ def test_recall_counts_shared_rows_and_ties_with_the_last_exact_one():
     assert recall == 0.75  # 7 ties with 1; 9 is below 5
 
 
+@pytest.mark.parametrize(("below", "recall"), [(5e-7, 1.0), (5e-6, 0.0)])
+def test_recall_allows_a_tie_the_error_of_a_sum_in_float32(below, recall):
+    found = ann_recall(
+        np.array([[7]]),
+        np.array([[1]]),
+        approximate_scores=np.array([[0.5 - below]], np.float32),
+        exact_scores=np.array([[0.5]], np.float32),
+    )
+
+    assert found == recall
+
+
 @pytest.mark.parametrize("values", [1, 24, 100, 2**16])
 def test_scores_of_rows_are_those_of_their_pairs_however_many_fit_at_once(clustered, monkeypatch, values):
     vectors, queries = clustered(50, dim=24), clustered(7, dim=24, seed=1)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models import int8_embedder as int8
@@ -68,23 +69,25 @@ def test_minilm_keeps_its_embeddings(minilm):
 def test_all_linear_layers_are_replaced_and_all_else_is_shared(encoder):
     copied = int8.int8_embedder(encoder.embedder, max_length=64)
 
-    assert not [one for one in copied.modules() if type(one) is torch.nn.Linear]
-    linear = [name for name, one in encoder.embedder.named_modules() if type(one) is torch.nn.Linear]
+    assert not [one for one in copied.modules() if type(one) is nn.Linear]
+    linear = [name for name, one in encoder.embedder.named_modules() if type(one) is nn.Linear]
     assert [name for name, one in copied.named_modules() if isinstance(one, Int8Linear)] == linear
     own = dict(encoder.embedder.named_parameters())
     shared = {name for name, one in copied.named_parameters() if one is own.get(name)}
     assert {name for name in own if name.rsplit(".", 1)[0] not in linear} == shared
 
 
-def test_queries_keys_and_values_share_their_smoothed_codes(encoder):
+def test_queries_keys_and_values_share_codes_with_scales_of_channels(encoder):
     copied = int8.int8_embedder(encoder.embedder, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         attention = layer.attention.self
         assert attention.query._inputs is attention.key._inputs is attention.value._inputs
-        assert attention.query._inputs.smoothing is not None
-        assert layer.intermediate.dense._inputs.smoothing is not None
-        assert layer.output.dense._inputs.smoothing is None
+        assert attention.query._inputs.channel_scales is not None
+        assert layer.intermediate.dense._inputs.channel_scales is not None
+        assert layer.output.dense._inputs.channel_scales is None
+        assert layer.output.dense._inputs.after_gelu
+        assert not layer.attention.output.dense._inputs.after_gelu
 
 
 def test_a_text_has_the_same_embedding_in_any_company(encoder):
@@ -113,7 +116,7 @@ def test_the_copy_is_made_once_and_only_when_asked_for(encoder, monkeypatch):
 
 
 def test_an_adapter_is_merged_into_the_copy_alone(encoder, adapted):
-    batch = int8._random_tokens(adapted.backbone, 8)
+    batch = int8.random_tokens(adapted.backbone, 8)
     with torch.no_grad():
         expected = adapted([batch]).numpy()
         found = int8.int8_embedder(adapted, max_length=64)([batch]).numpy()
@@ -130,9 +133,55 @@ def test_a_copy_made_under_inference_mode_serves_outside_it(encoder):
     with torch.inference_mode():
         copied = int8.int8_embedder(encoder.embedder, max_length=64)
 
-    batch = int8._random_tokens(encoder.embedder.backbone, 8)
+    batch = int8.random_tokens(encoder.embedder.backbone, 8)
     with torch.no_grad():
         assert torch.isfinite(copied([batch])).all()
+
+
+def test_gelu_is_taken_into_the_product_before_it(encoder):
+    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+
+    for layer in copied.backbone.encoder.layer:
+        assert layer.intermediate.dense._activation == ("gelu", "none")
+        assert type(layer.intermediate.intermediate_act_fn) is nn.Identity
+
+
+def test_gelu_of_half_an_output_stays_where_it_is(tiny_model):
+    """ModernBERT's: the other half is multiplied with it."""
+    embedder = load_encoder(tiny_model("modernbert"), device="cpu").embedder
+
+    copied = int8.int8_embedder(embedder, max_length=64)
+
+    linear = [one for one in copied.modules() if isinstance(one, Int8Linear)]
+    assert {one._activation for one in linear} == {("none", "")}
+
+
+def test_an_activation_that_is_called_twice_stays_where_it_is(encoder):
+    first, second = encoder.embedder.backbone.encoder.layer
+    first.intermediate.intermediate_act_fn = second.intermediate.intermediate_act_fn
+
+    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+
+    for layer in copied.backbone.encoder.layer:
+        assert layer.intermediate.dense._activation == ("none", "")
+        assert type(layer.intermediate.intermediate_act_fn) is not nn.Identity
+
+
+def test_another_activation_than_exact_gelu_stays_where_it_is(encoder):
+    for layer in encoder.embedder.backbone.encoder.layer:
+        layer.intermediate.intermediate_act_fn = nn.GELU(approximate="tanh")
+
+    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+
+    for layer in copied.backbone.encoder.layer:
+        assert layer.intermediate.dense._activation == ("none", "")
+
+
+def test_a_model_that_int8_changes_too_much_is_refused(encoder, monkeypatch):
+    monkeypatch.setattr(int8, "MARGIN", 50)
+
+    with pytest.raises(ModelError, match=r"does not suit this model.* cosine of 0\.\d+ .*use fp32 or bf16"):
+        int8.int8_embedder(encoder.embedder, max_length=64)
 
 
 def test_other_devices_are_refused(encoder):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from aisle.models import int8_linear
-from aisle.models.int8_linear import Int8Linear, TokenCodes, channel_codes, multiplies_int8, token_codes
+from aisle.models.int8_linear import InputCodes, Int8Linear, channel_codes, multiplies_int8, token_codes
 
 pytestmark = pytest.mark.skipif(not multiplies_int8(), reason="this CPU does not multiply 8-bit integers")
 
@@ -34,7 +34,7 @@ def test_products_are_those_of_exact_integers(rows, width, outputs, with_bias):
     inputs, weight = drawn(rows, width), drawn(outputs, width, seed=1)
     bias = drawn(outputs, seed=2) if with_bias else None
 
-    found = Int8Linear(weight, bias, TokenCodes())(inputs)
+    found = Int8Linear(weight, bias, InputCodes())(inputs)
 
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), exact(inputs, weight, bias), rtol=1e-5, atol=1e-4)
@@ -44,7 +44,7 @@ def test_largest_codes_do_not_overflow():
     """Without VNNI, pairs of products of 127 x 255 would be cut off at 32,767."""
     inputs, weight = torch.full((2, 1536), 3.0), torch.full((4, 1536), -2.0)
 
-    found = Int8Linear(weight, None, TokenCodes())(inputs)
+    found = Int8Linear(weight, None, InputCodes())(inputs)
 
     np.testing.assert_allclose(found.numpy(), -6.0 * 1536, rtol=1e-6)
 
@@ -52,21 +52,21 @@ def test_largest_codes_do_not_overflow():
 def test_leading_dimensions_are_kept():
     inputs, weight = drawn(2, 3, 20), drawn(6, 20, seed=1)
 
-    found = Int8Linear(weight, None, TokenCodes())(inputs)
+    found = Int8Linear(weight, None, InputCodes())(inputs)
 
     assert found.shape == (2, 3, 6)
     np.testing.assert_allclose(found.numpy(), exact(inputs, weight, None), rtol=1e-5, atol=1e-5)
 
 
 def test_no_rows_give_no_rows():
-    assert Int8Linear(drawn(6, 20), drawn(6), TokenCodes())(torch.empty(0, 20)).shape == (0, 6)
+    assert Int8Linear(drawn(6, 20), drawn(6), InputCodes())(torch.empty(0, 20)).shape == (0, 6)
 
 
 def test_rows_and_outputs_of_zeros_give_the_bias():
     inputs, weight, bias = drawn(3, 8), drawn(4, 8, seed=1), drawn(4, seed=2)
     inputs[1], weight[2] = 0, 0
 
-    found = Int8Linear(weight, bias, TokenCodes())(inputs)
+    found = Int8Linear(weight, bias, InputCodes())(inputs)
 
     assert torch.equal(found[1], bias)
     assert torch.equal(found[:, 2], bias[2].expand(3))
@@ -74,7 +74,7 @@ def test_rows_and_outputs_of_zeros_give_the_bias():
 
 
 def test_a_token_is_not_disturbed_by_anothers_outlier():
-    inputs, linear = drawn(5, 40), Int8Linear(drawn(8, 40, seed=1), drawn(8, seed=2), TokenCodes())
+    inputs, linear = drawn(5, 40), Int8Linear(drawn(8, 40, seed=1), drawn(8, seed=2), InputCodes())
     quiet = linear(inputs.clone())
 
     inputs[3, 7] = 1e6
@@ -88,35 +88,67 @@ def test_a_row_that_is_not_finite_stays_so():
     inputs = drawn(3, 8)
     inputs[1, 2] = float("nan")
 
-    found = Int8Linear(drawn(4, 8, seed=1), None, TokenCodes())(inputs)
+    found = Int8Linear(drawn(4, 8, seed=1), None, InputCodes())(inputs)
 
     assert found[1].isnan().all()
     assert torch.isfinite(found[[0, 2]]).all()
 
 
-def test_smoothing_saves_the_codes_of_the_other_channels_from_a_large_one():
-    inputs, weight = drawn(200, 64), drawn(32, 64, seed=1)
+def test_scales_of_channels_save_the_codes_of_the_others_from_a_large_one():
+    inputs, weight, bias = drawn(200, 64), drawn(32, 64, seed=1), drawn(32, seed=2)
     inputs[:, 5] *= 50
     weight[:, 5] /= 10
-    factors = (inputs.abs().amax(0) / weight.abs().amax(0)).sqrt()
-    wanted = nn.functional.linear(inputs, weight)
+    wanted = nn.functional.linear(inputs, weight, bias)
 
-    plain = Int8Linear(weight, None, TokenCodes())(inputs)
-    smooth = Int8Linear(weight, None, TokenCodes(factors))(inputs)
+    of_tokens = Int8Linear(weight, bias, InputCodes())(inputs)
+    of_channels = Int8Linear(weight, bias, InputCodes(inputs.abs().amax(0) / 127))(inputs)
 
-    assert (smooth - wanted).norm() < 0.4 * (plain - wanted).norm()
-    assert (smooth - wanted).norm() < 0.02 * wanted.norm()
+    assert (of_channels - wanted).norm() < 0.4 * (of_tokens - wanted).norm()
+    assert (of_channels - wanted).norm() < 0.02 * wanted.norm()
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_products_with_scales_of_channels_are_those_of_exact_integers(with_bias):
+    inputs, weight = drawn(65, 17), drawn(33, 17, seed=1)
+    bias, channel_scales = drawn(33, seed=2) if with_bias else None, drawn(17, seed=3).abs() / 40 + 0.01
+    row_codes = np.rint((inputs / channel_scales).clamp(-127, 127).numpy()).astype(np.int64)
+    weight_codes, scales = channel_codes(weight * channel_scales)
+
+    found = Int8Linear(weight, bias, InputCodes(channel_scales))(inputs)
+
+    expected = (row_codes @ weight_codes.numpy().astype(np.int64).T) * scales.numpy().T
+    np.testing.assert_allclose(
+        found.numpy(), expected if bias is None else expected + bias.numpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_what_is_beyond_a_channels_range_is_its_end():
+    layer = Int8Linear(torch.eye(2), None, InputCodes(torch.tensor([1 / 127, 1.0])))
+
+    found = layer(torch.tensor([[3.0, -1e6], [-40 / 127, 12.0]]))
+
+    np.testing.assert_allclose(found.numpy(), [[1.0, -127.0], [-40 / 127, 12.0]], rtol=1e-6)
+
+
+def test_gelu_is_computed_with_the_product():
+    inputs, weight, bias = drawn(9, 20), drawn(6, 20, seed=1), drawn(6, seed=2)
+    codes = InputCodes(torch.full((20,), 4 / 127))
+
+    found = Int8Linear(weight, bias, codes, gelu=True)(inputs)
+
+    expected = nn.functional.gelu(Int8Linear(weight, bias, codes)(inputs))
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6)
 
 
 def test_layers_that_read_the_same_input_find_its_codes_once(monkeypatch):
     calls = []
 
-    def counted(rows):
+    def counted(rows, **options):
         calls.append(len(rows))
-        return token_codes(rows)
+        return token_codes(rows, **options)
 
     monkeypatch.setattr(int8_linear, "token_codes", counted)
-    shared = TokenCodes()
+    shared = InputCodes()
     query, key = (Int8Linear(drawn(6, 20, seed=seed), None, shared) for seed in (1, 2))
     inputs = drawn(4, 20)
 
@@ -127,7 +159,7 @@ def test_layers_that_read_the_same_input_find_its_codes_once(monkeypatch):
 
 
 def test_codes_of_an_input_are_not_taken_for_another():
-    shared, weight = TokenCodes(), drawn(6, 20, seed=1)
+    shared, weight = InputCodes(), drawn(6, 20, seed=1)
     layer = Int8Linear(weight, None, shared)
 
     # Each is freed before the next, which may then lie at the same address.
@@ -142,6 +174,35 @@ def test_codes_are_the_nearest_and_use_the_whole_range():
 
     assert codes[0].tolist() == [1, 127, 128, 128, 128, 129, 255]
     assert scales.tolist() == [[1.0]]
+
+
+def test_codes_after_gelu_are_for_what_is_above_zero():
+    codes, scales = token_codes(torch.tensor([[-0.17, 0.0, 2.34], [-0.17, 0.0, 0.001]]), after_gelu=True)
+
+    assert codes[:2].tolist() == [[4, 21, 255], [0, 21, 21]]
+    np.testing.assert_allclose(scales[:, 0].numpy(), [0.01, 1.9 / 234], rtol=1e-6)
+
+
+def test_products_after_gelu_are_closer_than_with_codes_for_both_signs():
+    inputs, weight = nn.functional.gelu(3 * drawn(300, 40)), drawn(8, 40, seed=1)
+    wanted = nn.functional.linear(inputs, weight)
+
+    signed = Int8Linear(weight, None, InputCodes())(inputs)
+    found = Int8Linear(weight, None, InputCodes(after_gelu=True))(inputs)
+
+    assert (found - wanted).norm() < 0.9 * (signed - wanted).norm()
+    assert (found - wanted).norm() < 0.01 * wanted.norm()
+
+
+def test_codes_do_not_depend_on_blocks(monkeypatch):
+    rows = drawn(150, 20)
+    codes, scales = token_codes(rows)
+
+    for block in (1, 20 * 64, 20 * 149):
+        monkeypatch.setattr(int8_linear, "BLOCK", block)
+        again, again_scales = token_codes(rows)
+        assert torch.equal(again[:150], codes[:150])
+        assert torch.equal(again_scales, scales)
 
 
 def test_rows_of_codes_are_rounded_up():

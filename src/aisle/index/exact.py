@@ -15,6 +15,8 @@ QUERY_BLOCK = 128
 """Queries scored at once: 128 x 8,192 float32 scores are 4 MiB."""
 SCORED_VALUES = 2**16
 """Stored values scored at once: their float64 copy, 512 KiB, stays in the processor's cache."""
+SCORE_ERROR = np.float32(1e-6)
+"""By how much a score that was summed in float32 may be off."""
 
 
 def exact_search(
@@ -133,7 +135,8 @@ def ann_recall(
 ) -> float:
     """Return the share of the exact results that an approximate search found, in [0, 1].
 
-    A row also counts if it scores as high as the last exact one: among equals the choice is arbitrary.
+    A row also counts if it scores as high as the last exact one, give or take `SCORE_ERROR`: among equals the
+    choice is arbitrary.
 
     Args:
         approximate_rows: (queries, top_k) distinct rows per query.
@@ -142,7 +145,7 @@ def ann_recall(
         exact_scores: (queries, top_k) scores of `exact_rows`, best first.
     """
     found = [np.isin(mine, true) for mine, true in zip(approximate_rows, exact_rows, strict=True)]
-    return float(np.mean(np.stack(found) | (approximate_scores >= exact_scores[:, -1:])))
+    return float(np.mean(np.stack(found) | (approximate_scores >= exact_scores[:, -1:] - SCORE_ERROR)))
 
 
 def _contenders(rough: Scores, held: Scores, *, top_k: int, margin: float) -> tuple[Rows, Rows]:

@@ -118,7 +118,7 @@ def _through_graph(
     Returns:
         (queries,) mask, (answered, top_k) rows and (answered, top_k) scores.
     """
-    reached, answered = reachable_nodes(graph, asked, top_k=nodes, ef_search=nodes, threads=threads)
+    reached, _, answered = reachable_nodes(graph, asked, top_k=nodes, ef_search=nodes, threads=threads)
     sizes = groups.sizes(reached)
     # hnswlib gives the nearest first, and misses more among the last.
     trusted = math.ceil(nodes * TRUSTED)

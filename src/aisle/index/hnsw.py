@@ -18,7 +18,7 @@ import hnswlib
 import numpy as np
 import numpy.typing as npt
 
-from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search, row_scores
+from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search
 
 __all__ = [
     "HnswGraph",
@@ -90,16 +90,20 @@ class HnswGraph:
     lock: threading.Lock = field(default_factory=threading.Lock)
     """hnswlib keeps `ef` in the index: two searches with different ones must not meet."""
 
-    def nearest(self, query_embeddings: Scores, *, nodes: int, ef_search: int, threads: int | None) -> Rows:
-        """Return (queries, nodes) node numbers, in no particular order.
+    def nearest(
+        self, query_embeddings: Scores, *, nodes: int, ef_search: int, threads: int | None
+    ) -> tuple[Rows, Scores]:
+        """Return (queries, nodes) node numbers and (queries, nodes) cosines, best first.
+
+        The cosines are hnswlib's float32 sums, each pair by itself: within 1e-6 of `row_scores`.
 
         Raises:
             RuntimeError: a query reaches fewer than `nodes` nodes, as in a graph that is not connected.
         """
         with self.lock:
             self.index.set_ef(max(ef_search, nodes))
-            labels, _ = self.index.knn_query(query_embeddings, k=nodes, num_threads=threads or -1)
-        return np.asarray(labels).astype(np.int64)
+            labels, distances = self.index.knn_query(query_embeddings, k=nodes, num_threads=threads or -1)
+        return labels.astype(np.int64), 1 - distances
 
 
 def number_nodes(embeddings: FloatArray) -> Rows:
@@ -199,8 +203,9 @@ def approximate_search(
 ) -> tuple[Rows, Scores]:
     """Return the rows and scores of the `top_k` products per query that the graph leads to, best first.
 
-    The graph proposes nodes, the stored embeddings decide their scores and order. A query whose part of the
-    graph is too small for `top_k`, and a `top_k` that takes every node anyway, are searched exactly.
+    The scores are those by which the graph is followed: to compute them once more takes longer than the 10%
+    that this may cost over hnswlib's bare search (docs/benchmarks.md). A query whose part of the graph is too
+    small for `top_k`, and a `top_k` that takes every node anyway, are searched exactly.
 
     Args:
         graph: graph over `embeddings`.
@@ -218,11 +223,13 @@ def approximate_search(
     scores = np.empty((len(query_embeddings), top_k), np.float32)
     for start in range(0, len(query_embeddings), SEARCH_BLOCK):
         asked = query_embeddings[start : start + SEARCH_BLOCK]
-        nodes, answered = reachable_nodes(graph, asked, top_k=top_k, ef_search=ef_search, threads=threads)
+        nodes, cosines, answered = reachable_nodes(
+            graph, asked, top_k=top_k, ef_search=ef_search, threads=threads
+        )
         by_graph, exactly = start + np.flatnonzero(answered), start + np.flatnonzero(~answered)
         if len(by_graph):
             rows[by_graph], scores[by_graph] = _rows_of_nodes(
-                graph.groups, nodes, embeddings, asked[answered], top_k=top_k, tie_ranks=tie_ranks
+                graph.groups, nodes, cosines, top_k=top_k, tie_ranks=tie_ranks
             )
         if len(exactly):
             rows[exactly], scores[exactly] = exact_search(
@@ -233,32 +240,36 @@ def approximate_search(
 
 def reachable_nodes(
     graph: HnswGraph, asked: Scores, *, top_k: int, ef_search: int, threads: int | None
-) -> tuple[Rows, npt.NDArray[np.bool_]]:
-    """Return the (answered, top_k) nodes and the (queries,) mask of the queries that the graph can answer."""
+) -> tuple[Rows, Scores, npt.NDArray[np.bool_]]:
+    """Return the nodes that the graph leads to, best first, and which queries it can answer.
+
+    Returns:
+        (answered, top_k) nodes and (answered, top_k) cosines, as in `HnswGraph.nearest`, and the (queries,)
+        mask of the answered.
+    """
+    none = np.empty((0, top_k), np.int64), np.empty((0, top_k), np.float32)
     if top_k >= graph.groups.live:
-        return np.empty((0, top_k), np.int64), np.zeros(len(asked), bool)
+        return *none, np.zeros(len(asked), bool)
     try:
-        nodes = graph.nearest(asked, nodes=top_k, ef_search=ef_search, threads=threads)
-        return nodes, np.ones(len(asked), bool)
+        found = graph.nearest(asked, nodes=top_k, ef_search=ef_search, threads=threads)
+        return *found, np.ones(len(asked), bool)
     except RuntimeError as error:
         if "contiguous 2D array" not in str(error):  # hnswlib's words for "fewer found than asked"
             raise
     if len(asked) == 1:
-        return np.empty((0, top_k), np.int64), np.zeros(1, bool)
-    halves = [
+        return *none, np.zeros(1, bool)
+    first, second = (
         reachable_nodes(graph, half, top_k=top_k, ef_search=ef_search, threads=threads)
         for half in np.array_split(asked, 2)
-    ]
-    return np.concatenate([nodes for nodes, _ in halves]), np.concatenate([mask for _, mask in halves])
+    )
+    nodes, cosines, answered = (np.concatenate(both) for both in zip(first, second, strict=True))
+    return nodes, cosines, answered
 
 
 def _rows_of_nodes(
-    groups: RowGroups, nodes: Rows, embeddings: FloatArray, asked: Scores, *, top_k: int, tie_ranks: Rows
+    groups: RowGroups, nodes: Rows, scores: Scores, *, top_k: int, tie_ranks: Rows
 ) -> tuple[Rows, Scores]:
-    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, best first."""
-    scores = row_scores(embeddings, groups.first(nodes), asked)
-    best = np.argsort(-scores, axis=1, kind="stable")
-    nodes, scores = np.take_along_axis(nodes, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, which come best first."""
     rows = groups.first(nodes)
     # Where each node is one row and no two scores are equal, that is the answer.
     distinct = (groups.sizes(nodes) == 1).all(axis=1) & (scores[:, 1:] < scores[:, :-1]).all(axis=1)

@@ -73,8 +73,9 @@ class SearchIndex:
     ) -> SearchResult:
         """Return the `top_k` products per query, best first; ties break by product id.
 
-        The graph only proposes products: their scores are computed from the stored embeddings, to the same
-        bits whether the search is exact or not and however many queries and threads take part.
+        A score depends on the query and the product alone, to the bit, however many queries and threads take
+        part. With `exact` or `where` it is summed in float64 and rounded, through the graph in float32: the
+        two are within 1e-6.
 
         Args:
             query_embeddings: (queries, dim) float32, unit L2 norm.
@@ -122,8 +123,7 @@ class SearchIndex:
     def result(self, rows: Rows, scores: Scores) -> SearchResult:
         """Return (queries, top_k) rows, -1 where an answer is short, and scores with their product ids."""
         flat = rows.ravel()
-        ids = np.empty(rows.size, dtype=object)
-        ids[:] = self.products.column(ID_COLUMN).take(pa.array(flat, mask=flat < 0)).to_pylist()
+        ids = self.products.column(ID_COLUMN).take(pa.array(flat, mask=flat < 0)).to_numpy()
         return SearchResult(rows=rows, product_ids=ids.reshape(rows.shape), scores=scores)
 
     def satisfying(self, where: str) -> npt.NDArray[np.bool_]:

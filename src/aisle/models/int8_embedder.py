@@ -1,15 +1,16 @@
 """A copy of an embedder whose linear layers compute in 8-bit integers; the rest is shared, in float32.
 
-A few channels of a norm's output are ten to twenty times larger than the others, which would leave these
-few codes. SmoothQuant (https://arxiv.org/abs/2211.10438) divides each channel by a factor and multiplies the
-weights by it. The factors come from random tokens, so that an embedding depends on nothing but its text.
+A few channels of a norm's output are ten to twenty times larger than the others, and one scale for all would
+leave these few codes. So each channel has its own, between what suits it and what suits the weights that take
+it up (SmoothQuant, https://arxiv.org/abs/2211.10438). The ranges come from random tokens, so that an
+embedding depends on nothing but its text; a norm bounds its outputs, whatever the text. Other inputs have a
+scale for each token.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -19,27 +20,19 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.embedder import TextEmbedder
-from aisle.models.int8_linear import Int8Linear, TokenCodes, multiplies_int8
+from aisle.models.int8_calibration import SharedInput, observe
+from aisle.models.int8_linear import LARGEST_CODE, InputCodes, Int8Linear, multiplies_int8
 from aisle.models.token_batches import PaddedBatch
 
 CALIBRATION_TEXTS = 16
 CALIBRATION_TOKENS = 32
-SMALLEST_FACTOR = 1e-5
-
-
-@dataclass
-class SharedInput:
-    """An input that one linear layer reads, or several.
-
-    Args:
-        largest: (in,) the largest magnitude in each channel.
-        normed: whether it comes out of a norm.
-        layers: names of those that read it.
-    """
-
-    largest: torch.Tensor
-    normed: bool
-    layers: list[str] = field(default_factory=list)
+SMOOTHING = 0.7
+"""The exponent of a channel's range in its scale; 1 - this for the weights'."""
+MARGIN = 1.2
+"""How far beyond the calibration's ranges an input may go."""
+SMALLEST_RANGE = 1e-5
+LOWEST_COSINE = 0.95
+"""Of the random texts' embeddings with those in fp32; MiniLM has 0.99."""
 
 
 def int8_embedder(embedder: TextEmbedder, *, max_length: int) -> TextEmbedder:
@@ -50,7 +43,8 @@ def int8_embedder(embedder: TextEmbedder, *, max_length: int) -> TextEmbedder:
         max_length: longest text that it reads, in tokens.
 
     Raises:
-        ModelError: it is not on CPU, or this CPU does not multiply 8-bit integers.
+        ModelError: it is not on CPU, this CPU does not multiply 8-bit integers, or the embeddings are not
+            close to those in fp32.
     """
     device = next(embedder.parameters()).device
     if device.type != "cpu":
@@ -58,20 +52,40 @@ def int8_embedder(embedder: TextEmbedder, *, max_length: int) -> TextEmbedder:
     if not multiplies_int8():
         raise ModelError("int8 needs a CPU with VNNI instructions, which this one lacks; use fp32 or bf16")
     layers = dict(_linear_layers(embedder))
+    tokens = random_tokens(embedder.backbone, min(max_length, CALIBRATION_TOKENS))
     with torch.inference_mode(False), torch.no_grad():
         weights = {name: _merged(layer) for name, layer in layers.items()}
-        inputs = {
-            name: codes
-            for shared in _calibrate(embedder, layers, max_length=max_length)
-            for codes in [_token_codes(shared, weights)]
-            for name in shared.layers
-        }
         # What the copy does not replace it shares: no parameter is stored twice.
         memo: dict[int, Any] = {id(one): one for one in chain(embedder.parameters(), embedder.buffers())}
-        for name, linear in weights.items():
-            quantized = Int8Linear(linear.weight, linear.bias, inputs.get(name) or TokenCodes())
-            memo[id(layers[name])] = quantized
-        return copy.deepcopy(embedder, memo).eval()
+        for shared in observe(embedder, layers, tokens):
+            scales = _channel_scales(shared, weights) if shared.normed else None
+            codes = InputCodes(scales, after_gelu=shared.after_gelu)
+            for name in shared.layers:
+                activation = shared.gelus.get(name) if shared.normed else None
+                linear, fused = weights[name], activation is not None
+                memo[id(layers[name])] = Int8Linear(linear.weight, linear.bias, codes, gelu=fused)
+                if activation is not None:
+                    memo[id(activation)] = nn.Identity()
+        copied = copy.deepcopy(embedder, memo).eval()
+        _check(nn.functional.cosine_similarity(copied([tokens]), embedder([tokens])))
+    return copied
+
+
+def random_tokens(backbone: Any, length: int) -> PaddedBatch:
+    """Return `CALIBRATION_TEXTS` texts of random tokens, the same ones every time."""
+    size = (CALIBRATION_TEXTS, length)
+    ids = np.random.default_rng(0).integers(5, max(backbone.config.vocab_size, 6), size=size)
+    input_ids = torch.from_numpy(ids)
+    return PaddedBatch(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+
+
+def _check(cosines: torch.Tensor) -> None:
+    lowest = float(cosines.min())
+    if not lowest >= LOWEST_COSINE:
+        raise ModelError(
+            f"int8 does not suit this model: an embedding of random tokens has a cosine of {lowest:.3f} to "
+            f"that in fp32, and {LOWEST_COSINE} is the least; use fp32 or bf16"
+        )
 
 
 def _linear_layers(embedder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -99,51 +113,9 @@ def _merged(layer: Any) -> nn.Linear:
     return base
 
 
-def _calibrate(embedder: TextEmbedder, layers: dict[str, nn.Module], *, max_length: int) -> list[SharedInput]:
-    """Return the inputs of the linear layers when the embedder reads random tokens."""
-    inputs: dict[tuple[int, torch.Size], SharedInput] = {}
-    normed: set[int] = set()
-    alive: list[torch.Tensor] = []  # so that no two of them have the same address
-
-    def after_norm(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-        alive.append(output)
-        normed.add(output.data_ptr())
-
-    def before_linear(name: str, entry: torch.Tensor) -> None:
-        alive.append(entry)
-        key = entry.data_ptr(), entry.shape
-        if key not in inputs:
-            inputs[key] = SharedInput(entry.abs().flatten(0, -2).amax(0), entry.data_ptr() in normed)
-        inputs[key].layers.append(name)
-
-    hooks = [
-        module.register_forward_hook(after_norm)
-        for module in embedder.modules()
-        if type(module).__name__.endswith("Norm")
-    ]
-    hooks += [
-        layer.register_forward_pre_hook(lambda _, entries, name=name: before_linear(name, entries[0]))
-        for name, layer in layers.items()
-    ]
-    try:
-        embedder([_random_tokens(embedder.backbone, min(max_length, CALIBRATION_TOKENS))])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(inputs.values())
-
-
-def _random_tokens(backbone: Any, length: int) -> PaddedBatch:
-    rng = np.random.default_rng(0)
-    size = (CALIBRATION_TEXTS, length)
-    ids = torch.from_numpy(rng.integers(5, max(backbone.config.vocab_size, 6), size=size))
-    return PaddedBatch(input_ids=ids, attention_mask=torch.ones_like(ids))
-
-
-def _token_codes(shared: SharedInput, weights: dict[str, nn.Linear]) -> TokenCodes:
-    """Return the codes of an input, smoothed if it is a norm's output: others hardly need it."""
-    if not shared.normed:
-        return TokenCodes()
+def _channel_scales(shared: SharedInput, weights: dict[str, nn.Linear]) -> torch.Tensor:
+    """Return what a code is worth in each channel: (in,)."""
     of_weights = torch.stack([weights[name].weight.abs().amax(0) for name in shared.layers]).amax(0)
-    ratio = shared.largest.clamp_min(SMALLEST_FACTOR) / of_weights.clamp_min(SMALLEST_FACTOR)
-    return TokenCodes(ratio.sqrt())
+    largest, of_weights = shared.largest.clamp_min(SMALLEST_RANGE), of_weights.clamp_min(SMALLEST_RANGE)
+    factors = largest**SMOOTHING / of_weights ** (1 - SMOOTHING)
+    return factors * ((largest / factors).max() * MARGIN / LARGEST_CODE)

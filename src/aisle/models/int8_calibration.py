@@ -1,0 +1,115 @@
+"""What the linear layers of a model read and what follows them, observed in a forward pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers.activations import GELUActivation
+
+from aisle.models.embedder import TextEmbedder
+from aisle.models.token_batches import TokenBatch
+
+
+@dataclass
+class SharedInput:
+    """An input that one linear layer reads, or several.
+
+    Args:
+        largest: (in,) the largest magnitude in each channel.
+        normed: whether it comes out of a norm.
+        after_gelu: whether it comes out of GELU.
+        layers: names of those that read it.
+        gelus: by the layer's name, the activation that reads its whole output and is called but once.
+    """
+
+    largest: torch.Tensor
+    normed: bool
+    after_gelu: bool
+    layers: list[str] = field(default_factory=list)
+    gelus: dict[str, nn.Module] = field(default_factory=dict)
+
+
+class _Observer:
+    """Recognises tensors by where they are; all are kept, so that no two of them are at one place."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[tuple[int, torch.Size], SharedInput] = {}
+        self.calls: Counter[nn.Module] = Counter()
+        self._kept: list[torch.Tensor] = []
+        self._normed: set[int] = set()
+        self._gelus: set[int] = set()
+        self._writers: dict[tuple[int, torch.Size], tuple[str, SharedInput]] = {}
+
+    def after_norm(self, output: torch.Tensor) -> None:
+        self._kept.append(output)
+        self._normed.add(output.data_ptr())
+
+    def after_linear(self, name: str, entry: torch.Tensor, output: torch.Tensor) -> None:
+        self._kept += [entry, output]
+        place = entry.data_ptr()
+        key = place, entry.shape
+        if key not in self.inputs:
+            largest = entry.abs().flatten(0, -2).amax(0)
+            self.inputs[key] = SharedInput(largest, place in self._normed, place in self._gelus)
+        self.inputs[key].layers.append(name)
+        self._writers[output.data_ptr(), output.shape] = name, self.inputs[key]
+
+    def after_gelu(self, activation: nn.Module, entry: torch.Tensor, output: torch.Tensor) -> None:
+        self._kept += [entry, output]
+        self._gelus.add(output.data_ptr())
+        self.calls[activation] += 1
+        # The shape, too: a part of an output may begin where the whole does.
+        writer = self._writers.get((entry.data_ptr(), entry.shape))
+        if writer is not None:
+            name, shared = writer
+            shared.gelus[name] = activation
+
+
+def observe(embedder: TextEmbedder, layers: dict[str, nn.Module], batch: TokenBatch) -> list[SharedInput]:
+    """Return the inputs of these linear layers when the embedder reads a batch.
+
+    Args:
+        embedder: in evaluation mode, without gradients.
+        layers: linear layers by name; one that is not called is in no input.
+        batch: the texts.
+    """
+    seen = _Observer()
+    hooks = [hook for module in embedder.modules() for hook in _hooks_of(module, seen)]
+    hooks += [
+        layer.register_forward_hook(
+            lambda _, entries, output, name=name: seen.after_linear(name, entries[0], output)
+        )
+        for name, layer in layers.items()
+    ]
+    try:
+        embedder([batch])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for shared in seen.inputs.values():
+        shared.gelus = {name: one for name, one in shared.gelus.items() if seen.calls[one] == 1}
+    return list(seen.inputs.values())
+
+
+def _hooks_of(module: nn.Module, seen: _Observer) -> list[RemovableHandle]:
+    if type(module).__name__.endswith("Norm"):
+        return [module.register_forward_hook(lambda _, __, output: seen.after_norm(output))]
+    if _is_gelu(module):
+        return [
+            module.register_forward_hook(
+                lambda one, entries, output: seen.after_gelu(one, entries[0], output)
+            )
+        ]
+    return []
+
+
+def _is_gelu(module: Any) -> bool:
+    """Return whether a module is GELU by the error function, and not one of its approximations."""
+    if type(module) is GELUActivation:
+        return module.act is nn.functional.gelu
+    return type(module) is nn.GELU and module.approximate == "none"
