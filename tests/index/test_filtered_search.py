@@ -7,7 +7,8 @@ import pytest
 from aisle.errors import SearchError
 from aisle.index import ann_recall, filtered, open_index
 from aisle.index.filtered import filtered_search
-from aisle.index.hnsw import RowGroups, build_graph, number_nodes
+from aisle.index.groups import RowGroups, number_nodes
+from aisle.index.hnsw import build_graph
 
 COUNT, DIM = 4000, 16
 SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)

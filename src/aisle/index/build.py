@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from aisle.errors import ConfigError
 from aisle.index.exact import FloatArray, Rows, Scores
-from aisle.index.hnsw import HnswGraph, RowGroups, build_graph, number_nodes, save_graph
+from aisle.index.groups import RowGroups, number_nodes
+from aisle.index.hnsw import HnswGraph, build_graph, save_graph
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,

@@ -14,7 +14,8 @@ import pyarrow as pa
 from aisle.errors import DataError
 from aisle.index.build import write_lexical
 from aisle.index.exact import FloatArray, Rows
-from aisle.index.hnsw import HnswGraph, RowGroups, load_graph, row_digests, save_graph
+from aisle.index.groups import RowGroups, row_digests
+from aisle.index.hnsw import HnswGraph, load_graph, save_graph
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
     GRAPH_FILE,

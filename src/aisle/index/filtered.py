@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search, pair_scores
-from aisle.index.hnsw import HnswGraph, RowGroups, reachable_nodes
+from aisle.index.groups import RowGroups
+from aisle.index.hnsw import HnswGraph, reachable_nodes
 
 __all__ = ["filtered_search"]
 

@@ -1,13 +1,7 @@
-"""An HNSW graph over the distinct embeddings of an index, and search through it.
-
-Why distinct ones: hnswlib links a node to its nearest neighbours, so a thousand equal vectors link only to
-each other, and a search that enters them does not come out. Here equal vectors are one node, and a node
-stands for a group of rows.
-"""
+"""An HNSW graph over the distinct embeddings of an index, and search through it."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,65 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search
+from aisle.index.groups import RowGroups
 
 __all__ = [
     "HnswGraph",
-    "RowGroups",
     "approximate_search",
     "build_graph",
     "load_graph",
-    "number_nodes",
-    "row_digests",
     "save_graph",
 ]
 
 BUILD_CHUNK = 4096
 SEARCH_BLOCK = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class RowGroups:
-    """Which rows each node of the graph stands for."""
-
-    rows: Rows
-    """(count,) rows, node by node; within a node by rank of product id."""
-    starts: Rows
-    """(nodes + 1,) where each node's rows start in `rows`."""
-    live: int
-    """Nodes that stand for a row; the others' products are gone."""
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @classmethod
-    def of(cls, node_of_row: Rows, tie_ranks: Rows, *, nodes: int | None = None) -> RowGroups:
-        """Return the groups of (count,) node numbers.
-
-        Args:
-            node_of_row: (count,) node of each row.
-            tie_ranks: (count,) place of each product's id among the sorted ids.
-            nodes: of the graph, those without a row included; None where there are none.
-        """
-        sizes = np.bincount(node_of_row, minlength=nodes or 0)
-        return cls(
-            rows=np.lexsort((tie_ranks, node_of_row)),
-            starts=np.concatenate([[0], np.cumsum(sizes)]),
-            live=int(np.count_nonzero(sizes)),
-        )
-
-    def first(self, nodes: Rows) -> Rows:
-        """Return the row of the lowest product id of each node, in the shape of `nodes`."""
-        return self.rows[self.starts[nodes]]
-
-    def sizes(self, nodes: Rows) -> Rows:
-        """Return the number of rows of each node, in the shape of `nodes`."""
-        return self.starts[nodes + 1] - self.starts[nodes]
-
-    def first_rows(self, nodes: Rows, take: Rows) -> Rows:
-        """Return the first `take` rows of each of (n,) nodes, one after the other."""
-        offset = np.arange(take.sum()) - np.repeat(np.cumsum(take) - take, take)
-        rows: Rows = self.rows[np.repeat(self.starts[nodes], take) + offset]
-        return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,28 +51,6 @@ class HnswGraph:
             self.index.set_ef(max(ef_search, nodes))
             labels, distances = self.index.knn_query(query_embeddings, k=nodes, num_threads=threads or -1)
         return labels.astype(np.int64), 1 - distances
-
-
-def number_nodes(embeddings: FloatArray) -> Rows:
-    """Return (count,) node numbers: equal for rows of equal bytes, counted up in the order of the rows.
-
-    Rows are compared by 128-bit BLAKE2b digest, 16 bytes a row in memory.
-    """
-    _, first, inverse = np.unique(row_digests(embeddings), return_index=True, return_inverse=True)
-    number = np.empty(len(first), np.int64)
-    number[np.argsort(first)] = np.arange(len(first))
-    return number[inverse]
-
-
-def row_digests(embeddings: FloatArray, rows: Rows | None = None) -> npt.NDArray[np.void]:
-    """Return the (rows,) 128-bit BLAKE2b digests of the bytes of rows; of all where None are given."""
-    digests = bytearray()
-    count = len(embeddings) if rows is None else len(rows)
-    for start in range(0, count, BUILD_CHUNK):
-        part = slice(start, start + BUILD_CHUNK)
-        for row in np.ascontiguousarray(embeddings[part if rows is None else rows[part]]):
-            digests += hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-    return np.frombuffer(digests, "V16")
 
 
 def build_graph(
@@ -262,8 +187,11 @@ def reachable_nodes(
         reachable_nodes(graph, half, top_k=top_k, ef_search=ef_search, threads=threads)
         for half in np.array_split(asked, 2)
     )
-    nodes, cosines, answered = (np.concatenate(both) for both in zip(first, second, strict=True))
-    return nodes, cosines, answered
+    return (
+        np.concatenate([first[0], second[0]]),
+        np.concatenate([first[1], second[1]]),
+        np.concatenate([first[2], second[2]]),
+    )
 
 
 def _rows_of_nodes(

@@ -8,7 +8,8 @@ from typing import Literal
 import pyarrow as pa
 
 from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
-from aisle.index.hnsw import RowGroups, load_graph
+from aisle.index.groups import RowGroups
+from aisle.index.hnsw import load_graph
 from aisle.index.lexical import LEXICAL_FILES, Bm25Index
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,

@@ -1,0 +1,89 @@
+"""Which rows each node of a graph stands for: those whose embeddings are equal.
+
+Why: hnswlib links a node to its nearest neighbours, so a thousand equal vectors link only to each other, and
+a search that enters them does not come out. So equal vectors are one node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_128_digest
+
+from aisle.index.exact import FloatArray, Rows
+
+__all__ = ["RowGroups", "number_nodes", "row_digests"]
+
+DIGEST_CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """Which rows each node of the graph stands for."""
+
+    rows: Rows
+    """(count,) rows, node by node; within a node by rank of product id."""
+    starts: Rows
+    """(nodes + 1,) where each node's rows start in `rows`."""
+    live: int
+    """Nodes that stand for a row; the others' products are gone."""
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @classmethod
+    def of(cls, node_of_row: Rows, tie_ranks: Rows, *, nodes: int | None = None) -> RowGroups:
+        """Return the groups of (count,) node numbers.
+
+        Args:
+            node_of_row: (count,) node of each row.
+            tie_ranks: (count,) place of each product's id among the sorted ids.
+            nodes: of the graph, those without a row included; None where there are none.
+        """
+        sizes = np.bincount(node_of_row, minlength=nodes or 0)
+        return cls(
+            rows=np.lexsort((tie_ranks, node_of_row)),
+            starts=np.concatenate([[0], np.cumsum(sizes)]),
+            live=int(np.count_nonzero(sizes)),
+        )
+
+    def first(self, nodes: Rows) -> Rows:
+        """Return the row of the lowest product id of each node, in the shape of `nodes`."""
+        return self.rows[self.starts[nodes]]
+
+    def sizes(self, nodes: Rows) -> Rows:
+        """Return the number of rows of each node, in the shape of `nodes`."""
+        return self.starts[nodes + 1] - self.starts[nodes]
+
+    def first_rows(self, nodes: Rows, take: Rows) -> Rows:
+        """Return the first `take` rows of each of (n,) nodes, one after the other."""
+        offset = np.arange(take.sum()) - np.repeat(np.cumsum(take) - take, take)
+        rows: Rows = self.rows[np.repeat(self.starts[nodes], take) + offset]
+        return rows
+
+
+def number_nodes(embeddings: FloatArray) -> Rows:
+    """Return (count,) node numbers: equal for rows of equal bytes, counted up in the order of the rows.
+
+    Rows are compared by `row_digests`, 16 bytes a row in memory.
+    """
+    _, first, inverse = np.unique(row_digests(embeddings), return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[inverse]
+
+
+def row_digests(embeddings: FloatArray, rows: Rows | None = None) -> npt.NDArray[np.void]:
+    """Return the (rows,) 128-bit XXH3 digests of the bytes of rows; of all where None are given.
+
+    They take a tenth of BLAKE2b's time, which was 3% of a graph's; nobody makes embeddings that collide.
+    """
+    digests = bytearray()
+    count = len(embeddings) if rows is None else len(rows)
+    for start in range(0, count, DIGEST_CHUNK):
+        part = slice(start, start + DIGEST_CHUNK)
+        chosen = np.ascontiguousarray(embeddings[part if rows is None else rows[part]])
+        digests += b"".join(map(xxh3_128_digest, chosen))
+    return np.frombuffer(digests, "V16")
