@@ -11,6 +11,10 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 os.environ.pop("HF_TOKEN", None)
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Workers that each took every core would wait for one another.
+    share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 import importlib.util
 from pathlib import Path
