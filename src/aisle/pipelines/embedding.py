@@ -15,6 +15,7 @@ import pyarrow as pa
 from aisle.durable import file_sha256, replace_text, sync
 from aisle.errors import IndexIntegrityError
 from aisle.index import StoredProducts, open_stored
+from aisle.index.groups import first_of_equals
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
 from aisle.models.embedder import Precision
@@ -69,16 +70,17 @@ def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by
     """
     old = np.empty(0, "V16") if known is None else text_digests(known.products)
     new = text_digests(products)
-    _, first, inverse = np.unique(np.concatenate([old, new]), return_index=True, return_inverse=True)
-    inverse = inverse[len(old) :]
-    to_embed = np.sort(first[first >= len(old)])
-    number = np.where(first < len(old), -1 - first, np.searchsorted(to_embed, first))
-    rows = to_embed - len(old)
+    first = first_of_equals(np.concatenate([old, new]))[len(old) :] - len(old)
+    is_first = first == np.arange(len(new))
+    rows = np.flatnonzero(is_first)
+    number = np.cumsum(is_first) - 1
+    # Below 0 is a row of the version before.
+    source = np.where(first < 0, -1 - (first + len(old)), number[np.maximum(first, 0)])
     keys = [
         blake2b(made_by.encode() + new[rows[start : start + SHARD_TEXTS]].tobytes(), digest_size=16)
         for start in range(0, len(rows), SHARD_TEXTS)
     ]
-    return EmbeddingPlan(rows, tuple(key.hexdigest() for key in keys), number[inverse].astype(np.int64))
+    return EmbeddingPlan(rows, tuple(key.hexdigest() for key in keys), source)
 
 
 def embed_shards(
