@@ -18,6 +18,7 @@ from aisle.index import StoredProducts, open_stored
 from aisle.index.groups import first_of_equals
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
+from aisle.memory import return_free_memory
 from aisle.models.embedder import Precision
 from aisle.models.encoder import DistinctTokens, Encoder, fastest_precision
 from aisle.training.prefetch import prefetched
@@ -25,6 +26,7 @@ from aisle.training.prefetch import prefetched
 SHARD_TEXTS = 8192
 """Texts that are tokenised, sorted by length and embedded together, and kept when a build is killed."""
 OPEN_SHARDS = 64
+SHARDS_PER_TRIM = 4
 PRECISION_SAMPLE = 640
 
 Rows = npt.NDArray[np.int64]
@@ -125,11 +127,13 @@ def embed_shards(
         texts = take_rows(texts_only, _rows_of(plan, number)).column(0).to_pylist()
         return encoder.tokenize_products(texts)
 
-    for number, tokens in prefetched(missing, tokenise):
+    for done, (number, tokens) in enumerate(prefetched(missing, tokenise), start=1):
         embeddings = encoder.encode_tokens(
             tokens, max_tokens=max_tokens, precision=precision, on_progress=on_progress
         )
         _write_shard(folder / f"{plan.keys[number]}.npy", embeddings)
+        if done % SHARDS_PER_TRIM == 0:
+            return_free_memory()
 
 
 def embeddings_in_order(
