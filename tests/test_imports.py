@@ -17,12 +17,13 @@ ROOMS = ("data", "models", "losses", "index", "evaluation")
 ALLOWED = {
     "errors": set(),
     "durable": set(),
+    "memory": set(),
     "config": {"errors"},
     **{room: {"errors", "durable"} for room in ROOMS},
     "model_card": {"errors"},
     "hub": {"errors", "model_card"},
     "training": {"errors", "durable", *ROOMS},
-    "pipelines": {"errors", "durable", "config", "model_card", "hub", *ROOMS, "training"},
+    "pipelines": {"errors", "durable", "memory", "config", "model_card", "hub", *ROOMS, "training"},
     "cli": {"errors", "config", "pipelines"},
     # The public names; all but the types are imported when they are asked for.
     "aisle": {"index", "models"},

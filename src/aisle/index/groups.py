@@ -14,7 +14,7 @@ from xxhash import xxh3_128_digest
 
 from aisle.index.exact import FloatArray, Rows
 
-__all__ = ["RowGroups", "number_nodes", "row_digests"]
+__all__ = ["RowGroups", "first_of_equals", "number_nodes", "row_digests"]
 
 DIGEST_CHUNK = 4096
 
@@ -69,10 +69,25 @@ def number_nodes(embeddings: FloatArray) -> Rows:
 
     Rows are compared by `row_digests`, 16 bytes a row in memory.
     """
-    _, first, inverse = np.unique(row_digests(embeddings), return_index=True, return_inverse=True)
-    number = np.empty(len(first), np.int64)
-    number[np.argsort(first)] = np.arange(len(first))
-    return number[inverse]
+    first = first_of_equals(row_digests(embeddings))
+    number = np.cumsum(first == np.arange(len(first))) - 1
+    nodes: Rows = number[first]
+    return nodes
+
+
+def first_of_equals(digests: npt.NDArray[np.void]) -> Rows:
+    """Return the (rows,) first row of the same digest: 40 bytes a row while it works, `np.unique` takes 90.
+
+    Args:
+        digests: (rows,) of 16 bytes each.
+    """
+    order = np.argsort(digests, kind="stable")
+    ranked = digests[order]
+    starts = np.concatenate([[0], np.flatnonzero(ranked[1:] != ranked[:-1]) + 1])[: len(digests)]
+    del ranked
+    first = np.empty(len(digests), np.int64)
+    first[order] = np.repeat(order[starts], np.diff(starts, append=len(digests)))
+    return first
 
 
 def row_digests(embeddings: FloatArray, rows: Rows | None = None) -> npt.NDArray[np.void]:

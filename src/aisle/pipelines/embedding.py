@@ -15,8 +15,10 @@ import pyarrow as pa
 from aisle.durable import file_sha256, replace_text, sync
 from aisle.errors import IndexIntegrityError
 from aisle.index import StoredProducts, open_stored
+from aisle.index.groups import first_of_equals
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
+from aisle.memory import return_free_memory
 from aisle.models.embedder import Precision
 from aisle.models.encoder import DistinctTokens, Encoder, fastest_precision
 from aisle.training.prefetch import prefetched
@@ -24,6 +26,7 @@ from aisle.training.prefetch import prefetched
 SHARD_TEXTS = 8192
 """Texts that are tokenised, sorted by length and embedded together, and kept when a build is killed."""
 OPEN_SHARDS = 64
+SHARDS_PER_TRIM = 4
 PRECISION_SAMPLE = 640
 
 Rows = npt.NDArray[np.int64]
@@ -69,16 +72,17 @@ def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by
     """
     old = np.empty(0, "V16") if known is None else text_digests(known.products)
     new = text_digests(products)
-    _, first, inverse = np.unique(np.concatenate([old, new]), return_index=True, return_inverse=True)
-    inverse = inverse[len(old) :]
-    to_embed = np.sort(first[first >= len(old)])
-    number = np.where(first < len(old), -1 - first, np.searchsorted(to_embed, first))
-    rows = to_embed - len(old)
+    first = first_of_equals(np.concatenate([old, new]))[len(old) :] - len(old)
+    is_first = first == np.arange(len(new))
+    rows = np.flatnonzero(is_first)
+    number = np.cumsum(is_first) - 1
+    # Below 0 is a row of the version before.
+    source = np.where(first < 0, -1 - (first + len(old)), number[np.maximum(first, 0)])
     keys = [
         blake2b(made_by.encode() + new[rows[start : start + SHARD_TEXTS]].tobytes(), digest_size=16)
         for start in range(0, len(rows), SHARD_TEXTS)
     ]
-    return EmbeddingPlan(rows, tuple(key.hexdigest() for key in keys), number[inverse].astype(np.int64))
+    return EmbeddingPlan(rows, tuple(key.hexdigest() for key in keys), source)
 
 
 def embed_shards(
@@ -123,11 +127,13 @@ def embed_shards(
         texts = take_rows(texts_only, _rows_of(plan, number)).column(0).to_pylist()
         return encoder.tokenize_products(texts)
 
-    for number, tokens in prefetched(missing, tokenise):
+    for done, (number, tokens) in enumerate(prefetched(missing, tokenise), start=1):
         embeddings = encoder.encode_tokens(
             tokens, max_tokens=max_tokens, precision=precision, on_progress=on_progress
         )
         _write_shard(folder / f"{plan.keys[number]}.npy", embeddings)
+        if done % SHARDS_PER_TRIM == 0:
+            return_free_memory()
 
 
 def embeddings_in_order(

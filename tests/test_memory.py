@@ -1,0 +1,53 @@
+"""Memory that is freed goes back to the system."""
+
+import ctypes
+from pathlib import Path
+
+import pytest
+
+from aisle import memory
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    memory._malloc_trim.cache_clear()
+    yield
+    memory._malloc_trim.cache_clear()
+
+
+def own_pages():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library is not glibc")
+def test_freed_blocks_between_others_go_back():
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    size = 100_000  # below the size at which every block is a mapping of its own
+    blocks = [libc.malloc(size) for _ in range(2000)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks[::2]:
+        libc.free(block)
+    held = own_pages()
+
+    memory.return_free_memory()
+
+    # Half of the 200 MB were free, and nearly all of that must be gone.
+    assert (held - own_pages()) * 4096 > 60e6
+    for block in blocks[1::2]:
+        libc.free(block)
+
+
+@pytest.mark.parametrize("fault", [OSError, TypeError])
+def test_another_c_library_is_left_alone(monkeypatch, fault):
+    def refused(name):
+        raise fault("no such library")
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", refused)
+
+    memory.return_free_memory()
