@@ -191,7 +191,7 @@ def test_words_are_folded_and_a_query_without_a_word_has_no_group():
 def test_headline_of_a_clear_gain_is_the_sentence_of_the_report():
     found = Difference(0.0612, 0.0401, 0.0823, 0.0001, 0.0002, better=120, worse=31, equal=249)
 
-    assert headline(_retrieval(found), tuned="tuned") == (
+    assert headline(_retrieval(found), base="base", tuned="tuned") == (
         "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries"
     )
 
@@ -199,7 +199,7 @@ def test_headline_of_a_clear_gain_is_the_sentence_of_the_report():
 def test_headline_of_a_clear_loss_says_so():
     found = Difference(-0.0612, -0.0823, -0.0401, 0.0001, 0.0002, better=31, worse=1120, equal=0)
 
-    assert headline(_retrieval(found), tuned="tuned") == (
+    assert headline(_retrieval(found), base="base", tuned="tuned") == (
         "tuned is worse than base by 0.06 nDCG@10 [0.04, 0.08]; worse on 1,120 of 1,151 queries"
     )
 
@@ -208,7 +208,7 @@ def test_headline_of_a_clear_loss_says_so():
 def test_headline_claims_no_gain_that_the_interval_or_the_test_does_not_bear(low, p_corrected):
     found = Difference(0.02, low, 0.05, 0.01, p_corrected, better=5, worse=3, equal=2)
 
-    assert headline(_retrieval(found), tuned="tuned") == (
+    assert headline(_retrieval(found), base="base", tuned="tuned") == (
         f"tuned is not clearly better than base: +0.02 nDCG@10 [{low:+.2f}, +0.05]; worse on 3 of 10 queries"
     )
 
@@ -216,7 +216,7 @@ def test_headline_claims_no_gain_that_the_interval_or_the_test_does_not_bear(low
 def test_headline_shows_small_differences_with_enough_decimals():
     found = Difference(0.0051, 0.0012, 0.0093, 0.001, 0.001, better=5, worse=3, equal=2)
 
-    assert headline(_retrieval(found), tuned="tuned") == (
+    assert headline(_retrieval(found), base="base", tuned="tuned") == (
         "tuned beats base by 0.005 nDCG@10 [0.001, 0.009]; worse on 3 of 10 queries"
     )
 
@@ -224,7 +224,7 @@ def test_headline_shows_small_differences_with_enough_decimals():
 def test_headline_of_equal_systems():
     found = Difference(0.0, 0.0, 0.0, 1.0, 1.0, better=0, worse=0, equal=10)
 
-    assert headline(_retrieval(found), tuned="tuned") == (
+    assert headline(_retrieval(found), base="base", tuned="tuned") == (
         "tuned does exactly as well as base on each of 10 queries by nDCG@10"
     )
 
@@ -240,7 +240,7 @@ def test_headline_of_a_comparison_names_its_base_and_metric():
         runs, qrels, kinds={"lucene": "bm25", "mine": "tuned"}, base="lucene", products=["a", "b"]
     )
 
-    assert headline(found, tuned="mine", metric="mrr@10") == (
+    assert headline(found, base="lucene", tuned="mine", metric="mrr@10") == (
         "mine beats lucene by 0.50 MRR@10 [0.50, 0.50]; worse on 0 of 12 queries"
     )
 
@@ -253,7 +253,7 @@ def test_headline_of_one_query_claims_nothing():
     )
 
     assert "tuned is not clearly better than base: +1.00 precision@1" in headline(
-        found, tuned="tuned", metric="precision@1"
+        found, base="base", tuned="tuned", metric="precision@1"
     )
 
 
@@ -269,4 +269,4 @@ def test_headline_of_what_is_not_there_is_refused(tuned, metric, message):
     found = Difference(0.1, 0.0, 0.2, 0.5, 0.5, better=1, worse=0, equal=0)
 
     with pytest.raises(EvaluationError, match=message):
-        headline(_retrieval(found), tuned=tuned, metric=metric)
+        headline(_retrieval(found), base="base", tuned=tuned, metric=metric)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.document import Answer, QueryChange, Retrieval, RetrievalRow, Slice
+from aisle.evaluation.document import Answer, QueryChange, Retrieval, Slice
 from aisle.evaluation.retrieval import RetrievalMetrics
 from aisle.evaluation.significance import estimated_mean, paired_differences
 
@@ -183,7 +183,7 @@ def word_frequency_groups(queries: Mapping[str, str], texts_of_catalogue: Iterab
     }
 
 
-def headline(retrieval: Retrieval, *, tuned: str, metric: str = "ndcg@10") -> str:
+def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> str:
     """Return one sentence that says whether `tuned` is better than the base.
 
     "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries". It "beats", or "is
@@ -192,6 +192,7 @@ def headline(retrieval: Retrieval, *, tuned: str, metric: str = "ndcg@10") -> st
 
     Args:
         retrieval: what `compare_runs` returned.
+        base: the system that it was held against.
         tuned: the system that the sentence is about.
         metric: such as "ndcg@10".
 
@@ -205,7 +206,7 @@ def headline(retrieval: Retrieval, *, tuned: str, metric: str = "ndcg@10") -> st
     if found is None:
         known = ", ".join(rows[tuned].differences) or "none"
         raise EvaluationError(f"{tuned!r} has no difference to a base in {metric!r}; it has: {known}")
-    base, name = _base_of(retrieval.rows), _spelled(metric)
+    name = _spelled(metric)
     queries = found.better + found.worse + found.equal
     if found.equal == queries:
         return f"{tuned} does exactly as well as {base} on each of {queries:,} queries by {name}"
@@ -218,11 +219,6 @@ def headline(retrieval: Retrieval, *, tuned: str, metric: str = "ndcg@10") -> st
         return f"{tuned} {verb} {base} by {size}; {worse}"
     size = f"{found.mean:+.{digits}f} {name} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
     return f"{tuned} is not clearly better than {base}: {size}; {worse}"
-
-
-def _base_of(rows: Sequence[RetrievalRow]) -> str:
-    # only the base is held against nothing
-    return next(row.name for row in rows if not row.differences)
 
 
 def _spelled(metric: str) -> str:

@@ -88,7 +88,12 @@ def _sentence(evaluation: Evaluation) -> str | None:
     """Return what the table means, where there is something to compare."""
     if evaluation.retrieval is None or evaluation.base is None or evaluation.tuned is None:
         return None
-    return headline(evaluation.retrieval, tuned=evaluation.tuned, metric=evaluation.headline_metric)
+    return headline(
+        evaluation.retrieval,
+        base=evaluation.base,
+        tuned=evaluation.tuned,
+        metric=evaluation.headline_metric,
+    )
 
 
 def _flat(ranked: Ranked | None) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
-from aisle.evaluation.document import Difference, Estimate, Evaluation, PairsRow, RetrievalRow
+from aisle.evaluation.changes import headline
+from aisle.evaluation.document import Estimate, Evaluation, PairsRow, RetrievalRow
 
 __all__ = [
     "UNDEFINED",
@@ -46,7 +48,6 @@ _TURNS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 """Marks that turn the direction of all that follows: a name with one would turn our figures round."""
 _REPLACED = {"Cc": " ", "Cs": "\ufffd"}
 """By Unicode category: control characters, and halves of a pair that stand alone."""
-_SIGNIFICANT = 0.05
 _SCIENTIFIC_FROM = 1e6
 _NAME_LENGTH = 60
 """Characters of a system's name in a sentence."""
@@ -151,42 +152,16 @@ def listing(items: Sequence[str], *, shown: int = 20) -> str:
 
 
 def headline_of(evaluation: Evaluation) -> str:
-    """Return the sentence that says what the evaluation found.
-
-    It claims a winner only where the interval leaves zero out and the corrected p-value is below 0.05.
-    """
+    """Return the sentence that says what was found: `changes.headline` where systems are compared."""
     metric = evaluation.headline_metric
     rows = () if evaluation.retrieval is None else evaluation.retrieval.rows
-    by_name = {row.name: row for row in rows}
-    tuned = by_name.get(evaluation.tuned or "")
-    if tuned is not None and metric in tuned.differences and evaluation.base is not None:
-        queries = 0 if evaluation.retrieval is None else evaluation.retrieval.queries
-        return _comparison(
-            _name(tuned.name), _name(evaluation.base), metric, tuned.differences[metric], queries
-        )
+    retrieval = evaluation.retrieval
+    held = next((row for row in rows if row.name == evaluation.tuned), None)
+    if retrieval is not None and held is not None and metric in held.differences:
+        base = _name(evaluation.base or "base")
+        shown = replace(retrieval, rows=tuple(replace(row, name=_name(row.name)) for row in rows))
+        return headline(shown, base=base, tuned=_name(held.name), metric=metric) + "."
     return _retrieval_headline(evaluation, rows) or _pairs_headline(evaluation) or _other_headline(evaluation)
-
-
-def _comparison(tuned: str, base: str, metric: str, difference: Difference, queries: int) -> str:
-    name = metric_name(metric)
-    queries_named = _queries(queries)
-    if difference.p_corrected < _SIGNIFICANT and difference.low > 0:
-        interval = bounds(difference.low, difference.high)
-        return (
-            f"{tuned} beats {base} by {figure(difference.mean)} {name} {interval}; "
-            f"worse on {count(difference.worse)} of {queries_named}."
-        )
-    if difference.p_corrected < _SIGNIFICANT and difference.high < 0:
-        interval = bounds(-difference.high, -difference.low)
-        return (
-            f"{tuned} is worse than {base} by {figure(-difference.mean)} {name} {interval}; "
-            f"better on {count(difference.better)} of {queries_named}."
-        )
-    return (
-        f"{tuned} and {base} cannot be told apart by {name}: a difference of {signed(difference.mean)} "
-        f"{bounds(difference.low, difference.high, sign=True)}, p = {p_value(difference.p_corrected)}, "
-        f"over {queries_named}."
-    ).replace("p = <", "p <")
 
 
 def _retrieval_headline(evaluation: Evaluation, rows: Sequence[RetrievalRow]) -> str | None:
