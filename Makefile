@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint format check-types unit docs clean
+.PHONY: quickstart test lint format check-types unit docs-site clean
 
 quickstart: $(VENV)/.quickstart
 	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/aisle quickstart
 
-test: lint check-types unit
+test: lint check-types docs-site unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -19,6 +19,10 @@ check-types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
+# The docs as pages in build/site, which open from the disk; a warning is an error.
+docs-site: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -5,7 +5,7 @@
     python infer_index.py evaluate --index_dir runs/mine-index --queries queries.csv --qrels qrels.tsv
     python infer_index.py build --help
 
-docs/index.md explains the commands.
+docs/how-to/operate-the-index.md explains the commands.
 """
 
 import sys

@@ -4,7 +4,7 @@
     accelerate launch train_peft.py --use_peft --train_file pairs.csv --output_dir runs/mine
     python train_peft.py --help
 
-docs/training.md explains the flags.
+docs/reference/training.md explains the flags.
 """
 
 import sys

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from aisle.evaluation.retrieval import evaluate_run, mean_interval
+from aisle.evaluation.retrieval import evaluate_run
 from aisle.evaluation.runs import to_run
+from aisle.evaluation.significance import bootstrap_interval
 from aisle.index import exact_search
 from aisle.index.fusion import fuse, tune_weight
 from aisle.index.hybrid import candidate_depth, gather_candidates
@@ -123,7 +124,7 @@ def compare(collection, queries, qrels):
         shown = ", ".join(f"{name} {values.mean():.4f}" for name, values in found.items())
         better = max(("bm25", "dense"), key=lambda name: found[name].mean())
         gain = found["hybrid"] - found[better]
-        low, high = mean_interval(gain)
+        low, high = bootstrap_interval(gain)
         print(f"{split}: {METRIC} of {len(gain)} queries: {shown}")
         print(f"{split}: hybrid over {better}: {np.mean(gain):+.4f}, 95% interval {low:+.4f} to {high:+.4f}")
 

@@ -34,7 +34,7 @@ DOORS = {
     "accelerate": {"training"},
     "hnswlib": {"index"},
     "tyro": {"config"},
-    "pydantic": {"config", "index"},
+    "pydantic": {"config", "index", "evaluation"},
     "wandb": set(),
     "tensorboard": set(),
     "sentence_transformers": set(),

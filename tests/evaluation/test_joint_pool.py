@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import scipy.stats
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.joint_pool import joint_pool
+from aisle.evaluation.joint_pool import joint_pool, joint_pool_row
 
 
 def _unit(rows):
@@ -112,3 +113,53 @@ def test_embeddings_without_unit_norm_are_refused_with_the_row_named(wrong):
 def test_a_chunk_needs_a_row():
     with pytest.raises(EvaluationError, match="at least 1, found 0"):
         joint_pool(_angles(0), _angles(0), chunk_rows=0)
+
+
+def _random_pool(n):
+    generator = np.random.default_rng(5)
+    queries = generator.normal(size=(n, 8))
+    return _unit(queries), _unit(queries + 1.2 * generator.normal(size=(n, 8)))
+
+
+def test_a_row_has_the_figures_of_the_pool():
+    queries, answers = _random_pool(40)
+    found = joint_pool(queries, answers)
+
+    row = joint_pool_row("tuned", "tuned", queries, answers)
+
+    assert (row.name, row.kind, row.texts) == ("tuned", "tuned", 80)
+    assert row.precision_at_1.value == pytest.approx(found.precision_at_1)
+    assert row.mrr.value == pytest.approx(found.mrr)
+    assert 0 < row.mrr.low < row.mrr.value < row.mrr.high < 1
+
+
+def test_intervals_of_a_row_draw_a_question_with_its_answer():
+    queries, answers = _random_pool(40)
+    by_pair = (1 / _ranks_by_sorting(queries, answers)).reshape(2, 40).mean(axis=0)
+
+    row = joint_pool_row("base", "base", queries, answers, resamples=500, seed=3)
+
+    expected = scipy.stats.bootstrap(
+        (by_pair,), np.mean, n_resamples=500, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert (row.mrr.low, row.mrr.high) == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 1000])
+def test_chunks_do_not_change_a_row(chunk_rows):
+    queries, answers = _random_pool(20)
+
+    assert joint_pool_row("a", "base", queries, answers, chunk_rows=chunk_rows) == joint_pool_row(
+        "a", "base", queries, answers
+    )
+
+
+def test_one_pair_has_figures_without_intervals():
+    row = joint_pool_row("base", "base", _angles(0), _angles(180))
+
+    assert (row.mrr.value, row.mrr.low, row.mrr.high) == (1.0, None, None)
+
+
+def test_a_row_that_cannot_be_made_is_named():
+    with pytest.raises(EvaluationError, match="tuned: the joint pool needs one answer per question"):
+        joint_pool_row("tuned", "tuned", _angles(0, 10), _angles(0))

@@ -88,10 +88,14 @@ def test_the_room_works_without_importing_torch():
     code = """
 import sys
 import numpy as np
-from aisle.evaluation import joint_pool, metrics, pairs, report, retrieval, runs
+from aisle.evaluation import changes, comparison, joint_pool, metrics
+from aisle.evaluation import pair_comparison, pairs, report, retrieval, runs
 pairs.score_pairs(np.array([.1, .2, .3]), np.array([0, .1, 1]))
 runs.to_run(["q"], ["p"], [[0]], [[1.0]])
-retrieval.evaluate_run({"q": {"p": 1.0}}, {"q": {"p": 1.0}})
+qrels = {"q": {"p": 1.0}}
+retrieval.evaluate_run(qrels, qrels)
+comparison.compare_runs({"a": qrels}, qrels, kinds={"a": "base"}, base="a", products=["p"])
+pair_comparison.compare_pairs({"a": np.array([.1, .2, .3])}, np.array([0, .1, 1]), kinds={"a": "base"})
 print(sorted(name for name in ("torch", "transformers", "evaluate", "datasets") if name in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.retrieval import evaluate_run, mean_interval
+from aisle.evaluation.retrieval import evaluate_run
 
 ESCI = [0.0, 0.01, 0.1, 1.0]
 
@@ -186,6 +186,39 @@ def test_values_per_query_average_to_the_reported_ones():
     assert found.values["ndcg@10"] == pytest.approx(np.mean(found.per_query["ndcg@10"]))
 
 
+def test_unjudged_products_are_shares_of_what_is_ranked():
+    qrels = {"q1": {"a": 1.0, "b": 0.0}, "q2": {"a": 1.0}, "no relevant": {"a": 0.0}}
+    run = {"q1": {"x": 3.0, "b": 2.0, "a": 1.0}, "q2": {"a": 1.0}, "no relevant": {"x": 1.0}}
+
+    found = evaluate_run(qrels, run, cutoffs=(1, 2, 10)).unjudged_shares
+
+    # a product judged 0 is judged, and q2 has but one product to count
+    assert found == {"1": 1 / 2, "2": 1 / 3, "10": 1 / 4}
+
+
+def test_without_a_ranked_product_nothing_is_unjudged():
+    assert evaluate_run({"q": {"a": 1.0}}, {"q": {}}, cutoffs=(10,)).unjudged_shares == {"10": 0.0}
+
+
+@pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaTypeSafetyWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_random_rankings_with_ties_agree_with_ranx(seed):
+    qrels, run = _random_case(seed)
+    graded = {q: {p: int(np.ceil(3 * gain)) for p, gain in judged.items()} for q, judged in qrels.items()}
+    graded = {q: judged for q, judged in graded.items() if any(judged.values())}
+    found = evaluate_run(graded, run, cutoffs=(3, 10))
+
+    import ranx
+
+    # ranx leaves the order of ties to its sort: it is given their places in the order of ids
+    ordered = {q: sorted(run[q], key=lambda p, q=q: (-run[q][p], p)) for q in graded}
+    places = {q: {p: -float(i) for i, p in enumerate(ordered[q])} or {"none": 0.0} for q in graded}
+    names = [f"{name}@{k}" for name in ("recall", "mrr", "ndcg") for k in (3, 10)] + ["precision@1"]
+    expected = ranx.evaluate(ranx.Qrels(graded), ranx.Run(places), names)
+    assert {name: found.values[name] for name in names} == pytest.approx(expected, abs=1e-12)
+    assert any(len(set(scores.values())) < len(scores) for scores in run.values())
+
+
 def test_infinite_scores_rank_at_the_ends():
     run = {"q": {"a": -math.inf, "b": 0.0, "c": math.inf}}
 
@@ -248,6 +281,7 @@ def test_report_is_json_without_the_values_per_query():
         "without_relevant": [],
         "unanswered": [],
         "unjudged": 0,
+        "unjudged_shares": {"1": 0.0},
         "unknown_products": None,
     }
 
@@ -263,23 +297,3 @@ evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1.0}})
     subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
 
     assert not (tmp_path / ".ir_datasets").exists()
-
-
-def test_interval_of_the_mean_has_the_width_of_the_normal_one():
-    values = np.random.default_rng(0).normal(0.5, 0.1, 400)
-
-    low, high = mean_interval(values)
-
-    expected = 1.96 * values.std() / 20
-    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
-    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.002)
-    assert mean_interval(values) == (low, high)
-
-
-def test_interval_of_equal_values_is_a_point():
-    assert mean_interval(np.full(5, 0.25)) == (0.25, 0.25)
-
-
-def test_interval_needs_a_value():
-    with pytest.raises(EvaluationError, match="at least one query"):
-        mean_interval(np.empty(0))

@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.runs import to_run
+from aisle.evaluation.runs import read_trec_run, to_run, write_trec_run
 
 
 def test_a_run_names_products_and_skips_padding():
@@ -26,3 +28,93 @@ def test_a_run_needs_one_ranking_per_query():
 def test_a_run_refuses_a_query_id_given_twice():
     with pytest.raises(EvaluationError, match="'q2' twice"):
         to_run(["q1", "q2", "q2"], ["a"], [[0]] * 3, [[1.0]] * 3)
+
+
+def test_a_written_run_has_trec_s_six_fields_best_first(tmp_path):
+    write_trec_run(tmp_path / "run", {"q1": {"b": 0.5, "a": 0.5, "c": 2}, "q2": {"a": -1.0}}, tag="tuned")
+
+    assert (tmp_path / "run").read_text() == (
+        "q1 Q0 c 1 2.0 tuned\nq1 Q0 a 2 0.5 tuned\nq1 Q0 b 3 0.5 tuned\nq2 Q0 a 1 -1.0 tuned\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_is_read_back_to_the_last_bit(tmp_path):
+    generator = np.random.default_rng(0)
+    run = {f"q{i}": {f"p{j}": float(generator.normal()) for j in range(20)} for i in range(5)}
+    run["q0"]["é"] = float(np.float32(0.1))
+    run["q1"]["last"] = -math.inf
+
+    write_trec_run(tmp_path / "run", run)
+
+    assert read_trec_run(tmp_path / "run") == run
+
+
+def test_tabs_blank_lines_and_a_byte_order_mark_are_read(tmp_path):
+    (tmp_path / "run").write_text("\ufeffq\tQ0\ta\t1\t1e-3\tx\n\n", encoding="utf-8")
+
+    assert read_trec_run(tmp_path / "run") == {"q": {"a": 0.001}}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("q Q0 b 2 0.5", r"line 2: a line of a run file has 6 fields .* found 5: 'q Q0 b 2 0.5'"),
+        ("q Q0 b 2 0.5 x y", r"line 2: .* found 7"),
+        ("q Q0 b 2 high x", r"line 2: the score must be a number, found 'high'"),
+        ("q Q0 b 2 nan x", r"line 2: the score must be a number, found 'nan'"),
+        ("q Q0 b two 0.5 x", r"line 2: the rank must be a whole number, found 'two'"),
+        ("q Q0 a 2 0.5 x", r"line 2: product 'a' comes twice for query 'q'"),
+    ],
+)
+def test_a_bad_line_is_refused_with_file_and_line(line, message, tmp_path):
+    (tmp_path / "bad.run").write_text(f"q Q0 a 1 0.9 x\n{line}\n")
+
+    with pytest.raises(EvaluationError, match=rf"bad\.run, {message}"):
+        read_trec_run(tmp_path / "bad.run")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_run_file_is_refused(content, tmp_path):
+    (tmp_path / "run").write_text(content)
+
+    with pytest.raises(EvaluationError, match="run file is empty"):
+        read_trec_run(tmp_path / "run")
+
+
+def test_a_run_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin").write_bytes(b"q Q0 \xe9 1 0.5 x\n")
+
+    with pytest.raises(EvaluationError, match="none: the run cannot be read: No such file"):
+        read_trec_run(tmp_path / "none")
+    with pytest.raises(EvaluationError, match="latin: a run file is UTF-8 text"):
+        read_trec_run(tmp_path / "latin")
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({}, "the run is empty"),
+        ({"q": {}}, "the run is empty"),
+        ({"q": {"a b": 1.0}}, "the product id 'a b' must not"),
+        ({"q 1": {"a": 1.0}}, "the query id 'q 1' must not"),
+        ({"q": {"": 1.0}}, "the product id '' must not"),
+        ({"q": {"a": math.nan}}, "query 'q', product 'a': a score must be a number, found NaN"),
+    ],
+)
+def test_a_run_that_the_format_cannot_hold_is_refused_and_the_old_file_stays(run, message, tmp_path):
+    (tmp_path / "run").write_text("old")
+
+    with pytest.raises(EvaluationError, match=message):
+        write_trec_run(tmp_path / "run", run)
+
+    assert (tmp_path / "run").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(EvaluationError, match="none/run: the run cannot be written: No such file"):
+        write_trec_run(tmp_path / "none" / "run", {"q": {"a": 1.0}})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EvaluationError, match="file/run: the run cannot be written: Not a directory"):
+        write_trec_run(tmp_path / "file" / "run", {"q": {"a": 1.0}})

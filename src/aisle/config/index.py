@@ -134,13 +134,17 @@ class QuerySettings:
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Measure an index against judgements."""
+    """Measure an index, or a model, against judgements: rankings, judged pairs, or question-answer pairs.
 
-    index_dir: str
-    """Folder of the index."""
-    queries: str
+    With --queries and --qrels, BM25, the base model, the index and both together rank the catalogue side by
+    side. With --pairs, base and tuned model score judged pairs. --report writes all of it as a page.
+    """
+
+    index_dir: str | None = None
+    """Folder of the index; --model alone will do for --pairs."""
+    queries: str | None = None
     """csv, tsv, jsonl, json or parquet file with query ids and queries."""
-    qrels: str
+    qrels: str | None = None
     """Judgements: TREC or BEIR qrels, or a csv, tsv, jsonl, json or parquet file."""
     label_map: LabelMap = None
     """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
@@ -148,18 +152,61 @@ class EvaluateSettings:
     """Lowest relevance that counts as relevant for recall, MRR and precision; above 0 when not given."""
     cutoffs: tuple[Count, ...] = (1, 10, 100)
     """Ranks at which the metrics are taken."""
+    rows: tuple[Literal["bm25", "base", "tuned", "hybrid"], ...] | None = None
+    """Systems to compare. When not given, all that the index can give; with --mode lexical, bm25 alone,
+    which needs no encoder."""
+    base_model_row: str = "auto"
+    """Model of the row base: auto is the one that the index's encoder was trained from, none leaves the row
+    out, and anything else is a folder or a Hub id. It embeds the catalogue once; the embeddings are kept
+    beside the index."""
+    compare: tuple[str, ...] = ()
+    """Folders of further indexes of the same products, each a row, with encoders of their own."""
     mode: Literal["dense", "lexical", "hybrid"] = "dense"
-    """Search by embeddings, by words (BM25), or by both."""
+    """The row that the headline, --run_file and the changed queries are about: embeddings, words (BM25), or
+    both."""
     fusion: Literal["convex", "rrf"] = "convex"
-    """How --mode hybrid joins the two: weighted scores, or reciprocal ranks, which have no weight."""
+    """How the row hybrid joins the two: weighted scores, or reciprocal ranks, which have no weight."""
     hybrid_weight: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Weight of the embeddings in --mode hybrid, 0 to 1; what the index was tuned to when not given."""
+    """Weight of the embeddings in the row hybrid, 0 to 1; what the index was tuned to when not given."""
     ef_search: Count | None = None
     """Candidates kept while searching; what the index was built with when not given."""
+    pairs: tuple[str, ...] | None = None
+    """Judged pairs to score: files, a folder or a Hub id."""
+    split: str = "test"
+    """Split of --pairs to take, where it has several."""
+    protocol: Literal["ranking", "joint_pool"] = "ranking"
+    """joint_pool takes --pairs as questions and answers: each text has to find its partner among all."""
+    query_column: str | None = None
+    """Column of --pairs with the query; found by name when not given (query, question)."""
+    product_column: str | None = None
+    """Column of --pairs with the product text; found by name when not given (product, product_title,
+    title)."""
+    label_column: str | None = None
+    """Column of --pairs with the relevance; found by name when not given."""
+    pairs_label_map: LabelMap = None
+    """What each label of --pairs is worth in [0, 1]; --label_map when not given."""
+    positive_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Lowest relevance of a positive pair; above 0.5 when not given."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """Stop at rows of --pairs that cannot be used, or leave them out and say how many."""
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    """Draws of the bootstrap intervals and of the significance tests."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of those draws: the same seed gives the same intervals."""
     run_file: str | None = None
-    """Write the ranking to this file in TREC's run format."""
+    """Write the ranking of --mode to this file in TREC's run format, and those of the other rows to
+    FILE.bm25, FILE.base and so on."""
+    report: str | None = None
+    """Folder for a report: a page, its figures as PNG, and all of it as JSON."""
+    title_column: str | None = None
+    """Column of the catalogue that the report shows products by; found by name when not given (title,
+    product_title, name), else their texts."""
+    slice_column: tuple[str, ...] | None = None
+    """Columns of the catalogue to look for the gain by; found by name when not given (department,
+    category, brand)."""
     model: str | None = None
-    """The encoder that made the index, if it has moved."""
+    """The encoder that made the index, if it has moved; without an index, the model to score --pairs
+    with."""
     base_model: str | None = None
     """The base of its adapter, if it has moved."""
     trust_remote_code: bool = False
@@ -168,3 +215,28 @@ class EvaluateSettings:
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None
     """YAML file with defaults for any of these flags; flags given here win."""
+
+
+def evaluation_problems(settings: EvaluateSettings) -> list[str]:
+    """Return one message for each combination of evaluation settings that cannot work."""
+    problems = []
+    if (settings.queries is None) != (settings.qrels is None):
+        problems.append("--queries and --qrels: give both or none")
+    if settings.queries is None and not settings.pairs:
+        problems.append("nothing to measure against: give --queries and --qrels, or --pairs")
+    if settings.queries is not None and settings.index_dir is None:
+        problems.append("--index_dir: required with --queries; give the folder of the index")
+    if settings.index_dir is None and settings.model is None:
+        problems.append("--model or --index_dir: give the encoder that is to be measured")
+    if settings.protocol == "joint_pool" and not settings.pairs:
+        problems.append("--protocol joint_pool: needs --pairs, a file of questions and answers")
+    if settings.rows is not None and not settings.rows:
+        problems.append("--rows: name at least one of bm25, base, tuned, hybrid")
+    if settings.queries is None:
+        wanted = {
+            "--rows": settings.rows,
+            "--run_file": settings.run_file,
+            "--compare": settings.compare,
+        }
+        problems += [f"{flag}: needs --queries and --qrels" for flag, value in wanted.items() if value]
+    return problems

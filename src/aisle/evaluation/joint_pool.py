@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
+from aisle.evaluation.document import Estimate, JointPoolRow, SystemKind
+from aisle.evaluation.significance import estimated_mean
 
-__all__ = ["JointPool", "joint_pool"]
+__all__ = ["JointPool", "joint_pool", "joint_pool_row"]
 
 _NORM_TOLERANCE = 1e-2
 """Half-precision encoders leave norms within 1e-3 of one; unnormalised ones are far away."""
@@ -47,17 +49,66 @@ def joint_pool(
     Raises:
         EvaluationError: the shapes differ or are empty, a norm is not one, or `chunk_rows` < 1.
     """
-    _check(query_embeddings, answer_embeddings, chunk_rows)
-    pool = np.concatenate([query_embeddings, answer_embeddings]).astype(np.float64)
-    partners = np.roll(np.arange(len(pool)), len(query_embeddings))
-    ranks = np.concatenate(
+    ranks = _ranks(query_embeddings, answer_embeddings, chunk_rows)
+    return JointPool(
+        precision_at_1=float(np.mean(ranks == 1)), mrr=float(np.mean(1.0 / ranks)), texts=len(ranks)
+    )
+
+
+def joint_pool_row(
+    name: str,
+    kind: SystemKind,
+    query_embeddings: NDArray[Any],
+    answer_embeddings: NDArray[Any],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    chunk_rows: int = 512,
+) -> JointPoolRow:
+    """Return the figures of `joint_pool` with 95% bootstrap intervals.
+
+    A question and its answer are drawn together: they find each other, or fail to, for the same
+    reasons, and drawn apart they would pass for twice as much evidence as they are.
+
+    Args:
+        name: of the system.
+        kind: what the system is.
+        query_embeddings: (n, dim) float32, unit L2 norm.
+        answer_embeddings: (n, dim) float32, unit L2 norm; row i belongs to question i.
+        resamples: draws of n question-answer pairs, at least 1.
+        seed: of the draws; the same seed gives the same intervals.
+        chunk_rows: as for `joint_pool`.
+
+    Raises:
+        EvaluationError: as for `joint_pool`, the system named.
+    """
+    try:
+        ranks = _ranks(query_embeddings, answer_embeddings, chunk_rows)
+    except EvaluationError as error:
+        raise EvaluationError(f"{name}: {error}") from None
+
+    def estimate(values: NDArray[np.float64]) -> Estimate:
+        return estimated_mean(values.reshape(2, -1).mean(axis=0), resamples=resamples, seed=seed)
+
+    return JointPoolRow(
+        name=name,
+        kind=kind,
+        precision_at_1=estimate((ranks == 1).astype(np.float64)),
+        mrr=estimate(1.0 / ranks),
+        texts=len(ranks),
+    )
+
+
+def _ranks(queries: NDArray[Any], answers: NDArray[Any], chunk_rows: int) -> NDArray[np.intp]:
+    """Return (2n,) rank of each text's partner, questions first."""
+    _check(queries, answers, chunk_rows)
+    pool = np.concatenate([queries, answers]).astype(np.float64)
+    partners = np.roll(np.arange(len(pool)), len(queries))
+    return np.concatenate(
         [
             _partner_ranks(pool, partners, np.arange(start, min(start + chunk_rows, len(pool))))
             for start in range(0, len(pool), chunk_rows)
         ]
-    )
-    return JointPool(
-        precision_at_1=float(np.mean(ranks == 1)), mrr=float(np.mean(1.0 / ranks)), texts=len(pool)
     )
 
 

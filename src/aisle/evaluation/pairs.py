@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
 
-__all__ = ["PairMetrics", "average_precision", "best_f1", "roc_auc", "score_pairs", "spearman"]
+__all__ = [
+    "MOST_GRADES",
+    "PairMetrics",
+    "average_precision",
+    "best_f1",
+    "checked_pairs",
+    "is_positive",
+    "roc_auc",
+    "score_pairs",
+    "spearman",
+]
 
-_MOST_GRADES = 10
+MOST_GRADES = 10
 """With more distinct grades than this the judgements are continuous, and a mean per grade says nothing."""
 
 _ROUNDING = 1e-6
@@ -67,8 +77,8 @@ def score_pairs(
         EvaluationError: the arrays differ in length, are empty or not one-dimensional, a score is
             not finite, or a relevance is outside [0, 1].
     """
-    scores, relevance = _checked(scores, relevance)
-    positive = _positive(relevance, positive_threshold)
+    scores, relevance = checked_pairs(scores, relevance)
+    positive = is_positive(relevance, positive_threshold)
     f1, threshold = best_f1(scores, positive) or (None, None)
     grades = np.unique(relevance)
     notes = [_one_class_note(positive)]
@@ -154,9 +164,14 @@ def spearman(scores: NDArray[np.float64], relevance: NDArray[np.float64]) -> flo
     return float(spearmanr(scores, relevance).statistic)
 
 
-def _checked(
+def checked_pairs(
     scores: NDArray[Any], relevance: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scores and relevance as float64, (pairs,) each.
+
+    Raises:
+        EvaluationError: as for `score_pairs`.
+    """
     scores = np.asarray(scores, dtype=np.float64)
     relevance = np.asarray(relevance, dtype=np.float64)
     if scores.ndim != 1 or scores.shape != relevance.shape:
@@ -181,7 +196,8 @@ def _refuse(bad: NDArray[np.bool_], values: NDArray[np.float64], name: str, rule
         )
 
 
-def _positive(relevance: NDArray[np.float64], threshold: float | None) -> NDArray[np.bool_]:
+def is_positive(relevance: NDArray[np.float64], threshold: float | None) -> NDArray[np.bool_]:
+    """Return (pairs,) whether relevance > 0.5, or >= `threshold` if that is given."""
     return relevance > 0.5 if threshold is None else relevance >= threshold - _ROUNDING
 
 
@@ -199,6 +215,6 @@ def _one_class_note(positive: NDArray[np.bool_]) -> str | None:
 def _mean_score_per_grade(
     scores: NDArray[np.float64], relevance: NDArray[np.float64], grades: NDArray[np.float64]
 ) -> dict[str, float]:
-    if len(grades) > _MOST_GRADES:
+    if len(grades) > MOST_GRADES:
         return {}
     return {f"{grade:g}": float(scores[relevance == grade].mean()) for grade in grades}

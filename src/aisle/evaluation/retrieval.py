@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
 
-__all__ = ["RetrievalMetrics", "evaluate_run", "mean_interval"]
+__all__ = ["RetrievalMetrics", "evaluate_run"]
 
 _SHOWN = 3
 """Ids quoted in a message."""
@@ -38,6 +38,9 @@ class RetrievalMetrics:
     """Evaluated queries for which the run has no product: they count as 0."""
     unjudged: int
     """Queries of the run that no judgement names: in no mean."""
+    unjudged_shares: Mapping[str, float]
+    """By cutoff ("10"): products in the top k that nobody has judged for their query / products in
+    the top k, over all evaluated queries; they count as not relevant. 0 if nothing is ranked."""
     unknown_products: tuple[str, ...] | None
     """Relevant products that are not in the catalogue: no ranking can find them, yet they count
     as missed. None if the catalogue was not given."""
@@ -54,6 +57,7 @@ class RetrievalMetrics:
             "without_relevant": list(self.without_relevant),
             "unanswered": list(self.unanswered),
             "unjudged": self.unjudged,
+            "unjudged_shares": dict(self.unjudged_shares),
             "unknown_products": None if self.unknown_products is None else list(self.unknown_products),
         }
 
@@ -114,35 +118,11 @@ def evaluate_run(
         without_relevant=tuple(query for query, products in relevant.items() if not products),
         unanswered=tuple(query for query in query_ids if not rankings[query]),
         unjudged=sum(query not in qrels for query in run),
+        unjudged_shares={str(k): _unjudged_share(qrels, rankings, k) for k in cutoffs},
         unknown_products=_unknown(relevant, known_products),
         query_ids=query_ids,
         per_query=per_query,
     )
-
-
-def mean_interval(
-    values: NDArray[np.float64], *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the bootstrap percentile interval of the mean of `values`.
-
-    For two runs over the same queries give the differences per query: an interval that excludes 0
-    is a difference that another draw of queries would most likely show too.
-
-    Args:
-        values: (queries,) finite.
-        confidence: share of resampled means inside, in (0, 1).
-        resamples: draws with replacement.
-        seed: of the draws; the same seed gives the same interval.
-
-    Raises:
-        EvaluationError: `values` is empty.
-    """
-    if not len(values):
-        raise EvaluationError("an interval needs the value of at least one query, found none")
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _checked_cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
@@ -192,6 +172,14 @@ def _ranking(query: str, scores: Mapping[str, float], depth: int) -> list[str]:
                 "the model or its precision is at fault"
             )
     return sorted(scores, key=lambda product: (-scores[product], product))[:depth]
+
+
+def _unjudged_share(
+    qrels: Mapping[str, Mapping[str, float]], rankings: Mapping[str, Sequence[str]], k: int
+) -> float:
+    ranked = sum(len(ranking[:k]) for ranking in rankings.values())
+    unjudged = sum(product not in qrels[query] for query in rankings for product in rankings[query][:k])
+    return unjudged / ranked if ranked else 0.0
 
 
 def _unknown(

@@ -1,12 +1,19 @@
-"""A run: the ranking of every query, by ids."""
+"""A run: the ranking of every query, by ids, in memory and in TREC's format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
+from aisle.durable import sync
 from aisle.errors import EvaluationError
 
-__all__ = ["to_run"]
+__all__ = ["read_trec_run", "to_run", "write_trec_run"]
+
+_FIELDS = "query, Q0, product, rank, score, tag"
 
 
 def to_run(
@@ -43,3 +50,112 @@ def to_run(
         }
         for query_id, query_rows, query_scores in zip(query_ids, rows, scores, strict=True)
     }
+
+
+def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: str = "aisle") -> None:
+    """Write a run as lines of `query Q0 product rank score tag`, which trec_eval and ranx read.
+
+    Products are ranked from 1 by score, equal scores by product id; scores are written in full, so
+    that reading gives the same run, but for queries without a product, which the format does not
+    know. The file is written beside `path` and put in its place in one go.
+
+    Args:
+        path: the file; its folder exists.
+        run: {query id: {product id: score}}, higher is better.
+        tag: name of the system, the last field.
+
+    Raises:
+        EvaluationError: the run has no product, a score is NaN, an id or the tag is empty or has
+            white space in it, or the file cannot be written.
+    """
+    if not any(run.values()):
+        raise EvaluationError(f"{path}: the run is empty: it ranks products for no query")
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(_trec_lines(path, run, tag))
+        sync(beside)
+        os.replace(beside, path)
+    except OSError as error:
+        raise EvaluationError(f"{path}: the run cannot be written: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):  # it is gone when all went well
+            beside.unlink()
+
+
+def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
+    """Return {query id: {product id: score}} of a TREC run file, in reading order.
+
+    Scores alone order a ranking, as for trec_eval; the rank is checked to be a whole number, and
+    not used. Blank lines are skipped.
+
+    Raises:
+        EvaluationError: the file cannot be read or holds no ranking; or a line has not six fields,
+            a rank or score that is no number, or a product that the query already has. The line
+            is named.
+    """
+    run: dict[str, dict[str, float]] = {}
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    query, product, score = _trec_fields(f"{path}, line {number}", line)
+                    products = run.setdefault(query, {})
+                    if product in products:
+                        raise EvaluationError(
+                            f"{path}, line {number}: product {product!r} comes twice for query {query!r}; "
+                            "keep one line of the two"
+                        )
+                    products[product] = score
+    except OSError as error:
+        raise EvaluationError(f"{path}: the run cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise EvaluationError(f"{path}: a run file is UTF-8 text, found {error.reason}") from None
+    if not run:
+        raise EvaluationError(f"{path}: the run file is empty; a line holds {_FIELDS}")
+    return run
+
+
+def _trec_lines(path: Path, run: Mapping[str, Mapping[str, float]], tag: str) -> Iterator[str]:
+    _check_field(path, "tag", tag)
+    for query, scores in run.items():
+        _check_field(path, "query id", query)
+        for product, score in scores.items():
+            _check_field(path, "product id", product)
+            if math.isnan(score):
+                raise EvaluationError(
+                    f"{path}: query {query!r}, product {product!r}: a score must be a number, found NaN; "
+                    "the model or its precision is at fault"
+                )
+        ranked = sorted(scores, key=lambda product: (-scores[product], product))
+        for rank, product in enumerate(ranked, start=1):
+            yield f"{query} Q0 {product} {rank} {float(scores[product])!r} {tag}\n"
+
+
+def _check_field(path: Path, what: str, value: str) -> None:
+    if value.split() != [value]:
+        raise EvaluationError(
+            f"{path}: fields of a run file are separated by white space: the {what} {value!r} must not be "
+            "empty or have any in it"
+        )
+
+
+def _trec_fields(place: str, line: str) -> tuple[str, str, float]:
+    fields = line.split()
+    if len(fields) != 6:
+        raise EvaluationError(
+            f"{place}: a line of a run file has 6 fields ({_FIELDS}), found {len(fields)}: "
+            f"{line.strip()[:80]!r}"
+        )
+    query, _, product, rank, text, _ = fields
+    try:
+        int(rank)
+    except ValueError:
+        raise EvaluationError(f"{place}: the rank must be a whole number, found {rank!r}") from None
+    try:
+        score = float(text)
+    except ValueError:
+        raise EvaluationError(f"{place}: the score must be a number, found {text!r}") from None
+    if math.isnan(score):
+        raise EvaluationError(f"{place}: the score must be a number, found {text!r}")
+    return query, product, score

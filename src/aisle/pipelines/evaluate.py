@@ -1,130 +1,104 @@
-"""An index, measured against judgements."""
+"""An index and its encoder, measured against judgements and against what there was before."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from aisle.config.index import EvaluateSettings
-from aisle.data.judgements import read_qrels, read_queries
-from aisle.errors import DataError
-from aisle.evaluation.report import retrieval_table
-from aisle.evaluation.retrieval import RetrievalMetrics, evaluate_run
-from aisle.index import SearchIndex, SearchResult, ann_recall, open_index
-from aisle.pipelines.encoders import encoder_of_index
-from aisle.pipelines.hybrid import search_by_mode
+from aisle.config.index import EvaluateSettings, evaluation_problems
+from aisle.errors import ConfigError
+from aisle.evaluation.changes import headline
+from aisle.evaluation.document import Evaluation, SystemKind
+from aisle.index import open_index
+from aisle.pipelines.evaluate_pairs import evaluate_joint_pool, evaluate_pairs, read_judged_pairs
+from aisle.pipelines.evaluate_retrieval import Ranked, evaluate_retrieval, read_judged, write_runs
+from aisle.pipelines.evaluation_details import shown_products
+from aisle.pipelines.evaluation_document import Inputs, make_document, with_details
+from aisle.pipelines.evaluation_models import Models, help_embedding, load_models
+from aisle.pipelines.evaluation_rows import run_of
+from aisle.pipelines.evaluation_tables import show_evaluation
 from aisle.pipelines.output import Output, quieten_libraries
+from aisle.training.processes import launched_processes
 
-ANN_DEPTH = 10
-SHOWN = ("recall@10", "mrr@10", "ndcg@10", "precision@1")
+__all__ = ["evaluate", "run_of"]
 
 
-def evaluate(settings: EvaluateSettings) -> RetrievalMetrics:
-    """Rank the catalogue for every judged query and return the metrics.
+def evaluate(settings: EvaluateSettings) -> Evaluation | None:
+    """Measure, report and return what was found; None in processes that only embed.
 
     Raises:
-        AisleError: the index, its encoder, the queries or the judgements cannot be used.
+        AisleError: the index, a model, the queries, the judgements or the pairs cannot be used.
     """
-    output = Output(json_only=settings.json)
+    problems = evaluation_problems(settings)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    processes = launched_processes()
+    output = Output(json_only=settings.json, silent=not processes.is_main)
     quieten_libraries()
-    index_dir = Path(settings.index_dir)
-    qrels = read_qrels([Path(settings.qrels)], label_map=settings.label_map)
-    queries = read_queries([Path(settings.queries)], only=qrels.keys())
-    unknown = [query_id for query_id in qrels if query_id not in queries]
-    if unknown:
-        output.say(
-            f"warning: {len(unknown):,} judged queries are not in {settings.queries} "
-            f"and count as unanswered, {unknown[0]!r} for example"
-        )
-    index = open_index(index_dir)
-    texts = list(queries.values())
-    name, query_embeddings = "bm25", None
-    if settings.mode != "lexical":
-        encoder = encoder_of_index(
-            index.manifest,
-            index_dir,
-            model=settings.model,
-            base_model=settings.base_model,
-            trust_remote_code=settings.trust_remote_code,
-        )
-        name = encoder.name if settings.mode == "dense" else f"{encoder.name} and bm25"
-        query_embeddings = encoder.encode_queries(texts)
-    found = search_by_mode(
-        index,
-        texts,
-        query_embeddings,
-        mode=settings.mode,
-        top_k=min(max(settings.cutoffs), len(index)),
-        fusion=settings.fusion,
-        weight=settings.hybrid_weight,
-        ef_search=settings.ef_search,
-    )
-    metrics = evaluate_run(
-        qrels,
-        run_of(list(queries), found),
-        cutoffs=settings.cutoffs,
-        relevant_from=settings.relevant_from,
-        known_products=set(index.products.column("product_id").to_pylist()),
-    )
-    if settings.run_file is not None:
-        _write_run(Path(settings.run_file), list(queries), found)
-    shown = [name for name in SHOWN if name in metrics.values] or list(metrics.values)[:4]
-    title = f"{metrics.queries:,} queries, {len(index):,} products"
-    output.show(retrieval_table({name: metrics.values}, metrics=shown, title=title))
-    recall = None
-    if query_embeddings is not None:
-        recall = _ann_recall(index, query_embeddings, settings.ef_search)
-        output.say(f"ann_recall@{min(ANN_DEPTH, len(index))} {recall:.4f} against exact search")
-    _say_left_out(metrics, output)
-    output.document({**metrics.to_dict(), "ann_recall@10": recall, "products": len(index)})
-    return metrics
+    if not processes.is_main:
+        help_embedding(settings, processes)
+        return None
+    inputs = _read(settings, output)
+    manifest = None if inputs.index is None else inputs.index.manifest
+    models = load_models(settings, manifest, device=processes.device)
+    ranked = None
+    if inputs.index is not None and inputs.judged is not None:
+        ranked = evaluate_retrieval(settings, inputs.index, inputs.judged, models, processes, output)
+        if settings.run_file is not None:
+            write_runs(Path(settings.run_file), ranked)
+    evaluation = make_document(settings, inputs, models, ranked)
+    evaluation = replace(evaluation, **_of_pairs(settings, inputs, models, output))
+    if settings.report is not None or settings.json:
+        evaluation = with_details(settings, evaluation, inputs, ranked)
+    show_evaluation(evaluation, _sentence(evaluation), output)
+    if settings.report is not None:
+        from aisle.evaluation.html_report import write_report
+
+        output.say(f"report: {write_report(Path(settings.report), evaluation)}")
+    output.document({**evaluation.to_dict(), **_flat(ranked)})
+    return evaluation
 
 
-def run_of(query_ids: list[str], found: SearchResult) -> dict[str, dict[str, float]]:
-    """Return {query id: {product id: score}} of a search's answers, in the order of the queries."""
-    return {
-        query_id: {
-            str(product): float(score)
-            for product, score in zip(products, scores, strict=True)
-            if product is not None
-        }
-        for query_id, products, scores in zip(query_ids, found.product_ids, found.scores, strict=True)
-    }
+def _read(settings: EvaluateSettings, output: Output) -> Inputs:
+    """Return all that is read from files: a mistake in them shows before anything is embedded."""
+    judged = None
+    if settings.queries is not None and settings.qrels is not None:
+        judged = read_judged(settings.queries, settings.qrels, settings.label_map)
+    pairs = read_judged_pairs(settings, say=output.say) if settings.pairs else None
+    if settings.index_dir is None:
+        return Inputs(judged, pairs, None, None)
+    index = open_index(Path(settings.index_dir))
+    shown = shown_products(index, title_column=settings.title_column, slice_columns=settings.slice_column)
+    return Inputs(judged, pairs, index, shown)
 
 
-def _ann_recall(
-    index: SearchIndex, query_embeddings: npt.NDArray[np.float32], ef_search: int | None
-) -> float:
-    compared = min(ANN_DEPTH, len(index))
-    approximate = index.search(query_embeddings, top_k=compared, ef_search=ef_search)
-    exact = index.search(query_embeddings, top_k=compared, exact=True)
-    return ann_recall(
-        approximate.rows, exact.rows, approximate_scores=approximate.scores, exact_scores=exact.scores
+def _of_pairs(settings: EvaluateSettings, inputs: Inputs, models: Models, output: Output) -> dict[str, Any]:
+    """Return the part of the document that --pairs gives."""
+    if inputs.pairs is None:
+        return {}
+    kinds: dict[str, SystemKind] = {"base": "base", "tuned": "tuned"}
+    measure = evaluate_joint_pool if settings.protocol == "joint_pool" else evaluate_pairs
+    part = "joint_pool" if settings.protocol == "joint_pool" else "pairs"
+    found = measure(models.by_row(), inputs.pairs, kinds=kinds, settings=settings, output=output)
+    return {part: found}
+
+
+def _sentence(evaluation: Evaluation) -> str | None:
+    """Return what the table means, where there is something to compare."""
+    if evaluation.retrieval is None or evaluation.base is None or evaluation.tuned is None:
+        return None
+    return headline(
+        evaluation.retrieval,
+        base=evaluation.base,
+        tuned=evaluation.tuned,
+        metric=evaluation.headline_metric,
     )
 
 
-def _say_left_out(metrics: RetrievalMetrics, output: Output) -> None:
-    if metrics.without_relevant:
-        output.say(f"{len(metrics.without_relevant):,} queries have no relevant product and are left out")
-    if metrics.unanswered:
-        output.say(f"{len(metrics.unanswered):,} queries have no answer and count as 0")
-    if metrics.unknown_products:
-        shown = ", ".join(metrics.unknown_products[:3])
-        output.say(
-            f"{len(metrics.unknown_products):,} judged products are not in the index, {shown} for example"
-        )
-
-
-def _write_run(path: Path, query_ids: list[str], found: SearchResult) -> None:
-    lines = [
-        f"{query_id} Q0 {product} {rank} {score:.6f} aisle\n"
-        for query_id, products, scores in zip(query_ids, found.product_ids, found.scores, strict=True)
-        for rank, (product, score) in enumerate(zip(products, scores, strict=True), start=1)
-        if product is not None
-    ]
-    try:
-        path.write_text("".join(lines), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"--run_file {path}: cannot be written: {error}") from None
+def _flat(ranked: Ranked | None) -> dict[str, Any]:
+    """Return the figures of the row of --mode by their names, as programs have read them from the start."""
+    if ranked is None:
+        return {}
+    figures = ranked.metrics[ranked.main].to_dict()
+    return {**figures, "ann_recall@10": ranked.ann_recall, "products": ranked.retrieval.products}

@@ -1,0 +1,134 @@
+"""A hook of mkdocs: a page for every command, from the dataclass of its settings.
+
+What stands on the pages is what the command line reads: names, types, limits and defaults come from the
+dataclasses of `aisle.config`, the explanations from the docstrings under their fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import griffe
+from mkdocs.structure.files import File
+from pydantic.fields import FieldInfo
+from tyro.conf import Positional
+from tyro.constructors import PrimitiveConstructorSpec
+
+from aisle.cli import COMMANDS, INDEX_COMMANDS, Command
+
+FOLDER = "reference/commands"
+NOUNS = {int: "whole number", float: "number", str: "text", bool: "on or off"}
+LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+GROUPS = {
+    "data": "Data",
+    "model": "Model",
+    "lora": "Adapter",
+    "optim": "Objective, batches, learning rate, precision",
+    "run": "The run",
+}
+POSITIONAL = get_args(Positional[str])[1]
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the pages to the site's files."""
+    for name, command in COMMANDS.items():
+        files.append(File.generated(config, f"{FOLDER}/{name}.md", content=page_of(name, command)))
+    return files
+
+
+def page_of(name: str, command: Command) -> str:
+    """Return a command's page in Markdown."""
+    module, _, class_name = command.settings.partition(":")
+    settings = getattr(import_module(module), class_name)
+    lines = [f"# aisle {name}", "", _docstring(settings), "", *_calls(name)]
+    for title, group, names in _tables(settings):
+        lines += ["", f"## {title}"]
+        lines += [line for name in names for line in _entry(group, name)]
+    return "\n".join(lines) + "\n"
+
+
+def _calls(name: str) -> Iterator[str]:
+    script = "train_peft.py" if name == "train" else f"infer_index.py {name}"
+    if name in {"train", *INDEX_COMMANDS}:
+        yield f"`python {script}` is the same command in a checkout."
+    yield "Every flag is a key of the same name in a `--config` file."
+    yield "What is on or off is turned off by `--no_` before its name."
+
+
+def _tables(settings: type[Any]) -> Iterator[tuple[str, type[Any], list[str]]]:
+    """Return the heading, the dataclass and the names of the settings of each table."""
+    hints = get_type_hints(settings)
+    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    for name, group in groups.items():
+        yield GROUPS[name], group, list(get_type_hints(group))
+    yield ("Settings file" if groups else "Flags"), settings, [name for name in hints if name not in groups]
+
+
+def _entry(group: type[Any], name: str) -> Iterator[str]:
+    """Return a setting as an item of a definition list."""
+    hint = get_type_hints(group, include_extras=True)[name]
+    positional = get_origin(hint) is Annotated and POSITIONAL in get_args(hint)
+    shown = f"`{name.upper()}`, without a flag" if positional else f"`--{name}`"
+    yield ""
+    yield f'<a id="{name}"></a>{shown}: {takes(hint)}{_default(group.__dataclass_fields__[name])}'
+    yield ":   " + " ".join(_meaning(group, name).split())
+
+
+def takes(hint: Any) -> str:
+    """Return what a value may be, in words: `whole number, at least 1`."""
+    metadata: tuple[Any, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *rest = get_args(hint)
+        metadata = tuple(rest)
+    for extra in metadata:
+        if isinstance(extra, PrimitiveConstructorSpec):
+            return f"`{extra.metavar}`"
+    limits = [limit for extra in metadata if isinstance(extra, FieldInfo) for limit in _limits(extra)]
+    return ", ".join([_noun(hint), *limits])
+
+
+def _noun(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in arguments)
+    if origin in {Union, types.UnionType}:
+        return " or ".join(takes(argument) for argument in arguments if argument is not type(None))
+    if origin is tuple:
+        return f"one or more: {takes(arguments[0])}"
+    return takes(hint) if origin is Annotated else NOUNS[hint]
+
+
+def _limits(field: FieldInfo) -> Iterator[str]:
+    for rule in field.metadata:
+        for name, words in LIMITS.items():
+            if hasattr(rule, name):
+                yield f"{words} {getattr(rule, name):,}"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return "; required"
+    if field.default is None or field.default == ():
+        return ""
+    if isinstance(field.default, bool):
+        return "; on unless said otherwise" if field.default else ""
+    values = field.default if isinstance(field.default, tuple) else (field.default,)
+    return "; default `" + " ".join(map(str, values)) + "`"
+
+
+@cache
+def _module(name: str) -> Any:
+    return griffe.load(name)
+
+
+def _docstring(settings: type[Any]) -> str:
+    return _module(settings.__module__)[settings.__name__].docstring.value
+
+
+def _meaning(group: type[Any], field: str) -> str:
+    return _module(group.__module__)[group.__name__].members[field].docstring.value

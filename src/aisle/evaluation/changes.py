@@ -1,0 +1,249 @@
+"""Where a gain comes from: the queries that changed most, parts of the queries, and one sentence."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aisle.errors import EvaluationError
+from aisle.evaluation.document import Answer, QueryChange, Retrieval, Slice
+from aisle.evaluation.retrieval import RetrievalMetrics
+from aisle.evaluation.significance import estimated_mean, paired_differences
+
+__all__ = ["changed_queries", "headline", "query_length_groups", "slices", "word_frequency_groups"]
+
+Rankings = Mapping[str, Sequence[tuple[str, float]]]
+"""{query id: (product id, score), best first}."""
+
+_SIGNIFICANT = 0.05
+_WORD = re.compile(r"\w+")
+_SPELLINGS = {"ndcg": "nDCG", "mrr": "MRR"}
+
+
+def changed_queries(
+    base: RetrievalMetrics,
+    tuned: RetrievalMetrics,
+    *,
+    metric: str,
+    queries: Mapping[str, str],
+    before: Rankings,
+    after: Rankings,
+    titles: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, float]],
+    shown: int = 10,
+    depth: int = 5,
+) -> tuple[tuple[QueryChange, ...], tuple[QueryChange, ...]]:
+    """Return the queries that improved most, and those that worsened most, largest change first.
+
+    Equal changes come in the order of query ids; a query whose metric is the same is in neither.
+
+    Args:
+        base: metrics before.
+        tuned: metrics after, over the same queries.
+        metric: what to go by, such as "ndcg@10".
+        queries: {query id: text}; the id stands in for a text that is missing.
+        before: the base's answers, best first; a query may be missing.
+        after: the tuned system's answers, likewise.
+        titles: {product id: title}; the id stands in for a title that is missing.
+        qrels: {query id: {product id: relevance}}.
+        shown: most queries per list.
+        depth: answers per query and system.
+
+    Raises:
+        EvaluationError: the two are over different queries, or have no such metric.
+    """
+    values = _paired(base, tuned, metric)
+    differences = dict(zip(base.query_ids, paired_differences(*values).tolist(), strict=True))
+    places = {query_id: place for place, query_id in enumerate(base.query_ids)}
+
+    def answers(query_id: str, rankings: Rankings) -> tuple[Answer, ...]:
+        return tuple(
+            Answer(
+                product_id=product,
+                title=titles.get(product, product),
+                score=float(score),
+                relevance=qrels.get(query_id, {}).get(product),
+            )
+            for product, score in rankings.get(query_id, ())[:depth]
+        )
+
+    def change(query_id: str) -> QueryChange:
+        return QueryChange(
+            query_id=query_id,
+            query=queries.get(query_id, query_id),
+            base=float(values[0][places[query_id]]),
+            tuned=float(values[1][places[query_id]]),
+            before=answers(query_id, before),
+            after=answers(query_id, after),
+        )
+
+    improved = [query_id for query_id, difference in differences.items() if difference > 0]
+    worsened = [query_id for query_id, difference in differences.items() if difference < 0]
+    improved.sort(key=lambda query_id: (-differences[query_id], query_id))
+    worsened.sort(key=lambda query_id: (differences[query_id], query_id))
+    return tuple(map(change, improved[:shown])), tuple(map(change, worsened[:shown]))
+
+
+def slices(
+    base: RetrievalMetrics,
+    tuned: RetrievalMetrics,
+    *,
+    metric: str,
+    groups: Mapping[str, Mapping[str, str]],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Slice, ...]:
+    """Return both systems' means on parts of the queries, and the difference with its 95% interval.
+
+    Labels come in the order in which a grouping first names them. Queries that a grouping does not
+    name are in none of its slices; a label without an evaluated query has no slice. A slice of one
+    query has a difference without an interval.
+
+    Args:
+        base: metrics before.
+        tuned: metrics after, over the same queries.
+        metric: such as "ndcg@10".
+        groups: {what is grouped by, such as "query length": {query id: label}}.
+        resamples: bootstrap draws per slice.
+        seed: of the draws; the same seed gives the same intervals.
+
+    Raises:
+        EvaluationError: the two are over different queries, or have no such metric.
+    """
+    before, after = _paired(base, tuned, metric)
+    places = {query_id: place for place, query_id in enumerate(base.query_ids)}
+    found = []
+    for by, label_of in groups.items():
+        rows: dict[str, list[int]] = {}
+        for query_id, label in label_of.items():
+            if query_id in places:
+                rows.setdefault(label, []).append(places[query_id])
+        for label, chosen in rows.items():
+            gain = paired_differences(before[chosen], after[chosen])
+            found.append(
+                Slice(
+                    by=by,
+                    label=label,
+                    queries=len(chosen),
+                    base=float(before[chosen].mean()),
+                    tuned=float(after[chosen].mean()),
+                    difference=estimated_mean(gain, resamples=resamples, seed=seed),
+                )
+            )
+    return tuple(found)
+
+
+def query_length_groups(queries: Mapping[str, str]) -> dict[str, str]:
+    """Return {query id: "1-2 words", "3-4 words" or "5+ words"}, shortest first.
+
+    Words are what white space separates.
+    """
+    lengths = {query_id: len(text.split()) for query_id, text in queries.items()}
+    bounds = {"1-2 words": 2, "3-4 words": 4, "5+ words": float("inf")}
+    shortest_first = sorted(lengths, key=lambda query_id: lengths[query_id])
+    return {
+        query_id: next(label for label, most in bounds.items() if lengths[query_id] <= most)
+        for query_id in shortest_first
+    }
+
+
+def word_frequency_groups(queries: Mapping[str, str], texts_of_catalogue: Iterable[str]) -> dict[str, str]:
+    """Return {query id: "rare", "medium" or "frequent"}, rarest first.
+
+    A query goes by its rarest word: the one that the fewest texts of the catalogue contain, which
+    may be none. Queries are ranked by that number, equal ones share their mean rank, and the ranks
+    are cut into thirds; queries of equal rarity are thus always together. Words are runs of
+    letters, digits and underscores after NFKC and case folding; a query without one has no label.
+
+    Args:
+        queries: {query id: text}.
+        texts_of_catalogue: read once; only the words of the queries are counted.
+    """
+    words = {query_id: _words(text) for query_id, text in queries.items()}
+    counted = frozenset[str]().union(*words.values())
+    frequency: Counter[str] = Counter()
+    for text in texts_of_catalogue:
+        frequency.update(counted & _words(text))
+    rarest = {query_id: min(map(frequency.__getitem__, found)) for query_id, found in words.items() if found}
+    if not rarest:
+        return {}
+    from scipy.stats import rankdata
+
+    shares = (rankdata(list(rarest.values())) - 0.5) / len(rarest)
+    share_of = dict(zip(rarest, shares.tolist(), strict=True))
+    bounds = {"rare": 1 / 3, "medium": 2 / 3, "frequent": 1}
+    return {
+        query_id: next(label for label, most in bounds.items() if share_of[query_id] < most)
+        for query_id in sorted(share_of, key=lambda query_id: share_of[query_id])
+    }
+
+
+def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> str:
+    """Return one sentence that says whether `tuned` is better than the base.
+
+    "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries". It "beats", or "is
+    worse than", only if the 95% interval excludes 0 and the randomisation test, which does not
+    trust a handful of queries, has a corrected p < 0.05; otherwise it "is not clearly better than" the base.
+
+    Args:
+        retrieval: what `compare_runs` returned.
+        base: the system that it was held against.
+        tuned: the system that the sentence is about.
+        metric: such as "ndcg@10".
+
+    Raises:
+        EvaluationError: there is no such system or metric, or it was not held against a base.
+    """
+    rows = {row.name: row for row in retrieval.rows}
+    if tuned not in rows:
+        raise EvaluationError(f"there is no system {tuned!r}; the systems are {', '.join(rows)}")
+    found = rows[tuned].differences.get(metric)
+    if found is None:
+        known = ", ".join(rows[tuned].differences) or "none"
+        raise EvaluationError(f"{tuned!r} has no difference to a base in {metric!r}; it has: {known}")
+    name = _spelled(metric)
+    queries = found.better + found.worse + found.equal
+    if found.equal == queries:
+        return f"{tuned} does exactly as well as {base} on each of {queries:,} queries by {name}"
+    digits = _digits(found.mean, found.low, found.high)
+    worse = f"worse on {found.worse:,} of {queries:,} queries"
+    if found.p_corrected < _SIGNIFICANT and (found.low > 0 or found.high < 0):
+        verb = "beats" if found.low > 0 else "is worse than"
+        nearer, farther = sorted((abs(found.low), abs(found.high)))
+        size = f"{abs(found.mean):.{digits}f} {name} [{nearer:.{digits}f}, {farther:.{digits}f}]"
+        return f"{tuned} {verb} {base} by {size}; {worse}"
+    size = f"{found.mean:+.{digits}f} {name} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    return f"{tuned} is not clearly better than {base}: {size}; {worse}"
+
+
+def _spelled(metric: str) -> str:
+    name, at, cutoff = metric.partition("@")
+    return f"{_SPELLINGS.get(name, name)}{at}{cutoff}"
+
+
+def _digits(*values: float) -> int:
+    """Return the fewest decimals, 2 to 4, at which no value that is not 0 looks like 0."""
+    return next((n for n in (2, 3) if all(round(value, n) or not value for value in values)), 4)
+
+
+def _paired(
+    base: RetrievalMetrics, tuned: RetrievalMetrics, metric: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if base.query_ids != tuned.query_ids:
+        raise EvaluationError(
+            f"the two systems were evaluated on different queries ({len(base.query_ids)} and "
+            f"{len(tuned.query_ids)}); evaluate both against the same judgements"
+        )
+    for found in (base, tuned):
+        if metric not in found.per_query:
+            raise EvaluationError(f"there is no metric {metric!r}; there are {', '.join(found.per_query)}")
+    return base.per_query[metric], tuned.per_query[metric]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))

@@ -1,0 +1,139 @@
+"""Systems side by side on the same judged queries: means with intervals, and differences to a base."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from aisle.errors import EvaluationError
+from aisle.evaluation.document import Difference, Retrieval, RetrievalRow, SystemKind
+from aisle.evaluation.retrieval import RetrievalMetrics, evaluate_run
+from aisle.evaluation.significance import (
+    bootstrap_interval,
+    estimated_mean,
+    holm,
+    paired_differences,
+    randomisation_p,
+)
+
+__all__ = ["compare_runs"]
+
+
+def compare_runs(
+    runs: Mapping[str, Mapping[str, Mapping[str, float]]],
+    qrels: Mapping[str, Mapping[str, float]],
+    *,
+    kinds: Mapping[str, SystemKind],
+    base: str | None,
+    products: Collection[str],
+    unknown_queries: Sequence[str] = (),
+    cutoffs: Sequence[int] = (1, 10, 100),
+    relevant_from: float | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Retrieval, dict[str, RetrievalMetrics]]:
+    """Return the systems side by side, and each one's metrics per query.
+
+    All means are over the same queries: those with a relevant product that could be asked. A
+    judged query of `unknown_queries` has no text, so no system was asked: it is in no mean, and is
+    listed. A judged product that is not in the catalogue counts as missed, and is listed.
+
+    Every figure has a 95% bootstrap interval over queries. Every row but the base has its paired
+    differences to it: the interval is that of the difference itself, p comes from the paired
+    randomisation test (10,000 sign patterns), and is corrected by Holm's method for the number of
+    rows, each metric on its own.
+
+    Args:
+        runs: {system: {query id: {product id: score}}}, in the order of the rows.
+        qrels: {query id: {product id: relevance >= 0}}.
+        kinds: {system: what it is}.
+        base: the system that the others are held against; None for no differences.
+        products: ids of the catalogue.
+        unknown_queries: ids of judged queries that the queries file does not have.
+        cutoffs: the k of the metrics, each at least 1.
+        relevant_from: lowest relevance, above 0, of a relevant product; None means above 0.
+        resamples: bootstrap draws per interval.
+        seed: of all draws; the same seed gives the same document.
+
+    Raises:
+        EvaluationError: there is no system, `base` or a kind names none, no judged query could be
+            asked, or `evaluate_run` refuses a run, which is then named.
+    """
+    _check(runs, kinds, base)
+    catalogue = frozenset(products)
+    unknown = frozenset(unknown_queries)
+    asked = {query: judged for query, judged in qrels.items() if query not in unknown}
+    if qrels and not asked:
+        raise EvaluationError(
+            f"the queries file has none of the {len(qrels)} judged queries, such as {next(iter(qrels))!r}; "
+            "both must use the same ids"
+        )
+    metrics = {}
+    for name, run in runs.items():
+        try:
+            metrics[name] = evaluate_run(
+                asked, run, cutoffs=cutoffs, relevant_from=relevant_from, known_products=catalogue
+            )
+        except EvaluationError as error:
+            raise EvaluationError(f"{name}: {error}") from None
+    differences = {} if base is None else _differences(metrics, base, resamples=resamples, seed=seed)
+    rows = tuple(
+        RetrievalRow(
+            name=name,
+            kind=kinds[name],
+            metrics={
+                metric: estimated_mean(values, resamples=resamples, seed=seed)
+                for metric, values in found.per_query.items()
+            },
+            differences=differences.get(name, {}),
+            unjudged=found.unjudged_shares,
+            unanswered=len(found.unanswered),
+        )
+        for name, found in metrics.items()
+    )
+    any_system = next(iter(metrics.values()))
+    retrieval = Retrieval(
+        rows=rows,
+        queries=any_system.queries,
+        products=len(catalogue),
+        judgements=sum(map(len, qrels.values())),
+        without_relevant=len(any_system.without_relevant),
+        unknown_queries=tuple(unknown_queries),
+        unknown_products=tuple(sorted(frozenset().union(*qrels.values()) - catalogue)),
+    )
+    return retrieval, metrics
+
+
+def _check(runs: Mapping[str, object], kinds: Mapping[str, SystemKind], base: str | None) -> None:
+    if not runs:
+        raise EvaluationError("there is no system to evaluate; give at least one run")
+    if base is not None and base not in runs:
+        raise EvaluationError(f"the base {base!r} has no run; the systems are {', '.join(runs)}")
+    without = [name for name in runs if name not in kinds]
+    if without:
+        raise EvaluationError(f"kinds must name every system, {without[0]!r} is missing")
+
+
+def _differences(
+    metrics: Mapping[str, RetrievalMetrics], base: str, *, resamples: int, seed: int
+) -> dict[str, dict[str, Difference]]:
+    """Return {system: {metric: difference to the base}} of all systems but the base."""
+    others = [name for name in metrics if name != base]
+    found: dict[str, dict[str, Difference]] = {name: {} for name in others}
+    for metric, before in metrics[base].per_query.items():
+        differences = [paired_differences(before, metrics[name].per_query[metric]) for name in others]
+        p_values = [randomisation_p(values, seed=seed) for values in differences]
+        for name, values, p_value, corrected in zip(
+            others, differences, p_values, holm(p_values), strict=True
+        ):
+            low, high = bootstrap_interval(values, resamples=resamples, seed=seed)
+            found[name][metric] = Difference(
+                mean=float(values.mean()),
+                low=low,
+                high=high,
+                p_value=p_value,
+                p_corrected=corrected,
+                better=int((values > 0).sum()),
+                worse=int((values < 0).sum()),
+                equal=int((values == 0).sum()),
+            )
+    return found

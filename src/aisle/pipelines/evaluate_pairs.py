@@ -1,0 +1,169 @@
+"""Judged pairs and question-answer pairs, scored by the models of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.config.index import EvaluateSettings
+from aisle.data.files import expand_files, iter_rows
+from aisle.data.pairs import PairColumns, Pairs, read_pairs
+from aisle.data.rows import Row
+from aisle.data.sources import iter_split, resolve_dataset, split_names
+from aisle.evaluation import document
+from aisle.evaluation.document import JointPoolRow, SystemKind
+from aisle.evaluation.joint_pool import joint_pool_row
+from aisle.evaluation.pair_comparison import compare_pairs
+from aisle.models.encoder import Encoder
+from aisle.pipelines.output import Output
+
+CHUNK_PAIRS = 8192
+"""Pairs embedded at a time: their embeddings of 1,024 components are 64 MiB."""
+MIDDLE = 0.5
+"""Relevance above which a pair is a question and its answer, as `score_pairs` has it."""
+
+
+def read_judged_pairs(settings: EvaluateSettings, *, say: Callable[[str], None]) -> Pairs:
+    """Return the pairs of --pairs.
+
+    Raises:
+        DataError: they cannot be read, a column is missing, or rows are bad and bad rows are errors.
+    """
+    read = read_pairs(
+        _rows(settings),
+        columns=PairColumns(
+            query=settings.query_column, product=settings.product_column, label=settings.label_column
+        ),
+        label_map=settings.pairs_label_map or settings.label_map,
+        on_bad_row=settings.on_bad_row,
+    )
+    label = read.columns.label or "none: every pair is a positive"
+    say(
+        f"pairs: {len(read.pairs):,}; query: {read.columns.query}, product: {read.columns.product}, "
+        f"label: {label}"
+    )
+    if read.bad_rows.total:
+        say(f"pairs: {read.bad_rows}")
+    return read.pairs
+
+
+def pair_files(settings: EvaluateSettings) -> list[Path]:
+    """Return the local files of --pairs; none where they come from the Hub.
+
+    Raises:
+        DataError: a file is not there.
+    """
+    names = settings.pairs or ()
+    if len(names) != 1:
+        return expand_files(names) if names else []
+    splits = resolve_dataset(names[0]).splits or {}
+    return list(next(iter(splits.values())) if len(splits) == 1 else splits.get(settings.split, ()))
+
+
+def _rows(settings: EvaluateSettings) -> Iterator[Row]:
+    names = settings.pairs or ()
+    if len(names) > 1:
+        return iter_rows(expand_files(names))
+    source = resolve_dataset(names[0])
+    splits = split_names(source)
+    # A file is a split of its own, whatever it is called.
+    return iter_split(source, splits[0] if len(splits) == 1 else settings.split)
+
+
+def pair_scores(
+    encoder: Encoder,
+    pairs: Pairs,
+    *,
+    chunk_pairs: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return the cosine of each pair: (pairs,) float32.
+
+    Args:
+        encoder: embeds both sides.
+        pairs: to score; they are read a chunk at a time.
+        chunk_pairs: pairs embedded at a time, `CHUNK_PAIRS` when not given; changes memory, not the scores.
+        on_progress: called with the number of pairs that are done.
+    """
+    step = chunk_pairs or CHUNK_PAIRS
+    scores = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), step):
+        chunk = pairs.select(range(start, min(start + step, len(pairs))))
+        queries = encoder.encode_queries(chunk.queries)
+        products = encoder.encode_products(chunk.products)
+        scores[start : start + step] = np.einsum("pd,pd->p", queries, products, dtype=np.float64)
+        if on_progress is not None:
+            on_progress(len(chunk))
+    return scores
+
+
+def evaluate_pairs(
+    encoders: Mapping[str, Encoder],
+    pairs: Pairs,
+    *,
+    kinds: Mapping[str, SystemKind],
+    settings: EvaluateSettings,
+    output: Output,
+) -> document.Pairs:
+    """Return how well each encoder's cosines tell the judged pairs apart.
+
+    Raises:
+        EvaluationError: the scores or the judgements cannot be used.
+    """
+    relevance = pairs.relevance
+    if relevance is None:
+        relevance = np.ones(len(pairs), np.float32)
+    with output.progress("scoring pairs", len(pairs) * len(encoders)) as bar:
+        scores = {
+            name: pair_scores(encoder, pairs, on_progress=bar.advance) for name, encoder in encoders.items()
+        }
+    return compare_pairs(
+        scores,
+        relevance,
+        kinds=kinds,
+        positive_threshold=settings.positive_threshold,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+
+
+def evaluate_joint_pool(
+    encoders: Mapping[str, Encoder],
+    pairs: Pairs,
+    *,
+    kinds: Mapping[str, SystemKind],
+    settings: EvaluateSettings,
+    output: Output,
+) -> tuple[JointPoolRow, ...]:
+    """Return how often each encoder finds the partner of a text among all questions and answers.
+
+    Of judged pairs only the positive ones are taken.
+
+    Raises:
+        EvaluationError: no pair is positive.
+    """
+    relevance = pairs.relevance
+    if relevance is not None:
+        threshold = settings.positive_threshold
+        positive = relevance > MIDDLE if threshold is None else relevance >= np.float32(threshold)
+        if not positive.all():
+            output.say(f"joint pool: {int(positive.sum()):,} of {len(pairs):,} pairs are positive and taken")
+        pairs = pairs.select(np.flatnonzero(positive))
+    questions, answers = pairs.queries, pairs.products
+    rows = []
+    with output.progress("embedding questions and answers", 2 * len(pairs) * len(encoders)) as bar:
+        for name, encoder in encoders.items():
+            rows.append(
+                joint_pool_row(
+                    name,
+                    kinds[name],
+                    encoder.encode_queries(questions, on_progress=bar.advance),
+                    encoder.encode_products(answers, on_progress=bar.advance),
+                    resamples=settings.resamples,
+                    seed=settings.seed,
+                )
+            )
+    return tuple(rows)

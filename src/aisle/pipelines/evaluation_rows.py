@@ -1,0 +1,209 @@
+"""The rows of a retrieval evaluation: each system's ranking of every query, a chunk of queries at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aisle.index import SearchIndex, SearchResult, ann_recall, exact_search
+from aisle.index.fusion import Fusion
+from aisle.index.hybrid import search_hybrid, search_lexical
+from aisle.index.products import ID_COLUMN
+from aisle.models.encoder import Encoder
+
+CHUNK_QUERIES = 1024
+"""Queries embedded and searched at a time: 100 answers of each, and their embeddings, are a few MiB."""
+ANN_DEPTH = 10
+
+Embeddings = npt.NDArray[np.float32]
+Answers = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""(queries, top_k) rows of an index, -1 after the last of a short answer, and their scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """One or more systems over the products of one index.
+
+    Args:
+        product_ids: (products,) id of each row of that index.
+        answer: from the texts of some queries to their answers, by the row's name.
+    """
+
+    product_ids: pa.ChunkedArray
+    answer: Callable[[Sequence[str]], Mapping[str, Answers]]
+
+
+@dataclass(frozen=True, eq=False)
+class Run(Mapping[str, Mapping[str, float]]):
+    """{query id: {product id: score}} that holds row numbers: 12 bytes an answer, where a dict takes 150.
+
+    Args:
+        product_ids: (products,) id of each row of the index.
+        places: query id -> its place among the answers.
+        rows: (queries, top_k) rows of the index, best first; -1 after the last of a short answer.
+        scores: (queries, top_k) float32.
+    """
+
+    product_ids: pa.ChunkedArray
+    places: Mapping[str, int]
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+    def __getitem__(self, query_id: str) -> dict[str, float]:
+        """Return the answers to a query, best first."""
+        place = self.places[query_id]
+        rows = self.rows[place]
+        answered = int(np.count_nonzero(rows >= 0))
+        ids = self.product_ids.take(pa.array(rows[:answered])).to_pylist()
+        return dict(zip(ids, self.scores[place, :answered].tolist(), strict=True))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass(frozen=True)
+class GraphRecall:
+    """What the graph finds of the exact answers, gathered over the chunks of queries."""
+
+    found: list[tuple[Answers, Answers]] = field(default_factory=list)
+
+    def value(self) -> float | None:
+        """Return the recall at `ANN_DEPTH`, in [0, 1]; None where the graph was not searched."""
+        if not self.found:
+            return None
+        approximate, exact = (_joined(side) for side in zip(*self.found, strict=True))
+        return ann_recall(approximate[0], exact[0], approximate_scores=approximate[1], exact_scores=exact[1])
+
+
+def rank_all(
+    rankers: Sequence[Ranker],
+    queries: Mapping[str, str],
+    *,
+    chunk_queries: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> dict[str, Run]:
+    """Return the run of each row.
+
+    Args:
+        rankers: that answer; a ranker may answer for several rows.
+        queries: query id -> text.
+        chunk_queries: queries answered at a time, `CHUNK_QUERIES` when not given; changes memory, not the
+            rankings.
+        on_progress: called with the number of queries that one ranker has answered.
+
+    Raises:
+        SearchError: an index cannot answer as asked.
+    """
+    step = chunk_queries or CHUNK_QUERIES
+    texts = list(queries.values())
+    places = {query_id: place for place, query_id in enumerate(queries)}
+    gathered: dict[str, list[Answers]] = {}
+    ids: dict[str, pa.ChunkedArray] = {}
+    for start in range(0, len(texts), step):
+        chunk = texts[start : start + step]
+        for ranker in rankers:
+            for name, found in ranker.answer(chunk).items():
+                gathered.setdefault(name, []).append(found)
+                ids[name] = ranker.product_ids
+            if on_progress is not None:
+                on_progress(len(chunk))
+    return {name: Run(ids[name], places, *_joined(parts)) for name, parts in gathered.items()}
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
+
+
+def _answers(found: SearchResult) -> Answers:
+    return found.rows, found.scores
+
+
+def index_ranker(
+    index: SearchIndex,
+    encoder: Encoder | None,
+    *,
+    lexical: str | None,
+    dense: str | None,
+    hybrid: str | None,
+    top_k: int,
+    ef_search: int | None,
+    fusion: Fusion,
+    weight: float | None,
+    recall: GraphRecall | None,
+) -> Ranker:
+    """Return the ranker of an index's own rows, which embeds a query once for all of them.
+
+    Args:
+        index: to search.
+        encoder: that made it; None where `lexical` is the only row.
+        lexical: name of the row by words; None leaves it out.
+        dense: name of the row by the graph.
+        hybrid: name of the row by both.
+        top_k: products per query.
+        ef_search: candidates kept while searching; None is the index's own.
+        fusion: how the hybrid row is made of the two.
+        weight: of the dense side of it; None is the index's own.
+        recall: told what the graph finds, where there is an encoder; None spares that search.
+    """
+    depth = min(ANN_DEPTH, len(index))
+
+    def answer(texts: Sequence[str]) -> dict[str, Answers]:
+        found = {}
+        if lexical is not None:
+            found[lexical] = _answers(search_lexical(index, texts, top_k=top_k))
+        if encoder is None:
+            return found
+        asked = encoder.encode_queries(texts)
+        if dense is not None:
+            found[dense] = _answers(index.search(asked, top_k=top_k, ef_search=ef_search))
+        if hybrid is not None:
+            both = search_hybrid(
+                index, texts, asked, top_k=top_k, weight=weight, fusion=fusion, ef_search=ef_search
+            )
+            found[hybrid] = _answers(both)
+        if recall is not None:
+            approximate = index.search(asked, top_k=depth, ef_search=ef_search)
+            exact = index.search(asked, top_k=depth, exact=True)
+            recall.found.append((_answers(approximate), _answers(exact)))
+        return found
+
+    return Ranker(index.products.column(ID_COLUMN), answer)
+
+
+def exact_ranker(
+    index: SearchIndex, encoder: Encoder, embeddings: Embeddings, *, name: str, top_k: int
+) -> Ranker:
+    """Return the ranker of a row by exact search over another encoder's embeddings of the same products.
+
+    Args:
+        index: whose products are ranked.
+        encoder: embeds the queries.
+        embeddings: (count, dim) of the products by that encoder; a memory map is read chunk by chunk.
+        name: of the row.
+        top_k: products per query.
+    """
+
+    def answer(texts: Sequence[str]) -> dict[str, Answers]:
+        asked = encoder.encode_queries(texts)
+        return {name: exact_search(embeddings, asked, top_k=top_k, tie_ranks=index.tie_ranks)}
+
+    return Ranker(index.products.column(ID_COLUMN), answer)
+
+
+def run_of(query_ids: list[str], found: SearchResult) -> dict[str, dict[str, float]]:
+    """Return {query id: {product id: score}} of a search's answers, in the order of the queries."""
+    return {
+        query_id: {
+            str(product): float(score)
+            for product, score in zip(products, scores, strict=True)
+            if product is not None
+        }
+        for query_id, products, scores in zip(query_ids, found.product_ids, found.scores, strict=True)
+    }

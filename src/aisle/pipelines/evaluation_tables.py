@@ -1,0 +1,138 @@
+"""What an evaluation says on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from aisle.evaluation.document import Estimate, Evaluation, Pairs, Retrieval, RetrievalRow
+from aisle.evaluation.report import pair_metrics_table
+from aisle.pipelines.output import Output
+
+COLUMNS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
+SIGNIFICANT = 0.05
+NAMED = 3
+"""Ids quoted in a message."""
+UNDEFINED = "\u2013"
+
+
+def show_evaluation(evaluation: Evaluation, sentence: str | None, output: Output) -> None:
+    """Print the tables of an evaluation, and what has to be known to read them."""
+    if evaluation.retrieval is not None:
+        output.show(retrieval_table(evaluation.retrieval, base=evaluation.base))
+        if sentence is not None:
+            output.say(sentence)
+        for line in caveats(evaluation.retrieval):
+            output.say(line)
+    if evaluation.ann_recall_at_10 is not None:
+        output.say(
+            f"ann_recall@10 {evaluation.ann_recall_at_10:.4f} against exact search, at ef_search "
+            f"{evaluation.ef_search}"
+        )
+    if evaluation.pairs is not None:
+        _show_pairs(evaluation.pairs, output)
+    if evaluation.joint_pool:
+        output.show(_joint_pool_table(evaluation))
+    for note in evaluation.notes:
+        output.say(note)
+
+
+def retrieval_table(retrieval: Retrieval, *, base: str | None) -> Table:
+    """Return a row per system: each figure over its 95% interval, a star where it differs from the base."""
+    names = list(retrieval.rows[0].metrics)
+    columns = [name for name in COLUMNS if name in names] or names[: len(COLUMNS)]
+    title = f"{retrieval.queries:,} queries, {retrieval.products:,} products"
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in retrieval.rows:
+        table.add_row(Text(row.name), *(_cell(row, column) for column in columns))
+    caption = "below each figure: its 95% interval over queries (bootstrap)"
+    if base is not None and len(retrieval.rows) > 1:
+        caption += f"; * differs from {base}, p < 0.05 (randomisation test, Holm)"
+    table.caption = Text(caption)
+    table.caption_justify = "left"
+    return table
+
+
+def caveats(retrieval: Retrieval) -> list[str]:
+    """Return what was left out of the figures, or counts as wrong without being known to be."""
+    said = []
+    cutoff = "10" if "10" in retrieval.rows[0].unjudged else next(iter(retrieval.rows[0].unjudged), None)
+    if cutoff is not None:
+        shares = ", ".join(f"{row.name} {row.unjudged[cutoff]:.0%}" for row in retrieval.rows)
+        said.append(f"not judged among the top {cutoff}, and taken as not relevant: {shares}")
+    unanswered = [f"{row.name} {row.unanswered:,}" for row in retrieval.rows if row.unanswered]
+    if unanswered:
+        said.append(f"queries without an answer, which count as 0: {', '.join(unanswered)}")
+    if retrieval.without_relevant:
+        said.append(f"{retrieval.without_relevant:,} queries have no relevant product and are left out")
+    if retrieval.unknown_queries:
+        said.append(
+            f"warning: {len(retrieval.unknown_queries):,} judged queries are not in the queries file and are "
+            f"left out: {_named(retrieval.unknown_queries)}"
+        )
+    if retrieval.unknown_products:
+        said.append(
+            f"warning: {len(retrieval.unknown_products):,} judged products are not in the index and count as "
+            f"missed where they are relevant: {_named(retrieval.unknown_products)}"
+        )
+    return said
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join(map(repr, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
+
+
+def _cell(row: RetrievalRow, column: str) -> Text:
+    difference = row.differences.get(column)
+    star = "*" if difference is not None and difference.p_corrected < SIGNIFICANT else ""
+    colour = "" if not star or difference is None else "green" if difference.mean > 0 else "red"
+    found = row.metrics[column]
+    return Text.assemble((_value(found) + star, colour), ("\n" + _ends(found), "dim"))
+
+
+def _value(estimate: Estimate) -> str:
+    return UNDEFINED if estimate.value is None else f"{estimate.value:.3f}"
+
+
+def _ends(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:.2f}\u2013{estimate.high:.2f}"
+
+
+def _show_pairs(pairs: Pairs, output: Output) -> None:
+    rows: dict[str, Mapping[str, float | None]] = {
+        row.name: {
+            **{name: estimate.value for name, estimate in row.metrics.items()},
+            "best_f1_threshold": row.best_f1_threshold,
+        }
+        for row in pairs.rows
+    }
+    title = f"{pairs.pairs:,} pairs, {pairs.positive_share:.0%} positive"
+    output.show(pair_metrics_table(rows, title=title))
+    for row in pairs.rows:
+        if row.by_grade:
+            grades = ", ".join(
+                f"{grade} {_value(found)} [{_ends(found)}]" for grade, found in row.by_grade.items()
+            )
+            output.say(f"{row.name}: ROC-AUC of the highest grade against {grades}")
+    if pairs.note:
+        output.say(pairs.note)
+
+
+def _joint_pool_table(evaluation: Evaluation) -> Table:
+    title = f"joint pool of {evaluation.joint_pool[0].texts:,} texts"
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for column in ("precision@1", "mrr"):
+        table.add_column(column, justify="right")
+    for row in evaluation.joint_pool:
+        cells = (f"{_value(found)} [{_ends(found)}]" for found in (row.precision_at_1, row.mrr))
+        table.add_row(Text(row.name), *map(Text, cells))
+    return table

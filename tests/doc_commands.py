@@ -1,0 +1,160 @@
+"""Blocks of commands in Markdown, taken apart and given to the commands' own parsers; nothing is run.
+
+A block is run by tests/test_docs.py, or says in a comment above it why it is not: `<!-- parsed -->`,
+`<!-- needs: gpu -->`, `<!-- needs: hub -->`, `<!-- needs: gpu, hub -->`.
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+from typing import get_type_hints
+
+from markdown_it import MarkdownIt
+
+from aisle.cli import COMMANDS, INDEX_COMMANDS
+from aisle.config.load import parse_settings
+from aisle.errors import AisleError
+
+ROOT = Path(__file__).parents[1]
+COMMAND_LANGUAGES = {"", "bash", "console", "sh"}
+MARKER = re.compile(r"^<!-- (parsed|needs: (gpu|hub)(, (gpu|hub))*) -->$")
+SCRIPTS = {"train_peft.py", "infer_index.py"}
+CHECKS = {"evaluate": "aisle.config.index:evaluation_problems"}
+"""Checks of combined settings that a command makes itself."""
+HARMLESS = {".", "pip", "printf"}
+"""Programs of the shell that stand in the docs and have no flags of ours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block, and the comment above it."""
+
+    place: str
+    language: str
+    title: str | None
+    comment: str | None
+    text: str
+
+    @property
+    def has_commands(self):
+        return self.language in COMMAND_LANGUAGES
+
+    @property
+    def is_run(self):
+        return self.has_commands and self.place.startswith("docs/tutorial.md") and self.comment is None
+
+    @property
+    def says_why_not(self):
+        return MARKER.match(self.comment or "") is not None
+
+
+def blocks_of(text, path):
+    tokens = MarkdownIt().parse(text)
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        if token.type == "fence":
+            language, _, rest = token.info.partition(" ")
+            title = re.search(r'title="([^"]+)"', rest)
+            comment = before.content.strip() if before is not None and before.type == "html_block" else None
+            place = f"{path}:{token.map[0] + 1}"
+            yield Block(place, language, title and title[1], comment, token.content)
+
+
+def commands_of(block):
+    """Return the words of each command, pipes and lists taken apart; of a session, the lines after `$`."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    if any(line.startswith("$ ") for line in lines):
+        lines = [line[2:] for line in lines if line.startswith("$ ")]
+    for line in lines:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = []
+        for word in [*lexer, ";"]:
+            if word in {"|", ";", "&&", "||"}:
+                if words:
+                    yield words
+                words = []
+            else:
+                words.append(word)
+
+
+def problem_of(words):
+    """Return why a command would be refused, or None."""
+    while re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    program, rest = words[0], words[1:]
+    if program in {"accelerate", "torchrun"}:
+        return launcher_problem(program, rest)
+    if program in {"python", "python3"}:
+        if rest[0] in SCRIPTS:
+            return our_problem(rest[0], rest[1:])
+        return (
+            None if rest[:2] == ["-m", "venv"] or (ROOT / rest[0]).is_file() else f"{rest[0]}: no such script"
+        )
+    if program == "aisle":
+        return our_problem("aisle", rest)
+    if program == "make":
+        targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+        return next((f"make: no target {name}" for name in rest if name not in targets), None)
+    if program == "pytest":
+        return None if (ROOT / rest[0]).exists() else f"{rest[0]}: no such test"
+    return None if program in HARMLESS else f"{program}: add it to the programs that tests/test_docs.py knows"
+
+
+def our_problem(program, rest):
+    name, arguments = ("train", rest) if program == "train_peft.py" else (rest[0], rest[1:])
+    if name not in (INDEX_COMMANDS if program == "infer_index.py" else COMMANDS):
+        return f"{program}: no command {name}"
+    command = COMMANDS[name]
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            settings = parse_settings(named(command.settings), arguments, prog=name)
+            check = command.check or CHECKS.get(name)
+        problems = named(check)(settings) if check else []
+    except SystemExit as stopped:
+        return None if stopped.code == 0 else printed.getvalue()
+    except AisleError as error:
+        return str(error)
+    return "\n".join(problems) or None
+
+
+def launcher_problem(program, rest):
+    if program == "accelerate":
+        from accelerate.commands.launch import launch_command_parser
+
+        parser, rest = launch_command_parser(), rest[1:]
+    else:
+        from torch.distributed.run import get_args_parser
+
+        parser = get_args_parser()
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            launch = parser.parse_args(rest)
+    except SystemExit:
+        return printed.getvalue()
+    config = getattr(launch, "config_file", None)
+    if config is not None and not (ROOT / config).is_file():
+        return f"--config_file {config}: no such file"
+    return our_problem(launch.training_script, launch.training_script_args)
+
+
+def named(name):
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def problems_of(block):
+    return [
+        f"{block.place}: {shlex.join(words)}: {p}" for words in commands_of(block) if (p := problem_of(words))
+    ]
+
+
+def names_of(command):
+    settings = named(command.settings)
+    for name, hint in get_type_hints(settings).items():
+        yield from get_type_hints(hint) if dataclasses.is_dataclass(hint) else (name,)
