@@ -176,6 +176,15 @@ def test_curves_of_a_run_come_from_its_log_and_metrics(tmp_path):
         assert (roc_auc.name, roc_auc.steps, roc_auc.values) == ("roc_auc", (0, 30), (0.6, 0.75))
 
 
+def test_a_loss_that_is_not_finite_is_left_out(tmp_path):
+    lines = ['{"step": 1, "loss": 0.5}', '{"step": 2, "loss": NaN}', '{"step": 3, "loss": Infinity}']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
+
+    (loss,) = training_curves(str(tmp_path))
+
+    assert (loss.steps, loss.values) == ((1,), (0.5,))
+
+
 def test_a_model_that_is_no_run_has_no_curves(tiny_bert):
     assert training_curves(str(tiny_bert)) == ()
     assert training_curves("owner/on-the-hub") == ()

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Answer, QueryChange, Retrieval, Slice
 from aisle.evaluation.retrieval import RetrievalMetrics
-from aisle.evaluation.significance import estimated_mean, paired_differences
+from aisle.evaluation.significance import SIGNIFICANT, estimated_mean, paired_differences
 
 __all__ = ["changed_queries", "headline", "query_length_groups", "slices", "word_frequency_groups"]
 
 Rankings = Mapping[str, Sequence[tuple[str, float]]]
 """{query id: (product id, score), best first}."""
 
-_SIGNIFICANT = 0.05
 _WORD = re.compile(r"\w+")
 _SPELLINGS = {"ndcg": "nDCG", "mrr": "MRR"}
 
@@ -212,7 +211,7 @@ def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg
         return f"{tuned} does exactly as well as {base} on each of {queries:,} queries by {name}"
     digits = _digits(found.mean, found.low, found.high)
     worse = f"worse on {found.worse:,} of {queries:,} queries"
-    if found.p_corrected < _SIGNIFICANT and (found.low > 0 or found.high < 0):
+    if found.p_corrected < SIGNIFICANT and (found.low > 0 or found.high < 0):
         verb = "beats" if found.low > 0 else "is worse than"
         nearer, farther = sorted((abs(found.low), abs(found.high)))
         size = f"{abs(found.mean):.{digits}f} {name} [{nearer:.{digits}f}, {farther:.{digits}f}]"

@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["pair_metrics_table", "retrieval_table", "side_by_side"]
+__all__ = ["UNDEFINED", "pair_metrics_table", "retrieval_table", "side_by_side"]
 
-_UNDEFINED = "\u2013"
+UNDEFINED = "\u2013"
 _PAIR_COLUMNS = {
     "roc_auc": "ROC-AUC",
     "average_precision": "AP",
@@ -111,7 +111,7 @@ def _best(rows: Mapping[str, Mapping[str, float | None]], metric: str) -> float 
 
 def _figure(value: float | None, *, best: float | None, reference: float | None) -> Text:
     if value is None:
-        return Text(_UNDEFINED)
+        return Text(UNDEFINED)
     cell = Text(f"{value:.3f}", style="bold" if round(value, 3) == best else "")
     if reference is None:
         return cell
@@ -122,7 +122,7 @@ def _figure(value: float | None, *, best: float | None, reference: float | None)
 
 def _answer(answers: Sequence[tuple[float, str]], rank: int, title_width: int) -> Text:
     if rank >= len(answers):
-        return Text(_UNDEFINED, style="dim")
+        return Text(UNDEFINED, style="dim")
     score, title = answers[rank]
     shown = _one_line(title)
     if len(shown) > title_width:

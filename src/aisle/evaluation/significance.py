@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Estimate
 
-__all__ = ["bootstrap_interval", "estimated_mean", "holm", "paired_differences", "randomisation_p"]
+__all__ = [
+    "SIGNIFICANT",
+    "bootstrap_interval",
+    "estimated_mean",
+    "holm",
+    "paired_differences",
+    "randomisation_p",
+]
 
+SIGNIFICANT = 0.05
+"""A difference is called one where its corrected p-value is below this."""
 _CHUNK_SIGNS = 1 << 21
 """Signs held at a time: 16 MB of float64."""
 _ROUNDING = 1e-12

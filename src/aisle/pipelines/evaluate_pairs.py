@@ -17,13 +17,12 @@ from aisle.evaluation import document
 from aisle.evaluation.document import JointPoolRow, SystemKind
 from aisle.evaluation.joint_pool import joint_pool_row
 from aisle.evaluation.pair_comparison import compare_pairs
+from aisle.evaluation.pairs import is_positive
 from aisle.models.encoder import Encoder
 from aisle.pipelines.output import Output
 
 CHUNK_PAIRS = 8192
 """Pairs embedded at a time: their embeddings of 1,024 components are 64 MiB."""
-MIDDLE = 0.5
-"""Relevance above which a pair is a question and its answer, as `score_pairs` has it."""
 
 
 def read_judged_pairs(settings: EvaluateSettings, *, say: Callable[[str], None]) -> Pairs:
@@ -147,8 +146,7 @@ def evaluate_joint_pool(
     """
     relevance = pairs.relevance
     if relevance is not None:
-        threshold = settings.positive_threshold
-        positive = relevance > MIDDLE if threshold is None else relevance >= np.float32(threshold)
+        positive = is_positive(relevance.astype(np.float64), settings.positive_threshold)
         if not positive.all():
             output.say(f"joint pool: {int(positive.sum()):,} of {len(pairs):,} pairs are positive and taken")
         pairs = pairs.select(np.flatnonzero(positive))

@@ -9,14 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from aisle.evaluation.document import Estimate, Evaluation, Pairs, Retrieval, RetrievalRow
-from aisle.evaluation.report import pair_metrics_table
+from aisle.evaluation.report import UNDEFINED, pair_metrics_table
+from aisle.evaluation.significance import SIGNIFICANT
 from aisle.pipelines.output import Output
 
 COLUMNS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
-SIGNIFICANT = 0.05
 NAMED = 3
 """Ids quoted in a message."""
-UNDEFINED = "\u2013"
 
 
 def show_evaluation(evaluation: Evaluation, sentence: str | None, output: Output) -> None:

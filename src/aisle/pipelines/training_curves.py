@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,4 +55,5 @@ def _history(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether there is something to draw: a loss that was not finite is logged as it was."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -37,10 +37,10 @@ from aisle.evaluation.html_report.wording import (
     p_value,
     signed,
 )
+from aisle.evaluation.significance import SIGNIFICANT
 
 __all__ = ["TableMaker"]
 
-_SIGNIFICANT = 0.05
 _NAME_LENGTH = 60
 
 
@@ -107,7 +107,7 @@ class TableMaker:
                 signed(found.mean),
                 found.mean,
                 bounds(found.low, found.high, sign=True),
-                strong=found.p_corrected < _SIGNIFICANT,
+                strong=found.p_corrected < SIGNIFICANT,
             ),
             Cell(p_value(found.p_value), found.p_value),
             Cell(p_value(found.p_corrected), found.p_corrected),
