@@ -34,6 +34,17 @@ def embed(products, encoder, folder, processes=None):
     )
 
 
+def test_freed_memory_is_given_back_every_few_shards(products, tiny_bert, tmp_path, monkeypatch):
+    trims = []
+    monkeypatch.setattr(embedding, "SHARD_TEXTS", 1)
+    monkeypatch.setattr(embedding, "SHARDS_PER_TRIM", 2)
+    monkeypatch.setattr(embedding, "return_free_memory", lambda: trims.append(True))
+
+    embed(products, load_encoder(tiny_bert, device="cpu"), tmp_path)
+
+    assert len(trims) == len(set(TEXTS)) // 2 > 0
+
+
 def test_embeddings_are_those_of_the_texts_in_their_order(products, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 2)
     encoder = load_encoder(tiny_bert, device="cpu")
