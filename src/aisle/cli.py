@@ -36,7 +36,9 @@ TRAIN = Command(
 INDEX_COMMANDS = {
     "build": Command("aisle.config.index:BuildSettings", "aisle.pipelines.build:build"),
     "query": Command("aisle.config.index:QuerySettings", "aisle.pipelines.query:query"),
-    "evaluate": Command("aisle.config.index:EvaluateSettings", "aisle.pipelines.evaluate:evaluate"),
+    "evaluate": Command(
+        "aisle.config.index:EvaluateSettings", "aisle.pipelines.evaluation.evaluate:evaluate"
+    ),
     "upsert": Command("aisle.config.maintain:UpsertSettings", "aisle.pipelines.upsert:upsert"),
     "delete": Command("aisle.config.maintain:DeleteSettings", "aisle.pipelines.maintain:delete"),
     "compact": Command("aisle.config.maintain:CompactSettings", "aisle.pipelines.maintain:compact"),

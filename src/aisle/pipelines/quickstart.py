@@ -31,7 +31,7 @@ from aisle.index.lexical import Bm25Index
 from aisle.index.products import ID_COLUMN, text_of
 from aisle.models.encoder import Encoder
 from aisle.models.loading import load_encoder
-from aisle.pipelines.evaluate import run_of
+from aisle.pipelines.evaluation.evaluate import run_of
 from aisle.pipelines.output import Output, quieten_libraries
 
 SAMPLE_GRADES = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}

@@ -10,8 +10,8 @@ from aisle.evaluation.document import Evaluation
 from aisle.evaluation.runs import read_trec_run
 from aisle.index import open_index
 from aisle.models.loading import load_encoder
-from aisle.pipelines import base_encoder, evaluation_rows
-from tests.pipelines.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
+from aisle.pipelines.evaluation import base_encoder, rows
+from tests.pipelines.evaluation.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_rows_are_what_each_system_ranks_by_the_python_api(flags, shop, tiny
 def test_the_size_of_a_chunk_changes_nothing(flags, capfd, monkeypatch):
     found = []
     for size in (1, 3, 1000):
-        monkeypatch.setattr(evaluation_rows, "CHUNK_QUERIES", size)
+        monkeypatch.setattr(rows, "CHUNK_QUERIES", size)
         _, document, _ = evaluate(capfd, *flags)
         document["provenance"] = None
         for part in ("before", "after"):
@@ -265,7 +265,9 @@ def test_without_index_and_model_there_is_nothing_to_measure(shop, capfd):
 
 
 def test_a_column_that_the_catalogue_lacks_is_refused_before_anything_is_embedded(flags, capfd, monkeypatch):
-    monkeypatch.setattr("aisle.pipelines.evaluate.load_models", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "aisle.pipelines.evaluation.evaluate.load_models", lambda *_, **__: pytest.fail("loaded")
+    )
     code, _, said = evaluate(capfd, *flags, "--slice_column", "colour")
     assert code == 2
     assert "--slice_column colour: the index has no such column; it has title, department" in said

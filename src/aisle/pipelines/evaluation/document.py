@@ -11,11 +11,11 @@ from aisle.data.pairs import Pairs
 from aisle.evaluation.document import AnnPoint, Evaluation
 from aisle.index import SearchIndex
 from aisle.index.hybrid import weight_of
-from aisle.pipelines.evaluate_retrieval import Judged, Ranked
-from aisle.pipelines.evaluation_details import Shown, changes_of, heatmaps_of, slices_of
-from aisle.pipelines.evaluation_models import Models, model_name
-from aisle.pipelines.provenance import provenance_of
-from aisle.pipelines.training_curves import training_curves
+from aisle.pipelines.evaluation.details import Shown, changes_of, heatmaps_of, slices_of
+from aisle.pipelines.evaluation.models import Models, model_name
+from aisle.pipelines.evaluation.provenance import provenance_of
+from aisle.pipelines.evaluation.retrieval import Judged, Ranked
+from aisle.pipelines.evaluation.training_curves import training_curves
 
 
 @dataclass(frozen=True)

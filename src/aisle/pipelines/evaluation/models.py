@@ -14,7 +14,8 @@ from aisle.index import Manifest, open_stored
 from aisle.index.products import TEXT_COLUMN
 from aisle.models.encoder import Encoder
 from aisle.models.loading import load_encoder
-from aisle.pipelines.base_encoder import (
+from aisle.pipelines.encoders import encoder_of_index
+from aisle.pipelines.evaluation.base_encoder import (
     BaseModelName,
     Embeddings,
     base_of,
@@ -23,7 +24,6 @@ from aisle.pipelines.base_encoder import (
     load_base_encoder,
     precision_on,
 )
-from aisle.pipelines.encoders import encoder_of_index
 from aisle.pipelines.output import Output
 from aisle.training.processes import Processes
 

@@ -13,10 +13,10 @@ from aisle.config.index import EvaluateSettings
 from aisle.config.load import parse_settings
 from aisle.index import open_index
 from aisle.models.loading import load_encoder
-from aisle.pipelines.evaluation_details import shown_products
-from aisle.pipelines.provenance import command_of
-from aisle.pipelines.training_curves import training_curves
-from tests.pipelines.evaluated_shop import build, evaluate, write_adapter, write_shop
+from aisle.pipelines.evaluation.details import shown_products
+from aisle.pipelines.evaluation.provenance import command_of
+from aisle.pipelines.evaluation.training_curves import training_curves
+from tests.pipelines.evaluation.evaluated_shop import build, evaluate, write_adapter, write_shop
 from tests.pipelines.launch import torchrun
 
 

@@ -8,8 +8,8 @@ from aisle.data.pairs import PairColumns, read_pairs
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pairs import score_pairs
 from aisle.models.loading import load_encoder
-from aisle.pipelines.evaluate_pairs import pair_scores
-from tests.pipelines.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
+from aisle.pipelines.evaluation.pairs import pair_scores
+from tests.pipelines.evaluation.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
 
 LABELLED = [
     ("red sofa", "red sofa", "E"),

@@ -11,13 +11,13 @@ from aisle.errors import ConfigError
 from aisle.evaluation.changes import headline
 from aisle.evaluation.document import Evaluation, SystemKind
 from aisle.index import open_index
-from aisle.pipelines.evaluate_pairs import evaluate_joint_pool, evaluate_pairs, read_judged_pairs
-from aisle.pipelines.evaluate_retrieval import Ranked, evaluate_retrieval, read_judged, write_runs
-from aisle.pipelines.evaluation_details import shown_products
-from aisle.pipelines.evaluation_document import Inputs, make_document, with_details
-from aisle.pipelines.evaluation_models import Models, help_embedding, load_models
-from aisle.pipelines.evaluation_rows import run_of
-from aisle.pipelines.evaluation_tables import show_evaluation
+from aisle.pipelines.evaluation.details import shown_products
+from aisle.pipelines.evaluation.document import Inputs, make_document, with_details
+from aisle.pipelines.evaluation.models import Models, help_embedding, load_models
+from aisle.pipelines.evaluation.pairs import evaluate_joint_pool, evaluate_pairs, read_judged_pairs
+from aisle.pipelines.evaluation.retrieval import Ranked, evaluate_retrieval, read_judged, write_runs
+from aisle.pipelines.evaluation.rows import run_of
+from aisle.pipelines.evaluation.tables import show_evaluation
 from aisle.pipelines.output import Output, quieten_libraries
 from aisle.training.processes import launched_processes
 

@@ -18,8 +18,8 @@ from aisle.index.exact import FloatArray
 from aisle.index.products import ID_COLUMN
 from aisle.models.encoder import Encoder
 from aisle.pipelines.encoders import encoder_of_index
-from aisle.pipelines.evaluation_models import Models, embed_base, has_texts, wanted_rows
-from aisle.pipelines.evaluation_rows import (
+from aisle.pipelines.evaluation.models import Models, embed_base, has_texts, wanted_rows
+from aisle.pipelines.evaluation.rows import (
     GraphRecall,
     Ranker,
     Run,

@@ -17,7 +17,7 @@ from aisle.durable import file_sha256
 from aisle.evaluation.document import InputFile, Provenance
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.models.loading import SETTINGS_FILE
-from aisle.pipelines.evaluate_pairs import pair_files
+from aisle.pipelines.evaluation.pairs import pair_files
 
 PACKAGES = ("aisle", "torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "hnswlib", "ranx")
 

@@ -12,12 +12,13 @@ import pytest
 from aisle.errors import IndexStoreError
 from aisle.index import build_index, open_index
 from aisle.models.loading import load_encoder
-from aisle.pipelines import base_encoder, embedding
-from aisle.pipelines.base_encoder import base_of, cache_folder, catalog_embeddings
+from aisle.pipelines import embedding
 from aisle.pipelines.encoders import encoder_record
+from aisle.pipelines.evaluation import base_encoder
+from aisle.pipelines.evaluation.base_encoder import base_of, cache_folder, catalog_embeddings
 from aisle.pipelines.output import Output
 from aisle.training.processes import Processes
-from tests.pipelines.evaluated_shop import build, evaluate, write_adapter, write_shop
+from tests.pipelines.evaluation.evaluated_shop import build, evaluate, write_adapter, write_shop
 
 TEXTS = ["red sofa", "blue lamp", "oak table", "red sofa", "oak bed", "garden chair", "wool rug"]
 SILENT = Output(silent=True)
