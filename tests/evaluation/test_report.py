@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from aisle.evaluation.report import pair_metrics_table, retrieval_table, side_by_side
+from aisle.evaluation.report import pair_metrics_table, side_by_side
 
 DASH = "\u2013"
 BASE = {
@@ -13,7 +13,6 @@ BASE = {
     "spearman": None,
 }
 TUNED = {**BASE, "roc_auc": 0.9126, "average_precision": 0.5999, "best_f1_threshold": 0.71}
-RETRIEVAL = {"recall@10": 0.5, "mrr@10": 0.4, "ndcg@10": 0.3, "precision@1": 0.2, "recall@100": 0.9}
 
 
 def _console():
@@ -62,31 +61,25 @@ def test_a_figure_that_the_base_lacks_has_no_difference():
 
 
 def test_a_difference_that_rounds_to_zero_has_no_minus_sign():
-    table = retrieval_table({"base": RETRIEVAL, "tuned": {**RETRIEVAL, "mrr@10": 0.39999}})
+    table = pair_metrics_table({"base": BASE, "tuned": {**BASE, "best_f1": 0.69999}})
 
-    assert _row(table, "tuned")[2:4] == ["0.400", "+0.000"]
+    assert _row(table, "tuned")[4:6] == ["0.700", "+0.000"]
 
 
 def test_missing_metrics_are_undefined_rather_than_an_error():
-    assert _row(retrieval_table({"bm25": {"mrr@10": 0.5}}), "bm25") == [DASH, "0.500", DASH, DASH]
+    row = _row(pair_metrics_table({"bm25": {"average_precision": 0.5}}), "bm25")
 
-
-def test_chosen_metrics_are_the_columns():
-    table = retrieval_table({"base": RETRIEVAL}, metrics=["recall@100", "mrr@10"])
-
-    assert _row(table, "base") == ["0.900", "0.400"]
-    assert [line.split() for line in _lines(table) if "@" in line] == [["recall@100", "mrr@10"]]
+    assert row == [DASH, "0.500", DASH, DASH, DASH]
 
 
 def test_four_systems_fit_into_80_characters_without_cutting_a_number():
     pairs = {name: {**TUNED, "spearman": 0.25} for name in ("bm25", "base", "tuned", "hybrid")}
-    retrieval = dict.fromkeys(pairs, RETRIEVAL)
 
-    for table, rows in ((pair_metrics_table(pairs), pairs), (retrieval_table(retrieval), retrieval)):
-        lines = _lines(table)
-        assert max(map(len, lines)) <= 80
-        assert "…" not in "".join(lines)
-        assert sum(line.split()[:1] == [name] for line in lines for name in rows) == 4
+    lines = _lines(pair_metrics_table(pairs))
+
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    assert sum(line.split()[:1] == [name] for line in lines for name in pairs) == 4
 
 
 def test_answers_stand_side_by_side_per_rank():

@@ -21,8 +21,6 @@ FILES = {
     "validation.csv",
     "test.csv",
 }
-METRICS = {"roc_auc", "recall@10", "mrr@10", "ndcg@10"}
-SYSTEMS = ("base", "tuned", "bm25")
 
 
 def sample(folder, *flags):
@@ -98,62 +96,53 @@ def quickstart(tiny_bert, tmp_path_factory):
     return folder / "run", done.stdout
 
 
-def test_the_quickstart_measures_three_systems_with_the_same_metrics(quickstart):
+@pytest.fixture(scope="module")
+def document(quickstart):
+    """The document that the quickstart's report was made of."""
     run_dir, _ = quickstart
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert set(metrics) == {*SYSTEMS, "seconds", "training"}
-    for system in SYSTEMS:
-        assert set(metrics[system]) == METRICS
-        assert all(0 <= value <= 1 for value in metrics[system].values())
-    assert metrics["seconds"] > 0
-    assert metrics["training"]["steps"] == 2
+    return json.loads((run_dir.with_name("run-report") / "report.json").read_text(encoding="utf-8"))
 
 
-def test_the_quickstart_s_catalogue_is_neither_trivial_nor_hopeless_for_bm25(quickstart):
+def test_the_quickstart_measures_every_system_on_rankings_and_pairs(document):
+    assert [row["name"] for row in document["retrieval"]["rows"]] == ["bm25", "base", "tuned", "hybrid"]
+    assert [row["name"] for row in document["pairs"]["rows"]] == ["base", "tuned"]
+    assert set(document["pairs"]["rows"][0]["by_grade"]) == {"0.1", "0.01", "0"}
+    assert document["training"] != []
+
+
+def test_the_quickstart_leaves_the_run_s_own_metrics_as_training_wrote_them(quickstart):
     run_dir, _ = quickstart
-    assert 0.3 < json.loads((run_dir / "metrics.json").read_text())["bm25"]["ndcg@10"] < 0.7
+    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["steps"] == 2
+    assert metrics["best"]["step"] in {1, 2}
 
 
-def test_the_quickstart_measures_the_tuned_model_as_the_evaluate_command_does(quickstart, capfd):
-    run_dir, _ = quickstart
-    sample_dir = run_dir.with_name("run-sample")
-    code = main(
-        [
-            *("evaluate", "--json", "--index_dir", str(run_dir.with_name("run-index"))),
-            *("--queries", str(sample_dir / "queries.csv"), "--qrels", str(sample_dir / "qrels.tsv")),
-        ]
-    )
-    evaluated = json.loads(capfd.readouterr().out)
-    tuned = json.loads((run_dir / "metrics.json").read_text())["tuned"]
-    assert code == 0
-    for name in ("recall@10", "mrr@10", "ndcg@10"):
-        assert evaluated[name] == pytest.approx(tuned[name], abs=1e-6)
+def test_the_quickstart_s_catalogue_is_neither_trivial_nor_hopeless_for_bm25(document):
+    assert 0.3 < document["retrieval"]["rows"][0]["metrics"]["ndcg@10"]["value"] < 0.7
 
 
-def test_the_quickstart_prints_a_table_three_examples_and_the_next_commands(quickstart):
+def test_the_quickstart_prints_changed_queries_the_report_and_the_next_commands(quickstart, document):
     run_dir, said = quickstart
-    lines = said.splitlines()
-    header = next(line for line in lines if "ndcg@10" in line)
-    assert header.split() == ["roc_auc", "recall@10", "mrr@10", "ndcg@10"]
-    below = lines[lines.index(header) + 2 : lines.index(header) + 5]
-    assert [line.split()[0] for line in below] == list(SYSTEMS)
-    assert [line.split() for line in lines].count(["#", "base", "tuned"]) == 3
-    index_dir, sample_dir = (run_dir.with_name(f"run-{end}") for end in ("index", "sample"))
-    for command in (
-        f"python infer_index.py query --index_dir {index_dir} ",
-        f"--queries {sample_dir / 'queries.csv'} --qrels {sample_dir / 'qrels.tsv'}",
-        "accelerate launch train_peft.py --use_peft --train_file pairs.csv --output_dir runs/mine",
-    ):
-        assert command in said
+    shown = [change["query"] for change in (*document["improved"][:2], *document["worsened"][:1])]
+    assert len(shown) == 3
+    assert all(f"“{query}”" in " ".join(said.split()) for query in shown)
+    assert sum(line.split()[:2] == ["#", "base"] for line in said.splitlines()) == 3
+    page = run_dir.with_name("run-report") / "report.html"
+    assert page.is_file()
+    assert page.resolve().as_uri() in said
+    assert f"python infer_index.py query --index_dir {run_dir.with_name('run-index')} " in said
+    assert "accelerate launch train_peft.py --use_peft --train_file pairs.csv --output_dir runs/mine" in said
 
 
 def test_the_quickstart_prints_the_commands_that_it_runs(quickstart):
     run_dir, said = quickstart
     commands = [line for line in said.splitlines() if line.startswith("$ ")]
-    assert len(commands) == 2
+    assert len(commands) == 3
     assert commands[0].startswith("$ accelerate launch ")
     assert f"--output_dir {run_dir}" in commands[0]
     assert commands[1].startswith(f"$ python infer_index.py build --model {run_dir} ")
+    assert commands[2].startswith("$ python infer_index.py evaluate --index_dir ")
+    assert f"--report {run_dir.with_name('run-report')}" in commands[2]
 
 
 def test_a_missing_recipe_is_one_message_and_nothing_is_written(tmp_path, capfd):

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["UNDEFINED", "pair_metrics_table", "retrieval_table", "side_by_side"]
+__all__ = ["UNDEFINED", "pair_metrics_table", "side_by_side"]
 
 UNDEFINED = "\u2013"
 _PAIR_COLUMNS = {
@@ -38,25 +38,23 @@ def pair_metrics_table(
         base: the system that differences refer to; no differences if it is not in `rows`.
         title: shown above the table.
     """
-    return _metrics_table(rows, _PAIR_COLUMNS, base=base, title=title)
-
-
-def retrieval_table(
-    rows: Mapping[str, Mapping[str, float | None]],
-    *,
-    metrics: Sequence[str] = ("recall@10", "mrr@10", "ndcg@10", "precision@1"),
-    base: str = "base",
-    title: str = "Retrieval",
-) -> Table:
-    """Return one row per system with the chosen retrieval metrics, marked as in `pair_metrics_table`.
-
-    Args:
-        rows: {system: `RetrievalMetrics.values`}, in the order to show.
-        metrics: columns; more than four do not fit into 80 characters.
-        base: the system that differences refer to; no differences if it is not in `rows`.
-        title: shown above the table.
-    """
-    return _metrics_table(rows, {metric: metric for metric in metrics}, base=base, title=title)
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("")
+    for heading in _PAIR_COLUMNS.values():
+        table.add_column(Text(heading), no_wrap=True)
+    best = {metric: _best(rows, metric) for metric in _PAIR_COLUMNS}
+    reference = rows.get(base, {})
+    for system, found in rows.items():
+        cells = [
+            _figure(
+                found.get(metric),
+                best=best[metric],
+                reference=None if system == base or metric in _WITHOUT_BEST else reference.get(metric),
+            )
+            for metric in _PAIR_COLUMNS
+        ]
+        table.add_row(Text(_one_line(system)), *cells)
+    return table
 
 
 def side_by_side(
@@ -76,28 +74,6 @@ def side_by_side(
     for rank in range(max(map(len, results.values()), default=0)):
         cells = [_answer(answers, rank, title_width) for answers in results.values()]
         table.add_row(str(rank + 1), *cells)
-    return table
-
-
-def _metrics_table(
-    rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str], *, base: str, title: str
-) -> Table:
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("")
-    for heading in columns.values():
-        table.add_column(Text(heading), no_wrap=True)
-    best = {metric: _best(rows, metric) for metric in columns}
-    reference = rows.get(base, {})
-    for system, found in rows.items():
-        cells = [
-            _figure(
-                found.get(metric),
-                best=best[metric],
-                reference=None if system == base or metric in _WITHOUT_BEST else reference.get(metric),
-            )
-            for metric in columns
-        ]
-        table.add_row(Text(_one_line(system)), *cells)
     return table
 
 

@@ -16,12 +16,9 @@ from aisle.pipelines.evaluation.document import Inputs, make_document, with_deta
 from aisle.pipelines.evaluation.models import Models, help_embedding, load_models
 from aisle.pipelines.evaluation.pairs import evaluate_joint_pool, evaluate_pairs, read_judged_pairs
 from aisle.pipelines.evaluation.retrieval import Ranked, evaluate_retrieval, read_judged, write_runs
-from aisle.pipelines.evaluation.rows import run_of
 from aisle.pipelines.evaluation.tables import show_evaluation
 from aisle.pipelines.output import Output, quieten_libraries
 from aisle.training.processes import launched_processes
-
-__all__ = ["evaluate", "run_of"]
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation | None:

@@ -195,15 +195,3 @@ def exact_ranker(
         return {name: exact_search(embeddings, asked, top_k=top_k, tie_ranks=index.tie_ranks)}
 
     return Ranker(index.products.column(ID_COLUMN), answer)
-
-
-def run_of(query_ids: list[str], found: SearchResult) -> dict[str, dict[str, float]]:
-    """Return {query id: {product id: score}} of a search's answers, in the order of the queries."""
-    return {
-        query_id: {
-            str(product): float(score)
-            for product, score in zip(products, scores, strict=True)
-            if product is not None
-        }
-        for query_id, products, scores in zip(query_ids, found.product_ids, found.scores, strict=True)
-    }
