@@ -4,9 +4,9 @@
     python benchmarks/esci_report.py --output_dir runs/esci -- --num_train_epochs 1
 
 Trains with configs/esci_minilm.yaml on the training split of examples.csv (flags after `--` are handed on),
-indexes the titles of all examples and distractors, and evaluates on the test split's queries that have an exact
-product, with a page in OUTPUT_DIR/report. A title that stands under several product ids is one product. The data
-folder is ../shared/data, or AISLE_BENCH_DATA.
+indexes the titles of all examples and distractors, and evaluates on the test split's queries that have an
+exact product, with a page in OUTPUT_DIR/report. A title that stands under several product ids is one product.
+The data folder is ../shared/data, or AISLE_BENCH_DATA.
 """
 
 from __future__ import annotations

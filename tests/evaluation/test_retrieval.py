@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.retrieval import evaluate_run
+from aisle.evaluation.retrieval import DEFAULT_CUTOFFS, evaluate_run, table_metrics
 
 ESCI = [0.0, 0.01, 0.1, 1.0]
 
@@ -297,3 +297,13 @@ evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1.0}})
     subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
 
     assert not (tmp_path / ".ir_datasets").exists()
+
+
+def test_tables_show_the_main_metrics_of_the_default_cutoffs_and_all_of_chosen_ones():
+    default = evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1.0}}, cutoffs=DEFAULT_CUTOFFS).values
+    chosen = evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1.0}}, cutoffs=(1, 5, 10, 100)).values
+
+    shown = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
+    assert table_metrics(default) == shown
+    assert table_metrics(chosen) == tuple(chosen)
+    assert "recall@5" in chosen

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Difference, Retrieval, RetrievalRow, SystemKind
-from aisle.evaluation.retrieval import RetrievalMetrics, evaluate_run
+from aisle.evaluation.retrieval import DEFAULT_CUTOFFS, RetrievalMetrics, evaluate_run
 from aisle.evaluation.significance import (
     bootstrap_interval,
     estimated_mean,
@@ -26,7 +26,7 @@ def compare_runs(
     base: str | None,
     products: Collection[str],
     unknown_queries: Sequence[str] = (),
-    cutoffs: Sequence[int] = (1, 10, 100),
+    cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
     relevant_from: float | None = None,
     resamples: int = 1000,
     seed: int = 0,

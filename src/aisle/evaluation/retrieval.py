@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
 
-__all__ = ["RetrievalMetrics", "evaluate_run"]
+__all__ = ["DEFAULT_CUTOFFS", "MAIN_METRICS", "RetrievalMetrics", "evaluate_run", "table_metrics"]
 
+MAIN_METRICS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
+"""What tables for people show of the default cutoffs; the other figures say little more."""
+DEFAULT_CUTOFFS = (1, 10, 100)
 _SHOWN = 3
 """Ids quoted in a message."""
 _ROUNDING = 1e-6
@@ -66,7 +69,7 @@ def evaluate_run(
     qrels: Mapping[str, Mapping[str, float]],
     run: Mapping[str, Mapping[str, float]],
     *,
-    cutoffs: Sequence[int] = (1, 10, 100),
+    cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
     relevant_from: float | None = None,
     known_products: Collection[str] | None = None,
 ) -> RetrievalMetrics:
@@ -123,6 +126,17 @@ def evaluate_run(
         query_ids=query_ids,
         per_query=per_query,
     )
+
+
+def table_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the metrics of a table for people: of the default cutoffs the main ones, of others all."""
+    known = tuple(names)
+    return MAIN_METRICS if set(known) == set(metric_names(DEFAULT_CUTOFFS)) else known
+
+
+def metric_names(cutoffs: Sequence[int]) -> list[str]:
+    """Return the names of the metrics at these cutoffs: "recall@10" and so on, and "precision@1"."""
+    return [*(f"{name}@{k}" for name in ("recall", "mrr", "ndcg") for k in cutoffs), "precision@1"]
 
 
 def _checked_cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
@@ -205,7 +219,7 @@ def _per_query(
     ndcg = ranx.evaluate(graded, run, ["ndcg@1", *(f"ndcg@{k}" for k in cutoffs)], return_mean=False)
     others = [*(f"{name}@{k}" for name in ("recall", "mrr") for k in cutoffs), "precision@1"]
     found = ndcg | ranx.evaluate(binary, run, others, return_mean=False)
-    names = [*(f"{name}@{k}" for name in ("recall", "mrr", "ndcg") for k in cutoffs), "precision@1"]
+    names = metric_names(cutoffs)
     return {name: found[name] for name in names}
 
 

@@ -37,6 +37,7 @@ from aisle.evaluation.html_report.wording import (
     p_value,
     signed,
 )
+from aisle.evaluation.retrieval import table_metrics
 from aisle.evaluation.significance import SIGNIFICANT
 
 __all__ = ["TableMaker"]
@@ -54,7 +55,7 @@ class TableMaker:
     def retrieval(self, retrieval: Retrieval) -> Table:
         """Return a row per system: metrics with intervals, unjudged rates, unanswered queries."""
         rows = retrieval.rows
-        metrics = union(row.metrics for row in rows)
+        metrics = table_metrics(union(row.metrics for row in rows))
         cutoffs = union(row.unjudged for row in rows)
         columns = [Column("System", number=False), *(Column(metric_name(metric)) for metric in metrics)]
         columns += [Column(f"Unjudged in top\u00a0{clean(cutoff)}") for cutoff in cutoffs]
@@ -77,7 +78,7 @@ class TableMaker:
 
     def differences(self, retrieval: Retrieval) -> Table | None:
         """Return a row per system and metric that is held against the base; None where none is."""
-        metrics = union(row.differences for row in retrieval.rows)
+        metrics = table_metrics(union(row.differences for row in retrieval.rows))
         # The metric that the sentence is about comes first.
         ordered = sorted(metrics, key=lambda metric: metric != self.evaluation.headline_metric)
         rows = tuple(

@@ -10,10 +10,12 @@ from rich.text import Text
 
 from aisle.evaluation.document import Estimate, Evaluation, Pairs, Retrieval, RetrievalRow
 from aisle.evaluation.report import UNDEFINED, pair_metrics_table
+from aisle.evaluation.retrieval import table_metrics
 from aisle.evaluation.significance import SIGNIFICANT
 from aisle.pipelines.output import Output
 
-COLUMNS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
+MOST_COLUMNS = 6
+"""As many as fit into 80 characters."""
 NAMED = 3
 """Ids quoted in a message."""
 
@@ -41,8 +43,7 @@ def show_evaluation(evaluation: Evaluation, sentence: str | None, output: Output
 
 def retrieval_table(retrieval: Retrieval, *, base: str | None) -> Table:
     """Return a row per system: each figure over its 95% interval, a star where it differs from the base."""
-    names = list(retrieval.rows[0].metrics)
-    columns = [name for name in COLUMNS if name in names] or names[: len(COLUMNS)]
+    columns = table_metrics(retrieval.rows[0].metrics)[:MOST_COLUMNS]
     title = f"{retrieval.queries:,} queries, {retrieval.products:,} products"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("")
