@@ -16,7 +16,7 @@ from aisle.models.loading import load_encoder
 from aisle.pipelines.evaluation.details import shown_products
 from aisle.pipelines.evaluation.provenance import command_of
 from aisle.pipelines.evaluation.training_curves import training_curves
-from tests.pipelines.evaluation.evaluated_shop import build, evaluate, write_adapter, write_shop
+from tests.pipelines.evaluation.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
 from tests.pipelines.launch import torchrun
 
 
@@ -62,6 +62,17 @@ def test_the_parts_of_the_queries_are_those_of_the_files(lexical_beats_base):
         ("department", "sleep"): 1,
     }
     assert {key[0] for key in sizes} == {"query length", "word frequency", "department"}
+
+
+def test_a_column_with_one_label_parts_nothing_and_is_left_out(shop, flags, capfd, tmp_path):
+    one = write_table(
+        tmp_path / "one.tsv", ["query-id", "corpus-id", "score"], [("1", "a", 1), ("4", "c", 1)], "\t"
+    )
+    chosen = ["--mode", "lexical", "--rows", "bm25", "base", "--slice_column", "department"]
+
+    _, found, _ = evaluate(capfd, *flags[:-1], one, *chosen)
+
+    assert {part["by"] for part in found["slices"]} == {"query length", "word frequency"}
 
 
 def test_changed_queries_show_titles_and_judgements(lexical_beats_base):

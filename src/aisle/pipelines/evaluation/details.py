@@ -124,13 +124,18 @@ def slices_of(
     resamples: int,
     seed: int,
 ) -> tuple[Slice, ...]:
-    """Return the gain by query length, by how frequent the words are, and by columns of the catalogue."""
+    """Return the gain by query length, by how frequent the words are, and by columns of the catalogue.
+
+    A column in which the relevant products of all queries have one value, or hardly any, is left out.
+    """
     measured = {query_id: queries[query_id] for query_id in base.query_ids if query_id in queries}
     groups = {"query length": query_length_groups(measured)}
     if TEXT_COLUMN in shown.index.products.column_names:
         texts = text_of(shown.index.products)
         groups["word frequency"] = word_frequency_groups(measured, texts)
-    groups |= {column: _groups_by(column, measured, qrels, shown) for column in shown.slices}
+    columns = {column: _groups_by(column, measured, qrels, shown) for column in shown.slices}
+    # One label alone parts nothing: a column with it says no more than the table, or is all but empty.
+    groups |= {column: labels for column, labels in columns.items() if len(set(labels.values())) > 1}
     return slices(base, tuned, metric=metric, groups=groups, resamples=resamples, seed=seed)
 
 
