@@ -13,20 +13,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("AISLE_BENCH_DATA", ROOT.parent / "shared" / "data")) / "esci"
+from real_data import DATA, ROOT, esci_training_file, rows_of
+
 GRADES = "E=1,S=0.1,C=0.01,I=0"
-
-
-def rows_of(name):
-    with (DATA / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def write(path, header, rows):
@@ -39,18 +33,17 @@ def write(path, header, rows):
 
 def write_inputs(folder):
     """Write training pairs, catalogue, queries, judgements and test pairs; return their paths by name."""
-    examples = rows_of("examples.csv")
+    examples = rows_of(DATA / "esci" / "examples.csv")
     brands = {row["product_title"]: row["product_brand"] for row in examples}
-    titles = dict.fromkeys([*brands, *(row["title"] for row in rows_of("distractor_titles.csv"))])
+    titles = dict.fromkeys(
+        [*brands, *(row["title"] for row in rows_of(DATA / "esci" / "distractor_titles.csv"))]
+    )
     ids = {title: f"p{number}" for number, title in enumerate(titles)}
     test = [row for row in examples if row["split"] == "test"]
     exact = {row["query_id"] for row in test if row["esci_label"] == "E"}
-    header = list(examples[0])
     return {
-        "train": write(
-            folder / "train.csv", header, [row.values() for row in examples if row["split"] == "train"]
-        ),
-        "pairs": write(folder / "test.csv", header, [row.values() for row in test]),
+        "train": esci_training_file(folder),
+        "pairs": write(folder / "esci_test.csv", list(test[0]), [row.values() for row in test]),
         "catalog": write(
             folder / "products.csv",
             ("product_id", "title", "brand"),
