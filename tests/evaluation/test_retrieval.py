@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from aisle.errors import EvaluationError
+from aisle.evaluation import retrieval
 from aisle.evaluation.retrieval import DEFAULT_CUTOFFS, evaluate_run, table_metrics
 
 ESCI = [0.0, 0.01, 0.1, 1.0]
@@ -198,6 +199,20 @@ def test_unjudged_products_are_shares_of_what_is_ranked():
 
 def test_without_a_ranked_product_nothing_is_unjudged():
     assert evaluate_run({"q": {"a": 1.0}}, {"q": {}}, cutoffs=(10,)).unjudged_shares == {"10": 0.0}
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_the_number_of_queries_at_a_time_changes_nothing(size, monkeypatch):
+    qrels, run = _random_case(5)
+    whole = evaluate_run(qrels, run, cutoffs=(1, 5, 100))
+
+    monkeypatch.setattr(retrieval, "CHUNK_QUERIES", size)
+    chunked = evaluate_run(qrels, run, cutoffs=(1, 5, 100))
+
+    assert chunked == whole
+    assert chunked.unanswered
+    for metric, values in whole.per_query.items():
+        np.testing.assert_array_equal(chunked.per_query[metric], values)
 
 
 @pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaTypeSafetyWarning")

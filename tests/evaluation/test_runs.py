@@ -1,3 +1,4 @@
+import gzip
 import math
 
 import numpy as np
@@ -54,6 +55,26 @@ def test_tabs_blank_lines_and_a_byte_order_mark_are_read(tmp_path):
     (tmp_path / "run").write_text("\ufeffq\tQ0\ta\t1\t1e-3\tx\n\n", encoding="utf-8")
 
     assert read_trec_run(tmp_path / "run") == {"q": {"a": 0.001}}
+
+
+def test_a_run_whose_name_ends_in_gz_is_gzipped_to_the_same_bytes_each_time(tmp_path):
+    run = {"q": {"é": 0.5, "a": 0.25}}
+    for name in ("run.gz", "again.GZ", "run"):
+        write_trec_run(tmp_path / name, run)
+
+    assert gzip.decompress((tmp_path / "run.gz").read_bytes()) == (tmp_path / "run").read_bytes()
+    assert (tmp_path / "run.gz").read_bytes() == (tmp_path / "again.GZ").read_bytes()
+    assert read_trec_run(tmp_path / "run.gz") == run
+
+
+def test_a_gzipped_run_that_is_cut_short_or_no_gzip_is_refused(tmp_path):
+    write_trec_run(tmp_path / "run.gz", {"q": {f"p{row}": float(row) for row in range(100)}})
+    (tmp_path / "cut.gz").write_bytes((tmp_path / "run.gz").read_bytes()[:-20])
+    (tmp_path / "text.gz").write_text("q Q0 a 1 0.5 x\n")
+
+    for name in ("cut.gz", "text.gz"):
+        with pytest.raises(EvaluationError, match=rf"{name}: the run cannot be read: "):
+            read_trec_run(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ class EvaluateSettings:
     """Of those draws: the same seed gives the same intervals."""
     run_file: str | None = None
     """Write the ranking of --mode to this file in TREC's run format, and those of the other rows to
-    FILE.bm25, FILE.base and so on."""
+    FILE.bm25, FILE.base and so on; a name that ends in .gz is gzipped, and theirs keep that ending."""
     report: str | None = None
     """Folder for a report: a page, its figures as PNG, and all of it as JSON."""
     title_column: str | None = None

@@ -14,6 +14,7 @@ from aisle.errors import EvaluationError
 from aisle.evaluation.document import Answer, QueryChange, Retrieval, Slice
 from aisle.evaluation.retrieval import RetrievalMetrics
 from aisle.evaluation.significance import SIGNIFICANT, estimated_mean, paired_differences
+from aisle.evaluation.words import counted
 
 __all__ = ["changed_queries", "headline", "query_length_groups", "slices", "word_frequency_groups"]
 
@@ -207,10 +208,11 @@ def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg
         raise EvaluationError(f"{tuned!r} has no difference to a base in {metric!r}; it has: {known}")
     name = _spelled(metric)
     queries = found.better + found.worse + found.equal
+    of = counted(queries, "query", "queries")
     if found.equal == queries:
-        return f"{tuned} does exactly as well as {base} on each of {queries:,} queries by {name}"
+        return f"{tuned} does exactly as well as {base} on each of {of} by {name}"
     digits = _digits(found.mean, found.low, found.high)
-    worse = f"worse on {found.worse:,} of {queries:,} queries"
+    worse = f"worse on {found.worse:,} of {of}"
     if found.p_corrected < SIGNIFICANT and (found.low > 0 or found.high < 0):
         verb = "beats" if found.low > 0 else "is worse than"
         nearer, farther = sorted((abs(found.low), abs(found.high)))

@@ -21,6 +21,8 @@ __all__ = ["DEFAULT_CUTOFFS", "MAIN_METRICS", "RetrievalMetrics", "evaluate_run"
 MAIN_METRICS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
 """What tables for people show of the default cutoffs; the other figures say little more."""
 DEFAULT_CUTOFFS = (1, 10, 100)
+CHUNK_QUERIES = 1024
+"""Queries measured at a time: the texts of their ids, 100 answers of each, are some 10 MiB."""
 _SHOWN = 3
 """Ids quoted in a message."""
 _ROUNDING = 1e-6
@@ -63,6 +65,16 @@ class RetrievalMetrics:
             "unjudged_shares": dict(self.unjudged_shares),
             "unknown_products": None if self.unknown_products is None else list(self.unknown_products),
         }
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a chunk of queries comes to: metric -> (queries,) values, and counts by cutoff."""
+
+    per_query: Mapping[str, NDArray[np.float64]]
+    unanswered: tuple[str, ...]
+    ranked: Mapping[int, int]
+    unjudged: Mapping[int, int]
 
 
 def evaluate_run(
@@ -108,20 +120,21 @@ def evaluate_run(
             f"none of the {len(qrels)} judged queries has a product with relevance {rule}; "
             "check the judgements and relevant_from"
         )
-    rankings = {query: _ranking(query, run.get(query, {}), cutoffs[-1]) for query in query_ids}
-    per_query = _per_query(
-        [qrels[query] for query in query_ids],
-        [relevant[query] for query in query_ids],
-        [rankings[query] for query in query_ids],
-        cutoffs,
-    )
+    chunks = [
+        _measured(query_ids[start : start + CHUNK_QUERIES], qrels, relevant, run, cutoffs)
+        for start in range(0, len(query_ids), CHUNK_QUERIES)
+    ]
+    per_query = {
+        metric: np.concatenate([chunk.per_query[metric] for chunk in chunks])
+        for metric in chunks[0].per_query
+    }
     return RetrievalMetrics(
         values={metric: float(values.mean()) for metric, values in per_query.items()},
         queries=len(query_ids),
         without_relevant=tuple(query for query, products in relevant.items() if not products),
-        unanswered=tuple(query for query in query_ids if not rankings[query]),
+        unanswered=tuple(query for chunk in chunks for query in chunk.unanswered),
         unjudged=sum(query not in qrels for query in run),
-        unjudged_shares={str(k): _unjudged_share(qrels, rankings, k) for k in cutoffs},
+        unjudged_shares={str(k): _unjudged_share(chunks, k) for k in cutoffs},
         unknown_products=_unknown(relevant, known_products),
         query_ids=query_ids,
         per_query=per_query,
@@ -188,12 +201,29 @@ def _ranking(query: str, scores: Mapping[str, float], depth: int) -> list[str]:
     return sorted(scores, key=lambda product: (-scores[product], product))[:depth]
 
 
-def _unjudged_share(
-    qrels: Mapping[str, Mapping[str, float]], rankings: Mapping[str, Sequence[str]], k: int
-) -> float:
-    ranked = sum(len(ranking[:k]) for ranking in rankings.values())
-    unjudged = sum(product not in qrels[query] for query in rankings for product in rankings[query][:k])
-    return unjudged / ranked if ranked else 0.0
+def _measured(
+    query_ids: Sequence[str],
+    qrels: Mapping[str, Mapping[str, float]],
+    relevant: Mapping[str, frozenset[str]],
+    run: Mapping[str, Mapping[str, float]],
+    cutoffs: Sequence[int],
+) -> _Measured:
+    rankings = [_ranking(query, run.get(query, {}), cutoffs[-1]) for query in query_ids]
+    judged = [qrels[query] for query in query_ids]
+    places = list(zip(judged, rankings, strict=True))
+    return _Measured(
+        per_query=_per_query(judged, [relevant[query] for query in query_ids], rankings, cutoffs),
+        unanswered=tuple(query for query, ranking in zip(query_ids, rankings, strict=True) if not ranking),
+        ranked={k: sum(len(ranking[:k]) for ranking in rankings) for k in cutoffs},
+        unjudged={
+            k: sum(one not in known for known, ranking in places for one in ranking[:k]) for k in cutoffs
+        },
+    )
+
+
+def _unjudged_share(chunks: Sequence[_Measured], k: int) -> float:
+    ranked = sum(chunk.ranked[k] for chunk in chunks)
+    return sum(chunk.unjudged[k] for chunk in chunks) / ranked if ranked else 0.0
 
 
 def _unknown(

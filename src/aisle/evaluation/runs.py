@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import io
 import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from aisle.durable import sync
 from aisle.errors import EvaluationError
@@ -57,7 +61,8 @@ def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: s
 
     Products are ranked from 1 by score, equal scores by product id; scores are written in full, so
     that reading gives the same run, but for queries without a product, which the format does not
-    know. The file is written beside `path` and put in its place in one go.
+    know. The file is written beside `path` and put in its place in one go; a name that ends in .gz
+    is gzipped, the same run to the same bytes.
 
     Args:
         path: the file; its folder exists.
@@ -72,8 +77,8 @@ def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: s
         raise EvaluationError(f"{path}: the run is empty: it ranks products for no query")
     beside = path.with_name(f".{path.name}.writing")
     try:
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(_trec_lines(path, run, tag))
+        with beside.open("wb") as file, _text_to(file, gzipped=_is_gzipped(path)) as text:
+            text.writelines(_trec_lines(path, run, tag))
         sync(beside)
         os.replace(beside, path)
     except OSError as error:
@@ -84,7 +89,7 @@ def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: s
 
 
 def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
-    """Return {query id: {product id: score}} of a TREC run file, in reading order.
+    """Return {query id: {product id: score}} of a TREC run file, gzipped or not, in reading order.
 
     Scores alone order a ranking, as for trec_eval; the rank is checked to be a whole number, and
     not used. Blank lines are skipped.
@@ -96,7 +101,7 @@ def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
     """
     run: dict[str, dict[str, float]] = {}
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with (gzip.open if _is_gzipped(path) else open)(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     query, product, score = _trec_fields(f"{path}, line {number}", line)
@@ -107,13 +112,28 @@ def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
                             "keep one line of the two"
                         )
                     products[product] = score
-    except OSError as error:
-        raise EvaluationError(f"{path}: the run cannot be read: {error.strerror or error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise EvaluationError(f"{path}: the run cannot be read: {reason}") from None
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{path}: a run file is UTF-8 text, found {error.reason}") from None
     if not run:
         raise EvaluationError(f"{path}: the run file is empty; a line holds {_FIELDS}")
     return run
+
+
+def _is_gzipped(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+@contextlib.contextmanager
+def _text_to(file: BinaryIO, *, gzipped: bool) -> Iterator[io.TextIOWrapper]:
+    """Yield a writer of UTF-8 text to an open file, through gzip if asked for; the file stays open."""
+    with contextlib.ExitStack() as stack:
+        # Without name and date the same run gives the same bytes.
+        zipped = gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) if gzipped else None
+        inner = file if zipped is None else stack.enter_context(zipped)
+        yield stack.enter_context(io.TextIOWrapper(inner, encoding="utf-8", newline="\n"))
 
 
 def _trec_lines(path: Path, run: Mapping[str, Mapping[str, float]], tag: str) -> Iterator[str]:

@@ -199,8 +199,8 @@ def test_unknown_queries_and_products_are_counted_and_listed(flags, tmp_path, ca
     assert found["retrieval"]["unknown_products"] == found["unknown_products"] == ["gone"]
     assert found["retrieval"]["queries"] == 1
     assert found["recall@10"] == 0.5
-    assert "1 judged queries are not in the queries file and are left out: '9'" in said
-    assert "1 judged products are not in the index" in said
+    assert "judged queries that are not in the queries file, and are left out: 1 ('9')" in said
+    assert "count as missed where they are relevant: 1 ('gone')" in said
 
 
 def test_products_that_nobody_judged_are_a_rate(flags, capfd):
@@ -218,7 +218,7 @@ def test_one_query_and_no_relevant_product(flags, tmp_path, capfd):
 
     assert found["retrieval"]["queries"] == 1
     assert found["retrieval"]["without_relevant"] == 1
-    assert "1 queries have no relevant product and are left out" in said
+    assert "queries without a relevant product, which are left out: 1" in said
     qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\t0\n")
     code, _, said = evaluate(capfd, *flags[:4], "--qrels", qrels)
     assert code == 2

@@ -27,7 +27,6 @@ from aisle.evaluation.html_report.wording import (
     clean,
     clipped,
     count,
-    counted,
     encodable,
     figure,
     listing,
@@ -35,6 +34,7 @@ from aisle.evaluation.html_report.wording import (
     moment,
     signed,
 )
+from aisle.evaluation.words import counted
 
 __all__ = ["render_page", "write_report"]
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from aisle.evaluation.changes import headline
 from aisle.evaluation.document import Estimate, Evaluation, PairsRow, RetrievalRow
+from aisle.evaluation.words import counted
 
 __all__ = [
     "UNDEFINED",
@@ -17,7 +18,6 @@ __all__ = [
     "clean",
     "clipped",
     "count",
-    "counted",
     "encodable",
     "figure",
     "headline_of",
@@ -95,11 +95,6 @@ def share(value: float) -> str:
 def count(value: int) -> str:
     """Return "1,234,567"."""
     return f"{value:,}"
-
-
-def counted(value: int, one: str, many: str | None = None) -> str:
-    """Return "1 query", "1,234 queries"."""
-    return f"{count(value)} {one if value == 1 else many or one + 's'}"
 
 
 def byte_count(size: int) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.durable import sync
-from aisle.errors import IndexStoreError
+from aisle.errors import IndexStoreError, ModelError
 from aisle.index.store import read_array, write_embeddings
 from aisle.models.embedder import Precision
 from aisle.models.encoder import Encoder
@@ -142,6 +142,7 @@ def catalog_embeddings(
         output: shows the progress.
 
     Raises:
+        ModelError: an embedding is not finite or not of unit norm.
         IndexStoreError: the file cannot be written.
         OSError: a shard cannot be written.
     """
@@ -171,7 +172,10 @@ def catalog_embeddings(
     if processes.is_main:
         staged = path.with_suffix(".writing")
         chunks = embeddings_in_order(plan, None, shards, dim=encoder.dim)
-        write_embeddings(staged, chunks, products=products, dim=encoder.dim, store_dtype="float32")
+        try:
+            write_embeddings(staged, chunks, products=products, dim=encoder.dim, store_dtype="float32")
+        except ModelError as error:
+            raise ModelError(f"base: {encoder.name}: {error}") from None
         sync(staged)
         os.replace(staged, path)
         for other in folder.glob(f"{encoder_key}-*"):

@@ -43,7 +43,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
     if inputs.index is not None and inputs.judged is not None:
         ranked = evaluate_retrieval(settings, inputs.index, inputs.judged, models, processes, output)
         if settings.run_file is not None:
-            write_runs(Path(settings.run_file), ranked)
+            write_runs(Path(settings.run_file), ranked, output)
     evaluation = make_document(settings, inputs, models, ranked)
     evaluation = replace(evaluation, **_of_pairs(settings, inputs, models, output))
     if settings.report is not None or settings.json:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow.compute
 
 from aisle.config.index import EvaluateSettings
 from aisle.data.judgements import read_qrels, read_queries
@@ -97,9 +100,12 @@ def evaluate_retrieval(
     Raises:
         AisleError: a row that was asked for cannot be had, or the judgements do not fit.
     """
+    if settings.run_file is not None:
+        check_run_file(Path(settings.run_file), judged.queries, index)
     rows, notes = _possible_rows(settings, index)
     notes += [models.note] if models.note and "base" in rows else []
     top_k = min(max(settings.cutoffs), len(index))
+    others, said = _compared(settings, index, top_k)
     dense: dict[str, tuple[Encoder, FloatArray]] = {}
     rankers: list[Ranker] = []
     if "base" in rows and models.base is not None:
@@ -124,7 +130,6 @@ def evaluate_retrieval(
             recall=recall,
         )
     )
-    others, said = _compared(settings, index, top_k)
     kinds: dict[str, SystemKind] = {"bm25": "bm25", "base": "base", "tuned": "tuned", "hybrid": "hybrid"}
     kinds |= dict.fromkeys(others, "other")
     with output.progress("searching", len(judged.queries) * (len(rankers) + len(others))) as bar:
@@ -148,15 +153,48 @@ def evaluate_retrieval(
     return Ranked(retrieval, metrics, runs, main, base, dense, recall.value(), (*notes, *said))
 
 
-def write_runs(path: Path, ranked: Ranked) -> None:
-    """Write the main row's rankings to `path`, those of another row to `path` with its name at the end.
+def check_run_file(path: Path, queries: Iterable[str], index: SearchIndex) -> None:
+    """Refuse, before anything is embedded, a run file that could not be written in the end.
 
     Raises:
-        DataError: a file cannot be written.
+        ConfigError: its folder is not there or cannot be written to, `path` is a folder or a device, or an id
+            has white space in it, which separates the fields of a run.
     """
+    problem = None
+    if not path.parent.is_dir():
+        problem = f"there is no folder {path.parent}; make it first, or name a file elsewhere"
+    elif path.exists() and not path.is_file():
+        problem = "this is not a file; name one"
+    elif not os.access(path.parent, os.W_OK):
+        problem = f"the folder {path.parent} cannot be written to; name a file elsewhere"
+    else:
+        products = index.products.column(ID_COLUMN)
+        spaced = products.filter(pyarrow.compute.match_substring_regex(products, r"[\s\pZ]"))
+        for what, ids in (("query", queries), ("product", spaced.slice(0, 1).to_pylist())):
+            odd = next((one for one in ids if one.split() != [one]), None)
+            if odd is not None:
+                problem = f"fields are separated by white space, which the {what} id {odd!r} has in it"
+    if problem is not None:
+        raise ConfigError(f"--run_file {path}: {problem}")
+
+
+def write_runs(path: Path, ranked: Ranked, output: Output) -> None:
+    """Write the main row's rankings to `path`, those of another row to `path` with its name at the end.
+
+    The name comes before an ending .gz; a row that answers no query has no file, which is said.
+
+    Raises:
+        EvaluationError: a file cannot be written.
+    """
+    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     for name, run in ranked.runs.items():
-        target = path if name == ranked.main else path.with_name(f"{path.name}.{name}")
-        write_trec_run(target, run)
+        ending = path.name[len(stem) :]
+        target = path if name == ranked.main else path.with_name(f"{stem}.{name}{ending}")
+        if any(run.values()):
+            write_trec_run(target, run)
+            output.say(f"ranking of {name}: {target}")
+        else:
+            output.say(f"warning: {name} answers no query; {target} is not written")
 
 
 def _possible_rows(settings: EvaluateSettings, index: SearchIndex) -> tuple[tuple[str, ...], list[str]]:
@@ -216,8 +254,6 @@ def _free_name(name: str, taken: Mapping[str, Ranker]) -> str:
 
 
 def _other_products(name: str, index: SearchIndex, other: SearchIndex) -> Sequence[str]:
-    import pyarrow.compute
-
     ids = [each.products.column(ID_COLUMN).combine_chunks() for each in (index, other)]
     shared = pyarrow.compute.sum(pyarrow.compute.is_in(ids[1], value_set=ids[0])).as_py() or 0
     if shared == len(ids[0]) == len(ids[1]):

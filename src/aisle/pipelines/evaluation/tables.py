@@ -12,6 +12,7 @@ from aisle.evaluation.document import Estimate, Evaluation, Pairs, Retrieval, Re
 from aisle.evaluation.report import UNDEFINED, pair_metrics_table
 from aisle.evaluation.retrieval import table_metrics
 from aisle.evaluation.significance import SIGNIFICANT
+from aisle.evaluation.words import counted
 from aisle.pipelines.output import Output
 
 MOST_COLUMNS = 6
@@ -44,9 +45,9 @@ def show_evaluation(evaluation: Evaluation, sentence: str | None, output: Output
 def retrieval_table(retrieval: Retrieval, *, base: str | None) -> Table:
     """Return a row per system: each figure over its 95% interval, a star where it differs from the base."""
     columns = table_metrics(retrieval.rows[0].metrics)[:MOST_COLUMNS]
-    title = f"{retrieval.queries:,} queries, {retrieval.products:,} products"
+    title = f"{counted(retrieval.queries, 'query', 'queries')}, {counted(retrieval.products, 'product')}"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in retrieval.rows:
@@ -70,17 +71,16 @@ def caveats(retrieval: Retrieval) -> list[str]:
     if unanswered:
         said.append(f"queries without an answer, which count as 0: {', '.join(unanswered)}")
     if retrieval.without_relevant:
-        said.append(f"{retrieval.without_relevant:,} queries have no relevant product and are left out")
-    if retrieval.unknown_queries:
-        said.append(
-            f"warning: {len(retrieval.unknown_queries):,} judged queries are not in the queries file and are "
-            f"left out: {_named(retrieval.unknown_queries)}"
-        )
-    if retrieval.unknown_products:
-        said.append(
-            f"warning: {len(retrieval.unknown_products):,} judged products are not in the index and count as "
-            f"missed where they are relevant: {_named(retrieval.unknown_products)}"
-        )
+        said.append(f"queries without a relevant product, which are left out: {retrieval.without_relevant:,}")
+    for what, ids in (
+        ("judged queries that are not in the queries file, and are left out", retrieval.unknown_queries),
+        (
+            "judged products that are not in the index, and count as missed where they are relevant",
+            retrieval.unknown_products,
+        ),
+    ):
+        if ids:
+            said.append(f"warning: {what}: {len(ids):,} ({_named(ids)})")
     return said
 
 
@@ -103,7 +103,8 @@ def _value(estimate: Estimate) -> str:
 def _ends(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"{estimate.low:.2f}\u2013{estimate.high:.2f}"
+    # Four characters each, ".123" or "1.00": six columns and the names fit into a terminal of 80.
+    return "\u2013".join(f"{end:.3f}".removeprefix("0")[:4] for end in (estimate.low, estimate.high))
 
 
 def _show_pairs(pairs: Pairs, output: Output) -> None:
@@ -114,12 +115,12 @@ def _show_pairs(pairs: Pairs, output: Output) -> None:
         }
         for row in pairs.rows
     }
-    title = f"{pairs.pairs:,} pairs, {pairs.positive_share:.0%} positive"
+    title = f"{counted(pairs.pairs, 'pair')}, {pairs.positive_share:.0%} positive"
     output.show(pair_metrics_table(rows, title=title))
     for row in pairs.rows:
         if row.by_grade:
             grades = ", ".join(
-                f"{grade} {_value(found)} [{_ends(found)}]" for grade, found in row.by_grade.items()
+                f"{grade}: {_value(found)} [{_ends(found)}]" for grade, found in row.by_grade.items()
             )
             output.say(f"{row.name}: ROC-AUC of the highest grade against {grades}")
     if pairs.note:

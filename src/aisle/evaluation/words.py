@@ -1,0 +1,10 @@
+"""Numbers in sentences."""
+
+from __future__ import annotations
+
+__all__ = ["counted"]
+
+
+def counted(value: int, one: str, many: str | None = None) -> str:
+    """Return "1 query", "1,234 queries"; the plural is `one` with an s where `many` is not given."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
