@@ -30,7 +30,9 @@ def _case(queries=80, seed=0):
 
 
 def _compare(runs, qrels, **settings):
-    settings = {"kinds": KINDS, "base": "base", "products": PRODUCTS, "resamples": 200, **settings}
+    catalogue = settings.pop("products", PRODUCTS)
+    sizes = {"products": len(catalogue), "known_products": catalogue}
+    settings = {"kinds": KINDS, "base": "base", "resamples": 200, **sizes, **settings}
     return compare_runs(runs, qrels, **settings)
 
 

@@ -24,7 +24,8 @@ def compare_runs(
     *,
     kinds: Mapping[str, SystemKind],
     base: str | None,
-    products: Collection[str],
+    products: int,
+    known_products: Collection[str],
     unknown_queries: Sequence[str] = (),
     cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
     relevant_from: float | None = None,
@@ -47,7 +48,8 @@ def compare_runs(
         qrels: {query id: {product id: relevance >= 0}}.
         kinds: {system: what it is}.
         base: the system that the others are held against; None for no differences.
-        products: ids of the catalogue.
+        products: the catalogue's size.
+        known_products: ids of the catalogue, at least of the judged products in it.
         unknown_queries: ids of judged queries that the queries file does not have.
         cutoffs: the k of the metrics, each at least 1.
         relevant_from: lowest relevance, above 0, of a relevant product; None means above 0.
@@ -59,7 +61,7 @@ def compare_runs(
             asked, or `evaluate_run` refuses a run, which is then named.
     """
     _check(runs, kinds, base)
-    catalogue = frozenset(products)
+    known = frozenset(known_products)
     unknown = frozenset(unknown_queries)
     asked = {query: judged for query, judged in qrels.items() if query not in unknown}
     if qrels and not asked:
@@ -71,7 +73,7 @@ def compare_runs(
     for name, run in runs.items():
         try:
             metrics[name] = evaluate_run(
-                asked, run, cutoffs=cutoffs, relevant_from=relevant_from, known_products=catalogue
+                asked, run, cutoffs=cutoffs, relevant_from=relevant_from, known_products=known
             )
         except EvaluationError as error:
             raise EvaluationError(f"{name}: {error}") from None
@@ -94,11 +96,11 @@ def compare_runs(
     retrieval = Retrieval(
         rows=rows,
         queries=any_system.queries,
-        products=len(catalogue),
+        products=products,
         judgements=sum(map(len, qrels.values())),
         without_relevant=len(any_system.without_relevant),
         unknown_queries=tuple(unknown_queries),
-        unknown_products=tuple(sorted(frozenset().union(*qrels.values()) - catalogue)),
+        unknown_products=tuple(sorted(frozenset().union(*qrels.values()) - known)),
     )
     return retrieval, metrics
 

@@ -21,7 +21,8 @@ def compared(names, queries):
         for row, name in enumerate(names)
     }
     kinds = dict.fromkeys(names, "other")
-    return compare_runs(runs, qrels, kinds=kinds, base=names[0], products=["right", "wrong"])[0]
+    catalogue = {"products": 2, "known_products": ["right", "wrong"]}
+    return compare_runs(runs, qrels, kinds=kinds, base=names[0], **catalogue)[0]
 
 
 def printed(retrieval):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute
 
 from aisle.config.index import EvaluateSettings
@@ -141,7 +142,8 @@ def evaluate_retrieval(
         judged.qrels,
         kinds=kinds,
         base=base,
-        products=index.products.column(ID_COLUMN).to_pylist(),
+        products=len(index),
+        known_products=_known_products(index, judged.qrels),
         unknown_queries=judged.unknown,
         cutoffs=settings.cutoffs,
         relevant_from=settings.relevant_from,
@@ -245,6 +247,15 @@ def _compared(
         )
         notes += _other_products(name, index, other)
     return rankers, notes
+
+
+def _known_products(index: SearchIndex, qrels: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the judged ids that the index has; its own ids, which may be millions, stay in Arrow."""
+    ids = list(dict.fromkeys(product for grades in qrels.values() for product in grades))
+    judged = pa.array(ids, pa.string())
+    known = pyarrow.compute.is_in(judged, value_set=index.products.column(ID_COLUMN).combine_chunks())
+    found: list[str] = judged.filter(known).to_pylist()
+    return found
 
 
 def _free_name(name: str, taken: Mapping[str, Ranker]) -> str:
