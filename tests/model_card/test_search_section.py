@@ -128,9 +128,20 @@ def test_line_ends_of_windows_stay(card):
         ("## Results\n\ngood\n\n# Next\n", "## Results\n\ngood\n\n", "\n# Next\n"),
         ("## Results\n```\n## Next\n```\n", "## Results\n```\n## Next\n```\n\n", ""),
         ("```\n## Results\n```\n\n## Other\n", "```\n## Results\n```\n\n## Other\n\n", ""),
+        ("```\n```py\n## Results\n## A\n```\n", "```\n```py\n## Results\n## A\n```\n\n", ""),
         ("~~~~\n## Results\n~~~\n## A\n~~~~\n\n", "~~~~\n## Results\n~~~\n## A\n~~~~\n\n", ""),
     ],
-    ids=["own card", "no line end", "empty", "tight", "title", "fenced end", "fenced results", "long fence"],
+    ids=[
+        "own card",
+        "no line end",
+        "empty",
+        "tight",
+        "title",
+        "fenced end",
+        "fenced results",
+        "not a fence's end",
+        "long fence",
+    ],
 )
 def test_the_place_in_a_card_that_somebody_wrote(card, before, after):
     changed = with_search_results(card, RESULTS)
