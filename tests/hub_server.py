@@ -224,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         return answer
 
     def _validate_yaml(self) -> object:
-        found = json.loads(self.body)["content"].startswith("---\n")
+        found = json.loads(self.body)["content"].startswith(("---\n", "---\r\n"))
         return {"errors": [], "warnings": [] if found else [{"message": "empty or missing yaml metadata"}]}
 
     def _preupload(self, kind: str, repo_id: str, revision: str) -> object:

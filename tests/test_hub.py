@@ -15,8 +15,9 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from aisle import hub as aisle_hub
 from aisle.errors import HubError
 from aisle.hub import push_run
-from aisle.model_card import render_model_card
+from aisle.model_card import render_model_card, write_search_results
 from tests.hub_server import TOKEN, HubServer, blob_id
+from tests.model_card.test_search_section import RESULTS
 
 # The client streams LFS uploads in a way that its own HTTP library calls outdated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -204,6 +205,39 @@ def test_a_base_model_that_is_not_on_the_hub_is_named_without_its_folder(hub, ru
     assert adapter["base_model_name_or_path"] == "e5-large-v2"
     assert "'e5-large-v2'" in caplog.text
     assert not any(b"/srv/" in content for content in hub.repos["acme/search"].files.values())
+
+
+def test_the_charts_of_the_card_are_sent_with_it(hub, run, tmp_path):
+    images = {"retrieval": b"\x89PNG\r\n\x1a\n\xff\x00", "roc": b"\x89PNG other"}
+    write_search_results(run, RESULTS, images)
+    write(run / "evaluation/.roc.png.writing", "private")
+    write(run / "evaluation/notes.txt", "private")
+    write(run / "evaluation/deeper/more.png", "private")
+
+    push_run(run, repo_id="acme/search", token=TOKEN)
+
+    down = contents(snapshot_download("acme/search", cache_dir=tmp_path / "cache"))
+    charts = {f"evaluation/{name}.png": content for name, content in images.items()}
+    assert set(down) == SENT | set(charts)
+    assert {path: down[path] for path in charts} == charts
+    card = down["README.md"].decode()
+    assert all(f"]({path})" in card for path in charts)
+    assert "\n- name: search\n" in card
+
+
+def test_a_card_with_line_ends_of_windows_is_sent_as_it_is(hub, run):
+    card = (run / "README.md").read_bytes().replace(b"\n", b"\r\n")
+    (run / "README.md").write_bytes(card)
+    push_run(run, repo_id="acme/search", token=TOKEN)
+    pushed = hub.repos["acme/search"].files["README.md"]
+    assert pushed.count(b"\n") == pushed.count(b"\r\n") == card.count(b"\n")
+
+
+def test_a_card_that_is_not_text_is_refused_before_anything_is_sent(hub, run):
+    (run / "README.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(HubError, match=r"README\.md: cannot be read as UTF-8.*, so the run was not uploaded"):
+        push_run(run, repo_id="acme/search", token=TOKEN)
+    assert hub.requests == []
 
 
 def test_a_card_that_its_owner_edited_is_kept(hub, run):

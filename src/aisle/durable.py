@@ -32,8 +32,13 @@ def sync(path: Path) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file in one go: a reader sees the old one or the new one, whole."""
+    """Write a text file in one go: a reader sees the old one or the new one, whole; line ends stay."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one go: a reader sees the old one or the new one, whole."""
     beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_bytes(content)
     sync(beside)
     os.replace(beside, path)

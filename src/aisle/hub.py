@@ -24,8 +24,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from aisle.errors import HubError
-from aisle.model_card import base_model_name, fill_repository, render_model_card
+from aisle.errors import HubError, ModelError
+from aisle.model_card import FIGURES_FOLDER, base_model_name, fill_repository, read_card
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _portable_files(run_dir: Path) -> dict[str, Path | bytes]:
         relative = path.relative_to(run_dir).as_posix()
         changed = _rewritten(path, names) if _matches(relative, _SETTINGS + _SETTINGS_OF_OTHERS) else None
         files[relative] = path if changed is None else changed
-    files["README.md"] = _card(run_dir, encoder, names).encode()
+    files["README.md"] = _card(run_dir, names).encode()
     return files
 
 
@@ -105,11 +105,12 @@ def _read_encoder(run_dir: Path) -> dict[str, Any]:
 
 
 def _sendable(run_dir: Path) -> list[Path]:
-    """The files of the run's own folder, and of the folders that Sentence Transformers reads."""
+    """The files of the run's own folder, of those that Sentence Transformers reads, and the card's charts."""
     modules = _parsed(run_dir / "modules.json") if (run_dir / "modules.json").is_file() else []
     folders = [run_dir / module["path"] for module in modules if module.get("path")]
     found = [path for path in run_dir.iterdir() if path.is_file()]
     found += [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    found += (run_dir / FIGURES_FOLDER).glob("*.png")
     return sorted({path for path in found if not _matches(path.name, _UNSENT)})
 
 
@@ -152,15 +153,11 @@ def _portable(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def _card(run_dir: Path, encoder: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    readme = run_dir / "README.md"
-    if not readme.is_file():
-        settings, metrics = (
-            _parsed(run_dir / name) if (run_dir / name).is_file() else {}
-            for name in ("config.yaml", "metrics.json")
-        )
-        return render_model_card(encoder=encoder, settings=settings, metrics=metrics, repo_id=None)
-    card = readme.read_text(encoding="utf-8")
+def _card(run_dir: Path, names: Mapping[str, str]) -> str:
+    try:
+        card = read_card(run_dir)
+    except ModelError as error:
+        raise HubError(f"{error}, so the run was not uploaded") from None
     for local, portable in names.items():
         card = card.replace(local, portable) if os.path.isabs(local) else card
     return card

@@ -534,3 +534,14 @@ def test_interval_plots_share_a_scale_that_holds_zero():
     assert (first.zero, first.low, first.value, first.high) == (70, 70, 102, 134)
     assert (second.low, second.value, second.high) == (6, 6, 6)
     assert none is None
+
+
+@pytest.mark.parametrize("name", ["retrieval", "slices"])
+def test_the_name_of_the_axis_is_inside_the_chart_beside_long_names_of_rows(name):
+    long = "a system with a name that takes most of the width"
+    rows = [replace(row, name=long) for row in evaluation().retrieval.rows[:1]]
+    chart = figures_of(evaluation(retrieval=replace(evaluation().retrieval, rows=tuple(rows))))[name]
+    png_bytes(chart)
+
+    label = chart.axes[0].xaxis.label.get_window_extent()
+    assert 0 <= label.x0 < label.x1 <= chart.bbox.x1

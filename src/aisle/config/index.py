@@ -198,6 +198,14 @@ class EvaluateSettings:
     FILE.bm25, FILE.base and so on; a name that ends in .gz is gzipped, and theirs keep that ending."""
     report: str | None = None
     """Folder for a report: a page, its figures as PNG, and all of it as JSON."""
+    with_tracking: bool = False
+    """Give the figures, tables and charts to experiment trackers too; those that write files do so in
+    tracking/ of --report."""
+    report_to: str = "all"
+    """Trackers, with commas: wandb, tensorboard, ..., or all that are installed."""
+    model_card: bool = False
+    """Write the table, the sentence and two charts into the model card (README.md) of the run that made the
+    encoder; evaluating again replaces them."""
     title_column: str | None = None
     """Column of the catalogue that the report shows products by; found by name when not given (title,
     product_title, name), else their texts."""
@@ -232,11 +240,17 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
         problems.append("--protocol joint_pool: needs --pairs, a file of questions and answers")
     if settings.rows is not None and not settings.rows:
         problems.append("--rows: name at least one of bm25, base, tuned, hybrid")
+    if settings.with_tracking and settings.report is None:
+        problems.append("--with_tracking: needs --report, the folder that trackers write in")
+    lexical = settings.rows is None and settings.mode == "lexical"
+    if settings.model_card and (lexical or "tuned" not in (settings.rows or ("tuned",))):
+        problems.append("--model_card: is about the row tuned; name it in --rows")
     if settings.queries is None:
         wanted = {
             "--rows": settings.rows,
             "--run_file": settings.run_file,
             "--compare": settings.compare,
+            "--model_card": settings.model_card,
         }
         problems += [f"{flag}: needs --queries and --qrels" for flag, value in wanted.items() if value]
     return problems

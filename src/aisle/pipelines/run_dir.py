@@ -14,7 +14,7 @@ from aisle.config.load import saved_form, write_yaml
 from aisle.config.training import RunSettings, TrainSettings
 from aisle.durable import replace_text
 from aisle.errors import ConfigError
-from aisle.model_card import render_model_card
+from aisle.model_card import FIGURES_FOLDER, render_model_card
 from aisle.models.loading import SETTINGS_FILE, read_settings_file
 from aisle.pipelines.output import json_ready
 
@@ -109,4 +109,5 @@ def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str,
     encoder = read_settings_file(run_dir) or {}
     card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
+    shutil.rmtree(run_dir / FIGURES_FOLDER, ignore_errors=True)  # of the run that this one replaces
     shutil.rmtree(run_dir / TOKENS, ignore_errors=True)

@@ -41,7 +41,7 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
         ConfigError: a tracker is unknown, or the device has no such compute type.
         OptionalDependencyError: a tracker is not installed.
     """
-    trackers = None if report_to is None else _trackers(report_to)
+    trackers = None if report_to is None else tracker_names(report_to)
     try:
         accelerator = Accelerator(
             mixed_precision=mixed_precision, log_with=trackers, project_dir=str(project_dir)
@@ -80,7 +80,13 @@ def set_seed(seed: int, *, device_specific: bool = False) -> None:
     _set_seed(seed, device_specific=device_specific)
 
 
-def _trackers(report_to: str) -> list[str]:
+def tracker_names(report_to: str) -> list[str]:
+    """Return the trackers that `--report_to` names; `all` is those that are installed.
+
+    Raises:
+        ConfigError: one is unknown or not installed, or none is named.
+        OptionalDependencyError: one that the extra `track` brings is not installed.
+    """
     names = [name.strip() for name in report_to.split(",") if name.strip()]
     if not names:
         raise ConfigError("--report_to: is empty; name a tracker, or leave the flag out")

@@ -127,7 +127,7 @@ def _retrieval(evaluation: Evaluation, styles: dict[str, SystemStyle]) -> Figure
             axes.plot([estimate.low, estimate.high], [height, height], color=style.rgb, linewidth=2)
         axes.plot([value], [height], color=style.rgb, marker=style.marker, markersize=7)
     _name_rows(axes, [name for name, _, _ in points])
-    axes.set_xlabel(f"{drawable(metric_name(metric))}, 95% interval")
+    _name_axis(axes, f"{drawable(metric_name(metric))}, 95% interval")
     return figure
 
 
@@ -215,7 +215,7 @@ def _slices(evaluation: Evaluation) -> Figure:
             )
         axes.plot([difference.value], [height], color=COLOURS["tuned"], marker="D", markersize=5)
     _name_rows(axes, [f"{part.by}: {part.label} ({part.queries})" for part in slices])
-    axes.set_xlabel(f"Gain in {drawable(metric_name(evaluation.headline_metric))}, 95% interval")
+    _name_axis(axes, f"Gain in {drawable(metric_name(evaluation.headline_metric))}, 95% interval")
     return figure
 
 
@@ -231,6 +231,11 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.grid(visible=False, axis="y")
     for label in axes.get_yticklabels():
         label.set_color(COLOURS["ink"])
+
+
+def _name_axis(axes: Axes, name: str) -> None:
+    """Write the name below; it ends with the axis, since beside long names of rows it may be the longer."""
+    axes.set_xlabel(name, loc="right")
 
 
 def _plain_ticks(axes: Axes) -> None:

@@ -11,11 +11,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
+from matplotlib import image
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from aisle.evaluation.html_report.palette import COLOURS
 
-__all__ = ["inline_svg", "png_bytes"]
+__all__ = ["inline_svg", "png_bytes", "rgb_pixels"]
 
 _SALT: dict[Any, Any] = {"svg.hashsalt": "aisle", "svg.fonttype": "none"}
 _PNG_DPI = 160
@@ -31,6 +34,13 @@ def png_bytes(figure: Figure) -> bytes:
     with matplotlib.rc_context(_SALT):
         figure.savefig(content, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None})
     return content.getvalue()
+
+
+def rgb_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Return the pixels of `png_bytes`, (height, width, 3)."""
+    shares = image.imread(io.BytesIO(png_bytes(figure)), format="png")[..., :3]
+    pixels: NDArray[np.uint8] = np.rint(shares * 255).astype(np.uint8)
+    return pixels
 
 
 def inline_svg(figure: Figure, *, name: str, alt: str) -> str:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from aisle.durable import replace_text, sync
+from aisle.durable import replace_bytes, replace_text, sync
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Evaluation
 from aisle.evaluation.html_report.charts import figures_of
@@ -135,10 +134,7 @@ def _policy_hash(text: str) -> str:
 
 def _replace_images(folder: Path, images: Mapping[str, bytes]) -> None:
     for name, content in images.items():
-        beside = folder / f".{name}.writing"
-        beside.write_bytes(content)
-        sync(beside)
-        os.replace(beside, folder / name)
+        replace_bytes(folder / name, content)
     stale = [f"{name}.png" for name in CHARTS if f"{name}.png" not in images]
     stale += [path.name for path in folder.glob("heatmap_*.png") if path.name not in images]
     for name in stale:

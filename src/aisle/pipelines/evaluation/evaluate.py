@@ -14,6 +14,7 @@ from aisle.index import open_index
 from aisle.pipelines.evaluation.details import shown_products
 from aisle.pipelines.evaluation.document import Inputs, make_document, with_details
 from aisle.pipelines.evaluation.models import Models, help_embedding, load_models
+from aisle.pipelines.evaluation.outlets import check_trackers, run_of_card, track, write_card
 from aisle.pipelines.evaluation.pairs import evaluate_joint_pool, evaluate_pairs, read_judged_pairs
 from aisle.pipelines.evaluation.retrieval import Ranked, evaluate_retrieval, read_judged, write_runs
 from aisle.pipelines.evaluation.tables import show_evaluation
@@ -25,11 +26,13 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
     """Measure, report and return what was found; None in processes that only embed.
 
     Raises:
-        AisleError: the index, a model, the queries, the judgements or the pairs cannot be used.
+        AisleError: the index, a model, the queries, the judgements or the pairs cannot be used; or, after all
+            else is written, the model card cannot be, or a tracker failed.
     """
     problems = evaluation_problems(settings)
     if problems:
         raise ConfigError("\n".join(problems))
+    check_trackers(settings)
     processes = launched_processes()
     output = Output(json_only=settings.json, silent=not processes.is_main)
     quieten_libraries()
@@ -38,6 +41,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
         return None
     inputs = _read(settings, output)
     manifest = None if inputs.index is None else inputs.index.manifest
+    card_run = run_of_card(settings, manifest)
     models = load_models(settings, manifest, device=processes.device)
     ranked = None
     if inputs.index is not None and inputs.judged is not None:
@@ -54,6 +58,10 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
 
         output.say(f"report: {write_report(Path(settings.report), evaluation)}")
     output.document({**evaluation.to_dict(), **_flat(ranked)})
+    if card_run is not None and evaluation.retrieval is not None:
+        output.say(f"model card: {write_card(card_run, evaluation, evaluation.retrieval)}")
+    if settings.with_tracking:
+        track(settings, evaluation, output)
     return evaluation
 
 

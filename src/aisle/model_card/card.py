@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from aisle.markdown import table
+
 REPO_PLACEHOLDER = "your-name/your-model"
 """Stands for the repository in a card that was written before its name was known."""
+PLACEHOLDER_NAME = REPO_PLACEHOLDER.rpartition("/")[2]
 NOT_MEASURED = "not measured"
 _TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "product-search", "aisle"]
 _METRICS = {
@@ -110,8 +113,7 @@ def render_model_card(
 
 def fill_repository(card: str, repo_id: str) -> str:
     """Return a card that was rendered before the name of the repository was known, with that name."""
-    short = REPO_PLACEHOLDER.rpartition("/")[2]
-    return card.replace(REPO_PLACEHOLDER, repo_id).replace(short, repo_id.rpartition("/")[2])
+    return card.replace(REPO_PLACEHOLDER, repo_id).replace(PLACEHOLDER_NAME, repo_id.rpartition("/")[2])
 
 
 def base_model_name(encoder: Mapping[str, object]) -> str:
@@ -181,7 +183,7 @@ def _results(metrics: Mapping[str, object]) -> str:
     why = "the best on these pairs" if metrics.get("selection_metric", "best") else "the last"
     chosen = f" The weights are those of step {step}, {why}." if step is not None else ""
     note = f"Cosines of validation pairs against their judgements.{chosen}"
-    return f"{note}\n\n{_table(('Metric', 'Base model', 'This model'), rows)}"
+    return f"{note}\n\n{table(('Metric', 'Base model', 'This model'), rows)}"
 
 
 def _recipe(
@@ -199,7 +201,7 @@ def _recipe(
     ]
     if encoder.get("base_revision"):
         rows.append(("Revision of the base model", f"`{encoder['base_revision']}`"))
-    return _table(("Setting", "Value"), rows)
+    return table(("Setting", "Value"), rows)
 
 
 def _snippets(encoder: Mapping[str, object], repo: str) -> str:
@@ -247,8 +249,8 @@ print(queries @ products.T)"""
 
 def _limits(encoder: Mapping[str, object]) -> str:
     limits = [
-        "The numbers above are of judged pairs. Search over a whole catalogue is another task: measure it"
-        " with your own queries and judgements before you rely on it.",
+        "Figures of judged pairs say little of search over a whole catalogue, and those of one catalogue"
+        " little of another: measure it with your own queries and judgements before you rely on it.",
         "It has the languages, the kinds of products and the biases of its base model and training pairs.",
         f"Only the first {encoder['max_length']} tokens of a text are read, prompt included.",
         "Embeddings can be compared only with those of the same model: an index made by another one, its base"
@@ -292,9 +294,3 @@ def _plain(key: str, value: object) -> str:
         return ", ".join(_plain(key, item) for item in value)
     text = str(value)
     return Path(text).name if os.path.isabs(text) else text
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    lines = [header, ["---"] * len(header), *escaped]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,74 @@
+"""The card and its charts in the run's folder."""
+
+import json
+
+import pytest
+import yaml
+
+from aisle.errors import ModelError
+from aisle.model_card import check_card, read_card, render_model_card, write_search_results
+from tests.model_card.test_card import ENCODER, METRICS, SETTINGS
+from tests.model_card.test_search_section import RESULTS, SECOND
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A finished run without a card."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "aisle.json").write_text(json.dumps(ENCODER))
+    (folder / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    return folder
+
+
+def test_a_run_without_a_card_has_the_one_that_training_writes(run_dir):
+    expected = render_model_card(encoder=ENCODER, settings=SETTINGS, metrics=METRICS, repo_id=None)
+
+    assert read_card(run_dir) == expected
+    check_card(run_dir)
+    assert not (run_dir / "README.md").exists()
+
+
+def test_metrics_and_settings_may_be_missing(run_dir):
+    for name in ("config.yaml", "metrics.json"):
+        (run_dir / name).unlink()
+
+    assert read_card(run_dir) == render_model_card(encoder=ENCODER, settings={}, metrics={}, repo_id=None)
+
+
+def test_a_damaged_file_of_the_run_is_named(run_dir):
+    (run_dir / "metrics.json").write_text("{")
+
+    with pytest.raises(ModelError, match=r"metrics\.json: cannot be read"):
+        read_card(run_dir)
+
+
+def test_a_card_is_read_with_its_line_ends(run_dir):
+    (run_dir / "README.md").write_bytes(b"# Mine\r\n\r\nf\xc3\xbcr\n")
+
+    assert read_card(run_dir) == "# Mine\r\n\r\nf\u00fcr\n"
+
+
+def test_charts_that_the_card_no_longer_shows_are_removed(run_dir):
+    write_search_results(run_dir, RESULTS, {"retrieval": b"1", "roc": b"2"})
+    (run_dir / "evaluation" / "mine.png").write_bytes(b"3")
+
+    path = write_search_results(run_dir, SECOND, {"retrieval": b"4"})
+
+    assert path == run_dir / "README.md"
+    charts = {chart.name: chart.read_bytes() for chart in (run_dir / "evaluation").iterdir()}
+    assert charts == {"retrieval.png": b"4", "mine.png": b"3"}
+    assert "roc.png" not in path.read_text(encoding="utf-8")
+
+
+def test_the_charts_are_there_before_the_card_shows_them(run_dir, monkeypatch):
+    seen = []
+
+    def replace_text(path, text):
+        seen.extend(sorted(chart.name for chart in (run_dir / "evaluation").iterdir()))
+
+    monkeypatch.setattr("aisle.model_card.files.replace_text", replace_text)
+    write_search_results(run_dir, RESULTS, {"retrieval": b"1", "roc": b"2"})
+
+    assert seen == ["retrieval.png", "roc.png"]
