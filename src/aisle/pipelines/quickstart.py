@@ -55,7 +55,7 @@ def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
     document = json.loads((report_dir / "report.json").read_text(encoding="utf-8"))
     _show_changes(Evaluation.from_dict(document), output)
     seconds = round(time.perf_counter() - started, 1)
-    output.say(_next_steps(index_dir, report_dir / "report.html", seconds=seconds))
+    output.say(_next_steps(run_dir, index_dir, report_dir / "report.html", seconds=seconds))
     figures = {**document, "seconds": seconds}
     output.document(figures)
     return figures
@@ -85,7 +85,7 @@ def _evaluate_command(index_dir: Path, sample: SampleFiles, report_dir: Path) ->
         *("python", "infer_index.py", "evaluate", "--index_dir", str(index_dir)),
         *("--queries", str(sample.queries), "--qrels", str(sample.qrels)),
         *("--pairs", str(sample.test), "--product_column", "product_title", "--label_column", "esci_label"),
-        *("--pairs_label_map", SAMPLE_GRADES, "--report", str(report_dir)),
+        *("--pairs_label_map", SAMPLE_GRADES, "--report", str(report_dir), "--model_card"),
     ]
 
 
@@ -121,9 +121,10 @@ def _answers(change: QueryChange) -> dict[str, list[tuple[float, str]]]:
     }
 
 
-def _next_steps(index_dir: Path, page: Path, *, seconds: float) -> str:
+def _next_steps(run_dir: Path, index_dir: Path, page: Path, *, seconds: float) -> str:
     return f"""
 Done in {seconds:.0f} s. The report, to open in a browser: {page.resolve().as_uri()}
+The model card, as the Hub would show it: {run_dir / "README.md"}
 
 Try next:
 
