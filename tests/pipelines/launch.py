@@ -1,4 +1,7 @@
-"""Our scripts under torchrun, as processes on CPU; gloo talks over the loopback interface."""
+"""Our scripts under torchrun, as processes on CPU; gloo talks over the loopback interface.
+
+Where there is no GPU nothing says that they are to use the CPU, as nothing does when a user types torchrun.
+"""
 
 import os
 import socket
@@ -6,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[2]
 ON_CPU = {
-    "ACCELERATE_USE_CPU": "true",
+    **({"ACCELERATE_USE_CPU": "true"} if torch.accelerator.is_available() else {}),
     "GLOO_SOCKET_IFNAME": "lo",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",

@@ -190,7 +190,7 @@ class EvaluateSettings:
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows of --pairs that cannot be used, or leave them out and say how many."""
     resamples: Annotated[int, Field(ge=100)] = 1000
-    """Draws of the bootstrap intervals and of the significance tests."""
+    """Draws of the bootstrap intervals; the significance tests always have 10,000."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of those draws: the same seed gives the same intervals."""
     run_file: str | None = None

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed as _set_seed
 
 from aisle.errors import ConfigError, OptionalDependencyError
+from aisle.training.processes import check_count, must_use_cpu
 
 PROJECT = "aisle"
 TRACKER_PACKAGES = {
@@ -38,16 +39,21 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
         project_dir: where trackers write.
 
     Raises:
-        ConfigError: a tracker is unknown, or the device has no such compute type.
+        ConfigError: a tracker is unknown, the device has no such compute type, or the processes that were
+            launched do not find each other.
         OptionalDependencyError: a tracker is not installed.
     """
     trackers = None if report_to is None else tracker_names(report_to)
     try:
         accelerator = Accelerator(
-            mixed_precision=mixed_precision, log_with=trackers, project_dir=str(project_dir)
+            cpu=must_use_cpu(),
+            mixed_precision=mixed_precision,
+            log_with=trackers,
+            project_dir=str(project_dir),
         )
     except ValueError as error:
         raise ConfigError(f"--mixed_precision {mixed_precision}: {error}") from None
+    check_count(accelerator.num_processes)
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("--mixed_precision fp16: needs a GPU, and there is none; use bf16 or no")
     return accelerator

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from aisle.errors import ConfigError
+
 LONGEST_WAIT = timedelta(days=7)
 """The others wait while one reads a catalogue; the limit of torch is minutes."""
 
@@ -39,13 +41,47 @@ class Processes:
 
 
 def launched_processes() -> Processes:
-    """Return this process's place, and join the others."""
+    """Return this process's place, and join the others.
+
+    Raises:
+        ConfigError: the processes that were launched do not find each other.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
     from accelerate import PartialState
     from accelerate.utils import InitProcessGroupKwargs
 
     options = InitProcessGroupKwargs(timeout=LONGEST_WAIT).to_kwargs()
-    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
-    state = PartialState(cpu=cpu, **options)
+    state = PartialState(cpu=must_use_cpu(), **options)
+    check_count(state.num_processes)
     return Processes(state.process_index, state.num_processes, str(state.device), state)
+
+
+def must_use_cpu() -> bool:
+    """Return whether Accelerate is to be told to compute on CPU.
+
+    The launcher says so; or there are several processes and nothing else to compute on, where each would
+    take itself for the only one if Accelerate were not told.
+    """
+    import torch
+
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return asked or (several and not torch.accelerator.is_available())
+
+
+def check_count(found: int) -> None:
+    """Refuse to go on where each process would take itself for the only one, and write over the others.
+
+    Args:
+        found: processes that know of each other.
+
+    Raises:
+        ConfigError: more were launched.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if found != launched:
+        raise ConfigError(
+            f"{launched} processes were launched and {found} found each other; launch them with "
+            f"`accelerate launch --num_processes {launched}`, or set ACCELERATE_USE_CPU=true for the CPU"
+        )

@@ -271,3 +271,9 @@ def test_a_column_that_the_catalogue_lacks_is_refused_before_anything_is_embedde
     code, _, said = evaluate(capfd, *flags, "--slice_column", "colour")
     assert code == 2
     assert "--slice_column colour: the index has no such column; it has title, department" in said
+
+
+def test_a_tuned_model_is_called_so_without_the_row_of_its_base(flags, capfd):
+    _, found, _ = evaluate(capfd, *flags, "--rows", "tuned", "--base_model_row", "none")
+
+    assert [(row["name"], row["kind"]) for row in found["retrieval"]["rows"]] == [("tuned", "tuned")]

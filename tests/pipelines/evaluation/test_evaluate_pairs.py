@@ -137,6 +137,23 @@ def test_the_joint_pool_needs_no_index(questions, run_dir, tiny_bert, capfd):
     assert "joint pool of 8 texts" in said
 
 
+def test_a_joint_pool_without_a_positive_pair_is_refused_before_a_model_is_loaded(
+    tiny_bert, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setattr(
+        "aisle.pipelines.evaluation.evaluate.load_models", lambda *_, **__: pytest.fail("loaded")
+    )
+    header, rows = ["question", "answer", "label"], [("where is it", "on its way", 0.4)]
+    labelled = write_table(tmp_path / "labelled.csv", header, rows)
+    flags = ["--protocol", "joint_pool", "--product_column", "answer", "--model", tiny_bert, "--pairs"]
+
+    code, found, said = evaluate(capfd, *flags, labelled)
+
+    assert (code, found) == (2, None)
+    assert "none of the 1 pairs of --pairs is positive (relevance above 0.5)" in " ".join(said.split())
+    assert "--positive_threshold" in said
+
+
 def test_the_joint_pool_takes_positive_pairs_alone(questions, tiny_bert, tmp_path, capfd):
     _, rows = questions
     labelled = write_table(

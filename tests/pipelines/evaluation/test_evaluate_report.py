@@ -11,6 +11,7 @@ import pytest
 from aisle.cli import index_main
 from aisle.config.index import EvaluateSettings
 from aisle.config.load import parse_settings
+from aisle.errors import EvaluationError
 from aisle.index import open_index
 from aisle.models.loading import load_encoder
 from aisle.pipelines.evaluation.details import shown_products
@@ -47,6 +48,35 @@ def test_the_report_holds_the_document_that_is_printed(flags, capfd, tmp_path):
     written = json.loads((tmp_path / "report" / "report.json").read_text())
     assert written == {name: found[name] for name in written}
     assert "ndcg@10" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.parametrize("name", ["queries.csv", "queries.csv/report"])
+def test_a_report_that_could_not_be_written_is_refused_before_anything_is_embedded(
+    flags, shop, capfd, monkeypatch, name
+):
+    monkeypatch.setattr(
+        "aisle.pipelines.evaluation.evaluate.load_models", lambda *_, **__: pytest.fail("loaded")
+    )
+
+    code, found, said = evaluate(capfd, *flags, "--report", shop["queries"].parent / name)
+
+    assert (code, found) == (2, None)
+    assert f"--report {shop['queries'].parent / name}" in " ".join(said.split())
+    assert f"{shop['queries']} is not a folder" in " ".join(said.split())
+
+
+def test_a_report_that_fails_loses_neither_the_tables_nor_the_document(flags, capfd, monkeypatch, tmp_path):
+    def fail(*_):
+        raise EvaluationError("the disk is full")
+
+    monkeypatch.setattr("aisle.evaluation.html_report.write_report", fail)
+
+    code, found, said = evaluate(capfd, *flags, "--report", tmp_path / "report")
+
+    assert code == 2
+    assert found["retrieval"]["queries"] == 4
+    assert "the disk is full" in said
+    assert "precision@1" in said
 
 
 def test_the_parts_of_the_queries_are_those_of_the_files(lexical_beats_base):
@@ -180,11 +210,12 @@ def test_curves_of_a_run_come_from_its_log_and_metrics(tmp_path):
     log = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4'
     (tmp_path / "log.jsonl").write_text(log)
     metrics = {"base": {"roc_auc": 0.6, "note": None}, "history": [{"step": 30, "roc_auc": 0.75}]}
-    for content in (metrics, {"base": {"ndcg@10": 0.1}, "training": metrics}):
-        (tmp_path / "metrics.json").write_text(json.dumps(content))
-        loss, roc_auc = training_curves(str(tmp_path))
-        assert (loss.name, loss.steps, loss.values) == ("loss", (10, 30), (0.5, 0.25))
-        assert (roc_auc.name, roc_auc.steps, roc_auc.values) == ("roc_auc", (0, 30), (0.6, 0.75))
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+
+    loss, roc_auc = training_curves(str(tmp_path))
+
+    assert (loss.name, loss.steps, loss.values) == ("loss", (10, 30), (0.5, 0.25))
+    assert (roc_auc.name, roc_auc.steps, roc_auc.values) == ("roc_auc", (0, 30), (0.6, 0.75))
 
 
 def test_a_loss_that_is_not_finite_is_left_out(tmp_path):

@@ -13,7 +13,7 @@ WIDTH = 80
 """Columns of a terminal that says nothing about itself."""
 
 
-def compared(names, queries):
+def compared(names, queries, **settings):
     """Systems of which the first finds the product of no query first, and the others that of each."""
     qrels = {f"q{number}": {"right": 1.0} for number in range(queries)}
     runs = {
@@ -22,13 +22,13 @@ def compared(names, queries):
     }
     kinds = dict.fromkeys(names, "other")
     catalogue = {"products": 2, "known_products": ["right", "wrong"]}
-    return compare_runs(runs, qrels, kinds=kinds, base=names[0], **catalogue)[0]
+    return compare_runs(runs, qrels, kinds=kinds, base=names[0], **catalogue, **settings)[0]
 
 
 def printed(retrieval):
     console = Console(width=WIDTH)
     with console.capture() as capture:
-        console.print(retrieval_table(retrieval, base=retrieval.rows[0].name))
+        console.print(retrieval_table(retrieval, base=retrieval.rows[0].name, first="ndcg@10"))
     return capture.get()
 
 
@@ -60,3 +60,10 @@ def test_narrow_intervals_keep_their_ends_apart_and_leave_room_for_the_names():
     assert text.count(".021\u2013.024") == 12
     assert [line.split()[0] for line in text.splitlines() if "0.022" in line] == ["base", "tuned"]
     assert "1.00\u20131.00" in printed(retrieval)
+
+
+def test_of_many_cutoffs_the_headline_s_metric_is_shown_and_the_rest_is_counted():
+    text = printed(compared(["base", "tuned"], 30, cutoffs=(1, 5, 10, 20)))
+
+    assert next(line for line in text.splitlines() if "@" in line).split()[0] == "ndcg@10"
+    assert "7 more figures with --report and --json" in " ".join(text.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ from aisle.pipelines.evaluation.details import shown_products
 from aisle.pipelines.evaluation.document import Inputs, make_document, with_details
 from aisle.pipelines.evaluation.models import Models, help_embedding, load_models
 from aisle.pipelines.evaluation.outlets import check_trackers, run_of_card, track, write_card
-from aisle.pipelines.evaluation.pairs import evaluate_joint_pool, evaluate_pairs, read_judged_pairs
+from aisle.pipelines.evaluation.pairs import (
+    evaluate_joint_pool,
+    evaluate_pairs,
+    positive_pairs,
+    read_judged_pairs,
+)
 from aisle.pipelines.evaluation.retrieval import Ranked, evaluate_retrieval, read_judged, write_runs
 from aisle.pipelines.evaluation.tables import show_evaluation
 from aisle.pipelines.output import Output, quieten_libraries
@@ -33,6 +39,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
     if problems:
         raise ConfigError("\n".join(problems))
     check_trackers(settings)
+    _check_report(settings)
     processes = launched_processes()
     output = Output(json_only=settings.json, silent=not processes.is_main)
     quieten_libraries()
@@ -53,16 +60,32 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
     if settings.report is not None or settings.json:
         evaluation = with_details(settings, evaluation, inputs, ranked)
     show_evaluation(evaluation, _sentence(evaluation), output)
+    output.document({**evaluation.to_dict(), **_flat(ranked)})
     if settings.report is not None:
         from aisle.evaluation.html_report import write_report
 
         output.say(f"report: {write_report(Path(settings.report), evaluation)}")
-    output.document({**evaluation.to_dict(), **_flat(ranked)})
     if card_run is not None and evaluation.retrieval is not None:
         output.say(f"model card: {write_card(card_run, evaluation, evaluation.retrieval)}")
     if settings.with_tracking:
         track(settings, evaluation, output)
     return evaluation
+
+
+def _check_report(settings: EvaluateSettings) -> None:
+    """Refuse a report's folder that could not be written, before anything is computed.
+
+    Raises:
+        ConfigError: it is no folder, or neither it nor a folder in it can be made.
+    """
+    if settings.report is None:
+        return
+    folder = Path(settings.report)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--report {folder}: {there} is not a folder; name one, or a place for one")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"--report {folder}: {there} cannot be written to; name a folder that can be")
 
 
 def _read(settings: EvaluateSettings, output: Output) -> Inputs:
@@ -71,6 +94,8 @@ def _read(settings: EvaluateSettings, output: Output) -> Inputs:
     if settings.queries is not None and settings.qrels is not None:
         judged = read_judged(settings.queries, settings.qrels, settings.label_map)
     pairs = read_judged_pairs(settings, say=output.say) if settings.pairs else None
+    if pairs is not None and settings.protocol == "joint_pool":
+        pairs = positive_pairs(pairs, settings, say=output.say)
     if settings.index_dir is None:
         return Inputs(judged, pairs, None, None)
     index = open_index(Path(settings.index_dir))

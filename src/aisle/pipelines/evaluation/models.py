@@ -91,8 +91,7 @@ def load_models(settings: EvaluateSettings, manifest: Manifest | None, *, device
         return Models(None, "tuned", None)
     measured = _load_measured(settings, manifest)
     if not settings.pairs and "base" not in wanted_rows(settings):
-        parent = None if settings.base_model_row == "none" else _parent(settings, manifest)
-        return Models(measured, "base" if parent is None else "tuned", None)
+        return Models(measured, "base" if _parent(settings, manifest) is None else "tuned", None)
     base = load_base_row(settings, manifest, device=device)
     return Models(measured, "tuned" if base.child or base.encoder else "base", base.encoder, base.note)
 

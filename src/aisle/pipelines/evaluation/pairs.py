@@ -13,6 +13,7 @@ from aisle.data.files import expand_files, iter_rows
 from aisle.data.pairs import PairColumns, Pairs, read_pairs
 from aisle.data.rows import Row
 from aisle.data.sources import iter_split, resolve_dataset, split_names
+from aisle.errors import ConfigError
 from aisle.evaluation import document
 from aisle.evaluation.document import JointPoolRow, SystemKind
 from aisle.evaluation.joint_pool import joint_pool_row
@@ -47,6 +48,27 @@ def read_judged_pairs(settings: EvaluateSettings, *, say: Callable[[str], None])
     if read.bad_rows.total:
         say(f"pairs: {read.bad_rows}")
     return read.pairs
+
+
+def positive_pairs(pairs: Pairs, settings: EvaluateSettings, *, say: Callable[[str], None]) -> Pairs:
+    """Return the pairs that are positive: what the joint pool is made of.
+
+    Raises:
+        ConfigError: none is.
+    """
+    if pairs.relevance is None:
+        return pairs
+    positive = is_positive(pairs.relevance.astype(np.float64), settings.positive_threshold)
+    if not positive.any():
+        least = settings.positive_threshold
+        rule = "above 0.5" if least is None else f"{least} or more"
+        raise ConfigError(
+            f"--protocol joint_pool: none of the {len(pairs):,} pairs of --pairs is positive (relevance "
+            f"{rule}); lower --positive_threshold, or say what labels are worth with --pairs_label_map"
+        )
+    if not positive.all():
+        say(f"joint pool: {int(positive.sum()):,} of {len(pairs):,} pairs are positive and taken")
+    return pairs.select(np.flatnonzero(positive))
 
 
 def pair_files(settings: EvaluateSettings) -> list[Path]:
@@ -137,19 +159,7 @@ def evaluate_joint_pool(
     settings: EvaluateSettings,
     output: Output,
 ) -> tuple[JointPoolRow, ...]:
-    """Return how often each encoder finds the partner of a text among all questions and answers.
-
-    Of judged pairs only the positive ones are taken.
-
-    Raises:
-        EvaluationError: no pair is positive.
-    """
-    relevance = pairs.relevance
-    if relevance is not None:
-        positive = is_positive(relevance.astype(np.float64), settings.positive_threshold)
-        if not positive.all():
-            output.say(f"joint pool: {int(positive.sum()):,} of {len(pairs):,} pairs are positive and taken")
-        pairs = pairs.select(np.flatnonzero(positive))
+    """Return how often each encoder finds the partner of a text among all questions and answers."""
     questions, answers = pairs.queries, pairs.products
     rows = []
     with output.progress("embedding questions and answers", 2 * len(pairs) * len(encoders)) as bar:

@@ -104,17 +104,21 @@ def rank_all(
     step = chunk_queries or CHUNK_QUERIES
     texts = list(queries.values())
     places = {query_id: place for place, query_id in enumerate(queries)}
-    gathered: dict[str, list[Answers]] = {}
+    placed: dict[str, Answers] = {}
     ids: dict[str, pa.ChunkedArray] = {}
     for start in range(0, len(texts), step):
         chunk = texts[start : start + step]
         for ranker in rankers:
             for name, found in ranker.answer(chunk).items():
-                gathered.setdefault(name, []).append(found)
-                ids[name] = ranker.product_ids
+                if name not in placed:
+                    shape = len(texts), found[0].shape[1]
+                    placed[name] = np.empty(shape, np.int64), np.empty(shape, np.float32)
+                    ids[name] = ranker.product_ids
+                rows, scores = placed[name]
+                rows[start : start + step], scores[start : start + step] = found
             if on_progress is not None:
                 on_progress(len(chunk))
-    return {name: Run(ids[name], places, *_joined(parts)) for name, parts in gathered.items()}
+    return {name: Run(ids[name], places, *answers) for name, answers in placed.items()}
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:

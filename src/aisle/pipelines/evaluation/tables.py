@@ -24,7 +24,9 @@ NAMED = 3
 def show_evaluation(evaluation: Evaluation, sentence: str | None, output: Output) -> None:
     """Print the tables of an evaluation, and what has to be known to read them."""
     if evaluation.retrieval is not None:
-        output.show(retrieval_table(evaluation.retrieval, base=evaluation.base))
+        output.show(
+            retrieval_table(evaluation.retrieval, base=evaluation.base, first=evaluation.headline_metric)
+        )
         if sentence is not None:
             output.say(sentence)
         for line in caveats(evaluation.retrieval):
@@ -42,9 +44,17 @@ def show_evaluation(evaluation: Evaluation, sentence: str | None, output: Output
         output.say(note)
 
 
-def retrieval_table(retrieval: Retrieval, *, base: str | None) -> Table:
-    """Return a row per system: each figure over its 95% interval, a star where it differs from the base."""
-    columns = table_metrics(retrieval.rows[0].metrics)[:MOST_COLUMNS]
+def retrieval_table(retrieval: Retrieval, *, base: str | None, first: str) -> Table:
+    """Return a row per system: each figure over its 95% interval, a star where it differs from the base.
+
+    Args:
+        retrieval: the systems.
+        base: the one that stars refer to.
+        first: the metric that comes first where there are more than the table has room for.
+    """
+    known = columns = table_metrics(retrieval.rows[0].metrics)
+    if len(known) > MOST_COLUMNS:
+        columns = tuple(sorted(known, key=lambda name: name != first))[:MOST_COLUMNS]
     title = f"{counted(retrieval.queries, 'query', 'queries')}, {counted(retrieval.products, 'product')}"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
@@ -55,6 +65,8 @@ def retrieval_table(retrieval: Retrieval, *, base: str | None) -> Table:
     caption = "below each figure: its 95% interval over queries (bootstrap)"
     if base is not None and len(retrieval.rows) > 1:
         caption += f"; * differs from {base}, p < 0.05 (randomisation test, Holm)"
+    if len(known) > len(columns):
+        caption += f"; {len(known) - len(columns)} more figures with --report and --json"
     table.caption = Text(caption)
     table.caption_justify = "left"
     return table

@@ -44,10 +44,9 @@ def _log(path: Path) -> list[dict[str, Any]]:
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
-    """Return a run's evaluations, the one before training first; the quickstart keeps them one level down."""
+    """Return a run's evaluations, the one before training first."""
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        metrics = metrics.get("training", metrics)
         before = [] if metrics["base"] is None else [{"step": 0, **metrics["base"]}]
         return [*before, *metrics["history"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

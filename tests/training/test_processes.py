@@ -1,0 +1,39 @@
+"""Processes that were launched together, and those that do not find each other."""
+
+import pytest
+
+from aisle.errors import ConfigError
+from aisle.training.processes import Processes, check_count, launched_processes, must_use_cpu
+
+
+def test_a_process_without_a_launcher_is_the_only_one(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+    assert launched_processes() == Processes(index=0, count=1)
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(ConfigError, match="2 processes were launched and 1 found each other"):
+        check_count(1)
+    check_count(2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "count", "gpu", "told"),
+    [
+        ("true", "1", True, True),
+        ("0", "1", False, False),
+        ("", "2", False, True),
+        ("", "2", True, False),
+    ],
+)
+def test_accelerate_is_told_to_use_the_cpu_where_several_have_nothing_else(
+    monkeypatch, asked, count, gpu, told
+):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", asked)
+    monkeypatch.setenv("WORLD_SIZE", count)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
+
+    assert must_use_cpu() is told
