@@ -80,7 +80,7 @@ def check_count(found: int) -> None:
         ConfigError: more were launched.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if found != launched:
+    if found < launched:
         raise ConfigError(
             f"{launched} processes were launched and {found} found each other; launch them with "
             f"`accelerate launch --num_processes {launched}`, or set ACCELERATE_USE_CPU=true for the CPU"
