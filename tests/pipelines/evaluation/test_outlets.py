@@ -172,6 +172,15 @@ def test_what_cannot_work_is_refused_before_anything_is_embedded(
     assert not (tmp_path / "r").exists()
 
 
+def test_all_trackers_are_refused_where_none_is_installed(flags, never_embeds, capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr("aisle.training.accelerator.TRACKER_PACKAGES", {"wandb": "no_such_package"})
+    code, found, said = evaluate(capfd, *flags, "--report", tmp_path / "r", "--with_tracking")
+
+    assert (code, found) == (2, None)
+    assert "--with_tracking: no tracker is installed; pip install 'aisle[track]'" in said
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_card_needs_rankings(trained, run_dir, never_embeds, capfd):
     code, _, said = evaluate(capfd, "--model", run_dir, "--pairs", trained["pairs"], "--model_card")
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from aisle.config.index import EvaluateSettings
+from aisle.errors import ConfigError
 from aisle.evaluation.document import Evaluation, Retrieval
 from aisle.index import Manifest
 from aisle.model_card import SearchResults, check_card, write_search_results
@@ -22,13 +23,14 @@ def check_trackers(settings: EvaluateSettings) -> None:
     """Refuse trackers that are unknown or not installed, before anything is computed.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: one is, or `all` are to be used and there is none.
         OptionalDependencyError: one that the extra `track` brings is not installed.
     """
     if settings.with_tracking:
         from aisle.training.accelerator import tracker_names
 
-        tracker_names(settings.report_to)
+        if not tracker_names(settings.report_to):
+            raise ConfigError("--with_tracking: no tracker is installed; pip install 'aisle[track]'")
 
 
 def run_of_card(settings: EvaluateSettings, manifest: Manifest | None) -> Path | None:
@@ -88,10 +90,9 @@ def track(settings: EvaluateSettings, evaluation: Evaluation, output: Output) ->
     """Give the report's figures, tables and charts to the trackers.
 
     Raises:
-        ConfigError: one cannot be started, or failed.
+        ConfigError: one cannot be started, or failed; the others have the whole evaluation.
     """
     from aisle.evaluation.html_report import figures_of, rgb_pixels, scalars_of, tables_of
-    from aisle.training.accelerator import tracker_names
     from aisle.training.report_tracking import Tracked, track_report
 
     report = Path(str(settings.report))
@@ -101,12 +102,10 @@ def track(settings: EvaluateSettings, evaluation: Evaluation, output: Output) ->
         tables={name: (table.header, table.rows) for name, table in tables_of(evaluation).items()},
         images={name: rgb_pixels(figure) for name, figure in figures_of(evaluation).items()},
     )
-    folder = report / TRACKING / started
     track_report(
         tracked,
         report_to=settings.report_to,
-        folder=folder,
+        folder=report / TRACKING / started,
         settings=evaluation.provenance.configuration,
         say=output.say,
     )
-    output.say(f"tracked with {', '.join(tracker_names(settings.report_to))} in {folder}")
