@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ from accelerate.utils import LoggerType
 from matplotlib import image
 
 from aisle.errors import ConfigError
+from aisle.evaluation.html_report import scalars_of
 from aisle.training import accelerator
 from aisle.training.report_tracking import Tracked, track_report
+from tests.evaluation.evaluations import evaluation
 from tests.tracked_runs import read_tensorboard, read_wandb
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -21,6 +26,7 @@ TRACKED = Tracked(
     tables={"retrieval": (("System", "nDCG@10"), (("a|b <i>", "0.521 [0.500, 0.541]"), ("日本", "none")))},
     images={"retrieval": PIXELS},
 )
+PLAIN_SCALARS = {"retrieval/tuned/ndcg_at_10": 0.521, "retrieval/tuned/ndcg_at_10_low": 0.5, "日本/a b": -1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +37,10 @@ def fresh_accelerate(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def track(folder, report_to, said=None):
+def track(folder, report_to, said=None, tracked=TRACKED):
     said = [] if said is None else said
     settings = {"seed": 3, "report": None, "cutoffs": (1, 10)}
-    track_report(TRACKED, report_to=report_to, folder=folder, settings=settings, say=said.append)
+    track_report(tracked, report_to=report_to, folder=folder, settings=settings, say=said.append)
 
 
 def test_tensorboard_has_scalars_tables_and_images(tmp_path):
@@ -115,11 +121,27 @@ def test_other_trackers_get_the_scalars_alone_and_that_is_said(tmp_path, monkeyp
 
     track(tmp_path, report_to, said)
 
-    assert other.calls == [("start",), ("log", TRACKED.scalars, 0), ("finish",)]
+    assert other.calls == [("start",), ("log", PLAIN_SCALARS, 0), ("finish",)]
     assert said == [
         f"tracked with mlflow in {tmp_path}",
         "mlflow: the scalars alone; tables and figures go to wandb and tensorboard",
     ]
+
+
+def test_mlflow_is_given_no_name_that_it_refuses(tmp_path, monkeypatch):
+    mlflow = FakeTracker()
+    report_to = with_trackers(monkeypatch, mlflow)
+    scalars = {name: float(at) for at, name in enumerate(scalars_of(evaluation()))}
+    scalars["retrieval/index+2 (old)/ndcg@10"] = 0.5
+
+    track(tmp_path, report_to, tracked=replace(TRACKED, scalars=scalars))
+
+    (_, given, _) = mlflow.calls[1]
+    assert [name for name in given if re.fullmatch(r"[/\w.\- :]*", name) is None] == []
+    assert [name for name in given if any(str(group) in given for group in PurePath(name).parents)] == []
+    assert list(given.values()) == list(scalars.values())
+    assert given["retrieval/index_2 _old_/ndcg_at_10"] == 0.5
+    assert given["difference/tuned/ndcg_at_10_p_corrected"] == scalars["difference/tuned/ndcg@10/p_corrected"]
 
 
 @pytest.mark.parametrize("call", ["start", "log", "finish"])
@@ -136,7 +158,7 @@ def test_a_tracker_that_fails_is_one_message_and_the_others_have_it_all(call, tm
         "first, choose another with --report_to, or set WANDB_MODE=offline"
     )
     for other in (before, after):
-        assert other.calls == [("start",), ("log", TRACKED.scalars, 0), ("finish",)]
+        assert other.calls == [("start",), ("log", PLAIN_SCALARS, 0), ("finish",)]
     assert said[0] == f"tracked with dvclive, mlflow in {tmp_path}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class Tracked:
     """What the trackers are given.
 
     Args:
-        scalars: by name; slashes make groups.
+        scalars: by name; slashes make groups. Other trackers than `ILLUSTRATED` get plainer names.
         tables: (header, rows of cells) by name.
         images: (height, width, 3) uint8 by name.
     """
@@ -93,7 +94,8 @@ def _track_with(name: str, tracked: Tracked, folder: Path, settings: Mapping[str
 
 
 def _track(tracker: Any, tracked: Tracked) -> None:
-    tracker.log(dict(tracked.scalars), step=0)
+    scalars = tracked.scalars if tracker.name in ILLUSTRATED else _plain_names(tracked.scalars)
+    tracker.log(dict(scalars), step=0)
     if tracker.name == "tensorboard":
         texts = {f"tables/{name}": _markdown(*table) for name, table in tracked.tables.items()}
         tracker.log(texts, step=0)
@@ -105,6 +107,20 @@ def _track(tracker: Any, tracked: Tracked) -> None:
         layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
         images = {f"figures/{name}": pixels[np.newaxis] for name, pixels in tracked.images.items()}
         tracker.log_images(images, step=0, **layout)
+
+
+def _plain_names(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Return the scalars by names that every tracker takes: "retrieval/tuned/ndcg_at_10", "..._low".
+
+    MLflow allows letters, digits and `/_.- :` (mlflow.utils.validation) and, where it writes files, makes the
+    slashes folders: a name can then be no other's group.
+    """
+    named = {}
+    for name, value in scalars.items():
+        group, _, last = name.rpartition("/")
+        unlike_groups = f"{group}_{last}" if group in scalars else name
+        named[re.sub(r"[^/\w.\- :]", "_", unlike_groups.replace("@", "_at_"))] = value
+    return named
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
