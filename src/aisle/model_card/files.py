@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,20 @@ from aisle.model_card.search_section import (
     with_search_results,
 )
 
-__all__ = ["FIGURES_FOLDER", "check_card", "read_card", "write_search_results"]
+__all__ = [
+    "CARD",
+    "CHARTS",
+    "card_charts",
+    "check_card",
+    "read_card",
+    "read_settings",
+    "remove_card_charts",
+    "write_search_results",
+]
 
 CARD = "README.md"
 CHARTS = ("retrieval", "roc", "recall_by_ef")
-"""That a card may have had from an earlier evaluation."""
+"""That a card may show, the most telling first; other pictures in their folder are not the card's."""
 
 
 def read_card(run_dir: Path) -> str:
@@ -36,7 +46,7 @@ def read_card(run_dir: Path) -> str:
     path = run_dir / CARD
     if not path.is_file():
         encoder, settings, metrics = (
-            _read(run_dir / name) for name in ("aisle.json", "config.yaml", "metrics.json")
+            read_settings(run_dir / name) for name in ("aisle.json", "config.yaml", "metrics.json")
         )
         return render_model_card(encoder=encoder, settings=settings, metrics=metrics, repo_id=None)
     try:
@@ -83,8 +93,9 @@ def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[
             replace_bytes(figures / f"{name}.png", content)
         sync(figures)
         replace_text(run_dir / CARD, card)
-        for name in set(CHARTS) - set(images):
-            (figures / f"{name}.png").unlink(missing_ok=True)
+        for path in card_charts(run_dir):
+            if path.stem not in images:
+                path.unlink()
         sync(run_dir)
     except OSError as error:
         raise ModelError(
@@ -93,8 +104,26 @@ def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[
     return run_dir / CARD
 
 
-def _read(path: Path) -> Any:
-    """Return what a settings file holds; nothing where there is none."""
+def card_charts(run_dir: Path) -> list[Path]:
+    """Return the charts that evaluations wrote for the card of a run."""
+    paths = (run_dir / FIGURES_FOLDER / f"{name}.png" for name in CHARTS)
+    return [path for path in paths if path.is_file()]
+
+
+def remove_card_charts(run_dir: Path) -> None:
+    """Remove the charts of a card, and their folder where nothing else is in it."""
+    with suppress(OSError):
+        for path in card_charts(run_dir):
+            path.unlink()
+        (run_dir / FIGURES_FOLDER).rmdir()
+
+
+def read_settings(path: Path) -> Any:
+    """Return what a settings file in YAML or JSON holds; nothing where there is none.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     if not path.is_file():
         return {}
     try:

@@ -308,6 +308,22 @@ def test_a_run_that_replaces_another_has_none_of_its_charts(flags, trained, run_
     assert BEGIN not in (run_dir / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_report_in_the_folder_of_the_charts_outlives_the_run(flags, trained, run_dir, tiny_bert, capfd):
+    folder = run_dir / "evaluation"
+    evaluate(capfd, *flags, "--model_card", "--report", folder)
+    reported = {path.name for path in (folder / "figures").iterdir()}
+    (folder / "mine.png").write_bytes(b"mine")
+    given = [
+        "--use_peft", "--model_name_or_path", tiny_bert, "--train_file", trained["pairs"], "--max_length", 16,
+        "--output_dir", run_dir, "--overwrite_output_dir", "--max_train_steps", 1, "--learning_rate", 0.01,
+    ]  # fmt: skip
+
+    assert train_main(list(map(str, given))) == 0
+
+    assert {path.name for path in folder.iterdir()} == {"report.html", "report.json", "figures", "mine.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == reported
+
+
 def test_two_processes_write_one_card_and_one_tracked_run(trained, run_dir, judged, tmp_path):
     shutil.copytree(trained["index"], tmp_path / "index")
     given = ["evaluate", "--index_dir", tmp_path / "index", *judged[2:], "--model", run_dir, "--model_card"]

@@ -9,13 +9,12 @@ from aisle.config.index import EvaluateSettings
 from aisle.errors import ConfigError
 from aisle.evaluation.document import Evaluation, Retrieval
 from aisle.index import Manifest
-from aisle.model_card import SearchResults, check_card, write_search_results
+from aisle.model_card import CHARTS, SearchResults, check_card, write_search_results
 from aisle.pipelines.evaluation.models import model_name
 from aisle.pipelines.output import Output
 
 TRACKING = "tracking"
 """Folder of a report that the trackers write in, an evaluation in a folder of its own."""
-CARD_CHARTS = ("retrieval", "roc", "recall_by_ef")
 CHARTS_IN_CARD = 2
 
 
@@ -68,7 +67,7 @@ def write_card(run_dir: Path, evaluation: Evaluation, retrieval: Retrieval) -> P
 
     own = next((row.metrics for row in retrieval.rows if row.kind == "tuned"), {})
     figures = figures_of(evaluation)
-    charts = [name for name in CARD_CHARTS if name in figures][:CHARTS_IN_CARD]
+    charts = [name for name in CHARTS if name in figures][:CHARTS_IN_CARD]
     table = tables_of(evaluation)["retrieval"]
     results = SearchResults(
         sentence=headline_of(evaluation),
