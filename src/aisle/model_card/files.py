@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,7 +60,7 @@ def check_card(run_dir: Path) -> None:
     """Refuse a run whose card cannot take an evaluation.
 
     Raises:
-        ModelError: the folder is not a finished run's, or the card cannot be read.
+        ModelError: the folder is not a finished run's, the card cannot be read, or it could not be written.
     """
     if not (run_dir / "aisle.json").is_file():
         raise ModelError(
@@ -69,6 +70,7 @@ def check_card(run_dir: Path) -> None:
     card = read_card(run_dir)
     check_markers(card)
     check_metadata(card)
+    _check_writable(run_dir)
 
 
 def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[str, bytes]) -> Path:
@@ -102,6 +104,17 @@ def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[
             f"--model_card: {run_dir} cannot be written: {error.strerror}; make the run's folder writable"
         ) from None
     return run_dir / CARD
+
+
+def _check_writable(run_dir: Path) -> None:
+    card, figures = run_dir / CARD, run_dir / FIGURES_FOLDER
+    if card.exists() and not card.is_file():
+        raise ModelError(f"--model_card: {card} must be a file, and is a folder; move it away")
+    if figures.exists() and not figures.is_dir():
+        raise ModelError(f"--model_card: {figures} must be a folder for the charts; move the file away")
+    for folder in (run_dir, figures):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise ModelError(f"--model_card: {folder} cannot be written; make the run's folder writable")
 
 
 def card_charts(run_dir: Path) -> list[Path]:

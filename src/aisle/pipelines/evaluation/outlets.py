@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from aisle.config.index import EvaluateSettings
-from aisle.errors import ConfigError
+from aisle.errors import ConfigError, ModelError
 from aisle.evaluation.document import Evaluation, Retrieval
 from aisle.index import Manifest
 from aisle.model_card import CHARTS, SearchResults, check_card, write_search_results
@@ -54,8 +54,15 @@ def write_card(run_dir: Path, evaluation: Evaluation, retrieval: Retrieval) -> P
         retrieval: of it.
 
     Raises:
-        ModelError: it cannot be written.
+        ModelError: there is no row of this model, or the card cannot be written.
     """
+    own = next((row.metrics for row in retrieval.rows if row.kind == "tuned"), None)
+    if own is None:
+        found = ", ".join(row.name for row in retrieval.rows)
+        raise ModelError(
+            f"--model_card: is about the row tuned, and the evaluation has only {found}; leave out "
+            "--base_model_row none, or name tuned in --rows"
+        )
     from aisle.evaluation.html_report import (
         alt_text,
         figures_of,
@@ -65,7 +72,6 @@ def write_card(run_dir: Path, evaluation: Evaluation, retrieval: Retrieval) -> P
         tables_of,
     )
 
-    own = next((row.metrics for row in retrieval.rows if row.kind == "tuned"), {})
     figures = figures_of(evaluation)
     charts = [name for name in CHARTS if name in figures][:CHARTS_IN_CARD]
     table = tables_of(evaluation)["retrieval"]
