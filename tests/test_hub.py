@@ -212,6 +212,8 @@ def test_the_charts_of_the_card_are_sent_with_it(hub, run, tmp_path):
     write_search_results(run, RESULTS, images)
     write(run / "evaluation/.roc.png.writing", "private")
     write(run / "evaluation/notes.txt", "private")
+    write(run / "evaluation/launch-plan.png", "a picture of somebody else's")
+    write(run / "evaluation/figures/roc.png", "of a report")
     write(run / "evaluation/deeper/more.png", "private")
 
     push_run(run, repo_id="acme/search", token=TOKEN)

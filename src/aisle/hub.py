@@ -25,7 +25,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from aisle.errors import HubError, ModelError
-from aisle.model_card import FIGURES_FOLDER, base_model_name, fill_repository, read_card
+from aisle.model_card import CARD, base_model_name, card_charts, fill_repository, read_card, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _portable_files(run_dir: Path) -> dict[str, Path | bytes]:
         relative = path.relative_to(run_dir).as_posix()
         changed = _rewritten(path, names) if _matches(relative, _SETTINGS + _SETTINGS_OF_OTHERS) else None
         files[relative] = path if changed is None else changed
-    files["README.md"] = _card(run_dir, names).encode()
+    files[CARD] = _card(run_dir, names).encode()
     return files
 
 
@@ -106,19 +106,18 @@ def _read_encoder(run_dir: Path) -> dict[str, Any]:
 
 def _sendable(run_dir: Path) -> list[Path]:
     """The files of the run's own folder, of those that Sentence Transformers reads, and the card's charts."""
-    modules = _parsed(run_dir / "modules.json") if (run_dir / "modules.json").is_file() else []
+    modules = _parsed(run_dir / "modules.json")
     folders = [run_dir / module["path"] for module in modules if module.get("path")]
     found = [path for path in run_dir.iterdir() if path.is_file()]
     found += [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    found += (run_dir / FIGURES_FOLDER).glob("*.png")
+    found += card_charts(run_dir)
     return sorted({path for path in found if not _matches(path.name, _UNSENT)})
 
 
 def _portable_names(run_dir: Path, encoder: Mapping[str, Any]) -> dict[str, str]:
     """Local path to what takes its place: of the base model its Hub id, of the run its folder's name."""
     names = {str(path): run_dir.resolve().name for path in (run_dir.resolve(), run_dir.absolute())}
-    adapter = run_dir / "adapter_config.json"
-    base = _parsed(adapter).get("base_model_name_or_path") if adapter.is_file() else None
+    base = _parsed(run_dir / "adapter_config.json").get("base_model_name_or_path")
     for local in (encoder["base_model"], base):
         if local:
             names[str(local)] = base_model_name(encoder)
@@ -165,10 +164,9 @@ def _card(run_dir: Path, names: Mapping[str, str]) -> str:
 
 def _parsed(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
-        return yaml.safe_load(text) or {} if path.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise HubError(f"{path}: cannot be read, so the run was not uploaded: {error}") from None
+        return read_settings(path)
+    except ModelError as error:
+        raise HubError(f"{error}, so the run was not uploaded") from None
 
 
 def _refuse_secrets(run_dir: Path, files: Mapping[str, Path | bytes], secret: str) -> None:
@@ -215,7 +213,7 @@ def _upload(
 
 
 def _named(content: Path | bytes, path: str, repo_id: str) -> Path | bytes:
-    if path != "README.md" or not isinstance(content, bytes):
+    if path != CARD or not isinstance(content, bytes):
         return content
     return fill_repository(content.decode(), repo_id).encode()
 

@@ -1,12 +1,20 @@
 """The card and its charts in the run's folder."""
 
 import json
+import os
 
 import pytest
 import yaml
 
 from aisle.errors import ModelError
-from aisle.model_card import check_card, read_card, render_model_card, write_search_results
+from aisle.model_card import (
+    card_charts,
+    check_card,
+    read_card,
+    remove_card_charts,
+    render_model_card,
+    write_search_results,
+)
 from tests.model_card.test_card import ENCODER, METRICS, SETTINGS
 from tests.model_card.test_search_section import RESULTS, SECOND
 
@@ -60,6 +68,46 @@ def test_charts_that_the_card_no_longer_shows_are_removed(run_dir):
     charts = {chart.name: chart.read_bytes() for chart in (run_dir / "evaluation").iterdir()}
     assert charts == {"retrieval.png": b"4", "mine.png": b"3"}
     assert "roc.png" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("locked", [".", "evaluation"])
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_is(locked, run_dir, monkeypatch):
+    (run_dir / "evaluation").mkdir()
+    folder = run_dir / locked
+    # Root may write everywhere, so that permissions of the file system would not show it.
+    monkeypatch.setattr("os.access", lambda path, mode: path != folder or not mode & os.W_OK)
+
+    with pytest.raises(ModelError) as raised:
+        check_card(run_dir)
+
+    assert str(raised.value) == f"--model_card: {folder} cannot be written; make the run's folder writable"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("README.md", "must be a file"), ("evaluation", "must be a folder for the charts")]
+)
+def test_what_stands_where_the_card_or_its_charts_belong_is_named(name, said, run_dir):
+    if name == "README.md":
+        (run_dir / name).mkdir()
+    else:
+        (run_dir / name).write_text("a file")
+
+    with pytest.raises(ModelError, match=f"--model_card: .*{name} {said}"):
+        check_card(run_dir)
+
+
+def test_only_the_charts_of_the_card_are_taken_for_them(run_dir):
+    write_search_results(run_dir, RESULTS, {"retrieval": b"1", "roc": b"2"})
+    (run_dir / "evaluation" / "mine.png").write_bytes(b"3")
+
+    assert [path.name for path in card_charts(run_dir)] == ["retrieval.png", "roc.png"]
+    remove_card_charts(run_dir)
+    assert [path.name for path in (run_dir / "evaluation").iterdir()] == ["mine.png"]
+
+    (run_dir / "evaluation" / "mine.png").unlink()
+    remove_card_charts(run_dir)
+    assert not (run_dir / "evaluation").exists()
+    remove_card_charts(run_dir)
 
 
 def test_the_charts_are_there_before_the_card_shows_them(run_dir, monkeypatch):

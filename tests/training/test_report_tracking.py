@@ -2,15 +2,22 @@
 
 import io
 import json
+import re
+from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
 import pytest
+from accelerate import Accelerator, tracking
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import LoggerType
 from matplotlib import image
 
 from aisle.errors import ConfigError
-from aisle.training import report_tracking
+from aisle.evaluation.html_report import scalars_of
+from aisle.training import accelerator
 from aisle.training.report_tracking import Tracked, track_report
+from tests.evaluation.evaluations import evaluation
 from tests.tracked_runs import read_tensorboard, read_wandb
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -19,6 +26,7 @@ TRACKED = Tracked(
     tables={"retrieval": (("System", "nDCG@10"), (("a|b <i>", "0.521 [0.500, 0.541]"), ("日本", "none")))},
     images={"retrieval": PIXELS},
 )
+PLAIN_SCALARS = {"retrieval/tuned/ndcg_at_10": 0.521, "retrieval/tuned/ndcg_at_10_low": 0.5, "日本/a b": -1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +37,10 @@ def fresh_accelerate(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def track(folder, report_to, said=None):
+def track(folder, report_to, said=None, tracked=TRACKED):
     said = [] if said is None else said
     settings = {"seed": 3, "report": None, "cutoffs": (1, 10)}
-    track_report(TRACKED, report_to=report_to, folder=folder, settings=settings, say=said.append)
+    track_report(tracked, report_to=report_to, folder=folder, settings=settings, say=said.append)
 
 
 def test_tensorboard_has_scalars_tables_and_images(tmp_path):
@@ -74,43 +82,117 @@ def test_wandb_offline_has_scalars_tables_and_images(tmp_path):
 class FakeTracker:
     """A tracker that notes what it is given; Accelerate has several that take no tables."""
 
-    def __init__(self, name="mlflow", failure=None):
-        self.name, self.failure, self.calls = name, failure, []
+    def __init__(self, name="mlflow", *, start=None, log=None, finish=None):
+        self.name, self.failures, self.calls = name, {"start": start, "log": log, "finish": finish}, []
+
+    def _note(self, call, *given):
+        self.calls.append((call, *given))
+        if self.failures[call] is not None:
+            raise self.failures[call]
+
+    def start(self):
+        self._note("start")
 
     def log(self, values, step):
-        if self.failure is not None:
-            raise self.failure
-        self.calls.append((values, step))
+        self._note("log", values, step)
 
     def finish(self):
-        self.calls.append("finish")
+        self._note("finish")
 
 
 def with_trackers(monkeypatch, *trackers):
-    def start(accelerator, settings):
-        accelerator.trackers = list(trackers)
+    """Put these in the place of Accelerate's of the same names."""
+    named = {tracker.name: tracker for tracker in trackers}
 
-    monkeypatch.setattr(report_tracking, "start_trackers", start)
+    def init(started, project, settings, init_kwargs):
+        for kind in started.log_with:
+            started.trackers.append(named[str(kind)])
+            named[str(kind)].start()
+
+    monkeypatch.setattr(Accelerator, "init_trackers", init)
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: list(map(LoggerType, named)))
+    monkeypatch.setattr(accelerator, "TRACKER_PACKAGES", dict.fromkeys(named, "json"))  # installed
+    return ",".join(named)
 
 
 def test_other_trackers_get_the_scalars_alone_and_that_is_said(tmp_path, monkeypatch):
     other, said = FakeTracker(), []
-    with_trackers(monkeypatch, other)
+    report_to = with_trackers(monkeypatch, other)
 
-    track(tmp_path, "tensorboard", said)
+    track(tmp_path, report_to, said)
 
-    assert other.calls == [(TRACKED.scalars, 0), "finish"]
-    assert said == ["mlflow: the scalars alone; tables and figures go to wandb and tensorboard"]
+    assert other.calls == [("start",), ("log", PLAIN_SCALARS, 0), ("finish",)]
+    assert said == [
+        f"tracked with mlflow in {tmp_path}",
+        "mlflow: the scalars alone; tables and figures go to wandb and tensorboard",
+    ]
 
 
-def test_a_tracker_that_fails_is_one_message_and_the_others_have_it_all(tmp_path, monkeypatch):
-    broken, other = FakeTracker("aim", OSError("No space left on device")), FakeTracker()
-    with_trackers(monkeypatch, broken, other)
+def test_mlflow_is_given_no_name_that_it_refuses(tmp_path, monkeypatch):
+    mlflow = FakeTracker()
+    report_to = with_trackers(monkeypatch, mlflow)
+    scalars = {name: float(at) for at, name in enumerate(scalars_of(evaluation()))}
+    scalars["retrieval/index+2 (old)/ndcg@10"] = 0.5
+
+    track(tmp_path, report_to, tracked=replace(TRACKED, scalars=scalars))
+
+    (_, given, _) = mlflow.calls[1]
+    assert [name for name in given if re.fullmatch(r"[/\w.\- :]*", name) is None] == []
+    assert [name for name in given if any(str(group) in given for group in PurePath(name).parents)] == []
+    assert list(given.values()) == list(scalars.values())
+    assert given["retrieval/index_2 _old_/ndcg_at_10"] == 0.5
+    assert given["difference/tuned/ndcg_at_10_p_corrected"] == scalars["difference/tuned/ndcg@10/p_corrected"]
+
+
+@pytest.mark.parametrize("call", ["start", "log", "finish"])
+def test_a_tracker_that_fails_is_one_message_and_the_others_have_it_all(call, tmp_path, monkeypatch):
+    broken = FakeTracker("aim", **{call: OSError("No space left on device")})
+    before, after, said = FakeTracker("dvclive"), FakeTracker("mlflow"), []
+    report_to = with_trackers(monkeypatch, before, broken, after)
 
     with pytest.raises(ConfigError) as raised:
-        track(tmp_path, "tensorboard")
+        track(tmp_path, report_to, said)
 
     assert str(raised.value) == (
-        "--with_tracking: the evaluation did not reach aim (OSError: No space left on device)"
+        "--with_tracking: the evaluation did not reach aim (OSError: No space left on device). Log in to it "
+        "first, choose another with --report_to, or set WANDB_MODE=offline"
     )
-    assert other.calls == [(TRACKED.scalars, 0), "finish"]
+    for other in (before, after):
+        assert other.calls == [("start",), ("log", PLAIN_SCALARS, 0), ("finish",)]
+    assert said[0] == f"tracked with dvclive, mlflow in {tmp_path}"
+
+
+@pytest.mark.parametrize("failure", [OSError("No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_a_tracker_that_fails_to_log_is_not_left_open(failure, tmp_path, monkeypatch):
+    broken = FakeTracker("aim", log=failure, finish=RuntimeError("not this"))
+    report_to = with_trackers(monkeypatch, broken)
+
+    with pytest.raises((ConfigError, KeyboardInterrupt)) as raised:
+        track(tmp_path, report_to)
+
+    assert broken.calls[-1] == ("finish",)
+    assert "not this" not in str(raised.value)
+
+
+def test_all_trackers_with_one_that_has_no_key_leave_the_others_the_whole_evaluation(tmp_path, monkeypatch):
+    import wandb
+
+    def fail(**_):
+        raise wandb.errors.UsageError("No API key configured")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    with pytest.raises(ConfigError, match=r"did not reach wandb \(UsageError: No API key configured\)"):
+        track(tmp_path, "all")
+
+    events = read_tensorboard(tmp_path)
+    assert set(events.Tags()["scalars"]) == set(TRACKED.scalars)
+    assert events.Images("figures/retrieval")
+
+
+def test_a_compute_type_of_the_launch_environment_does_not_matter(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    track(tmp_path, "tensorboard")
+
+    assert set(read_tensorboard(tmp_path).Tags()["scalars"]) == set(TRACKED.scalars)

@@ -1,17 +1,30 @@
 """The model card of a run, and the section in it that an evaluation writes."""
 
 from aisle.model_card.card import NOT_MEASURED, base_model_name, fill_repository, render_model_card
-from aisle.model_card.files import FIGURES_FOLDER, check_card, read_card, write_search_results
+from aisle.model_card.files import (
+    CARD,
+    CHARTS,
+    card_charts,
+    check_card,
+    read_card,
+    read_settings,
+    remove_card_charts,
+    write_search_results,
+)
 from aisle.model_card.search_section import SearchResults, with_search_results
 
 __all__ = [
-    "FIGURES_FOLDER",
+    "CARD",
+    "CHARTS",
     "NOT_MEASURED",
     "SearchResults",
     "base_model_name",
+    "card_charts",
     "check_card",
     "fill_repository",
     "read_card",
+    "read_settings",
+    "remove_card_charts",
     "render_model_card",
     "with_search_results",
     "write_search_results",

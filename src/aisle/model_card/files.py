@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,20 @@ from aisle.model_card.search_section import (
     with_search_results,
 )
 
-__all__ = ["FIGURES_FOLDER", "check_card", "read_card", "write_search_results"]
+__all__ = [
+    "CARD",
+    "CHARTS",
+    "card_charts",
+    "check_card",
+    "read_card",
+    "read_settings",
+    "remove_card_charts",
+    "write_search_results",
+]
 
 CARD = "README.md"
 CHARTS = ("retrieval", "roc", "recall_by_ef")
-"""That a card may have had from an earlier evaluation."""
+"""That a card may show, the most telling first; other pictures in their folder are not the card's."""
 
 
 def read_card(run_dir: Path) -> str:
@@ -36,7 +47,7 @@ def read_card(run_dir: Path) -> str:
     path = run_dir / CARD
     if not path.is_file():
         encoder, settings, metrics = (
-            _read(run_dir / name) for name in ("aisle.json", "config.yaml", "metrics.json")
+            read_settings(run_dir / name) for name in ("aisle.json", "config.yaml", "metrics.json")
         )
         return render_model_card(encoder=encoder, settings=settings, metrics=metrics, repo_id=None)
     try:
@@ -49,7 +60,7 @@ def check_card(run_dir: Path) -> None:
     """Refuse a run whose card cannot take an evaluation.
 
     Raises:
-        ModelError: the folder is not a finished run's, or the card cannot be read.
+        ModelError: the folder is not a finished run's, the card cannot be read, or it could not be written.
     """
     if not (run_dir / "aisle.json").is_file():
         raise ModelError(
@@ -59,6 +70,7 @@ def check_card(run_dir: Path) -> None:
     card = read_card(run_dir)
     check_markers(card)
     check_metadata(card)
+    _check_writable(run_dir)
 
 
 def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[str, bytes]) -> Path:
@@ -83,8 +95,9 @@ def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[
             replace_bytes(figures / f"{name}.png", content)
         sync(figures)
         replace_text(run_dir / CARD, card)
-        for name in set(CHARTS) - set(images):
-            (figures / f"{name}.png").unlink(missing_ok=True)
+        for path in card_charts(run_dir):
+            if path.stem not in images:
+                path.unlink()
         sync(run_dir)
     except OSError as error:
         raise ModelError(
@@ -93,8 +106,37 @@ def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[
     return run_dir / CARD
 
 
-def _read(path: Path) -> Any:
-    """Return what a settings file holds; nothing where there is none."""
+def _check_writable(run_dir: Path) -> None:
+    card, figures = run_dir / CARD, run_dir / FIGURES_FOLDER
+    if card.exists() and not card.is_file():
+        raise ModelError(f"--model_card: {card} must be a file, and is a folder; move it away")
+    if figures.exists() and not figures.is_dir():
+        raise ModelError(f"--model_card: {figures} must be a folder for the charts; move the file away")
+    for folder in (run_dir, figures):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise ModelError(f"--model_card: {folder} cannot be written; make the run's folder writable")
+
+
+def card_charts(run_dir: Path) -> list[Path]:
+    """Return the charts that evaluations wrote for the card of a run."""
+    paths = (run_dir / FIGURES_FOLDER / f"{name}.png" for name in CHARTS)
+    return [path for path in paths if path.is_file()]
+
+
+def remove_card_charts(run_dir: Path) -> None:
+    """Remove the charts of a card, and their folder where nothing else is in it."""
+    with suppress(OSError):
+        for path in card_charts(run_dir):
+            path.unlink()
+        (run_dir / FIGURES_FOLDER).rmdir()
+
+
+def read_settings(path: Path) -> Any:
+    """Return what a settings file in YAML or JSON holds; nothing where there is none.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     if not path.is_file():
         return {}
     try:

@@ -14,14 +14,13 @@ from aisle.config.load import saved_form, write_yaml
 from aisle.config.training import RunSettings, TrainSettings
 from aisle.durable import replace_text
 from aisle.errors import ConfigError
-from aisle.model_card import FIGURES_FOLDER, render_model_card
+from aisle.model_card import CARD, remove_card_charts, render_model_card
 from aisle.models.loading import SETTINGS_FILE, read_settings_file
 from aisle.pipelines.output import json_ready
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "config.yaml"
 METRICS = "metrics.json"
-CARD = "README.md"
 LOG = "log.jsonl"
 TOKENS = ".tokens"
 """Where a run keeps its tokenised pairs until it is finished."""
@@ -109,5 +108,5 @@ def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str,
     encoder = read_settings_file(run_dir) or {}
     card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
-    shutil.rmtree(run_dir / FIGURES_FOLDER, ignore_errors=True)  # of the run that this one replaces
+    remove_card_charts(run_dir)  # of the run that this one replaces
     shutil.rmtree(run_dir / TOKENS, ignore_errors=True)

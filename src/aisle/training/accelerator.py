@@ -26,6 +26,8 @@ TRACKER_PACKAGES = {
     "trackio": "trackio",
 }
 IN_TRACK_EXTRA = ("wandb", "tensorboard")
+ADVICE = "Log in to it first, choose another with --report_to, or set WANDB_MODE=offline"
+"""What to do where a tracker does not start."""
 
 
 def make_accelerator(*, mixed_precision: str | None, report_to: str | None, project_dir: Path) -> Accelerator:
@@ -59,26 +61,31 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
     return accelerator
 
 
-def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+def open_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
     """Open the trackers and give them the run's settings; secrets are not among those.
 
     Raises:
-        ConfigError: a tracker cannot be started.
+        Exception: a tracker cannot be started; each has errors of its own: no key, no server, no network.
     """
     plain = {
         name: value if isinstance(value, int | float | str | bool) else str(value)
         for name, value in settings.items()
     }
     project_dir = str(accelerator.project_dir)
+    Path(project_dir).mkdir(parents=True, exist_ok=True)
+    accelerator.init_trackers(PROJECT, plain, init_kwargs={"wandb": {"dir": project_dir}})
+
+
+def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+    """Open the trackers of a training run.
+
+    Raises:
+        ConfigError: a tracker cannot be started.
+    """
     try:
-        Path(project_dir).mkdir(parents=True, exist_ok=True)
-        accelerator.init_trackers(PROJECT, plain, init_kwargs={"wandb": {"dir": project_dir}})
+        open_trackers(accelerator, settings)
     except Exception as error:
-        # Every tracker has errors of its own: no key, no server, no network.
-        raise ConfigError(
-            f"--with_tracking: a tracker cannot be started: {error}. Log in to it first, choose another with "
-            "--report_to, or set WANDB_MODE=offline"
-        ) from None
+        raise ConfigError(f"--with_tracking: a tracker cannot be started: {error}. {ADVICE}") from None
 
 
 def set_seed(seed: int, *, device_specific: bool = False) -> None:

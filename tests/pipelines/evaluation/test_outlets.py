@@ -10,9 +10,13 @@ from huggingface_hub import ModelCard
 from matplotlib import image
 
 from aisle.cli import train_main
+from aisle.errors import ModelError
 from aisle.evaluation.document import Evaluation
 from aisle.evaluation.html_report import headline_of, scalars_of, tables_of
 from aisle.model_card.search_section import BEGIN, END
+from aisle.pipelines.evaluation.outlets import write_card
+from tests.evaluation.evaluations import evaluation as made_up
+from tests.evaluation.evaluations import retrieval
 from tests.pipelines.evaluation.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
 from tests.pipelines.launch import torchrun
 from tests.tracked_runs import read_tensorboard, read_wandb
@@ -172,6 +176,15 @@ def test_what_cannot_work_is_refused_before_anything_is_embedded(
     assert not (tmp_path / "r").exists()
 
 
+def test_all_trackers_are_refused_where_none_is_installed(flags, never_embeds, capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr("aisle.training.accelerator.TRACKER_PACKAGES", {"wandb": "no_such_package"})
+    code, found, said = evaluate(capfd, *flags, "--report", tmp_path / "r", "--with_tracking")
+
+    assert (code, found) == (2, None)
+    assert "--with_tracking: no tracker is installed; pip install 'aisle[track]'" in said
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_card_needs_rankings(trained, run_dir, never_embeds, capfd):
     code, _, said = evaluate(capfd, "--model", run_dir, "--pairs", trained["pairs"], "--model_card")
 
@@ -266,6 +279,27 @@ def test_a_card_that_cannot_be_written_in_is_refused_before_anything_is_embedded
     assert (run_dir / "README.md").read_bytes() == content
 
 
+def test_a_run_that_cannot_be_written_in_is_refused_before_anything_is_embedded(
+    flags, run_dir, never_embeds, capfd
+):
+    (run_dir / "evaluation").write_text("a file where the folder should be")
+    code, found, said = evaluate(capfd, *flags, "--model_card")
+
+    assert (code, found) == (2, None)
+    assert f"--model_card: {run_dir / 'evaluation'} must be a folder for the charts" in " ".join(said.split())
+
+
+def test_a_card_without_a_row_of_its_model_is_not_written(run_dir):
+    before = (run_dir / "README.md").read_bytes()
+    without = retrieval(systems=(("bm25", "bm25"), ("base", "base")))
+
+    with pytest.raises(ModelError, match=r"--model_card: is about the row tuned.* has only bm25, base;"):
+        write_card(run_dir, made_up(retrieval=without), without)
+
+    assert (run_dir / "README.md").read_bytes() == before
+    assert not (run_dir / "evaluation").exists()
+
+
 def test_an_encoder_that_is_no_finished_run_is_refused(judged, tiny_bert, tmp_path, never_embeds, capfd):
     adapter = write_adapter(tmp_path / "adapter", tiny_bert)
     for model in (adapter, "acme/search"):
@@ -275,11 +309,11 @@ def test_an_encoder_that_is_no_finished_run_is_refused(judged, tiny_bert, tmp_pa
 
 
 def test_a_card_that_cannot_be_saved_costs_nothing_but_itself(flags, run_dir, capfd, tmp_path):
-    (run_dir / "evaluation").write_text("a file where the folder should be")
+    (run_dir / "evaluation" / "retrieval.png").mkdir(parents=True)
     code, found, said = evaluate(capfd, *flags, "--model_card", "--report", tmp_path / "report")
 
     assert code == 2
-    assert f"--model_card: {run_dir} cannot be written: File exists" in said
+    assert f"--model_card: {run_dir} cannot be written: Is a directory" in said
     assert found["retrieval"]["queries"] == 4
     assert (tmp_path / "report" / "report.html").is_file()
     assert BEGIN not in (run_dir / "README.md").read_text(encoding="utf-8")
@@ -297,6 +331,22 @@ def test_a_run_that_replaces_another_has_none_of_its_charts(flags, trained, run_
 
     assert not (run_dir / "evaluation").exists()
     assert BEGIN not in (run_dir / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_report_in_the_folder_of_the_charts_outlives_the_run(flags, trained, run_dir, tiny_bert, capfd):
+    folder = run_dir / "evaluation"
+    evaluate(capfd, *flags, "--model_card", "--report", folder)
+    reported = {path.name for path in (folder / "figures").iterdir()}
+    (folder / "mine.png").write_bytes(b"mine")
+    given = [
+        "--use_peft", "--model_name_or_path", tiny_bert, "--train_file", trained["pairs"], "--max_length", 16,
+        "--output_dir", run_dir, "--overwrite_output_dir", "--max_train_steps", 1, "--learning_rate", 0.01,
+    ]  # fmt: skip
+
+    assert train_main(list(map(str, given))) == 0
+
+    assert {path.name for path in folder.iterdir()} == {"report.html", "report.json", "figures", "mine.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == reported
 
 
 def test_two_processes_write_one_card_and_one_tracked_run(trained, run_dir, judged, tmp_path):

@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 
 from aisle.config.index import EvaluateSettings
+from aisle.errors import ConfigError, ModelError
 from aisle.evaluation.document import Evaluation, Retrieval
 from aisle.index import Manifest
-from aisle.model_card import SearchResults, check_card, write_search_results
+from aisle.model_card import CHARTS, SearchResults, check_card, write_search_results
 from aisle.pipelines.evaluation.models import model_name
 from aisle.pipelines.output import Output
 
 TRACKING = "tracking"
 """Folder of a report that the trackers write in, an evaluation in a folder of its own."""
-CARD_CHARTS = ("retrieval", "roc", "recall_by_ef")
 CHARTS_IN_CARD = 2
 
 
@@ -22,13 +22,14 @@ def check_trackers(settings: EvaluateSettings) -> None:
     """Refuse trackers that are unknown or not installed, before anything is computed.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: one is, or `all` are to be used and there is none.
         OptionalDependencyError: one that the extra `track` brings is not installed.
     """
     if settings.with_tracking:
         from aisle.training.accelerator import tracker_names
 
-        tracker_names(settings.report_to)
+        if not tracker_names(settings.report_to):
+            raise ConfigError("--with_tracking: no tracker is installed; pip install 'aisle[track]'")
 
 
 def run_of_card(settings: EvaluateSettings, manifest: Manifest | None) -> Path | None:
@@ -53,8 +54,15 @@ def write_card(run_dir: Path, evaluation: Evaluation, retrieval: Retrieval) -> P
         retrieval: of it.
 
     Raises:
-        ModelError: it cannot be written.
+        ModelError: there is no row of this model, or the card cannot be written.
     """
+    own = next((row.metrics for row in retrieval.rows if row.kind == "tuned"), None)
+    if own is None:
+        found = ", ".join(row.name for row in retrieval.rows)
+        raise ModelError(
+            f"--model_card: is about the row tuned, and the evaluation has only {found}; leave out "
+            "--base_model_row none, or name tuned in --rows"
+        )
     from aisle.evaluation.html_report import (
         alt_text,
         figures_of,
@@ -64,9 +72,8 @@ def write_card(run_dir: Path, evaluation: Evaluation, retrieval: Retrieval) -> P
         tables_of,
     )
 
-    own = next((row.metrics for row in retrieval.rows if row.kind == "tuned"), {})
     figures = figures_of(evaluation)
-    charts = [name for name in CARD_CHARTS if name in figures][:CHARTS_IN_CARD]
+    charts = [name for name in CHARTS if name in figures][:CHARTS_IN_CARD]
     table = tables_of(evaluation)["retrieval"]
     results = SearchResults(
         sentence=headline_of(evaluation),
@@ -88,10 +95,9 @@ def track(settings: EvaluateSettings, evaluation: Evaluation, output: Output) ->
     """Give the report's figures, tables and charts to the trackers.
 
     Raises:
-        ConfigError: one cannot be started, or failed.
+        ConfigError: one cannot be started, or failed; the others have the whole evaluation.
     """
     from aisle.evaluation.html_report import figures_of, rgb_pixels, scalars_of, tables_of
-    from aisle.training.accelerator import tracker_names
     from aisle.training.report_tracking import Tracked, track_report
 
     report = Path(str(settings.report))
@@ -101,12 +107,10 @@ def track(settings: EvaluateSettings, evaluation: Evaluation, output: Output) ->
         tables={name: (table.header, table.rows) for name, table in tables_of(evaluation).items()},
         images={name: rgb_pixels(figure) for name, figure in figures_of(evaluation).items()},
     )
-    folder = report / TRACKING / started
     track_report(
         tracked,
         report_to=settings.report_to,
-        folder=folder,
+        folder=report / TRACKING / started,
         settings=evaluation.provenance.configuration,
         say=output.say,
     )
-    output.say(f"tracked with {', '.join(tracker_names(settings.report_to))} in {folder}")
