@@ -237,7 +237,12 @@ def test_headline_of_a_comparison_names_its_base_and_metric():
     }
 
     found, _ = compare_runs(
-        runs, qrels, kinds={"lucene": "bm25", "mine": "tuned"}, base="lucene", products=["a", "b"]
+        runs,
+        qrels,
+        kinds={"lucene": "bm25", "mine": "tuned"},
+        base="lucene",
+        products=2,
+        known_products=["a", "b"],
     )
 
     assert headline(found, base="lucene", tuned="mine", metric="mrr@10") == (
@@ -249,7 +254,12 @@ def test_headline_of_one_query_claims_nothing():
     runs = {"base": {"q": {"b": 2.0, "a": 1.0}}, "tuned": {"q": {"a": 1.0}}}
 
     found, _ = compare_runs(
-        runs, {"q": {"a": 1.0}}, kinds={"base": "base", "tuned": "tuned"}, base="base", products=["a", "b"]
+        runs,
+        {"q": {"a": 1.0}},
+        kinds={"base": "base", "tuned": "tuned"},
+        base="base",
+        products=2,
+        known_products=["a", "b"],
     )
 
     assert "tuned is not clearly better than base: +1.00 precision@1" in headline(

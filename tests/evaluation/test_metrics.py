@@ -94,7 +94,7 @@ pairs.score_pairs(np.array([.1, .2, .3]), np.array([0, .1, 1]))
 runs.to_run(["q"], ["p"], [[0]], [[1.0]])
 qrels = {"q": {"p": 1.0}}
 retrieval.evaluate_run(qrels, qrels)
-comparison.compare_runs({"a": qrels}, qrels, kinds={"a": "base"}, base="a", products=["p"])
+comparison.compare_runs({"a": qrels}, qrels, kinds={"a": "base"}, base="a", products=1, known_products=["p"])
 pair_comparison.compare_pairs({"a": np.array([.1, .2, .3])}, np.array([0, .1, 1]), kinds={"a": "base"})
 print(sorted(name for name in ("torch", "transformers", "evaluate", "datasets") if name in sys.modules))
 """
