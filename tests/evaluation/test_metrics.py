@@ -89,7 +89,7 @@ def test_the_room_works_without_importing_torch():
 import sys
 import numpy as np
 from aisle.evaluation import changes, comparison, joint_pool, metrics
-from aisle.evaluation import pair_comparison, pairs, report, retrieval, runs
+from aisle.evaluation import pair_comparison, pairs, retrieval, runs
 pairs.score_pairs(np.array([.1, .2, .3]), np.array([0, .1, 1]))
 runs.to_run(["q"], ["p"], [[0]], [[1.0]])
 qrels = {"q": {"p": 1.0}}

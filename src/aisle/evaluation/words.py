@@ -1,8 +1,11 @@
-"""Numbers in sentences."""
+"""Numbers in sentences and tables."""
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+__all__ = ["UNDEFINED", "counted"]
+
+UNDEFINED = "\u2013"
+"""Stands for a figure that there is none of."""
 
 
 def counted(value: int, one: str, many: str | None = None) -> str:

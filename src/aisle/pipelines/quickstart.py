@@ -16,7 +16,7 @@ from aisle.config.tools import QuickstartSettings
 from aisle.data.sample_catalog import SampleFiles, write_sample
 from aisle.errors import AisleError, ConfigError
 from aisle.evaluation.document import Answer, Evaluation, QueryChange
-from aisle.evaluation.report import side_by_side
+from aisle.pipelines.evaluation.tables import side_by_side
 from aisle.pipelines.output import Output, quieten_libraries
 
 SAMPLE_GRADES = "E=1,S=0.1,C=0.01,I=0"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from aisle.evaluation.document import Estimate
 from aisle.evaluation.html_report.interval_plots import IntervalPlot
-from aisle.evaluation.html_report.wording import UNDEFINED, bounds, figure, share
+from aisle.evaluation.html_report.wording import bounds, figure, share
+from aisle.evaluation.words import UNDEFINED
 
 __all__ = ["Cell", "Column", "Table", "best_value", "estimate_cell", "share_cell", "union"]
 

@@ -19,7 +19,7 @@ CHARTS = {
     "scores": "How the scores of judged pairs fall, by grade. The further apart the grades lie, the better "
     "scores tell them apart. Below each grade: its number of pairs.",
     "training": "The run that made the encoder, step by step.",
-    "recall_by_ef": "What the graph finds of the exact top 10, against the time that it takes.",
+    "recall_by_ef": "The exact top 10 that the graph found when the index was built, and in what time.",
     "slices": "The gain by parts of the queries.",
 }
 """The caption of each figure, by its name."""

@@ -9,10 +9,9 @@ from dataclasses import replace
 
 from aisle.evaluation.changes import headline
 from aisle.evaluation.document import Estimate, Evaluation, PairsRow, RetrievalRow
-from aisle.evaluation.words import counted
+from aisle.evaluation.words import UNDEFINED, counted
 
 __all__ = [
-    "UNDEFINED",
     "bounds",
     "byte_count",
     "clean",
@@ -30,7 +29,6 @@ __all__ = [
     "with_interval",
 ]
 
-UNDEFINED = "\u2013"
 _MINUS = "\u2212"
 _METRICS = {
     "ndcg": "nDCG",

@@ -1,4 +1,4 @@
-"""What an evaluation says on the terminal."""
+"""What an evaluation says on the terminal: tables for people, and what has to be known to read them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from rich.table import Table
 from rich.text import Text
 
 from aisle.evaluation.document import Estimate, Evaluation, Pairs, Retrieval, RetrievalRow
-from aisle.evaluation.report import UNDEFINED, pair_metrics_table
 from aisle.evaluation.retrieval import table_metrics
 from aisle.evaluation.significance import SIGNIFICANT
-from aisle.evaluation.words import counted
+from aisle.evaluation.words import UNDEFINED, counted
 from aisle.pipelines.output import Output
 
 MOST_COLUMNS = 6
 """As many as fit into 80 characters."""
+PAIR_COLUMNS = {
+    "roc_auc": "ROC-AUC",
+    "average_precision": "AP",
+    "spearman": "Spearman",
+    "best_f1": "best F1",
+}
 NAMED = 3
 """Ids quoted in a message."""
 
@@ -61,7 +66,7 @@ def retrieval_table(retrieval: Retrieval, *, base: str | None, first: str) -> Ta
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in retrieval.rows:
-        table.add_row(Text(row.name), *(_cell(row, column) for column in columns))
+        table.add_row(Text(_one_line(row.name)), *(_cell(row, column) for column in columns))
     caption = "below each figure: its 95% interval over queries (bootstrap)"
     if base is not None and len(retrieval.rows) > 1:
         caption += f"; * differs from {base}, p < 0.05 (randomisation test, Holm)"
@@ -115,20 +120,17 @@ def _value(estimate: Estimate) -> str:
 def _ends(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
-    # Four characters each, ".123" or "1.00": six columns and the names fit into a terminal of 80.
-    return "\u2013".join(f"{end:.3f}".removeprefix("0")[:4] for end in (estimate.low, estimate.high))
+    return "\u2013".join(map(_end, (estimate.low, estimate.high)))
+
+
+def _end(value: float) -> str:
+    """Return ".123", "-.123" or "1.00": six columns and the names fit into a terminal of 80."""
+    text = f"{round(value, 3) + 0.0:.3f}".replace("0.", ".", 1)
+    return text if "1" not in text.partition(".")[0] else text[:-1]
 
 
 def _show_pairs(pairs: Pairs, output: Output) -> None:
-    rows: dict[str, Mapping[str, float | None]] = {
-        row.name: {
-            **{name: estimate.value for name, estimate in row.metrics.items()},
-            "best_f1_threshold": row.best_f1_threshold,
-        }
-        for row in pairs.rows
-    }
-    title = f"{counted(pairs.pairs, 'pair')}, {pairs.positive_share:.0%} positive"
-    output.show(pair_metrics_table(rows, title=title))
+    output.show(pairs_table(pairs))
     for row in pairs.rows:
         if row.by_grade:
             grades = ", ".join(
@@ -139,6 +141,22 @@ def _show_pairs(pairs: Pairs, output: Output) -> None:
         output.say(pairs.note)
 
 
+def pairs_table(pairs: Pairs) -> Table:
+    """Return a row per system: each figure over its 95% interval, and the score of the best F1."""
+    title = f"{counted(pairs.pairs, 'pair')}, {pairs.positive_share:.0%} positive"
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for heading in (*PAIR_COLUMNS.values(), "at score"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in pairs.rows:
+        found = [row.metrics[name] for name in PAIR_COLUMNS]
+        cells = [Text.assemble(_value(one), ("\n" + _ends(one), "dim")) for one in found]
+        table.add_row(Text(_one_line(row.name)), *cells, Text(_value(Estimate(row.best_f1_threshold))))
+    table.caption = Text("below each figure: its 95% interval over pairs (bootstrap)")
+    table.caption_justify = "left"
+    return table
+
+
 def _joint_pool_table(evaluation: Evaluation) -> Table:
     title = f"joint pool of {evaluation.joint_pool[0].texts:,} texts"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
@@ -147,5 +165,40 @@ def _joint_pool_table(evaluation: Evaluation) -> Table:
         table.add_column(column, justify="right")
     for row in evaluation.joint_pool:
         cells = (f"{_value(found)} [{_ends(found)}]" for found in (row.precision_at_1, row.mrr))
-        table.add_row(Text(row.name), *map(Text, cells))
+        table.add_row(Text(_one_line(row.name)), *map(Text, cells))
     return table
+
+
+def side_by_side(
+    query: str, results: Mapping[str, Sequence[tuple[float, str]]], *, title_width: int = 60
+) -> Table:
+    """Return the answers of several systems to one query: a column per system, a row per rank.
+
+    Args:
+        query: shown above the table.
+        results: {system: [(score, product title), ...] best first}; lists may differ in length.
+        title_width: characters of a title that are shown at most, at least 1.
+    """
+    table = Table(title=Text(f"“{_one_line(query)}”"), box=box.SIMPLE_HEAD, title_justify="left", expand=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    for system in results:
+        table.add_column(Text(system), ratio=1, overflow="fold")
+    for rank in range(max(map(len, results.values()), default=0)):
+        cells = [_answer(answers, rank, title_width) for answers in results.values()]
+        table.add_row(str(rank + 1), *cells)
+    return table
+
+
+def _answer(answers: Sequence[tuple[float, str]], rank: int, title_width: int) -> Text:
+    if rank >= len(answers):
+        return Text(UNDEFINED, style="dim")
+    score, title = answers[rank]
+    shown = _one_line(title)
+    if len(shown) > title_width:
+        shown = shown[: title_width - 1].rstrip() + "…"
+    return Text.assemble((f"{score:.3f}", "dim"), " ", shown)
+
+
+def _one_line(text: str) -> str:
+    """Return `text` on one line and without control characters, which could drive the terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
