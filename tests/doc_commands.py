@@ -1,7 +1,8 @@
-"""Blocks of commands in Markdown, taken apart and given to the commands' own parsers; nothing is run.
+"""Blocks of commands in Markdown, taken apart and given to the commands' own parsers; nothing is run here.
 
-A block is run by tests/test_docs.py, or says in a comment above it why it is not: `<!-- parsed -->`,
-`<!-- needs: gpu -->`, `<!-- needs: hub -->`, `<!-- needs: gpu, hub -->`.
+A block of the tutorial is run as it stands by tests/test_docs.py. Any other says in a comment above it what
+becomes of it: `<!-- parsed -->` (parsed, and its commands of ours run over a made-up shop by
+tests/test_docs_commands.py), `<!-- needs: gpu -->`, `<!-- needs: hub -->`, `<!-- needs: gpu, hub -->`.
 """
 
 import contextlib

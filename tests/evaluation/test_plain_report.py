@@ -62,7 +62,7 @@ def test_tables_are_those_of_the_report():
     found = tables_of(evaluation())
 
     assert list(found)[:6] == ["retrieval", "differences", "joint-pool", "pairs", "grades", "graph"]
-    assert list(found)[6:] == ["slices-1", "slices-2", "slices-3"]
+    assert list(found)[6:] == ["slices-1", "slices-2", "slices-3", "improved", "worsened"]
     retrieval = found["retrieval"]
     assert retrieval.header == (
         "System", "Recall@1", "Recall@10", "Recall@100", "MRR@10", "nDCG@10", "Precision@1",
@@ -72,6 +72,22 @@ def test_tables_are_those_of_the_report():
     assert retrieval.rows[2][5:] == ("0.521 [0.500, 0.541]", "0.481 [0.460, 0.501]", "2.1%", "12.3%", "0")
     assert found["pairs"].rows[1][1] == "0.916 [0.904, 0.927]"
     assert found["graph"].rows[3] == ("128 in use", "0.987", "0.110")
+
+
+def test_changed_queries_are_a_table_with_their_answers_rank_by_rank():
+    made = evaluation()
+    change = made.improved[0]
+
+    found = tables_of(made)["improved"]
+
+    assert found.header == ("Query", "nDCG@10, base", "nDCG@10, tuned", "Rank", "base", "tuned")
+    first, second = found.rows[:2]
+    assert first[0] == second[0] == change.query
+    assert (first[3], second[3]) == ("1", "2")
+    assert first[1:3] == (f"{change.base:.3f}", f"{change.tuned:.3f}")
+    for cell, answer in ((first[4], change.before[0]), (first[5], change.after[0])):
+        judged = "not judged" if answer.relevance is None else f"relevance {answer.relevance:g}"
+        assert cell == f"{answer.title} ({judged}, {answer.score:.3f})"
 
 
 def test_columns_that_are_drawings_are_left_out():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
-from aisle.evaluation.document import Difference, Estimate, Evaluation
+from aisle.evaluation.document import Answer, Difference, Estimate, Evaluation, QueryChange
 from aisle.evaluation.html_report.cells import Cell, Table
 from aisle.evaluation.html_report.content import page_content
-from aisle.evaluation.html_report.wording import clean
+from aisle.evaluation.html_report.wording import clean, figure, metric_name
+from aisle.evaluation.words import UNDEFINED
 
 __all__ = ["PlainTable", "scalars_of", "tables_of"]
 
@@ -25,9 +27,16 @@ class PlainTable:
 
 
 def tables_of(evaluation: Evaluation) -> dict[str, PlainTable]:
-    """Return the tables of the report by name: "retrieval", "differences", "pairs" and so on."""
+    """Return the tables of the report by name: "retrieval", "differences", "pairs" and so on.
+
+    "improved" and "worsened" are the queries that changed most, with their answers rank by rank.
+    """
     content = page_content(evaluation)
-    return {table.name: _plain(table) for part in _PARTS for table in content[part] if table is not None}
+    tables = {table.name: _plain(table) for part in _PARTS for table in content[part] if table is not None}
+    changed = {"improved": evaluation.improved, "worsened": evaluation.worsened}
+    return tables | {
+        name: _changes(name, changes, evaluation) for name, changes in changed.items() if changes
+    }
 
 
 def scalars_of(evaluation: Evaluation) -> dict[str, float]:
@@ -47,6 +56,25 @@ def _plain(table: Table) -> PlainTable:
         tuple(" ".join(table.columns[number].heading.split()) for number in kept),
         tuple(tuple(_text(row[number]) for number in kept) for row in table.rows),
     )
+
+
+def _changes(name: str, changes: Sequence[QueryChange], evaluation: Evaluation) -> PlainTable:
+    base, tuned = clean(evaluation.base or "base"), clean(evaluation.tuned or "tuned")
+    metric = metric_name(evaluation.headline_metric)
+    rows = []
+    for change in changes:
+        answers = list(zip_longest(change.before, change.after)) or [(None, None)]
+        about = (clean(change.query), figure(change.base), figure(change.tuned))
+        rows += [(*about, str(rank), *map(_answer, both)) for rank, both in enumerate(answers, start=1)]
+    header = ("Query", f"{metric}, {base}", f"{metric}, {tuned}", "Rank", base, tuned)
+    return PlainTable(f"Most {name} queries", header, tuple(rows))
+
+
+def _answer(answer: Answer | None) -> str:
+    if answer is None:
+        return UNDEFINED
+    judged = "not judged" if answer.relevance is None else f"relevance {answer.relevance:g}"
+    return f"{clean(answer.title)} ({judged}, {figure(answer.score)})"
 
 
 def _text(cell: Cell) -> str:

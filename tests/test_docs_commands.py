@@ -1,0 +1,172 @@
+"""The commands of README and guides, run one after the other in a shop that has the files they name.
+
+A tiny model stands in for every other, and a training has two steps: what is tested is that what the docs say
+goes through, flag by flag and file by file. The tutorial is run as it stands by tests/test_docs.py.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import shlex
+import shutil
+
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from aisle.cli import index_main, train_main
+from aisle.data.sample_catalog import write_sample
+from tests.doc_commands import ROOT, SCRIPTS, blocks_of, commands_of
+
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / "reference").glob("training.md"),
+    *(ROOT / "docs" / "explanation").glob("ef.md"),
+    *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+]
+QUICK = {"--max_length": "16", "--max_train_steps": "2", "--num_warmup_steps": "0"}
+STANDS_FOR = {"500": "1", "step_00000500": "step_00000001"}
+"""What two steps have of what a page names: a checkpoint after the first."""
+
+
+def blocks_on(page):
+    blocks = blocks_of(page.read_text("utf-8"), page.relative_to(ROOT).as_posix())
+    return [block for block in blocks if block.comment == "<!-- parsed -->"]
+
+
+def ours(words):
+    """Return the script and its arguments; None for the commands of others, such as make and pip."""
+    while re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    at = next((at for at, word in enumerate(words) if word in SCRIPTS), None)
+    return None if at is None else (words[at], words[at + 1 :])
+
+
+PARTS = {
+    page: [command for block in blocks_on(page) for words in commands_of(block) if (command := ours(words))]
+    for page in PAGES
+}
+RUN = {page: commands for page, commands in PARTS.items() if commands}
+
+
+def write_rows(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (gzip.open if path.suffix == ".gz" else open)(path, "wt", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def read_rows(path, delimiter=","):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+def write_shop(folder):
+    """Write what the guides ask their reader to have."""
+    write_sample(folder, products=500, seed=0)
+    products, train = read_rows(folder / "products.csv"), read_rows(folder / "train.csv")[:200]
+    judged = [(row["query"], row["product_title"], row["esci_label"]) for row in train]
+    grades = {"E": "exact", "S": "close", "C": "wrong", "I": "wrong"}
+    graded = [(query, title, grades[label]) for query, title, label in judged]
+    clicks = [(query, title) for query, title, label in judged if label == "E"]
+    write_rows(folder / "clicks.csv", ("query", "product"), clicks)
+    write_rows(folder / "clicks" / "one.csv.gz", ("query", "product"), clicks)
+    write_rows(folder / "judged.csv", ("search_term", "item_title", "grade"), graded[:150])
+    write_rows(folder / "judged_held_out.csv", ("search_term", "item_title", "grade"), graded[150:])
+    worth = {"E": 1, "S": 0.1, "C": 0.01, "I": 0}
+    pairs = [(query, title, worth[label]) for query, title, label in judged]
+    write_rows(folder / "pairs.csv", ("query", "product", "relevance"), pairs)
+    questions = [{"question": query, "answer": title} for query, title in clicks]
+    lines = [json.dumps(row) for row in questions]
+    (folder / "faq.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for part in ("train.csv", "validation.csv"):
+        rows = read_rows(folder / part)[:200]
+        numbers = [(row["query"], row["product_title"], worth[row["esci_label"]]) for row in rows]
+        write_rows(folder / part, ("query", "product", "relevance"), numbers)
+    changed = [(row["product_id"], f"{row['title']}, new", *list(row.values())[2:]) for row in products[:5]]
+    write_rows(folder / "changed.csv", list(products[0]), changed)
+    (folder / "gone.txt").write_text("P0000031\nP0000032\n", encoding="utf-8")
+    (folder / "queries.txt").write_text("red sofa\nblue lamp\n", encoding="utf-8")
+    for part in ("queries.csv", "qrels.tsv"):
+        shutil.copy(folder / part, folder / f"train_{part}")
+    table = pyarrow.csv.read_csv(folder / "products.csv")
+    names = ["sku" if name == "product_id" else name for name in table.column_names]
+    pyarrow.parquet.write_table(table.rename_columns(names), folder / "items.parquet")
+    qrels = read_rows(folder / "qrels.tsv", "\t")
+    judgements = [
+        (row["query-id"], row["corpus-id"], "exact" if float(row["score"]) == 1 else "close") for row in qrels
+    ]
+    write_rows(folder / "judgements.csv", ("query_id", "product_id", "label"), judgements)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+
+
+def write_esci(folder):
+    """Put ESCI's names of columns on the files that its guide names."""
+    shutil.copy(folder / "test.csv", folder / "train.csv")
+    rows = [(row["product_id"], row["title"]) for row in read_rows(folder / "products.csv")]
+    write_rows(folder / "products.csv", ("product_id", "product_title"), rows)
+    test = [row for row in read_rows(folder / "test.csv") if row["query_id"] in {"Q0004"}]
+    write_rows(folder / "examples.csv", list(test[0]), [row.values() for row in test])
+
+
+def run(script, arguments, model):
+    """Run a command of ours in this process, a training with the tiny model and two steps."""
+    words = [
+        STANDS_FOR.get(word, re.sub(r"step_\d+", lambda m: STANDS_FOR[m[0]], word)) for word in arguments
+    ]
+    words = [str(model) if word == "all-MiniLM-L6-v2" else word for word in words]
+    if script == "train_peft.py":
+        quick = {"--model_name_or_path": str(model), **QUICK}
+        words += [part for flag, value in quick.items() if flag not in words for part in (flag, value)]
+        resumed = {"--resume_from_checkpoint", "--overwrite_output_dir"} & set(words)
+        words += [] if resumed else ["--overwrite_output_dir"]
+    return {"train_peft.py": train_main, "infer_index.py": index_main}[script](words)
+
+
+@pytest.fixture(scope="module")
+def shop(tiny_bert, tmp_path_factory):
+    """A shop with the runs and indexes that the guides take for granted."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    folder = tmp_path_factory.mktemp("docs") / "shop"
+    write_shop(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        mine = "--use_peft --train_file pairs.csv --output_dir runs/mine --learning_rate 1e-2"
+        faq = "--use_peft --config configs/faq.yaml --train_file faq.jsonl --checkpointing_steps 1"
+        build = (
+            "build --model runs/mine --catalog products.csv --text_template '{title} {brand}' --index_dir "
+        )
+        for script, line in (
+            ("train_peft.py", mine),
+            ("train_peft.py", faq),
+            ("infer_index.py", build + "runs/mine-index"),
+            ("infer_index.py", build + "runs/other-index"),
+        ):
+            assert run(script, shlex.split(line), tiny_bert) == 0, line
+    return folder
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_commands_of_a_page_go_through(page, shop, tiny_bert, tmp_path, monkeypatch, capfd):
+    folder = tmp_path / "shop"
+    shutil.copytree(shop, folder)
+    if page.name == "esci.md":
+        write_esci(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for script, arguments in RUN[page]:
+        monkeypatch.setattr("sys.stdin", io.StringIO("red sofa\n"))
+        code = run(script, arguments, tiny_bert)
+        assert code == 0, f"{script} {shlex.join(arguments)}\n{capfd.readouterr().err[-3000:]}"
+
+
+def test_every_command_of_ours_that_needs_no_gpu_is_on_a_page_that_is_run():
+    others = [page for page in (ROOT / "docs").rglob("*.md") if page not in PAGES]
+    unrun = [
+        words for page in others for block in blocks_on(page) for words in commands_of(block) if ours(words)
+    ]
+    assert unrun == []
