@@ -169,7 +169,7 @@ def after_warmup(run_dir, warmup_steps):
     lines = (Path(run_dir) / "log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [entry for entry in map(json.loads, lines) if entry["step"] - entry["steps"] >= warmup_steps]
     if not entries:
-        raise SystemExit(f"{run_dir}: no steps were logged after the first {warmup_steps}; give more --max_steps")
+        raise SystemExit(f"no steps were logged after the first {warmup_steps}; give more --max_steps")
     steps, seconds, pairs, tokens = (
         sum(entry[name] for entry in entries) for name in ("steps", "seconds", "pairs", "real_tokens")
     )
