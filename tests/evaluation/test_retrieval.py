@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
+from aisle.config.index import EvaluateSettings
 from aisle.errors import EvaluationError
 from aisle.evaluation import retrieval
 from aisle.evaluation.retrieval import DEFAULT_CUTOFFS, evaluate_run, table_metrics
@@ -322,3 +323,7 @@ def test_tables_show_the_main_metrics_of_the_default_cutoffs_and_all_of_chosen_o
     assert table_metrics(default) == shown
     assert table_metrics(chosen) == tuple(chosen)
     assert "recall@5" in chosen
+
+
+def test_the_command_s_cutoffs_are_those_whose_main_metrics_are_shown():
+    assert EvaluateSettings().cutoffs == DEFAULT_CUTOFFS
