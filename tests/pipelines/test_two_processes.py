@@ -131,3 +131,46 @@ def test_two_processes_fine_tune_all_weights(without_dropout, judged_csv, tmp_pa
         # blows up to full steps.
         if not name.endswith("key.bias"):
             np.testing.assert_allclose(weights[1][name], value, atol=2e-5, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def plenty(tiny_bert, contrasted_jsonl, tmp_path_factory):
+    """A run of two processes that always have memory: its folder, and its flags."""
+    flags = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl]
+    flags += ["--loss", "in_batch", "--max_train_steps", 3, "--learning_rate", 0.01, "--dropout", 0]
+    flags += ["--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2, "--learn_temperature"]
+    folder = tmp_path_factory.mktemp("plenty")
+    run(2, folder, *flags)
+    return folder, flags
+
+
+@pytest.mark.parametrize("part", ["forward", "loss", "backward"])
+def test_memory_that_runs_out_in_one_process_makes_all_go_on_in_smaller_sub_batches(plenty, tmp_path, part):
+    """In the second batch of a step, of which the first has left its gradients."""
+    folder, flags = plenty
+    done = torchrun(2, "tests/pipelines/scarce_memory.py", part, "--output_dir", tmp_path / "run", *flags)
+    assert done.stdout.count("out of memory: batches are encoded in sub-batches of") == 1
+    weights = [load_file(path / "adapter_model.safetensors") for path in (folder, tmp_path / "run")]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-5, err_msg=name)
+    assert max(np.abs(value).max() for name, value in weights[0].items() if "lora_B" in name) > 1e-3
+
+
+def test_memory_that_runs_out_with_all_weights_over_two_processes_stops_with_advice(
+    tiny_bert, contrasted_jsonl, tmp_path
+):
+    flags = ["--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl, "--max_train_steps", 4]
+    done = torchrun(
+        2,
+        "tests/pipelines/scarce_memory.py",
+        "forward",
+        "--output_dir",
+        tmp_path,
+        *flags,
+        "--per_device_train_batch_size",
+        4,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "out of memory" in done.stderr
+    assert "--cached_embeddings" in done.stderr

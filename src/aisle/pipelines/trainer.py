@@ -27,6 +27,7 @@ from aisle.pipelines.identity import digest_of, run_identity
 from aisle.pipelines.run_dir import TOKENS
 from aisle.pipelines.trained_model import is_sharded, make_trained_model
 from aisle.pipelines.training_data import TrainingData
+from aisle.training.agreement import Agreement
 from aisle.training.batches import BatchPlan, Collator
 from aisle.training.checkpoint import register_trained_weights_only
 from aisle.training.gradients import GradientPass
@@ -113,7 +114,14 @@ def make_trainer(
     register_trained_weights_only(accelerator)
     return Trainer(
         accelerator=accelerator,
-        passes=GradientPass(accelerator, model, objective, optim.cached_embeddings, layout.max_tokens),
+        passes=GradientPass(
+            accelerator,
+            model,
+            objective,
+            optim.cached_embeddings,
+            layout.max_tokens,
+            agreement=_agreement(accelerator, say) if settings.lora.use_peft else None,
+        ),
         optimizer=optimizer,
         scheduler=scheduler,
         plan=plan,
@@ -144,6 +152,19 @@ def make_trainer(
         ),
         state=state,
     )
+
+
+def _agreement(accelerator: Any, say: Callable[[str], None]) -> Agreement | None:
+    """Return what the processes agree by, where they are several and each has the whole model."""
+    if accelerator.num_processes == 1 or is_sharded(accelerator):
+        return None
+    agreement = Agreement.of_all(accelerator)
+    if agreement is None:
+        say(
+            "warning: the processes cannot talk over gloo (is GLOO_SOCKET_IFNAME the network's interface?); "
+            "should one of them run out of memory, the run stops"
+        )
+    return agreement
 
 
 def _selection_metric(settings: TrainSettings, validation: TokenizedPairs) -> str | None:

@@ -4,6 +4,9 @@ The loss needs all embeddings of a batch, over all processes, but only the embed
 the gradient of the loss by them is taken, and that is carried back through the model: in one pass where the
 batch's activations fit in memory, otherwise by GradCache (https://arxiv.org/abs/2101.06983): embed without
 activations, then again with them, sub-batch by sub-batch. The gradient is the same.
+
+Between those parts the processes exchange embeddings and their gradients. In a part each is alone, so that
+one that has no memory left for it can say so, and all try again with less.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 
 from aisle.models.token_batches import TokenBatch, split
+from aisle.training.agreement import Agreement, sum_gradients
 from aisle.training.batches import PairBatch
 from aisle.training.objective import Objective
 
@@ -30,6 +34,9 @@ class GradientPass:
         objective: the loss.
         cached: embed in sub-batches whose activations are not kept.
         max_tokens: tokens of a sub-batch.
+        agreement: of several processes that sum up their gradients here, after the backward pass. None leaves
+            that to the model's distributed wrapper, which sums during it: faster where all weights are
+            trained, but then a process that runs out of memory cannot go on with the others.
     """
 
     accelerator: Any
@@ -37,6 +44,7 @@ class GradientPass:
     objective: Objective
     cached: bool
     max_tokens: int
+    agreement: Agreement | None = None
 
     def __call__(self, batch: PairBatch, *, scale: float, last: bool) -> torch.Tensor:
         """Add the gradient of `scale` times the batch's loss; return this process's share of that loss.
@@ -49,21 +57,37 @@ class GradientPass:
         if self.cached:
             return self._in_sub_batches(batch, scale, last=last)
         with self._shared_when(last):
-            embedded = self._embed(batch.token_batches)
+            with self._alone():
+                embedded = self._embed(batch.token_batches)
             loss, gradient = self._loss_gradient(embedded.detach(), batch, scale)
-            self._carry_back(embedded, gradient)
+            with self._alone():
+                self._carry_back(embedded, gradient)
         return loss
 
     def halve(self, batch: PairBatch) -> int | None:
-        """Go over to sub-batches of half the tokens; return how many, or None where they hold one text."""
+        """Go over to sub-batches of half the tokens; return how many, or None where they hold one text.
+
+        All processes go over to the half of the largest sub-batch of any.
+        """
+        if self.accelerator.num_processes > 1 and self.agreement is None:
+            return None
         tried = max(self._sub_batches(batch), key=lambda one: one.read_tokens) if self.cached else None
         tokens = batch.read_tokens if tried is None else tried.read_tokens
-        if (batch.own_texts if tried is None else len(tried)) < 2:
+        halved = 0 if (batch.own_texts if tried is None else len(tried)) < 2 else tokens // 2
+        if self.agreement is not None:
+            halved = self.agreement.highest(halved)
+        if not halved:
             return None
-        self.cached, self.max_tokens = True, tokens // 2
-        return self.max_tokens
+        self.cached, self.max_tokens = True, halved
+        return halved
 
-    def share_temperature_gradient(self) -> None:
+    def share_gradients(self) -> None:
+        """Give every process the gradients of all; call once a step, after its last batch."""
+        if self.agreement is not None:
+            sum_gradients(one for one in self.model.parameters() if one.requires_grad)
+        self._share_temperature_gradient()
+
+    def _share_temperature_gradient(self) -> None:
         """Give every process the temperature's whole gradient, scaled as those of the model are."""
         gradient = self.objective.log_temperature.grad
         if gradient is None:
@@ -77,18 +101,18 @@ class GradientPass:
     def _in_sub_batches(self, batch: PairBatch, scale: float, *, last: bool) -> torch.Tensor:
         parts = self._sub_batches(batch)
         states, embedded = [], []
-        inner = self.accelerator.unwrap_model(self.model)
-        with torch.no_grad(), self.accelerator.autocast():
+        with self._alone(), torch.no_grad(), self.accelerator.autocast():
             for part in parts:
                 states.append(RandomState.now(self.accelerator.device))
-                embedded.append(inner([part]).float())
+                embedded.append(self._unwrapped([part]).float())
         after = RandomState.now(self.accelerator.device)
         loss, gradient = self._loss_gradient(torch.cat(embedded), batch, scale)
         gradients = torch.split(gradient, [len(part) for part in parts])
-        for number, (part, state, one) in enumerate(zip(parts, states, gradients, strict=True), start=1):
-            state.restore()  # the same dropout as in the first pass
-            with self._shared_when(last and number == len(parts)):
-                self._carry_back(self._embed([part]), one)
+        with self._alone():
+            for number, (part, state, one) in enumerate(zip(parts, states, gradients, strict=True), start=1):
+                state.restore()  # the same dropout as in the first pass
+                with self._shared_when(last and number == len(parts)):
+                    self._carry_back(self._embed([part]), one)
         after.restore()
         return loss
 
@@ -96,9 +120,15 @@ class GradientPass:
         return [part for one in batch.token_batches for part in split(one, self.max_tokens)]
 
     def _embed(self, token_batches: list[TokenBatch]) -> torch.Tensor:
+        model = self.model if self.agreement is None else self._unwrapped
         with self.accelerator.autocast():
-            embedded: torch.Tensor = self.model(token_batches)
+            embedded: torch.Tensor = model(token_batches)
         return embedded.float()
+
+    @property
+    def _unwrapped(self) -> torch.nn.Module:
+        model: torch.nn.Module = self.accelerator.unwrap_model(self.model)
+        return model
 
     def _loss_gradient(
         self, embedded: torch.Tensor, batch: PairBatch, scale: float
@@ -108,10 +138,11 @@ class GradientPass:
         everyone = gather_rows(self.accelerator, embedded[:mine], batch.texts)
         everyone.requires_grad_()
         total = torch.zeros((), device=everyone.device)
-        for part in self.objective.parts(everyone, batch):
-            part = part * scale
-            part.backward()  # type: ignore[no-untyped-call]
-            total += part.detach()
+        with self._alone():
+            for part in self.objective.parts(everyone, batch):
+                part = part * scale
+                part.backward()  # type: ignore[no-untyped-call]
+                total += part.detach()
         gathered = torch.zeros_like(everyone) if everyone.grad is None else everyone.grad
         if self.accelerator.num_processes > 1:
             gathered = self.accelerator.reduce(gathered, reduction="sum")
@@ -122,13 +153,17 @@ class GradientPass:
 
     def _carry_back(self, embedded: torch.Tensor, gradient: torch.Tensor) -> None:
         # Distributed wrappers average over the processes; the gradient is that of a sum.
-        self.accelerator.backward((embedded * gradient).sum() * self.accelerator.num_processes)
+        averaged_over = self.accelerator.num_processes if self.agreement is None else 1
+        self.accelerator.backward((embedded * gradient).sum() * averaged_over)
 
     def _shared_when(self, shared: bool) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = (
-            nullcontext() if shared else self.accelerator.no_sync(self.model)
+            nullcontext() if shared or self.agreement is not None else self.accelerator.no_sync(self.model)
         )
         return context
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.agreement is None else self.agreement.together()
 
 
 def gather_rows(accelerator: Any, rows: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:

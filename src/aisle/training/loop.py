@@ -166,7 +166,7 @@ class Trainer:
         work = [sum(batch.real_tokens for batch in moved), sum(batch.read_tokens for batch in moved), stop]
         shared = torch.tensor(work, dtype=torch.float64).to(device, non_blocking=True)
         summed = self.accelerator.reduce(torch.cat([loss.double().reshape(1), shared]), reduction="sum")
-        self.passes.share_temperature_gradient()
+        self.passes.share_gradients()
         norm = self._clip()
         self.optimizer.step()
         self.passes.objective.keep_temperature()
@@ -178,7 +178,7 @@ class Trainer:
     def _halve_sub_batches(self, batches: Sequence[PairBatch]) -> None:
         self.optimizer.zero_grad()
         largest = max(batches, key=lambda batch: batch.read_tokens)
-        tokens = None if self.accelerator.num_processes > 1 else self.passes.halve(largest)
+        tokens = self.passes.halve(largest)
         if tokens is None:
             raise TrainingError(
                 f"step {self.state.step + 1}: out of memory. Give --cached_embeddings with a lower "

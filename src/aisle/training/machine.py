@@ -37,4 +37,4 @@ def cpu_threads_hint(num_processes: int) -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that the GPU or the CPU has no memory left."""
-    return bool(should_reduce_batch_size(error))
+    return isinstance(error, torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))
