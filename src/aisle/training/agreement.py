@@ -69,9 +69,7 @@ class Agreement:
             if self.highest(int(failed is not None)):
                 raise failed or OutOfMemoryElsewhereError("out of memory in another process")
         finally:
-            failed = (
-                None  # before Python 3.11 its traceback holds this frame, and so what the block had in memory
-            )
+            failed = None  # its traceback holds this frame, and so all that the block had in memory
 
     def highest(self, number: int) -> int:
         """Return the highest of the processes' numbers."""
