@@ -4,14 +4,18 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from torch import nn
 
 from aisle.cli import train_main
 from tests.pipelines.conftest import QUERIES, judged_rows, write_rows
+
+COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
 @pytest.fixture
@@ -159,6 +163,27 @@ def test_bf16_keeps_frozen_weights_in_bf16_and_the_adapter_in_float32(train, jud
     assert {kind for name, kind in types.items() if "lora_" in name} == {torch.float32}
     assert {kind for name, kind in types.items() if name.endswith("base_layer.weight")} == {torch.bfloat16}
     assert {value.dtype for value in weights(run_dir).values()} == {np.dtype("float32")}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it does itself when it compiles
+@pytest.mark.skipif(COMPILER is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_train_the_same_weights(train, judged_csv, monkeypatch):
+    """With dropout, which is drawn outside the compiled code: its masks are the same too."""
+    flags = ("--train_file", judged_csv, "--max_train_steps", 3, "--learning_rate", 0.01, "--dropout", 0.1)
+    _, run_dir, _ = train(*flags, output="plain")
+    plain = weights(run_dir)
+    compiled = []
+    compile_layer = nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda layer, **how: compiled.append(layer) or compile_layer(layer, **how)
+    )
+    code, run_dir, _ = train(*flags, "--torch_compile", output="compiled")
+    assert code == 0
+    assert len(compiled) == 2
+    found = weights(run_dir)
+    assert plain.keys() == found.keys()
+    for name, value in plain.items():
+        np.testing.assert_allclose(found[name], value, atol=5e-4, err_msg=name)
 
 
 def test_directions_without_the_main_one_are_refused(train, judged_csv):

@@ -18,6 +18,7 @@ from aisle.durable import file_sha256
 from aisle.errors import ConfigError
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pairs import score_pairs
+from aisle.models.compiled import compile_layers
 from aisle.models.embedder import TextEmbedder
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import BaseModel
@@ -84,7 +85,7 @@ def make_trainer(
     embedder = make_trained_model(settings, base, accelerator, say=say)
     layout = _layout(embedder, settings, base, accelerator)
     if optim.torch_compile:
-        embedder.backbone.compile(dynamic=True)
+        compile_layers(embedder.backbone, accelerator.device)
     objective = _objective(optim).to(accelerator.device)
     model, optimizer = accelerator.prepare(
         embedder,
@@ -197,10 +198,9 @@ def _tokenized(
 
 def _layout(embedder: TextEmbedder, settings: TrainSettings, base: BaseModel, accelerator: Any) -> Layout:
     half = accelerator.mixed_precision in ("bf16", "fp16")
-    # Compiled code is for padded batches; packed ones would be compiled anew for every division of lengths.
     # Flash Attention over packed texts has no dropout.
     drops = accelerator.device.type != "cpu" and drops_attention(embedder.backbone)
-    packed = not (settings.optim.torch_compile or drops) and embedder.packs(
+    packed = not drops and embedder.packs(
         "bf16" if half else "fp32", max_length=base.settings.max_length
     )
     layout = device_layout(
