@@ -1,8 +1,8 @@
 """torch.compile, layer by layer: what surrounds the attention becomes few operations.
 
-A layer is compiled on its own: layers that are alike share their code, so that it takes a fraction of the time
-for the whole backbone, and the attention over packed texts, which is other code for every division of lengths,
-stays what it is. (Regional compilation,
+A layer is compiled on its own: layers that are alike share their code, so that it takes a fraction of the
+time for the whole backbone, and the attention over packed texts, which is other code for every division of
+lengths, stays what it is. (Regional compilation,
 https://docs.pytorch.org/tutorials/recipes/regional_compilation.html)
 """
 
