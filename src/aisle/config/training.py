@@ -155,7 +155,7 @@ class OptimSettings:
     """Train batches larger than memory holds: embed in sub-batches, keep the embeddings only, and embed again
     for the gradient (GradCache). The gradient is the same; a step takes about a third longer."""
     torch_compile: bool = False
-    """Compile the layers, for GPUs; the first steps take long. On CPU it needs a C++ compiler and gains nothing."""
+    """Compile the layers; the first steps take long. On CPU it needs a C++ compiler and gains nothing."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Seeds the order of the pairs, the adapter's first weights and dropout."""
 

@@ -200,9 +200,7 @@ def _layout(embedder: TextEmbedder, settings: TrainSettings, base: BaseModel, ac
     half = accelerator.mixed_precision in ("bf16", "fp16")
     # Flash Attention over packed texts has no dropout.
     drops = accelerator.device.type != "cpu" and drops_attention(embedder.backbone)
-    packed = not drops and embedder.packs(
-        "bf16" if half else "fp32", max_length=base.settings.max_length
-    )
+    packed = not drops and embedder.packs("bf16" if half else "fp32", max_length=base.settings.max_length)
     layout = device_layout(
         accelerator.device,
         packed=packed,
