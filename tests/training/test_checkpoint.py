@@ -214,6 +214,8 @@ def test_latest_passes_over_damaged_checkpoints_and_names_them(checkpoints):
         ("{", "is damaged"),
         ("[]", "is damaged"),
         (json.dumps({"format_version": 1, "files": {}}), "is damaged"),
+        (json.dumps({"format_version": 1, "files": None, "step": 1, "identity": {}}), "is damaged"),
+        (json.dumps({"format_version": 1, "files": {}, "step": 1, "identity": None}), "is damaged"),
         (json.dumps({"format_version": 9, "files": {}, "step": 1, "identity": {}}), "has format 9"),
     ],
 )
@@ -223,6 +225,34 @@ def test_a_manifest_that_cannot_be_read_is_refused(checkpoints, manifest, reason
 
     with pytest.raises(CheckpointError, match=reason):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"step": 9}, id="step"),
+        pytest.param({"identity": {"seed": 2}}, id="identity"),
+        pytest.param({"files": {}}, id="files"),
+    ],
+)
+def test_latest_passes_over_a_checkpoint_whose_manifest_is_altered(tmp_path, change):
+    for step in (2, 4):
+        save(tmp_path / "checkpoints", step, identity={"seed": 1})
+    file = tmp_path / "checkpoints" / "step_00000004" / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+    found, (problem,) = find_checkpoint(tmp_path, "latest")
+
+    assert found.step == 2
+    assert problem.startswith(f"{file}: is altered")
+
+
+def test_a_manifest_of_before_it_had_a_checksum_is_read(checkpoints):
+    file = checkpoints / "step_00000008" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["sha256"]
+    file.write_text(json.dumps(manifest))
+    assert read_checkpoint(file.parent).step == 8
 
 
 def test_going_on_with_other_batches_names_both_values_of_every_difference(tmp_path):

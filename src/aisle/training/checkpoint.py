@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from aisle.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+DIGEST = "sha256"
+"""The manifest's own checksum, in the manifest; checkpoints of before it had one are read without."""
 BEST_FILE = "best.safetensors"
 
 
@@ -163,12 +166,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: is not a whole checkpoint; it has no {MANIFEST}")
     try:
         manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
-        version, files = manifest["format_version"], manifest["files"]
-        checkpoint = Checkpoint(path=path, step=int(manifest["step"]), identity=manifest["identity"])
+        version, files = manifest["format_version"], dict(manifest["files"])
+        checkpoint = Checkpoint(path=path, step=int(manifest["step"]), identity=dict(manifest["identity"]))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{manifest_file}: is damaged ({error})") from None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: has format {version}; this version of aisle reads {FORMAT_VERSION}")
+    found = _digest(manifest)
+    if manifest.get(DIGEST, found) != found:
+        raise CheckpointError(
+            f"{manifest_file}: is altered; SHA-256 must be {manifest[DIGEST]}, found {found}"
+        )
     for name, expected in files.items():
         if not (path / name).is_file():
             raise CheckpointError(f"{path / name}: is missing")
@@ -267,7 +275,14 @@ def _seal(folder: Path, *, step: int, identity: Mapping[str, Any]) -> None:
             sync(path)
             files[str(path.relative_to(folder))] = file_sha256(path)
     manifest = {"format_version": FORMAT_VERSION, "step": step, "identity": dict(identity), "files": files}
+    manifest[DIGEST] = _digest(manifest)
     manifest_file = folder / MANIFEST
     manifest_file.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     sync(manifest_file)
     sync(folder)
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all of a manifest but its checksum."""
+    content = {name: value for name, value in manifest.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
