@@ -62,6 +62,55 @@ def test_labels_in_balance_and_other_losses_get_no_hint(train, judged_csv, tmp_p
     assert "hint" not in train("--train_file", few, *flags, output="other")[2]
 
 
+@pytest.mark.parametrize(
+    ("flags", "note"),
+    [
+        (["--temperature", 0.1], "--temperature is not used: the cosine_target loss has none"),
+        (
+            ["--loss", "cosent", "--in_batch_directions", "query_to_product"],
+            "--in_batch_directions is not used: the cosent loss has none",
+        ),
+        (
+            ["--lr_scheduler_type", "constant", "--num_warmup_steps", 1],
+            "--num_warmup_steps is not used: for it give --lr_scheduler_type constant_with_warmup",
+        ),
+    ],
+    ids=["temperature", "directions", "warmup"],
+)
+def test_a_setting_that_a_run_does_not_read_is_named(train, judged_csv, flags, note):
+    code, _, said = train("--train_file", judged_csv, "--max_train_steps", 1, *flags)
+    assert code == 0
+    assert note in said
+
+
+def test_hard_negatives_that_a_loss_does_not_read_are_named(train, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"query": query, "product": product, "relevance": relevance, "hard_negatives": ["a set of nails"]}
+        for query, product, relevance in judged_rows(QUERIES)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    note = "the hard negatives are not used"
+    _, _, said = train("--train_file", path, "--max_train_steps", 1, "--loss", "cosent", output="cosent")
+    assert note in said
+    _, _, said = train("--train_file", path, "--max_train_steps", 1, "--loss", "in_batch", output="in_batch")
+    assert note not in said
+
+
+def test_settings_that_are_read_or_left_alone_are_not_named(train, judged_csv):
+    flags = ["--loss", "in_batch", "--temperature", 0.1, "--in_batch_directions", "query_to_product"]
+    _, _, said = train("--train_file", judged_csv, "--max_train_steps", 1, *flags, output="in_batch")
+    assert "not used" not in said
+    _, _, said = train("--train_file", judged_csv, "--max_train_steps", 1, output="cosine_target")
+    assert "not used" not in said
+
+
+def test_a_temperature_cannot_be_learned_where_the_default_loss_has_none(train, judged_csv):
+    code, _, said = train("--train_file", judged_csv, "--max_train_steps", 1, "--learn_temperature")
+    assert code == 2
+    assert "--learn_temperature: cosine_target has no temperature; use another --loss" in said
+
+
 def test_a_run_that_learned_nothing_is_an_error_that_says_what_to_look_at(train, judged_csv):
     code, run_dir, said = train("--train_file", judged_csv, "--learning_rate", 1e-12, "--num_train_epochs", 1)
     assert code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from aisle.config.training import OptimSettings
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 
@@ -43,3 +44,23 @@ def loss_hint(loss: Loss, train: Pairs) -> str | None:
             "--loss in_batch takes negatives from the batch"
         )
     return None
+
+
+def unused_settings(optim: OptimSettings, train: Pairs) -> list[str]:
+    """Return a line for each setting, and each column, that the run's loss or schedule does not read.
+
+    Args:
+        optim: with the loss resolved.
+        train: the training pairs.
+    """
+    loss, usual = optim.loss, OptimSettings()
+    found = []
+    if loss == "cosine_target" and optim.temperature != usual.temperature:
+        found.append("--temperature is not used: the cosine_target loss has none")
+    if loss != "in_batch" and set(optim.in_batch_directions) != set(usual.in_batch_directions):
+        found.append(f"--in_batch_directions is not used: the {loss} loss has none")
+    if loss != "in_batch" and "hard_negatives" in train.table.column_names:
+        found.append(f"the hard negatives are not used: of the losses, in_batch alone reads them, not {loss}")
+    if optim.lr_scheduler_type == "constant" and optim.num_warmup_steps:
+        found.append("--num_warmup_steps is not used: for it give --lr_scheduler_type constant_with_warmup")
+    return found

@@ -18,7 +18,7 @@ from aisle.errors import ConfigError, TrainingStopped
 from aisle.models.loading import BaseModel, Overrides, load_base
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
-from aisle.pipelines.loss_choice import loss_hint, resolve_loss
+from aisle.pipelines.loss_choice import loss_hint, resolve_loss, unused_settings
 from aisle.pipelines.output import Output, figures, quieten_libraries
 from aisle.pipelines.run_dir import TrainingLog, check_run_dir, finish_run_dir, start_run_dir
 from aisle.pipelines.trainer import make_trainer
@@ -49,9 +49,7 @@ def train(settings: TrainSettings) -> FinishedRun:
     Raises:
         AisleError: the settings, the data, the model or the run's folder cannot be used, or training failed.
     """
-    problems = problems_of(settings)
-    if problems:
-        raise ConfigError("\n".join(problems))
+    _refuse_problems(settings)
     started = time.perf_counter()
     run_dir = Path(str(settings.run.output_dir))
     check_run_dir(run_dir, settings.run)
@@ -126,9 +124,6 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
     loss = resolve_loss(optim.loss, data.train)
-    hint = loss_hint(loss, data.train)
-    if hint is not None:
-        output.say(hint)
     default_rate = LORA_LEARNING_RATE if settings.lora.use_peft else FULL_LEARNING_RATE
     resolved = replace(
         settings,
@@ -141,11 +136,21 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
         ),
         optim=replace(optim, loss=loss, learning_rate=optim.learning_rate or default_rate),
     )
+    _refuse_problems(resolved)
+    for note in (loss_hint(loss, data.train), *unused_settings(resolved.optim, data.train)):
+        if note is not None:
+            output.say(note)
     output.say(
         f"model: {source.name}, {base.settings.pooling} pooling, at most {base.settings.max_length} tokens, "
         f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss}"
     )
     return resolved, base
+
+
+def _refuse_problems(settings: TrainSettings) -> None:
+    problems = problems_of(settings)
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _overrides(model: ModelSettings) -> Overrides:

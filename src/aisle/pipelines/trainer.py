@@ -218,7 +218,7 @@ def _objective(optim: OptimSettings) -> Objective:
     return Objective(
         optim.loss,
         temperature=optim.temperature,
-        learn_temperature=optim.learn_temperature and optim.loss != "cosine_target",
+        learn_temperature=optim.learn_temperature,
         directions=optim.in_batch_directions,
     )
 
