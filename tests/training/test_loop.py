@@ -138,8 +138,11 @@ def test_a_run_stops_early_after_so_many_evaluations_without_a_better_one(base):
         early_stopping_patience=2,
         evaluate=lambda: {"roc_auc": next(values)},
     )
+    said = []
+    trainer.say = said.append
     trainer.run()
     assert (trainer.state.step, trainer.state.stopped_early, trainer.state.best["step"]) == (4, True, 2)
+    assert said == ["stopping early after step 4: no better evaluation in the last 2"]
 
 
 def test_a_loss_that_is_no_number_stops_training_and_says_what_to_try(base, monkeypatch):
@@ -207,11 +210,15 @@ def test_an_evaluation_that_is_due_when_a_signal_comes_is_made_before_the_checkp
     assert [entry["step"] for entry in trainer.state.history] == [4]
 
 
-def test_a_run_that_stopped_early_takes_no_further_step_when_it_is_resumed(base):
-    trainer = trainer_of(base, pairs_of(base, 12)[0], batch_size=4, total_steps=10)
-    trainer.state.stopped_early = True
+@pytest.mark.parametrize(("patience", "steps"), [(2, 0), (1, 0), (9, 10), (None, 10)])
+def test_a_run_that_stopped_early_goes_on_when_it_is_resumed_with_more_patience(base, patience, steps):
+    trainer = trainer_of(
+        base, pairs_of(base, 12)[0], batch_size=4, total_steps=10, early_stopping_patience=patience
+    )
+    trainer.state.stopped_early, trainer.state.evaluations_without_gain = True, 2
     trainer.run()
-    assert trainer.state.step == 0
+    assert trainer.state.step == steps
+    assert trainer.state.stopped_early == (steps == 0)
 
 
 def test_only_so_many_checkpoints_are_kept(base, tmp_path):

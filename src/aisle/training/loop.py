@@ -95,8 +95,7 @@ class Trainer:
             TrainingStopped: the process was asked to stop; a checkpoint of its last step is there.
             CheckpointError: a checkpoint could not be written.
         """
-        state = self.state
-        if state.stopped_early:
+        if self._out_of_patience():
             return
         self.model.train()
         if self.state.sub_batch_tokens is not None:
@@ -251,8 +250,19 @@ class Trainer:
             self.best_weights = self._trained_weights()
         if self.accelerator.is_main_process:
             self.on_evaluation(entry)
-        patience = self.schedule.early_stopping_patience
-        self.state.stopped_early = patience is not None and self.state.evaluations_without_gain >= patience
+        self._out_of_patience()
+
+    def _out_of_patience(self) -> bool:
+        """Note and return whether too many evaluations brought nothing better.
+
+        A resumed run may be given more patience than it stopped early with.
+        """
+        patience, waited = self.schedule.early_stopping_patience, self.state.evaluations_without_gain
+        self.state.stopped_early = patience is not None and waited >= patience
+        if self.state.stopped_early:
+            step = self.state.step
+            self.say(f"stopping early after step {step:,}: no better evaluation in the last {waited}")
+        return self.state.stopped_early
 
     def _trained_weights(self) -> dict[str, torch.Tensor] | None:
         state = self.accelerator.get_state_dict(self.model)
