@@ -264,6 +264,7 @@ def test_a_tracker_that_cannot_start_is_one_message(refused, judged_csv, monkeyp
         ["--use_dora"],
         ["--weight_decay", "0.1"],
         ["--max_grad_norm", "0.01"],
+        ["--keep", "last"],
     ],
 )
 def test_going_on_with_another_model_or_optimiser_is_refused(

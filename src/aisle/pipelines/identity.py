@@ -46,6 +46,7 @@ def run_identity(
     return {
         **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
         "base weights": hashlib.sha256("".join(weights).encode()).hexdigest()[:16],
+        "keep": settings.run.keep,  # weights that one kept are gone for the other
         "steps in all": total_steps,
         "precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
