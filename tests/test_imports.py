@@ -17,14 +17,16 @@ ROOMS = ("data", "models", "losses", "index", "evaluation")
 ALLOWED = {
     "errors": set(),
     "durable": set(),
+    "lock": {"errors"},
     "memory": set(),
     "markdown": set(),
     "config": {"errors"},
     **{room: {"errors", "durable"} for room in ROOMS},
+    "index": {"errors", "durable", "lock"},
     "model_card": {"errors", "durable", "markdown"},
     "hub": {"errors", "model_card"},
     "training": {"errors", "durable", "markdown", *ROOMS},
-    "pipelines": {"errors", "durable", "memory", "config", "model_card", "hub", *ROOMS, "training"},
+    "pipelines": {"errors", "durable", "lock", "memory", "config", "model_card", "hub", *ROOMS, "training"},
     "cli": {"errors", "config", "pipelines"},
     # The public names; all but the types are imported when they are asked for.
     "aisle": {"index", "models"},

@@ -293,6 +293,21 @@ def test_a_checkpoint_of_one_run_does_not_overwrite_another(refused, tiny_bert, 
     assert (tmp_path / "two" / "aisle.json").read_text() == before
 
 
+def test_a_folder_that_another_training_writes_is_refused_and_free_again_when_that_ends(
+    refused, tiny_bert, judged_csv, tmp_path
+):
+    from aisle.pipelines.run_dir import only_writer
+
+    with only_writer(tmp_path / "run"):
+        message = refused("--train_file", judged_csv)
+        assert f"--output_dir {tmp_path / 'run'}: a training, process " in message
+        assert "is writing it; try again later" in message
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    flags = ["--use_peft", "--model_name_or_path", str(tiny_bert), "--train_file", str(judged_csv)]
+    assert train_main([*flags, "--output_dir", str(tmp_path / "run"), "--max_train_steps", "1"]) == 0
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def test_a_full_disk_while_saving_the_model_is_one_message(refused, judged_csv, monkeypatch, tmp_path):
     from transformers import PreTrainedTokenizerBase
 

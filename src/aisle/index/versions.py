@@ -23,7 +23,6 @@ from pathlib import Path
 
 from aisle.durable import sync
 from aisle.errors import IndexIntegrityError, IndexStoreError
-from aisle.index.lock import take_lock
 from aisle.index.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -33,6 +32,7 @@ from aisle.index.manifest import (
     write_manifest,
 )
 from aisle.index.store import writing
+from aisle.lock import take_lock
 
 __all__ = [
     "Version",

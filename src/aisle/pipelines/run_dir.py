@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from aisle.config.load import saved_form, write_yaml
 from aisle.config.training import RunSettings, TrainSettings
 from aisle.durable import replace_text
-from aisle.errors import ConfigError
+from aisle.errors import ConfigError, IndexLockedError
+from aisle.lock import take_lock
 from aisle.model_card import CARD, remove_card_charts, render_model_card
 from aisle.models.loading import SETTINGS_FILE, read_settings_file
 from aisle.pipelines.output import json_ready
@@ -24,6 +26,7 @@ METRICS = "metrics.json"
 LOG = "log.jsonl"
 TOKENS = ".tokens"
 """Where a run keeps its tokenised pairs until it is finished."""
+LOCK = ".lock"
 RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
 """What shows that a folder holds a run."""
 
@@ -50,6 +53,28 @@ def check_run_dir(run_dir: Path, run: RunSettings) -> None:
             f"--output_dir {run_dir}: holds another run than the checkpoint {wanted}; "
             "give that run's folder, or an empty one"
         )
+
+
+@contextmanager
+def only_writer(run_dir: Path) -> Iterator[None]:
+    """Keep other trainings out of a run's folder while the block runs; enter it on the main process only.
+
+    Raises:
+        ConfigError: another training writes there, or the folder cannot be written.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(run_dir / LOCK, "a training")
+    except IndexLockedError as error:
+        raise ConfigError(f"--output_dir {error}, or give another folder") from None
+    except OSError as error:
+        raise ConfigError(f"--output_dir {run_dir}: cannot be written: {error}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (run_dir / LOCK).unlink()
+        os.close(lock)
 
 
 def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from aisle.errors import ConfigError, TrainingStopped
 from aisle.models.loading import BaseModel, Overrides, load_base
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
+from aisle.pipelines.identity import resume_command
 from aisle.pipelines.loss_choice import loss_hint, resolve_loss, unused_settings
 from aisle.pipelines.output import Output, figures, quieten_libraries
-from aisle.pipelines.run_dir import TrainingLog, check_run_dir, finish_run_dir, start_run_dir
+from aisle.pipelines.run_dir import TrainingLog, check_run_dir, finish_run_dir, only_writer, start_run_dir
 from aisle.pipelines.trainer import make_trainer
 from aisle.pipelines.training_data import TrainingData, read_training_data
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
@@ -72,6 +73,20 @@ def train(settings: TrainSettings) -> FinishedRun:
         settings.data, seed=settings.optim.seed, token=settings.run.hub_token, say=output.say
     )
     settings, base = _resolve(settings, data, output)
+    with only_writer(run_dir) if accelerator.is_main_process else nullcontext():
+        return _train(settings, data, base, accelerator, output, started=started)
+
+
+def _train(
+    settings: TrainSettings,
+    data: TrainingData,
+    base: BaseModel,
+    accelerator: Any,
+    output: Output,
+    *,
+    started: float,
+) -> FinishedRun:
+    run_dir = Path(str(settings.run.output_dir))
     trainer = make_trainer(settings, data, base, accelerator, say=output.say)
     trainer.on_evaluation = lambda entry: _tell_evaluation(entry, trainer, output)
     set_seed(settings.optim.seed, device_specific=True)
@@ -184,20 +199,6 @@ def _how_to_resume(settings: TrainSettings, trainer: Trainer, why: str) -> str:
         f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n"
         f"go on, as you started it, with: {resume_command(sys.argv)}"
     )
-
-
-def resume_command(argv: Sequence[str]) -> str:
-    """Return the command line that goes on with the run that this one began."""
-    kept, skip = [], False
-    for word in argv:
-        name, given, _ = word.replace("-", "_").partition("=")
-        if skip:
-            skip = False
-        elif name == "__resume_from_checkpoint":
-            skip = not given
-        elif name != "__overwrite_output_dir":
-            kept.append(word)
-    return shlex.join([*kept, "--resume_from_checkpoint", "latest"])
 
 
 def _check_learned(settings: TrainSettings, trainer: Trainer) -> None:
