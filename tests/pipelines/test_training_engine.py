@@ -160,6 +160,25 @@ def test_a_stopped_run_prints_the_command_that_goes_on_and_that_command_does(
         np.testing.assert_array_equal(weights(run_dir)[name], value)
 
 
+def test_a_signal_while_the_model_is_saved_costs_nothing(train, judged_csv, monkeypatch):
+    import aisle.pipelines.train as pipeline
+
+    saved = pipeline.save_encoder
+
+    def save(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        saved(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "save_encoder", save)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: pytest.fail("the signal was not caught"))
+    try:
+        code, run_dir, _ = train("--train_file", judged_csv, "--max_train_steps", 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 0
+    assert (run_dir / "metrics.json").exists()
+
+
 def test_early_stopping_is_recorded(train, judged_csv):
     flags = ["--max_train_steps", 40, "--eval_steps", 1, "--early_stopping_patience", 2]
     _, run_dir, _ = train("--train_file", judged_csv, *flags)

@@ -26,6 +26,7 @@ from aisle.pipelines.trainer import make_trainer
 from aisle.pipelines.training_data import TrainingData, read_training_data
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
 from aisle.training.checkpoint import check_identity, find_checkpoint
+from aisle.training.interrupt import GracefulStop
 from aisle.training.learned import check_learned
 from aisle.training.loop import Trainer
 from aisle.training.machine import cpu_threads_hint, peak_memory_bytes
@@ -108,21 +109,21 @@ def _train(
             trainer.run()
         except TrainingStopped as stopped:
             raise TrainingStopped(_how_to_resume(settings, trainer, str(stopped))) from None
-    _check_learned(settings, trainer)
-
-    metrics = _metrics(settings, data, trainer, seconds=time.perf_counter() - started)
-    if accelerator.is_main_process:
-        save_encoder(
-            run_dir,
-            embedder=accelerator.unwrap_model(trainer.model),
-            weights=trainer.best_weights,
-            tokenizer=base.tokenizer,
-            settings=base.settings,
-            source=base.source,
-            adapter=settings.lora.use_peft,
-        )
-        finish_run_dir(run_dir, settings, metrics)
-    accelerator.wait_for_everyone()
+    with GracefulStop():  # the rest is short: a run that is asked to stop now is finished, not lost
+        _check_learned(settings, trainer)
+        metrics = _metrics(settings, data, trainer, seconds=time.perf_counter() - started)
+        if accelerator.is_main_process:
+            save_encoder(
+                run_dir,
+                embedder=accelerator.unwrap_model(trainer.model),
+                weights=trainer.best_weights,
+                tokenizer=base.tokenizer,
+                settings=base.settings,
+                source=base.source,
+                adapter=settings.lora.use_peft,
+            )
+            finish_run_dir(run_dir, settings, metrics)
+        accelerator.wait_for_everyone()
     accelerator.end_training()
     best = trainer.state.best or {}
     output.say(f"{settings.run.keep}, at step {best.get('step')}: {figures(best)}")
