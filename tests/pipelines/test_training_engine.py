@@ -273,3 +273,22 @@ def test_the_last_weights_are_kept_where_the_best_are_not_asked_for(train, judge
     assert metrics["best"]["step"] == metrics["steps"]
     assert f"last, at step {metrics['steps']}" in said
     assert f"of step {metrics['steps']}, the last." in (run_dir / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [("CUDA out of memory. Tried to allocate 2.00 GiB", 2), ("shapes do not fit", None)]
+)
+def test_memory_that_runs_out_in_an_evaluation_is_one_message(train, judged_csv, monkeypatch, error, code):
+    from aisle.training import validation
+
+    def fail(*_):
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(validation, "gather_rows", fail)
+    if code is None:
+        with pytest.raises(RuntimeError, match=error):
+            train("--train_file", judged_csv)
+        return
+    found, _, said = train("--train_file", judged_csv)
+    assert found == code
+    assert "evaluation: out of memory. Give a lower --per_device_eval_batch_size" in said

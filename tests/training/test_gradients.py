@@ -192,3 +192,14 @@ def test_other_errors_of_the_model_are_not_taken_for_want_of_memory(base, monkey
     monkeypatch.setattr(TextEmbedder, "forward", broken)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         trainer.run()
+
+
+def test_memory_that_runs_out_in_the_optimiser_ends_the_run_with_what_to_change(base, monkeypatch):
+    trainer = trainer_of(base, labelled(base))
+
+    def step():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(trainer.optimizer, "step", step)
+    with pytest.raises(TrainingError, match=r"step 1, the optimiser: out of memory.*--use_peft"):
+        trainer.run()

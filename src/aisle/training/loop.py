@@ -18,10 +18,15 @@ from aisle.training.batches import BatchPlan, PairBatch
 from aisle.training.checkpoint import prune_checkpoints, save_checkpoint, trained_names
 from aisle.training.gradients import GradientPass, RandomState, retrying_with_less_memory
 from aisle.training.interrupt import GracefulStop
-from aisle.training.machine import is_out_of_memory, peak_memory_bytes
+from aisle.training.machine import advising_on_memory, is_out_of_memory, peak_memory_bytes
 from aisle.training.prefetch import prefetched
 from aisle.training.schedule import Due, Schedule
 from aisle.training.state import TrainState
+
+OPTIMISER_ADVICE = (
+    "Its state is two numbers for every trained weight: train a LoRA adapter (--use_peft), or one of a lower "
+    "--lora_rank or on fewer --lora_target_modules"
+)
 
 
 @dataclass(frozen=True)
@@ -165,9 +170,10 @@ class Trainer:
         work = [sum(batch.real_tokens for batch in moved), sum(batch.read_tokens for batch in moved), stop]
         shared = torch.tensor(work, dtype=torch.float64).to(device, non_blocking=True)
         summed = self.accelerator.reduce(torch.cat([loss.double().reshape(1), shared]), reduction="sum")
-        self.passes.share_gradients()
-        norm = self._clip()
-        self.optimizer.step()
+        with advising_on_memory(f"step {self.state.step + 1}, the optimiser", OPTIMISER_ADVICE):
+            self.passes.share_gradients()
+            norm = self._clip()
+            self.optimizer.step()
         self.passes.objective.keep_temperature()
         if not self.accelerator.optimizer_step_was_skipped:
             self.scheduler.step()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+
+from aisle.errors import TrainingError
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -38,3 +41,18 @@ def cpu_threads_hint(num_processes: int) -> str:
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that the GPU or the CPU has no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))
+
+
+@contextmanager
+def advising_on_memory(where: str, advice: str) -> Iterator[None]:
+    """Make a want of memory in the block an error that says what to do about it.
+
+    Raises:
+        TrainingError: memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"{where}: out of memory. {advice}") from None

@@ -10,7 +10,10 @@ import torch
 
 from aisle.models.token_batches import WHOLE_BATCH, Layout, split
 from aisle.training.gradients import gather_rows
+from aisle.training.machine import advising_on_memory
 from aisle.training.tokenized import TokenizedPairs
+
+EVALUATION_ADVICE = "Give a lower --per_device_eval_batch_size, --max_tokens_per_sub_batch or --max_length"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ def embed_pairs(
         layout: how texts are laid out for the backbone.
         max_texts: the most texts of a forward pass.
         first: embed so many of the pairs only.
+
+    Raises:
+        TrainingError: memory ran out.
     """
     queries, products = pairs.queries[:first], pairs.products[:first]
     numbers = np.unique(np.concatenate([queries, products]))
@@ -62,7 +68,7 @@ def embed_pairs(
     texts = pairs.texts
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), accelerator.autocast():
+    with advising_on_memory("evaluation", EVALUATION_ADVICE), torch.inference_mode(), accelerator.autocast():
         groups = [
             rows[start : start + max_texts]
             for rows in layout.rows(texts.lengths(mine))
