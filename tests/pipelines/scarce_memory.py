@@ -6,12 +6,14 @@ import sys
 import torch
 
 from aisle.cli import train_main
+from aisle.training import gradients
 from aisle.training.gradients import GradientPass
 from aisle.training.objective import Objective
 
 PART, *ARGUMENTS = sys.argv[1:]
 OWNER, METHOD = {
     "forward": (GradientPass, "_embed"),
+    "exchange": (gradients, "gather_rows"),
     "loss": (Objective, "parts"),
     "backward": (GradientPass, "_carry_back"),
 }[PART]
@@ -20,13 +22,14 @@ calls = 0
 
 
 def scarce(*arguments, **options):
-    """The fourth call of the last process finds no memory, after it has done some of its work."""
+    """The fourth call of the last process finds no memory."""
     global calls
     calls += 1
-    done = plain(*arguments, **options)
+    # What a process does alone it may have done when memory runs out; an exchange it has not begun.
+    done = None if PART == "exchange" else plain(*arguments, **options)
     if calls == 4 and os.environ["RANK"] == "1":
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    return done
+    return plain(*arguments, **options) if PART == "exchange" else done
 
 
 setattr(OWNER, METHOD, scarce)

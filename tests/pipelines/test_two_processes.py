@@ -174,3 +174,11 @@ def test_memory_that_runs_out_with_all_weights_over_two_processes_stops_with_adv
     assert done.returncode != 0
     assert "out of memory" in done.stderr
     assert "--cached_embeddings" in done.stderr
+
+
+def test_memory_that_runs_out_in_the_exchange_of_embeddings_stops_all_with_advice(plenty, tmp_path):
+    """The others are in the exchange already: they would wait for the one that ran out, and it for them."""
+    script, output = "tests/pipelines/scarce_memory.py", ("--output_dir", tmp_path / "run")
+    done = torchrun(2, script, "exchange", *output, *plenty[1], check=False)
+    assert done.returncode != 0
+    assert "error: the exchange of embeddings: out of memory. Give --cached_embeddings" in done.stderr

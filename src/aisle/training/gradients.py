@@ -21,7 +21,10 @@ import torch
 from aisle.models.token_batches import TokenBatch, split
 from aisle.training.agreement import Agreement, sum_gradients
 from aisle.training.batches import PairBatch
+from aisle.training.machine import advising_on_memory
 from aisle.training.objective import Objective
+
+EXCHANGE_ADVICE = "Give --cached_embeddings, or a lower --max_tokens_per_sub_batch or --max_length"
 
 
 @dataclass
@@ -135,7 +138,8 @@ class GradientPass:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return this process's share of the loss, and the gradient of the whole by its embeddings."""
         mine = batch.texts[self.accelerator.process_index]
-        everyone = gather_rows(self.accelerator, embedded[:mine], batch.texts)
+        with self._exchanging():
+            everyone = gather_rows(self.accelerator, embedded[:mine], batch.texts)
         everyone.requires_grad_()
         total = torch.zeros((), device=everyone.device)
         with self._alone():
@@ -145,7 +149,8 @@ class GradientPass:
                 total += part.detach()
         gathered = torch.zeros_like(everyone) if everyone.grad is None else everyone.grad
         if self.accelerator.num_processes > 1:
-            gathered = self.accelerator.reduce(gathered, reduction="sum")
+            with self._exchanging():
+                gathered = self.accelerator.reduce(gathered, reduction="sum")
         start = sum(batch.texts[: self.accelerator.process_index])
         gradient = torch.zeros_like(embedded)
         gradient[:mine] = gathered[start : start + mine]
@@ -164,6 +169,12 @@ class GradientPass:
 
     def _alone(self) -> AbstractContextManager[None]:
         return nullcontext() if self.agreement is None else self.agreement.together()
+
+    def _exchanging(self) -> AbstractContextManager[None]:
+        """One that runs out of memory here leaves the others in the exchange: none of them can try again."""
+        if self.accelerator.num_processes == 1:
+            return nullcontext()
+        return advising_on_memory("the exchange of embeddings", EXCHANGE_ADVICE)
 
 
 def gather_rows(accelerator: Any, rows: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:
