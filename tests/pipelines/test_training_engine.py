@@ -119,6 +119,23 @@ def test_a_run_that_learned_nothing_is_an_error_that_says_what_to_look_at(train,
     assert not (run_dir / "aisle.json").exists()
 
 
+def test_a_run_that_ends_worse_than_its_base_says_so(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("aisle.pipelines.outcome.collapse_warning", lambda *_, **__: "it collapsed")
+    rows = [
+        (f"{q} {p}", f"{q} {p}" if n % 2 else "a wall", n % 2)
+        for n, (q, p, _) in enumerate(judged_rows(QUERIES))
+    ]
+    held_out = write_rows(tmp_path / "held_out.csv", ["query", "product", "relevance"], rows)
+    wrong = [(q, p, 1 - y) for q, p, y in rows]
+    pairs = write_rows(tmp_path / "wrong.csv", ["query", "product", "relevance"], wrong)
+    flags = ["--learning_rate", 0.03, "--max_train_steps", 12]
+    code, _, said = train("--train_file", pairs, "--validation_file", held_out, *flags)
+    said = " ".join(said.split())
+    assert code == 0
+    assert "warning: it collapsed" in said
+    assert "warning: on the validation pairs the tuned model is no better than its base: roc_auc" in said
+
+
 def test_labels_that_are_all_equal_and_rank_nothing_are_an_error(train, tmp_path):
     """cosent has nothing to rank then: its loss is constant."""
     rows = [(q, p, 1.0) for q, p, _ in judged_rows(QUERIES)]

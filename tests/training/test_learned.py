@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aisle.errors import TrainingError
-from aisle.training.learned import check_learned
+from aisle.training.learned import check_learned, collapse_warning, no_gain_warning
 
 BASE = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
 TUNED = BASE + np.float32(0.01)
@@ -78,3 +78,47 @@ def test_embeddings_that_are_no_numbers_are_refused(value):
 
     with pytest.raises(TrainingError, match="embeddings of 1 of 2 texts are no finite numbers"):
         check(tuned=tuned)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def around(spread, texts=20):
+    """Unlike texts whose embeddings are so far from one another, each of them twice."""
+    rng = np.random.default_rng(0)
+    return np.repeat(unit(np.ones((texts, 8)) + spread * rng.normal(size=(texts, 8))), 2, axis=0)
+
+
+@pytest.mark.parametrize(("spread", "collapsed"), [(0.0, True), (1e-3, True), (0.05, True), (0.5, False)])
+def test_texts_that_all_have_one_embedding_are_a_collapsed_model(spread, collapsed):
+    tuned = around(spread)
+    distinct = tuned[::2].astype(np.float64)
+    cosines = (distinct @ distinct.T)[~np.eye(20, dtype=bool)]
+    found = collapse_warning(around(0.5), tuned, learning_rate=0.1)
+    assert (found is not None) == collapsed == (cosines.mean() >= 0.99)
+    if found is not None:
+        assert f"mean cosine {cosines.mean():.4f}" in found
+        assert "--learning_rate (it was 0.1)" in found
+
+
+def test_texts_that_were_equal_before_training_are_no_sign_of_collapse():
+    same = np.ones((6, 8), np.float32) / np.float32(8**0.5)
+    assert collapse_warning(same, same, learning_rate=0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "kept", "warned"),
+    [
+        ({"roc_auc": 0.7}, {"roc_auc": 0.56, "step": 3}, "roc_auc 0.5600, and 0.7000 before training"),
+        ({"roc_auc": 0.7}, {"roc_auc": 0.7}, "roc_auc 0.7000, and 0.7000"),
+        ({"roc_auc": 0.7}, {"roc_auc": 0.71}, None),
+        ({"mrr": 0.5, "precision@1": 0.4}, {"mrr": 0.4, "precision@1": 0.6}, "mrr 0.4000, and 0.5000"),
+        ({"roc_auc": None}, {"roc_auc": None}, None),
+        ({"roc_auc": 0.7}, {"roc_auc": None}, None),
+        ({}, {}, None),
+    ],
+)
+def test_a_model_that_ranks_no_better_than_its_base_is_warned_of(base, kept, warned):
+    found = no_gain_warning(base, kept)
+    assert (found is None) if warned is None else (warned in found)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from aisle.config.load import saved_form
 from aisle.config.training import ModelSettings, TrainSettings, problems_of
 from aisle.errors import ConfigError, TrainingStopped
@@ -20,6 +18,7 @@ from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
 from aisle.pipelines.identity import resume_command
 from aisle.pipelines.loss_choice import loss_hint, resolve_loss, unused_settings
+from aisle.pipelines.outcome import check_outcome, run_metrics
 from aisle.pipelines.output import Output, figures, quieten_libraries
 from aisle.pipelines.run_dir import TrainingLog, check_run_dir, finish_run_dir, only_writer, start_run_dir
 from aisle.pipelines.trainer import make_trainer
@@ -27,9 +26,8 @@ from aisle.pipelines.training_data import TrainingData, read_training_data
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
 from aisle.training.checkpoint import check_identity, find_checkpoint
 from aisle.training.interrupt import GracefulStop
-from aisle.training.learned import check_learned
 from aisle.training.loop import Trainer
-from aisle.training.machine import cpu_threads_hint, peak_memory_bytes
+from aisle.training.machine import cpu_threads_hint
 
 DEFAULT_MAX_LENGTH = 128
 LORA_LEARNING_RATE = 5e-4
@@ -110,8 +108,8 @@ def _train(
         except TrainingStopped as stopped:
             raise TrainingStopped(_how_to_resume(settings, trainer, str(stopped))) from None
     with GracefulStop():  # the rest is short: a run that is asked to stop now is finished, not lost
-        _check_learned(settings, trainer)
-        metrics = _metrics(settings, data, trainer, seconds=time.perf_counter() - started)
+        warnings = check_outcome(settings, trainer)
+        metrics = run_metrics(settings, data, trainer, seconds=time.perf_counter() - started)
         if accelerator.is_main_process:
             save_encoder(
                 run_dir,
@@ -127,6 +125,8 @@ def _train(
     accelerator.end_training()
     best = trainer.state.best or {}
     output.say(f"{settings.run.keep}, at step {best.get('step')}: {figures(best)}")
+    for warning in warnings:
+        output.say(f"warning: {warning}")
     output.say(f"saved to {run_dir}")
     return FinishedRun(run_dir, metrics, main_process=accelerator.is_main_process)
 
@@ -202,22 +202,6 @@ def _how_to_resume(settings: TrainSettings, trainer: Trainer, why: str) -> str:
     )
 
 
-def _check_learned(settings: TrainSettings, trainer: Trainer) -> None:
-    """Refuse to call a run finished that learned nothing; its checkpoints stay."""
-    tuned = trainer.sample()
-    targets = settings.lora.lora_target_modules
-    check_learned(
-        base=np.array(trainer.state.base_sample, dtype=np.float32),
-        tuned=tuned,
-        loss_range=trainer.state.loss_range or (0.0, 0.0),
-        steps=trainer.state.step,
-        learning_rate=float(settings.optim.learning_rate or 0),
-        trained=f"LoRA on {', '.join(targets) if targets else 'the attention projections'}"
-        if settings.lora.use_peft
-        else "all weights",
-    )
-
-
 def _logger(
     trainer: Trainer, output: Output, advance: Callable[[int, str], None], log: TrainingLog
 ) -> Callable[[dict[str, Any]], None]:
@@ -245,26 +229,6 @@ def _tell_evaluation(entry: dict[str, Any], trainer: Trainer, output: Output) ->
     output.say(f"{when}: {figures(entry)}")
     numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
     trainer.accelerator.log({f"eval/{name}": value for name, value in numbers.items()}, step=entry["step"])
-
-
-def _metrics(
-    settings: TrainSettings, data: TrainingData, trainer: Trainer, *, seconds: float
-) -> dict[str, Any]:
-    return {
-        "loss": settings.optim.loss,
-        "selection_metric": trainer.selection_metric,
-        "base": trainer.state.base,
-        "history": trainer.state.history,
-        "best": trainer.state.best,
-        "train_pairs": len(data.train),
-        "validation_pairs": len(data.validation),
-        "steps": trainer.state.step,
-        "stopped_early": trainer.state.stopped_early,
-        "final_loss": trainer.state.last_loss,
-        **trainer.state.total.rates(),
-        "peak_memory_bytes": peak_memory_bytes(trainer.accelerator.device),
-        "seconds": seconds,
-    }
 
 
 def train_and_push(settings: TrainSettings) -> FinishedRun:

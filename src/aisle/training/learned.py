@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from aisle.errors import TrainingError
@@ -12,6 +15,8 @@ LEAST_LOSS_CHANGE = 1e-7
 """Largest relative difference between equal losses, about the spacing of float32."""
 LEAST_STEPS = 3
 """Fewer losses may be alike by chance."""
+COLLAPSED = 0.99
+"""Mean cosine of unlike texts from which on they have one embedding, for all that a search can tell."""
 
 
 def check_learned(
@@ -56,6 +61,45 @@ def check_learned(
             f"{_what_to_look_at(learning_rate, trained)}; with the in_batch loss a batch needs two different "
             "products (--per_device_train_batch_size)"
         )
+
+
+def collapse_warning(base: np.ndarray, tuned: np.ndarray, *, learning_rate: float) -> str | None:
+    """Return the warning that the trained model tells no text from another, or None where it does.
+
+    Args:
+        base: (texts, dim) float32, unit L2 norm, embeddings of some texts by the base model.
+        tuned: (texts, dim) float32, unit L2 norm, embeddings of the same texts after training.
+        learning_rate: the run's peak.
+    """
+    _, unlike = np.unique(base, axis=0, return_index=True)
+    texts = len(unlike)
+    if texts < 2:
+        return None
+    # The squared norm of the sum is the sum of all cosines, each text's with itself among them.
+    mean = (float((tuned[unlike].sum(axis=0) ** 2).sum()) - texts) / (texts * (texts - 1))
+    if mean < COLLAPSED:
+        return None
+    return (
+        f"at the end of training unlike texts have nearly one embedding (mean cosine {mean:.4f}): the model "
+        f"collapsed. Lower --learning_rate (it was {learning_rate:g}), give --num_warmup_steps, and look for "
+        "labels that contradict each other"
+    )
+
+
+def no_gain_warning(base: Mapping[str, Any], kept: Mapping[str, Any]) -> str | None:
+    """Return the warning that the model that is kept ranks no better than its base, or None where it does.
+
+    Args:
+        base: metrics of the base model on the validation pairs.
+        kept: metrics of the weights that are saved, on the same pairs.
+    """
+    metric = next((name for name in ("roc_auc", "mrr") if name in base), None)
+    if metric is None or None in (before := base[metric], after := kept.get(metric)) or after > before:
+        return None
+    return (
+        f"on the validation pairs the tuned model is no better than its base: {metric} {after:.4f}, and "
+        f"{before:.4f} before training; more pairs, another --loss or a lower --learning_rate may help"
+    )
 
 
 def _what_to_look_at(learning_rate: float, trained: str) -> str:
