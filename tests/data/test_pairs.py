@@ -68,7 +68,8 @@ def test_labels_are_mapped_exactly_and_ids_become_texts():
     assert (pairs.query_ids, pairs.product_ids) == (["7"] * 4, ["B1"] * 4)
     assert pairs.graded
     assert pairs.positive_share() == 0.25
-    assert pairs.positive_share(at_least=0.1) == 0.5
+    assert pairs.positive_share(above=0.05) == 0.5
+    assert pairs.positive_share(above=0.1) == 0.25
 
 
 def test_a_map_meets_labels_that_are_whole_numbers_of_any_type():

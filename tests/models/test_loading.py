@@ -99,6 +99,17 @@ def test_a_maximum_length_beyond_the_backbones_positions_is_refused(architecture
         load_encoder(folder, overrides=Overrides(max_length=65), device="cpu")
 
 
+@pytest.mark.parametrize("side", ["query_prompt", "product_prompt"])
+def test_a_prompt_that_leaves_no_token_of_a_text_is_refused(tiny_bert, save_run, side):
+    prompt = "find the product for this query: "  # 7 tokens, and 2 special ones
+    refused = rf"--{side} 'find .*': has 9 tokens .* --max_length 9 leaves none"
+    for model in (tiny_bert, save_run(max_length=32)):
+        overrides = Overrides(max_length=10, **{side: prompt})
+        assert load_encoder(model, overrides=overrides, device="cpu").settings.max_length == 10
+        with pytest.raises(ModelError, match=refused):
+            load_encoder(model, overrides=Overrides(max_length=9, **{side: prompt}), device="cpu")
+
+
 def test_a_maximum_length_beyond_the_positions_is_refused_for_a_run_too(save_run):
     run = save_run(max_length=32)
 

@@ -136,13 +136,21 @@ def test_a_run_that_ends_worse_than_its_base_says_so(train, tmp_path, monkeypatc
     assert "warning: on the validation pairs the tuned model is no better than its base: roc_auc" in said
 
 
-def test_labels_that_are_all_equal_and_rank_nothing_are_an_error(train, tmp_path):
-    """cosent has nothing to rank then: its loss is constant."""
-    rows = [(q, p, 1.0) for q, p, _ in judged_rows(QUERIES)]
+@pytest.mark.parametrize(
+    ("loss", "relevance", "why"),
+    [
+        ("cosent", 1.0, "ranks pairs by their relevance, and that of every training pair is 1;"),
+        ("in_batch", 0.5, "needs positives, and no training pair's relevance is above 0.5 (highest: 0.5);"),
+        ("listwise", 0.0, "needs positives, and every training pair's relevance is 0;"),
+    ],
+)
+def test_labels_that_give_a_loss_nothing_to_learn_are_refused_at_once(train, tmp_path, loss, relevance, why):
+    rows = [(q, p, relevance) for q, p, _ in judged_rows(QUERIES)]
     pairs = write_rows(tmp_path / "equal.csv", ["query", "product", "relevance"], rows)
-    code, _, said = train("--train_file", pairs, "--loss", "cosent", "--num_train_epochs", 2)
+    code, run_dir, said = train("--train_file", pairs, "--loss", loss, "--num_train_epochs", 2)
     assert code == 2
-    assert "nothing was learned" in said
+    assert f"--loss {loss}: {why} look at --label_column" in " ".join(said.split())
+    assert not run_dir.exists()
 
 
 def test_a_stopped_run_prints_the_command_that_goes_on_and_that_command_does(

@@ -57,10 +57,10 @@ class Pairs:
         relevance = self.relevance
         return relevance is not None and not bool(np.isin(relevance, (0, 1)).all())
 
-    def positive_share(self, *, at_least: float = 0.5) -> float:
-        """Return the share of pairs with a relevance of `at_least`, in [0, 1]; 1 for unlabelled pairs."""
+    def positive_share(self, *, above: float = 0.5) -> float:
+        """Return the share of pairs with a relevance `above` this one, in [0, 1]; 1 for unlabelled pairs."""
         relevance = self.relevance
-        return 1.0 if relevance is None else float((relevance >= np.float32(at_least)).mean())
+        return 1.0 if relevance is None else float((relevance > np.float32(above)).mean())
 
     def select(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Pairs:
         """Return the pairs at `indices`, in that order; nothing is copied."""

@@ -89,6 +89,7 @@ def load_encoder(
         base = load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)
         backbone, tokenizer = base.backbone, base.tokenizer
     settings = base.settings if saved is None else _saved_settings(saved, overrides)
+    _check_prompts(settings, tokenizer)
     fingerprint = fingerprint_of(
         base_dir=base_source.path, model_dir=source.path, adapter=adapter, settings=settings
     )
@@ -113,7 +114,8 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
     """Return a base model in float32, with the settings its own files give.
 
     Raises:
-        ModelError: there are no safetensors weights, no tokenizer, or `max_length` is more than it can read.
+        ModelError: there are no safetensors weights, no tokenizer, `max_length` is more than it can read,
+            or a prompt fills it.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
@@ -144,6 +146,7 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
         )
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
     settings = _base_settings(source, backbone, tokenizer, overrides)
+    _check_prompts(settings, tokenizer)
     return BaseModel(source=source, backbone=backbone, tokenizer=tokenizer, settings=settings)
 
 
@@ -240,6 +243,22 @@ def _base_settings(
         product_prompt=_first_given(overrides.product_prompt, said.product_prompt, "passage: " if e5 else ""),
         max_length=max_length,
     )
+
+
+def _check_prompts(settings: EncoderSettings, tokenizer: Any) -> None:
+    """Refuse a prompt that leaves no token of a text to be read: all texts would have one embedding.
+
+    Raises:
+        ModelError: a prompt is too long.
+    """
+    for name in ("query_prompt", "product_prompt"):
+        prompt = getattr(settings, name)
+        tokens = len(tokenizer(prompt)["input_ids"])
+        if prompt and tokens >= settings.max_length:
+            raise ModelError(
+                f"--{name} {prompt!r}: has {tokens} tokens with the special ones, and --max_length "
+                f"{settings.max_length} leaves none for a text; shorten it, or give a higher --max_length"
+            )
 
 
 def longest_input(backbone: nn.Module, tokenizer: Any) -> int:

@@ -10,12 +10,12 @@ from typing import Any
 from aisle.config.load import saved_form
 from aisle.config.training import TrainSettings
 from aisle.data.pairs import Pairs
-from aisle.durable import file_sha256
+from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import BaseModel
 
 FREE_TO_CHANGE = frozenset(
     {
-        *("model_name_or_path", "model_revision", "trust_remote_code"),  # the weights themselves are compared
+        *("model_name_or_path", "model_revision", "trust_remote_code"),  # its files are compared
         *("num_train_epochs", "max_train_steps", "mixed_precision"),  # what they come to is compared
     }
 )
@@ -44,10 +44,11 @@ def run_identity(
     """
     groups = (settings.model, settings.lora, settings.optim)
     chosen = {name: value for group in groups for name, value in saved_form(group).items()}
-    weights = [file_sha256(path) for path in sorted(base.source.path.glob("*.safetensors"))]
+    folder = base.source.path
+    fingerprint = fingerprint_of(base_dir=folder, model_dir=folder, adapter=False, settings=base.settings)
     return {
         **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
-        "base weights": hashlib.sha256("".join(weights).encode()).hexdigest()[:16],
+        "base model's fingerprint": fingerprint[:16],
         "keep": settings.run.keep,  # weights that one kept are gone for the other
         "steps in all": total_steps,
         "precision": accelerator.mixed_precision,

@@ -20,12 +20,33 @@ def resolve_loss(wanted: Loss | None, train: Pairs) -> Loss:
     """Return the loss of a run: the one asked for, or the default for its pairs.
 
     Raises:
-        ConfigError: the loss needs labels and there are none.
+        ConfigError: the loss needs labels and there are none, or the labels give it nothing to learn from.
     """
     loss = wanted or ("cosine_target" if train.labelled else "in_batch")
     if loss != "in_batch" and not train.labelled:
         raise ConfigError(f"--loss {loss}: needs labelled pairs; use in_batch, or give --label_column")
+    missing = _missing(loss, train)
+    if missing is not None:
+        raise ConfigError(
+            f"--loss {loss}: {missing}; look at --label_column, and at what --label_map says labels are worth"
+        )
     return loss
+
+
+def _missing(loss: Loss, train: Pairs) -> str | None:
+    """Return what a loss needs of the labels and does not find, or None."""
+    relevance = train.relevance
+    if relevance is None:
+        return None
+    if loss == "in_batch" and not train.positive_share():
+        return (
+            f"needs positives, and no training pair's relevance is above 0.5 (highest: {relevance.max():g})"
+        )
+    if loss == "listwise" and not train.positive_share(above=0):
+        return "needs positives, and every training pair's relevance is 0"
+    if loss == "cosent" and relevance.min() == relevance.max():
+        return f"ranks pairs by their relevance, and that of every training pair is {relevance.max():g}"
+    return None
 
 
 def loss_hint(loss: Loss, train: Pairs) -> str | None:
