@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from aisle.cli import index_main, train_main
+from aisle.cli import index_main, main, train_main
 from aisle.data.sample_catalog import write_sample
 from tests.doc_commands import ROOT, SCRIPTS, blocks_of, commands_of
 
@@ -40,7 +40,7 @@ def ours(words):
     """Return the script and its arguments; None for the commands of others, such as make and pip."""
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
-    at = next((at for at, word in enumerate(words) if word in SCRIPTS), None)
+    at = next((at for at, word in enumerate(words) if word in {*SCRIPTS, "aisle"}), None)
     return None if at is None else (words[at], words[at + 1 :])
 
 
@@ -121,7 +121,7 @@ def run(script, arguments, model):
         words += [part for flag, value in quick.items() if flag not in words for part in (flag, value)]
         resumed = {"--resume_from_checkpoint", "--overwrite_output_dir"} & set(words)
         words += [] if resumed else ["--overwrite_output_dir"]
-    return {"train_peft.py": train_main, "infer_index.py": index_main}[script](words)
+    return {"train_peft.py": train_main, "infer_index.py": index_main, "aisle": main}[script](words)
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,11 @@ COMMANDS = {
     **INDEX_COMMANDS,
     "sample": Command("aisle.config.tools:SampleSettings", "aisle.pipelines.sample:sample"),
     "quickstart": Command("aisle.config.tools:QuickstartSettings", "aisle.pipelines.quickstart:quickstart"),
+    "average": Command(
+        "aisle.config.tools:AverageSettings",
+        "aisle.pipelines.average:average",
+        check="aisle.config.tools:average_problems",
+    ),
     "push": Command("aisle.config.tools:PushSettings", "aisle.pipelines.push:push"),
 }
 
@@ -177,6 +182,7 @@ _MAIN_HELP = f"""usage: aisle COMMAND [OPTIONS]
 {_KEEPING_HELP}
   sample     write a synthetic catalogue with judged queries
   quickstart train on that catalogue, index it, compare    (make quickstart)
+  average    average the weights of several runs into one model
   push       upload a finished run to the Hub
 
 aisle COMMAND --help lists the options of a command; aisle --version prints the version.

@@ -113,6 +113,7 @@ def test_texts_that_were_equal_before_training_are_no_sign_of_collapse():
         ({"roc_auc": 0.7}, {"roc_auc": 0.56, "step": 3}, "roc_auc 0.5600, and 0.7000 before training"),
         ({"roc_auc": 0.7}, {"roc_auc": 0.7}, "roc_auc 0.7000, and 0.7000"),
         ({"roc_auc": 0.7}, {"roc_auc": 0.71}, None),
+        ({"roc_auc": 1.0}, {"roc_auc": 1.0}, None),
         ({"mrr": 0.5, "precision@1": 0.4}, {"mrr": 0.4, "precision@1": 0.6}, "mrr 0.4000, and 0.5000"),
         ({"roc_auc": None}, {"roc_auc": None}, None),
         ({"roc_auc": 0.7}, {"roc_auc": None}, None),

@@ -1,4 +1,4 @@
-"""The settings of the smaller commands: sample, quickstart, push."""
+"""The settings of the smaller commands: sample, quickstart, average, push."""
 
 from __future__ import annotations
 
@@ -39,6 +39,40 @@ class QuickstartSettings:
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None
     """YAML file with defaults for any of these flags; flags given here win."""
+
+
+@dataclass(frozen=True)
+class AverageSettings:
+    """Average the weights of runs that began at one base model into one model, as fast as any of them."""
+
+    output_dir: str
+    """Folder of the averaged model."""
+    runs: Positional[tuple[str, ...]] = ()
+    """Two or more runs of train_peft.py, folders or Hub ids; adapters are merged into their base first."""
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    """What each run counts, in their order; alike when not given. They are divided by their sum."""
+    overwrite_output_dir: bool = False
+    """Replace the run that is in --output_dir."""
+    hub_token: str | None = field(default=None, repr=False)
+    """Token for private runs on the Hub; the one of `hf auth login` when not given. Never saved or logged."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+def average_problems(settings: AverageSettings) -> list[str]:
+    """Return what is wrong with a combination of settings, a line each."""
+    problems = []
+    if len(settings.runs) < 2:
+        problems.append(f"an average needs two runs or more, found {len(settings.runs)}")
+    if settings.weights is not None and len(settings.weights) != len(settings.runs):
+        problems.append(
+            f"--weights: must be one for each of the {len(settings.runs)} runs, found {len(settings.weights)}"
+        )
+    if len(set(settings.runs)) < len(settings.runs):
+        problems.append("a run is given twice; use --weights to count it more")
+    return problems
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ _METRICS = {
 }
 """Key in metrics.json: its name in the table, its name in the Hub's model-index (None: not a score)."""
 _SETTINGS = {
+    "runs": "Average of the weights of",
+    "weights": "What each counts",
     "dataset_name": "Data set",
     "dataset_revision": "Revision of the data set",
     "train_file": "Training files",

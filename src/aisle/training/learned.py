@@ -87,14 +87,16 @@ def collapse_warning(base: np.ndarray, tuned: np.ndarray, *, learning_rate: floa
 
 
 def no_gain_warning(base: Mapping[str, Any], kept: Mapping[str, Any]) -> str | None:
-    """Return the warning that the model that is kept ranks no better than its base, or None where it does.
+    """Return the warning that the kept model ranks no better than its base, or None where it does or cannot.
 
     Args:
         base: metrics of the base model on the validation pairs.
         kept: metrics of the weights that are saved, on the same pairs.
     """
     metric = next((name for name in ("roc_auc", "mrr") if name in base), None)
-    if metric is None or None in (before := base[metric], after := kept.get(metric)) or after > before:
+    if metric is None or None in (before := base[metric], after := kept.get(metric)):
+        return None
+    if after > before or after == 1:
         return None
     return (
         f"on the validation pairs the tuned model is no better than its base: {metric} {after:.4f}, and "
