@@ -119,21 +119,23 @@ def test_a_run_that_learned_nothing_is_an_error_that_says_what_to_look_at(train,
     assert not (run_dir / "aisle.json").exists()
 
 
-def test_a_run_that_ends_worse_than_its_base_says_so(train, tmp_path, monkeypatch):
+def test_a_run_says_what_there_is_to_warn_of_its_model(train, judged_csv, monkeypatch):
+    def of_figures(base, kept):
+        return f"from {base['roc_auc']:.4f} to {kept['roc_auc']:.4f}"
+
+    monkeypatch.setattr("aisle.pipelines.outcome.no_gain_warning", of_figures)
     monkeypatch.setattr("aisle.pipelines.outcome.collapse_warning", lambda *_, **__: "it collapsed")
-    rows = [
-        (f"{q} {p}", f"{q} {p}" if n % 2 else "a wall", n % 2)
-        for n, (q, p, _) in enumerate(judged_rows(QUERIES))
-    ]
-    held_out = write_rows(tmp_path / "held_out.csv", ["query", "product", "relevance"], rows)
-    wrong = [(q, p, 1 - y) for q, p, y in rows]
-    pairs = write_rows(tmp_path / "wrong.csv", ["query", "product", "relevance"], wrong)
-    flags = ["--learning_rate", 0.03, "--max_train_steps", 12]
-    code, _, said = train("--train_file", pairs, "--validation_file", held_out, *flags)
-    said = " ".join(said.split())
+    code, run_dir, said = train("--train_file", judged_csv, "--max_train_steps", 3, "--validation_share", 0.4)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
     assert code == 0
     assert "warning: it collapsed" in said
-    assert "warning: on the validation pairs the tuned model is no better than its base: roc_auc" in said
+    assert f"warning: {of_figures(metrics['base'], metrics['best'])}" in " ".join(said.split())
+
+
+def test_a_run_without_anything_to_warn_of_does_not_warn(train, judged_csv, monkeypatch):
+    monkeypatch.setattr("aisle.pipelines.outcome.no_gain_warning", lambda *_: None)
+    _, _, said = train("--train_file", judged_csv, "--max_train_steps", 3)
+    assert "warning" not in said
 
 
 @pytest.mark.parametrize(
