@@ -40,7 +40,7 @@ class AveragedRuns:
 def average_runs(runs: Sequence[str], weights: Sequence[float], *, token: str | None = None) -> AveragedRuns:
     """Return the weighted average of the weights of runs; adapters are merged into their base before.
 
-    The sum is taken in float64, one run in memory at a time beside it.
+    The sum is taken in float64; the first run and one other are in memory beside it.
 
     Args:
         runs: folders or Hub ids, of LoRA or of full fine-tuning.
