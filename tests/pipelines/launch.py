@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,15 +30,22 @@ def torchrun_command(processes, script, *arguments):
     return [sys.executable, *launcher, str(ROOT / script), *map(str, arguments)]
 
 
-def torchrun(processes, script, *arguments, check=True):
-    """Run a script in several processes and return how it ended."""
-    done = subprocess.run(
-        torchrun_command(processes, script, *arguments),
-        env={**os.environ, **ON_CPU},
-        capture_output=True,
+def torchrun(processes, script, *arguments, check=True, timeout=300, env=None):
+    """Run a script in several processes and return how it ended; processes that hang are ended in time."""
+    command = torchrun_command(processes, script, *arguments)
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **ON_CPU, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=300,
-    )
+    ) as launcher:
+        try:
+            stdout, stderr = launcher.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            launcher.terminate()  # it ends its processes; killed, it would leave them
+            stdout, stderr = launcher.communicate(timeout=60)
+            pytest.fail(f"no end within {timeout} s\n{stdout[-1500:]}\n{stderr[-1500:]}")
+    done = subprocess.CompletedProcess(command, launcher.returncode, stdout, stderr)
     assert done.returncode == 0 or not check, done.stderr[-3000:]
     return done

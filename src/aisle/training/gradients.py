@@ -91,10 +91,16 @@ class GradientPass:
         self._share_temperature_gradient()
 
     def _share_temperature_gradient(self) -> None:
-        """Give every process the temperature's whole gradient, scaled as those of the model are."""
+        """Give every process the temperature's whole gradient, scaled as those of the model are.
+
+        A process without a positive in the step has no gradient of its own, and shares a zero: the others
+        wait for it.
+        """
+        if not self.objective.learns:
+            return
         gradient = self.objective.log_temperature.grad
         if gradient is None:
-            return
+            gradient = torch.zeros_like(self.objective.log_temperature)
         if self.accelerator.num_processes > 1:
             gradient = self.accelerator.reduce(gradient, reduction="sum")
         if self.accelerator.scaler is not None:

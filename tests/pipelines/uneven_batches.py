@@ -1,0 +1,70 @@
+"""train_peft.py for many settings in one launch, on batches that leave some processes with little.
+
+Usage: uneven_batches.py OUTPUT_DIR MODEL JUDGED CLICKED VALIDATION CLICKED_VALIDATION
+"""
+
+import os
+import sys
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from accelerate import Accelerator, PartialState
+from accelerate.utils import InitProcessGroupKwargs
+
+from aisle.cli import train_main
+from aisle.training import accelerator
+
+# A process that waits for a call that another never makes gives up, and so do all.
+LONGEST_WAIT = timedelta(seconds=30)
+PAIRS_PER_BATCH = 6
+LORA = ("--use_peft", "--learning_rate", "0.01", "--lora_target_modules", "query", "value", "dense")
+ALL_WEIGHTS = ("--learning_rate", "0.001")
+CACHED = ("--cached_embeddings", "--max_tokens_per_sub_batch", "64")
+ACCUMULATED = ("--gradient_accumulation_steps", "2")
+LEARNED = ("--learn_temperature",)
+CASES = {
+    "in_batch": (*LORA, "--loss", "in_batch", *LEARNED),
+    "in_batch_one_direction": (
+        *(*LORA, "--loss", "in_batch", *LEARNED, "--in_batch_directions", "query_to_product"),
+        *("--hard_negatives_column", "hard_negatives", "--group_by_query", *CACHED),
+    ),
+    "in_batch_clicks": (*LORA, "--loss", "in_batch", *LEARNED, *ACCUMULATED),
+    "in_batch_all_weights": (
+        *(*ALL_WEIGHTS, "--loss", "in_batch", *LEARNED, *CACHED, *ACCUMULATED),
+        *("--hard_negatives_column", "hard_negatives"),
+    ),
+    "cosent": (*LORA, "--loss", "cosent", *LEARNED, *CACHED),
+    "cosent_all_weights": (*ALL_WEIGHTS, "--loss", "cosent", *LEARNED, "--gradient_checkpointing"),
+    "listwise": (*LORA, "--loss", "listwise", *LEARNED, "--group_by_query", *ACCUMULATED),
+    "cosine_target": (*LORA, "--loss", "cosine_target", "--early_stopping_patience", "2"),
+    "cosine_target_all_weights": (*ALL_WEIGHTS, "--loss", "cosine_target", *CACHED),
+}
+"""Settings that communicate, and which of the losses they go with."""
+
+
+def main(output_dir, model, judged, clicked, judged_validation, clicked_validation):
+    """Run all cases, one after the other, until the first that fails."""
+    processes = int(os.environ["WORLD_SIZE"])
+    wait = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
+    accelerator.Accelerator = partial(Accelerator, kwargs_handlers=[wait])
+    PartialState.destroy_process_group = lambda self, group=None: None  # the next case goes on with it
+    for name, flags in CASES.items():
+        clicks = name.endswith("clicks")
+        files = (clicked, clicked_validation) if clicks else (judged, judged_validation)
+        code = train_main(
+            [
+                *("--output_dir", str(Path(output_dir) / name), "--model_name_or_path", model),
+                *("--train_file", files[0], "--validation_file", files[1], "--dropout", "0"),
+                *("--num_train_epochs", "2", "--eval_steps", "1", "--logging_steps", "1", *flags),
+                *("--per_device_train_batch_size", str(PAIRS_PER_BATCH // processes)),
+                *("--per_device_eval_batch_size", "2", "--product_id_column", "product_id"),
+            ]
+        )
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
