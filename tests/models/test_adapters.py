@@ -194,6 +194,34 @@ def test_an_adapter_that_lacks_weights_is_refused(save_run):
         load_encoder(run, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("options", "part", "message"),
+    [
+        ({"modules_to_save": ["key"]}, "key.weight", "does not fit BertModel: .*key.weight"),
+        ({"bias": "lora_only"}, "query.base_layer.bias", "2 of its weights are missing"),
+        ({"use_dora": True}, "lora_magnitude_vector", "2 of its weights are missing"),
+    ],
+    ids=["modules_to_save", "bias", "magnitude"],
+)
+def test_an_adapter_that_lacks_what_it_has_beside_lora_is_refused(
+    options, part, message, tiny_bert, tmp_path
+):
+    from safetensors.torch import load_file, save_file
+
+    config = LoraConfig(r=4, task_type="FEATURE_EXTRACTION", target_modules=["query"], **options)
+    get_peft_model(backbone_of(tiny_bert), config).save_pretrained(tmp_path)
+    base = str(tiny_bert)
+    load_encoder(tmp_path, base_model=base, device="cpu")
+    path = tmp_path / "adapter_model.safetensors"
+    weights = load_file(path)
+    gone = [name for name in weights if part in name]
+    assert gone
+    save_file({name: value for name, value in weights.items() if name not in gone}, path)
+
+    with pytest.raises(ModelError, match=message):
+        load_encoder(tmp_path, base_model=base, device="cpu")
+
+
 def test_pickled_adapters_are_refused(save_run):
     run = save_run()
     (run / "adapter_model.safetensors").rename(run / "adapter_model.bin")

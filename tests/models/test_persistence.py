@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
 from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base, load_encoder
@@ -165,6 +166,29 @@ def test_weights_given_are_saved_in_place_of_those_the_model_has_now(
 
     saved = load_encoder(tmp_path / "saved", base_model=str(tiny_bert) if adapter else None, device="cpu")
     np.testing.assert_allclose(saved.encode_queries(TEXTS), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_weights_given_under_names_that_no_weight_has_are_refused(prefix, tiny_bert, tmp_path):
+    """Merged into the state by name they would be left out, and the last weights saved as the best."""
+    source = find_model(str(tiny_bert))
+    base = load_base(source, overrides=Overrides())
+    embedder = TextEmbedder(base.backbone, pooling="mean", normalize=True)
+    weights = {prefix + name: value for name, value in embedder.state_dict().items()}
+
+    with pytest.raises(ModelError, match=r"names of its weights do not match .* unknown") as caught:
+        save_encoder(
+            tmp_path / "saved",
+            embedder=embedder,
+            weights=weights,
+            tokenizer=base.tokenizer,
+            settings=base.settings,
+            source=source,
+            adapter=False,
+        )
+
+    assert f"({prefix}backbone." in str(caught.value)
+    assert not (tmp_path / "saved" / "aisle.json").exists()
 
 
 def test_saving_leaves_the_other_files_of_a_run_alone_and_nothing_behind(save_run, tmp_path):

@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -279,6 +280,49 @@ def test_compiled_layers_train_the_same_weights(train, judged_csv, monkeypatch):
     assert plain.keys() == found.keys()
     for name, value in plain.items():
         np.testing.assert_allclose(found[name], value, atol=5e-4, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it does itself when it compiles
+def test_the_launchers_compiler_compiles_and_the_best_weights_are_saved(train, judged_csv, monkeypatch):
+    flags = ["--train_file", judged_csv, "--num_train_epochs", 3, "--learning_rate", 0.02, "--dropout", 0]
+    flags += ["--eval_steps", 1, "--checkpointing_steps", 4]
+    _, plain, _ = train(*flags, output="plain")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+
+    code, compiled, said = train(*flags, output="compiled")
+
+    assert code == 0
+    assert "accelerate launch asks for the dynamo backend eager" in said
+    settings = yaml.safe_load((compiled / "config.yaml").read_text())
+    assert (settings["torch_compile"], settings["torch_compile_backend"]) == (True, "eager")
+    best, steps = (json.loads((compiled / "metrics.json").read_text())[name] for name in ("best", "steps"))
+    assert best["step"] < steps  # otherwise the last weights would do
+    assert best["step"] == json.loads((plain / "metrics.json").read_text())["best"]["step"]
+    for name, value in weights(plain).items():
+        np.testing.assert_allclose(weights(compiled)[name], value, atol=5e-4, err_msg=name)
+    _resume_and_compare(train, flags, compiled)
+
+
+def _resume_and_compare(train, flags, run_dir):
+    """Go on from a run's first checkpoint: the same bytes come out."""
+    first = "checkpoints/step_00000004"
+    shutil.copytree(run_dir / first, run_dir.with_name("resumed") / first)
+    code, resumed, said = train(*flags, "--resume_from_checkpoint", "latest", output="resumed")
+    assert code == 0, said
+    file = "adapter_model.safetensors"
+    assert (resumed / file).read_bytes() == (run_dir / file).read_bytes()
+
+
+def test_a_compiler_that_torch_does_not_have_is_refused_with_those_it_has(train, judged_csv, monkeypatch):
+    flags = ("--train_file", judged_csv, "--torch_compile")
+    code, _, said = train(*flags, "--torch_compile_backend", "inducer")
+    assert code == 2
+    assert "--torch_compile_backend inducer: torch has " in said
+    assert "inductor" in said
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "nonsense")
+    code, _, said = train(*flags)
+    assert code == 2
+    assert "--dynamo_backend of accelerate launch: 'NONSENSE' is not a valid DynamoBackend" in said
 
 
 def test_directions_without_the_main_one_are_refused(train, judged_csv):

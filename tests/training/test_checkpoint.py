@@ -7,6 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
 
 from aisle.errors import CheckpointError
 from aisle.training import checkpoint as module
@@ -17,6 +19,7 @@ from aisle.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from aisle.training.trained_weights import register_trained_weights_only
 
 
 class OneFileAccelerator:
@@ -68,8 +71,49 @@ def test_a_checkpoint_is_read_back_with_its_step_identity_and_best_weights(tmp_p
     found = read_checkpoint(path)
 
     assert (found.path, found.step, found.identity) == (tmp_path / "step_00000012", 12, {"seed": 3})
-    assert np.array_equal(found.best_weights()["lora_A"], [[1.0, -2.0]])
+    assert np.array_equal(found.best_weights({"lora_A"})["lora_A"], [[1.0, -2.0]])
     assert (path / "state.bin").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_the_names_that_wrappers_add_are_taken_off_the_best_weights(tmp_path, prefix):
+    path = save(tmp_path, 12, best_weights={f"{prefix}lora_A": torch.ones(1)})
+
+    assert set(read_checkpoint(path).best_weights({"lora_A"})) == {"lora_A"}
+
+
+def test_best_weights_of_other_names_are_refused(tmp_path):
+    found = read_checkpoint(save(tmp_path, 12, best_weights={"odd.lora_A": torch.ones(1)}))
+
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: the names of its weights do not match"):
+        found.best_weights({"lora_A"})
+
+
+class Model(torch.nn.Module):
+    """One trained weight and one frozen one, under these names."""
+
+    def __init__(self, trained, frozen="frozen"):
+        super().__init__()
+        self.register_parameter(trained, torch.nn.Parameter(torch.ones(1)))
+        self.register_parameter(frozen, torch.nn.Parameter(torch.ones(1), requires_grad=False))
+
+
+def test_checkpoints_hold_trained_weights_and_refuse_those_of_other_names(tmp_path):
+    def prepared(model):
+        accelerator = Accelerator(cpu=True)
+        accelerator.prepare(model)
+        register_trained_weights_only(accelerator)
+        return accelerator
+
+    prepared(Model("lora_A")).save_state(str(tmp_path))
+    assert set(load_file(tmp_path / "model.safetensors")) == {"lora_A"}
+    again = Model("lora_A")
+    with torch.no_grad():
+        again.lora_A.zero_()
+    prepared(again).load_state(str(tmp_path))
+    assert again.lora_A.item() == 1
+    with pytest.raises(CheckpointError, match=r"1 missing \(lora_B for example\) and 1 unknown \(lora_A"):
+        prepared(Model("lora_B")).load_state(str(tmp_path))
 
 
 def test_a_checkpoint_written_again_replaces_the_one_before(tmp_path):

@@ -156,6 +156,8 @@ class OptimSettings:
     for the gradient (GradCache). The gradient is the same; a step takes about a third longer."""
     torch_compile: bool = False
     """Compile the layers; the first steps take long. On CPU it needs a C++ compiler and gains nothing."""
+    torch_compile_backend: str = "inductor"
+    """Compiler of --torch_compile, by torch's name. `accelerate launch --dynamo_backend` sets both."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Seeds the order of the pairs, the adapter's first weights and dropout."""
 

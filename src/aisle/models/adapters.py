@@ -123,7 +123,7 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path) -> Any:
     Raises:
         ModelError: the adapter's files are missing, or do not fit the backbone.
     """
-    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -137,13 +137,16 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path) -> Any:
         weights = _unwrapped(load_file(weights_file), backbone)
         with _peft_looks_at_checkpointing():
             adapted = get_peft_model(backbone, config)
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         result: Any = set_peft_model_state_dict(adapted, weights)
     except SafetensorError as error:
         raise ModelError(f"{weights_file}: is damaged ({error}); copy or train it again") from None
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         kind = type(backbone).__name__
         raise ModelError(f"{adapter_dir}: the adapter does not fit {kind}: {error}") from None
-    missing = [key for key in result.missing_keys if "lora_" in key]
+    # PEFT counts all of the base's weights as missing. These are the adapter's own: LoRA's, DoRA's
+    # magnitudes, trained biases, and modules that are saved whole.
+    missing = sorted(set(expected) - set(weights))
     if missing or result.unexpected_keys:
         odd = (missing or result.unexpected_keys)[0]
         raise ModelError(

@@ -18,6 +18,7 @@ from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import Encoder, EncoderSettings
 from aisle.models.loading import load_encoder, read_settings_file
 from aisle.models.sources import ModelSource, find_model
+from aisle.models.weight_names import names_that_differ
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ def average_runs(runs: Sequence[str], weights: Sequence[float], *, token: str | 
     for run, weight in zip(runs, weights, strict=True):
         encoder = load_encoder(run, token=token, device="cpu")
         first = first or encoder
-        for name, parameter in encoder.embedder.named_parameters():
+        own = dict(encoder.embedder.named_parameters())
+        differing = names_that_differ(own, dict(first.embedder.named_parameters()))
+        if differing is not None:
+            raise ModelError(f"{run}: cannot be averaged with {runs[0]}: {differing}")
+        for name, parameter in own.items():
             part = parameter.detach().double() * (weight / sum(weights))
             total[name] = total[name] + part if name in total else part
     assert first is not None  # there are runs

@@ -8,6 +8,7 @@ https://docs.pytorch.org/tutorials/recipes/regional_compilation.html)
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,13 @@ from aisle.models.fast_dropout import FastDropout
 from aisle.models.packing import PACKED, packed_attention
 
 
-def compile_layers(backbone: nn.Module, device: torch.device) -> None:
+def compile_layers(backbone: nn.Module, device: torch.device, *, backend: str = "inductor") -> None:
     """Compile the layers of a backbone, in place, at the first call of each; names of weights stay.
 
     Args:
         backbone: any `AutoModel`, with or without an adapter.
         device: where it computes.
+        backend: torch's compiler, one of `compilers()`.
     """
     disable: Any = torch.compiler.disable
     AttentionInterface.register(PACKED, disable(packed_attention))
@@ -32,7 +34,13 @@ def compile_layers(backbone: nn.Module, device: torch.device) -> None:
         # For the class: layers whose modules have functions of their own would be compiled one by one.
         setattr(FastDropout, "forward", disable(FastDropout.forward))  # noqa: B010
     for layer in repeated_layers(backbone):
-        layer.compile(dynamic=True)
+        layer.compile(dynamic=True, backend=backend)
+
+
+def compilers() -> list[str]:
+    """Return the names of the compilers that torch knows, those for debugging among them."""
+    dynamo: Any = importlib.import_module("torch._dynamo")
+    return sorted(dynamo.list_backends(exclude_tags=()))
 
 
 def repeated_layers(backbone: nn.Module) -> list[nn.Module]:

@@ -19,6 +19,7 @@ from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import SETTINGS_FILE
 from aisle.models.sources import ModelSource
+from aisle.models.weight_names import names_that_differ
 
 FORMAT_VERSION = 1
 ENCODER_FILES = (
@@ -117,6 +118,10 @@ def _backbone_weights(
     if weights is None:
         return None
     own = {name.removeprefix("backbone."): value for name, value in weights.items()}
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    differing = names_that_differ(own, trained)
+    if differing is not None:
+        raise ModelError(f"the best evaluation's weights cannot be saved: {differing}")
     return {**backbone.state_dict(), **own}
 
 

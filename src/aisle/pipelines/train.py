@@ -16,6 +16,7 @@ from aisle.errors import ConfigError, TrainingStopped
 from aisle.models.loading import BaseModel, Overrides, load_base
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
+from aisle.pipelines.compiler_choice import with_compiler
 from aisle.pipelines.identity import resume_command
 from aisle.pipelines.loss_choice import loss_hint, resolve_loss, unused_settings
 from aisle.pipelines.outcome import check_outcome, run_metrics
@@ -28,6 +29,7 @@ from aisle.training.checkpoint import check_identity, find_checkpoint
 from aisle.training.interrupt import GracefulStop
 from aisle.training.loop import Trainer
 from aisle.training.machine import cpu_threads_hint
+from aisle.training.trained_weights import trained_names
 
 DEFAULT_MAX_LENGTH = 128
 LORA_LEARNING_RATE = 5e-4
@@ -68,6 +70,7 @@ def train(settings: TrainSettings) -> FinishedRun:
     if accelerator.device.type == "cpu":
         output.say(cpu_threads_hint(accelerator.num_processes))
 
+    settings = with_compiler(settings, say=output.say)
     data = read_training_data(
         settings.data, seed=settings.optim.seed, token=settings.run.hub_token, say=output.say
     )
@@ -189,7 +192,8 @@ def _resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, output: Ou
     check_identity(checkpoint, trainer.identity)
     trainer.accelerator.load_state(str(checkpoint.path))
     if trainer.accelerator.is_main_process:
-        trainer.best_weights = checkpoint.best_weights()
+        trained = trained_names(trainer.accelerator.unwrap_model(trainer.model))
+        trainer.best_weights = checkpoint.best_weights(trained)
     output.say(f"going on from {checkpoint.path}, step {checkpoint.step:,}")
     return True
 

@@ -30,7 +30,6 @@ from aisle.pipelines.trained_model import is_sharded, make_trained_model
 from aisle.pipelines.training_data import TrainingData
 from aisle.training.agreement import Agreement
 from aisle.training.batches import BatchPlan, Collator
-from aisle.training.checkpoint import register_trained_weights_only
 from aisle.training.gradients import GradientPass
 from aisle.training.loop import Trainer
 from aisle.training.objective import Objective, weight_of
@@ -38,6 +37,7 @@ from aisle.training.optimizer import adamw
 from aisle.training.schedule import Schedule
 from aisle.training.state import TrainState
 from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
+from aisle.training.trained_weights import register_trained_weights_only
 from aisle.training.validation import PairEmbeddings, embed_pairs
 
 MOST_POOLED_PAIRS = 10_000
@@ -85,7 +85,7 @@ def make_trainer(
     embedder = make_trained_model(settings, base, accelerator, say=say)
     layout = _layout(embedder, settings, base, accelerator)
     if optim.torch_compile:
-        compile_layers(embedder.backbone, accelerator.device)
+        compile_layers(embedder.backbone, accelerator.device, backend=optim.torch_compile_backend)
     objective = _objective(optim).to(accelerator.device)
     model, optimizer = accelerator.prepare(
         embedder,

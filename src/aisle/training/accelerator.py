@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import DynamoBackend, TorchDynamoPlugin
 from accelerate.utils import set_seed as _set_seed
 
 from aisle.errors import ConfigError, OptionalDependencyError
@@ -52,6 +53,7 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
             mixed_precision=mixed_precision,
             log_with=trackers,
             project_dir=str(project_dir),
+            dynamo_backend="no",  # layers are compiled one by one, before they are prepared
         )
     except ValueError as error:
         raise ConfigError(f"--mixed_precision {mixed_precision}: {error}") from None
@@ -59,6 +61,19 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("--mixed_precision fp16: needs a GPU, and there is none; use bf16 or no")
     return accelerator
+
+
+def launched_compiler() -> str | None:
+    """Return the compiler that `accelerate launch --dynamo_backend`, or its configuration, asks for.
+
+    Raises:
+        ConfigError: Accelerate knows none of that name.
+    """
+    try:
+        backend = TorchDynamoPlugin().backend
+    except ValueError as error:
+        raise ConfigError(f"--dynamo_backend of accelerate launch: {error}") from None
+    return None if backend == DynamoBackend.NO else str(backend.value).lower()
 
 
 def open_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:

@@ -6,16 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from aisle.durable import file_sha256, sync
 from aisle.errors import CheckpointError
+from aisle.training.trained_weights import read_trained_weights
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -38,10 +39,17 @@ class Checkpoint:
     step: int
     identity: Mapping[str, Any]
 
-    def best_weights(self) -> dict[str, torch.Tensor] | None:
-        """Return the trained weights of the best evaluation so far, or None before the first."""
+    def best_weights(self, trained: Collection[str]) -> dict[str, torch.Tensor] | None:
+        """Return the trained weights of the best evaluation so far, or None before the first.
+
+        Args:
+            trained: names of the weights that the run trains.
+
+        Raises:
+            CheckpointError: the file has weights of other names.
+        """
         file = self.path / BEST_FILE
-        return load_file(file) if file.is_file() else None
+        return read_trained_weights(file, trained) if file.is_file() else None
 
 
 def save_checkpoint(
@@ -202,38 +210,6 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
             f"{checkpoint.path}: belongs to another run: {'; '.join(differing)}. "
             "Go on with the settings it was made with, or start anew"
         )
-
-
-def register_trained_weights_only(accelerator: Any) -> None:
-    """Make checkpoints hold the trained weights and not the frozen ones."""
-
-    def keep_trained(models: list[Any], weights: list[dict[str, torch.Tensor]], _: str) -> None:
-        for index, (model, state) in enumerate(zip(models, weights, strict=False)):
-            trained = trained_names(accelerator.unwrap_model(model))
-            weights[index] = {name: state[name] for name in _as_wrapped(state, trained)}
-
-    def load_trained(models: list[Any], folder: str) -> None:
-        while models:
-            model = accelerator.unwrap_model(models.pop())
-            weights = _unwrapped_keys(load_file(Path(folder) / "model.safetensors"))
-            model.load_state_dict(weights, strict=False)
-
-    if accelerator.distributed_type.value != "FSDP":
-        accelerator.register_save_state_pre_hook(keep_trained)
-        accelerator.register_load_state_pre_hook(load_trained)
-
-
-def trained_names(model: torch.nn.Module) -> set[str]:
-    """Return the names of the parameters that are trained."""
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def _as_wrapped(state: Mapping[str, torch.Tensor], trained: set[str]) -> list[str]:
-    return [name for name in state if name.removeprefix("module.") in trained]
-
-
-def _unwrapped_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def _newest_first(checkpoints_dir: Path) -> list[Path]:

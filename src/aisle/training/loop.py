@@ -14,14 +14,16 @@ import numpy as np
 import torch
 
 from aisle.errors import TrainingError, TrainingStopped
+from aisle.models.weight_names import without_wrappers
 from aisle.training.batches import BatchPlan, PairBatch
-from aisle.training.checkpoint import prune_checkpoints, save_checkpoint, trained_names
+from aisle.training.checkpoint import prune_checkpoints, save_checkpoint
 from aisle.training.gradients import GradientPass, RandomState, retrying_with_less_memory
 from aisle.training.interrupt import GracefulStop
 from aisle.training.machine import advising_on_memory, is_out_of_memory, peak_memory_bytes
 from aisle.training.prefetch import prefetched
 from aisle.training.schedule import Due, Schedule
 from aisle.training.state import TrainState
+from aisle.training.trained_weights import trained_names
 
 OPTIMISER_ADVICE = (
     "Its state is two numbers for every trained weight: train a LoRA adapter (--use_peft), or one of a lower "
@@ -271,7 +273,7 @@ class Trainer:
         return self.state.stopped_early
 
     def _trained_weights(self) -> dict[str, torch.Tensor] | None:
-        state = self.accelerator.get_state_dict(self.model)
+        state = without_wrappers(self.accelerator.get_state_dict(self.model))
         if not self.accelerator.is_main_process:
             return None
         trained = trained_names(self.accelerator.unwrap_model(self.model))

@@ -1,0 +1,59 @@
+"""The weights that a run trains, which alone its checkpoints hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from aisle.errors import CheckpointError
+from aisle.models.weight_names import names_that_differ, without_wrappers
+
+
+def register_trained_weights_only(accelerator: Any) -> None:
+    """Make checkpoints hold the trained weights and not the frozen ones."""
+
+    def keep_trained(models: list[Any], weights: list[dict[str, torch.Tensor]], _: str) -> None:
+        for index, (model, state) in enumerate(zip(models, weights, strict=False)):
+            trained, plain = trained_names(accelerator.unwrap_model(model)), without_wrappers(state)
+            weights[index] = {name: plain[name] for name in plain if name in trained}
+            _check_names("the checkpoint", weights[index], trained)
+
+    def load_trained(models: list[Any], folder: str) -> None:
+        while models:
+            model = accelerator.unwrap_model(models.pop())
+            weights = read_trained_weights(Path(folder) / "model.safetensors", trained_names(model))
+            model.load_state_dict(weights, strict=False)  # the frozen ones are the base model's
+
+    if accelerator.distributed_type.value != "FSDP":
+        accelerator.register_save_state_pre_hook(keep_trained)
+        accelerator.register_load_state_pre_hook(load_trained)
+
+
+def trained_names(model: torch.nn.Module) -> set[str]:
+    """Return the names of the parameters that are trained."""
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def read_trained_weights(file: Path, trained: Collection[str]) -> dict[str, torch.Tensor]:
+    """Return the weights in a file, under the names that the model has for them.
+
+    Args:
+        file: safetensors.
+        trained: names of the weights that the run trains.
+
+    Raises:
+        CheckpointError: the file has weights of other names.
+    """
+    weights = without_wrappers(load_file(file))
+    _check_names(str(file), weights, trained)
+    return weights
+
+
+def _check_names(where: str, weights: Mapping[str, torch.Tensor], trained: Collection[str]) -> None:
+    differing = names_that_differ(weights, trained)
+    if differing is not None:
+        raise CheckpointError(f"{where}: {differing}; go on with the settings of the run, or start anew")
