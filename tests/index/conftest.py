@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from aisle.index import build_index, open_index, read_manifest, upsert_products
-from aisle.index.versions import version_directory
+from aisle.index.layout import version_directory
 from tests.index.small_index import ids
 
 FINGERPRINT = "f" * 64

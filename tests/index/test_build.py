@@ -9,6 +9,7 @@ import pytest
 
 from aisle.errors import ConfigError, DataError, IndexStoreError, ModelError
 from aisle.index import list_versions, open_index, read_manifest
+from aisle.index.manifest import FORMAT_VERSION
 
 
 def timeless(manifest):
@@ -31,7 +32,7 @@ def test_manifest_on_disk_is_the_one_returned(build, clustered, current_folder, 
     assert read_manifest(tmp_path / "index") == manifest
     written = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert written["ann_recall@10"] == manifest.ann_recall_at_10
-    assert written["format_version"] == 2
+    assert written["format_version"] == FORMAT_VERSION
     chosen = {
         "encoder": {"path": "runs/é", "seed": 1},
         "text_template": "{title} {brand}",

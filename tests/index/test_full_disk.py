@@ -9,10 +9,8 @@ import pytest
 from aisle.errors import IndexStoreError
 from aisle.index import build as build_module
 from aisle.index import change as change_module
-from aisle.index import (
-    delete_products,
-    versions,
-)
+from aisle.index import delete_products
+from aisle.index import writer as writer_module
 
 
 def names(directory):
@@ -70,11 +68,11 @@ def test_upsert_that_cannot_be_written_whole_is_one_error_and_the_old_version_se
         (build_module, "write_array"),
         (build_module, "save_graph"),
         (build_module.Bm25Index, "save"),
-        (versions, "file_record"),
-        (versions, "write_manifest"),
-        (versions, "sync"),
-        (versions.os, "rename"),
-        (versions.os, "replace"),
+        (writer_module, "file_record"),
+        (writer_module, "write_manifest"),
+        (writer_module, "sync"),
+        (os, "rename"),
+        (os, "replace"),
     ],
 )
 def test_full_disk_is_one_error_that_says_so_and_the_old_version_serves(
@@ -91,7 +89,7 @@ def test_full_disk_is_one_error_that_says_so_and_the_old_version_serves(
 
 @pytest.mark.parametrize(
     ("module", "function"),
-    [(change_module, "write_array"), (change_module, "save_graph"), (versions.os, "replace")],
+    [(change_module, "write_array"), (change_module, "save_graph"), (os, "replace")],
 )
 def test_full_disk_while_deleting_is_one_error_and_the_old_version_serves(
     old, assert_untouched, monkeypatch, module, function
@@ -107,7 +105,7 @@ def test_full_disk_while_deleting_is_one_error_and_the_old_version_serves(
 
 @pytest.mark.parametrize("function", ["rename", "replace"])
 def test_first_build_on_a_full_disk_leaves_nothing(build, clustered, tmp_path, monkeypatch, function):
-    monkeypatch.setattr(versions.os, function, full_disk)
+    monkeypatch.setattr(os, function, full_disk)
 
     with pytest.raises(IndexStoreError, match="No space left on device"):
         build(clustered(5))
@@ -126,8 +124,8 @@ def test_every_file_and_folder_is_synced_before_the_switch(build, clustered, old
         at_switch.append((set(synced), os.stat(source).st_ino))
         real_replace(source, target)
 
-    monkeypatch.setattr(versions.os, "fsync", fsync)
-    monkeypatch.setattr(versions.os, "replace", replace_file)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace_file)
 
     build(clustered(5), texts=["one word"] * 5)
 

@@ -217,7 +217,7 @@ def test_tuned_weight_of_words_stays_through_changes(
     made, index_dir = build(clustered(30)), tmp_path / "index"
     with index_writer(index_dir, command="build") as writer:
         link_files(current_folder(index_dir), writer.staging, tuple(made.files))
-        writer.commit(replace(made, hybrid_weight=0.4), keep_versions=3)
+        writer.commit(replace(made, hybrid_weight=0.4))
 
     changes = {
         "upsert": lambda: upsert(["new"], clustered(1, seed=1)),

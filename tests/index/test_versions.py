@@ -134,7 +134,7 @@ def test_keep_versions_removes_the_oldest(build, clustered, three):
     build(clustered(33))  # three are kept unless told otherwise
     assert numbers(three) == [2, 3, 4]
 
-    build(clustered(34), keep_versions=2)
+    assert build(clustered(34), keep_versions=2).pruned == (2, 3)
     assert numbers(three) == [4, 5]
 
     build(clustered(35), keep_versions=1)
@@ -153,22 +153,13 @@ def test_rollback_goes_to_the_version_before_and_says_which(three):
     assert len(open_index(three)) == 32
 
 
-def test_version_after_a_rollback_follows_the_highest_and_the_newest_are_kept(three):
+def test_version_after_a_rollback_follows_the_highest_and_its_ancestors_are_kept(three):
     rollback(three, to=1)
 
     manifest = delete_products(three, ["p00001"], keep_versions=2)
 
     assert (manifest.version, manifest.count) == (4, 29)  # of version 1
-    assert numbers(three) == [3, 4]
-
-
-def test_rollback_goes_by_number_not_by_what_served_before(three):
-    rollback(three, to=1)
-    delete_products(three, ["p00001"], keep_versions=9)
-
-    rollback(three)
-
-    assert read_manifest(three).version == 3
+    assert numbers(three) == [1, 4]
 
 
 @pytest.mark.parametrize(
@@ -209,6 +200,49 @@ def test_version_that_cannot_be_read_is_listed_with_the_reason(three):
     assert one.problem is None
     assert two.manifest is None
     assert "000002/manifest.json: not a valid manifest" in two.problem
+
+
+def test_lost_manifest_is_named_with_the_way_back(three):
+    (three / "manifest.json").unlink()
+
+    with pytest.raises(IndexIntegrityError) as caught:
+        open_index(three)
+
+    assert f"{three}/manifest.json: missing" in str(caught.value)
+    way_back = f"go back to the newest with: infer_index.py rollback --index_dir {three}"
+    assert f"versions [1, 2, 3] are there: {way_back}" in str(caught.value)
+    assert [(version.number, version.current) for version in list_versions(three)] == [
+        (1, False), (2, False), (3, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("to", "count"), [(None, 32), (2, 31)])
+def test_lost_manifest_is_mended_by_rollback(three, to, count):
+    (three / "manifest.json").unlink()
+
+    assert rollback(three, to=to).count == count
+
+    assert len(open_index(three)) == count
+    assert numbers(three) == [1, 2, 3]
+    assert names(three) == WHOLE
+
+
+def test_lost_manifest_and_a_refused_rollback_cost_no_version(three):
+    (three / "manifest.json").unlink()
+
+    with pytest.raises(IndexStoreError, match=r"has no version 9; it has \[1, 2, 3\] and none is current"):
+        rollback(three, to=9)
+
+    assert numbers(three) == [1, 2, 3]
+
+
+def test_build_over_a_lost_manifest_counts_on_and_comes_from_the_newest(build, clustered, three):
+    (three / "manifest.json").unlink()
+
+    manifest = build(clustered(5))
+
+    assert (manifest.version, manifest.parent) == (4, 3)
+    assert rollback(three).version == 3
 
 
 @pytest.mark.parametrize("call", [list_versions, rollback])

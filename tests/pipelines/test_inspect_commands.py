@@ -42,6 +42,7 @@ def test_versions_are_listed_with_what_made_them(index_dir, built, capfd):
     assert first == {
         "version": 1,
         "current": False,
+        "parent": None,
         "command": "build",
         "created": built.created,
         "products": COUNT,
@@ -50,9 +51,10 @@ def test_versions_are_listed_with_what_made_them(index_dir, built, capfd):
         "problem": None,
     }
     assert (second["version"], second["current"], second["command"]) == (2, True, "delete")
+    assert (second["parent"], document["keep_versions"]) == (1, 3)
     assert second["products"] == COUNT - 1
     rows = [line.split() for line in said.splitlines()]
-    assert [row[0] for row in rows if row[-1:] == ["current"]] == ["2"]
+    assert [row[:3] for row in rows if row[-1:] == ["current"]] == [["2", "1", "delete"]]
     assert built.created[:10] in said
 
 

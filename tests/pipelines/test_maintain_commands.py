@@ -1,13 +1,9 @@
 """delete, compact, tune and rollback from the command line."""
 
-import inspect
-
 import pytest
 
 from aisle.cli import index_main, main
-from aisle.config import maintain
 from aisle.index import index_writer, open_index, read_manifest
-from aisle.index.build import KEEP_VERSIONS
 from aisle.index.products import ID_COLUMN
 from tests.pipelines.array_index import COUNT, ask, write_index
 
@@ -237,17 +233,44 @@ def test_as_many_versions_are_kept_as_are_asked_for(index_dir, capfd):
     assert [path.name for path in (index_dir / "versions").iterdir()] == ["000004"]
 
     ask(capfd, "tune", "--index_dir", index_dir)
-    ask(capfd, "tune", "--index_dir", index_dir, "--keep_versions", 1)
-    assert [path.name for path in (index_dir / "versions").iterdir()] == ["000006"]
+    assert [path.name for path in (index_dir / "versions").iterdir()] == ["000005"]
 
 
-def test_commands_keep_as_many_versions_as_the_functions_do():
-    settings = [
-        kind for _, kind in inspect.getmembers(maintain, inspect.isclass) if "Settings" in kind.__name__
-    ]
-    defaults = [kind.keep_versions for kind in settings if hasattr(kind, "keep_versions")]
+def test_versions_that_are_removed_are_named_and_the_number_is_remembered(index_dir, capfd):
+    for _ in range(3):
+        ask(capfd, "tune", "--index_dir", index_dir, "--keep_versions", 4)
 
-    assert defaults == [KEEP_VERSIONS] * 4
+    code, document, said = ask(capfd, "delete", "--index_dir", index_dir, "p001")
+    assert (code, document["pruned"], document["keep_versions"]) == (0, [1], 4)
+    assert "version 1 removed: 4 are kept" in said
+
+    code, document, said = ask(capfd, "compact", "--index_dir", index_dir, "--keep_versions", 2)
+    assert (code, document["pruned"], document["keep_versions"]) == (0, [2, 3, 4], 2)
+    assert "versions 2, 3, 4 removed: 2 are kept" in said
+
+    code, document, said = ask(capfd, "rollback", "--index_dir", index_dir)
+    assert (code, document["pruned"], document["version"]) == (0, [], 5)  # nothing is removed by going back
+    assert "are kept" not in said
+
+
+@pytest.mark.parametrize("damage", [None, b"{}"])
+def test_a_lost_or_damaged_manifest_is_mended_by_rollback(index_dir, capfd, damage):
+    ask(capfd, "delete", "--index_dir", index_dir, "p001")
+    (index_dir / "manifest.json").unlink()
+    if damage is not None:
+        (index_dir / "manifest.json").write_bytes(damage)
+
+    code, _, said = ask(capfd, "info", "--index_dir", index_dir)
+    assert code == 2
+    assert "versions [1, 2] are there: go back to the newest with: infer_index.py rollback" in said
+    code, document, said = ask(capfd, "versions", "--index_dir", index_dir)
+    assert (code, [version["current"] for version in document["versions"]]) == (0, [False, False])
+    assert "none is current" in said
+
+    code, document, _ = ask(capfd, "rollback", "--index_dir", index_dir)
+
+    assert (code, document["version"], document["version_before"]) == (0, 2, None)
+    assert len(ids_in(index_dir)) == COUNT - 1
 
 
 def test_settings_come_from_a_yaml_file_too(index_dir, tmp_path, capfd):

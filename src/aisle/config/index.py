@@ -79,8 +79,9 @@ class BuildSettings:
     """Judgements of --tune_queries."""
     tune_label_map: LabelMap = None
     """What each label of --tune_qrels is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
-    keep_versions: Count = 3
-    """Versions of the index to keep, the new one included; see rollback."""
+    keep_versions: Count | None = None
+    """Versions of the index to keep from now on, the new one included; as many as before when not given,
+    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
     embed_all: bool = False
     """Embed every product anew; else those whose text is in the version before are taken over from it."""
     threads: Count | None = None

@@ -25,8 +25,9 @@ class UpsertSettings:
     """Text that is embedded; that of the build when not given, and only for an index built without one."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows that cannot be used, or leave them out and say how many."""
-    keep_versions: Count = 3
-    """Versions of the index to keep, the new one included; see rollback."""
+    keep_versions: Count | None = None
+    """Versions of the index to keep from now on, the new one included; as many as before when not given,
+    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
     max_tokens: Annotated[int, Field(ge=64)] | None = None
     """Padded tokens encoded at a time; 1,024 on CPU and 65,536 on GPU when not given."""
     threads: Count | None = None
@@ -55,8 +56,9 @@ class DeleteSettings:
     """File with a product id on each line."""
     ignore_unknown: bool = False
     """Leave ids that are not in the index aside, instead of refusing."""
-    keep_versions: Count = 3
-    """Versions of the index to keep, the new one included; see rollback."""
+    keep_versions: Count | None = None
+    """Versions of the index to keep from now on, the new one included; as many as before when not given,
+    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
     json: bool = False
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None
@@ -71,8 +73,9 @@ class CompactSettings:
     """Folder of the index."""
     threads: Count | None = None
     """Threads that build the graph; all cores when not given, 1 gives the same files every time."""
-    keep_versions: Count = 3
-    """Versions of the index to keep, the new one included; see rollback."""
+    keep_versions: Count | None = None
+    """Versions of the index to keep from now on, the new one included; as many as before when not given,
+    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
     json: bool = False
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None
@@ -91,8 +94,9 @@ class TuneSettings:
     """Take this ef_search, and measure its recall."""
     threads: Count | None = None
     """Threads that search while recall is measured; all cores when not given. Times are those of one."""
-    keep_versions: Count = 3
-    """Versions of the index to keep, the new one included; see rollback."""
+    keep_versions: Count | None = None
+    """Versions of the index to keep from now on, the new one included; as many as before when not given,
+    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
     json: bool = False
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None
@@ -101,12 +105,15 @@ class TuneSettings:
 
 @dataclass(frozen=True)
 class RollbackSettings:
-    """Make an older version of an index the current one, after checking that it is whole."""
+    """Make an older version of an index the current one, after checking that it is whole.
+
+    It also mends an index whose manifest.json is lost or damaged: its newest version becomes current.
+    """
 
     index_dir: str
     """Folder of the index."""
     to: Count | None = None
-    """Number of the version; the newest one before the current when not given."""
+    """Number of the version; the one that the current version was made from when not given."""
     json: bool = False
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None

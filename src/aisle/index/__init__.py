@@ -9,7 +9,9 @@ from aisle.index.opening import open_index
 from aisle.index.search import SearchIndex, SearchResult
 from aisle.index.stored import StoredProducts, open_stored
 from aisle.index.update import delete_products, upsert_products
-from aisle.index.versions import Version, Writer, index_writer, list_versions, refuse_foreign, rollback
+from aisle.index.version_folders import refuse_foreign
+from aisle.index.versions import Version, list_versions, rollback
+from aisle.index.writer import Writer, index_writer
 
 __all__ = [
     "FileRecord",

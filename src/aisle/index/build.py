@@ -29,11 +29,9 @@ from aisle.index.manifest import (
 from aisle.index.products import TEXT_COLUMN, make_products, rank_ids, read_products, text_of, write_products
 from aisle.index.store import read_array, write_array, write_embeddings, writing
 from aisle.index.tuning import Tuning, held_out_queries, tune
-from aisle.index.versions import Writer, index_writer
+from aisle.index.writer import Writer, index_writer
 
-__all__ = ["KEEP_VERSIONS", "GraphSettings", "IndexIdentity", "build_index", "finish_version"]
-
-KEEP_VERSIONS = 3
+__all__ = ["GraphSettings", "IndexIdentity", "build_index", "finish_version"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def build_index(
     target_recall: float | None = None,
     store_dtype: Literal["float32", "float16"] = "float32",
     threads: int | None = None,
-    keep_versions: int = KEEP_VERSIONS,
+    keep_versions: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Return the manifest of a new version of the index; until it is whole, the old one serves.
@@ -149,7 +147,8 @@ def build_index(
         target_recall: recall@10 that `ef_search` is chosen for.
         store_dtype: type of the stored embeddings.
         threads: threads that build the graph.
-        keep_versions: versions to keep, the new one included.
+        keep_versions: versions to keep from now on, the new one included; None is as many as
+            before, 3 at first.
         on_progress: called with the number of products placed in the graph since the last call.
 
     Raises:
@@ -162,7 +161,7 @@ def build_index(
     settings = GraphSettings(M, ef_construction, ef_search, target_recall, threads)
     identity = IndexIdentity(dim, fingerprint, encoder, text_template, store_dtype=store_dtype)
     products = make_products(product_ids, payload, texts)
-    with index_writer(index_dir, command="build") as writer:
+    with index_writer(index_dir, command="build", keep_versions=keep_versions) as writer:
         with writing(writer.staging / PRODUCTS_FILE):
             write_products(writer.staging / PRODUCTS_FILE, products)
         write_embeddings(
@@ -171,7 +170,7 @@ def build_index(
         manifest = finish_version(
             writer, identity=identity, settings=settings, command="build", on_progress=on_progress
         )
-        return writer.commit(manifest, keep_versions=keep_versions)
+        return writer.commit(manifest)
 
 
 def finish_version(

@@ -28,7 +28,7 @@ from aisle.index.products import TAKEN_ROWS, TEXT_COLUMN, rank_ids, read_product
 from aisle.index.search import SearchIndex
 from aisle.index.store import link_files, read_array, read_queries, write_array, write_embeddings, writing
 from aisle.index.tuning import tune
-from aisle.index.versions import Writer
+from aisle.index.writer import Writer
 
 __all__ = ["joined", "stage_change"]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from aisle.index.build import KEEP_VERSIONS, GraphSettings, IndexIdentity, finish_version, tuned_fields
+from aisle.index.build import GraphSettings, IndexIdentity, finish_version, tuned_fields
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, Manifest
 from aisle.index.opening import open_index
 from aisle.index.store import link_files, read_queries
 from aisle.index.tuning import tune
-from aisle.index.versions import index_writer
+from aisle.index.writer import index_writer
 
 __all__ = ["compact_index", "retune_index", "wants_compacting"]
 
@@ -34,7 +34,7 @@ def compact_index(
     index_dir: Path,
     *,
     threads: int | None = None,
-    keep_versions: int = KEEP_VERSIONS,
+    keep_versions: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Build the graph anew, without the nodes of deleted products; return the new version's manifest.
@@ -42,14 +42,14 @@ def compact_index(
     Args:
         index_dir: of the index.
         threads: that build the graph; None is one per core, 1 gives the same file every time.
-        keep_versions: versions to keep, the new one included.
+        keep_versions: versions to keep from now on, the new one included; None is as many as before.
         on_progress: called with the number of products placed in the graph since the last call.
 
     Raises:
         IndexLockedError: another process writes the index.
         IndexStoreError: the index is damaged, or a file cannot be written.
     """
-    with index_writer(index_dir, command="compact") as writer:
+    with index_writer(index_dir, command="compact", keep_versions=keep_versions) as writer:
         index = open_index(index_dir)
         manifest = index.manifest
         link_files(index.directory, writer.staging, (PRODUCTS_FILE, EMBEDDINGS_FILE))
@@ -76,7 +76,7 @@ def compact_index(
             on_progress=on_progress,
         )
         built = replace(built, hybrid_weight=manifest.hybrid_weight)
-        return writer.commit(built, keep_versions=keep_versions)
+        return writer.commit(built)
 
 
 def retune_index(
@@ -85,7 +85,7 @@ def retune_index(
     target_recall: float | None = None,
     ef_search: int | None = None,
     threads: int | None = None,
-    keep_versions: int = KEEP_VERSIONS,
+    keep_versions: int | None = None,
 ) -> Manifest:
     """Measure recall again and set `ef_search`; nothing is embedded or built; return the new manifest.
 
@@ -94,14 +94,14 @@ def retune_index(
         target_recall: recall@10 to reach; the default where neither is given.
         ef_search: take this one and measure it.
         threads: that search; None is one per core.
-        keep_versions: versions to keep, the new one included.
+        keep_versions: versions to keep from now on, the new one included; None is as many as before.
 
     Raises:
         ConfigError: both are given, or the target is not in [0, 1].
         IndexLockedError: another process writes the index.
         IndexStoreError: the index is damaged, or a file cannot be written.
     """
-    with index_writer(index_dir, command="tune") as writer:
+    with index_writer(index_dir, command="tune", keep_versions=keep_versions) as writer:
         index = open_index(index_dir)
         tuning = tune(
             index.graph,
@@ -118,4 +118,4 @@ def retune_index(
         made_good = tuning.target is not None and tuning.reached
         built_recall = min(1.0, tuning.recall + (0.0 if made_good else lost))
         changed = replace(index.manifest, command="tune", built_recall=built_recall, **tuned_fields(tuning))
-        return writer.commit(changed, keep_versions=keep_versions)
+        return writer.commit(changed)

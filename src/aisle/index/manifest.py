@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from aisle.durable import file_sha256
 from aisle.errors import IndexIntegrityError
+from aisle.index.layout import MANIFEST_FILE, first_version_unfinished, version_numbers
 
 __all__ = [
     "EMBEDDINGS_FILE",
@@ -35,8 +37,7 @@ __all__ = [
     "write_manifest",
 ]
 
-FORMAT_VERSION = 2
-MANIFEST_FILE = "manifest.json"
+FORMAT_VERSION = 3
 EMBEDDINGS_FILE = "embeddings.npy"
 GRAPH_FILE = "graph.bin"
 NODES_FILE = "nodes.npy"
@@ -128,6 +129,17 @@ class Manifest:
     """Every `ef_search` that was measured, lowest first."""
     hybrid_weight: Share | None = None
     """Share of the dense score in a hybrid one, if it was tuned."""
+    ancestors: tuple[Positive, ...] = ()
+    """Versions that it was made from and that were there then, nearest first."""
+    keep_versions: Positive = 3
+    """Versions that the index keeps, until a command says otherwise."""
+    pruned: tuple[Positive, ...] = ()
+    """Versions that were removed when it became the current one."""
+
+    @property
+    def parent(self) -> int | None:
+        """Return the version that was current when this one was made."""
+        return self.ancestors[0] if self.ancestors else None
 
 
 _SCHEMA = TypeAdapter(Manifest)
@@ -158,10 +170,7 @@ def read_manifest(index_dir: Path) -> Manifest:
     try:
         document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise IndexIntegrityError(
-            f"{index_dir}: an index holds {MANIFEST_FILE}, found none; "
-            "this is not an index, or its build did not finish: build it again"
-        ) from None
+        raise IndexIntegrityError(_missing(index_dir)) from None
     except (ValueError, RecursionError) as error:
         raise _broken(path, f"it must be JSON, found: {error}") from None
     if not isinstance(document, dict):
@@ -250,4 +259,23 @@ def _checksum(document: Mapping[str, object]) -> str:
 
 
 def _broken(path: Path, found: str) -> IndexIntegrityError:
-    return IndexIntegrityError(f"{path}: not a valid manifest: {found}; build the index again")
+    return IndexIntegrityError(f"{path}: not a valid manifest: {found}; {_mend(path.parent)}")
+
+
+def _missing(index_dir: Path) -> str:
+    if not version_numbers(index_dir) or first_version_unfinished(index_dir):
+        return (
+            f"{index_dir}: an index holds {MANIFEST_FILE}, found none; "
+            "this is not an index, or its build did not finish: build it again"
+        )
+    return f"{index_dir / MANIFEST_FILE}: missing, so no version is current; {_mend(index_dir)}"
+
+
+def _mend(index_dir: Path) -> str:
+    """Return what to do about a manifest that is lost or damaged."""
+    numbers = version_numbers(index_dir)
+    if not numbers:
+        return "build the index again"
+    named = f"version {numbers[0]} is" if len(numbers) == 1 else f"versions {numbers} are"
+    command = f"infer_index.py rollback --index_dir {shlex.quote(str(index_dir))}"
+    return f"{named} there: go back to the newest with: {command} (--to takes another), or build it again"

@@ -10,6 +10,7 @@ import pyarrow as pa
 from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
 from aisle.index.groups import RowGroups
 from aisle.index.hnsw import load_graph
+from aisle.index.layout import version_directory
 from aisle.index.lexical import LEXICAL_FILES, Bm25Index
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
@@ -24,7 +25,7 @@ from aisle.index.manifest import (
 from aisle.index.products import ID_COLUMN, rank_ids, read_products
 from aisle.index.search import SearchIndex
 from aisle.index.store import read_array
-from aisle.index.versions import current_directory, version_directory
+from aisle.index.version_folders import current_directory
 
 __all__ = ["open_index"]
 

@@ -12,7 +12,7 @@ from aisle.index.exact import FloatArray
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, Manifest, file_problem, read_manifest
 from aisle.index.products import read_products
 from aisle.index.store import read_array
-from aisle.index.versions import current_directory
+from aisle.index.version_folders import current_directory
 
 __all__ = ["StoredProducts", "open_stored"]
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aisle.errors import DataError
-from aisle.index.build import KEEP_VERSIONS
 from aisle.index.change import joined, stage_change
 from aisle.index.exact import FloatArray
 from aisle.index.manifest import Manifest
@@ -19,7 +18,7 @@ from aisle.index.opening import open_index
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN
 from aisle.index.search import SearchIndex
 from aisle.index.store import read_array, write_embeddings
-from aisle.index.versions import index_writer
+from aisle.index.writer import index_writer
 
 __all__ = ["delete_products", "upsert_products"]
 
@@ -33,7 +32,7 @@ def upsert_products(
     embeddings: Iterable[npt.NDArray[np.float32]],
     fingerprint: str,
     threads: int | None = None,
-    keep_versions: int = KEEP_VERSIONS,
+    keep_versions: int | None = None,
 ) -> Manifest:
     """Add products, and replace those whose ids are there; return the new version's manifest.
 
@@ -44,7 +43,7 @@ def upsert_products(
         embeddings: chunks of (n, dim) float32, unit L2 norm, one per product in order.
         fingerprint: of the encoder that made them.
         threads: that place nodes in the graph; None is one per core, 1 gives the same file every time.
-        keep_versions: versions to keep, the new one included.
+        keep_versions: versions to keep from now on, the new one included; None is as many as before.
 
     Raises:
         DataError: ids, columns or the number of embeddings do not fit.
@@ -53,7 +52,7 @@ def upsert_products(
         IndexLockedError: another process writes the index.
         IndexStoreError: the index is damaged, or a file cannot be written.
     """
-    with index_writer(index_dir, command="upsert") as writer:
+    with index_writer(index_dir, command="upsert", keep_versions=keep_versions) as writer:
         index = open_index(index_dir, fingerprint=fingerprint)
         _check_products(products, index)
         manifest = index.manifest
@@ -70,7 +69,7 @@ def upsert_products(
         source[rows[rows >= 0]] = manifest.count + np.flatnonzero(rows >= 0)
         changed = stage_change(writer, index, source, products, upserted, command="upsert", threads=threads)
         path.unlink()
-        return writer.commit(changed, keep_versions=keep_versions)
+        return writer.commit(changed)
 
 
 def delete_products(
@@ -78,7 +77,7 @@ def delete_products(
     product_ids: Sequence[str],
     *,
     ignore_unknown: bool = False,
-    keep_versions: int = KEEP_VERSIONS,
+    keep_versions: int | None = None,
 ) -> Manifest:
     """Remove products; return the new version's manifest, or the current one's where none of them is there.
 
@@ -86,14 +85,14 @@ def delete_products(
         index_dir: of the index.
         product_ids: of the products; repeats count once.
         ignore_unknown: leave ids that are not in the index aside, instead of refusing.
-        keep_versions: versions to keep, the new one included.
+        keep_versions: versions to keep from now on, the new one included; None is as many as before.
 
     Raises:
         DataError: an id is not in the index, or no product would be left.
         IndexLockedError: another process writes the index.
         IndexStoreError: the index is damaged, or a file cannot be written.
     """
-    with index_writer(index_dir, command="delete") as writer:
+    with index_writer(index_dir, command="delete", keep_versions=keep_versions) as writer:
         index = open_index(index_dir)
         wanted = pa.array(list(dict.fromkeys(product_ids)), pa.string())
         place = pc.index_in(wanted, value_set=index.products.column(ID_COLUMN).combine_chunks())
@@ -112,7 +111,7 @@ def delete_products(
         nothing: FloatArray = np.empty((0, index.dim), index.embeddings.dtype)
         empty = index.products.slice(0, 0)
         changed = stage_change(writer, index, source, empty, nothing, command="delete", threads=None)
-        return writer.commit(changed, keep_versions=keep_versions)
+        return writer.commit(changed)
 
 
 def _check_products(products: pa.Table, index: SearchIndex) -> None:

@@ -37,6 +37,7 @@ from aisle.pipelines.embedding import (
 )
 from aisle.pipelines.encoders import encoder_record
 from aisle.pipelines.hybrid import tuned_weight
+from aisle.pipelines.maintain import say_pruned
 from aisle.pipelines.output import Output, quieten_libraries
 from aisle.training.processes import Processes, launched_processes
 
@@ -58,7 +59,7 @@ def build(settings: BuildSettings) -> Manifest | None:
     if not processes.is_main:
         _help(settings, index_dir, processes)
         return None
-    with index_writer(index_dir, command="build") as writer:
+    with index_writer(index_dir, command="build", keep_versions=settings.keep_versions) as writer:
         catalog = read_products_of(settings, writer.staging / PRODUCTS_FILE)
         output.say(f"catalogue: {len(catalog):,} products")
         if catalog.bad_rows.total:
@@ -70,7 +71,7 @@ def build(settings: BuildSettings) -> Manifest | None:
         encoder = _load(settings, processes)
         products = read_products(catalog.path)
         manifest = _embed_and_finish(settings, writer, products, encoder, processes, output)
-        manifest = writer.commit(manifest, keep_versions=settings.keep_versions)
+        manifest = writer.commit(manifest)
     _report(settings, manifest, catalog, output)
     return manifest
 
@@ -190,7 +191,7 @@ def _help(settings: BuildSettings, index_dir: Path, processes: Processes) -> Non
     """Embed a share of what the main process found to be embedded; the file system is shared."""
     encoder = _load(settings, processes)
     processes.wait()
-    writer = Writer(index_dir, number=0)
+    writer = Writer(index_dir, number=0, keep_versions=0)
     with np.load(writer.staging.parent / PLAN_FILE, allow_pickle=False) as shared:
         plan = EmbeddingPlan(shared["rows"], tuple(shared["keys"].tolist()), np.empty(0, np.int64))
         precision: Precision = shared["precision"].item()
@@ -252,6 +253,7 @@ def _report(settings: BuildSettings, manifest: Manifest, catalog: CatalogFile, o
         f"index: {manifest.count:,} products in {settings.index_dir}, version {manifest.version}, "
         f"ann_recall@10 {manifest.ann_recall_at_10:.4f} at ef_search {manifest.ef_search}"
     )
+    say_pruned(output, manifest.pruned, kept=manifest.keep_versions)
     output.document(
         {
             "index_dir": settings.index_dir,
@@ -264,5 +266,7 @@ def _report(settings: BuildSettings, manifest: Manifest, catalog: CatalogFile, o
             "recall_curve": [asdict(point) for point in manifest.recall_curve],
             "hybrid_weight": manifest.hybrid_weight,
             "bad_rows": catalog.bad_rows.total,
+            "keep_versions": manifest.keep_versions,
+            "pruned": list(manifest.pruned),
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from aisle.index import (
     read_manifest,
     wants_compacting,
 )
+from aisle.index.layout import version_directory
 from aisle.index.manifest import GRAPH_FILE, MANIFEST_FILE, PRODUCTS_FILE, file_problem
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products
 from aisle.index.store import read_queries
 from aisle.index.tuning import tune
-from aisle.index.versions import version_directory
+from aisle.index.version_folders import remembered_keep_versions
 from aisle.pipelines.maintain import compact_command, curve_table
 from aisle.pipelines.output import Output
 
@@ -38,31 +40,35 @@ def versions(settings: VersionsSettings) -> None:
     """Show the versions of an index, oldest first.
 
     Raises:
-        IndexIntegrityError: there is no index, or its manifest is damaged.
+        IndexIntegrityError: there is no index.
     """
     output = Output(json_only=settings.json)
     index_dir = Path(settings.index_dir).resolve()
     found = list_versions(index_dir)
     sizes = {version.number: _bytes_in(version_directory(index_dir, version.number)) for version in found}
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("version", "made by", "when (UTC)", "products", "recall@10", "size"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits into 80 columns
+    for name in ("version", "parent", "made by", "when (UTC)", "products", "recall@10", "size"):
         table.add_column(name, justify="left" if name in {"made by", "when (UTC)"} else "right")
     table.add_column()
     for version in found:
         mark = "current" if version.current else ""
         manifest = version.manifest
-        cells = ["damaged", "", "", ""] if manifest is None else _cells(manifest)
+        cells = ["", "damaged", "", "", ""] if manifest is None else _cells(manifest, kept=sizes)
         table.add_row(str(version.number), *cells, _shown_bytes(sizes[version.number]), mark)
     output.show(table)
     for version in found:
         if version.problem is not None:
             output.say(f"version {version.number}: {version.problem}")
+    if not any(version.current for version in found):
+        output.say(f"none is current: {_manifest_problem(index_dir)}")
     total = _bytes_in(index_dir)
-    output.say(f"{_shown_bytes(total)} in all; versions share the files that did not change")
+    kept = remembered_keep_versions(index_dir)
+    output.say(f"{_shown_bytes(total)} in all; versions share the files that did not change; {kept} are kept")
     output.document(
         {
             "index_dir": settings.index_dir,
             "bytes": total,
+            "keep_versions": kept,
             "versions": [_version_document(version, sizes[version.number]) for version in found],
         }
     )
@@ -92,6 +98,7 @@ def info(settings: InfoSettings) -> Manifest:
         {
             "index_dir": settings.index_dir,
             "current": manifest == current,
+            "parent": manifest.parent,
             **content,
             "columns": columns,
             "bytes": size,
@@ -213,7 +220,7 @@ def _facts(index_dir: str, manifest: Manifest, columns: dict[str, str], size: in
     facts = {
         "index": index_dir,
         "version": f"{manifest.version}{' (current)' if current else ''}, made by {manifest.command} on "
-        f"{_when(manifest)} UTC",
+        f"{_when(manifest)} UTC{_from(manifest)}",
         "products": f"{manifest.count:,} in {_shown_bytes(size)}",
         "encoder": encoder.pop("model", "not recorded"),
         "": ", ".join(f"{name} {value!r}" for name, value in encoder.items()),
@@ -238,9 +245,12 @@ def _facts(index_dir: str, manifest: Manifest, columns: dict[str, str], size: in
     return table
 
 
-def _cells(manifest: Manifest) -> list[str]:
+def _cells(manifest: Manifest, *, kept: Container[int]) -> list[str]:
     recall = f"{manifest.ann_recall_at_10:.4f}"
-    return [manifest.command, _when(manifest), f"{manifest.count:,}", recall]
+    parent = "" if manifest.parent is None else str(manifest.parent)
+    if manifest.parent is not None and manifest.parent not in kept:
+        parent += " (gone)"
+    return [parent, manifest.command, _when(manifest)[:16], f"{manifest.count:,}", recall]
 
 
 def _version_document(version: Version, size: int) -> dict[str, Any]:
@@ -248,6 +258,7 @@ def _version_document(version: Version, size: int) -> dict[str, Any]:
     return {
         "version": version.number,
         "current": version.current,
+        "parent": manifest and manifest.parent,
         "command": manifest and manifest.command,
         "created": manifest and manifest.created,
         "products": manifest and manifest.count,
@@ -255,6 +266,18 @@ def _version_document(version: Version, size: int) -> dict[str, Any]:
         "bytes": size,
         "problem": version.problem,
     }
+
+
+def _from(manifest: Manifest) -> str:
+    return "" if manifest.parent is None else f", from version {manifest.parent}"
+
+
+def _manifest_problem(index_dir: Path) -> str:
+    try:
+        read_manifest(index_dir)
+    except IndexIntegrityError as error:
+        return str(error)
+    return "its folder is gone; go to another version with rollback"
 
 
 def _when(manifest: Manifest) -> str:

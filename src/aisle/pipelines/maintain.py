@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from aisle.index import (
     rollback,
     wants_compacting,
 )
+from aisle.index.version_folders import current_manifest
 from aisle.pipelines.output import Output
 
 
@@ -42,7 +44,7 @@ def delete(settings: DeleteSettings) -> Manifest:
     )
     deleted = before.count - manifest.count
     output.say(f"{deleted:,} products deleted")
-    report_change(output, settings.index_dir, manifest, deleted=deleted)
+    report_change(output, settings.index_dir, manifest, before=before, deleted=deleted)
     return manifest
 
 
@@ -65,7 +67,7 @@ def compact(settings: CompactSettings) -> Manifest:
         f"{before.deleted_nodes:,} nodes of deleted products removed; "
         f"ann_recall@10 was {before.ann_recall_at_10:.4f}"
     )
-    report_change(output, settings.index_dir, manifest, nodes_removed=before.deleted_nodes)
+    report_change(output, settings.index_dir, manifest, before=before, nodes_removed=before.deleted_nodes)
     return manifest
 
 
@@ -78,6 +80,7 @@ def tune(settings: TuneSettings) -> Manifest:
     if settings.target_recall is not None and settings.ef_search is not None:
         raise ConfigError("--target_recall and --ef_search: give one of them; the recall decides ef_search")
     output = Output(json_only=settings.json)
+    before = read_manifest(Path(settings.index_dir))
     manifest = retune_index(
         Path(settings.index_dir),
         target_recall=settings.target_recall,
@@ -94,7 +97,13 @@ def tune(settings: TuneSettings) -> Manifest:
         )
     curve = [asdict(point) for point in manifest.recall_curve]
     report_change(
-        output, settings.index_dir, manifest, target_recall=target, reached=reached, recall_curve=curve
+        output,
+        settings.index_dir,
+        manifest,
+        before=before,
+        target_recall=target,
+        reached=reached,
+        recall_curve=curve,
     )
     return manifest
 
@@ -106,26 +115,39 @@ def roll_back(settings: RollbackSettings) -> Manifest:
         AisleError: there is no such version, or it is damaged, or the index cannot be changed.
     """
     output = Output(json_only=settings.json)
-    before = read_manifest(Path(settings.index_dir)).version
-    manifest = rollback(Path(settings.index_dir), to=settings.to)
-    output.say(f"version {manifest.version} is current; it was version {before}")
-    report_change(output, settings.index_dir, manifest, version_before=before)
+    index_dir = Path(settings.index_dir)
+    before = current_manifest(index_dir)
+    manifest = rollback(index_dir, to=settings.to)
+    if before is None:
+        output.say(f"version {manifest.version} is current; which it was is not known: no manifest said so")
+    else:
+        output.say(f"version {manifest.version} is current; it was version {before.version}")
+        if settings.to is None and manifest.version != before.parent:
+            output.say(f"version {before.parent}, which version {before.version} was made from, is gone")
+    report_change(
+        output, settings.index_dir, manifest, before=manifest, version_before=before and before.version
+    )
     return manifest
 
 
-def report_change(output: Output, index_dir: str, manifest: Manifest, **figures: Any) -> None:
+def report_change(
+    output: Output, index_dir: str, manifest: Manifest, *, before: Manifest, **figures: Any
+) -> None:
     """Say what the index is now, and to compact it where that is due.
 
     Args:
         output: of the command.
         index_dir: as the user named it.
         manifest: of the version that is current now.
+        before: of the one that was; the same where no version was made.
         figures: what the command's JSON says besides.
     """
     output.say(
         f"index: {manifest.count:,} products in {index_dir}, version {manifest.version}, "
         f"ann_recall@10 {manifest.ann_recall_at_10:.4f} at ef_search {manifest.ef_search}"
     )
+    pruned = manifest.pruned if manifest.version != before.version else ()
+    say_pruned(output, pruned, kept=manifest.keep_versions)
     reason = wants_compacting(manifest)
     if reason is not None:
         output.say(f"{reason}; run: {compact_command(index_dir)}")
@@ -137,9 +159,19 @@ def report_change(output: Output, index_dir: str, manifest: Manifest, **figures:
             "ef_search": manifest.ef_search,
             "ann_recall@10": manifest.ann_recall_at_10,
             "wants_compacting": reason,
+            "keep_versions": manifest.keep_versions,
+            "pruned": list(pruned),
             **figures,
         }
     )
+
+
+def say_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
+    """Say which versions were removed, if any."""
+    if pruned:
+        versions = "version" if len(pruned) == 1 else "versions"
+        numbers = ", ".join(map(str, pruned))
+        output.say(f"{versions} {numbers} removed: {kept} are kept (--keep_versions)")
 
 
 def compact_command(index_dir: str) -> str:

@@ -82,6 +82,7 @@ def upsert(settings: UpsertSettings) -> Manifest:
         output,
         settings.index_dir,
         manifest,
+        before=known.manifest,
         added=changes.added,
         replaced=changes.replaced,
         unchanged=changes.unchanged,
