@@ -1,6 +1,7 @@
 """infer_index.py build: shards, what is embedded again, versions, several processes; on a tiny model."""
 
 import filecmp
+import json
 import os
 import subprocess
 import sys
@@ -103,6 +104,64 @@ def test_another_encoder_or_other_settings_embed_all(build, catalog, embedded, f
     embedded.clear()
     assert build(catalog(), *(flags if "--precision" in flags else ["--precision", "fp32", *flags])) == 0
     assert sum(embedded) == len(TITLES)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "why"),
+    [
+        ([], ["--max_length", 6], "those of version 1 are of another encoder or other settings"),
+        ([], ["--product_prompt", "passage: "], "those of version 1 are of another encoder"),
+        ([], ["--dimensions", 8], "those of version 1 have 32 components, this build has 8"),
+        (
+            [],
+            ["--precision", "bf16"],
+            "those of version 1 were computed in fp32, this build computes in bf16",
+        ),
+        (
+            ["--store_dtype", "float16"],
+            [],
+            "those of version 1 are rounded to float16, this build stores float32",
+        ),
+        ([], ["--embed_all"], "--embed_all asks for it"),
+    ],
+)
+def test_why_nothing_is_taken_over_is_said_and_recorded(build, catalog, embedded, capfd, first, then, why):
+    build(catalog(), "--precision", "fp32", *first)
+    embedded.clear()
+    capfd.readouterr()
+
+    assert (
+        build(catalog(), *(then if "--precision" in then else ["--precision", "fp32", *then]), "--json") == 0
+    )
+
+    written = capfd.readouterr()
+    document = json.loads(written.out)
+    assert f"all products are embedded anew: {why}" in written.err
+    assert document["embedded_anew_because"].startswith(why)
+    assert (document["texts_embedded"], document["products_reused"]) == (len(TITLES), 0)
+    assert sum(embedded) == len(TITLES)
+
+
+def test_embeddings_rounded_to_float16_do_not_come_back_as_float32(build, catalog, tmp_path):
+    build(catalog(), "--precision", "fp32", "--store_dtype", "float16")
+    build(catalog(), "--precision", "fp32")
+    build(catalog(), "--precision", "fp32", index="fresh")
+
+    rebuilt, fresh = (open_index(tmp_path / name).embeddings for name in ("index", "fresh"))
+    assert rebuilt.dtype == np.float32
+    np.testing.assert_array_equal(rebuilt, fresh)
+
+
+def test_float32_embeddings_are_taken_over_and_rounded_as_new_ones_are(build, catalog, embedded, tmp_path):
+    build(catalog(), "--precision", "fp32")
+    embedded.clear()
+    build(catalog(), "--store_dtype", "float16")
+    assert embedded == []
+    build(catalog(), "--precision", "fp32", "--store_dtype", "float16", index="fresh")
+
+    np.testing.assert_array_equal(
+        open_index(tmp_path / "index").embeddings, open_index(tmp_path / "fresh").embeddings
+    )
 
 
 def test_without_a_precision_that_of_the_version_before_is_kept(build, catalog, embedded, tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,7 @@ from aisle.models.loading import Overrides, load_encoder
 from aisle.pipelines.catalog import read_products_of
 from aisle.pipelines.embedding import (
     EmbeddingPlan,
+    VersionBefore,
     embed_shards,
     embeddings_in_order,
     plan_embeddings,
@@ -70,9 +73,9 @@ def build(settings: BuildSettings) -> Manifest | None:
             )
         encoder = _load(settings, processes)
         products = read_products(catalog.path)
-        manifest = _embed_and_finish(settings, writer, products, encoder, processes, output)
+        manifest, figures = _embed_and_finish(settings, writer, products, encoder, processes, output)
         manifest = writer.commit(manifest)
-    _report(settings, manifest, catalog, output)
+    _report(settings, manifest, catalog, output, figures)
     return manifest
 
 
@@ -83,16 +86,21 @@ def _embed_and_finish(
     encoder: Encoder,
     processes: Processes,
     output: Output,
-) -> Manifest:
-    """Stage embeddings, graph, words and measurements; return the manifest to commit."""
-    known = None if settings.embed_all else version_before(writer.index_dir, encoder, say=output.say)
+) -> tuple[Manifest, dict[str, Any]]:
+    """Stage embeddings, graph, words and measurements; return the manifest to commit, and figures of it."""
+    before = VersionBefore(None, "--embed_all asks for it")
+    if not settings.embed_all:
+        before = version_before(
+            writer.index_dir, encoder, precision=settings.precision, store_dtype=settings.store_dtype
+        )
+    known = before.known
     precision = settings.precision or precision_for(encoder, products, known)
-    if known is not None and known.manifest.encoder.get("precision") != precision:
-        known = None
     output.say(f"encoder: {encoder.name}, {encoder.dim} dim, computing in {precision} on {encoder.device}")
     plan = plan_embeddings(
         products, known, made_by=repr((encoder.fingerprint, precision, settings.max_tokens, encoder.dim))
     )
+    if before.refused is not None:
+        output.say(f"all products are embedded anew: {before.refused}")
     if plan.texts_reused:
         output.say(f"{plan.texts_reused:,} products are as in version {known and known.manifest.version}")
     _share(plan, precision, writer, processes)
@@ -134,8 +142,13 @@ def _embed_and_finish(
             queries=encoder.encode_queries(_stand_in_queries(products)),
             on_progress=bar.advance,
         )
+    figures = {
+        "texts_embedded": len(plan.rows),
+        "products_reused": plan.texts_reused,
+        "embedded_anew_because": before.refused,
+    }
     if settings.tune_queries is None or settings.tune_qrels is None:
-        return manifest
+        return manifest, figures
     weight = tuned_weight(
         writer.staging,
         manifest,
@@ -145,7 +158,7 @@ def _embed_and_finish(
         label_map=settings.tune_label_map,
     )
     output.say(f"hybrid search: weight {weight:.2f} for embeddings, {1 - weight:.2f} for words")
-    return replace(manifest, hybrid_weight=weight)
+    return replace(manifest, hybrid_weight=weight), figures
 
 
 def _embed(
@@ -242,7 +255,13 @@ def _stand_in_queries(products: pa.Table) -> list[str]:
     return [" ".join(words) for words in halves]
 
 
-def _report(settings: BuildSettings, manifest: Manifest, catalog: CatalogFile, output: Output) -> None:
+def _report(
+    settings: BuildSettings,
+    manifest: Manifest,
+    catalog: CatalogFile,
+    output: Output,
+    figures: Mapping[str, Any],
+) -> None:
     target = manifest.target_recall
     if target is not None and manifest.ann_recall_at_10 < target:
         output.say(
@@ -268,5 +287,6 @@ def _report(settings: BuildSettings, manifest: Manifest, catalog: CatalogFile, o
             "bad_rows": catalog.bad_rows.total,
             "keep_versions": manifest.keep_versions,
             "pruned": list(manifest.pruned),
+            **figures,
         }
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from aisle.durable import file_sha256, replace_text, sync
 from aisle.errors import IndexIntegrityError
 from aisle.index import StoredProducts, open_stored
 from aisle.index.groups import first_of_equals
-from aisle.index.manifest import MANIFEST_FILE
+from aisle.index.layout import MANIFEST_FILE, version_numbers
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
 from aisle.memory import return_free_memory
 from aisle.models.embedder import Precision
@@ -165,17 +166,68 @@ def embeddings_in_order(
         yield chunk
 
 
-def version_before(index_dir: Path, encoder: Encoder, *, say: Callable[[str], None]) -> StoredProducts | None:
-    """Return the current version's embeddings, if the same encoder made them from texts that are kept."""
-    if not (index_dir / MANIFEST_FILE).exists():
-        return None
+@dataclass(frozen=True)
+class VersionBefore:
+    """The version that a build may take embeddings over from.
+
+    Args:
+        known: it, if its embeddings are what this build would compute and store; else None.
+        refused: why not; None where it is taken, or where there is none.
+    """
+
+    known: StoredProducts | None
+    refused: str | None = None
+
+
+def version_before(
+    index_dir: Path,
+    encoder: Encoder,
+    *,
+    precision: Precision | None,
+    store_dtype: Literal["float32", "float16"],
+) -> VersionBefore:
+    """Return the current version, if its embeddings are those that the build would store.
+
+    Args:
+        index_dir: of the index.
+        encoder: of the build; its fingerprint covers weights, prompts, pooling and maximum length.
+        precision: compute type that was asked for; None takes that of the version before.
+        store_dtype: type that the build stores.
+    """
+    if not (index_dir / MANIFEST_FILE).exists() and not version_numbers(index_dir):
+        return VersionBefore(None)
     try:
         known = open_stored(index_dir)
     except IndexIntegrityError as error:
-        say(f"the version before cannot be used, so all products are embedded: {error}")
-        return None
-    same = known.manifest.fingerprint == encoder.fingerprint and known.manifest.dim == encoder.dim
-    return known if same and TEXT_COLUMN in known.products.column_names else None
+        return VersionBefore(None, f"the version before cannot be used: {error}")
+    refused = _why_not(known, encoder, precision=precision, store_dtype=store_dtype)
+    if refused is not None:
+        return VersionBefore(None, f"those of version {known.manifest.version} {refused}")
+    return VersionBefore(known)
+
+
+def _why_not(
+    known: StoredProducts, encoder: Encoder, *, precision: Precision | None, store_dtype: str
+) -> str | None:
+    """Return how the embeddings of a version differ from those of a build, or None."""
+    manifest = known.manifest
+    recorded = manifest.encoder.get("precision")
+    if manifest.fingerprint != encoder.fingerprint:
+        return (
+            f"are of another encoder or other settings: fingerprint {manifest.fingerprint[:12]}, found "
+            f"{str(encoder.fingerprint)[:12]}"
+        )
+    if manifest.dim != encoder.dim:
+        return f"have {manifest.dim} components, this build has {encoder.dim}"
+    if recorded is None:
+        return "have no compute type on record"
+    if precision is not None and recorded != precision:
+        return f"were computed in {recorded}, this build computes in {precision}"
+    if manifest.store_dtype == "float16" and store_dtype == "float32":
+        return "are rounded to float16, this build stores float32; --store_dtype float16 takes them over"
+    if TEXT_COLUMN not in known.products.column_names:
+        return "are without their texts"
+    return None
 
 
 def precision_for(encoder: Encoder, products: pa.Table, known: StoredProducts | None) -> Precision:
