@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from aisle.errors import IndexLockedError
+from aisle.errors import IndexLockedError, IndexStoreError
 
 __all__ = ["take_lock"]
 
@@ -24,18 +24,27 @@ def take_lock(path: Path, command: str) -> int:
 
     Raises:
         IndexLockedError: another process holds it.
+        IndexStoreError: the file system has no locks, so that nobody could be kept out.
         OSError: the file cannot be written.
     """
     while True:
+        made = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             raise IndexLockedError(f"{path.parent}: {_holder(path)} is writing it; try again later") from None
-        except OSError:
-            # Some network file systems have no locks; there two writers are not kept apart.
-            return descriptor
+        except OSError as error:
+            # Some network file systems: without a lock two writers would write over each other.
+            os.close(descriptor)
+            if made:
+                path.unlink(missing_ok=True)
+            raise IndexStoreError(
+                f"{path.parent}: its file system refuses the lock that keeps two writers apart: "
+                f"{error.strerror or error}; write to a folder on a local disk and copy it, or mount this "
+                "one with locks (NFS without nolock, Lustre with flock)"
+            ) from error
         # The last holder may have removed the file between our opening and locking it.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

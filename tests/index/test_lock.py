@@ -1,5 +1,7 @@
 """One writer at a time: a second one is told who writes, a dead one is in nobody's way."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,7 +9,7 @@ import sys
 
 import pytest
 
-from aisle.errors import IndexLockedError
+from aisle.errors import IndexLockedError, IndexStoreError
 from aisle.index import delete_products, index_writer, list_versions, open_index, rollback
 
 WHOLE = ["lock", "manifest.json", "versions"]
@@ -83,3 +85,36 @@ def test_lock_is_given_back_after_an_error(build, clustered, old):
     build(clustered(20))
 
     assert len(open_index(old)) == 20
+
+
+@pytest.fixture(params=[errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def no_locks(request, monkeypatch):
+    """Have a file system without locks, as some NFS and Lustre mounts are."""
+
+    def flock(descriptor, operation):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return os.strerror(request.param)
+
+
+def test_writer_is_refused_where_the_file_system_has_no_locks_and_readers_go_on(
+    build, clustered, old, no_locks, assert_untouched
+):
+    message = f"{old}: its file system refuses the lock .*: {no_locks}; write to a folder on a local disk"
+    with pytest.raises(IndexStoreError, match=message):
+        build(clustered(20))
+    with pytest.raises(IndexStoreError, match=message):
+        delete_products(old, ["p00001"])
+    with pytest.raises(IndexStoreError, match=message):
+        rollback(old, to=1)
+
+    assert_untouched()
+    assert len(open_index(old)) == 30
+
+
+def test_first_build_without_locks_leaves_nothing(build, clustered, tmp_path, no_locks):
+    with pytest.raises(IndexStoreError, match=no_locks):
+        build(clustered(20))
+
+    assert names(tmp_path) == []

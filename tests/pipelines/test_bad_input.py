@@ -1,5 +1,6 @@
 """What a user can get wrong: one clear message, exit code 2, nothing half-written."""
 
+import errno
 import json
 import os
 
@@ -320,3 +321,22 @@ def test_a_full_disk_while_saving_the_model_is_one_message(refused, judged_csv, 
     assert "--resume_from_checkpoint latest" in message
     left = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert left == [".tokens", "checkpoints", "config.yaml", "log.jsonl"]
+
+
+def test_training_is_refused_where_the_file_system_has_no_locks(tmp_path, monkeypatch):
+    import fcntl
+
+    from aisle.errors import ConfigError
+    from aisle.pipelines.run_dir import only_writer
+
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    refusal = r"--output_dir .*/run: its file system refuses the lock"
+    with pytest.raises(ConfigError, match=refusal) as caught, only_writer(tmp_path / "run"):
+        raise AssertionError("must not be entered")
+
+    assert "No locks available; write to a folder on a local disk" in str(caught.value)
+    assert list((tmp_path / "run").iterdir()) == []

@@ -98,21 +98,19 @@ def save_graph(path: Path, graph: HnswGraph) -> None:
         raise OSError(f"{expected} bytes were to be written, {found} were; is the disk full?")
 
 
-def load_graph(path: Path, groups: RowGroups, *, dim: int, new_nodes: int = 0) -> HnswGraph:
+def load_graph(path: Path, groups: RowGroups, *, dim: int) -> HnswGraph:
     """Return a saved graph; the file must have been checked, because hnswlib trusts it.
 
     Args:
         path: of the file.
         groups: the rows that its nodes stand for.
         dim: components of an embedding.
-        new_nodes: how many more it is to have room for.
 
     Raises:
         RuntimeError: hnswlib refuses the file.
     """
     index = hnswlib.Index(space="ip", dim=dim)
-    # hnswlib takes 0 for "as many as there are".
-    index.load_index(str(path), max_elements=len(groups) + new_nodes if new_nodes else 0)
+    index.load_index(str(path))
     return HnswGraph(index=index, groups=groups)
 
 

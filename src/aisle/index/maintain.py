@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from aisle.index.build import GraphSettings, IndexIdentity, finish_version, tuned_fields
-from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, Manifest
+from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
 from aisle.index.opening import open_index
 from aisle.index.store import link_files, read_queries
+from aisle.index.stored import open_stored
 from aisle.index.tuning import tune
 from aisle.index.writer import index_writer
 
@@ -50,7 +51,7 @@ def compact_index(
         IndexStoreError: the index is damaged, or a file cannot be written.
     """
     with index_writer(index_dir, command="compact", keep_versions=keep_versions) as writer:
-        index = open_index(index_dir)
+        index = open_stored(writer.index_dir, also=(QUERIES_FILE,))  # the old graph takes no part
         manifest = index.manifest
         link_files(index.directory, writer.staging, (PRODUCTS_FILE, EMBEDDINGS_FILE))
         chosen = manifest.target_recall is None
@@ -72,7 +73,7 @@ def compact_index(
                 threads,
             ),
             command="compact",
-            queries=read_queries(index.directory, dim=index.dim),
+            queries=read_queries(index.directory, dim=manifest.dim),
             on_progress=on_progress,
         )
         built = replace(built, hybrid_weight=manifest.hybrid_weight)

@@ -1,7 +1,8 @@
-"""What a rebuild takes over from the version before: products and embeddings, without the graph."""
+"""What a version stores without its graph: products and embeddings, for a rebuild of either."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,19 +23,25 @@ class StoredProducts:
     """Products of a version and their embeddings, memory-mapped."""
 
     manifest: Manifest
+    directory: Path
+    """Folder of the version's files."""
     products: pa.Table
     embeddings: FloatArray
 
 
-def open_stored(index_dir: Path) -> StoredProducts:
+def open_stored(index_dir: Path, *, also: Sequence[str] = ()) -> StoredProducts:
     """Return what the current version stores, after checking the files that hold it.
+
+    Args:
+        index_dir: of the index.
+        also: further files of the version to check.
 
     Raises:
         IndexIntegrityError: there is no index, or a file of it is missing or altered.
     """
     manifest = read_manifest(index_dir)
     folder = current_directory(index_dir, manifest)
-    for name in (PRODUCTS_FILE, EMBEDDINGS_FILE):
+    for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, *also):
         if name not in manifest.files:
             raise IndexIntegrityError(f"{folder}: the manifest must list {name}; build the index again")
         problem = file_problem(folder / name, manifest.files[name], verify="checksums")
@@ -42,6 +49,7 @@ def open_stored(index_dir: Path) -> StoredProducts:
             raise IndexIntegrityError(problem)
     return StoredProducts(
         manifest,
+        folder,
         read_products(folder / PRODUCTS_FILE, count=manifest.count),
         read_array(
             folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype

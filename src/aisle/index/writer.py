@@ -120,7 +120,7 @@ def index_writer(index_dir: Path, *, command: str, keep_versions: int | None = N
     Raises:
         ConfigError: `keep_versions` is below 1.
         IndexLockedError: another process writes it.
-        IndexStoreError: something else is in `index_dir`, or the system refuses.
+        IndexStoreError: something else is in `index_dir`, or the system refuses to lock or to write it.
     """
     if keep_versions is not None and keep_versions < 1:
         raise ConfigError(f"keep_versions: must be at least 1, found {keep_versions}")
@@ -129,7 +129,13 @@ def index_writer(index_dir: Path, *, command: str, keep_versions: int | None = N
     with writing(index_dir):
         made = not index_dir.exists()
         index_dir.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(index_dir / LOCK, command)
+        try:
+            lock = take_lock(index_dir / LOCK, command)
+        except BaseException:
+            if made:
+                with suppress(OSError):  # not empty: another process has just made it as well
+                    index_dir.rmdir()
+            raise
     _drop_uncommitted(index_dir)
     writer = Writer(
         index_dir,

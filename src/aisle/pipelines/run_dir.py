@@ -14,7 +14,7 @@ from typing import Any
 from aisle.config.load import saved_form, write_yaml
 from aisle.config.training import RunSettings, TrainSettings
 from aisle.durable import replace_text
-from aisle.errors import ConfigError, IndexLockedError
+from aisle.errors import ConfigError, IndexLockedError, IndexStoreError
 from aisle.lock import take_lock
 from aisle.model_card import CARD, remove_card_charts, render_model_card
 from aisle.models.loading import SETTINGS_FILE, read_settings_file
@@ -60,13 +60,15 @@ def only_writer(run_dir: Path) -> Iterator[None]:
     """Keep other trainings out of a run's folder while the block runs; enter it on the main process only.
 
     Raises:
-        ConfigError: another training writes there, or the folder cannot be written.
+        ConfigError: another training writes there, or the folder cannot be locked or written.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = take_lock(run_dir / LOCK, "a training")
     except IndexLockedError as error:
         raise ConfigError(f"--output_dir {error}, or give another folder") from None
+    except IndexStoreError as error:
+        raise ConfigError(f"--output_dir {error}") from None
     except OSError as error:
         raise ConfigError(f"--output_dir {run_dir}: cannot be written: {error}") from None
     try:
