@@ -108,8 +108,101 @@ def test_pairs_without_labels_train_with_in_batch_negatives(train, tmp_path):
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert code == 0
     assert metrics["loss"] == "in_batch"
-    assert metrics["selection_metric"] == "mrr"
+    assert (metrics["selection"], metrics["selection_metric"]) == ("retrieval", "mrr")
     assert 0 < metrics["best"]["mrr"] <= 1
+
+
+@pytest.fixture
+def clicks(tmp_path):
+    """Clicks of many queries on few products."""
+    rng = np.random.default_rng(0)
+    rows = [(f"{QUERIES[n]} {m}", f"{QUERIES[n]} by Acme") for m in range(12) for n in rng.permutation(8)[:5]]
+    return write_rows(tmp_path / "clicks.csv", ["query", "product"], rows)
+
+
+def test_without_labels_the_best_evaluation_is_the_best_at_retrieval(train, clicks, capfd):
+    code, run_dir = train("--train_file", clicks, "--num_train_epochs", 3, "--validation_share", 0.4)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert code == 0
+    assert metrics["best"]["mrr"] == max(entry["mrr"] for entry in metrics["history"])
+    assert metrics["base"].keys() >= {"mrr", "recall@10", "ndcg@10", "precision@1"}
+    queries, products = metrics["best"]["ranked_queries"], metrics["best"]["ranked_products"]
+    assert (queries, products) == (24, 7)
+    said = capfd.readouterr()
+    assert "24 queries rank the 7 products; the best evaluation has the highest mrr" in said.out + said.err
+    assert f"the weights of step {metrics['best']['step']}, best by mrr" in said.out + said.err
+    card = (run_dir / "README.md").read_text()
+    assert "24 validation queries rank 7 products each." in card
+    assert "the best by MRR" in card
+    assert "ROC-AUC" not in card
+
+
+def test_the_saved_encoder_has_the_mrr_that_was_kept(train, clicks, tmp_path):
+    rows = [(f"{query} {n}", f"{query} by Acme") for n in range(20, 23) for query in QUERIES]
+    validation = write_rows(tmp_path / "validation.csv", ["query", "product"], rows)
+    flags = ["--train_file", clicks, "--validation_file", validation, "--learning_rate", "0.02"]
+    _, run_dir = train(*flags, "--num_train_epochs", 3, "--eval_steps", 1)
+    encoder = load_encoder(run_dir, device="cpu")
+    products = sorted({product for _, product in rows})
+    cosines = encoder.encode_queries([query for query, _ in rows]) @ encoder.encode_products(products).T
+    own = cosines[np.arange(len(rows)), [products.index(product) for _, product in rows]]
+    ranks = (cosines >= own[:, None]).sum(axis=1)
+    best = json.loads((run_dir / "metrics.json").read_text())["best"]
+    assert best["mrr"] == pytest.approx((1 / ranks).mean(), abs=1e-6)
+
+
+def test_the_joint_pool_selects_on_request(train, clicks):
+    from aisle.evaluation.joint_pool import joint_pool
+
+    code, run_dir = train(
+        "--train_file",
+        clicks,
+        "--validation_file",
+        clicks,
+        "--num_train_epochs",
+        2,
+        "--selection",
+        "joint_pool",
+    )
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert code == 0
+    assert (metrics["selection"], metrics["selection_metric"]) == ("joint_pool", "joint_pool_mrr")
+    assert metrics["best"]["joint_pool_mrr"] == max(e["joint_pool_mrr"] for e in metrics["history"])
+    rows = [line.split(",") for line in clicks.read_text().splitlines()[1:]]
+    encoder = load_encoder(run_dir, device="cpu")
+    pool = joint_pool(
+        encoder.encode_queries([query for query, _ in rows]),
+        encoder.encode_products([product for _, product in rows]),
+    )
+    assert metrics["best"]["joint_pool_mrr"] == pytest.approx(pool.mrr, abs=1e-6)
+
+
+def test_labelled_pairs_are_selected_by_retrieval_on_request(train, judged_csv):
+    _, run_dir = train("--train_file", judged_csv, "--num_train_epochs", 1, "--selection", "retrieval")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["selection_metric"] == "mrr"
+    assert metrics["best"].keys() >= {"roc_auc", "average_precision", "mrr", "ndcg@10"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "selection", "message"),
+    [
+        ([("sofa", "red sofa"), ("lamp", "lamp")], "roc_auc", "--selection roc_auc: needs labelled pairs"),
+        (
+            [("sofa", "red sofa", 0), ("lamp", "lamp", 0), ("lamp", "bulb", 0.4)],
+            "retrieval",
+            "--selection retrieval: none of the 3 validation pairs is a positive",
+        ),
+    ],
+)
+def test_a_selection_that_the_pairs_cannot_give_is_refused(train, tmp_path, capfd, rows, selection, message):
+    header = ["query", "product", "relevance"][: len(rows[0])]
+    held_out = write_rows(tmp_path / "held_out.csv", header, rows)
+    more = [(f"{query} two", *row) for query, *row in rows]
+    pairs = write_rows(tmp_path / "pairs.csv", header, more)
+    code, _ = train("--train_file", pairs, "--validation_file", held_out, "--selection", selection)
+    assert code == 2
+    assert message in capfd.readouterr().err
 
 
 def test_the_saved_configuration_gives_the_same_run_again(train, judged_csv, tmp_path):

@@ -342,7 +342,7 @@ def test_the_last_weights_are_kept_where_the_best_are_not_asked_for(train, judge
     _, run_dir, said = train("--train_file", judged_csv, "--num_train_epochs", 4, "--keep", "last")
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["best"]["step"] == metrics["steps"]
-    assert f"last, at step {metrics['steps']}" in said
+    assert f"the weights of step {metrics['steps']}, the last" in said
     assert f"of step {metrics['steps']}, the last." in (run_dir / "README.md").read_text()
 
 

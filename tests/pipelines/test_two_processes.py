@@ -49,6 +49,39 @@ def test_two_processes_train_the_weights_of_one_with_the_double_batch(without_dr
 
 
 @pytest.fixture(scope="module")
+def clicks_csv(tmp_path_factory):
+    """Clicks of 60 queries on 6 products, some of them on two."""
+    path = tmp_path_factory.mktemp("clicks") / "clicks.csv"
+    kinds = ["sofa", "lamp", "chair", "table", "bed", "shelf"]
+    pairs = [(f"{kinds[n % 6]} for room {n}", f"oak {kinds[n % 6]}") for n in range(60)]
+    pairs += [(query, f"oak {kinds[(n + 1) % 6]}") for n, (query, _) in enumerate(pairs[::4])]
+    path.write_text("query,product\n" + "".join(f"{query},{product}\n" for query, product in pairs))
+    return path
+
+
+@pytest.mark.parametrize("selection", ["retrieval", "joint_pool"])
+def test_processes_agree_on_the_best_evaluation_and_when_to_stop(
+    without_dropout, clicks_csv, tmp_path, selection
+):
+    flags = ["--use_peft", "--model_name_or_path", without_dropout, "--train_file", clicks_csv]
+    flags += ["--num_train_epochs", 6, "--learning_rate", 0.01, "--validation_share", 0.35]
+    flags += ["--early_stopping_patience", 2, "--eval_steps", 1, "--selection", selection]
+    run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 16)
+    two = run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 8)
+    one_metrics, two_metrics = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    )
+    metric = one_metrics["selection_metric"]
+    assert metric == {"retrieval": "mrr", "joint_pool": "joint_pool_mrr"}[selection]
+    assert one_metrics["base"][metric] == pytest.approx(two_metrics["base"][metric], abs=1e-3)
+    for first, second in zip(one_metrics["history"], two_metrics["history"], strict=True):
+        assert first[metric] == pytest.approx(second[metric], abs=1e-2)
+    assert one_metrics["best"]["step"] == two_metrics["best"]["step"]
+    assert one_metrics["stopped_early"] == two_metrics["stopped_early"] is True
+    assert two.stdout.count("the best evaluation has the highest") == 1
+
+
+@pytest.fixture(scope="module")
 def contrasted_jsonl(tmp_path_factory):
     """Pairs in which much is known to be right: few products, ids over several texts, hard negatives."""
     path = tmp_path_factory.mktemp("contrasted") / "pairs.jsonl"

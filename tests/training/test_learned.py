@@ -114,12 +114,20 @@ def test_texts_that_were_equal_before_training_are_no_sign_of_collapse():
         ({"roc_auc": 0.7}, {"roc_auc": 0.7}, "roc_auc 0.7000, and 0.7000"),
         ({"roc_auc": 0.7}, {"roc_auc": 0.71}, None),
         ({"roc_auc": 1.0}, {"roc_auc": 1.0}, None),
-        ({"mrr": 0.5, "precision@1": 0.4}, {"mrr": 0.4, "precision@1": 0.6}, "mrr 0.4000, and 0.5000"),
+        ({"roc_auc": 0.7, "mrr": 0.4}, {"roc_auc": 0.7, "mrr": 0.5}, "roc_auc 0.7000, and 0.7000"),
         ({"roc_auc": None}, {"roc_auc": None}, None),
         ({"roc_auc": 0.7}, {"roc_auc": None}, None),
         ({}, {}, None),
     ],
 )
 def test_a_model_that_ranks_no_better_than_its_base_is_warned_of(base, kept, warned):
-    found = no_gain_warning(base, kept)
+    found = no_gain_warning(base, kept, metric="roc_auc")
     assert (found is None) if warned is None else (warned in found)
+
+
+def test_the_gain_is_that_of_the_metric_that_selects():
+    base = {"roc_auc": 0.5, "mrr": 0.5, "joint_pool_mrr": 0.3}
+    kept = {"roc_auc": 0.9, "mrr": 0.4, "joint_pool_mrr": 0.2}
+    assert no_gain_warning(base, kept, metric="roc_auc") is None
+    assert "mrr 0.4000, and 0.5000" in str(no_gain_warning(base, kept, metric="mrr"))
+    assert "joint_pool_mrr 0.2000, and 0.3000" in str(no_gain_warning(base, kept, metric="joint_pool_mrr"))

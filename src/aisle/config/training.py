@@ -175,6 +175,11 @@ class RunSettings:
     keep: Literal["best", "last"] = "best"
     """Save the weights of the best evaluation, or of the last step: for settings that were chosen before,
     when hardly anything is held out any more."""
+    selection: Literal["roc_auc", "retrieval", "joint_pool"] | None = None
+    """How the best evaluation is chosen (--keep best, early stopping). retrieval: by MRR, each query ranking
+    the products of all validation pairs, where all its positives are right. joint_pool: by MRR, every query
+    and product ranking all others, where only its partner is right; for questions with one answer each.
+    roc_auc: by ROC-AUC of judged pairs. When not given, roc_auc with labels and retrieval without."""
     logging_steps: Count = 10
     """Log every so many steps."""
     checkpointing_steps: Count | Literal["epoch"] | None = None

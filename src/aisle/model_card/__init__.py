@@ -1,6 +1,6 @@
 """The model card of a run, and the section in it that an evaluation writes."""
 
-from aisle.model_card.card import NOT_MEASURED, base_model_name, fill_repository, render_model_card
+from aisle.model_card.card import base_model_name, fill_repository, render_model_card
 from aisle.model_card.files import (
     CARD,
     CHARTS,
@@ -11,6 +11,7 @@ from aisle.model_card.files import (
     remove_card_charts,
     write_search_results,
 )
+from aisle.model_card.results import NOT_MEASURED
 from aisle.model_card.search_section import SearchResults, with_search_results
 
 __all__ = [

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 
 from aisle.markdown import table
+from aisle.model_card.results import eval_results, results_section
 
 REPO_PLACEHOLDER = "your-name/your-model"
 """Stands for the repository in a card that was written before its name was known."""
 PLACEHOLDER_NAME = REPO_PLACEHOLDER.rpartition("/")[2]
-NOT_MEASURED = "not measured"
 _TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "product-search", "aisle"]
-_METRICS = {
-    "roc_auc": ("ROC-AUC", "roc_auc"),
-    "average_precision": ("Average precision", "average_precision"),
-    "best_f1": ("Best F1", "f1"),
-    "best_f1_threshold": ("Cosine at the best F1", None),
-    "spearman": ("Spearman correlation", "spearmanr"),
-}
-"""Key in metrics.json: its name in the table, its name in the Hub's model-index (None: not a score)."""
 _SETTINGS = {
     "runs": "Average of the weights of",
     "weights": "What each counts",
@@ -102,7 +93,7 @@ def render_model_card(
         f"# {repo.rpartition('/')[2]}",
         _introduction(encoder),
         "## Results",
-        _results(metrics),
+        results_section(metrics),
         "## How it was trained",
         _recipe(encoder, settings, metrics),
         "## How to use it",
@@ -128,7 +119,7 @@ def _metadata(
 ) -> ModelCardData:
     adapter, hub_id = bool(encoder["adapter"]), encoder.get("base_model_hub_id")
     data_set = _hub_dataset(settings)
-    results = _eval_results(metrics, data_set=data_set)
+    results = eval_results(metrics, data_set=data_set)
     card = ModelCardData(
         base_model=str(hub_id) if hub_id else None,
         datasets=[data_set] if data_set else None,
@@ -141,24 +132,6 @@ def _metadata(
     if hub_id:
         card["base_model_relation"] = "adapter" if adapter else "finetune"
     return card
-
-
-def _eval_results(metrics: Mapping[str, object], *, data_set: str | None) -> list[EvalResult]:
-    best = _part(metrics, "best")
-    return [
-        EvalResult(
-            task_type="sentence-similarity",
-            task_name="Relevance of a product to a query",
-            dataset_type=data_set or "judged-pairs",
-            dataset_name=data_set or "judged validation pairs",
-            dataset_split="validation",
-            metric_type=hub_name,
-            metric_name=name,
-            metric_value=round(value, 6),
-        )
-        for key, (name, hub_name) in _METRICS.items()
-        if hub_name is not None and (value := _number(best, key)) is not None
-    ]
 
 
 def _introduction(encoder: Mapping[str, object]) -> str:
@@ -175,17 +148,6 @@ def _introduction(encoder: Mapping[str, object]) -> str:
         f" {queries}, products {products}. An embedding is {_POOLING_NAMES[str(encoder['pooling'])]}, {norm}."
         f" Made with aisle; fingerprint `{encoder.get('fingerprint') or 'unknown'}`."
     )
-
-
-def _results(metrics: Mapping[str, object]) -> str:
-    base, best = _part(metrics, "base"), _part(metrics, "best")
-    known = [key for key in _METRICS if key != "spearman" or _number(best, key) is not None]
-    rows = [(_METRICS[key][0], _shown(base, key), _shown(best, key)) for key in known]
-    step = best.get("step")
-    why = "the best on these pairs" if metrics.get("selection_metric", "best") else "the last"
-    chosen = f" The weights are those of step {step}, {why}." if step is not None else ""
-    note = f"Cosines of validation pairs against their judgements.{chosen}"
-    return f"{note}\n\n{table(('Metric', 'Base model', 'This model'), rows)}"
 
 
 def _recipe(
@@ -267,22 +229,6 @@ def _hub_dataset(settings: Mapping[str, object]) -> str | None:
     """A data set's name that has the form of a Hub id; files have a suffix, local folders a dot or slash."""
     name = str(settings.get("dataset_name") or "")
     return name if re.fullmatch(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*", name) else None
-
-
-def _part(metrics: Mapping[str, object], key: str) -> Mapping[str, object]:
-    part = metrics.get(key)
-    return part if isinstance(part, Mapping) else {}
-
-
-def _number(values: Mapping[str, object], key: str) -> float | None:
-    value = values.get(key)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
-
-
-def _shown(values: Mapping[str, object], key: str) -> str:
-    value = _number(values, key)
-    return NOT_MEASURED if value is None else f"{value:.4f}"
 
 
 def _plain(key: str, value: object) -> str:

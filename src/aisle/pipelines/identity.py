@@ -50,6 +50,7 @@ def run_identity(
         **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
         "base model's fingerprint": fingerprint[:16],
         "keep": settings.run.keep,  # weights that one kept are gone for the other
+        "selection": settings.run.selection,  # the best so far is best by that
         "steps in all": total_steps,
         "precision": accelerator.mixed_precision,
         "device": accelerator.device.type,

@@ -1,4 +1,4 @@
-"""Which loss suits which labels."""
+"""Which loss suits which labels, and what the best evaluation is chosen by."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 
 Loss = Literal["cosine_target", "cosent", "in_batch", "listwise"]
+Selection = Literal["roc_auc", "retrieval", "joint_pool"]
 FEW_POSITIVES = 0.3
 """Below this share of positives cosine_target saturates early: on walmart_amazon (.09) and wdc (.26) cosent
 is far better by validation (docs/benchmarks.md)."""
@@ -47,6 +48,17 @@ def _missing(loss: Loss, train: Pairs) -> str | None:
     if loss == "cosent" and relevance.min() == relevance.max():
         return f"ranks pairs by their relevance, and that of every training pair is {relevance.max():g}"
     return None
+
+
+def resolve_selection(wanted: Selection | None, validation: Pairs) -> Selection:
+    """Return what the best evaluation is chosen by: what is asked for, or the default for the pairs.
+
+    Raises:
+        ConfigError: it needs labels, and there are none.
+    """
+    if wanted == "roc_auc" and not validation.labelled:
+        raise ConfigError("--selection roc_auc: needs labelled pairs; use retrieval, or give --label_column")
+    return wanted or ("roc_auc" if validation.labelled else "retrieval")
 
 
 def loss_hint(loss: Loss, train: Pairs) -> str | None:

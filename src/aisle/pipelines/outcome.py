@@ -11,6 +11,7 @@ from aisle.pipelines.training_data import TrainingData
 from aisle.training.learned import check_learned, collapse_warning, no_gain_warning
 from aisle.training.loop import Trainer
 from aisle.training.machine import peak_memory_bytes
+from aisle.training.selection import SELECTION_METRICS
 
 
 def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
@@ -32,9 +33,10 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
         if settings.lora.use_peft
         else "all weights",
     )
+    metric = SELECTION_METRICS[settings.run.selection or "roc_auc"]
     found = (
         collapse_warning(base, tuned, learning_rate=rate),
-        no_gain_warning(state.base or {}, state.best or {}),
+        no_gain_warning(state.base or {}, state.best or {}, metric=metric),
     )
     return [warning for warning in found if warning is not None]
 
@@ -52,6 +54,7 @@ def run_metrics(
     """
     return {
         "loss": settings.optim.loss,
+        "selection": settings.run.selection,
         "selection_metric": trainer.selection_metric,
         "base": trainer.state.base,
         "history": trainer.state.history,

@@ -131,7 +131,10 @@ def quieten_libraries() -> None:
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
 
 
-SHOWN_METRICS = ("roc_auc", "average_precision", "best_f1", "spearman", "mrr", "precision@1")
+SHOWN_METRICS = (
+    *("roc_auc", "average_precision", "best_f1", "spearman"),
+    *("mrr", "recall@10", "ndcg@10", "precision@1", "joint_pool_mrr", "joint_pool_precision@1"),
+)
 
 
 def figures(metrics: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
 from aisle.pipelines.compiler_choice import with_compiler
 from aisle.pipelines.identity import resume_command
-from aisle.pipelines.loss_choice import loss_hint, resolve_loss, unused_settings
+from aisle.pipelines.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
 from aisle.pipelines.outcome import check_outcome, run_metrics
 from aisle.pipelines.output import Output, figures, quieten_libraries
 from aisle.pipelines.run_dir import TrainingLog, check_run_dir, finish_run_dir, only_writer, start_run_dir
@@ -127,7 +127,8 @@ def _train(
         accelerator.wait_for_everyone()
     accelerator.end_training()
     best = trainer.state.best or {}
-    output.say(f"{settings.run.keep}, at step {best.get('step')}: {figures(best)}")
+    why = "the last" if trainer.selection_metric is None else f"best by {trainer.selection_metric}"
+    output.say(f"kept the weights of step {best.get('step')}, {why}: {figures(best)}")
     for warning in warnings:
         output.say(f"warning: {warning}")
     output.say(f"saved to {run_dir}")
@@ -154,6 +155,7 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
             max_length=base.settings.max_length,
         ),
         optim=replace(optim, loss=loss, learning_rate=optim.learning_rate or default_rate),
+        run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
     )
     _refuse_problems(resolved)
     for note in (loss_hint(loss, data.train), *unused_settings(resolved.optim, data.train)):

@@ -16,8 +16,6 @@ from aisle.data.negatives import KnownPositives
 from aisle.data.pairs import Pairs
 from aisle.durable import file_sha256
 from aisle.errors import ConfigError
-from aisle.evaluation.joint_pool import joint_pool
-from aisle.evaluation.pairs import score_pairs
 from aisle.models.compiled import compile_layers
 from aisle.models.embedder import TextEmbedder
 from aisle.models.fingerprint import TOKENIZER_FILES
@@ -35,13 +33,12 @@ from aisle.training.loop import Trainer
 from aisle.training.objective import Objective, weight_of
 from aisle.training.optimizer import adamw
 from aisle.training.schedule import Schedule
+from aisle.training.selection import SELECTION_METRICS, make_evaluator
 from aisle.training.state import TrainState
 from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
 from aisle.training.trained_weights import register_trained_weights_only
-from aisle.training.validation import PairEmbeddings, embed_pairs
+from aisle.training.validation import embed_texts
 
-MOST_POOLED_PAIRS = 10_000
-"""Ranking every text of a pool against all others is quadratic: 10,000 pairs take 4e8 cosines."""
 SAMPLED_PAIRS = 32
 """Validation pairs whose embeddings show at the end whether anything was learned."""
 
@@ -103,13 +100,16 @@ def make_trainer(
         num_training_steps=total_steps,
     )
     embed = partial(
-        embed_pairs,
+        embed_texts,
         accelerator,
         model,
-        validation,
+        validation.texts,
         layout=layout,
         max_texts=optim.per_device_eval_batch_size,
     )
+    sampled = np.concatenate([validation.queries[:SAMPLED_PAIRS], validation.products[:SAMPLED_PAIRS]])
+    selection = run.selection
+    assert selection is not None  # resolved before
     state = TrainState()
     accelerator.register_for_checkpointing(scheduler, state, objective)
     register_trained_weights_only(accelerator)
@@ -136,9 +136,9 @@ def make_trainer(
             max_grad_norm=optim.max_grad_norm,
         ),
         collate=_collator(train, optim, layout, accelerator),
-        evaluate=_evaluator(validation, embed),
-        sample=lambda: _sample(embed),
-        selection_metric=_selection_metric(settings, validation),
+        evaluate=make_evaluator(accelerator, validation, selection, embed, say=say),
+        sample=lambda: embed(sampled).cpu().numpy(),
+        selection_metric=SELECTION_METRICS[selection] if run.keep == "best" else None,
         say=say,
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
@@ -166,13 +166,6 @@ def _agreement(accelerator: Any, say: Callable[[str], None]) -> Agreement | None
             "should one of them run out of memory, the run stops"
         )
     return agreement
-
-
-def _selection_metric(settings: TrainSettings, validation: TokenizedPairs) -> str | None:
-    """Return the metric that the best evaluation is chosen by; None keeps the last."""
-    if settings.run.keep == "last":
-        return None
-    return "roc_auc" if validation.labelled else "mrr"
 
 
 def _tokenized(
@@ -240,30 +233,3 @@ def _collator(train: TokenizedPairs, optim: OptimSettings, layout: Layout, accel
         known=known,
         weigh=partial(weight_of, optim.loss),
     )
-
-
-def _sample(embed: Callable[..., PairEmbeddings]) -> np.ndarray:
-    """Return the embeddings of a few validation pairs' texts: (texts, dim) float32."""
-    embedded = embed(first=SAMPLED_PAIRS)
-    return np.concatenate([embedded.queries, embedded.products])
-
-
-def _evaluator(pairs: TokenizedPairs, embed: Callable[..., PairEmbeddings]) -> Callable[[], dict[str, Any]]:
-    """Return the function that measures the model: ROC-AUC of judged pairs, or the rank of positives."""
-
-    def evaluate() -> dict[str, Any]:
-        embedded = embed(first=None if pairs.labelled else MOST_POOLED_PAIRS)
-        if not pairs.labelled:
-            pool = joint_pool(embedded.queries, embedded.products)
-            return {"mrr": pool.mrr, "precision@1": pool.precision_at_1}
-        found = score_pairs(embedded.scores(), np.asarray(pairs.relevance))
-        return {
-            "roc_auc": found.roc_auc,
-            "average_precision": found.average_precision,
-            "best_f1": found.best_f1,
-            "best_f1_threshold": found.best_f1_threshold,
-            **({} if found.spearman is None else {"spearman": found.spearman}),
-            **({} if found.note is None else {"note": found.note}),
-        }
-
-    return evaluate

@@ -86,15 +86,16 @@ def collapse_warning(base: np.ndarray, tuned: np.ndarray, *, learning_rate: floa
     )
 
 
-def no_gain_warning(base: Mapping[str, Any], kept: Mapping[str, Any]) -> str | None:
+def no_gain_warning(base: Mapping[str, Any], kept: Mapping[str, Any], *, metric: str) -> str | None:
     """Return the warning that the kept model ranks no better than its base, or None where it does or cannot.
 
     Args:
         base: metrics of the base model on the validation pairs.
         kept: metrics of the weights that are saved, on the same pairs.
+        metric: the metric that selects, higher is better.
     """
-    metric = next((name for name in ("roc_auc", "mrr") if name in base), None)
-    if metric is None or None in (before := base[metric], after := kept.get(metric)):
+    before, after = base.get(metric), kept.get(metric)
+    if before is None or after is None:
         return None
     if after > before or after == 1:
         return None

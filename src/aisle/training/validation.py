@@ -1,71 +1,52 @@
-"""Embeddings of the validation pairs, each text once, shared among the processes."""
+"""Embeddings of validation texts, each text once, shared among the processes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from aisle.models.token_batches import WHOLE_BATCH, Layout, split
+from aisle.models.tokens import TokenizedTexts
 from aisle.training.gradients import gather_rows
 from aisle.training.machine import advising_on_memory
-from aisle.training.tokenized import TokenizedPairs
 
 EVALUATION_ADVICE = "Give a lower --per_device_eval_batch_size, --max_tokens_per_sub_batch or --max_length"
 
 
-@dataclass(frozen=True)
-class PairEmbeddings:
-    """Embeddings of pairs.
-
-    Args:
-        queries: (pairs, dim) float32, unit L2 norm.
-        products: (pairs, dim) float32, unit L2 norm.
-    """
-
-    queries: np.ndarray
-    products: np.ndarray
-
-    def scores(self) -> np.ndarray:
-        """Return the cosine of each pair: (pairs,) float32."""
-        cosines: np.ndarray = np.einsum("ij,ij->i", self.queries, self.products)
-        return cosines
-
-
-def embed_pairs(
+def embed_texts(
     accelerator: Any,
     model: torch.nn.Module,
-    pairs: TokenizedPairs,
+    texts: TokenizedTexts,
+    numbers: np.ndarray,
     *,
     layout: Layout,
     max_texts: int,
-    first: int | None = None,
-) -> PairEmbeddings:
-    """Return the embeddings of pairs on every process; call on all of them.
+) -> torch.Tensor:
+    """Return the embeddings of some texts on every process; call on all of them.
 
-    Each process encodes every n-th of the distinct texts; none is lost or counted twice, whatever their
-    number is.
+    Each process encodes every n-th of the distinct texts; none is lost or counted twice.
 
     Args:
         accelerator: gathers over the processes.
         model: the prepared embedder.
-        pairs: tokenised.
+        texts: tokenised.
+        numbers: (wanted,) which of the texts, in any order and as often as wanted.
         layout: how texts are laid out for the backbone.
         max_texts: the most texts of a forward pass.
-        first: embed so many of the pairs only.
+
+    Returns:
+        (wanted, dim) float32 on the accelerator's device, unit L2 norm.
 
     Raises:
         TrainingError: memory ran out.
     """
-    queries, products = pairs.queries[:first], pairs.products[:first]
-    numbers = np.unique(np.concatenate([queries, products]))
+    distinct, wanted = np.unique(numbers, return_inverse=True)
     world, rank = accelerator.num_processes, accelerator.process_index
-    shares = [numbers[index::world] for index in range(world)]
+    shares = [distinct[index::world] for index in range(world)]
     # Under a sharded model all processes must call it equally often: one without a text reads one.
-    mine = shares[rank] if len(shares[rank]) else numbers[:1]
-    texts = pairs.texts
+    mine = shares[rank] if len(shares[rank]) else distinct[:1]
     was_training = model.training
     model.eval()
     with advising_on_memory("evaluation", EVALUATION_ADVICE), torch.inference_mode(), accelerator.autocast():
@@ -85,11 +66,7 @@ def embed_pairs(
             model([layout.batch(texts, mine[:1]).to(accelerator.device)])
         back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(accelerator.device)
         local = torch.cat(embedded)[back][: len(shares[rank])]
-        gathered = gather_rows(accelerator, local, tuple(map(len, shares))).float().cpu().numpy()
+        gathered = gather_rows(accelerator, local, tuple(map(len, shares))).float()
     model.train(was_training)
-    by_number = np.empty_like(gathered)
-    by_number[np.searchsorted(numbers, np.concatenate(shares))] = gathered
-    return PairEmbeddings(
-        queries=by_number[np.searchsorted(numbers, queries)],
-        products=by_number[np.searchsorted(numbers, products)],
-    )
+    place = np.argsort(np.concatenate(shares))  # where the gathered rows hold each of the distinct texts
+    return gathered[torch.from_numpy(place[wanted]).to(gathered.device)]

@@ -40,6 +40,8 @@ _METRICS = {
     "average_precision": "Average precision",
     "best_f1": "Best F1",
     "spearman": "Spearman",
+    "joint_pool_mrr": "MRR in the joint pool",
+    "joint_pool_precision": "Precision in the joint pool",
 }
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::[\d.]+)?(?:Z|\+00:00)?$")
 _TURNS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])

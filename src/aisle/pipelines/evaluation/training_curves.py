@@ -10,7 +10,10 @@ from typing import Any
 from aisle.evaluation.document import TrainingCurve
 from aisle.pipelines.run_dir import LOG, METRICS
 
-CURVES = ("roc_auc", "average_precision", "spearman", "mrr", "precision@1")
+CURVES = (
+    *("roc_auc", "average_precision", "spearman"),
+    *("mrr", "recall@10", "ndcg@10", "precision@1", "joint_pool_mrr", "joint_pool_precision@1"),
+)
 
 
 def training_curves(model: str) -> tuple[TrainingCurve, ...]:

@@ -1,0 +1,192 @@
+"""Retrieval among the validation pairs: each query ranks the products of all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from aisle.errors import EvaluationError
+from aisle.training.gradients import gather_rows
+from aisle.training.tokenized import TokenizedPairs
+
+CUTOFF = 10
+"""The k of recall@k and ndcg@k."""
+FIGURES = ("mrr", f"recall@{CUTOFF}", f"ndcg@{CUTOFF}", "precision@1")
+"""What a ranking is measured by, in the order of `query_figures`."""
+BLOCK_BYTES = 2**26
+"""Memory for the cosines of a block of queries; masks and ranks take about three times that again."""
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """The queries of pairs, the products to rank, and which of them are right.
+
+    A product is all texts that have its id or its text, and ranks by the nearest of them.
+
+    Args:
+        queries: (queries,) int64, the text of each distinct query that has a right product.
+        texts: (texts,) int64, the distinct texts of the products.
+        products: (texts,) int64, the product of each of those texts: 0 to the number of products.
+        right: (right,) int64, the right products of the first query, then of the second, and so on.
+        right_offsets: (queries + 1,) int64, where each query's begin.
+    """
+
+    queries: np.ndarray
+    texts: np.ndarray
+    products: np.ndarray
+    right: np.ndarray
+    right_offsets: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: TokenizedPairs, *, first: int | None = None) -> RetrievalTask:
+        """Return the task that pairs make.
+
+        Args:
+            pairs: every positive among them is right for its query.
+            first: only the queries and products of so many pairs are ranked; None takes all.
+        """
+        texts = np.unique(pairs.products[:first])
+        keys, products = np.unique(pairs.product_keys[texts], return_inverse=True)
+        positive = np.flatnonzero(pairs.positive(np.arange(len(pairs))))
+        right_keys = pairs.product_keys[pairs.products[positive]]
+        ranked = np.isin(right_keys, keys)
+        known = np.unique(
+            np.stack(
+                [
+                    pairs.query_keys[pairs.queries[positive[ranked]]],
+                    np.searchsorted(keys, right_keys[ranked]),
+                ]
+            ),
+            axis=1,
+        )
+        queries = np.unique(pairs.queries[:first])
+        begin, end = (
+            np.searchsorted(known[0], pairs.query_keys[queries], side=side) for side in ("left", "right")
+        )
+        queries, begin, end = queries[end > begin], begin[end > begin], end[end > begin]
+        right = [known[1, low:high] for low, high in zip(begin, end, strict=True)]
+        return cls(
+            queries=queries,
+            texts=texts,
+            products=products,
+            right=np.concatenate([np.empty(0, np.int64), *right]),
+            right_offsets=np.concatenate([[0], np.cumsum(end - begin)]),
+        )
+
+    @property
+    def product_count(self) -> int:
+        """How many products each query ranks."""
+        return int(self.products.max(initial=-1)) + 1
+
+
+def measure_retrieval(
+    accelerator: Any, task: RetrievalTask, queries: torch.Tensor, texts: torch.Tensor
+) -> dict[str, float]:
+    """Return the means of `FIGURES` over the queries, the same on every process; call on all of them.
+
+    Each process ranks its share of the queries, in blocks of bounded memory.
+
+    Args:
+        accelerator: gathers over the processes.
+        task: what is ranked.
+        queries: (queries, dim) float32, unit L2 norm.
+        texts: (texts, dim) float32, unit L2 norm.
+
+    Raises:
+        EvaluationError: an embedding is no finite number.
+    """
+    count, world = len(task.queries), accelerator.num_processes
+    bounds = [count * index // world for index in range(world + 1)]
+    start, end = bounds[accelerator.process_index : accelerator.process_index + 2]
+    mine = query_figures(task, queries, texts, first=start, last=end)
+    found = gather_rows(accelerator, mine, tuple(int(size) for size in np.diff(bounds)))
+    means = found.cpu().numpy().astype(np.float64).mean(axis=0)
+    return dict(zip(FIGURES, means.tolist(), strict=True))
+
+
+def query_figures(
+    task: RetrievalTask,
+    queries: torch.Tensor,
+    texts: torch.Tensor,
+    *,
+    first: int = 0,
+    last: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> torch.Tensor:
+    """Return `FIGURES` of the queries from number `first` to before `last`: (queries, 4).
+
+    The rank of a right product is 1 + the products above it; a wrong product with the same cosine is above
+    it, so that a model that gives all texts one embedding finds nothing. mrr is 1 / rank of the first right
+    product, recall@10 the right products among the first ten / all right products, ndcg@10 the sum over those
+    of 1 / log2(rank + 1) / the highest sum that there could be (Järvelin and Kekäläinen, ACM TOIS 20(4),
+    2002), and precision@1 whether the first is right.
+
+    Args:
+        task: what is ranked.
+        queries: (all queries, dim) float32, unit L2 norm.
+        texts: (texts, dim) float32, unit L2 norm.
+        first: number of the first query.
+        last: number after the last query; None is their number.
+        block_bytes: memory for the cosines of a block of queries; it changes no figure.
+
+    Raises:
+        EvaluationError: an embedding is no finite number.
+    """
+    for name, embeddings in (("queries", queries), ("products", texts)):
+        broken = int((~torch.isfinite(embeddings).all(dim=1)).sum())
+        if broken:
+            raise EvaluationError(
+                f"the embeddings of {broken} of {len(embeddings)} validation {name} are no finite numbers; "
+                "lower --learning_rate, or train with --mixed_precision bf16 in place of fp16"
+            )
+    # Sums in float32 round differently in blocks of another size, which would decide near ties.
+    exact = torch.float32 if texts.device.type == "mps" else torch.float64
+    pool = texts.to(exact)
+    last = len(task.queries) if last is None else last
+    rows = max(block_bytes // (pool.element_size() * max(len(texts), 1)), 1)
+    blocks = [
+        _block_figures(task, queries[start : min(start + rows, last)].to(exact), pool, start)
+        for start in range(first, last, rows)
+    ]
+    return torch.cat([pool.new_empty((0, len(FIGURES))), *blocks])
+
+
+def _block_figures(
+    task: RetrievalTask, queries: torch.Tensor, pool: torch.Tensor, first: int
+) -> torch.Tensor:
+    # Rounded as embeddings are, equal texts in other batches tie.
+    cosines = _by_product(task, (queries @ pool.T).float())
+    offsets = task.right_offsets[first : first + len(queries) + 1]
+    counts = np.diff(offsets)
+    query = torch.from_numpy(np.repeat(np.arange(len(queries)), counts)).to(pool.device)
+    product = torch.from_numpy(task.right[offsets[0] : offsets[-1]]).to(pool.device)
+    right = torch.zeros_like(cosines, dtype=torch.bool)
+    right[query, product] = True
+    k = min(CUTOFF, cosines.shape[1])
+    best_right = cosines.masked_fill(~right, -torch.inf).topk(k, dim=1).values
+    wrong = cosines.masked_fill(right, -torch.inf)
+    reciprocal = 1 / (1 + (wrong >= best_right[:, :1]).sum(dim=1)).to(pool.dtype)
+    # As many wrong ones as the cutoff above a right one put it beyond the cutoff, and no more need counting.
+    above = (wrong.topk(k, dim=1).values[:, None, :] >= best_right[:, :, None]).sum(dim=2)
+    places = torch.arange(1, k + 1, device=pool.device)
+    ranks = places + above
+    found = (ranks <= CUTOFF) & torch.isfinite(best_right)
+    right_count = torch.from_numpy(counts).to(pool.device)
+    discounts = 1 / torch.log2(ranks.to(pool.dtype) + 1)
+    ideal = torch.cumsum(1 / torch.log2(places.to(pool.dtype) + 1), dim=0)
+    ndcg = (discounts * found).sum(dim=1) / ideal[right_count.clamp(max=k) - 1]
+    recall = found.sum(dim=1).to(pool.dtype) / right_count
+    return torch.stack([reciprocal, recall, ndcg, (reciprocal == 1).to(pool.dtype)], dim=1)
+
+
+def _by_product(task: RetrievalTask, cosines: torch.Tensor) -> torch.Tensor:
+    """Return (queries, products), the highest cosine among each product's texts."""
+    count = task.product_count
+    if count == len(task.texts):
+        order = torch.from_numpy(np.argsort(task.products)).to(cosines.device)
+        return cosines[:, order]
+    index = torch.from_numpy(task.products).to(cosines.device).expand_as(cosines)
+    return cosines.new_full((len(cosines), count), -torch.inf).scatter_reduce(1, index, cosines, "amax")

@@ -1,0 +1,155 @@
+"""The figures of an evaluation, and the one by which the best evaluation is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+
+from aisle.errors import AisleError, EvaluationError
+from aisle.evaluation.joint_pool import joint_pool
+from aisle.evaluation.pairs import score_pairs
+from aisle.training.retrieval import RetrievalTask, measure_retrieval
+from aisle.training.tokenized import TokenizedPairs
+
+Selection = Literal["roc_auc", "retrieval", "joint_pool"]
+
+SELECTION_METRICS: dict[Selection, str] = {
+    "roc_auc": "roc_auc",
+    "retrieval": "mrr",
+    "joint_pool": "joint_pool_mrr",
+}
+"""The metric that each way of selecting goes by; the highest value is best."""
+MOST_RANKED_PAIRS = 10_000
+"""Ranking is quadratic: the queries of 10,000 pairs that rank their products take 1e8 cosines, and every text
+of their joint pool that ranks all others 4e8."""
+
+
+def make_evaluator(
+    accelerator: Any,
+    pairs: TokenizedPairs,
+    selection: Selection,
+    embed: Callable[[np.ndarray], torch.Tensor],
+    *,
+    say: Callable[[str], None],
+) -> Callable[[], dict[str, Any]]:
+    """Return the function that measures the model as it is, to be called on all processes.
+
+    Judged pairs are measured by their cosines, whatever selects.
+
+    Args:
+        accelerator: gathers over the processes.
+        pairs: the validation pairs.
+        selection: what the best evaluation is chosen by.
+        embed: embeddings of the texts of these numbers, (texts, dim) float32, on every process.
+        say: told what is measured.
+
+    Raises:
+        EvaluationError: no validation pair is a positive, and the selection needs one.
+    """
+    parts: list[tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]] = []
+    if pairs.labelled:
+        parts.append((np.concatenate([pairs.queries, pairs.products]), partial(_cosines, pairs)))
+    if selection == "retrieval":
+        parts.append(_retrieval(accelerator, pairs, say))
+    elif selection == "joint_pool":
+        parts.append(_joint_pool(accelerator, pairs, say))
+    numbers = np.concatenate([texts for texts, _ in parts])
+    ends = np.cumsum([len(texts) for texts, _ in parts]).tolist()
+
+    def evaluate() -> dict[str, Any]:
+        embedded = embed(numbers)
+        figures: dict[str, Any] = {}
+        for (texts, measure), end in zip(parts, ends, strict=True):
+            figures |= measure(embedded[end - len(texts) : end])
+        return figures
+
+    return evaluate
+
+
+def _cosines(pairs: TokenizedPairs, embedded: torch.Tensor) -> dict[str, Any]:
+    queries, products = np.split(embedded.cpu().numpy(), 2)
+    found = score_pairs(np.einsum("ij,ij->i", queries, products), np.asarray(pairs.relevance))
+    return {
+        "roc_auc": found.roc_auc,
+        "average_precision": found.average_precision,
+        "best_f1": found.best_f1,
+        "best_f1_threshold": found.best_f1_threshold,
+        **({} if found.spearman is None else {"spearman": found.spearman}),
+        **({} if found.note is None else {"note": found.note}),
+    }
+
+
+def _retrieval(
+    accelerator: Any, pairs: TokenizedPairs, say: Callable[[str], None]
+) -> tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]:
+    """Return the texts to embed, and what measures their embeddings."""
+    _positives(pairs, "retrieval")
+    task = RetrievalTask.of(pairs, first=MOST_RANKED_PAIRS)
+    count = len(task.queries)
+    say(
+        f"validation: {count:,} queries rank the {task.product_count:,} products{_of(pairs)}; the best "
+        f"evaluation has the highest {SELECTION_METRICS['retrieval']}"
+    )
+
+    def measure(embedded: torch.Tensor) -> dict[str, Any]:
+        return {
+            **measure_retrieval(accelerator, task, embedded[:count], embedded[count:]),
+            "ranked_queries": count,
+            "ranked_products": task.product_count,
+        }
+
+    return np.concatenate([task.queries, task.texts]), measure
+
+
+def _joint_pool(
+    accelerator: Any, pairs: TokenizedPairs, say: Callable[[str], None]
+) -> tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]:
+    """Return the texts to embed, and what measures their embeddings."""
+    rows = _positives(pairs, "joint_pool")[:MOST_RANKED_PAIRS]
+    say(
+        f"validation: the {2 * len(rows):,} queries and products{_of(pairs)} rank each other in one pool; "
+        f"the best evaluation has the highest {SELECTION_METRICS['joint_pool']}"
+    )
+
+    def measure(embedded: torch.Tensor) -> dict[str, Any]:
+        queries, products = np.split(embedded.cpu().numpy(), 2)
+        pool = joint_pool(queries, products)
+        return {"joint_pool_mrr": pool.mrr, "joint_pool_precision@1": pool.precision_at_1}
+
+    texts = np.concatenate([pairs.queries[rows], pairs.products[rows]])
+    return texts, lambda embedded: _once(accelerator, partial(measure, embedded))
+
+
+def _positives(pairs: TokenizedPairs, selection: Selection) -> np.ndarray:
+    positives = np.flatnonzero(pairs.positive(np.arange(len(pairs))))
+    if not len(positives):
+        raise EvaluationError(
+            f"--selection {selection}: none of the {len(pairs):,} validation pairs is a positive (relevance "
+            "above 0.5); give others, or select by roc_auc"
+        )
+    return positives
+
+
+def _of(pairs: TokenizedPairs) -> str:
+    return "" if len(pairs) <= MOST_RANKED_PAIRS else f" of the first {MOST_RANKED_PAIRS:,} pairs"
+
+
+def _once(accelerator: Any, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what the first process measures, on every process; what it refuses, all refuse."""
+    shared: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            shared = [measure()]
+        except AisleError as error:
+            shared = [error]
+    if accelerator.num_processes > 1:
+        shared = broadcast_object_list(shared)
+    if isinstance(shared[0], AisleError):
+        raise shared[0]
+    found: dict[str, Any] = shared[0]
+    return found
