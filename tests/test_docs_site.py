@@ -1,9 +1,13 @@
-"""The hooks of mkdocs: a page for each command, and a site that loads nothing from outside."""
+"""The site of the docs: warnings fail its build, each command has a page, nothing is loaded from outside."""
 
 import contextlib
 import importlib.util
 import re
+import shutil
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +78,56 @@ def test_a_page_that_loads_something_from_outside_fails_the_build(html, loads, h
 
     with pytest.raises(PluginError, match=r"^x\.md: .*example\.org") if loads else contextlib.nullcontext():
         assert hook("offline").on_post_page(html, page=page, config=None) == html
+
+
+PLANTED = {
+    "unlisted.md": "# A page that is not in the navigation",
+    "index.md": "[a file that is not there](gone.md)",
+    "tutorial.md": "[an anchor that is not there](benchmarks.md#no-such-anchor)",
+}
+"""Page -> what is added to it; mkdocs warns of each."""
+
+
+def docs_site_recipe():
+    """Return the commands of `make docs-site`, with this interpreter's folder for the Makefile's."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    recipe = re.search(r"^docs-site:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+    return recipe.replace("\t", "").replace("$(BIN)", str(Path(sys.executable).parent))
+
+
+def test_warnings_fail_the_recipe_of_the_site(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    for page, line in PLANTED.items():
+        with (tmp_path / "docs" / page).open("a", encoding="utf-8") as file:
+            file.write(f"\n\n{line}\n")
+
+    made = subprocess.run(
+        ["sh", "-ec", docs_site_recipe()],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+    assert made.returncode != 0, made.stdout
+    assert f"Aborted with {len(PLANTED)} warnings in strict mode" in made.stdout
+    assert all(name in made.stdout for name in ("unlisted.md", "gone.md", "no-such-anchor"))
+
+
+def test_every_command_is_in_the_navigation_once(hook):
+    nav = [{"Reference": [{"Data": "data.md"}, {"Commands": "reference/commands/"}]}]
+
+    hook("command_pages").on_config(type("Config", (), {"nav": nav}))
+
+    listed = [name for entry in nav[0]["Reference"][1]["Commands"] for name in entry]
+    assert listed == list(COMMANDS)
+
+
+def test_a_navigation_without_the_commands_fails_the_build(hook):
+    from mkdocs.exceptions import PluginError
+
+    with pytest.raises(PluginError, match="reference/commands/"):
+        hook("command_pages").on_config(type("Config", (), {"nav": [{"Home": "index.md"}]}))

@@ -1,4 +1,4 @@
-"""A hook of mkdocs: a page for every command, from the dataclass of its settings.
+"""A hook of mkdocs: each command's page, from the dataclass of its settings, and its place in the navigation.
 
 What stands on the pages is what the command line reads: names, types, limits and defaults come from the
 dataclasses of `aisle.config`, the explanations from the docstrings under their fields.
@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import griffe
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from pydantic.fields import FieldInfo
 from tyro.conf import Positional
@@ -32,6 +33,28 @@ GROUPS = {
     "run": "The run",
 }
 POSITIONAL = get_args(Positional[str])[1]
+
+
+def on_config(config: Any) -> Any:
+    """Put every command's page in the navigation, where mkdocs.yml names the folder of the pages.
+
+    Raises:
+        PluginError: the navigation does not name the folder.
+    """
+    if not _fill_navigation(config.nav):
+        raise PluginError(f"mkdocs.yml: the navigation must have one entry whose value is {FOLDER}/")
+    return config
+
+
+def _fill_navigation(entries: list[Any]) -> bool:
+    for entry in entries:
+        for title, value in entry.items() if isinstance(entry, dict) else ():
+            if value == f"{FOLDER}/":
+                entry[title] = [{name: f"{FOLDER}/{name}.md"} for name in COMMANDS]
+                return True
+            if isinstance(value, list) and _fill_navigation(value):
+                return True
+    return False
 
 
 def on_files(files: Any, *, config: Any) -> Any:

@@ -7,26 +7,12 @@ from typing import get_type_hints
 
 import pytest
 
-from aisle.config import index, maintain, tools, training
+from aisle.cli import COMMANDS
+from aisle.config import training
 from aisle.config.load import parse_settings
+from tests.doc_commands import named
 
-COMMANDS = (
-    training.TrainSettings,
-    index.BuildSettings,
-    index.QuerySettings,
-    index.EvaluateSettings,
-    maintain.UpsertSettings,
-    maintain.DeleteSettings,
-    maintain.CompactSettings,
-    maintain.TuneSettings,
-    maintain.VersionsSettings,
-    maintain.RollbackSettings,
-    maintain.InfoSettings,
-    maintain.VerifySettings,
-    tools.SampleSettings,
-    tools.QuickstartSettings,
-    tools.PushSettings,
-)
+SETTINGS = {name: named(command.settings) for name, command in COMMANDS.items()}
 
 
 def documented_fields(settings_type):
@@ -52,7 +38,7 @@ def words(text):
     return re.sub(r"[\s│╭╮╰╯─]", "", text)
 
 
-@pytest.mark.parametrize("settings_type", COMMANDS)
+@pytest.mark.parametrize("settings_type", SETTINGS.values(), ids=SETTINGS)
 def test_help_shows_every_flag_with_its_docstring(settings_type, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as caught:
@@ -62,7 +48,7 @@ def test_help_shows_every_flag_with_its_docstring(settings_type, capsys, monkeyp
     assert caught.value.code == 0
     fields = dict(documented_fields(settings_type))
     assert [name for name, docstring in fields.items() if docstring is None] == []
-    positional = {"text", "run_dir", "product_ids"}
+    positional = {"text", "run_dir", "runs", "product_ids"}
     assert [name for name in fields if name not in positional and f"--{name}" not in shown] == []
     assert [name for name, docstring in fields.items() if words(docstring) not in shown] == []
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -15,9 +13,7 @@ from aisle.data.rows import Row
 from aisle.data.sources import iter_rows
 from aisle.data.templates import parse_template
 from aisle.errors import ConfigError, DataError
-
-DATA = Path(os.environ.get("AISLE_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not here; set AISLE_BENCH_DATA")
+from tests.real_data import DATA, needs_data
 
 
 def rows_of(*values, source="products.jsonl"):
@@ -280,7 +276,6 @@ def test_a_file_of_pairs_without_the_product_column_is_named(write):
 
 
 @needs_data
-@pytest.mark.data
 def test_the_real_catalogues_are_counted_as_the_data_page_says(write):
     titles, _ = write(iter_rows([DATA / "esci" / "distractor_titles.csv"]))
     assert len(titles) == 450

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from aisle.data.judgements import read_qrels, read_queries
 from aisle.errors import DataError
+from tests.real_data import DATA, needs_data
 
-DATA = Path(os.environ.get("AISLE_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not here; set AISLE_BENCH_DATA")
 ESCI = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
 
 QRELS = {"q1": {"d1": 2.0, "d2": 0.0}, "2": {"d1": 1.0}}
@@ -140,7 +136,6 @@ def test_a_filter_that_keeps_no_query_is_an_error(tmp_path):
 
 
 @needs_data
-@pytest.mark.data
 def test_the_real_scifact_judgements_are_counted_as_the_data_page_says():
     qrels = read_qrels([DATA / "scifact" / "qrels" / "test.tsv"])
     queries = read_queries([DATA / "scifact" / "queries.jsonl"], only=qrels)
@@ -148,7 +143,6 @@ def test_the_real_scifact_judgements_are_counted_as_the_data_page_says():
 
 
 @needs_data
-@pytest.mark.data
 def test_the_real_esci_judgements_have_the_labels_the_data_page_says():
     files = [DATA / "esci" / "examples.csv"]
     values = [value for judged in read_qrels(files, label_map=ESCI).values() for value in judged.values()]

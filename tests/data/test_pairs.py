@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,9 @@ from aisle.data.pairs import PairColumns, Pairs, check_disjoint, read_pairs, spl
 from aisle.data.rows import Row
 from aisle.data.sources import iter_rows, iter_split, resolve_dataset
 from aisle.errors import DataError
+from tests.real_data import DATA, needs_data
 
 ESCI = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
-DATA = Path(os.environ.get("AISLE_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not here; set AISLE_BENCH_DATA")
 
 
 def rows_of(*values, source="pairs.jsonl"):
@@ -293,7 +291,6 @@ def test_shared_queries_are_counted_once_and_by_text():
 
 
 @needs_data
-@pytest.mark.data
 def test_the_real_faq_pairs_are_counted_as_the_data_page_says():
     source, columns = (
         resolve_dataset(str(DATA / "cloud_faq")),
@@ -304,7 +301,6 @@ def test_the_real_faq_pairs_are_counted_as_the_data_page_says():
 
 
 @needs_data
-@pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "counts", "share"),
     [("walmart_amazon", (6144, 2049, 2049), 0.094), ("wdc_all_small", (7230, 1808, 4398), 0.26)],
@@ -318,7 +314,6 @@ def test_the_real_product_pairs_are_counted_as_the_data_page_says(name, counts, 
 
 
 @needs_data
-@pytest.mark.data
 def test_the_real_esci_pairs_are_counted_as_the_data_page_says():
     rows = list(iter_rows([DATA / "esci" / "examples.csv"]))
     pairs = {

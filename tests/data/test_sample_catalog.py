@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
 
+import bm25s
 import pytest
 
 from aisle.data.sample_catalog import SampleFiles, iter_products, write_sample
@@ -167,7 +168,6 @@ def test_qrels_agree_with_the_judged_test_pairs(sample: SampleFiles):
 
 
 def test_bm25_finds_the_sample_neither_trivial_nor_hopeless(sample: SampleFiles):
-    bm25s = pytest.importorskip("bm25s")
     products = read(sample.products)
     retriever = bm25s.BM25()
     texts = [f"{row['title']} {row['brand']}" for row in products]

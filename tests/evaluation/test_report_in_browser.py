@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from playwright import sync_api as playwright_api
 
 from aisle.evaluation.html_report import write_report
 from tests.evaluation.evaluations import (
@@ -28,9 +29,6 @@ MIN_CONTRAST = 4.5
 
 if CHROMIUM is None:
     pytest.skip("Chromium is not installed (Debian: apt-get install chromium)", allow_module_level=True)
-playwright_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed (extra 'dev')"
-)
 
 
 @pytest.fixture(scope="module")

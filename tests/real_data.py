@@ -1,0 +1,17 @@
+"""The folder of the real data, and the marks of a test that reads it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+GIVEN = os.environ.get("AISLE_BENCH_DATA")
+DATA = Path(GIVEN or Path(__file__).parents[2] / "shared" / "data")
+
+
+def needs_data(test):
+    """Mark a test that is left out where the real data is not; a folder that was named must be there."""
+    absent = pytest.mark.skipif(
+        not DATA.is_dir() and not GIVEN, reason="the real data is not here; set AISLE_BENCH_DATA"
+    )
+    return pytest.mark.data(absent(test))

@@ -1,0 +1,57 @@
+"""What may be left out: in CI only what the machine itself lacks, and the conditions of that are right."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aisle.models.int8_linear import multiplies_int8
+
+CASES = """
+import pytest
+
+@pytest.mark.skip(reason="Flash Attention runs on GPUs alone")
+def test_of_the_machine(): ...
+
+@pytest.mark.skip(reason="Chromium is not installed")
+def test_of_a_program(): ...
+"""
+MODULE = "import pytest\npytest.skip('Chromium is not installed', allow_module_level=True)\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "workers", "code"),
+    [({"AISLE_SKIPS_FAIL": "1"}, 0, 1), ({"AISLE_SKIPS_FAIL": "1"}, 1, 1), ({}, 0, 0)],
+)
+@pytest.mark.parametrize(("text", "failed"), [(CASES, "test_of_a_program"), (MODULE, "test_cases.py")])
+def test_a_skip_for_want_of_a_program_fails_in_ci(given, workers, code, text, failed, tmp_path):
+    (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text("utf-8"))
+    (tmp_path / "test_cases.py").write_text(text)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AISLE_", "PYTEST_"))
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rfE", "-n", str(workers), "test_cases.py"],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[1]), **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    # A module whose only skip is at its top holds no test: 5.
+    assert (done.returncode != 0) if code else (done.returncode in {0, 5}), done.stdout
+    assert ("must not be skipped" in done.stdout) == bool(code)
+    assert (failed in done.stdout.partition("short test summary")[2]) == bool(code)
+    assert "test_of_the_machine" not in done.stdout
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="this CPU has other instructions")
+def test_the_8_bit_tests_run_on_each_cpu_with_the_instructions():
+    (flags,) = {line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")}
+
+    assert multiplies_int8() == bool({"avx512_vnni", "avx_vnni"} & set(flags.split()))
