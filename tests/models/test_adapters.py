@@ -85,6 +85,12 @@ def test_a_wrong_target_lists_the_names_there_are(tiny_bert):
     assert message.endswith("dense, key, query, value")
 
 
+def test_the_pooler_alone_is_no_target(tiny_bert):
+    """No embedding reads it: nothing would be trained."""
+    with pytest.raises(ModelError, match=r"no linear layer named pooler\.dense"):
+        lora(backbone_of(tiny_bert), target_modules=["pooler.dense"])
+
+
 def test_part_of_a_name_is_not_a_name(tiny_bert):
     with pytest.raises(ModelError, match="no linear layer named uery"):
         lora(backbone_of(tiny_bert), target_modules=["uery"])

@@ -125,7 +125,8 @@ class OptimSettings:
     product_to_query it is symmetric; the other two add the texts of the own side as negatives. Hard negatives
     are among the products."""
     group_by_query: bool = False
-    """Keep a query's judged products together in a batch: hard negatives for the in_batch loss."""
+    """Keep a query's judged products together in a batch: hard negatives for the in_batch loss. Always on for
+    the listwise loss, which ranks them."""
     per_device_train_batch_size: Count = 64
     """Pairs per process in one forward pass."""
     per_device_eval_batch_size: Count = 128

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -172,7 +173,11 @@ def _peft_looks_at_checkpointing() -> Iterator[None]:
 
 
 def _check_targets(backbone: nn.Module, targets: Sequence[str]) -> None:
-    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    linear = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear) and not re.fullmatch(POOLER, name)
+    ]
     unknown = [
         target
         for target in targets

@@ -39,13 +39,13 @@ def _missing(loss: Loss, train: Pairs) -> str | None:
     relevance = train.relevance
     if relevance is None:
         return None
+    if not relevance.max():
+        return "needs positives, and every training pair's relevance is 0"
     if loss == "in_batch" and not train.positive_share():
         return (
             f"needs positives, and no training pair's relevance is above 0.5 (highest: {relevance.max():g})"
         )
-    if loss == "listwise" and not train.positive_share(above=0):
-        return "needs positives, and every training pair's relevance is 0"
-    if loss == "cosent" and relevance.min() == relevance.max():
+    if loss in ("cosent", "listwise") and relevance.min() == relevance.max():
         return f"ranks pairs by their relevance, and that of every training pair is {relevance.max():g}"
     return None
 
@@ -63,8 +63,14 @@ def resolve_selection(wanted: Selection | None, validation: Pairs) -> Selection:
 
 def loss_hint(loss: Loss, train: Pairs) -> str | None:
     """Return advice where another loss is likely to suit the labels better, or None."""
-    if not train.labelled or loss != "cosine_target":
+    relevance = train.relevance
+    if relevance is None or loss != "cosine_target":
         return None
+    if relevance.min() == relevance.max():
+        return (
+            f"warning: the relevance of every training pair is {relevance.max():g}, so that cosine_target "
+            "draws all texts together and nothing apart; --loss in_batch takes negatives from the batch"
+        )
     share = train.positive_share()
     if share < FEW_POSITIVES:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,23 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
         no_gain_warning(state.base or {}, state.best or {}, metric=metric),
     )
     return [warning for warning in found if warning is not None]
+
+
+def undefined_selection(metric: str | None, base: Mapping[str, Any]) -> str | None:
+    """Return what to say where the metric that selects the best evaluation has no value, or None.
+
+    Args:
+        metric: that selects; None where the last evaluation is asked for.
+        base: metrics before training.
+    """
+    if metric is None or base.get(metric) is not None:
+        return None
+    why = base.get("note", "they are of one class")
+    return (
+        f"note: {metric} is undefined on the validation pairs ({why}), so that the best evaluation is the "
+        "last one, and --early_stopping_patience does not stop the run; --selection retrieval may tell "
+        "evaluations apart"
+    )
 
 
 def run_metrics(

@@ -19,7 +19,7 @@ from aisle.models.sources import find_model
 from aisle.pipelines.compiler_choice import with_compiler
 from aisle.pipelines.identity import resume_command
 from aisle.pipelines.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
-from aisle.pipelines.outcome import check_outcome, run_metrics
+from aisle.pipelines.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.pipelines.output import Output, figures, quieten_libraries
 from aisle.pipelines.run_dir import TrainingLog, check_run_dir, finish_run_dir, only_writer, start_run_dir
 from aisle.pipelines.trainer import make_trainer
@@ -101,6 +101,9 @@ def _train(
         trainer.state.base = trainer.evaluate()
         trainer.state.base_sample = trainer.sample().tolist()
         _tell_evaluation({"step": 0, **trainer.state.base}, trainer, output)
+    undefined = undefined_selection(trainer.selection_metric, trainer.state.base or {})
+    if undefined is not None:
+        output.say(undefined)
     with output.progress("training", trainer.schedule.total_steps) as bar:
         bar.advance(trainer.state.step)
         if accelerator.is_main_process:
@@ -154,9 +157,16 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
             product_prompt=base.settings.product_prompt,
             max_length=base.settings.max_length,
         ),
-        optim=replace(optim, loss=loss, learning_rate=optim.learning_rate or default_rate),
+        optim=replace(
+            optim,
+            loss=loss,
+            learning_rate=optim.learning_rate or default_rate,
+            group_by_query=optim.group_by_query or loss == "listwise",
+        ),
         run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
     )
+    if resolved.optim.group_by_query and not optim.group_by_query:
+        output.say("--group_by_query: taken, as the listwise loss ranks a query's products within a batch")
     _refuse_problems(resolved)
     for note in (loss_hint(loss, data.train), *unused_settings(resolved.optim, data.train)):
         if note is not None:

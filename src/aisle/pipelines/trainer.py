@@ -23,6 +23,7 @@ from aisle.models.loading import BaseModel
 from aisle.models.token_batches import WHOLE_BATCH, Layout, device_layout
 from aisle.models.training_form import drops_attention
 from aisle.pipelines.identity import digest_of, run_identity
+from aisle.pipelines.learnable import check_learnable
 from aisle.pipelines.run_dir import TOKENS
 from aisle.pipelines.trained_model import is_sharded, make_trained_model
 from aisle.pipelines.training_data import TrainingData
@@ -77,6 +78,9 @@ def make_trainer(
         raise ConfigError(
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
         )
+    known = _known_positives(train) if optim.loss == "in_batch" else None
+    for warning in check_learnable(optim, train, plan, known=known, total_steps=total_steps):
+        say(f"warning: {warning}")
     if is_sharded(accelerator) and (optim.learn_temperature or optim.cached_embeddings):
         raise ConfigError("--learn_temperature and --cached_embeddings: do not go with FSDP")
     embedder = make_trained_model(settings, base, accelerator, say=say)
@@ -135,7 +139,7 @@ def make_trainer(
             early_stopping_patience=run.early_stopping_patience,
             max_grad_norm=optim.max_grad_norm,
         ),
-        collate=_collator(train, optim, layout, accelerator),
+        collate=_collator(train, optim, layout, accelerator, known),
         evaluate=make_evaluator(accelerator, validation, selection, embed, say=say),
         sample=lambda: embed(sampled).cpu().numpy(),
         selection_metric=SELECTION_METRICS[selection] if run.keep == "best" else None,
@@ -216,14 +220,21 @@ def _objective(optim: OptimSettings) -> Objective:
     )
 
 
-def _collator(train: TokenizedPairs, optim: OptimSettings, layout: Layout, accelerator: Any) -> Collator:
-    known = None
-    if optim.loss == "in_batch":
-        known = KnownPositives.of(
-            train.query_keys[train.queries],
-            train.product_keys[train.products],
-            train.positive(np.arange(len(train))),
-        )
+def _known_positives(train: TokenizedPairs) -> KnownPositives:
+    return KnownPositives.of(
+        train.query_keys[train.queries],
+        train.product_keys[train.products],
+        train.positive(np.arange(len(train))),
+    )
+
+
+def _collator(
+    train: TokenizedPairs,
+    optim: OptimSettings,
+    layout: Layout,
+    accelerator: Any,
+    known: KnownPositives | None,
+) -> Collator:
     assert optim.loss is not None  # resolved before
     return Collator(
         pairs=train,

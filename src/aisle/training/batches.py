@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from aisle.data.batching import epoch_order, process_share
-from aisle.data.negatives import Csr, KnownPositives
+from aisle.data.negatives import BatchExclusions, Csr, KnownPositives
 from aisle.losses import Anchors, Exclusions
 from aisle.models.token_batches import Layout, TokenBatch
 from aisle.training.tokenized import TokenizedPairs
@@ -140,43 +140,75 @@ class Collator:
             query_keys=torch.from_numpy(query_keys),
             relevance=None if labelled is None else torch.from_numpy(np.array(labelled, np.float32)),
             own=(int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0),
-            contrast=self._contrast(rows, queries, products, hard_negatives, places),
+            contrast=self._contrast(rows, places),
             weight=float(self.weigh(labelled, query_keys, len(rows))),
             real_tokens=int(pairs.texts.lengths(mine).sum()) if len(shares[self.process_index]) else 0,
         )
 
-    def _contrast(
-        self,
-        rows: np.ndarray,
-        queries: np.ndarray,
-        products: np.ndarray,
-        hard_negatives: np.ndarray,
-        places: Callable[[np.ndarray], np.ndarray],
-    ) -> Contrast | None:
+    def _contrast(self, rows: np.ndarray, places: Callable[[np.ndarray], np.ndarray]) -> Contrast | None:
         if self.known is None:
             return None
-        query_columns = np.unique(queries)
-        product_columns = np.unique(np.concatenate([products, hard_negatives]))
-        positives = np.flatnonzero(self.pairs.positive(rows))
-        mine = process_share(positives, process_index=self.process_index, num_processes=self.num_processes)
-        anchor_queries = np.searchsorted(query_columns, queries[mine])
-        anchor_products = np.searchsorted(product_columns, products[mine])
-        excluded = self.known.exclusions(
-            anchor_queries=anchor_queries,
-            anchor_products=anchor_products,
-            query_keys=self.pairs.query_keys[query_columns],
-            product_keys=self.pairs.product_keys[product_columns],
+        found = contrasted_texts(
+            self.pairs,
+            self.known,
+            rows,
+            process_index=self.process_index,
+            num_processes=self.num_processes,
         )
         return Contrast(
-            queries=torch.from_numpy(places(query_columns)),
-            products=torch.from_numpy(places(product_columns)),
+            queries=torch.from_numpy(places(found.queries)),
+            products=torch.from_numpy(places(found.products)),
             anchors=Anchors(
-                queries=torch.from_numpy(anchor_queries),
-                products=torch.from_numpy(anchor_products),
-                not_negative_products=_exclusions(excluded.products),
-                not_negative_queries=_exclusions(excluded.queries),
+                queries=torch.from_numpy(found.anchor_queries),
+                products=torch.from_numpy(found.anchor_products),
+                not_negative_products=_exclusions(found.excluded.products),
+                not_negative_queries=_exclusions(found.excluded.queries),
             ),
         )
+
+
+@dataclass(frozen=True)
+class ContrastedTexts:
+    """The positives of a batch and the texts that may be their negatives, by text number.
+
+    Args:
+        queries: (queries,) the batch's distinct queries.
+        products: (products,) its distinct products, hard negatives included.
+        anchor_queries: (anchors,) place of each positive's query in `queries`.
+        anchor_products: (anchors,) place of each positive's product in `products`.
+        excluded: the places that are no negatives of an anchor.
+    """
+
+    queries: np.ndarray
+    products: np.ndarray
+    anchor_queries: np.ndarray
+    anchor_products: np.ndarray
+    excluded: BatchExclusions
+
+
+def contrasted_texts(
+    pairs: TokenizedPairs,
+    known: KnownPositives,
+    rows: np.ndarray,
+    *,
+    process_index: int = 0,
+    num_processes: int = 1,
+) -> ContrastedTexts:
+    """Return a process's share of the positives among these pairs, with all texts of the batch."""
+    queries, products = pairs.queries[rows], pairs.products[rows]
+    query_columns = np.unique(queries)
+    product_columns = np.unique(np.concatenate([products, pairs.negatives_of(rows)]))
+    positives = np.flatnonzero(pairs.positive(rows))
+    mine = process_share(positives, process_index=process_index, num_processes=num_processes)
+    anchor_queries = np.searchsorted(query_columns, queries[mine])
+    anchor_products = np.searchsorted(product_columns, products[mine])
+    excluded = known.exclusions(
+        anchor_queries=anchor_queries,
+        anchor_products=anchor_products,
+        query_keys=pairs.query_keys[query_columns],
+        product_keys=pairs.product_keys[product_columns],
+    )
+    return ContrastedTexts(query_columns, product_columns, anchor_queries, anchor_products, excluded)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""The share of pairs that a loss can learn from, against hand-counted batches."""
+
+import numpy as np
+import pytest
+
+from aisle.data.negatives import KnownPositives
+from aisle.training.batches import BatchPlan
+from aisle.training.learning_share import learning_share
+from tests.training.conftest import DIRECTIONS, tokenized
+
+
+@pytest.fixture
+def share(base):
+    """Return the learning share of a loss on pairs that stay in order, in batches of a size."""
+
+    def of(loss, queries, products, relevance, *, batch, directions=DIRECTIONS, negatives=None):
+        pairs = tokenized(base.tokenizer, queries, products, relevance, negatives=negatives)
+        known = KnownPositives.of(
+            pairs.query_keys[pairs.queries],
+            pairs.product_keys[pairs.products],
+            pairs.positive(np.arange(len(pairs))),
+        )
+
+        class InOrder(BatchPlan):
+            def steps(self, epoch, *, first_step=0):
+                for start in range(0, len(queries), batch):
+                    yield [np.arange(start, min(start + batch, len(queries)))]
+
+        plan = InOrder(len(queries), batch, 1, 1, seed=1)
+        return learning_share(loss, pairs, plan, known=known, directions=directions)
+
+    return of
+
+
+QUERIES = ["sofa", "sofa", "sofa", "lamp", "lamp", "bed"]
+PRODUCTS = ["red sofa", "blue sofa", "old table", "red lamp", "wooden bed", "red bed"]
+RELEVANCE = [1.0, 0.5, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_every_pair_of_cosine_target_has_a_gradient(share):
+    assert share("cosine_target", QUERIES, PRODUCTS, RELEVANCE, batch=1) == 1
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(1, 0.0), (2, 4 / 6), (3, 6 / 6), (6, 1.0)])
+def test_a_pair_of_cosent_needs_another_relevance_in_its_batch(share, batch, expected):
+    """Batches of 2: (1, .5), (0, 0), (0, 1)."""
+    assert share("cosent", QUERIES, PRODUCTS, RELEVANCE, batch=batch) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(1, 0.0), (2, 2 / 6), (3, 3 / 6), (6, 3 / 6)])
+def test_a_pair_of_listwise_needs_another_of_its_query_and_some_relevance(share, batch, expected):
+    """The lamp's two pairs are not relevant, and the bed has one pair."""
+    assert share("listwise", QUERIES, PRODUCTS, RELEVANCE, batch=batch) == pytest.approx(expected)
+
+
+def test_a_positive_of_in_batch_needs_a_text_that_is_not_known_to_be_right(share):
+    one_sided = ("query_to_product",)
+    queries, products = ["sofa", "sofa", "lamp"], ["red sofa", "blue sofa", "red lamp"]
+    assert share("in_batch", queries, products, None, batch=1) == 0
+    assert share("in_batch", queries, products, None, batch=1, negatives=[["nails"], [], []]) == 1 / 3
+    # Of the first batch both products are right for its query; the second has one pair.
+    assert share("in_batch", queries, products, None, batch=2, directions=one_sided) == 0
+    assert share("in_batch", queries, products, None, batch=3, directions=one_sided) == 1
+    # Positives alone are counted: one of two judged pairs.
+    assert share("in_batch", queries[:2], products[:2], [1.0, 0.0], batch=2, directions=one_sided) == 1
