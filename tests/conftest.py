@@ -15,6 +15,11 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     # Workers that each took every core would wait for one another.
     share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.environ.setdefault("OMP_NUM_THREADS", str(share))
+    # For what asks how many processors there are instead.
+    os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(share))
+
+# Tests that run side by side would spin on each other's processors.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import importlib.util
 from pathlib import Path

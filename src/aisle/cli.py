@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from aisle.errors import AisleError, ConfigError, TrainingStopped
+from aisle.processors import limit_spinning
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def _dispatch(prog: str, commands: Mapping[str, Command], given: Sequence[str], 
 
 
 def _run(command: Command, arguments: Sequence[str], prog: str) -> None:
+    limit_spinning()
     from aisle.config.load import parse_settings
 
     settings = parse_settings(_named(command.settings), arguments, prog=prog)

@@ -149,6 +149,9 @@ class OptimSettings:
     """Gradients longer than this are cut to it; None is off."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """Compute type; what `accelerate launch` says when not given."""
+    threads: Count | None = None
+    """CPU threads of each process. When not given: OMP_NUM_THREADS if you set it, and else an equal share of
+    the processors that this machine or container gives."""
     max_tokens_per_sub_batch: Annotated[int, Field(ge=64)] | None = None
     """Tokens encoded at a time inside a batch; 4,096 on CPU (1,024 where texts must be padded) and 65,536 on
     GPU when not given. Bounds memory with --cached_embeddings."""

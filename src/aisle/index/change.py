@@ -29,6 +29,7 @@ from aisle.index.search import SearchIndex
 from aisle.index.store import link_files, read_array, read_queries, write_array, write_embeddings, writing
 from aisle.index.tuning import tune
 from aisle.index.writer import Writer
+from aisle.processors import available_processors
 
 __all__ = ["joined", "stage_change"]
 
@@ -186,7 +187,6 @@ def _changed_graph(
     fresh = np.arange(len(old), labels)
     for start in range(0, len(fresh), GATHERED_ROWS):
         part = fresh[start : start + GATHERED_ROWS]
-        graph.add_items(
-            np.asarray(stored[groups.first(part)], dtype=np.float32), part, num_threads=threads or -1
-        )
+        vectors = np.asarray(stored[groups.first(part)], dtype=np.float32)
+        graph.add_items(vectors, part, num_threads=threads or available_processors())
     return HnswGraph(index=graph, groups=groups)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search
 from aisle.index.groups import RowGroups
+from aisle.processors import available_processors
 
 __all__ = [
     "HnswGraph",
@@ -47,9 +48,10 @@ class HnswGraph:
         Raises:
             RuntimeError: a query reaches fewer than `nodes` nodes, as in a graph that is not connected.
         """
+        count = threads or (1 if len(query_embeddings) == 1 else available_processors())
         with self.lock:
             self.index.set_ef(max(ef_search, nodes))
-            labels, distances = self.index.knn_query(query_embeddings, k=nodes, num_threads=threads or -1)
+            labels, distances = self.index.knn_query(query_embeddings, k=nodes, num_threads=count)
         return labels.astype(np.int64), 1 - distances
 
 
@@ -80,7 +82,7 @@ def build_graph(
     for start in range(0, len(groups), BUILD_CHUNK):
         nodes = np.arange(start, min(start + BUILD_CHUNK, len(groups)))
         vectors = np.asarray(embeddings[groups.first(nodes)], dtype=np.float32)
-        index.add_items(vectors, nodes, num_threads=threads or -1)
+        index.add_items(vectors, nodes, num_threads=threads or available_processors())
         if on_progress is not None:
             on_progress(int(groups.sizes(nodes).sum()))
     return HnswGraph(index=index, groups=groups)

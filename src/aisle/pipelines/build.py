@@ -42,6 +42,7 @@ from aisle.pipelines.encoders import encoder_record
 from aisle.pipelines.hybrid import tuned_weight
 from aisle.pipelines.maintain import say_pruned
 from aisle.pipelines.output import Output, quieten_libraries
+from aisle.training.machine import use_cpu_threads
 from aisle.training.processes import Processes, launched_processes
 
 TUNING_QUERIES = 500
@@ -235,6 +236,7 @@ def _overrides(settings: BuildSettings) -> Overrides:
 
 
 def _load(settings: BuildSettings, processes: Processes) -> Encoder:
+    use_cpu_threads(processes=processes.count)
     encoder = load_encoder(
         settings.model,
         base_model=settings.base_model,

@@ -9,6 +9,7 @@ from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
 from aisle.models.encoder import Encoder
 from aisle.models.loading import Overrides, load_encoder
+from aisle.training.machine import use_cpu_threads
 
 
 def encoder_record(
@@ -55,6 +56,7 @@ def encoder_of_index(
         ModelError: it is not where the manifest says.
         FingerprintMismatchError: what is there is another encoder.
     """
+    use_cpu_threads()
     record = manifest.encoder
     overrides = Overrides(
         **{name: record.get(name) for name in ("pooling", "query_prompt", "product_prompt", "max_length")}

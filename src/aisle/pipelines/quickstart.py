@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -65,8 +64,6 @@ def _train_command(recipe: str, run_dir: Path, sample: SampleFiles) -> list[str]
     return [
         *("accelerate", "launch", "--num_processes", "1", "--num_machines", "1"),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
-        # Accelerate gives a CPU process one thread unless told otherwise.
-        *("--num_cpu_threads_per_process", str(os.cpu_count() or 1)),
         *("train_peft.py", "--use_peft", "--config", recipe, "--output_dir", str(run_dir)),
         *("--train_file", str(sample.train), "--validation_file", str(sample.validation)),
         "--overwrite_output_dir",

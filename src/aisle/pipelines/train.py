@@ -28,7 +28,7 @@ from aisle.training.accelerator import make_accelerator, set_seed, start_tracker
 from aisle.training.checkpoint import check_identity, find_checkpoint
 from aisle.training.interrupt import GracefulStop
 from aisle.training.loop import Trainer
-from aisle.training.machine import cpu_threads_hint
+from aisle.training.machine import use_cpu_threads
 from aisle.training.trained_weights import trained_names
 
 DEFAULT_MAX_LENGTH = 128
@@ -68,7 +68,7 @@ def train(settings: TrainSettings) -> FinishedRun:
         f"precision: {accelerator.mixed_precision}"
     )
     if accelerator.device.type == "cpu":
-        output.say(cpu_threads_hint(accelerator.num_processes))
+        output.say(use_cpu_threads(settings.optim.threads, processes=accelerator.num_processes))
 
     settings = with_compiler(settings, say=output.say)
     data = read_training_data(

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from aisle.errors import TrainingError
+from aisle.processors import available_processors, threads_chosen_by_user
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -28,14 +29,41 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def cpu_threads_hint(num_processes: int) -> str:
-    """Return how many CPU threads a process computes with, and how to get more where cores lie idle."""
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
-    said = f"CPU threads: {threads} of {cores} cores"
-    if threads * num_processes >= cores:
-        return said
-    more = cores // num_processes
-    return f"{said}; OMP_NUM_THREADS={more} or accelerate's --num_cpu_threads_per_process {more} uses more"
+def use_cpu_threads(threads: int | None = None, *, processes: int = 1) -> str:
+    """Set how many CPU threads this process computes with, and return a line that says how many and why.
+
+    The number does not depend on how busy the machine is: sums over other threads differ in the last bit, and
+    a resumed run must end in the same weights.
+
+    Args:
+        threads: what the user asks for; None takes `OMP_NUM_THREADS` where the user set it, and else an equal
+            share of the processors.
+        processes: of the program; those of this machine where a launcher says how many they are.
+    """
+    processors = available_processors()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if threads is not None:
+        why = "--threads"
+    elif threads_chosen_by_user():
+        threads, why = torch.get_num_threads(), "OMP_NUM_THREADS"
+    else:
+        threads, why = max(1, processors // here), "an equal share; --threads N sets another number"
+    torch.set_num_threads(threads)
+    line = f"CPU threads: {threads} in each process, for {processors} processors ({why})"
+    if threads * here > processors:
+        line += f"; {here} processes here have more threads than there are processors, which is slow"
+    load = _load()
+    if load > max(1.0, processors / 2):
+        line += f"; other programs are busy on this machine (load {load:.1f}), and training will take longer"
+    return line
+
+
+def _load() -> float:
+    """Return how many threads of all programs ran or waited to run in the last minute, on average."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has none
+        return 0.0
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -25,6 +25,7 @@ from aisle.pipelines.evaluation.base_encoder import (
     precision_on,
 )
 from aisle.pipelines.output import Output
+from aisle.training.machine import use_cpu_threads
 from aisle.training.processes import Processes
 
 
@@ -104,6 +105,7 @@ def _load_measured(settings: EvaluateSettings, manifest: Manifest | None) -> Enc
         FingerprintMismatchError: --model is not the encoder that made the index.
     """
     if manifest is None or settings.index_dir is None:
+        use_cpu_threads()
         return load_encoder(
             str(settings.model),
             base_model=settings.base_model,
