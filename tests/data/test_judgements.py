@@ -62,7 +62,6 @@ def test_several_files_are_one_set_of_judgements_and_a_repetition_is_fine(tmp_pa
             r"row 3 \(line 3\): product 'a' is judged 0 for .*'1', but 1 in .*row 1",
         ),
         ("q.txt", "1 0 a 1\n1 0 a\n", r"line 2\): a TREC line has 4 fields.*'1 0 a'"),
-        ("q.txt", "1 0 a -1\n", r"relevance is not at least 0: '-1'"),
         ("q.txt", "1 0 a nan\n", r"relevance is not at least 0: 'nan'"),
         ("q.txt", "1 0 a inf\n", r"relevance is not at least 0: 'inf'"),
         ("q.csv", "query_id,product_id,label\n1,a,E\n", r"label is not a number: 'E'.*--label_map"),
@@ -149,3 +148,19 @@ def test_the_real_esci_judgements_have_the_labels_the_data_page_says():
     assert len(values) == 1199
     assert set(values) == {1.0, 0.1, 0.01, 0.0}
     assert set(read_queries(files)) == set(read_qrels(files, label_map=ESCI))
+
+
+@pytest.mark.parametrize("name", ["q.txt", "q.csv"])
+def test_grades_below_zero_count_as_not_relevant_and_are_counted(tmp_path, name):
+    """TREC gives -1 and -2 to spam and to what nobody has looked at; for trec_eval they are not relevant."""
+    rows = [("1", "a", "1"), ("1", "b", "-1"), ("1", "c", "-2"), ("1", "d", "0")]
+    path = tmp_path / name
+    if name == "q.txt":
+        path.write_text("".join(f"{query} 0 {product} {grade}\n" for query, product, grade in rows))
+    else:
+        header = "query_id,product_id,relevance\n"
+        path.write_text(header + "".join(",".join(row) + "\n" for row in rows))
+    said = []
+
+    assert read_qrels([path], say=said.append) == {"1": {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}}
+    assert said == ["judgements with a grade below 0, which count as not relevant: 2"]

@@ -11,6 +11,7 @@ from aisle.evaluation.document import (
     Difference,
     Estimate,
     Evaluation,
+    GraphLoss,
     Heatmap,
     Histogram,
     InputFile,
@@ -252,6 +253,10 @@ def evaluation(**changes):
             )
         ),
         "ann_recall_at_10": 0.987,
+        "graph": (
+            GraphLoss("tuned", 0.987, 0.521, 0.519, Estimate(-0.002, -0.004, -0.001), 9),
+            GraphLoss("hybrid", 0.995, 0.534, 0.533, Estimate(-0.001, -0.002, 0.0), 3),
+        ),
         "ef_search": 128,
         "training": training(),
         "heatmaps": (heatmap("base", 4), heatmap("tuned", 5)),
@@ -361,6 +366,7 @@ def one_query_evaluation():
         pairs=Pairs((pair_row,), 1, 1.0, "All pairs are positive: ROC-AUC is undefined."),
         joint_pool=(),
         ann=(AnnPoint(16, 1.0, 0.0),),
+        graph=(),
         training=(TrainingCurve("loss", (1,), (0.5,)), TrainingCurve("empty", (), ())),
         heatmaps=(Heatmap("base", ("q",), ("p",), ((0.5,),), ((1.0,),)),),
         slices=(Slice("query length", "1 word", 1, 0.0, 0.0, Estimate(None)),),

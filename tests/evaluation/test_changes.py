@@ -4,13 +4,11 @@ import pytest
 from aisle.errors import EvaluationError
 from aisle.evaluation.changes import (
     changed_queries,
-    headline,
     query_length_groups,
     slices,
     word_frequency_groups,
 )
-from aisle.evaluation.comparison import compare_runs
-from aisle.evaluation.document import Answer, Difference, Estimate, Retrieval, RetrievalRow
+from aisle.evaluation.document import Answer, Estimate
 from aisle.evaluation.retrieval import RetrievalMetrics
 from aisle.evaluation.significance import bootstrap_interval
 
@@ -42,14 +40,6 @@ def _changed(base, tuned, **settings):
         **settings,
     }
     return changed_queries(_metrics(base), _metrics(tuned), **settings)
-
-
-def _retrieval(difference, **others):
-    rows = [
-        RetrievalRow("base", "base", {}, {}, {}, 0),
-        RetrievalRow("tuned", "tuned", {}, {"ndcg@10": difference}, {}, 0),
-    ]
-    return Retrieval(tuple(rows), 400, 10, 10, 0, (), ())
 
 
 def test_changes_are_ordered_by_size_and_then_by_query_id():
@@ -186,97 +176,3 @@ def test_words_are_folded_and_a_query_without_a_word_has_no_group():
 
     assert found == {"folded": "rare", "wide": "frequent"}
     assert word_frequency_groups({"none": "!?"}, []) == {}
-
-
-def test_headline_of_a_clear_gain_is_the_sentence_of_the_report():
-    found = Difference(0.0612, 0.0401, 0.0823, 0.0001, 0.0002, better=120, worse=31, equal=249)
-
-    assert headline(_retrieval(found), base="base", tuned="tuned") == (
-        "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries"
-    )
-
-
-def test_headline_of_a_clear_loss_says_so():
-    found = Difference(-0.0612, -0.0823, -0.0401, 0.0001, 0.0002, better=31, worse=1120, equal=0)
-
-    assert headline(_retrieval(found), base="base", tuned="tuned") == (
-        "tuned is worse than base by 0.06 nDCG@10 [0.04, 0.08]; worse on 1,120 of 1,151 queries"
-    )
-
-
-@pytest.mark.parametrize(("low", "p_corrected"), [(-0.01, 0.01), (0.01, 0.2)])
-def test_headline_claims_no_gain_that_the_interval_or_the_test_does_not_bear(low, p_corrected):
-    found = Difference(0.02, low, 0.05, 0.01, p_corrected, better=5, worse=3, equal=2)
-
-    assert headline(_retrieval(found), base="base", tuned="tuned") == (
-        f"tuned is not clearly better than base: +0.02 nDCG@10 [{low:+.2f}, +0.05]; worse on 3 of 10 queries"
-    )
-
-
-def test_headline_shows_small_differences_with_enough_decimals():
-    found = Difference(0.0051, 0.0012, 0.0093, 0.001, 0.001, better=5, worse=3, equal=2)
-
-    assert headline(_retrieval(found), base="base", tuned="tuned") == (
-        "tuned beats base by 0.005 nDCG@10 [0.001, 0.009]; worse on 3 of 10 queries"
-    )
-
-
-def test_headline_of_equal_systems():
-    found = Difference(0.0, 0.0, 0.0, 1.0, 1.0, better=0, worse=0, equal=10)
-
-    assert headline(_retrieval(found), base="base", tuned="tuned") == (
-        "tuned does exactly as well as base on each of 10 queries by nDCG@10"
-    )
-
-
-def test_headline_of_a_comparison_names_its_base_and_metric():
-    qrels = {f"q{i}": {"a": 1.0} for i in range(12)}
-    runs = {
-        "lucene": {query: {"b": 2.0, "a": 1.0} for query in qrels},
-        "mine": {query: {"a": 1.0} for query in qrels},
-    }
-
-    found, _ = compare_runs(
-        runs,
-        qrels,
-        kinds={"lucene": "bm25", "mine": "tuned"},
-        base="lucene",
-        products=2,
-        known_products=["a", "b"],
-    )
-
-    assert headline(found, base="lucene", tuned="mine", metric="mrr@10") == (
-        "mine beats lucene by 0.50 MRR@10 [0.50, 0.50]; worse on 0 of 12 queries"
-    )
-
-
-def test_headline_of_one_query_claims_nothing():
-    runs = {"base": {"q": {"b": 2.0, "a": 1.0}}, "tuned": {"q": {"a": 1.0}}}
-
-    found, _ = compare_runs(
-        runs,
-        {"q": {"a": 1.0}},
-        kinds={"base": "base", "tuned": "tuned"},
-        base="base",
-        products=2,
-        known_products=["a", "b"],
-    )
-
-    assert "tuned is not clearly better than base: +1.00 precision@1" in headline(
-        found, base="base", tuned="tuned", metric="precision@1"
-    )
-
-
-@pytest.mark.parametrize(
-    ("tuned", "metric", "message"),
-    [
-        ("mine", "ndcg@10", "no system 'mine'; the systems are base, tuned"),
-        ("tuned", "ndcg@5", "'tuned' has no difference to a base in 'ndcg@5'; it has: ndcg@10"),
-        ("base", "ndcg@10", "'base' has no difference to a base in 'ndcg@10'; it has: none"),
-    ],
-)
-def test_headline_of_what_is_not_there_is_refused(tuned, metric, message):
-    found = Difference(0.1, 0.0, 0.2, 0.5, 0.5, better=1, worse=0, equal=0)
-
-    with pytest.raises(EvaluationError, match=message):
-        headline(_retrieval(found), base="base", tuned=tuned, metric=metric)

@@ -155,7 +155,8 @@ def test_the_parts_stand_in_order(page):
 
 
 def test_a_part_that_was_not_asked_for_is_left_out(tmp_path):
-    found = evaluation(pairs=None, joint_pool=(), ann=(), ann_recall_at_10=None, training=(), heatmaps=())
+    graph = {"ann": (), "ann_recall_at_10": None, "graph": ()}
+    found = evaluation(pairs=None, joint_pool=(), training=(), heatmaps=(), **graph)
 
     assert sections(page_of(found, tmp_path)) == ["retrieval", "slices", "changes", "provenance"]
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"retrieval", "slices"}
@@ -236,7 +237,7 @@ def test_every_table_has_a_caption_and_every_id_is_there_once(page):
     tables = page.attributes("table")
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
 
-    assert len(tables) == len(page.attributes("caption")) == 13
+    assert len(tables) == len(page.attributes("caption")) == 14
     assert len(ids) == len(set(ids))
 
 

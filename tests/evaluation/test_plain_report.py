@@ -37,6 +37,9 @@ def test_scalars_carry_values_interval_ends_and_corrected_p():
         "joint_pool/base/mrr/high": 0.675,
         "joint_pool/tuned/precision@1": 0.701,
         "graph/ann_recall@10": 0.987,
+        "graph/tuned/ndcg@10": 0.519,
+        "graph/tuned/difference": -0.002,
+        "graph/hybrid/difference/low": -0.002,
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert "difference/base/ndcg@10" not in found
@@ -61,8 +64,18 @@ def test_a_system_s_name_is_one_part_of_a_scalar_s():
 def test_tables_are_those_of_the_report():
     found = tables_of(evaluation())
 
-    assert list(found)[:6] == ["retrieval", "differences", "joint-pool", "pairs", "grades", "graph"]
-    assert list(found)[6:] == ["slices-1", "slices-2", "slices-3", "improved", "worsened"]
+    assert list(found)[:5] == ["retrieval", "differences", "joint-pool", "pairs", "grades"]
+    assert list(found)[5:7] == ["graph-loss", "graph"]
+    lost = "-0.002 [-0.004, -0.001]".replace("-", "\u2212")
+    assert found["graph-loss"].rows[0] == (
+        "tuned",
+        "0.987",
+        "0.521",
+        "0.519",
+        lost,
+        "9",
+    )
+    assert list(found)[7:] == ["slices-1", "slices-2", "slices-3", "improved", "worsened"]
     retrieval = found["retrieval"]
     assert retrieval.header == (
         "System", "Recall@1", "Recall@10", "Recall@100", "MRR@10", "nDCG@10", "Precision@1",

@@ -260,7 +260,7 @@ def test_relevance_that_is_no_gain_is_refused_with_query_and_product_named(wrong
         (
             {"1": {"a": 1.0}},
             {"q1": {"a": 1.0}},
-            "no query id in common: judgements name '1', the run names 'q1'",
+            "no query id in common; both must use the same ids. In judgements: '1'; in the run: 'q1'",
         ),
         (
             {"q": {"a": 0.0}},

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from aisle.errors import EvaluationError
+from aisle.evaluation.retrieval import evaluate_run
 from aisle.evaluation.runs import read_trec_run, to_run, write_trec_run
 
 
@@ -35,7 +36,7 @@ def test_a_written_run_has_trec_s_six_fields_best_first(tmp_path):
     write_trec_run(tmp_path / "run", {"q1": {"b": 0.5, "a": 0.5, "c": 2}, "q2": {"a": -1.0}}, tag="tuned")
 
     assert (tmp_path / "run").read_text() == (
-        "q1 Q0 c 1 2.0 tuned\nq1 Q0 a 2 0.5 tuned\nq1 Q0 b 3 0.5 tuned\nq2 Q0 a 1 -1.0 tuned\n"
+        "q1 Q0 c 1 2.0 tuned\nq1 Q0 a 2 0.5 tuned\nq1 Q0 b 3 0.4999999701976776 tuned\nq2 Q0 a 1 -1.0 tuned\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -139,3 +140,80 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EvaluationError, match="file/run: the run cannot be written: Not a directory"):
         write_trec_run(tmp_path / "file" / "run", {"q": {"a": 1.0}})
+
+
+def ranked_by_trec_eval(path):
+    """Return {query: products best first} as trec_eval has them: float32, equal ones from Z to A."""
+    found = {}
+    for line in path.read_text().splitlines():
+        query, _, product, _, score, _ = line.split()
+        found.setdefault(query, []).append((np.float32(score), product))
+    return {
+        query: [product for _, product in sorted(ranked, reverse=True)] for query, ranked in found.items()
+    }
+
+
+def ndcg_at_10(ranking, judged):
+    """Return nDCG@10 with linear gains, written out."""
+    gains = [judged.get(product, 0.0) for product in ranking[:10]]
+    ideal = sorted(judged.values(), reverse=True)[:10]
+    dcg, best = (sum(gain / math.log2(rank + 2) for rank, gain in enumerate(side)) for side in (gains, ideal))
+    return dcg / best
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 1000])
+def test_trec_eval_s_order_of_ties_gives_the_same_metrics(levels, tmp_path):
+    """BM25's scores tie often: by trec_eval's own order of equals they came to another nDCG."""
+    generator = np.random.default_rng(levels)
+    qrels, run = {}, {}
+    for query in map(str, range(30)):
+        products = [f"p{number}" for number in generator.permutation(40)]
+        scores = generator.integers(0, levels, 40) / levels
+        run[query] = dict(zip(products, scores.tolist(), strict=True))
+        qrels[query] = {product: 1.0 for product in generator.choice(products, 6, replace=False)}
+
+    write_trec_run(tmp_path / "run", run)
+    ranked = ranked_by_trec_eval(tmp_path / "run")
+
+    assert ranked == {
+        query: sorted(scores, key=lambda product: (-scores[product], product))
+        for query, scores in run.items()
+    }
+    ours = evaluate_run(qrels, run, cutoffs=(10,)).values["ndcg@10"]
+    assert ours == pytest.approx(np.mean([ndcg_at_10(ranked[query], qrels[query]) for query in qrels]))
+    assert evaluate_run(qrels, read_trec_run(tmp_path / "run"), cutoffs=(10,)).values["ndcg@10"] == ours
+
+
+def test_scores_that_are_equal_as_float32_are_set_apart(tmp_path):
+    run = {"q": {"a": 0.1 + 2e-12, "b": 0.1 + 1e-12, "c": 0.1, "d": float(np.nextafter(np.float32(0.1), 0))}}
+
+    write_trec_run(tmp_path / "run", run)
+
+    assert ranked_by_trec_eval(tmp_path / "run") == {"q": list("abcd")}
+    assert list(read_trec_run(tmp_path / "run")["q"]) == list("abcd")
+
+
+def test_scores_without_a_number_below_them_are_refused(tmp_path):
+    with pytest.raises(EvaluationError, match="several scores are -inf, and no number is below it"):
+        write_trec_run(tmp_path / "run", {"q": {"a": -math.inf, "b": -math.inf}})
+
+
+def test_equal_scores_of_a_file_are_in_the_order_of_its_ranks(tmp_path):
+    (tmp_path / "run").write_text(
+        "q Q0 z 1 0 solr\nq Q0 b 3 0 solr\nq Q0 y 2 0 solr\nr Q0 b 0 1 x\nr Q0 a 0 1 x\n"
+    )
+
+    found = read_trec_run(tmp_path / "run")
+
+    assert {query: list(scores) for query, scores in found.items()} == {"q": ["z", "y", "b"], "r": ["b", "a"]}
+    qrels = {"q": {"z": 1.0}, "r": {"b": 1.0}}
+    assert evaluate_run(qrels, found, cutoffs=(1,)).values["mrr@1"] == 1.0
+
+
+def test_ranks_that_contradict_the_scores_are_refused_as_distances_would_be(tmp_path):
+    (tmp_path / "run").write_text("q Q0 a 1 0.2 x\nq Q0 b 2 0.9 x\n")
+
+    with pytest.raises(
+        EvaluationError, match=r"query 'q': ranks and scores contradict .* 'a' has rank 1 and score 0\.2"
+    ):
+        read_trec_run(tmp_path / "run")

@@ -142,5 +142,5 @@ def test_judgements_of_unknown_products_cannot_tune(index_dir, judged, tiny_bert
     qrels = tmp_path / "other.tsv"
     qrels.write_text("query-id\tcorpus-id\tscore\n1\tnone\t1\n")
 
-    with pytest.raises(DataError, match=r"other\.tsv: no judged product is among the best 4"):
+    with pytest.raises(DataError, match=r"other\.tsv and the catalogue have no relevant product id"):
         tune(index_dir, tiny_bert, judged[0], qrels)

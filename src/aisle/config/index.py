@@ -170,7 +170,8 @@ class EvaluateSettings:
     hybrid_weight: Annotated[float, Field(ge=0, le=1)] | None = None
     """Weight of the embeddings in the row hybrid, 0 to 1; what the index was tuned to when not given."""
     ef_search: Count | None = None
-    """Candidates kept while searching; what the index was built with when not given."""
+    """Candidates kept while following the graph; what the index was built with when not given. The rows
+    compare with every product, and what the graph loses of them is said by itself."""
     pairs: tuple[str, ...] | None = None
     """Judged pairs to score: files, a folder or a Hub id."""
     split: str = "test"

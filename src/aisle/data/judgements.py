@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from aisle.data.files import FORMATS, iter_rows, open_text
@@ -55,7 +56,10 @@ def read_queries(files: Iterable[Path], *, only: Collection[str] | None = None) 
 
 
 def read_qrels(
-    files: Iterable[Path], *, label_map: Mapping[str, float] | None = None
+    files: Iterable[Path],
+    *,
+    label_map: Mapping[str, float] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return query id to product id to relevance, in reading order.
 
@@ -65,7 +69,9 @@ def read_qrels(
     Args:
         files: csv, tsv, jsonl, json, parquet; a file with another extension is read as TREC, and so is a tsv
             whose first line is a TREC line.
-        label_map: label to relevance; None when the labels are numbers, which are finite and not negative.
+        label_map: label to relevance; None when the labels are numbers, which are finite. One below 0, as
+            TREC gives to spam and to what nobody has looked at, counts as 0: not relevant.
+        say: told how many of them there are.
 
     Raises:
         DataError: a file or column is missing, a row is bad, or a product has two relevances for a query.
@@ -73,13 +79,16 @@ def read_qrels(
     qrels: dict[str, dict[str, float]] = {}
     first: dict[tuple[str, str], str] = {}
     readers: dict[str, LabelReader] = {}
+    negative = 0
     for row in _good_rows(_judgement_rows(files)):
         query_id = _id(row, _column(row, "query id", _QUERY_ID))
         product_id = _id(row, _column(row, "product id", _PRODUCT_ID))
         label = _column(row, "relevance", _LABEL)
         if label not in readers:
             readers[label] = LabelReader(label, label_map=label_map, highest=None)
-        relevance = readers[label].read(row.values[label])
+        below = label_map is None and _is_below_zero(row.values[label])
+        negative += below
+        relevance = 0.0 if below else readers[label].read(row.values[label])
         if isinstance(relevance, Problem):
             raise DataError(
                 f"{_where(row)}: {relevance.reason}: {shorten(relevance.found)}.{_map_hint(relevance)}"
@@ -93,7 +102,19 @@ def read_qrels(
         first.setdefault((query_id, product_id), _where(row))
     if not qrels:
         raise DataError("The judgement files hold no judgements; at least one is needed.")
+    if negative and say is not None:
+        say(f"judgements with a grade below 0, which count as not relevant: {negative:,}")
     return qrels
+
+
+def _is_below_zero(label: object) -> bool:
+    """Return whether a label is a finite number below 0."""
+    if not isinstance(label, int | float | str):
+        return False
+    try:
+        return -math.inf < float(label) < 0
+    except (ValueError, OverflowError):
+        return False
 
 
 def _judgement_rows(files: Iterable[Path]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Where a gain comes from: the queries that changed most, parts of the queries, and one sentence."""
+"""Where a gain comes from: the queries that changed most, and parts of the queries."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.document import Answer, QueryChange, Retrieval, Slice
+from aisle.evaluation.document import Answer, QueryChange, Slice
 from aisle.evaluation.retrieval import RetrievalMetrics
-from aisle.evaluation.significance import SIGNIFICANT, estimated_mean, paired_differences
-from aisle.evaluation.words import counted
+from aisle.evaluation.significance import estimated_mean, paired_differences
 
-__all__ = ["changed_queries", "headline", "query_length_groups", "slices", "word_frequency_groups"]
+__all__ = ["changed_queries", "query_length_groups", "slices", "word_frequency_groups"]
 
 Rankings = Mapping[str, Sequence[tuple[str, float]]]
 """{query id: (product id, score), best first}."""
 
 _WORD = re.compile(r"\w+")
-_SPELLINGS = {"ndcg": "nDCG", "mrr": "MRR"}
 
 
 def changed_queries(
@@ -181,55 +179,6 @@ def word_frequency_groups(queries: Mapping[str, str], texts_of_catalogue: Iterab
         query_id: next(label for label, most in bounds.items() if share_of[query_id] < most)
         for query_id in sorted(share_of, key=lambda query_id: share_of[query_id])
     }
-
-
-def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> str:
-    """Return one sentence that says whether `tuned` is better than the base.
-
-    "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries". It "beats", or "is
-    worse than", only if the 95% interval excludes 0 and the randomisation test, which does not
-    trust a handful of queries, has a corrected p < 0.05; otherwise it "is not clearly better than" the base.
-
-    Args:
-        retrieval: what `compare_runs` returned.
-        base: the system that it was held against.
-        tuned: the system that the sentence is about.
-        metric: such as "ndcg@10".
-
-    Raises:
-        EvaluationError: there is no such system or metric, or it was not held against a base.
-    """
-    rows = {row.name: row for row in retrieval.rows}
-    if tuned not in rows:
-        raise EvaluationError(f"there is no system {tuned!r}; the systems are {', '.join(rows)}")
-    found = rows[tuned].differences.get(metric)
-    if found is None:
-        known = ", ".join(rows[tuned].differences) or "none"
-        raise EvaluationError(f"{tuned!r} has no difference to a base in {metric!r}; it has: {known}")
-    name = _spelled(metric)
-    queries = found.better + found.worse + found.equal
-    of = counted(queries, "query", "queries")
-    if found.equal == queries:
-        return f"{tuned} does exactly as well as {base} on each of {of} by {name}"
-    digits = _digits(found.mean, found.low, found.high)
-    worse = f"worse on {found.worse:,} of {of}"
-    if found.p_corrected < SIGNIFICANT and (found.low > 0 or found.high < 0):
-        verb = "beats" if found.low > 0 else "is worse than"
-        nearer, farther = sorted((abs(found.low), abs(found.high)))
-        size = f"{abs(found.mean):.{digits}f} {name} [{nearer:.{digits}f}, {farther:.{digits}f}]"
-        return f"{tuned} {verb} {base} by {size}; {worse}"
-    size = f"{found.mean:+.{digits}f} {name} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
-    return f"{tuned} is not clearly better than {base}: {size}; {worse}"
-
-
-def _spelled(metric: str) -> str:
-    name, at, cutoff = metric.partition("@")
-    return f"{_SPELLINGS.get(name, name)}{at}{cutoff}"
-
-
-def _digits(*values: float) -> int:
-    """Return the fewest decimals, 2 to 4, at which no value that is not 0 looks like 0."""
-    return next((n for n in (2, 3) if all(round(value, n) or not value for value in values)), 4)
 
 
 def _paired(

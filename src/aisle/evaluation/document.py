@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from aisle.evaluation.provenance import InputFile, Provenance
+
 __all__ = [
     "AnnPoint",
     "Answer",
@@ -19,6 +21,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "Evaluation",
+    "GraphLoss",
     "Heatmap",
     "Histogram",
     "InputFile",
@@ -165,6 +168,24 @@ class AnnPoint:
 
 
 @dataclass(frozen=True)
+class GraphLoss:
+    """What a row loses where it follows the graph instead of comparing with every product."""
+
+    name: str
+    """Of the row."""
+    recall_at_10: float
+    """Share of the exact top 10 that is found through the graph; of the row tuned it is `ann_recall@10`."""
+    exact: float
+    """Mean nDCG@10 by exact search, as in the row."""
+    graph: float
+    """The same through the graph."""
+    difference: Estimate
+    """Mean of nDCG@10 through the graph less that by exact search."""
+    changed: int
+    """Queries of which it differs."""
+
+
+@dataclass(frozen=True)
 class TrainingCurve:
     """One figure over the steps of the run that made the encoder."""
 
@@ -226,34 +247,6 @@ class QueryChange:
 
 
 @dataclass(frozen=True)
-class InputFile:
-    """A file that the figures come from."""
-
-    role: str
-    """"queries", "judgements", "pairs", "index" and so on."""
-    path: str
-    size: int
-    """Bytes."""
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """How the figures were made."""
-
-    command: str
-    date: str
-    """UTC, ISO 8601."""
-    seed: int
-    resamples: int
-    versions: Mapping[str, str]
-    """"aisle", "python", "torch", "transformers" and so on."""
-    configuration: Mapping[str, Any]
-    """The resolved settings."""
-    inputs: tuple[InputFile, ...]
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """All of it; a part that was not asked for is None or empty."""
 
@@ -269,6 +262,7 @@ class Evaluation:
     joint_pool: tuple[JointPoolRow, ...] = ()
     ann: tuple[AnnPoint, ...] = ()
     ann_recall_at_10: float | None = None
+    graph: tuple[GraphLoss, ...] = ()
     ef_search: int | None = None
     training: tuple[TrainingCurve, ...] = ()
     heatmaps: tuple[Heatmap, ...] = ()

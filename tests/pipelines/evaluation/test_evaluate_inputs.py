@@ -276,7 +276,9 @@ def test_ids_with_white_space_are_refused_for_a_run_file_before_anything_is_rank
     queries = write_table(tmp_path / "q.csv", QUERY_HEADER, [("my query", "red sofa")])
     qrels = write_table(tmp_path / "qrels.csv", QREL_HEADER, [("my query", "a", 1)])
     run_file = ["--rows", "bm25", "--run_file", tmp_path / "run.trec"]
-    _, _, product = evaluate(capfd, "--index_dir", index_dir, *flags[2:], *run_file, "--mode", "lexical")
+    one = write_table(tmp_path / "one.csv", QREL_HEADER, [("1", "one", 1)])
+    asked = ["--queries", shop["queries"], "--qrels", one]
+    _, _, product = evaluate(capfd, "--index_dir", index_dir, *asked, *run_file, "--mode", "lexical")
     _, _, query = evaluate(capfd, *flags[:2], "--queries", queries, "--qrels", qrels, *run_file)
 
     assert "fields are separated by white space, which the product id 'number two' has in it" in product

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 from rich.console import Console
 
-from aisle.evaluation.changes import headline
 from aisle.evaluation.comparison import compare_runs
 from aisle.evaluation.document import Estimate
+from aisle.evaluation.headline import headline
 from aisle.evaluation.pair_comparison import compare_pairs
 from aisle.pipelines.evaluation.tables import pairs_table, retrieval_table, side_by_side
 

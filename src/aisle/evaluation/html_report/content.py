@@ -68,6 +68,7 @@ def page_content(evaluation: Evaluation) -> dict[str, Any]:
         "joint_pool_tables": (tables.joint_pool(evaluation.joint_pool),) if evaluation.joint_pool else (),
         "pairs": pairs,
         "pairs_tables": () if pairs is None else (tables.pairs(pairs), tables.grades(pairs, grades.named)),
+        "loss_tables": (tables.graph_loss(evaluation.graph),) if evaluation.graph else (),
         "graph_tables": (tables.graph(evaluation.ann),) if evaluation.ann else (),
         "slices_tables": tables.slices(evaluation.slices),
         "heatmaps": tuple(_heatmaps(evaluation.heatmaps, grades)),

@@ -14,7 +14,14 @@ from aisle.evaluation.words import UNDEFINED
 
 __all__ = ["PlainTable", "scalars_of", "tables_of"]
 
-_PARTS = ("retrieval_tables", "joint_pool_tables", "pairs_tables", "graph_tables", "slices_tables")
+_PARTS = (
+    "retrieval_tables",
+    "joint_pool_tables",
+    "pairs_tables",
+    "loss_tables",
+    "graph_tables",
+    "slices_tables",
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,9 @@ def _scalars(evaluation: Evaluation) -> Iterator[tuple[str, float | None]]:
         yield from _estimate(f"joint_pool/{_part(pool_row.name)}/precision@1", pool_row.precision_at_1)
         yield from _estimate(f"joint_pool/{_part(pool_row.name)}/mrr", pool_row.mrr)
     yield "graph/ann_recall@10", evaluation.ann_recall_at_10
+    for loss in evaluation.graph:
+        yield f"graph/{_part(loss.name)}/ndcg@10", loss.graph
+        yield from _estimate(f"graph/{_part(loss.name)}/difference", loss.difference)
 
 
 def _estimate(name: str, estimate: Estimate) -> Iterator[tuple[str, float | None]]:

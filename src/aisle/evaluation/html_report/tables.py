@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aisle.evaluation.document import (
     AnnPoint,
     Evaluation,
+    GraphLoss,
     JointPoolRow,
     Pairs,
     PairsRow,
@@ -180,6 +181,41 @@ class TableMaker:
     ) -> tuple[Cell, ...]:
         cells = (estimate_cell(row.by_grade.get(grade), best[grade]) for grade in grades)
         return (self._system(row.name, row.kind), *cells)
+
+    def graph_loss(self, losses: Sequence[GraphLoss]) -> Table:
+        """Return a row per system: what it loses where it is served through the graph."""
+        kinds = (
+            {}
+            if self.evaluation.retrieval is None
+            else {row.name: row.kind for row in self.evaluation.retrieval.rows}
+        )
+        headings = (
+            "Of the top 10 found",
+            "nDCG@10, exact",
+            "nDCG@10, graph",
+            "Difference",
+            "Queries changed",
+        )
+        return Table(
+            "graph-loss",
+            "What the graph loses of exact search",
+            (Column("System", number=False), *map(Column, headings)),
+            tuple(
+                (
+                    self._system(loss.name, kinds.get(loss.name, "other")),
+                    Cell(figure(loss.recall_at_10), loss.recall_at_10),
+                    Cell(figure(loss.exact), loss.exact),
+                    Cell(figure(loss.graph), loss.graph),
+                    Cell(
+                        signed(loss.difference.value),
+                        loss.difference.value,
+                        bounds(loss.difference.low, loss.difference.high, sign=True),
+                    ),
+                    Cell(count(loss.changed), loss.changed),
+                )
+                for loss in losses
+            ),
+        )
 
     def graph(self, points: Sequence[AnnPoint]) -> Table:
         """Return a row per ef_search; the one in use is marked."""

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aisle.evaluation.changes import headline
 from aisle.evaluation.document import Estimate, Evaluation, PairsRow, RetrievalRow
+from aisle.evaluation.headline import headline
 from aisle.evaluation.words import UNDEFINED, counted
 
 __all__ = [

@@ -14,8 +14,9 @@ from aisle.index.hybrid import weight_of
 from aisle.pipelines.evaluation.details import Shown, changes_of, heatmaps_of, slices_of
 from aisle.pipelines.evaluation.models import Models, model_name
 from aisle.pipelines.evaluation.provenance import provenance_of
-from aisle.pipelines.evaluation.retrieval import Judged, Ranked
+from aisle.pipelines.evaluation.retrieval import Ranked
 from aisle.pipelines.evaluation.training_curves import training_curves
+from aisle.pipelines.judged import Judged
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Inputs:
         pairs: of --pairs.
         index: of --index_dir.
         shown: how a report names the products of the index.
+        pair_notes: what has to be known of the reading of --pairs.
     """
 
     judged: Judged | None
     pairs: Pairs | None
     index: SearchIndex | None
     shown: Shown | None
+    pair_notes: tuple[str, ...] = ()
 
 
 def make_document(
@@ -71,7 +74,8 @@ def make_document(
         tuned=None if ranked.main == ranked.base else ranked.main,
         headline_metric=f"ndcg@{10 if 10 in settings.cutoffs else max(settings.cutoffs)}",
         retrieval=ranked.retrieval,
-        ann_recall_at_10=ranked.ann_recall,
+        ann_recall_at_10=ranked.graph[0].recall_at_10 if ranked.graph else None,
+        graph=ranked.graph,
         notes=ranked.notes,
     )
 

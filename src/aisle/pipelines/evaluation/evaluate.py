@@ -9,9 +9,10 @@ from typing import Any
 
 from aisle.config.index import EvaluateSettings, evaluation_problems
 from aisle.errors import ConfigError
-from aisle.evaluation.changes import headline
 from aisle.evaluation.document import Evaluation, SystemKind
+from aisle.evaluation.headline import advice, headline
 from aisle.index import open_index
+from aisle.index.products import ID_COLUMN
 from aisle.pipelines.evaluation.details import shown_products
 from aisle.pipelines.evaluation.document import Inputs, make_document, with_details
 from aisle.pipelines.evaluation.models import Models, help_embedding, load_models
@@ -22,8 +23,9 @@ from aisle.pipelines.evaluation.pairs import (
     positive_pairs,
     read_judged_pairs,
 )
-from aisle.pipelines.evaluation.retrieval import Ranked, evaluate_retrieval, read_judged, write_runs
+from aisle.pipelines.evaluation.retrieval import Ranked, evaluate_retrieval, write_runs
 from aisle.pipelines.evaluation.tables import show_evaluation
+from aisle.pipelines.judged import check_products, read_judged
 from aisle.pipelines.output import Output, quieten_libraries
 from aisle.training.processes import launched_processes
 
@@ -46,7 +48,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
     if not processes.is_main:
         help_embedding(settings, processes)
         return None
-    inputs = _read(settings, output)
+    inputs = _read(settings)
     manifest = None if inputs.index is None else inputs.index.manifest
     card_run = run_of_card(settings, manifest)
     models = load_models(settings, manifest, device=processes.device)
@@ -56,11 +58,15 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
         if settings.run_file is not None:
             write_runs(Path(settings.run_file), ranked, output)
     evaluation = make_document(settings, inputs, models, ranked)
+    evaluation = replace(evaluation, notes=(*evaluation.notes, *inputs.pair_notes))
     evaluation = replace(evaluation, **_of_pairs(settings, inputs, models, output))
     if settings.report is not None or settings.json:
         evaluation = with_details(settings, evaluation, inputs, ranked)
-    show_evaluation(evaluation, _sentence(evaluation), output)
-    output.document({**evaluation.to_dict(), **_flat(ranked)})
+    sentence, tries = _sentence(evaluation)
+    show_evaluation(evaluation, sentence, tries, output)
+    output.document(
+        {**evaluation.to_dict(), "headline": sentence, "what_to_try": list(tries), **_flat(ranked)}
+    )
     if settings.report is not None:
         from aisle.evaluation.html_report import write_report
 
@@ -88,19 +94,22 @@ def _check_report(settings: EvaluateSettings) -> None:
         raise ConfigError(f"--report {folder}: {there} cannot be written to; name a folder that can be")
 
 
-def _read(settings: EvaluateSettings, output: Output) -> Inputs:
+def _read(settings: EvaluateSettings) -> Inputs:
     """Return all that is read from files: a mistake in them shows before anything is embedded."""
     judged = None
     if settings.queries is not None and settings.qrels is not None:
         judged = read_judged(settings.queries, settings.qrels, settings.label_map)
-    pairs = read_judged_pairs(settings, say=output.say) if settings.pairs else None
+    notes: list[str] = []
+    pairs = read_judged_pairs(settings, say=notes.append) if settings.pairs else None
     if pairs is not None and settings.protocol == "joint_pool":
-        pairs = positive_pairs(pairs, settings, say=output.say)
+        pairs = positive_pairs(pairs, settings, say=notes.append)
     if settings.index_dir is None:
-        return Inputs(judged, pairs, None, None)
+        return Inputs(judged, pairs, None, None, tuple(notes))
     index = open_index(Path(settings.index_dir))
+    if judged is not None:
+        check_products(judged, index.products.column(ID_COLUMN), catalogue="the index")
     shown = shown_products(index, title_column=settings.title_column, slice_columns=settings.slice_column)
-    return Inputs(judged, pairs, index, shown)
+    return Inputs(judged, pairs, index, shown, tuple(notes))
 
 
 def _of_pairs(settings: EvaluateSettings, inputs: Inputs, models: Models, output: Output) -> dict[str, Any]:
@@ -114,16 +123,16 @@ def _of_pairs(settings: EvaluateSettings, inputs: Inputs, models: Models, output
     return {part: found}
 
 
-def _sentence(evaluation: Evaluation) -> str | None:
-    """Return what the table means, where there is something to compare."""
+def _sentence(evaluation: Evaluation) -> tuple[str | None, tuple[str, ...]]:
+    """Return what the table means, where there is something to compare, and what to try."""
     if evaluation.retrieval is None or evaluation.base is None or evaluation.tuned is None:
-        return None
-    return headline(
-        evaluation.retrieval,
-        base=evaluation.base,
-        tuned=evaluation.tuned,
-        metric=evaluation.headline_metric,
-    )
+        return None, ()
+    about: dict[str, str] = {
+        "base": evaluation.base,
+        "tuned": evaluation.tuned,
+        "metric": evaluation.headline_metric,
+    }
+    return headline(evaluation.retrieval, **about), advice(evaluation.retrieval, **about)
 
 
 def _flat(ranked: Ranked | None) -> dict[str, Any]:
@@ -131,4 +140,5 @@ def _flat(ranked: Ranked | None) -> dict[str, Any]:
     if ranked is None:
         return {}
     figures = ranked.metrics[ranked.main].to_dict()
-    return {**figures, "ann_recall@10": ranked.ann_recall, "products": ranked.retrieval.products}
+    recall = ranked.graph[0].recall_at_10 if ranked.graph else None
+    return {**figures, "ann_recall@10": recall, "products": ranked.retrieval.products}

@@ -7,49 +7,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute
 
 from aisle.config.index import EvaluateSettings
-from aisle.data.judgements import read_qrels, read_queries
 from aisle.errors import ConfigError
 from aisle.evaluation.comparison import compare_runs
-from aisle.evaluation.document import Retrieval, SystemKind
+from aisle.evaluation.document import GraphLoss, Retrieval, SystemKind
+from aisle.evaluation.graph_loss import graph_loss
 from aisle.evaluation.retrieval import RetrievalMetrics
 from aisle.evaluation.runs import write_trec_run
-from aisle.index import SearchIndex, open_index
+from aisle.index import SearchIndex, ann_recall, open_index
 from aisle.index.exact import FloatArray
 from aisle.index.products import ID_COLUMN
 from aisle.models.encoder import Encoder
 from aisle.pipelines.encoders import encoder_of_index
 from aisle.pipelines.evaluation.models import Models, embed_base, has_texts, wanted_rows
 from aisle.pipelines.evaluation.rows import (
-    GraphRecall,
+    BY_GRAPH,
+    GRAPH_DEPTH,
     Ranker,
     Run,
     exact_ranker,
     index_ranker,
+    lexical_ranker,
     rank_all,
 )
+from aisle.pipelines.evaluation.tables import caveats
+from aisle.pipelines.judged import Judged, check_products, known_products
 from aisle.pipelines.output import Output
 from aisle.training.processes import Processes
 
 MODE_ROWS = {"dense": "tuned", "lexical": "bm25", "hybrid": "hybrid"}
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Queries with judgements.
-
-    Args:
-        queries: query id -> text, of those that are judged.
-        qrels: query id -> product id -> relevance.
-        unknown: ids of judged queries that have no text.
-    """
-
-    queries: Mapping[str, str]
-    qrels: Mapping[str, Mapping[str, float]]
-    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,8 +51,8 @@ class Ranked:
         main: the row of --mode.
         base: the row that the others are held against, if there is one.
         dense: row -> encoder and embeddings of the products, of base and index.
-        ann_recall: share of the exact top 10 that the graph finds; None where it was not searched.
-        notes: what was left out.
+        graph: what the index's own rows lose through the graph; empty where it was not searched.
+        notes: what has to be known to read the figures.
     """
 
     retrieval: Retrieval
@@ -73,19 +61,8 @@ class Ranked:
     main: str
     base: str | None
     dense: Mapping[str, tuple[Encoder, FloatArray]]
-    ann_recall: float | None
+    graph: tuple[GraphLoss, ...]
     notes: tuple[str, ...]
-
-
-def read_judged(queries_file: str, qrels_file: str, label_map: Mapping[str, float] | None) -> Judged:
-    """Return the judged queries.
-
-    Raises:
-        DataError: a file cannot be read, or no judged query has a text.
-    """
-    qrels = read_qrels([Path(qrels_file)], label_map=label_map)
-    queries = read_queries([Path(queries_file)], only=qrels.keys())
-    return Judged(queries, qrels, tuple(query_id for query_id in qrels if query_id not in queries))
 
 
 def evaluate_retrieval(
@@ -105,8 +82,8 @@ def evaluate_retrieval(
         check_run_file(Path(settings.run_file), judged.queries, index)
     rows, notes = _possible_rows(settings, index)
     notes += [models.note] if models.note and "base" in rows else []
-    top_k = min(max(settings.cutoffs), len(index))
-    others, said = _compared(settings, index, top_k)
+    top_k = min(max(*settings.cutoffs, GRAPH_DEPTH), len(index))
+    others, said = _compared(settings, index, judged, top_k)
     dense: dict[str, tuple[Encoder, FloatArray]] = {}
     rankers: list[Ranker] = []
     if "base" in rows and models.base is not None:
@@ -116,26 +93,27 @@ def evaluate_retrieval(
     own = models.name if "tuned" in rows or ("base" in rows and models.name == "base") else None
     if own is not None and models.measured is not None:
         dense[own] = (models.measured, index.embeddings)
-    recall = GraphRecall()
-    rankers.append(
-        index_ranker(
-            index,
-            models.measured,
-            lexical="bm25" if "bm25" in rows else None,
-            dense=own,
-            hybrid="hybrid" if "hybrid" in rows else None,
-            top_k=top_k,
-            ef_search=settings.ef_search,
-            fusion=settings.fusion,
-            weight=settings.hybrid_weight,
-            recall=recall,
+    if "bm25" in rows:
+        rankers.append(lexical_ranker(index, name="bm25", top_k=top_k))
+    if models.measured is not None:
+        rankers.append(
+            index_ranker(
+                index,
+                models.measured,
+                dense=models.name,
+                hybrid="hybrid" if "hybrid" in rows else None,
+                top_k=top_k,
+                ef_search=settings.ef_search,
+                fusion=settings.fusion,
+                weight=settings.hybrid_weight,
+                graph=True,
+            )
         )
-    )
     kinds: dict[str, SystemKind] = {"bm25": "bm25", "base": "base", "tuned": "tuned", "hybrid": "hybrid"}
     kinds |= dict.fromkeys(others, "other")
     with output.progress("searching", len(judged.queries) * (len(rankers) + len(others))) as bar:
         found = rank_all([*rankers, *others.values()], judged.queries, on_progress=bar.advance)
-    runs = {name: found[name] for name in kinds if name in found}
+    runs = {name: found[name] for name in kinds if name in found and (own or name != models.name)}
     base = "base" if "base" in runs else None
     retrieval, metrics = compare_runs(
         runs,
@@ -143,7 +121,10 @@ def evaluate_retrieval(
         kinds=kinds,
         base=base,
         products=len(index),
-        known_products=_known_products(index, judged.qrels),
+        known_products=known_products(
+            dict.fromkeys(product for grades in judged.qrels.values() for product in grades),
+            index.products.column(ID_COLUMN),
+        ),
         unknown_queries=judged.unknown,
         cutoffs=settings.cutoffs,
         relevant_from=settings.relevant_from,
@@ -152,7 +133,39 @@ def evaluate_retrieval(
     )
     asked = models.name if settings.mode == "dense" else MODE_ROWS[settings.mode]
     main = asked if asked in runs else [name for name in runs if name not in others][-1]
-    return Ranked(retrieval, metrics, runs, main, base, dense, recall.value(), (*notes, *said))
+    graph = _graph_losses(found, judged, settings)
+    notes += [*said, *judged.notes, *caveats(retrieval, judged)]
+    return Ranked(retrieval, metrics, runs, main, base, dense, graph, tuple(notes))
+
+
+def _graph_losses(
+    found: Mapping[str, Run], judged: Judged, settings: EvaluateSettings
+) -> tuple[GraphLoss, ...]:
+    """Return what each row of the index loses through the graph, the row by embeddings first."""
+    asked = {query_id: judged.qrels[query_id] for query_id in judged.queries}
+    losses = []
+    for name in [name for name in found if name + BY_GRAPH in found]:
+        exact, graph = found[name], found[name + BY_GRAPH]
+        depth = graph.rows.shape[1]
+        recall = ann_recall(
+            graph.rows,
+            exact.rows[:, :depth],
+            approximate_scores=graph.scores,
+            exact_scores=exact.scores[:, :depth],
+        )
+        losses.append(
+            graph_loss(
+                name,
+                asked,
+                exact=exact,
+                graph=graph,
+                recall_at_10=recall,
+                relevant_from=settings.relevant_from,
+                resamples=settings.resamples,
+                seed=settings.seed,
+            )
+        )
+    return tuple(losses)
 
 
 def check_run_file(path: Path, queries: Iterable[str], index: SearchIndex) -> None:
@@ -218,13 +231,14 @@ def _possible_rows(settings: EvaluateSettings, index: SearchIndex) -> tuple[tupl
 
 
 def _compared(
-    settings: EvaluateSettings, index: SearchIndex, top_k: int
+    settings: EvaluateSettings, index: SearchIndex, judged: Judged, top_k: int
 ) -> tuple[dict[str, Ranker], list[str]]:
     """Return the ranker of each index of --compare by its row's name, and what differs in their products."""
     rankers: dict[str, Ranker] = {}
     notes: list[str] = []
     for folder in map(Path, settings.compare):
         other = open_index(folder)
+        check_products(judged, other.products.column(ID_COLUMN), catalogue=f"--compare {folder}")
         encoder = encoder_of_index(
             other.manifest,
             folder,
@@ -236,26 +250,16 @@ def _compared(
         rankers[name] = index_ranker(
             other,
             encoder,
-            lexical=None,
             dense=name,
             hybrid=None,
             top_k=min(top_k, len(other)),
             ef_search=None,
             fusion=settings.fusion,
             weight=None,
-            recall=None,
+            graph=False,
         )
         notes += _other_products(name, index, other)
     return rankers, notes
-
-
-def _known_products(index: SearchIndex, qrels: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return the judged ids that the index has; its own ids, which may be millions, stay in Arrow."""
-    ids = list(dict.fromkeys(product for grades in qrels.values() for product in grades))
-    judged = pa.array(ids, pa.string())
-    known = pyarrow.compute.is_in(judged, value_set=index.products.column(ID_COLUMN).combine_chunks())
-    found: list[str] = judged.filter(known).to_pylist()
-    return found
 
 
 def _free_name(name: str, taken: Mapping[str, Ranker]) -> str:

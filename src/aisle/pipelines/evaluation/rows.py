@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from aisle.index import SearchIndex, SearchResult, ann_recall, exact_search
+from aisle.index import SearchIndex, SearchResult, exact_search
 from aisle.index.fusion import Fusion
-from aisle.index.hybrid import search_hybrid, search_lexical
+from aisle.index.hybrid import candidate_depth, fuse_dense, search_hybrid, search_lexical
 from aisle.index.products import ID_COLUMN
 from aisle.models.encoder import Encoder
 
 CHUNK_QUERIES = 1024
 """Queries embedded and searched at a time: 100 answers of each, and their embeddings, are a few MiB."""
-ANN_DEPTH = 10
+GRAPH_DEPTH = 10
+"""Answers that the graph is asked for: a first page, as `query` asks for it."""
+BY_GRAPH = " by the graph"
+"""Ends the name of a row's rankings through the graph, which are measured but are no row of the table."""
 
 Embeddings = npt.NDArray[np.float32]
 Answers = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
@@ -68,20 +71,6 @@ class Run(Mapping[str, Mapping[str, float]]):
         return len(self.places)
 
 
-@dataclass(frozen=True)
-class GraphRecall:
-    """What the graph finds of the exact answers, gathered over the chunks of queries."""
-
-    found: list[tuple[Answers, Answers]] = field(default_factory=list)
-
-    def value(self) -> float | None:
-        """Return the recall at `ANN_DEPTH`, in [0, 1]; None where the graph was not searched."""
-        if not self.found:
-            return None
-        approximate, exact = (_joined(side) for side in zip(*self.found, strict=True))
-        return ann_recall(approximate[0], exact[0], approximate_scores=approximate[1], exact_scores=exact[1])
-
-
 def rank_all(
     rankers: Sequence[Ranker],
     queries: Mapping[str, str],
@@ -121,62 +110,70 @@ def rank_all(
     return {name: Run(ids[name], places, *answers) for name, answers in placed.items()}
 
 
-def _joined(parts: Sequence[Answers]) -> Answers:
-    return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
-
-
 def _answers(found: SearchResult) -> Answers:
     return found.rows, found.scores
 
 
+def lexical_ranker(index: SearchIndex, *, name: str, top_k: int) -> Ranker:
+    """Return the ranker of a row by words, over the texts of an index."""
+
+    def answer(texts: Sequence[str]) -> dict[str, Answers]:
+        return {name: _answers(search_lexical(index, texts, top_k=top_k))}
+
+    return Ranker(index.products.column(ID_COLUMN), answer)
+
+
 def index_ranker(
     index: SearchIndex,
-    encoder: Encoder | None,
+    encoder: Encoder,
     *,
-    lexical: str | None,
-    dense: str | None,
+    dense: str,
     hybrid: str | None,
     top_k: int,
     ef_search: int | None,
     fusion: Fusion,
     weight: float | None,
-    recall: GraphRecall | None,
+    graph: bool,
 ) -> Ranker:
-    """Return the ranker of an index's own rows, which embeds a query once for all of them.
+    """Return the ranker of an index's rows by its embeddings, which embeds a query once for all of them.
+
+    Every row compares with all products, so that rows differ by what they rank by alone.
 
     Args:
         index: to search.
-        encoder: that made it; None where `lexical` is the only row.
-        lexical: name of the row by words; None leaves it out.
-        dense: name of the row by the graph.
-        hybrid: name of the row by both.
+        encoder: that made it.
+        dense: name of the row by embeddings.
+        hybrid: name of the row by both; None leaves it out.
         top_k: products per query.
-        ef_search: candidates kept while searching; None is the index's own.
+        ef_search: candidates kept while following the graph; None is the index's own.
         fusion: how the hybrid row is made of the two.
         weight: of the dense side of it; None is the index's own.
-        recall: told what the graph finds, where there is an encoder; None spares that search.
+        graph: rank the rows by embeddings and by both through the graph too, `GRAPH_DEPTH` deep, under the
+            row's name and `BY_GRAPH`.
     """
-    depth = min(ANN_DEPTH, len(index))
+    depth = min(GRAPH_DEPTH, len(index))
+    exact_depth = top_k if hybrid is None else candidate_depth(top_k, count=len(index))
 
-    def answer(texts: Sequence[str]) -> dict[str, Answers]:
-        found = {}
-        if lexical is not None:
-            found[lexical] = _answers(search_lexical(index, texts, top_k=top_k))
-        if encoder is None:
-            return found
-        asked = encoder.encode_queries(texts)
-        if dense is not None:
-            found[dense] = _answers(index.search(asked, top_k=top_k, ef_search=ef_search))
+    def exactly(texts: Sequence[str], asked: Embeddings) -> dict[str, Answers]:
+        nearest = index.search(asked, top_k=exact_depth, exact=True)
+        found = {dense: (nearest.rows[:, :top_k], nearest.scores[:, :top_k])}
+        if hybrid is not None:
+            both = fuse_dense(index, texts, asked, nearest.rows, top_k=top_k, weight=weight, fusion=fusion)
+            found[hybrid] = _answers(both)
+        return found
+
+    def by_graph(texts: Sequence[str], asked: Embeddings) -> dict[str, Answers]:
+        found = {dense + BY_GRAPH: _answers(index.search(asked, top_k=depth, ef_search=ef_search))}
         if hybrid is not None:
             both = search_hybrid(
-                index, texts, asked, top_k=top_k, weight=weight, fusion=fusion, ef_search=ef_search
+                index, texts, asked, top_k=depth, weight=weight, fusion=fusion, ef_search=ef_search
             )
-            found[hybrid] = _answers(both)
-        if recall is not None:
-            approximate = index.search(asked, top_k=depth, ef_search=ef_search)
-            exact = index.search(asked, top_k=depth, exact=True)
-            recall.found.append((_answers(approximate), _answers(exact)))
+            found[hybrid + BY_GRAPH] = _answers(both)
         return found
+
+    def answer(texts: Sequence[str]) -> dict[str, Answers]:
+        asked = encoder.encode_queries(texts)
+        return exactly(texts, asked) | (by_graph(texts, asked) if graph else {})
 
     return Ranker(index.products.column(ID_COLUMN), answer)
 

@@ -8,10 +8,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from aisle.evaluation.document import Estimate, Evaluation, Pairs, Retrieval, RetrievalRow
+from aisle.evaluation.document import Estimate, Evaluation, GraphLoss, Pairs, Retrieval, RetrievalRow
 from aisle.evaluation.retrieval import table_metrics
 from aisle.evaluation.significance import SIGNIFICANT
 from aisle.evaluation.words import UNDEFINED, counted
+from aisle.pipelines.judged import Judged
 from aisle.pipelines.output import Output
 
 MOST_COLUMNS = 6
@@ -26,21 +27,27 @@ NAMED = 3
 """Ids quoted in a message."""
 
 
-def show_evaluation(evaluation: Evaluation, sentence: str | None, output: Output) -> None:
-    """Print the tables of an evaluation, and what has to be known to read them."""
+def show_evaluation(
+    evaluation: Evaluation, sentence: str | None, tries: Sequence[str], output: Output
+) -> None:
+    """Print the tables of an evaluation, and what has to be known to read them.
+
+    Args:
+        evaluation: what was found.
+        sentence: what its rankings come to.
+        tries: what to try where there is no clear gain.
+        output: prints.
+    """
     if evaluation.retrieval is not None:
         output.show(
             retrieval_table(evaluation.retrieval, base=evaluation.base, first=evaluation.headline_metric)
         )
         if sentence is not None:
             output.say(sentence)
-        for line in caveats(evaluation.retrieval):
-            output.say(line)
-    if evaluation.ann_recall_at_10 is not None:
-        output.say(
-            f"ann_recall@10 {evaluation.ann_recall_at_10:.4f} against exact search, at ef_search "
-            f"{evaluation.ef_search}"
-        )
+        for line in tries:
+            output.say(f"to try: {line}")
+    for loss in evaluation.graph:
+        output.say(graph_line(loss, ef_search=evaluation.ef_search))
     if evaluation.pairs is not None:
         _show_pairs(evaluation.pairs, output)
     if evaluation.joint_pool:
@@ -77,9 +84,25 @@ def retrieval_table(retrieval: Retrieval, *, base: str | None, first: str) -> Ta
     return table
 
 
-def caveats(retrieval: Retrieval) -> list[str]:
+def graph_line(loss: GraphLoss, *, ef_search: int | None) -> str:
+    """Return what a row of exact search loses where it is served through the graph."""
+    ends = f" [{_ends(loss.difference)}]" if loss.difference.low is not None else ""
+    recall = "ann_recall@10" if loss.name != "hybrid" else "recall of its top 10"
+    return (
+        f"{loss.name} through the graph, at ef_search {ef_search}: {recall} {loss.recall_at_10:.4f}, nDCG@10 "
+        f"{loss.graph:.3f} for {loss.exact:.3f} by exact search ({loss.difference.value:+.4f}{ends}; "
+        f"{counted(loss.changed, 'query', 'queries')} changed)"
+    )
+
+
+def caveats(retrieval: Retrieval, judged: Judged) -> list[str]:
     """Return what was left out of the figures, or counts as wrong without being known to be."""
     said = []
+    if judged.unjudged:
+        said.append(
+            f"queries without judgements, which are not asked: {judged.unjudged:,} of "
+            f"{judged.unjudged + len(judged.queries):,}"
+        )
     cutoff = "10" if "10" in retrieval.rows[0].unjudged else next(iter(retrieval.rows[0].unjudged), None)
     if cutoff is not None:
         shares = ", ".join(f"{row.name} {row.unjudged[cutoff]:.0%}" for row in retrieval.rows)
@@ -89,15 +112,21 @@ def caveats(retrieval: Retrieval) -> list[str]:
         said.append(f"queries without an answer, which count as 0: {', '.join(unanswered)}")
     if retrieval.without_relevant:
         said.append(f"queries without a relevant product, which are left out: {retrieval.without_relevant:,}")
-    for what, ids in (
-        ("judged queries that are not in the queries file, and are left out", retrieval.unknown_queries),
+    products = len({product for grades in judged.qrels.values() for product in grades})
+    for what, ids, total in (
+        (
+            "judged queries that are not in the queries file, and are left out",
+            retrieval.unknown_queries,
+            len(judged.qrels),
+        ),
         (
             "judged products that are not in the index, and count as missed where they are relevant",
             retrieval.unknown_products,
+            products,
         ),
     ):
         if ids:
-            said.append(f"warning: {what}: {len(ids):,} ({_named(ids)})")
+            said.append(f"warning: {what}: {len(ids):,} of {total:,} ({_named(ids)})")
     return said
 
 

@@ -1,0 +1,172 @@
+"""One sentence that says whether a system is better than another, and what to try where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aisle.errors import EvaluationError
+from aisle.evaluation.document import Difference, Retrieval, RetrievalRow
+from aisle.evaluation.significance import SIGNIFICANT
+from aisle.evaluation.words import counted
+
+__all__ = ["advice", "headline"]
+
+_SPELLINGS = {"ndcg": "nDCG", "mrr": "MRR"}
+_POWER = (1.96 + 0.84) / 1.96
+"""A gain is seen in 80% of draws of the queries where it is this many half-widths of the interval."""
+_MOST_QUERIES = 100
+"""Times the queries at hand beyond which a gain is too small to be worth judging for."""
+_UNJUDGED = 0.1
+"""Share of the first page from which unjudged products are worth judging first."""
+
+
+def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> str:
+    """Return one sentence that says whether `tuned` is better than the base.
+
+    "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries". It "beats", or "is
+    worse than", only if the 95% interval excludes 0 and the randomisation test, which does not
+    trust a handful of queries, has a corrected p < 0.05; otherwise it "is not clearly better than" the
+    base, with p, and with the reason where the interval alone would have it otherwise.
+
+    Args:
+        retrieval: what `compare_runs` returned.
+        base: the system that it was held against.
+        tuned: the system that the sentence is about.
+        metric: such as "ndcg@10".
+
+    Raises:
+        EvaluationError: there is no such system or metric, or it was not held against a base.
+    """
+    _, found = _compared(retrieval, tuned, metric)
+    name = _spelled(metric)
+    queries = _queries(found)
+    of = counted(queries, "query", "queries")
+    if found.equal == queries:
+        return f"{tuned} does exactly as well as {base} on each of {of} by {name}"
+    digits = _digits(found.mean, found.low, found.high)
+    worse = f"worse on {found.worse:,} of {of}"
+    if _is_clear(found):
+        verb = "beats" if found.low > 0 else "is worse than"
+        nearer, farther = sorted((abs(found.low), abs(found.high)))
+        size = f"{abs(found.mean):.{digits}f} {name} [{nearer:.{digits}f}, {farther:.{digits}f}]"
+        return f"{tuned} {verb} {base} by {size}; {worse}"
+    size = f"{found.mean:+.{digits}f} {name} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    rows = sum(metric in row.differences for row in retrieval.rows)
+    return f"{tuned} is not clearly better than {base}: {size}, {_why_not(found, rows)}; {worse}"
+
+
+def advice(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> tuple[str, ...]:
+    """Return what to try where `tuned` is not clearly better than the base, likeliest help first.
+
+    Args:
+        retrieval: what `compare_runs` returned.
+        base: the system that it was held against.
+        tuned: the system that is not clearly better.
+        metric: such as "ndcg@10".
+
+    Raises:
+        EvaluationError: as for `headline`.
+    """
+    row, found = _compared(retrieval, tuned, metric)
+    if _is_clear(found) and found.mean > 0:
+        return ()
+    return tuple(_advice(retrieval, row, found, base=base, metric=metric))
+
+
+def _advice(
+    retrieval: Retrieval, row: RetrievalRow, found: Difference, *, base: str, metric: str
+) -> Iterator[str]:
+    queries = _queries(found)
+    needed = _needed(found)
+    if not _is_clear(found) and needed is not None and needed > queries:
+        yield (
+            f"judge more queries: if the gain is what it seems, about {needed:,} would show it; there are "
+            f"{queries:,}"
+        )
+    cutoff = "10" if "10" in row.unjudged else next(iter(row.unjudged), None)
+    if cutoff is not None and row.unjudged[cutoff] >= _UNJUDGED:
+        before = next((other.unjudged[cutoff] for other in retrieval.rows if other.name == base), None)
+        shares = f"{row.name} {row.unjudged[cutoff]:.0%}"
+        shares += "" if before is None else f", {base} {before:.0%}"
+        yield (
+            f"judge what nobody has judged among the top {cutoff} ({shares}): "
+            "it counts as not relevant, and to_judge.csv of --report lists it"
+        )
+    value = _value(row, metric)
+    for other in retrieval.rows:
+        reached = _value(other, metric)
+        if other.kind == "hybrid" and value is not None and reached is not None and reached > value:
+            yield (
+                f"search by words too: {other.name} reaches {_spelled(metric)} {reached:.3f}, {row.name} "
+                f"{value:.3f} (--mode hybrid)"
+            )
+    if row.kind == "tuned":
+        yield (
+            "train on more judged queries, for more epochs, with hard negatives or another --loss; the "
+            "queries that worsened most, in --report, say which"
+        )
+
+
+def _value(row: RetrievalRow, metric: str) -> float | None:
+    return row.metrics[metric].value if metric in row.metrics else None
+
+
+def _compared(retrieval: Retrieval, tuned: str, metric: str) -> tuple[RetrievalRow, Difference]:
+    rows = {row.name: row for row in retrieval.rows}
+    if tuned not in rows:
+        raise EvaluationError(f"there is no system {tuned!r}; the systems are {', '.join(rows)}")
+    found = rows[tuned].differences.get(metric)
+    if found is None:
+        known = ", ".join(rows[tuned].differences) or "none"
+        raise EvaluationError(f"{tuned!r} has no difference to a base in {metric!r}; it has: {known}")
+    return rows[tuned], found
+
+
+def _is_clear(found: Difference) -> bool:
+    return found.p_corrected < SIGNIFICANT and (found.low > 0 or found.high < 0)
+
+
+def _why_not(found: Difference, comparisons: int) -> str:
+    """Return p, and why a difference whose interval leaves 0 out is not called one."""
+    p_value = f"p {found.p_value:.3f}"
+    if found.p_value < SIGNIFICANT <= found.p_corrected:
+        return f"{p_value}, corrected for {counted(comparisons, 'comparison')} {found.p_corrected:.3f}"
+    if not (found.low > 0 or found.high < 0):
+        return p_value
+    moved = found.better + found.worse
+    least = 2.0 ** (1 - moved)  # of all patterns of signs, the observed one and its reverse
+    if least * comparisons >= SIGNIFICANT:
+        return (
+            f"{p_value}: too few queries, since with {moved} that differ p is at least {least:.2g} and the "
+            "interval is too narrow"
+        )
+    return f"{p_value}: too few queries for the interval to be trusted, so the test decides"
+
+
+def _needed(found: Difference) -> int | None:
+    """Return how many queries would show the gain in 80% of draws; None where there is none, or too many.
+
+    The half-width of the interval falls with the root of the number of queries.
+    """
+    if found.mean <= 0:
+        return None
+    queries = _queries(found)
+    needed = queries * (_POWER * (found.high - found.low) / 2 / found.mean) ** 2
+    if needed > _MOST_QUERIES * queries:
+        return None
+    step = int(10 ** max(0, len(str(int(needed))) - 2))
+    return -(-int(needed) // step) * step
+
+
+def _queries(found: Difference) -> int:
+    return found.better + found.worse + found.equal
+
+
+def _spelled(metric: str) -> str:
+    name, at, cutoff = metric.partition("@")
+    return f"{_SPELLINGS.get(name, name)}{at}{cutoff}"
+
+
+def _digits(*values: float) -> int:
+    """Return the fewest decimals, 2 to 4, at which no value that is not 0 looks like 0."""
+    return next((n for n in (2, 3) if all(round(value, n) or not value for value in values)), 4)

@@ -1,0 +1,108 @@
+"""Queries with their judgements, read from files that have to fit each other and the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute
+
+from aisle.data.judgements import read_qrels, read_queries
+from aisle.errors import DataError
+from aisle.evaluation.id_match import no_common_ids
+
+CHUNK_IDS = 65_536
+"""Ids of a catalogue that are Python texts at a time."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Queries with judgements.
+
+    Args:
+        queries: query id -> text, of those that are judged.
+        qrels: query id -> product id -> relevance.
+        unknown: ids of judged queries that have no text.
+        unjudged: queries with a text and no judgement, which are not asked.
+        source: name of the judgements' file.
+        notes: what has to be known of the reading.
+    """
+
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, float]]
+    unknown: tuple[str, ...] = ()
+    unjudged: int = 0
+    source: str = "the judgements"
+    notes: tuple[str, ...] = ()
+
+
+def read_judged(queries_file: str, qrels_file: str, label_map: Mapping[str, float] | None) -> Judged:
+    """Return the judged queries.
+
+    Raises:
+        DataError: a file cannot be read, or no judged query has a text.
+    """
+    notes: list[str] = []
+    qrels = read_qrels([Path(qrels_file)], label_map=label_map, say=notes.append)
+    texts = read_queries([Path(queries_file)])
+    queries = {query_id: text for query_id, text in texts.items() if query_id in qrels}
+    if not queries:
+        raise DataError(
+            no_common_ids(
+                "query", one=qrels_file, ours=qrels, other=queries_file, theirs=texts, count=len(texts)
+            )
+        )
+    return Judged(
+        queries,
+        qrels,
+        unknown=tuple(query_id for query_id in qrels if query_id not in queries),
+        unjudged=len(texts) - len(queries),
+        source=qrels_file,
+        notes=tuple(notes),
+    )
+
+
+def check_products(judged: Judged, product_ids: pa.ChunkedArray, *, catalogue: str) -> None:
+    """Refuse judgements by which every ranking of a catalogue would be worth nothing.
+
+    Args:
+        judged: queries and judgements.
+        product_ids: of the catalogue.
+        catalogue: what to call it.
+
+    Raises:
+        DataError: no relevant product of any query that can be asked is in the catalogue.
+    """
+    relevant = {
+        product: None
+        for query_id in judged.queries
+        for product, relevance in judged.qrels[query_id].items()
+        if relevance > 0
+    }
+    # Without a relevant product at all the metrics say so themselves.
+    if relevant and not known_products(relevant, product_ids):
+        raise DataError(
+            no_common_ids(
+                "relevant product",
+                one=judged.source,
+                ours=relevant,
+                other=catalogue,
+                theirs=_texts(product_ids),
+                count=len(product_ids),
+            )
+        )
+
+
+def known_products(ids: Mapping[str, object], product_ids: pa.ChunkedArray) -> list[str]:
+    """Return those of `ids` that a catalogue has; its own ids, which may be millions, stay in Arrow."""
+    asked = pa.array(list(ids), pa.string())
+    known = pyarrow.compute.is_in(asked, value_set=product_ids.combine_chunks())
+    found: list[str] = asked.filter(known).to_pylist()
+    return found
+
+
+def _texts(product_ids: pa.ChunkedArray) -> Iterator[str]:
+    for start in range(0, len(product_ids), CHUNK_IDS):
+        yield from product_ids.slice(start, CHUNK_IDS).to_pylist()
