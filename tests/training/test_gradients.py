@@ -8,6 +8,7 @@ import torch
 from aisle.errors import TrainingError
 from aisle.models.embedder import TextEmbedder
 from aisle.training import objective
+from aisle.training.gradients import RandomState
 from tests.training.conftest import texts_of, tokenized, trainer_of, weights_of
 
 LOSSES = ["cosine_target", "cosent", "listwise", "in_batch"]
@@ -44,6 +45,37 @@ def test_cached_embeddings_give_the_gradient_of_the_plain_step(base, loss, packe
         )
     )
     assert_same(plain, cached)
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_the_random_numbers_of_any_device_go_back(monkeypatch, kind):
+    """The devices are not there: their generators are stood in for."""
+    states = {"now": torch.tensor([1, 2], dtype=torch.uint8)}
+    module = getattr(torch, kind)
+    monkeypatch.setattr(module, "get_rng_state", lambda device: states["now"].clone())
+    monkeypatch.setattr(module, "set_rng_state", lambda state, device: states.update(now=state))
+    before = RandomState.now(torch.device(kind))
+    cpu = torch.rand(2)
+    states["now"] = torch.tensor([7, 7], dtype=torch.uint8)
+
+    before.restore()
+
+    assert before.whole
+    assert states["now"].tolist() == [1, 2]
+    assert torch.equal(torch.rand(2), cpu)
+
+
+def test_cached_embeddings_are_refused_on_a_device_whose_random_numbers_cannot_go_back(base, monkeypatch):
+    """Other masks in the second pass would give the gradient of other embeddings."""
+    trainer = trainer_of(base, labelled(base), cached=True, max_tokens=32)
+    monkeypatch.setattr(RandomState, "whole", property(lambda self: False))
+    with pytest.raises(TrainingError, match="--cached_embeddings: torch cannot restore the random numbers"):
+        trainer.run()
+
+
+def test_a_device_without_a_generator_has_no_whole_random_state():
+    assert not RandomState.now(torch.device("meta")).whole
+    assert RandomState.now(torch.device("cpu")).whole
 
 
 def test_cached_embeddings_draw_the_same_dropout_twice(base):
@@ -120,7 +152,8 @@ def test_a_learned_temperature_is_the_same_with_cached_embeddings_and_accumulati
         )
         trainer.run()
         found.append(trainer.passes.objective.log_temperature.item())
-    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    # It moved by .88, and float32 rounds at 1e-7: processors differ by a few of those.
+    assert found[0] == pytest.approx(found[1], abs=3e-6)
     assert found[0] != pytest.approx(math.log(0.1), abs=1e-4)
 
 

@@ -7,10 +7,12 @@ import signal
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aisle.errors import TrainingError, TrainingStopped
 from aisle.losses import cosine_target
 from aisle.models.embedder import TextEmbedder
+from aisle.training.step_figures import StepFigures, figures_to_sum
 from tests.training.conftest import collator_of, texts_of, tokenized, trainer_of, weights_of
 
 
@@ -95,6 +97,56 @@ def test_a_step_without_any_positive_changes_nothing(base):
     before = weights_of(trainer)
     trainer.run()
     assert all(torch.equal(before[name], value) for name, value in weights_of(trainer).items())
+
+
+@pytest.mark.parametrize("lag", [True, False], ids=["gpu", "cpu"])
+def test_a_loss_that_is_no_number_is_named_with_its_step(base, monkeypatch, lag):
+    """Where a device computes on meanwhile, a step's figures are read after the next."""
+    pairs, _ = pairs_of(base, 40)
+    trainer = trainer_of(base, pairs, batch_size=4, total_steps=10, logging_steps=10)
+    monkeypatch.setattr(type(trainer), "_figures_lag", property(lambda self: lag))
+    step = type(trainer)._step
+
+    def nan_in_the_third(self, batches, *, stop):
+        figures = step(self, batches, stop=stop)
+        return figures * torch.nan if self.state.step == 2 else figures
+
+    monkeypatch.setattr(type(trainer), "_step", nan_in_the_third)
+    with pytest.raises(TrainingError, match=r"^step 3: the loss is nan"):
+        trainer.run()
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails at the first operation that gives float64, as every one does on a device without it."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for one in found if isinstance(found, tuple | list) else (found,):
+            assert not isinstance(one, torch.Tensor) or one.dtype != torch.float64, func
+        return found
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("loss", ["cosine_target", "cosent", "listwise", "in_batch"])
+def test_training_computes_nothing_in_float64(base, loss, cached):
+    """Apple's GPUs have none."""
+    pairs, _ = pairs_of(base, 20)
+    options = {"learn_temperature": loss != "cosine_target", "cached": cached, "accumulation": 2}
+    trainer = trainer_of(base, pairs, batch_size=5, loss=loss, total_steps=2, max_grad_norm=1.0, **options)
+    with NoFloat64():
+        trainer.run()
+    assert trainer.state.step == 2
+
+
+def test_token_counts_beyond_what_float32_holds_are_exact():
+    counts = [(2**24 + 1, 2**31 + 4097), (3, 2**33 + 1)]
+    summed = sum(
+        figures_to_sum(torch.tensor(0.5), real_tokens=real, read_tokens=read, stop=False)
+        for real, read in counts
+    )
+    figures = StepFigures.read(1, torch.cat([summed, torch.ones(1)]))
+    assert (figures.real_tokens, figures.read_tokens) == (2**24 + 4, 2**31 + 2**33 + 4098)
+    assert (figures.loss, figures.stop, figures.gradient_norm) == (1.0, False, 1.0)
 
 
 def test_evaluations_come_at_every_epoch_s_end_and_every_eval_steps(base):

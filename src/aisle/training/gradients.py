@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from aisle.errors import TrainingError
 from aisle.models.token_batches import TokenBatch, split
 from aisle.training.agreement import Agreement, sum_gradients
 from aisle.training.batches import PairBatch
@@ -109,12 +110,19 @@ class GradientPass:
 
     def _in_sub_batches(self, batch: PairBatch, scale: float, *, last: bool) -> torch.Tensor:
         parts = self._sub_batches(batch)
+        device = self.accelerator.device
+        if not RandomState.now(device).whole:
+            raise TrainingError(
+                f"--cached_embeddings: torch cannot restore the random numbers of the device {device.type}, "
+                "so the dropout of the second pass would not be that of the first; train smaller batches "
+                "without it"
+            )
         states, embedded = [], []
         with self._alone(), torch.no_grad(), self.accelerator.autocast():
             for part in parts:
-                states.append(RandomState.now(self.accelerator.device))
+                states.append(RandomState.now(device))
                 embedded.append(self._unwrapped([part]).float())
-        after = RandomState.now(self.accelerator.device)
+        after = RandomState.now(device)
         loss, gradient = self._loss_gradient(torch.cat(embedded), batch, scale)
         gradients = torch.split(gradient, [len(part) for part in parts])
         with self._alone():
@@ -202,21 +210,40 @@ def gather_rows(accelerator: Any, rows: torch.Tensor, counts: tuple[int, ...]) -
 
 @dataclass(frozen=True)
 class RandomState:
-    """The state of the random numbers that dropout draws from."""
+    """The state of the random numbers that dropout draws from.
 
-    cpu: torch.Tensor
-    cuda: torch.Tensor | None
+    Args:
+        device: that the model computes on.
+        of_cpu: state of the CPU's generator.
+        of_device: state of the device's own; None on the CPU, and where torch gives none.
+    """
+
+    device: torch.device
+    of_cpu: torch.Tensor
+    of_device: torch.Tensor | None
 
     @classmethod
     def now(cls, device: torch.device) -> RandomState:
         """Return the present state."""
-        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+        read: Any = getattr(_device_module(device), "get_rng_state", None)
+        return cls(device, torch.get_rng_state(), None if read is None else read(device))
+
+    @property
+    def whole(self) -> bool:
+        """Whether `restore` goes back to all of it."""
+        return self.device.type == "cpu" or self.of_device is not None
 
     def restore(self) -> None:
         """Go back to it."""
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda)
+        torch.set_rng_state(self.of_cpu)
+        if self.of_device is not None:
+            module: Any = _device_module(self.device)
+            module.set_rng_state(self.of_device, self.device)
+
+
+def _device_module(device: torch.device) -> Any:
+    """Return torch's module for an accelerator (torch.cuda, torch.mps, torch.xpu, ...), None for the CPU."""
+    return None if device.type == "cpu" else getattr(torch, device.type, None)
 
 
 def retrying_with_less_memory(

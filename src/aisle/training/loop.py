@@ -23,23 +23,13 @@ from aisle.training.machine import advising_on_memory, is_out_of_memory, peak_me
 from aisle.training.prefetch import prefetched
 from aisle.training.schedule import Due, Schedule
 from aisle.training.state import TrainState
+from aisle.training.step_figures import StepFigures, figures_to_sum
 from aisle.training.trained_weights import trained_names
 
 OPTIMISER_ADVICE = (
     "Its state is two numbers for every trained weight: train a LoRA adapter (--use_peft), or one of a lower "
     "--lora_rank or on fewer --lora_target_modules"
 )
-
-
-@dataclass(frozen=True)
-class StepFigures:
-    """What a step was, over all processes."""
-
-    loss: float
-    real_tokens: int
-    read_tokens: int
-    stop: bool
-    gradient_norm: float
 
 
 @dataclass
@@ -116,20 +106,21 @@ class Trainer:
         batches = prefetched(self._remaining_steps(), prepare)
         with GracefulStop() as asked, closing(batches):
             started = time.perf_counter()
-            before: torch.Tensor | None = None  # figures of the last step, where they were not read yet
+            before: tuple[int, torch.Tensor] | None = None  # the last step's figures, where not read yet
             for (epoch, rows, epoch_ends), step_batches in batches:
-                after = self._step(step_batches, stop=asked.requested is not None)
+                figured = self._step(step_batches, stop=asked.requested is not None)
                 self.state.step += 1
+                after = self.state.step, figured
                 due = self.schedule.due(self.state.step, epoch_ends=epoch_ends)
                 # Reading figures waits for the device. Between two stops those of the step before will do.
                 read_now = due.anything or not self._figures_lag
                 unread = [before, after] if read_now else [before]
-                figures = [self._read(one) for one in unread if one is not None]
+                figures = [StepFigures.read(*one) for one in unread if one is not None]
                 before = None if read_now else after
                 self._count(figures, pairs=sum(map(len, rows)))
                 stop = any(one.stop for one in figures)
                 if stop and before is not None:
-                    figures = [self._read(before)]
+                    figures = [StepFigures.read(*before)]
                     self._count(figures, pairs=0)
                 if due.anything or stop:
                     self.state.window.seconds += time.perf_counter() - started
@@ -169,9 +160,13 @@ class Trainer:
             random_state.restore()
 
         loss = retrying_with_less_memory(attempt, is_out_of_memory=is_out_of_memory, shrink=shrink)
-        work = [sum(batch.real_tokens for batch in moved), sum(batch.read_tokens for batch in moved), stop]
-        shared = torch.tensor(work, dtype=torch.float64).to(device, non_blocking=True)
-        summed = self.accelerator.reduce(torch.cat([loss.double().reshape(1), shared]), reduction="sum")
+        own = figures_to_sum(
+            loss,
+            real_tokens=sum(batch.real_tokens for batch in moved),
+            read_tokens=sum(batch.read_tokens for batch in moved),
+            stop=stop,
+        )
+        summed = self.accelerator.reduce(own, reduction="sum")
         with advising_on_memory(f"step {self.state.step + 1}, the optimiser", OPTIMISER_ADVICE):
             self.passes.share_gradients()
             norm = self._clip()
@@ -180,7 +175,7 @@ class Trainer:
         if not self.accelerator.optimizer_step_was_skipped:
             self.scheduler.step()
         self.optimizer.zero_grad()
-        return torch.cat([summed, norm.double().reshape(1)])
+        return torch.cat([summed, norm.float().reshape(1)])
 
     def _halve_sub_batches(self, batches: Sequence[PairBatch]) -> None:
         self.optimizer.zero_grad()
@@ -199,15 +194,6 @@ class Trainer:
         self.state.sub_batch_tokens = tokens
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _read(self, figures: torch.Tensor) -> StepFigures:
-        loss, real_tokens, read_tokens, stop, norm = figures.tolist()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"step {self.state.step}: the loss is {loss}; lower --learning_rate, add "
-                "--num_warmup_steps, or train with --mixed_precision bf16 in place of fp16"
-            )
-        return StepFigures(loss, int(real_tokens), int(read_tokens), stop > 0, norm)
 
     def _count(self, figures: Sequence[StepFigures], *, pairs: int) -> None:
         self.state.window.pairs += pairs
