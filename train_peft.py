@@ -1,6 +1,6 @@
 """Fine-tune a text-embedding model for product search.
 
-    accelerate launch train_peft.py --use_peft --config configs/faq.yaml --train_file faq.csv
+    accelerate launch train_peft.py --use_peft --config faq --train_file faq.csv
     accelerate launch train_peft.py --use_peft --train_file pairs.csv --output_dir runs/mine
     python train_peft.py --help
 

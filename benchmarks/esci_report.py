@@ -3,7 +3,7 @@
     python benchmarks/esci_report.py --output_dir runs/esci
     python benchmarks/esci_report.py --output_dir runs/esci -- --num_train_epochs 1
 
-Trains with configs/esci_minilm.yaml on the training split of examples.csv (flags after `--` are handed on),
+Trains with the recipe esci_minilm on the training split of examples.csv (flags after `--` are handed on),
 indexes the titles of all examples and distractors, and evaluates on the test split's queries that have an
 exact product, with a page in OUTPUT_DIR/report. A title that stands under several product ids is one product.
 The data folder is ../shared/data, or AISLE_BENCH_DATA.
@@ -84,7 +84,13 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     files = write_inputs(folder)
     model, index_dir = folder / "model", folder / "index"
-    recipe = ["--use_peft", "--config", ROOT / "configs" / "esci_minilm.yaml", "--train_file", files["train"]]
+    recipe = [
+        "--use_peft",
+        "--config",
+        "esci_minilm",
+        "--train_file",
+        files["train"],
+    ]
     run("train_peft.py", *recipe, "--output_dir", model, "--overwrite_output_dir", *arguments.train_flags)
     catalog = ["--catalog", files["catalog"], "--text_template", "{title}"]
     run("infer_index.py", "build", "--model", model, *catalog, "--index_dir", index_dir)

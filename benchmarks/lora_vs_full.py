@@ -7,7 +7,7 @@
 The table of PEFT's semantic-similarity guide, which published for e5-large-v2 on ESCI and a V100: ROC-AUC .68
 as it is; .787 after LoRA in 1.73 h with batches of 64; .797 after full fine-tuning in 2.33 h, batches of 32.
 
-Here MiniLM trains with the data's recipe in `configs/` by train_peft.py (flags after `--` are handed on);
+Here MiniLM trains with the data's recipe by train_peft.py (flags after `--` are handed on);
 the best evaluation is chosen on validation, and the test file is scored once, at the end. Other geometries
 have random weights and texts as long as ESCI's: time and largest batch only.
 
@@ -225,7 +225,7 @@ def main():
         bench = Bench(
             model=make_geometry(arguments.geometry, scratch),
             data=data,
-            recipe=ROOT / "configs" / f"{arguments.data}.yaml",
+            recipe=ROOT / "src" / "aisle" / "recipes" / f"{arguments.data}.yaml",
             flags=(*columns, *precision, *handed_on),
             methods={LORA: ("--use_peft",), FULL: ("--learning_rate", str(arguments.full_learning_rate))},
             folder=arguments.output_dir,

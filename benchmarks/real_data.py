@@ -4,7 +4,7 @@
     python benchmarks/real_data.py faq --output_dir runs/bench -- --num_train_epochs 1
     python benchmarks/real_data.py scifact
 
-Trains with the recipe in `configs/` through train_peft.py (flags after `--` are handed on), on training
+Trains with the recipe of the data through train_peft.py (flags after `--` are handed on), on training
 files only; the best evaluation is chosen on validation; the test file is scored once, at the end. The data
 folder is ../shared/data, or AISLE_BENCH_DATA.
 """
@@ -154,7 +154,7 @@ def main():
     )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--recipe", help="the task's own in configs/ when not given")
+    parser.add_argument("--recipe", help="the task's own in src/aisle/recipes/ when not given")
     parser.add_argument("--name", default="tuned", help="what the tuned row and its folder are called")
     parser.add_argument("--no_train", action="store_true")
     arguments, handed_on = parser.parse_known_args()
@@ -166,7 +166,7 @@ def main():
         run_dir = arguments.output_dir / f"{arguments.task}-{arguments.name}"
         arguments.output_dir.mkdir(parents=True, exist_ok=True)
         own = "esci_minilm" if arguments.task == "esci" else arguments.task
-        recipe = arguments.recipe or str(ROOT / "configs" / f"{own}.yaml")
+        recipe = arguments.recipe or str(ROOT / "src" / "aisle" / "recipes" / f"{own}.yaml")
         command = [sys.executable, str(ROOT / "train_peft.py"), "--use_peft", "--config", recipe]
         command += ["--output_dir", str(run_dir), "--overwrite_output_dir"]
         command += training_flags(arguments.task, arguments.output_dir)

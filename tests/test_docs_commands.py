@@ -136,7 +136,7 @@ def shop(tiny_bert, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         mine = "--use_peft --train_file pairs.csv --output_dir runs/mine --learning_rate 1e-2"
-        faq = "--use_peft --config configs/faq.yaml --train_file faq.jsonl --checkpointing_steps 1"
+        faq = "--use_peft --config faq --train_file faq.jsonl --checkpointing_steps 1"
         build = (
             "build --model runs/mine --catalog products.csv --text_template '{title} {brand}' --index_dir "
         )

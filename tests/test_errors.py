@@ -46,4 +46,4 @@ def test_one_except_clause_catches_every_error_with_its_message(name):
 def test_a_missing_package_names_the_command_that_installs_it():
     error = OptionalDependencyError("tensorboard", extra="track")
 
-    assert str(error) == "tensorboard is not installed; install it with: pip install 'aisle[track]'"
+    assert str(error) == "tensorboard is not installed; install it with: pip install 'aisle-search[track]'"

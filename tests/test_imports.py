@@ -22,6 +22,7 @@ ALLOWED = {
     "lock": {"errors"},
     "memory": set(),
     "processors": set(),
+    "version": set(),
     "markdown": set(),
     "config": {"errors"},
     **{room: {"errors", "durable"} for room in ROOMS},
@@ -29,10 +30,22 @@ ALLOWED = {
     "model_card": {"errors", "durable", "markdown"},
     "hub": {"errors", "model_card"},
     "training": {"errors", "durable", "markdown", "processors", *ROOMS},
-    "pipelines": {"errors", "durable", "lock", "memory", "config", "model_card", "hub", *ROOMS, "training"},
-    "cli": {"errors", "config", "pipelines", "processors"},
+    "pipelines": {
+        "errors",
+        "version",
+        "durable",
+        "lock",
+        "memory",
+        "config",
+        "model_card",
+        "hub",
+        *ROOMS,
+        "training",
+    },
+    "cli": {"errors", "version", "config", "pipelines", "processors"},
+    "__main__": {"cli"},
     # The public names; all but the types are imported when they are asked for.
-    "aisle": {"index", "models"},
+    "aisle": {"version", "index", "models"},
 }
 # Library -> rooms that may import it.
 DOORS = {

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +16,12 @@ def test_public_names_are_those_of_their_rooms():
     assert aisle.open_index is open_index
 
 
-def test_the_version_is_that_of_the_installed_distribution():
-    assert aisle.__version__ == version("aisle")
+def test_the_module_runs_as_the_command_does():
+    said = subprocess.run(
+        [sys.executable, "-m", "aisle", "--version"], capture_output=True, text=True, check=True
+    )
+
+    assert said.stdout == f"aisle {aisle.__version__}\n"
 
 
 def test_all_public_names_are_listed_and_there():

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aisle.version import __version__
+
 if TYPE_CHECKING:
     from aisle.index import build_index, open_index
     from aisle.models.loading import load_encoder
-
-    __version__: str
 else:
     _HOMES = {
         "build_index": "aisle.index",
@@ -21,10 +21,6 @@ else:
     }
 
     def __getattr__(name: str) -> object:
-        if name == "__version__":
-            from importlib.metadata import version
-
-            return version("aisle")
         if name not in _HOMES:
             raise AttributeError(f"module 'aisle' has no attribute {name!r}")
         from importlib import import_module

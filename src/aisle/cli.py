@@ -11,6 +11,7 @@ from typing import Any
 
 from aisle.errors import AisleError, ConfigError, TrainingStopped
 from aisle.processors import limit_spinning
+from aisle.version import __version__
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `aisle COMMAND ...` and return the exit code."""
     given = _given(arguments)
     if given[:1] == ["--version"]:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"aisle {version('aisle')}\n")
+        sys.stdout.write(f"aisle {__version__}\n")
         return 0
     return _dispatch("aisle", COMMANDS, given, _MAIN_HELP)
 

@@ -105,4 +105,4 @@ class OptionalDependencyError(AisleError):
     """
 
     def __init__(self, package: str, *, extra: str) -> None:
-        super().__init__(f"{package} is not installed; install it with: pip install 'aisle[{extra}]'")
+        super().__init__(f"{package} is not installed; install it with: pip install 'aisle-search[{extra}]'")

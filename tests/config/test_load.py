@@ -204,7 +204,10 @@ def test_yaml_that_is_not_utf8_is_refused(tmp_path):
 
 
 def test_a_config_file_that_is_not_there_is_named():
-    assert problems("--config", "nowhere.yaml") == ["--config nowhere.yaml: there is no such file"]
+    (problem,) = problems("--config", "nowhere.yaml")
+    assert problem.startswith(
+        "--config nowhere.yaml: there is no such file, and no such recipe; the recipes are "
+    )
 
 
 def test_a_config_flag_without_a_file_is_refused():

@@ -1,7 +1,8 @@
-"""`aisle sample`, and `aisle quickstart` with a tiny model and two steps."""
+"""`aisle sample`, and `aisle quickstart` with a tiny model and two steps, from a wheel elsewhere."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from aisle.cli import main
+from aisle.config.recipes import recipe_names
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -75,25 +77,70 @@ def test_too_few_products_are_refused_with_the_rule(tmp_path, capfd):
 
 
 @pytest.fixture(scope="module")
-def quickstart(tiny_bert, tmp_path_factory):
+def installed(tmp_path_factory):
+    """Return a function that runs a program of an environment with aisle's wheel, in an empty folder.
+
+    The environment sees the libraries of this one, and nothing of the checkout.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    source, empty, environment = folder / "source", folder / "empty", folder / "environment"
+    empty.mkdir()
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    wheels = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
+    subprocess.run(wheels, check=True)
+    shutil.rmtree(source)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    libraries = [place for place in sys.path if Path(place).name == "site-packages"]
+    (site / "libraries.pth").write_text("\n".join(libraries))
+    (wheel,) = folder.glob("aisle_search-*.whl")
+    python = str(environment / "bin" / "python")
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", str(wheel)], check=True)
+
+    def run(program, *arguments):
+        done = subprocess.run(
+            [environment / "bin" / program, *map(str, arguments)],
+            cwd=empty,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert list(empty.iterdir()) == []
+        return done.stdout
+
+    return run
+
+
+def test_the_wheel_runs_as_a_program_and_as_a_module_outside_the_checkout(installed):
+    where = installed("python", "-c", "import aisle; print(aisle.__file__, aisle.__version__)")
+    place, version = where.split()
+    recipes = installed("python", "-c", "from aisle.config.recipes import *; print(*recipe_names())")
+
+    assert not Path(place).is_relative_to(ROOT)
+    assert installed("aisle", "--version") == installed("python", "-m", "aisle", "--version")
+    assert installed("aisle", "--version") == f"aisle {version}\n"
+    assert recipes.split() == recipe_names()
+    assert "--recipe" in installed("aisle", "quickstart", "--help")
+
+
+@pytest.fixture(scope="module")
+def quickstart(installed, tiny_bert, tmp_path_factory):
     """The folder of a quickstart's run with a tiny model, and what was printed."""
     folder = tmp_path_factory.mktemp("quickstart")
-    recipe = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load(
+        (ROOT / "src" / "aisle" / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
+    )
     recipe |= {"model_name_or_path": str(tiny_bert), "max_length": 16}
     recipe |= {"max_train_steps": 2, "num_warmup_steps": 0}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     arguments = ["quickstart", "--output_dir", folder / "run", "--recipe", folder / "recipe.yaml"]
-    done = subprocess.run(
-        [sys.executable, "-m", "aisle.cli", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder / "run", done.stdout
+    return folder / "run", installed("aisle", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +177,9 @@ def test_the_quickstart_prints_changed_queries_the_report_and_the_next_commands(
     page = run_dir.with_name("run-report") / "report.html"
     assert page.is_file()
     assert page.resolve().as_uri() in said
-    assert f"python infer_index.py query --index_dir {run_dir.with_name('run-index')} " in said
+    assert f"aisle query --index_dir {run_dir.with_name('run-index')} " in said
     assert "evaluation/retrieval.png" in (run_dir / "README.md").read_text(encoding="utf-8")
-    assert "accelerate launch train_peft.py --use_peft --train_file pairs.csv --output_dir runs/mine" in said
+    assert "accelerate launch -m aisle train --use_peft --train_file pairs.csv --output_dir runs/mine" in said
 
 
 def test_the_quickstart_prints_the_commands_that_it_runs(quickstart):
@@ -141,8 +188,8 @@ def test_the_quickstart_prints_the_commands_that_it_runs(quickstart):
     assert len(commands) == 3
     assert commands[0].startswith("$ accelerate launch ")
     assert f"--output_dir {run_dir}" in commands[0]
-    assert commands[1].startswith(f"$ python infer_index.py build --model {run_dir} ")
-    assert commands[2].startswith("$ python infer_index.py evaluate --index_dir ")
+    assert commands[1].startswith(f"$ aisle build --model {run_dir} ")
+    assert commands[2].startswith("$ aisle evaluate --index_dir ")
     assert f"--report {run_dir.with_name('run-report')}" in commands[2]
 
 

@@ -13,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from aisle.config.recipes import find_config
 from aisle.errors import ConfigError
 
 Settings = TypeVar("Settings")
@@ -119,22 +120,20 @@ def write_yaml(settings: Any, path: Path) -> None:
 
 
 def _config_flag(arguments: Sequence[str]) -> Path | None:
-    path = None
+    given = None
     for position, argument in enumerate(arguments):
         if argument == "--config":
             if position + 1 == len(arguments):
                 raise ConfigError("--config: give the YAML file")
-            path = Path(arguments[position + 1])
+            given = arguments[position + 1]
         elif argument.startswith("--config="):
-            path = Path(argument.removeprefix("--config="))
-    return path
+            given = argument.removeprefix("--config=")
+    return None if given is None else find_config(given)
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"--config {path}: there is no such file") from None
     except yaml.MarkedYAMLError as error:
         # Its own text quotes the line, which may hold a token.
         line = 0 if error.problem_mark is None else error.problem_mark.line + 1

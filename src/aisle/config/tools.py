@@ -33,8 +33,8 @@ class QuickstartSettings:
 
     output_dir: str = "runs/quickstart"
     """Folder of the run; the sample and the index are written beside it."""
-    recipe: str = "configs/quickstart.yaml"
-    """Training recipe."""
+    recipe: str = "quickstart"
+    """Training recipe: a YAML file, or the name of one that comes with aisle."""
     json: bool = False
     """Print one JSON document on stdout; everything else goes to stderr."""
     config: str | None = None

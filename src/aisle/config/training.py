@@ -220,7 +220,8 @@ class TrainSettings:
     optim: OmitArgPrefixes[OptimSettings] = OptimSettings()
     run: OmitArgPrefixes[RunSettings] = RunSettings()
     config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """YAML file with defaults for any of these flags, or the name of a recipe that comes with aisle, such as
+    faq; flags given here win."""
 
 
 def problems_of(settings: TrainSettings) -> list[str]:

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aisle.config.recipes import find_config
 from aisle.config.tools import QuickstartSettings
 from aisle.data.sample_catalog import SampleFiles, write_sample
-from aisle.errors import AisleError, ConfigError
+from aisle.errors import AisleError
 from aisle.evaluation.document import Answer, Evaluation, QueryChange
 from aisle.pipelines.evaluation.tables import side_by_side
 from aisle.pipelines.output import Output, quieten_libraries
@@ -37,10 +38,7 @@ def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
     sample_dir, index_dir, report_dir = (
         run_dir.with_name(run_dir.name + end) for end in ("-sample", "-index", "-report")
     )
-    if not Path(settings.recipe).is_file():
-        raise ConfigError(
-            f"--recipe {settings.recipe}: there is no such file; run this in the project's folder"
-        )
+    find_config(settings.recipe, flag="--recipe")
 
     output.say(f"writing the synthetic sample catalogue to {sample_dir}")
     sample = write_sample(sample_dir, overwrite=True)
@@ -64,7 +62,7 @@ def _train_command(recipe: str, run_dir: Path, sample: SampleFiles) -> list[str]
     return [
         *("accelerate", "launch", "--num_processes", "1", "--num_machines", "1"),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
-        *("train_peft.py", "--use_peft", "--config", recipe, "--output_dir", str(run_dir)),
+        *("-m", "aisle", "train", "--use_peft", "--config", recipe, "--output_dir", str(run_dir)),
         *("--train_file", str(sample.train), "--validation_file", str(sample.validation)),
         "--overwrite_output_dir",
     ]
@@ -72,14 +70,14 @@ def _train_command(recipe: str, run_dir: Path, sample: SampleFiles) -> list[str]
 
 def _build_command(run_dir: Path, sample: SampleFiles, index_dir: Path) -> list[str]:
     return [
-        *("python", "infer_index.py", "build", "--model", str(run_dir), "--catalog", str(sample.products)),
+        *("aisle", "build", "--model", str(run_dir), "--catalog", str(sample.products)),
         *("--text_template", TEXT_TEMPLATE, "--index_dir", str(index_dir)),
     ]
 
 
 def _evaluate_command(index_dir: Path, sample: SampleFiles, report_dir: Path) -> list[str]:
     return [
-        *("python", "infer_index.py", "evaluate", "--index_dir", str(index_dir)),
+        *("aisle", "evaluate", "--index_dir", str(index_dir)),
         *("--queries", str(sample.queries), "--qrels", str(sample.qrels)),
         *("--pairs", str(sample.test), "--product_column", "product_title", "--label_column", "esci_label"),
         *("--pairs_label_map", SAMPLE_GRADES, "--report", str(report_dir), "--model_card"),
@@ -89,7 +87,7 @@ def _evaluate_command(index_dir: Path, sample: SampleFiles, report_dir: Path) ->
 def _run(command: Sequence[str], output: Output) -> None:
     """Print a command and run it with this interpreter; its output is the user's to see."""
     output.say(f"\n$ {shlex.join(command)}")
-    ours = {"python": [], "accelerate": ["-m", "accelerate.commands.accelerate_cli"]}[command[0]]
+    ours = {"aisle": ["-m", "aisle"], "accelerate": ["-m", "accelerate.commands.accelerate_cli"]}[command[0]]
     stdout = sys.stderr if output.json_only else None
     done = subprocess.run([sys.executable, *ours, *command[1:]], check=False, stdout=stdout)
     if done.returncode != 0:
@@ -125,11 +123,11 @@ The model card, as the Hub would show it: {run_dir / "README.md"}
 
 Try next:
 
-  python infer_index.py query --index_dir {index_dir} "gift for a toddler who likes trains"
-  python infer_index.py query --index_dir {index_dir}
+  aisle query --index_dir {index_dir} "gift for a toddler who likes trains"
+  aisle query --index_dir {index_dir}
 
 and with judged pairs of your own (a csv with query, product and relevance in 0 to 1):
 
-  accelerate launch train_peft.py --use_peft --train_file pairs.csv --output_dir runs/mine
-  python infer_index.py build --model runs/mine --catalog products.csv --index_dir runs/mine-index
+  accelerate launch -m aisle train --use_peft --train_file pairs.csv --output_dir runs/mine
+  aisle build --model runs/mine --catalog products.csv --index_dir runs/mine-index
 """

@@ -128,7 +128,7 @@ def test_all_trackers_are_refused_where_none_is_installed(flags, never_embeds, c
     code, found, said = evaluate(capfd, *flags, "--report", tmp_path / "r", "--with_tracking")
 
     assert (code, found) == (2, None)
-    assert "--with_tracking: no tracker is installed; pip install 'aisle[track]'" in said
+    assert "--with_tracking: no tracker is installed; pip install 'aisle-search[track]'" in said
     assert not (tmp_path / "r").exists()
 
 

@@ -29,7 +29,7 @@ def check_trackers(settings: EvaluateSettings) -> None:
         from aisle.training.accelerator import tracker_names
 
         if not tracker_names(settings.report_to):
-            raise ConfigError("--with_tracking: no tracker is installed; pip install 'aisle[track]'")
+            raise ConfigError("--with_tracking: no tracker is installed; pip install 'aisle-search[track]'")
 
 
 def run_of_card(settings: EvaluateSettings, manifest: Manifest | None) -> Path | None:

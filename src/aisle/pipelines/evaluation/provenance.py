@@ -18,8 +18,9 @@ from aisle.evaluation.document import InputFile, Provenance
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.models.loading import SETTINGS_FILE
 from aisle.pipelines.evaluation.pairs import pair_files
+from aisle.version import __version__
 
-PACKAGES = ("aisle", "torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "hnswlib", "ranx")
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "hnswlib", "ranx")
 
 
 def provenance_of(
@@ -40,7 +41,7 @@ def provenance_of(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seed=settings.seed,
         resamples=settings.resamples,
-        versions={"python": platform.python_version(), **_versions()},
+        versions={"aisle": __version__, "python": platform.python_version(), **_versions()},
         configuration={**saved_form(settings), **resolved},
         inputs=tuple(_inputs(settings, model)),
     )
