@@ -7,7 +7,7 @@ import pytest
 
 import aisle
 from aisle.index import build_index, open_index
-from aisle.models.loading import load_encoder
+from aisle.models.loading import Overrides, load_encoder
 
 
 def test_public_names_are_those_of_their_rooms():
@@ -59,3 +59,15 @@ def test_an_index_built_and_searched_by_the_public_names_finds_the_product_itsel
 
     assert result.product_ids[:, 0].tolist() == ["a", "b", "c", "d"]
     np.testing.assert_allclose(result.scores[:, 0], 1, atol=1e-5)
+
+
+def test_an_encoder_prints_on_three_short_lines(tiny_bert):
+    overrides = Overrides(query_prompt="query: " * 4, product_prompt="a long prompt " * 3)
+
+    lines = repr(aisle.load_encoder(tiny_bert, device="cpu", overrides=overrides)).split("\n")
+
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 120
+    assert "32 dim, mean pooling" in lines[0]
+    assert "product_prompt 'a long prompt a long prompt a '" in lines[1]
+    assert "on cpu, fingerprint " in lines[2]

@@ -237,7 +237,7 @@ def test_no_queries_have_an_empty_result_of_the_right_shape(index):
     assert (result.rows.shape, result.product_ids.shape, result.scores.shape) == ((0, 4),) * 3
 
 
-@pytest.mark.parametrize("top_k", [0, -1, 301, 2.0, True])
+@pytest.mark.parametrize("top_k", [0, -1, 2.0, True])
 def test_top_k_out_of_range_is_refused(index, clustered, top_k):
     with pytest.raises(SearchError, match=f"top_k: must be .*found {top_k}"):
         index.search(clustered(1), top_k=top_k)
@@ -297,7 +297,7 @@ def test_index_without_payload_gives_empty_ones(index):
     assert index.payload(np.array([3, 1])) == [{}, {}]
 
 
-@pytest.mark.parametrize("rows", [np.array([0, 300]), np.array([-1]), np.array([[1]]), np.array([1.0])])
+@pytest.mark.parametrize("rows", [np.array([0, 300]), 300, -1, [-1, 3], [0, -2], [1.0], "3", True, [[[1]]]])
 def test_payload_of_rows_outside_the_index_is_refused(index, rows):
     with pytest.raises(SearchError, match="rows"):
         index.payload(rows)

@@ -164,9 +164,25 @@ def test_a_damaged_index_is_refused_with_the_file_named(build, capfd, damage, na
 
 
 @pytest.mark.parametrize(
+    "flags", [[], ["--exact"], ["--where", "title != 'x'"], ["--mode", "lexical"], ["--mode", "hybrid"]]
+)
+def test_top_k_above_the_number_of_products_gives_all_of_them(build, capfd, flags):
+    _, index_dir = build()
+    index = open_index(index_dir)
+    every_word = " ".join(" ".join(payload["title"] for payload in index.payload(range(len(index)))).split())
+    capfd.readouterr()
+
+    given = ["query", "--index_dir", str(index_dir), "--top_k", "100000", *flags, every_word, "--json"]
+    assert index_main(given) == 0
+
+    (answer,) = json.loads(capfd.readouterr().out)
+    ids = [result["product_id"] for result in answer["results"]]
+    assert sorted(ids) == sorted(index.products.column("product_id").to_pylist())
+
+
+@pytest.mark.parametrize(
     ("flags", "part"),
     [
-        (["--top_k", "100000", "sofa"], "100000"),
         (["--top_k", "0", "sofa"], "--top_k"),
         ([" "], "blank"),
         (["--queries_file", "absent.txt"], "absent.txt"),

@@ -16,6 +16,7 @@ from aisle.errors import ConfigError
 from aisle.index.exact import FloatArray, Rows, Scores
 from aisle.index.groups import RowGroups, number_nodes
 from aisle.index.hnsw import HnswGraph, build_graph, save_graph
+from aisle.index.layout import StrPath
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
@@ -108,7 +109,7 @@ class IndexIdentity:
 
 
 def build_index(
-    index_dir: Path,
+    index_dir: StrPath,
     *,
     product_ids: Sequence[str],
     payload: pa.Table,

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from aisle.errors import SearchError
 from aisle.index.exact import FloatArray, Rows, Scores, pair_scores
 from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, Fusion, fuse, padded
+from aisle.index.hits import SearchResult
 from aisle.index.lexical import Bm25Index, best_rows
-from aisle.index.search import SearchIndex, SearchResult
+from aisle.index.searchable import Searchable
 
 __all__ = [
     "candidate_depth",
@@ -24,7 +25,7 @@ __all__ = [
 
 
 def search_lexical(
-    index: SearchIndex, queries: Sequence[str], *, top_k: int, where: str | None = None
+    index: Searchable, queries: Sequence[str], *, top_k: int, where: str | None = None
 ) -> SearchResult:
     """Return the best `top_k` products per query by BM25; a short answer ends in row -1 and score -inf.
 
@@ -46,7 +47,7 @@ def search_lexical(
 
 
 def search_hybrid(
-    index: SearchIndex,
+    index: Searchable,
     queries: Sequence[str],
     query_embeddings: npt.NDArray[np.float32],
     *,
@@ -101,7 +102,7 @@ def search_hybrid(
 
 
 def fuse_dense(
-    index: SearchIndex,
+    index: Searchable,
     queries: Sequence[str],
     query_embeddings: npt.NDArray[np.float32],
     dense_rows: Rows,
@@ -141,7 +142,7 @@ def fuse_dense(
     )
 
 
-def weight_of(index: SearchIndex) -> float:
+def weight_of(index: Searchable) -> float:
     """Return the weight of the dense side: tuned when the index was built, or `DEFAULT_WEIGHT`."""
     tuned = index.manifest.hybrid_weight
     return DEFAULT_WEIGHT if tuned is None else tuned
@@ -192,7 +193,7 @@ def gather_candidates(
     return gathered
 
 
-def _lexical_of(index: SearchIndex) -> Bm25Index:
+def _lexical_of(index: Searchable) -> Bm25Index:
     if index.lexical is None:
         raise SearchError(
             "the index was built without its products' texts and has no BM25; build it again with them "
@@ -201,15 +202,15 @@ def _lexical_of(index: SearchIndex) -> Bm25Index:
     return index.lexical
 
 
-def _allowed(index: SearchIndex, where: str | None, top_k: int) -> tuple[npt.NDArray[np.bool_] | None, int]:
+def _allowed(index: Searchable, where: str | None, top_k: int) -> tuple[npt.NDArray[np.bool_] | None, int]:
     """Return the mask of the rows that may be found, and how many of them to find."""
-    if top_k < 1 or (where is None and top_k > len(index)):
-        raise SearchError(f"top_k: must be from 1 to {len(index)}, the products in the index, found {top_k}")
+    if top_k < 1:
+        raise SearchError(f"top_k: must be at least 1, found {top_k}")
     if where is None:
-        return None, top_k
+        return None, min(top_k, len(index))
     allowed = index.satisfying(where)
     return allowed, min(top_k, int(np.count_nonzero(allowed)))
 
 
-def _nothing(index: SearchIndex, queries: int) -> SearchResult:
+def _nothing(index: Searchable, queries: int) -> SearchResult:
     return index.result(np.empty((queries, 0), np.int64), np.empty((queries, 0), np.float32))

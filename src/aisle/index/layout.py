@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TypeAlias
+
+StrPath: TypeAlias = str | os.PathLike[str]
+"""A path as users have it."""
 
 MANIFEST_FILE = "manifest.json"
 VERSIONS = "versions"

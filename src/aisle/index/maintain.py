@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from aisle.index.build import GraphSettings, IndexIdentity, finish_version, tuned_fields
+from aisle.index.layout import StrPath
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
 from aisle.index.opening import open_index
 from aisle.index.store import link_files, read_queries
@@ -32,7 +32,7 @@ def wants_compacting(manifest: Manifest) -> str | None:
 
 
 def compact_index(
-    index_dir: Path,
+    index_dir: StrPath,
     *,
     threads: int | None = None,
     keep_versions: int | None = None,
@@ -81,7 +81,7 @@ def compact_index(
 
 
 def retune_index(
-    index_dir: Path,
+    index_dir: StrPath,
     *,
     target_recall: float | None = None,
     ef_search: int | None = None,

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from aisle.durable import file_sha256
 from aisle.errors import IndexIntegrityError
-from aisle.index.layout import MANIFEST_FILE, first_version_unfinished, version_numbers
+from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
 
 __all__ = [
     "EMBEDDINGS_FILE",
@@ -158,7 +158,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_manifest(index_dir: Path) -> Manifest:
+def read_manifest(index_dir: StrPath) -> Manifest:
     """Return the manifest of an index directory.
 
     Raises:
@@ -166,6 +166,7 @@ def read_manifest(index_dir: Path) -> Manifest:
             format that this version of aisle does not read.
         OSError: the file exists and cannot be read.
     """
+    index_dir = Path(index_dir)
     path = index_dir / MANIFEST_FILE
     try:
         document = json.loads(path.read_bytes())

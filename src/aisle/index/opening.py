@@ -10,7 +10,7 @@ import pyarrow as pa
 from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
 from aisle.index.groups import RowGroups
 from aisle.index.hnsw import load_graph
-from aisle.index.layout import version_directory
+from aisle.index.layout import StrPath, version_directory
 from aisle.index.lexical import LEXICAL_FILES, Bm25Index
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
@@ -33,7 +33,7 @@ OPEN_ATTEMPTS = 10
 
 
 def open_index(
-    index_dir: Path,
+    index_dir: StrPath,
     *,
     fingerprint: str | None = None,
     verify: Literal["checksums", "sizes"] = "checksums",

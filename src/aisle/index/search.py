@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,26 +15,19 @@ from aisle.errors import SearchError
 from aisle.index.exact import FloatArray, Rows, Scores, exact_search
 from aisle.index.filtered import filtered_search
 from aisle.index.filters import parse_filter
+from aisle.index.fusion import Fusion
+from aisle.index.hits import SearchResult, payload_of
 from aisle.index.hnsw import HnswGraph, approximate_search
+from aisle.index.hybrid import search_hybrid, search_lexical
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
     Manifest,
 )
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN, take_rows
+from aisle.index.products import ID_COLUMN, TEXT_COLUMN
 
-__all__ = ["SearchIndex", "SearchResult"]
+__all__ = ["Mode", "SearchIndex", "SearchResult"]
 
-
-@dataclass(frozen=True, eq=False)
-class SearchResult:
-    """The best products of each query, best first; equal scores are in order of product id."""
-
-    rows: Rows
-    """(queries, top_k) rows of the index, for `SearchIndex.payload`; -1 after the last of a short answer."""
-    product_ids: npt.NDArray[np.object_]
-    """(queries, top_k) str; None where the row is -1."""
-    scores: Scores
-    """(queries, top_k) float32: cosine, BM25 or fused score; -inf where the row is -1."""
+Mode = Literal["dense", "lexical", "hybrid"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +57,13 @@ class SearchIndex:
 
     def search(
         self,
-        query_embeddings: npt.NDArray[np.float32],
+        query_embeddings: npt.NDArray[np.float32] | None = None,
         *,
         top_k: int,
+        queries: Sequence[str] | None = None,
+        mode: Mode = "dense",
+        fusion: Fusion = "convex",
+        weight: float | None = None,
         ef_search: int | None = None,
         exact: bool = False,
         where: str | None = None,
@@ -73,27 +71,50 @@ class SearchIndex:
     ) -> SearchResult:
         """Return the `top_k` products per query, best first; ties break by product id.
 
+        An answer has all products where `top_k` is more than there are, and ends in row -1 and score -inf
+        where fewer are found: by words, those with a word of the query.
+
         A score depends on the query and the product alone, to the bit, however many queries and threads take
         part. With `exact` or `where` it is summed in float64 and rounded, through the graph in float32: the
         two are within 1e-6.
 
         Args:
-            query_embeddings: (queries, dim) float32, unit L2 norm.
-            top_k: products per query, 1 <= top_k <= len(self); with `where`, all that satisfy it if they are
-                fewer.
+            query_embeddings: (queries, dim) float32, unit L2 norm; "lexical" needs none.
+            top_k: products per query, at least 1.
+            queries: texts of the same queries; "dense" needs none.
+            mode: search by embeddings ("dense"), by words ("lexical", BM25), or by both ("hybrid").
+            fusion: how "hybrid" joins the two: "convex" for weighted scores, "rrf" for reciprocal ranks.
+            weight: of the embeddings in "hybrid", in [0, 1]; None is what the index was tuned to.
             ef_search: candidates kept while searching; None is the index's own setting.
             exact: compare with every product instead of following the graph.
             where: condition on the products, such as "price <= 50"; `parse_filter` has the grammar.
             threads: threads that follow the graph; None is one per core.
 
         Raises:
-            SearchError: an argument is out of range, the embeddings are not finite, not of unit norm or not
-                of the index's dim, or `where` does not fit the products.
+            SearchError: an argument is out of range or missing, the embeddings are not finite, not of unit
+                norm or not of the index's dim, `where` does not fit the products, or the index was built
+                without the texts that searching by words needs.
         """
+        if mode != "dense":
+            return self._by_words(
+                query_embeddings,
+                queries,
+                mode=mode,
+                top_k=top_k,
+                fusion=fusion,
+                weight=weight,
+                ef_search=ef_search,
+                exact=exact,
+                where=where,
+                threads=threads,
+            )
+        if query_embeddings is None:
+            raise SearchError("query_embeddings: mode 'dense' needs them; give encoder.encode_queries(texts)")
         asked = _check_queries(query_embeddings, dim=self.dim)
-        _check_range("top_k", top_k, upper=len(self) if where is None else None)
+        _check_range("top_k", top_k)
         _check_range("ef_search", ef_search)
         _check_range("threads", threads)
+        top_k = min(top_k, len(self))
         if where is not None:
             rows, scores = filtered_search(
                 self.graph,
@@ -120,11 +141,53 @@ class SearchIndex:
             )
         return self.result(rows, scores)
 
+    def _by_words(
+        self,
+        query_embeddings: npt.NDArray[np.float32] | None,
+        queries: Sequence[str] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        fusion: Fusion,
+        weight: float | None,
+        ef_search: int | None,
+        exact: bool,
+        where: str | None,
+        threads: int | None,
+    ) -> SearchResult:
+        """Return the answers to queries whose texts take part."""
+        if mode not in get_args(Mode):
+            raise SearchError(f"mode: must be one of {', '.join(get_args(Mode))}, found {mode!r}")
+        if queries is None or isinstance(queries, str):
+            raise SearchError(
+                f"queries: mode {mode!r} needs the list of the queries' texts, found {queries!r:.60}"
+            )
+        if mode == "lexical":
+            return search_lexical(self, queries, top_k=top_k, where=where)
+        if query_embeddings is None:
+            raise SearchError(
+                "query_embeddings: mode 'hybrid' needs them; give encoder.encode_queries(texts)"
+            )
+        return search_hybrid(
+            self,
+            queries,
+            query_embeddings,
+            top_k=top_k,
+            weight=weight,
+            fusion=fusion,
+            ef_search=ef_search,
+            exact=exact,
+            where=where,
+            threads=threads,
+        )
+
     def result(self, rows: Rows, scores: Scores) -> SearchResult:
         """Return (queries, top_k) rows, -1 where an answer is short, and scores with their product ids."""
         flat = rows.ravel()
         ids = self.products.column(ID_COLUMN).take(pa.array(flat, mask=flat < 0)).to_numpy()
-        return SearchResult(rows=rows, product_ids=ids.reshape(rows.shape), scores=scores)
+        return SearchResult(
+            rows=rows, product_ids=ids.reshape(rows.shape), scores=scores, products=self.products
+        )
 
     def satisfying(self, where: str) -> npt.NDArray[np.bool_]:
         """Return the (count,) mask of the products that satisfy a condition; `parse_filter` has the grammar.
@@ -134,24 +197,33 @@ class SearchIndex:
         """
         return parse_filter(where, self.products.schema).mask(self.products)
 
-    def payload(self, rows: Rows) -> list[dict[str, Any]]:
-        """Return the payload of each of (n,) rows, without the product id.
+    @overload
+    def payload(self, rows: int | np.integer[Any]) -> dict[str, Any]: ...
+    @overload
+    def payload(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> list[Any]: ...
+    def payload(self, rows: Any) -> Any:
+        """Return the columns of products, without the product ids.
+
+        Args:
+            rows: a row of the index gives its dict; a list of rows, or one query's rows of a result, a list
+                of dicts; a result's (queries, top_k) rows a list of those. What is -1 at the end of a short
+                answer is left out.
 
         Raises:
             SearchError: a row is not of the index.
         """
-        if rows.ndim != 1 or rows.dtype.kind not in "iu":
-            raise SearchError(
-                f"rows: must be (n,) integers, found {rows.shape} {rows.dtype}; pass one query's rows"
-            )
-        outside = rows[(rows < 0) | (rows >= len(self))]
-        if len(outside):
-            raise SearchError(f"rows: the index has rows 0 to {len(self) - 1}, found {int(outside[0])}")
-        names = [name for name in self.products.column_names if name not in (ID_COLUMN, TEXT_COLUMN)]
-        if not names:
-            return [{} for _ in rows]
-        found: list[dict[str, Any]] = take_rows(self.products.select(names), rows).to_pylist()
-        return found
+        return payload_of(self.products, rows)
+
+    def __repr__(self) -> str:
+        encoder = str(self.manifest.encoder.get("model", "not recorded"))
+        columns = [name for name in self.products.column_names if name not in (ID_COLUMN, TEXT_COLUMN)]
+        made = f"version {self.manifest.version} by {self.manifest.command}"
+        modes = "dense" if self.lexical is None else "dense, lexical, hybrid"
+        return (
+            f"SearchIndex({len(self):,} products x {self.dim} dim, {made}, modes {modes},\n"
+            f"  encoder {shorten(encoder, 60)}, fingerprint {self.manifest.fingerprint[:12]},\n"
+            f"  payload {shorten(', '.join(columns) or 'none', 90)})"
+        )
 
 
 def _check_queries(query_embeddings: npt.NDArray[np.float32], *, dim: int) -> npt.NDArray[np.float32]:
@@ -174,12 +246,17 @@ def _check_queries(query_embeddings: npt.NDArray[np.float32], *, dim: int) -> np
     return asked
 
 
-def _check_range(name: str, value: int | None, *, upper: int | None = None) -> None:
-    """Raise unless the value is None or a whole number from 1 to `upper`."""
+def _check_range(name: str, value: int | None) -> None:
+    """Raise unless the value is None or a whole number from 1."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise SearchError(f"{name}: must be a whole number, found {value!r}")
-    if value < 1 or (upper is not None and value > upper):
-        limit = f"from 1 to {upper}, the products in the index" if upper is not None else "at least 1"
-        raise SearchError(f"{name}: must be {limit}, found {value}")
+    if value < 1:
+        raise SearchError(f"{name}: must be at least 1, found {value}")
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text on one line, cut off with an ellipsis where it is longer than `width`."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

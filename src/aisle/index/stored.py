@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from aisle.errors import IndexIntegrityError
 from aisle.index.exact import FloatArray
+from aisle.index.layout import StrPath
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, Manifest, file_problem, read_manifest
 from aisle.index.products import read_products
 from aisle.index.store import read_array
@@ -29,7 +30,7 @@ class StoredProducts:
     embeddings: FloatArray
 
 
-def open_stored(index_dir: Path, *, also: Sequence[str] = ()) -> StoredProducts:
+def open_stored(index_dir: StrPath, *, also: Sequence[str] = ()) -> StoredProducts:
     """Return what the current version stores, after checking the files that hold it.
 
     Args:
@@ -39,6 +40,7 @@ def open_stored(index_dir: Path, *, also: Sequence[str] = ()) -> StoredProducts:
     Raises:
         IndexIntegrityError: there is no index, or a file of it is missing or altered.
     """
+    index_dir = Path(index_dir)
     manifest = read_manifest(index_dir)
     folder = current_directory(index_dir, manifest)
     for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, *also):

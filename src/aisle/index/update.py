@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from aisle.errors import DataError
 from aisle.index.change import joined, stage_change
 from aisle.index.exact import FloatArray
+from aisle.index.layout import StrPath
 from aisle.index.manifest import Manifest
 from aisle.index.opening import open_index
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN
@@ -26,7 +26,7 @@ UPSERTED_FILE = "upserted.npy"
 
 
 def upsert_products(
-    index_dir: Path,
+    index_dir: StrPath,
     *,
     products: pa.Table,
     embeddings: Iterable[npt.NDArray[np.float32]],
@@ -73,7 +73,7 @@ def upsert_products(
 
 
 def delete_products(
-    index_dir: Path,
+    index_dir: StrPath,
     product_ids: Sequence[str],
     *,
     ignore_unknown: bool = False,

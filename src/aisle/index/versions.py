@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aisle.errors import IndexStoreError
-from aisle.index.layout import version_directory, version_numbers
+from aisle.index.layout import StrPath, version_directory, version_numbers
 from aisle.index.manifest import Manifest, read_manifest, verify_files
 from aisle.index.store import writing
 from aisle.index.version_folders import current_manifest, switch
@@ -38,7 +38,7 @@ class Version:
     """Why it cannot be read."""
 
 
-def list_versions(index_dir: Path) -> list[Version]:
+def list_versions(index_dir: StrPath) -> list[Version]:
     """Return the versions of an index, oldest first; none is current where the index's manifest is damaged.
 
     Raises:
@@ -58,7 +58,7 @@ def list_versions(index_dir: Path) -> list[Version]:
     return found
 
 
-def rollback(index_dir: Path, *, to: int | None = None) -> Manifest:
+def rollback(index_dir: StrPath, *, to: int | None = None) -> Manifest:
     """Make an older version the current one, after checking it whole; return its manifest.
 
     Args:

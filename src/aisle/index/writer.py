@@ -19,6 +19,7 @@ from aisle.index.layout import (
     MANIFEST_FILE,
     SWITCHING,
     VERSIONS,
+    StrPath,
     first_version_unfinished,
     version_directory,
     version_numbers,
@@ -109,7 +110,7 @@ class Writer:
 
 
 @contextmanager
-def index_writer(index_dir: Path, *, command: str, keep_versions: int | None = None) -> Iterator[Writer]:
+def index_writer(index_dir: StrPath, *, command: str, keep_versions: int | None = None) -> Iterator[Writer]:
     """Hold the lock of an index while the block runs; what it staged and did not commit is removed.
 
     Args:

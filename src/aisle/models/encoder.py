@@ -80,6 +80,17 @@ class Encoder:
     dimensions: int | None = None
     _packing: dict[Precision, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        settings, fingerprint = self.settings, (self.fingerprint or "none yet")[:12]
+        prompts = (
+            f"query_prompt {settings.query_prompt[:30]!r}, product_prompt {settings.product_prompt[:30]!r}"
+        )
+        return (
+            f"Encoder({self.name[-60:]}, {self.dim} dim, {settings.pooling} pooling, "
+            f"max_length {settings.max_length},\n  {prompts},\n"
+            f"  on {self.device}, fingerprint {fingerprint})"
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the model computes."""

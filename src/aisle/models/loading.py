@@ -49,7 +49,7 @@ class BaseModel:
 def load_encoder(
     model: str | Path,
     *,
-    base_model: str | None = None,
+    base_model: str | Path | None = None,
     overrides: Overrides | None = None,
     revision: str | None = None,
     token: str | None = None,
@@ -79,7 +79,7 @@ def load_encoder(
         # What the run says of pooling goes before what its base says, which aisle may not even know.
         overrides = replace(overrides, pooling=overrides.pooling or saved["pooling"])
     if adapter:
-        base_source = _base_of_adapter(source, saved, base_model, token)
+        base_source = _base_of_adapter(source, saved, None if base_model is None else str(base_model), token)
         base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
         # Merged into the weights it costs nothing to compute (MiniLM, r16 on all layers: a quarter less).
         backbone = load_adapter(base.backbone, source.path).merge_and_unload()

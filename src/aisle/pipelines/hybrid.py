@@ -1,10 +1,9 @@
-"""Search by embeddings, by words, or by both; and how much weight each of the two gets."""
+"""How much weight embeddings and words get in hybrid search, tuned on judgements."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +11,9 @@ import pyarrow as pa
 
 from aisle.errors import DataError
 from aisle.evaluation.retrieval import evaluate_run
-from aisle.index import Manifest, SearchIndex, SearchResult, exact_search
-from aisle.index.fusion import WEIGHTS, Candidates, Fusion, fuse, tune_weight
-from aisle.index.hybrid import candidate_depth, gather_candidates, search_hybrid, search_lexical
+from aisle.index import Manifest, exact_search
+from aisle.index.fusion import WEIGHTS, Candidates, fuse, tune_weight
+from aisle.index.hybrid import candidate_depth, gather_candidates
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import EMBEDDINGS_FILE, LEXICAL_FOLDER, PRODUCTS_FILE
 from aisle.index.products import ID_COLUMN, rank_ids, read_products
@@ -22,56 +21,7 @@ from aisle.index.store import read_array
 from aisle.models.encoder import Encoder
 from aisle.pipelines.judged import check_products, read_judged
 
-Mode = Literal["dense", "lexical", "hybrid"]
-
 TUNED_DEPTH = 10
-
-
-def search_by_mode(
-    index: SearchIndex,
-    queries: Sequence[str],
-    query_embeddings: npt.NDArray[np.float32] | None,
-    *,
-    mode: Mode,
-    top_k: int,
-    fusion: Fusion = "convex",
-    weight: float | None = None,
-    ef_search: int | None = None,
-    exact: bool = False,
-    where: str | None = None,
-) -> SearchResult:
-    """Return the answers to queries by embeddings, by words or by both.
-
-    Args:
-        index: to search.
-        queries: texts to search for.
-        query_embeddings: (queries, dim) float32 of the same queries; None will do for "lexical".
-        mode: what to search by.
-        top_k: products per query.
-        fusion: how "hybrid" makes one ranking of two.
-        weight: of the dense side of "hybrid" in [0, 1]; None is what the index was tuned to.
-        ef_search: candidates kept while following the graph; None is the index's own setting.
-        exact: compare with every product instead of following the graph.
-        where: condition on the products.
-
-    Raises:
-        SearchError: an argument is out of range, `where` does not fit, or the index has no BM25.
-    """
-    if mode == "lexical" or query_embeddings is None:
-        return search_lexical(index, queries, top_k=top_k, where=where)
-    if mode == "dense":
-        return index.search(query_embeddings, top_k=top_k, ef_search=ef_search, exact=exact, where=where)
-    return search_hybrid(
-        index,
-        queries,
-        query_embeddings,
-        top_k=top_k,
-        weight=weight,
-        fusion=fusion,
-        ef_search=ef_search,
-        exact=exact,
-        where=where,
-    )
 
 
 def tuned_weight(

@@ -16,7 +16,6 @@ from aisle.errors import DataError
 from aisle.index import SearchIndex, SearchResult, open_index, parse_filter
 from aisle.models.encoder import Encoder
 from aisle.pipelines.encoders import encoder_of_index
-from aisle.pipelines.hybrid import search_by_mode
 from aisle.pipelines.output import Output, json_ready, quieten_libraries
 
 PROMPT = "query> "
@@ -93,10 +92,9 @@ def _search(
     texts: Sequence[str], index: SearchIndex, encoder: Encoder | None, settings: QuerySettings
 ) -> SearchResult:
     embeddings = None if encoder is None else encoder.encode_queries(texts)
-    return search_by_mode(
-        index,
-        texts,
+    return index.search(
         embeddings,
+        queries=texts,
         mode=settings.mode,
         top_k=settings.top_k,
         fusion=settings.fusion,

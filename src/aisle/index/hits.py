@@ -1,0 +1,101 @@
+"""What a search found: arrays for programs that score many queries, hits for those that show a few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aisle.errors import SearchError
+from aisle.index.exact import Rows, Scores
+from aisle.index.products import ID_COLUMN, TEXT_COLUMN, take_rows
+
+__all__ = ["Hit", "SearchResult", "payload_of"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A product that a search found."""
+
+    product_id: str
+    score: float
+    """Cosine, BM25 or fused score; higher is better."""
+    row: int
+    """Row of the index."""
+    _products: pa.Table = field(repr=False, compare=False)
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        """Return the product's columns, read when they are first asked for."""
+        found: dict[str, Any] = payload_of(self._products, self.row)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The best products of each query, best first; equal scores are in order of product id.
+
+    It is a sequence of the answers: `result[0]` is the list of hits of the first query.
+    """
+
+    rows: Rows
+    """(queries, top_k) rows of the index, for `SearchIndex.payload`; -1 after the last of a short answer."""
+    product_ids: npt.NDArray[np.object_]
+    """(queries, top_k) str; None where the row is -1."""
+    scores: Scores
+    """(queries, top_k) float32: cosine, BM25 or fused score; -inf where the row is -1."""
+    products: pa.Table = field(repr=False)
+    """Of the index, for the hits' payload."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, query: int) -> list[Hit]:
+        answer = zip(
+            self.product_ids[query].tolist(),
+            self.scores[query].tolist(),
+            self.rows[query].tolist(),
+            strict=True,
+        )
+        return [Hit(*found, self.products) for found in answer if found[-1] >= 0]
+
+    def __iter__(self) -> Iterator[list[Hit]]:
+        return (self[query] for query in range(len(self)))
+
+
+@overload
+def payload_of(products: pa.Table, rows: int | np.integer[Any]) -> dict[str, Any]: ...
+@overload
+def payload_of(products: pa.Table, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> list[Any]: ...
+def payload_of(products: pa.Table, rows: Any) -> Any:
+    """Return the payload of rows of an index, without the product ids; see `SearchIndex.payload`.
+
+    Raises:
+        SearchError: a row is not of the index, or `rows` are not whole numbers.
+    """
+    given = np.asarray(rows)
+    if given.size == 0:
+        given = given.astype(np.int64)
+    if given.ndim > 2 or given.dtype.kind not in "iu":
+        raise SearchError(
+            f"rows: must be a whole number, or an array of up to two dimensions of them, found "
+            f"{given.shape} {given.dtype}; pass rows of a search's result"
+        )
+    if given.ndim == 2:
+        return [payload_of(products, row) for row in given]
+    if given.ndim == 1:  # -1 after the last of a short answer
+        given = given[: len(given) - int(np.argmax(np.append(given[::-1] != -1, True)))]
+    outside = given[(given < 0) | (given >= products.num_rows)]
+    if outside.size:
+        raise SearchError(
+            f"rows: the index has rows 0 to {products.num_rows - 1}, found {int(outside.flat[0])}"
+        )
+    names = [name for name in products.column_names if name not in (ID_COLUMN, TEXT_COLUMN)]
+    wanted = np.atleast_1d(given)
+    found = take_rows(products.select(names), wanted).to_pylist() if names else [{} for _ in wanted]
+    return found if given.ndim else found[0]
