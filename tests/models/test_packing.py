@@ -317,14 +317,14 @@ def test_models_of_short_texts_can_be_tried_out(max_length, embedder_of):
 def test_saved_files_name_no_attention_of_ours(adapter, embedder_of, packed, tmp_path):
     embedder = embedder_of("bert", adapter=adapter).eval()
     embed(embedder, [packed])
-    assert embedder.backbone.config._attn_implementation == packing.PACKED
+    assert embedder.backbone.config._attn_implementation == packing.ATTENTION
 
     embedder.backbone.save_pretrained(tmp_path, **({"save_embedding_layers": False} if adapter else {}))
     embedder.backbone.config.save_pretrained(tmp_path)
 
     written = [path.read_text(encoding="utf-8") for path in tmp_path.glob("*.json")]
     assert len(written) == 1 + adapter
-    assert not any(packing.PACKED in content for content in written)
+    assert not any(packing.ATTENTION in content for content in written)
 
 
 @dataclass

@@ -142,7 +142,7 @@ def test_weights_given_are_saved_in_place_of_those_the_model_has_now(
     expected = encoder.encode_queries(TEXTS)
     if adapter:  # as it is while it trains: beside the base's weights, not merged into them
         base = load_base(find_model(str(tiny_bert)), overrides=Overrides())
-        unmerged = TextEmbedder(load_adapter(base.backbone, best), pooling="mean", normalize=True)
+        unmerged = TextEmbedder(load_adapter(base.backbone, best), pooling="mean", normalize=True).eval()
         encoder = replace(encoder, embedder=unmerged)
     trained = {
         name: value.clone()

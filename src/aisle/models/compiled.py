@@ -14,10 +14,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface
 
-from aisle.models.fast_dropout import FastDropout
-from aisle.models.packing import PACKED, packed_attention
+from aisle.models.fast_dropout import use_uncompiled_dropout
 
 
 def compile_layers(backbone: nn.Module, device: torch.device, *, backend: str = "inductor") -> None:
@@ -28,11 +26,8 @@ def compile_layers(backbone: nn.Module, device: torch.device, *, backend: str = 
         device: where it computes.
         backend: torch's compiler, one of `compilers()`.
     """
-    disable: Any = torch.compiler.disable
-    AttentionInterface.register(PACKED, disable(packed_attention))
     if device.type == "cpu":
-        # For the class: layers whose modules have functions of their own would be compiled one by one.
-        setattr(FastDropout, "forward", disable(FastDropout.forward))  # noqa: B010
+        use_uncompiled_dropout(backbone)
     for layer in repeated_layers(backbone):
         layer.compile(dynamic=True, backend=backend)
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from aisle.models.packing import attend_with, can_pack, first_position, read_packed
+from aisle.models.packing import can_pack, first_position, read_packed
 from aisle.models.pooling import Pooling, pool, pool_packed
 from aisle.models.token_batches import PackedBatch, TokenBatch
 
 Precision = Literal["fp32", "bf16", "int8"]
+CHANGING_ROPE = frozenset({"dynamic", "longrope"})
+"""Rotary positions whose frequencies transformers changes in place, by the longest text of a batch."""
 
 
 class TextEmbedder(nn.Module):
@@ -32,8 +34,8 @@ class TextEmbedder(nn.Module):
         self.normalize = normalize
         # What Accelerate's FSDP looks for to shard layer by layer.
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)
-        self._padded_attention: str = cast(Any, backbone).config._attn_implementation
         self._first_position = first_position(backbone)
+        self.changes_itself = _changes_itself(backbone)
         config: Any = backbone.config
         if getattr(config, "use_cache", False):
             config.use_cache = False  # decoders would keep the keys and values of every text
@@ -61,10 +63,22 @@ class TextEmbedder(nn.Module):
             vectors = read_packed(self.backbone, batch, first_position=self._first_position)
             embeddings = pool_packed(vectors, batch.offsets, self.pooling)
         else:
-            attend_with(self.backbone, self._padded_attention)
             output = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             embeddings = pool(output.last_hidden_state, batch.attention_mask, self.pooling)
         return nn.functional.normalize(embeddings, dim=1) if self.normalize else embeddings
+
+
+def _changes_itself(backbone: nn.Module) -> bool:
+    """Return whether a forward pass may leave something behind in a backbone: threads take turns then.
+
+    Code from a repository may, and some rotary positions do.
+    """
+    for module in backbone.modules():
+        kinds: Any = getattr(module, "rope_type", None)
+        kinds = kinds.values() if isinstance(kinds, dict) else (kinds,)
+        if type(module).__module__.startswith("transformers_modules") or not CHANGING_ROPE.isdisjoint(kinds):
+            return True
+    return False
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from aisle.models.int8_embedder import int8_embedder
 from aisle.models.pooling import Pooling
 from aisle.models.token_batches import device_layout
 from aisle.models.tokens import TokenizedTexts, tokenize
+
+Made = TypeVar("Made")
 
 _BOTH: tuple[Precision, Precision] = ("fp32", "bf16")
 TIMED_TEXTS = 64
@@ -59,7 +62,7 @@ class DistinctTokens:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns queries and products into embeddings.
+    """Turns queries and products into embeddings; threads may share it.
 
     Args:
         embedder: the model, on its device.
@@ -78,7 +81,7 @@ class Encoder:
     name: str
     revision: str | None = None
     dimensions: int | None = None
-    _packing: dict[Precision, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __repr__(self) -> str:
         settings, fingerprint = self.settings, (self.fingerprint or "none yet")[:12]
@@ -142,7 +145,7 @@ class Encoder:
 
         Raises:
             ModelError: `texts` is one text, or an entry is not a text or not Unicode; or the device does
-                not compute in int8.
+                not compute in int8; or the model is in training mode.
         """
         return self.encode_tokens(
             self.tokenize(texts, prompt=prompt),
@@ -180,6 +183,9 @@ class Encoder:
         Returns:
             (texts, dim) float32, unit L2 norm.
         """
+        if self.embedder.training:
+            # To switch it over here would switch it over under the threads that train it.
+            raise ModelError(f"{self.name}: is in training mode, with dropout; call embedder.eval() before")
         tokens, place = texts.tokens, texts.place
         distinct = len(tokens.lengths())
         repeats = np.bincount(place, minlength=distinct)
@@ -192,20 +198,17 @@ class Encoder:
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
         )
-        was_training = self.embedder.training
-        self.embedder.eval()
-        try:
-            embedder = self._int8_embedder if precision == "int8" else self.embedder
-            with torch.inference_mode(), autocast(device, precision):
-                for rows in layout.rows(tokens.lengths()):
-                    batch = layout.batch(tokens, rows).to(device)
-                    embeddings[rows] = self._cut(embedder([batch]).float()).cpu().numpy()
-                    if on_progress is not None:
-                        on_progress(int(repeats[rows].sum()))
-        finally:
-            self.embedder.train(was_training)
-        found: np.ndarray = embeddings[place]
-        return found
+        embedder = self._int8_embedder() if precision == "int8" else self.embedder
+        with torch.inference_mode(), autocast(device, precision):
+            for rows in layout.rows(tokens.lengths()):
+                batch = layout.batch(tokens, rows).to(device)
+                with self._turn():
+                    found = embedder([batch]).float()
+                embeddings[rows] = self._cut(found).cpu().numpy()
+                if on_progress is not None:
+                    on_progress(int(repeats[rows].sum()))
+        in_order: np.ndarray = embeddings[place]
+        return in_order
 
     def truncated(self, dimensions: int | None) -> Encoder:
         """Return the encoder that gives the first `dimensions` components, at unit norm again.
@@ -228,15 +231,35 @@ class Encoder:
             return embeddings
         return nn.functional.normalize(embeddings[:, : self.dimensions], dim=1)
 
-    @cached_property
     def _int8_embedder(self) -> TextEmbedder:
-        return int8_embedder(self.embedder, max_length=self.settings.max_length)
+        """Return the copy of the model in int8; it is made once."""
+        return self._once("int8", lambda: int8_embedder(self.embedder, max_length=self.settings.max_length))
 
     def _packs(self, precision: Precision) -> bool:
         """Return whether texts are packed; tried out once for each compute type."""
-        if precision not in self._packing:
-            self._packing[precision] = self.embedder.packs(precision, max_length=self.settings.max_length)
-        return self._packing[precision]
+
+        def try_out() -> bool:
+            with self._turn():
+                return self.embedder.packs(precision, max_length=self.settings.max_length)
+
+        return self._once(f"packs {precision}", try_out)
+
+    def _once(self, name: str, make: Callable[[], Made]) -> Made:
+        """Return what `make` returns the first time, whichever thread asks first."""
+        if name not in self._made:
+            with _MAKING:
+                if name not in self._made:
+                    self._made[name] = make()
+        made: Made = self._made[name]
+        return made
+
+    def _turn(self) -> AbstractContextManager[object]:
+        """Return what a forward pass waits for: nothing, unless the model changes itself in the pass."""
+        return _PASSING if self.embedder.changes_itself else nullcontext()
+
+
+# Of all encoders: an encoder with a lock of its own could be neither copied nor sent to a process.
+_MAKING, _PASSING = threading.Lock(), threading.Lock()
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ seeded from torch's generator, whose state is all that has to be kept to repeat 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -24,6 +26,18 @@ class FastDropout(nn.Dropout):
         return input * keep_mask(input.shape, self.p, input.dtype)
 
 
+_uncompiled: Any = torch.compiler.disable
+
+
+class UncompiledDropout(FastDropout):
+    """Fast dropout that torch.compile leaves as it is.
+
+    A class, as layers whose modules have functions of their own would be compiled one by one.
+    """
+
+    forward = _uncompiled(FastDropout.forward)
+
+
 def keep_mask(shape: torch.Size, dropout: float, dtype: torch.dtype) -> torch.Tensor:
     """Return 1 / (1 - dropout) where a number is kept and 0 where it is dropped: (shape), on CPU."""
     count = shape.numel()
@@ -39,7 +53,16 @@ def keep_mask(shape: torch.Size, dropout: float, dtype: torch.dtype) -> torch.Te
 
 def use_fast_dropout(backbone: nn.Module) -> None:
     """Put fast dropout in the place of a backbone's own; it has no weights, so that names stay."""
+    _replace(backbone, nn.Dropout, FastDropout)
+
+
+def use_uncompiled_dropout(backbone: nn.Module) -> None:
+    """Keep a backbone's fast dropout out of what torch.compile compiles."""
+    _replace(backbone, FastDropout, UncompiledDropout)
+
+
+def _replace(backbone: nn.Module, old: type[nn.Dropout], new: type[nn.Dropout]) -> None:
     for module in backbone.modules():
         for name, child in module.named_children():
-            if type(child) is nn.Dropout:
-                setattr(module, name, FastDropout(child.p))
+            if type(child) is old:
+                setattr(module, name, new(child.p).train(child.training))

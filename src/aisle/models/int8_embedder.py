@@ -22,6 +22,7 @@ from aisle.errors import ModelError
 from aisle.models.embedder import TextEmbedder
 from aisle.models.int8_calibration import SharedInput, observe
 from aisle.models.int8_linear import LARGEST_CODE, InputCodes, Int8Linear, multiplies_int8
+from aisle.models.packing import shared_copy
 from aisle.models.token_batches import PaddedBatch
 
 CALIBRATION_TEXTS = 16
@@ -51,13 +52,15 @@ def int8_embedder(embedder: TextEmbedder, *, max_length: int) -> TextEmbedder:
         raise ModelError(f"int8 is for CPUs, and the model is on {device}; use fp32 or bf16 there")
     if not multiplies_int8():
         raise ModelError("int8 needs a CPU with VNNI instructions, which this one lacks; use fp32 or bf16")
-    layers = dict(_linear_layers(embedder))
     tokens = random_tokens(embedder.backbone, min(max_length, CALIBRATION_TOKENS))
     with torch.inference_mode(False), torch.no_grad():
+        # The calibration hooks into the layers: texts that other threads embed meanwhile must not count.
+        observed = shared_copy(embedder).eval()
+        layers = dict(_linear_layers(observed))
         weights = {name: _merged(layer) for name, layer in layers.items()}
         # What the copy does not replace it shares: no parameter is stored twice.
-        memo: dict[int, Any] = {id(one): one for one in chain(embedder.parameters(), embedder.buffers())}
-        for shared in observe(embedder, layers, tokens):
+        memo: dict[int, Any] = {id(one): one for one in chain(observed.parameters(), observed.buffers())}
+        for shared in observe(observed, layers, tokens):
             scales = _channel_scales(shared, weights) if shared.normed else None
             codes = InputCodes(scales, after_gelu=shared.after_gelu)
             for name in shared.layers:
@@ -66,7 +69,7 @@ def int8_embedder(embedder: TextEmbedder, *, max_length: int) -> TextEmbedder:
                 memo[id(layers[name])] = Int8Linear(linear.weight, linear.bias, codes, gelu=fused)
                 if activation is not None:
                     memo[id(activation)] = nn.Identity()
-        copied = copy.deepcopy(embedder, memo).eval()
+        copied = copy.deepcopy(observed, memo)
         _check(nn.functional.cosine_similarity(copied([tokens]), embedder([tokens])))
     return copied
 

@@ -2,25 +2,32 @@
 
 It plugs into transformers' attention interface (https://huggingface.co/docs/transformers/attention_interface),
 so it serves every architecture that uses it. Which do is tried out, not listed: `can_pack` compares.
+A backbone is switched to `dispatched_attention` once and for good: each call reads from its own arguments
+whether its batch is packed, so that threads can share a backbone.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import copy
+from itertools import chain
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from aisle.models.grouped_attention import LONGEST, GroupedAttention
-from aisle.models.token_batches import PackedBatch, pack, pad
+from aisle.models.token_batches import PackedBatch, PaddedBatch, pack, pad
 from aisle.models.tokens import TokenizedTexts
 
-PACKED = "aisle_packed"
+Module = TypeVar("Module", bound=nn.Module)
+
+ATTENTION = "aisle_attention"
+NATIVE = "sdpa"
+"""The attention of padded batches; a backbone that has another one reads no packed texts."""
 PROBED_LENGTHS = (1, 3, 3, 7)
 MOST_PROBED_TOKENS = 512
-PROBE = "aisle_probe"
 LARGEST_ERROR = 1e-3
 LARGEST_ERROR_IN_HALF_PRECISION = 0.1
 """Of any token vector, relative to its length. Rounding stays far below: 4e-6, and 0.013 in bf16."""
@@ -155,28 +162,72 @@ def _varlen(
     return cast(torch.Tensor, attended)
 
 
-AttentionInterface.register(PACKED, packed_attention)
+_uncompiled: Any = torch.compiler.disable
+_packed_attention_uncompiled = _uncompiled(packed_attention)
+_attentions: Any = AttentionInterface
+_NATIVE_ATTENTION: Any = _attentions()[NATIVE]
 
 
-def read_packed(
-    backbone: Any, batch: PackedBatch, *, first_position: int, attention: str = PACKED
-) -> torch.Tensor:
-    """Return the token vectors of a packed batch: (tokens, dim)."""
-    attend_with(backbone, attention)
+def dispatched_attention(
+    module: nn.Module,
+    *arguments: Any,
+    packed: PackedBatch | None = None,
+    attended: list[bool] | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return the attention of a batch, packed or padded; see `packed_attention`.
+
+    Args:
+        module: the attention layer.
+        arguments: query, key, value and mask.
+        packed: the batch, where it is packed; it comes through the backbone's forward as a keyword.
+        attended: grows with every call; for `can_pack`.
+        options: of the layer.
+    """
+    if attended is not None:
+        attended.append(True)
+    if packed is None:
+        native: tuple[torch.Tensor, None] = _NATIVE_ATTENTION(module, *arguments, **options)
+        return native
+    # Compiled, it would be other code for every division of lengths.
+    attend = _packed_attention_uncompiled if torch.compiler.is_compiling() else packed_attention
+    found: tuple[torch.Tensor, None] = attend(module, *arguments, packed=packed, **options)
+    return found
+
+
+AttentionInterface.register(ATTENTION, dispatched_attention)
+_masks: Any = AttentionMaskInterface
+AttentionMaskInterface.register(ATTENTION, _masks()[NATIVE])
+
+
+def read_packed(backbone: Any, batch: PackedBatch, *, first_position: int, **options: Any) -> torch.Tensor:
+    """Return the token vectors of a packed batch: (tokens, dim); `options` reach the attention."""
+    dispatch_attention(backbone)
     output = backbone(
-        input_ids=batch.input_ids[None], position_ids=batch.positions[None] + first_position, packed=batch
+        input_ids=batch.input_ids[None],
+        # transformers leaves a mask of four dimensions as it is, and so builds none of tokens x tokens.
+        attention_mask=batch.input_ids.new_zeros(1, 1, 1, 1),
+        position_ids=batch.positions[None] + first_position,
+        packed=batch,
+        **options,
     )
     hidden: torch.Tensor = output.last_hidden_state[0]
     return hidden
 
 
-def attend_with(backbone: Any, implementation: str) -> None:
-    """Choose the attention of the forward passes that follow.
+def dispatch_attention(backbone: Any) -> None:
+    """Switch a backbone from torch's attention to `dispatched_attention`, for good.
 
-    It stays after the pass, since gradient checkpointing runs the layers again in the backward pass.
+    Padded batches are attended to as before, so that passes in other threads may go on meanwhile.
     """
-    if backbone.config._attn_implementation != implementation:
-        backbone.config._attn_implementation = implementation
+    if backbone.config._attn_implementation != ATTENTION:
+        backbone.config._attn_implementation = ATTENTION
+
+
+def shared_copy(module: Module) -> Module:
+    """Return a copy of a module that shares its weights; hooks and switches then concern the copy alone."""
+    memo: dict[int, Any] = {id(one): one for one in chain(module.parameters(), module.buffers())}
+    return copy.deepcopy(module, memo)
 
 
 def first_position(backbone: nn.Module) -> int:
@@ -206,32 +257,39 @@ def can_pack(backbone: nn.Module, *, max_length: int) -> bool:
     ids = np.random.default_rng(0).integers(5, max(config.vocab_size, 6), size=int(lengths.sum()))
     texts = TokenizedTexts(ids.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
     rows = np.arange(len(lengths))
-    native = config._attn_implementation
-    called = []
-
-    def recorded(*inputs: Any, **options: Any) -> Any:
-        called.append(True)
-        return packed_attention(*inputs, **options)
-
-    AttentionInterface.register(PROBE, recorded)
-    was_training = backbone.training
-    backbone.eval()
+    if config._attn_implementation not in (NATIVE, ATTENTION):
+        return False
+    attended: list[bool] = []
     try:
+        native, probed = shared_copy(backbone).eval(), shared_copy(backbone).eval()
+        cast(Any, native.config)._attn_implementation = NATIVE
+        dispatch_attention(probed)
+        padded = pad(texts, rows, config.pad_token_id or 0).to(device)
+        packed = pack(texts, rows).to(device)
+        start = first_position(backbone)
         with torch.no_grad():
-            padded = pad(texts, rows, config.pad_token_id or 0).to(device)
-            read: Any = backbone(input_ids=padded.input_ids, attention_mask=padded.attention_mask)
-            expected = read.last_hidden_state[padded.attention_mask.bool()]
-            packed = pack(texts, rows).to(device)
-            found = read_packed(backbone, packed, first_position=first_position(backbone), attention=PROBE)
+            expected = _read_padded(native, padded)
+            found = read_packed(probed, packed, first_position=start, attended=attended)
+            # Others may look at the attention's name, and read padded texts in another way by ours.
+            again = _read_padded(probed, padded)
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
-        # An architecture may refuse positions, the batch or the attention in a way of its own.
+        # An architecture may refuse positions, the batch, the attention or a copy in a way of its own.
         return False
-    finally:
-        attend_with(backbone, native)
-        backbone.train(was_training)
     # Some architectures take the choice of attention and go on with their own.
-    if not called or found.shape != expected.shape:
+    if not attended or found.shape != expected.shape:
         return False
-    error = (found.float() - expected.float()).norm(dim=1) / expected.float().norm(dim=1)
     half = torch.is_autocast_enabled(device.type)
-    return bool(error.max() <= (LARGEST_ERROR_IN_HALF_PRECISION if half else LARGEST_ERROR))
+    largest = LARGEST_ERROR_IN_HALF_PRECISION if half else LARGEST_ERROR
+    return all(_error(one, expected) <= largest for one in (found, again))
+
+
+def _read_padded(backbone: Any, batch: PaddedBatch) -> torch.Tensor:
+    """Return the vectors of the real tokens of a padded batch: (tokens, dim)."""
+    output = backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    vectors: torch.Tensor = output.last_hidden_state[batch.attention_mask.bool()]
+    return vectors
+
+
+def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest error of a token vector, relative to its length."""
+    return float(((found.float() - expected.float()).norm(dim=1) / expected.float().norm(dim=1)).max())

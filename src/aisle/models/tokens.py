@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -9,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-TEXTS_AT_A_TIME = 10_000
-"""Tokenised at a time; a tokenizer's own objects take some hundred times a text's memory."""
+TEXTS_AT_A_TIME = 1_000
+"""Tokenised at a time; a tokenizer's own objects take some hundred times a text's memory, and a query of
+another thread waits for them."""
+_TOKENIZING = threading.Lock()
+"""A tokenizer keeps its truncation as a setting of its own: a call that changes it breaks those under way."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ def iter_tokenized(
     """Yield the tokenised texts in parts, as `tokenize` gives them whole."""
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         part = [prompt + text for text in texts[start : start + TEXTS_AT_A_TIME]]
-        encoded = tokenizer(part, truncation=True, max_length=max_length)
-        ids = [one or [tokenizer.pad_token_id] for one in encoded["input_ids"]]
+        with _TOKENIZING:
+            encoded = tokenizer(part, truncation=True, max_length=max_length)["input_ids"]
+        ids = [one or [tokenizer.pad_token_id] for one in encoded]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
         yield TokenizedTexts(flat, offsets_of(lengths))

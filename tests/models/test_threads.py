@@ -1,0 +1,186 @@
+"""One encoder shared by threads gives each of them the embeddings that it gives one thread alone."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from aisle.models.embedder import TextEmbedder
+from aisle.models.encoder import Encoder
+from aisle.models.int8_linear import multiplies_int8
+from aisle.models.loading import Overrides, load_encoder
+from aisle.models.token_batches import pack, pad
+from aisle.models.tokens import tokenize
+
+THREADS = 8
+CALLS = 25
+SHORT = ["red sofa", "lamp", "usb c cable", "espresso machine with a milk frother", "a", ""]
+LONG = [text + " in a very long title that is cut off somewhere" * 9 for text in SHORT]
+PROMPTS = Overrides(query_prompt="query: ", product_prompt="passage: ")
+
+
+SEVERAL_LONG = (LONG, SHORT[2:] + LONG[:3], LONG[3:] + SHORT[:1])
+
+
+def calls_of(precisions, more_texts, count):
+    """Return `count` calls of many kinds: one text or several, long and short, of either side."""
+    texts = [SHORT[:1], LONG[:1], SHORT, *more_texts]
+    kinds = list(product(("encode_queries", "encode_products"), precisions, texts))
+    return [kinds[number * 7 % len(kinds)] for number in range(count)]
+
+
+def call(encoder, kind):
+    side, precision, texts = kind
+    return getattr(encoder, side)(texts, precision=precision, max_tokens=150)
+
+
+def in_threads(work):
+    """Return what each of the threads made, all of which begin at once."""
+    start = threading.Barrier(THREADS)
+
+    def run(number):
+        start.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))
+
+
+def mixed_calls_agree(load, precisions, more_texts=SEVERAL_LONG, count=CALLS):
+    kinds = calls_of(precisions, more_texts, count)
+    alone = load()
+    expected = [call(alone, kind) for kind in kinds]
+    shared = load()
+
+    def work(number):
+        order = [(number * 3 + place) % count for place in range(count)]
+        return [(place, call(shared, kinds[place])) for place in order]
+
+    for found in in_threads(work):
+        for place, embeddings in found:
+            np.testing.assert_allclose(embeddings, expected[place], atol=2e-6, err_msg=str(kinds[place]))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "mpnet", "qwen3"])
+def test_mixed_calls_of_eight_threads_give_the_embeddings_of_one(architecture, tiny_model):
+    def load():
+        return load_encoder(tiny_model(architecture), overrides=PROMPTS, device="cpu")
+
+    mixed_calls_agree(load, ["fp32", "bf16"])
+
+
+def test_mixed_calls_of_eight_threads_with_int8_give_the_embeddings_of_one(minilm):
+    if not multiplies_int8():
+        pytest.skip("this CPU does not multiply 8-bit integers")
+
+    def load():
+        return load_encoder(minilm, overrides=PROMPTS, device="cpu")
+
+    mixed_calls_agree(load, ["fp32", "int8"], more_texts=[SHORT[1:3]], count=8)
+
+
+def test_padded_and_packed_batches_go_through_one_backbone_at_the_same_time(tiny_bert):
+    encoder = load_encoder(tiny_bert, device="cpu")
+    tokens = tokenize(encoder.tokenizer, SHORT + LONG, prompt="", max_length=64)
+    rows = np.argsort(-tokens.lengths(), kind="stable")
+    batches = [pack(tokens, rows), pad(tokens, rows, pad_token_id=0)]
+    embedder = encoder.embedder
+    with torch.inference_mode():
+        expected = embedder(batches[1:]).numpy()
+
+    def work(number):
+        with torch.inference_mode():
+            return [embedder([batches[(number + place) % 2]]).numpy() for place in range(CALLS)]
+
+    for found in in_threads(work):
+        for embeddings in found:
+            np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+
+
+def test_what_is_made_on_first_use_is_made_once_for_all_threads(tiny_bert, monkeypatch):
+    tried = []
+
+    def try_out(*_, **__):
+        tried.append(True)
+        threading.Event().wait(0.05)  # long enough for the others to ask as well
+        return True
+
+    monkeypatch.setattr("aisle.models.embedder.can_pack", try_out)
+    encoder = load_encoder(tiny_bert, device="cpu")
+
+    in_threads(lambda _: encoder.encode_products(SHORT))
+
+    assert tried == [True]
+
+
+def test_the_int8_copy_does_not_count_the_texts_that_others_embed_meanwhile(minilm, monkeypatch):
+    """The ranges of its inputs are observed in a pass of its own; a hook on shared layers would see all."""
+    if not multiplies_int8():
+        pytest.skip("this CPU does not multiply 8-bit integers")
+    expected = load_encoder(minilm, device="cpu").encode_products(SHORT, precision="int8")
+    encoder = load_encoder(minilm, device="cpu")
+    forward = TextEmbedder.forward
+
+    def disturbed(self, batches):
+        if self is not encoder.embedder:
+            forward(encoder.embedder, [pad(tokens, np.arange(2), pad_token_id=0)])
+        return forward(self, batches)
+
+    tokens = tokenize(encoder.tokenizer, LONG[:2], prompt="", max_length=256)
+    monkeypatch.setattr(TextEmbedder, "forward", disturbed)
+    encoder._int8_embedder()
+    monkeypatch.undo()
+
+    np.testing.assert_array_equal(encoder.encode_products(SHORT, precision="int8"), expected)
+
+
+def test_an_encoder_never_switches_its_model_over(tiny_bert, monkeypatch):
+    """Not for a moment: another thread might compute in it, with dropout or with gradients."""
+    encoder = load_encoder(tiny_bert, device="cpu")
+    modules, switched, train = set(encoder.embedder.modules()), [], torch.nn.Module.train
+
+    def recorded(module, mode=True):
+        switched.extend([mode] if module in modules else [])
+        return train(module, mode)
+
+    monkeypatch.setattr(torch.nn.Module, "train", recorded)
+
+    encoder.encode_products(SHORT)
+    encoder.encode_products(SHORT, precision="bf16")
+
+    assert switched == []
+
+
+class ChangesItself(torch.nn.Module):
+    """A part of a backbone as some repositories bring it: its state is that of the last pass."""
+
+    __module__ = "transformers_modules.someone.modeling"
+
+    def __init__(self):
+        super().__init__()
+        self.last = None
+
+    def forward(self, hidden):
+        self.last = hidden
+        threading.Event().wait(0.001)
+        return self.last
+
+
+def test_threads_take_turns_in_a_model_that_changes_itself_in_a_pass(tiny_bert):
+    backbone = AutoModel.from_pretrained(tiny_bert, dtype=torch.float32)
+    backbone.embeddings.dropout = ChangesItself()
+    plain = load_encoder(tiny_bert, device="cpu")
+    embedder = TextEmbedder(backbone, pooling="mean", normalize=True).eval()
+    encoder = Encoder(embedder, plain.tokenizer, plain.settings, fingerprint=None, name="someone's")
+
+    def work(number):
+        return [encoder.encode_queries([LONG[number % 6]]) for _ in range(5)]
+
+    for number, found in enumerate(in_threads(work)):
+        expected = plain.encode_queries([LONG[number % 6]])
+        for embeddings in found:
+            np.testing.assert_allclose(embeddings, expected, atol=1e-5)
