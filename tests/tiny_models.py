@@ -42,8 +42,12 @@ CONFIGS = {
     "qwen2": DECODER,
     "qwen3": DECODER,
     "mistral": DECODER | {"sliding_window": None},
+    "longformer": OFFSET | {"attention_window": [8, 8], "bos_token_id": 101, "sep_token_id": 102},
+    "roformer": ABSOLUTE,
 }
-ARCHITECTURES = tuple(CONFIGS)
+UNREAD = ("longformer", "roformer")
+"""Trained as any other, with weights that no embedding reads."""
+ARCHITECTURES = tuple(name for name in CONFIGS if name not in UNREAD)
 DECODERS = ("qwen2", "qwen3", "mistral")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
@@ -67,7 +71,7 @@ def write_tiny_model(folder: Path, architecture: str, tokenizer_dir: Path, *, se
         _edit_json(folder / "config.json", architectures=[f"{architecture.capitalize()}ForCausalLM"])
     for name in TOKENIZER_FILES:
         shutil.copy(tokenizer_dir / name, folder / name)
-    if architecture in {"roberta", "xlm-roberta", "mpnet"}:
+    if architecture in {"roberta", "xlm-roberta", "mpnet", "longformer"}:
         _pad_with_first_unused(folder)
     return folder
 

@@ -11,7 +11,7 @@ from aisle.models.embedder import TextEmbedder, autocast
 from aisle.models.token_batches import pack, pad
 from aisle.models.tokens import TokenizedTexts, offsets_of
 from aisle.models.training_form import cast_frozen, freeze_pooler, set_dropout
-from tests.tiny_models import ARCHITECTURES, CONFIGS, DECODERS
+from tests.tiny_models import ARCHITECTURES, CONFIGS, DECODERS, UNREAD
 
 CPU = torch.device("cpu")
 LENGTHS = np.array([20, 9, 9, 1])
@@ -32,7 +32,7 @@ READ_EACH_WAY = [
     for architecture in ARCHITECTURES
     for layout in LAYOUTS
     if (architecture, layout) != ("mpnet", "packed")
-]
+] + [(architecture, "padded") for architecture in UNREAD]
 
 
 def backbone_of(architecture, rate):

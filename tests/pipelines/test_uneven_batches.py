@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.pipelines.launch import torchrun
-from tests.pipelines.uneven_batches import CASES
+from tests.pipelines.uneven_batches import CASES, UNREAD_WEIGHTS
 
 KINDS = ["sofa", "lamp", "chair", "table", "bed"]
 
@@ -31,26 +31,52 @@ def pairs_file(path, count, *, labelled):
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_bert, tmp_path_factory):
-    """The folders of the runs of 1, 2 and 3 processes, by the number of processes."""
-    folder = tmp_path_factory.mktemp("uneven")
+def files(tmp_path_factory):
+    """The files of pairs."""
+    folder = tmp_path_factory.mktemp("pairs")
     # 13 training pairs in batches of 6: the last has one, and two of three processes have none.
-    files = [
+    return [
         pairs_file(folder / "judged.jsonl", 13, labelled=True),
         pairs_file(folder / "clicked.jsonl", 13, labelled=False),
         pairs_file(folder / "judged_validation.jsonl", 7, labelled=True),
         pairs_file(folder / "clicked_validation.jsonl", 7, labelled=False),
     ]
-    for processes in (1, 2, 3):
-        output = folder / str(processes)
-        torchrun(processes, "tests/pipelines/uneven_batches.py", output, tiny_bert, *files, timeout=150)
-    return {processes: folder / str(processes) for processes in (1, 2, 3)}
+
+
+def launch(cases, counts, folder, model, files):
+    """Return the folders of the runs of so many processes each, by the number of processes."""
+    for processes in counts:
+        given = (cases, folder / str(processes), model, *files)
+        torchrun(processes, "tests/pipelines/uneven_batches.py", *given, timeout=300)
+    return {processes: folder / str(processes) for processes in counts}
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_bert, files, tmp_path_factory):
+    return launch("settings", (1, 2, 3), tmp_path_factory.mktemp("uneven"), tiny_bert, files)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_uneven_batches_train_what_one_process_trains(runs, case, processes):
-    one, several = runs[1] / case, runs[processes] / case
+    assert_same(runs[1] / case, runs[processes] / case, CASES[case])
+
+
+def test_two_processes_train_all_weights_of_models_with_some_that_no_embedding_reads(
+    tiny_model, files, tmp_path
+):
+    """DDP would wait for gradients of Longformer's global attention and RoFormer's table of positions."""
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in UNREAD_WEIGHTS:
+        (models / name).symlink_to(tiny_model(name))
+    runs = launch("models", (1, 2), tmp_path, models, files)
+    for name, flags in UNREAD_WEIGHTS.items():
+        assert_same(runs[1] / name, runs[2] / name, flags)
+
+
+def assert_same(one, several, flags):
+    """Compare logs, evaluations and weights of the same run with one process and with several."""
     logs = [
         [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, several)
     ]
@@ -59,12 +85,12 @@ def test_uneven_batches_train_what_one_process_trains(runs, case, processes):
         for figure in ("loss", "gradient_norm", "temperature", "pairs"):
             expected = pytest.approx(first[figure], rel=1e-3, abs=1e-6)
             assert second[figure] == expected, (first["step"], figure)
-    if "--learn_temperature" in CASES[case]:
+    if "--learn_temperature" in flags:
         assert logs[0][-1]["temperature"] != pytest.approx(0.05, rel=1e-4)
     histories = [json.loads((run / "metrics.json").read_text())["history"] for run in (one, several)]
     for first, second in zip(*histories, strict=True):
         assert second == pytest.approx(first, abs=1e-3)
-    file = "adapter_model.safetensors" if "--use_peft" in CASES[case] else "model.safetensors"
+    file = "adapter_model.safetensors" if "--use_peft" in flags else "model.safetensors"
     weights = [load_file(run / file) for run in (one, several)]
     for name, value in weights[0].items():
         # A key's bias moves all of a query's scores alike: its gradient is zero but for rounding, which Adam

@@ -1,6 +1,6 @@
 """train_peft.py for many settings in one launch, on batches that leave some processes with little.
 
-Usage: uneven_batches.py OUTPUT_DIR MODEL JUDGED CLICKED VALIDATION CLICKED_VALIDATION
+Usage: uneven_batches.py CASES OUTPUT_DIR MODEL JUDGED CLICKED VALIDATION CLICKED_VALIDATION
 """
 
 import os
@@ -41,20 +41,26 @@ CASES = {
     "cosine_target_all_weights": (*ALL_WEIGHTS, "--loss", "cosine_target", *CACHED),
 }
 """Settings that communicate, and which of the losses they go with."""
+UNREAD_WEIGHTS = {
+    name: (*ALL_WEIGHTS, "--loss", "cosent", *LEARNED, *CACHED, *ACCUMULATED, "--dropout", "0")
+    for name in ("longformer", "roformer")
+}
+"""Models with weights that no embedding reads: nothing is exchanged for them."""
 
 
-def main(output_dir, model, judged, clicked, judged_validation, clicked_validation):
+def main(cases, output_dir, model, judged, clicked, judged_validation, clicked_validation):
     """Run all cases, one after the other, until the first that fails."""
     processes = int(os.environ["WORLD_SIZE"])
     wait = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
     accelerator.Accelerator = partial(Accelerator, kwargs_handlers=[wait])
     PartialState.destroy_process_group = lambda self, group=None: None  # the next case goes on with it
-    for name, flags in CASES.items():
+    for name, flags in {"settings": CASES, "models": UNREAD_WEIGHTS}[cases].items():
         clicks = name.endswith("clicks")
         files = (clicked, clicked_validation) if clicks else (judged, judged_validation)
         code = train_main(
             [
-                *("--output_dir", str(Path(output_dir) / name), "--model_name_or_path", model),
+                *("--output_dir", str(Path(output_dir) / name), "--model_name_or_path"),
+                model if cases == "settings" else str(Path(model) / name),
                 *("--train_file", files[0], "--validation_file", files[1], "--dropout", "0"),
                 *("--num_train_epochs", "2", "--eval_steps", "1", "--logging_steps", "1", *flags),
                 *("--per_device_train_batch_size", str(PAIRS_PER_BATCH // processes)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -21,12 +21,13 @@ from aisle.models.embedder import TextEmbedder
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import BaseModel
 from aisle.models.token_batches import WHOLE_BATCH, Layout, device_layout
-from aisle.models.training_form import drops_attention
+from aisle.models.training_form import drops_attention, weights_without_gradient
 from aisle.pipelines.identity import digest_of, run_identity
 from aisle.pipelines.learnable import check_learnable
 from aisle.pipelines.run_dir import TOKENS
 from aisle.pipelines.trained_model import is_sharded, make_trained_model
 from aisle.pipelines.training_data import TrainingData
+from aisle.training.accelerator import expect_unused_weights
 from aisle.training.agreement import Agreement
 from aisle.training.batches import BatchPlan, Collator
 from aisle.training.gradients import GradientPass
@@ -85,6 +86,12 @@ def make_trainer(
         raise ConfigError("--learn_temperature and --cached_embeddings: do not go with FSDP")
     embedder = make_trained_model(settings, base, accelerator, say=say)
     layout = _layout(embedder, settings, base, accelerator)
+    if accelerator.num_processes > 1 and not settings.lora.use_peft and not is_sharded(accelerator):
+        first = layout.batch(train.texts, np.arange(1)).to(accelerator.device)
+        unused = weights_without_gradient(embedder, first)
+        if unused:
+            say(f"{len(unused)} weights have no gradient, and stay as they are: {_some(unused)}")
+            expect_unused_weights(accelerator)
     if optim.torch_compile:
         compile_layers(embedder.backbone, accelerator.device, backend=optim.torch_compile_backend)
     objective = _objective(optim).to(accelerator.device)
@@ -157,6 +164,11 @@ def make_trainer(
         ),
         state=state,
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} others"
 
 
 def _agreement(accelerator: Any, say: Callable[[str], None]) -> Agreement | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DynamoBackend, TorchDynamoPlugin
+from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, TorchDynamoPlugin
 from accelerate.utils import set_seed as _set_seed
 
 from aisle.errors import ConfigError, OptionalDependencyError
@@ -61,6 +61,14 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("--mixed_precision fp16: needs a GPU, and there is none; use bf16 or no")
     return accelerator
+
+
+def expect_unused_weights(accelerator: Accelerator) -> None:
+    """Let processes sum the gradients of all weights though some have none; call before `prepare`.
+
+    Without it each waits, in the next step, for gradients that never come, and stops.
+    """
+    accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
 
 
 def launched_compiler() -> str | None:
