@@ -20,7 +20,11 @@ SHARED = {
 ABSOLUTE = SHARED | {"max_position_embeddings": POSITIONS}
 # Positions of these begin after the padding index: 1 in the published models, as here.
 OFFSET = SHARED | {"max_position_embeddings": POSITIONS + 2, "pad_token_id": 1}
-DECODER = SHARED | {"max_position_embeddings": POSITIONS, "num_key_value_heads": 1, "head_dim": 16}
+# Room for the end token that transformers adds to the tokenizers of these.
+DECODER = SHARED | {
+    **{"vocab_size": 30_528, "max_position_embeddings": POSITIONS},
+    **{"num_key_value_heads": 1, "head_dim": 16},
+}
 CONFIGS = {
     "bert": ABSOLUTE,
     "roberta": OFFSET,

@@ -24,6 +24,7 @@ ATTENTION_PROJECTIONS = (
     ("q", "k", "v"),  # MPNet, T5
     ("Wqkv",),  # ModernBERT
     ("query_key_value",),  # GPT-NeoX, BLOOM
+    ("c_attn",),  # GPT-2
 )
 POOLER = r"(.*\.)?pooler\..*"
 """BERT's pooler has a layer named dense too, which no embedding reads: its gradients would never come."""
@@ -62,8 +63,16 @@ def default_target_modules(backbone: nn.Module) -> tuple[str, ...]:
 
 def linear_layer_names(backbone: nn.Module) -> set[str]:
     """Return the last part of the name of every linear layer."""
-    linear = (name for name, module in backbone.named_modules() if isinstance(module, nn.Linear))
-    return {name.rpartition(".")[2] for name in linear}
+    return {name.rpartition(".")[2] for name, _ in _linear_layers(backbone)}
+
+
+def _linear_layers(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the layers that LoRA adapts, by name; GPT-2's Conv1D is one with its weight transposed."""
+    from transformers.pytorch_utils import Conv1D
+
+    return [
+        (name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear | Conv1D)
+    ]
 
 
 def attach_lora(
@@ -106,6 +115,7 @@ def attach_lora(
         exclude_modules=POOLER if hasattr(backbone, "pooler") else None,
         use_dora=use_dora,
         use_rslora=use_rslora,
+        fan_in_fan_out=_are_transposed(backbone, targets),
         bias="none",
         task_type=TaskType.FEATURE_EXTRACTION,
         revision=base_revision,
@@ -172,12 +182,15 @@ def _peft_looks_at_checkpointing() -> Iterator[None]:
         yield
 
 
+def _are_transposed(backbone: nn.Module, targets: Sequence[str]) -> bool:
+    """Return whether the targets' weights are (in, out), as GPT-2's are; PEFT has to know."""
+    names = tuple(f".{target}" for target in targets)
+    kinds = {type(module) for name, module in _linear_layers(backbone) if f".{name}".endswith(names)}
+    return bool(kinds) and not any(issubclass(kind, nn.Linear) for kind in kinds)
+
+
 def _check_targets(backbone: nn.Module, targets: Sequence[str]) -> None:
-    linear = [
-        name
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.Linear) and not re.fullmatch(POOLER, name)
-    ]
+    linear = [name for name, _ in _linear_layers(backbone) if not re.fullmatch(POOLER, name)]
     unknown = [
         target
         for target in targets

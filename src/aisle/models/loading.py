@@ -13,6 +13,7 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
+from aisle.models.backbone import check_reads_text, code_hint, load_backbone, one_line
 from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import Encoder, EncoderSettings
 from aisle.models.fingerprint import TOKENIZER_FILES, fingerprint_of
@@ -114,37 +115,12 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
     """Return a base model in float32, with the settings its own files give.
 
     Raises:
-        ModelError: there are no safetensors weights, no tokenizer, `max_length` is more than it can read,
-            or a prompt fills it.
+        ModelError: it cannot be loaded or does not read text, there is no tokenizer, `max_length` is more
+            than it can read, or a prompt fills it.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel
-
-    if not list(source.path.glob("*.safetensors")):
-        raise ModelError(
-            f"{source.path}: has no *.safetensors file; aisle loads weights from safetensors only. "
-            "Convert pickled weights with transformers' save_pretrained"
-        )
-    try:
-        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-        backbone, info = AutoModel.from_pretrained(
-            source.path,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=trust_remote_code,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{source.name}: cannot be loaded as a model: {_first_line(error)}") from None
-    # transformers draws missing weights at random; the pooler's do not matter, as no embedding reads them.
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise ModelError(
-            f"{source.path}: its safetensors lack {len(missing)} weights of {type(backbone).__name__}, "
-            f"{missing[0]} for example; they are of another architecture, or not whole"
-        )
+    backbone = load_backbone(source, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
+    check_reads_text(source, backbone, tokenizer)
     settings = _base_settings(source, backbone, tokenizer, overrides)
     _check_prompts(settings, tokenizer)
     return BaseModel(source=source, backbone=backbone, tokenizer=tokenizer, settings=settings)
@@ -165,8 +141,13 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: has no usable tokenizer: {_first_line(error)}") from None
+    except ImportError as error:
+        raise ModelError(
+            f"{folder}: its tokenizer needs a package that is not installed: {one_line(error)}"
+        ) from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        hint = "" if trust_remote_code else code_hint(folder)
+        raise ModelError(f"{folder}: has no usable tokenizer{hint or f': {one_line(error)}'}") from None
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{folder}: the tokenizer has neither a padding nor an end token")
@@ -231,7 +212,7 @@ def _saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSetti
 def _base_settings(
     source: ModelSource, backbone: nn.Module, tokenizer: Any, overrides: Overrides
 ) -> EncoderSettings:
-    said = read_st_files(source.path, pooling=overrides.pooling)
+    said = read_st_files(source.root or source.path, pooling=overrides.pooling)
     e5 = bool(E5_NAME.search(source.hub_id or source.name))
     limit = longest_input(backbone, tokenizer)
     max_length = overrides.max_length or min(limit, said.max_length or limit)
@@ -285,7 +266,3 @@ def _first_given(*values: str | None) -> str:
 
 def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer_config.json").is_file()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

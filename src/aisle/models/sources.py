@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aisle.durable import file_sha256
 from aisle.errors import ModelError
+from aisle.models.st_files import MODULES_FILE, module_folder
 
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_NAMES = ("all-MiniLM-L6-v2", MINILM_HUB_ID)
@@ -27,17 +28,19 @@ class ModelSource:
         path: the folder with the files.
         hub_id: the repository they come from, if known.
         revision: the commit of that repository, if known.
+        root: the folder with modules.json, where the model's files are in a folder of their own below it.
     """
 
     name: str
     path: Path
     hub_id: str | None = None
     revision: str | None = None
+    root: Path | None = None
 
     @property
     def reference(self) -> str:
         """The name by which PEFT and sentence-transformers find the files on this machine."""
-        return self.hub_id if self.hub_id and self.revision else str(self.path)
+        return self.hub_id if self.hub_id and self.revision and self.root is None else str(self.path)
 
 
 def find_model(name: str, *, revision: str | None = None, token: str | None = None) -> ModelSource:
@@ -55,7 +58,7 @@ def find_model(name: str, *, revision: str | None = None, token: str | None = No
         raise ModelError("the model's name is empty; give a Hub id or a folder")
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return ModelSource(name=name, path=folder.resolve())
+        return _below_root(ModelSource(name=name, path=folder.resolve()))
     if folder.is_file():
         raise ModelError(f"{name}: is a file; give the model's folder or a Hub id")
     if name in MINILM_NAMES:
@@ -63,7 +66,23 @@ def find_model(name: str, *, revision: str | None = None, token: str | None = No
         if packaged is not None:
             return ModelSource(name=name, path=packaged, hub_id=MINILM_HUB_ID)
         name = MINILM_HUB_ID
-    return _download(name, revision=revision, token=token)
+    return _below_root(_download(name, revision=revision, token=token))
+
+
+def _below_root(source: ModelSource) -> ModelSource:
+    """Return the source with the folder that modules.json names for the transformer, such as 0_Transformer.
+
+    sentence-transformers before 2.0 saved its models so; since then these files lie beside modules.json.
+
+    Raises:
+        ModelError: modules.json is damaged, or the folder is not there.
+    """
+    below = module_folder(source.path, "Transformer")
+    if below is None or below == source.path.resolve():
+        return source
+    if not below.is_dir():
+        raise ModelError(f"{source.path / MODULES_FILE}: names the folder {below.name}, which is not there")
+    return replace(source, path=below, root=source.path)
 
 
 def _packaged_minilm() -> Path | None:

@@ -19,6 +19,7 @@ POOLING_MODES: dict[str, Pooling] = {
     "cls": "cls",
     "lasttoken": "last",
 }
+MODULES_FILE = "modules.json"
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
@@ -42,14 +43,31 @@ def read_st_files(folder: Path, *, pooling: Pooling | None) -> SavedSettings:
     Raises:
         ModelError: a file is damaged, or asks for a pooling or a layer that aisle does not have.
     """
-    _check_modules(folder / "modules.json")
+    _check_modules(folder / MODULES_FILE)
+    transformer = module_folder(folder, "Transformer") or folder
+    pooled = module_folder(folder, "Pooling") or folder / "1_Pooling"
     prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
     return SavedSettings(
-        pooling=pooling or _pooling(folder / "1_Pooling" / "config.json"),
+        pooling=pooling or _pooling(pooled / "config.json"),
         query_prompt=prompts.get("query"),
         product_prompt=prompts.get("document", prompts.get("passage")),
-        max_length=read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
+        max_length=read_json(transformer / "sentence_bert_config.json").get("max_seq_length"),
     )
+
+
+def module_folder(folder: Path, kind: str) -> Path | None:
+    """Return the folder that modules.json gives to the first module of a kind, such as Pooling, or None.
+
+    Raises:
+        ModelError: modules.json is damaged, or names a folder outside of the model's.
+    """
+    for module in _modules(folder / MODULES_FILE):
+        if str(module.get("type")).rpartition(".")[2] == kind:
+            found = (folder / str(module.get("path") or "")).resolve()
+            if not found.is_relative_to(folder.resolve()):
+                raise ModelError(f"{folder / MODULES_FILE}: names the folder {found} outside of the model's")
+            return found
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -71,6 +89,11 @@ def _load(path: Path) -> Any:
         raise ModelError(f"{path}: is not valid JSON ({error}); restore it") from None
 
 
+def _modules(path: Path) -> list[dict[str, Any]]:
+    modules = _load(path)
+    return [one for one in modules if isinstance(one, dict)] if isinstance(modules, list) else []
+
+
 def _pooling(path: Path) -> Pooling | None:
     saved = read_json(path)
     modes = [key for key, on in saved.items() if key.startswith("pooling_mode_") and on is True]
@@ -87,8 +110,7 @@ def _pooling(path: Path) -> Pooling | None:
 
 
 def _check_modules(path: Path) -> None:
-    modules = _load(path)
-    kinds = [str(module.get("type")) for module in modules] if isinstance(modules, list) else []
+    kinds = [str(module.get("type")) for module in _modules(path)]
     unknown = [kind for kind in kinds if kind.rpartition(".")[2] not in KNOWN_MODULES]
     if unknown:
         raise ModelError(

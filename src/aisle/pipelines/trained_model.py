@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from aisle.config.training import LoraSettings, TrainSettings
+from aisle.errors import ModelError
 from aisle.models.adapters import attach_lora, trainable_share
 from aisle.models.embedder import TextEmbedder
 from aisle.models.fast_dropout import use_fast_dropout
@@ -29,13 +30,15 @@ def make_trained_model(
         base: the base model.
         accelerator: its device, compute type and distribution.
         say: told how much of the model is trained.
+
+    Raises:
+        ModelError: the architecture has no gradient checkpointing, or no layer of the names that
+            --lora_target_modules gives.
     """
     set_seed(settings.optim.seed)  # the adapter's first weights
     backbone: Any = base.backbone
     if settings.model.gradient_checkpointing:
-        # The name before transformers 5.20 was gradient_checkpointing_enable.
-        enable = getattr(backbone, "activation_checkpointing_enable", None)
-        (enable or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+        _checkpoint_activations(backbone)
     if settings.model.dropout is not None:
         set_dropout(backbone, settings.model.dropout)
     use_fast_dropout(backbone)
@@ -64,6 +67,18 @@ def make_trained_model(
         cast_frozen(backbone, compute_type)
     embedder = TextEmbedder(backbone, pooling=base.settings.pooling, normalize=base.settings.normalize)
     return embedder.to(accelerator.device)
+
+
+def _checkpoint_activations(backbone: Any) -> None:
+    # The name before transformers 5.20 was gradient_checkpointing_enable.
+    enable = getattr(backbone, "activation_checkpointing_enable", None)
+    try:
+        (enable or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+    except (ValueError, NotImplementedError, AttributeError):
+        raise ModelError(
+            f"--gradient_checkpointing: {type(backbone).__name__} has none. To train in less memory use "
+            "--cached_embeddings, with a lower --max_tokens_per_sub_batch if need be"
+        ) from None
 
 
 def is_sharded(accelerator: Any) -> bool:

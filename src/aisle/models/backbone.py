@@ -1,0 +1,126 @@
+"""A backbone from its files: loaded as a text encoder, or refused with what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from aisle.errors import ModelError
+from aisle.models.sources import ModelSource
+from aisle.models.st_files import read_json
+
+PROBE_TEXT = "a"
+T5_KIN = ("t5", "mt5", "umt5")
+"""Encoder-decoders whose encoder is loaded by itself, as sentence-transformers does (sentence-t5)."""
+
+
+def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Module:
+    """Return the backbone in float32; of T5 and its kin, the encoder.
+
+    Raises:
+        ModelError: there are no safetensors weights; they lack some of the architecture's; the model has a
+            decoder that reads an encoder's output; or it needs a package or code that is not there.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig
+
+    if not list(source.path.glob("*.safetensors")):
+        raise ModelError(
+            f"{source.path}: has no *.safetensors file; aisle loads weights from safetensors only. "
+            "Convert pickled weights with transformers' save_pretrained"
+        )
+    try:
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+        backbone, info = _text_model(source, config).from_pretrained(
+            source.path,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except ImportError as error:
+        raise ModelError(
+            f"{source.name}: needs a package that is not installed, or not in this version: {one_line(error)}"
+        ) from None
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
+        hint = "" if trust_remote_code else code_hint(source.path)
+        reason = hint or f": {one_line(error)}"
+        raise ModelError(f"{source.name}: cannot be loaded as a model{reason}") from None
+    # transformers draws missing weights at random; the pooler's do not matter, as no embedding reads them.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        hint = "" if trust_remote_code else code_hint(source.path)
+        raise ModelError(
+            f"{source.path}: its safetensors lack {len(missing)} weights of {type(backbone).__name__}, "
+            f"{missing[0]} for example; they are of another architecture, or not whole{hint}"
+        )
+    loaded: nn.Module = backbone
+    return loaded
+
+
+def check_reads_text(source: ModelSource, backbone: nn.Module, tokenizer: Any) -> None:
+    """Refuse a backbone that does not turn the tokenizer's tokens into one vector each.
+
+    Raises:
+        ModelError: the tokenizer has tokens that the backbone has no embedding for, or the backbone fails on
+            a text or returns something else.
+    """
+    model: Any = backbone
+    try:
+        rows = model.get_input_embeddings().weight.shape[0]
+    except (AttributeError, NotImplementedError):
+        rows = None
+    if rows is not None and len(tokenizer) > rows:
+        raise ModelError(
+            f"{source.name}: its tokenizer has {len(tokenizer):,} tokens and its weights have embeddings for "
+            f"{rows:,}: they do not belong together. If tokens were added, resize the model's embeddings "
+            "(resize_token_embeddings) and save both"
+        )
+    tokens = tokenizer(PROBE_TEXT, return_tensors="pt")
+    kind = type(backbone).__name__
+    try:
+        with torch.inference_mode():
+            output = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        found = tuple(output.last_hidden_state.shape)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{source.name}: {kind} does not read a text: {one_line(error)}") from None
+    expected = (1, tokens["input_ids"].shape[1], int(model.config.hidden_size))
+    if found != expected:
+        raise ModelError(
+            f"{source.name}: {kind} must return a vector for each token, {expected}; it returned {found}"
+        )
+
+
+def code_hint(folder: Path) -> str:
+    """Return what to do about a model that brings code of its own; empty for one that does not."""
+    if "auto_map" not in read_json(folder / "config.json"):
+        return ""
+    return ". The model brings Python code of its own: read it, and run it with --trust_remote_code"
+
+
+def one_line(error: Exception) -> str:
+    """Return a library's message in one line of at most 300 characters."""
+    words = " ".join(str(error).split())
+    return words[:300] + "..." * (len(words) > 300) if words else type(error).__name__
+
+
+def _text_model(source: ModelSource, config: Any) -> Any:
+    """Return the class to load a configuration with: that of T5's encoder for T5 and its kin.
+
+    Raises:
+        ModelError: it is another encoder with a decoder.
+    """
+    from transformers import AutoModel, AutoModelForTextEncoding
+
+    if config.model_type in T5_KIN:
+        return AutoModelForTextEncoding
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{source.name}: {config.model_type} is an encoder with a decoder, and its token vectors are the "
+            "decoder's. Embed with an encoder (BERT and its kin, T5's encoder) or with a decoder alone"
+        )
+    return AutoModel
