@@ -115,13 +115,13 @@ def test_no_query_of_the_tutorial_is_trained_on_and_judged(tutorial_dir):
     import pandas as pd
 
     pairs, products, queries, qrels = (
-        pd.read_csv(tutorial_dir / f"{name}.csv") for name in ("pairs", "products", "queries", "qrels")
+        pd.read_csv(tutorial_dir / f"{name}.csv") for name in ("judgements", "products", "queries", "qrels")
     )
 
     assert not set(pairs["query"]) & set(queries["query"])
     assert set(qrels["query_id"]) == set(queries["query_id"])
     assert set(qrels["product_id"]) <= set(products["product_id"])
-    assert set(pairs["product"]) <= set(products["title"])
+    assert set(pairs["product_id"]) <= set(products["product_id"])
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=place_of)

@@ -23,6 +23,7 @@ from tests.doc_commands import ROOT, SCRIPTS, blocks_of, commands_of
 PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / "reference").glob("training.md"),
+    *(ROOT / "docs" / "reference").glob("data.md"),
     *(ROOT / "docs" / "explanation").glob("ef.md"),
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
 ]
@@ -76,6 +77,8 @@ def write_shop(folder):
     write_rows(folder / "judged_held_out.csv", ("search_term", "item_title", "grade"), graded[150:])
     worth = {"E": 1, "S": 0.1, "C": 0.01, "I": 0}
     pairs = [(query, title, worth[label]) for query, title, label in judged]
+    by_id = [(row["query"], row["product_id"], worth[row["esci_label"]]) for row in train]
+    write_rows(folder / "judged_ids.csv", ("query", "product_id", "relevance"), by_id)
     write_rows(folder / "pairs.csv", ("query", "product", "relevance"), pairs)
     questions = [{"question": query, "answer": title} for query, title in clicks]
     lines = [json.dumps(row) for row in questions]

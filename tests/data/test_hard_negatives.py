@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aisle.config.training import DataSettings
+from aisle.config.training_data import DataSettings
 from aisle.data.files import iter_rows
 from aisle.data.pairs import PairColumns, read_pairs, split_by_query
 from aisle.data.rows import Row

@@ -134,6 +134,24 @@ def test_a_filter_that_keeps_no_query_is_an_error(tmp_path):
         read_queries([write(tmp_path / "q.csv", "query_id,query\n1,a\n")], only={"2"})
 
 
+def test_columns_of_ids_can_be_named(tmp_path):
+    queries = write(tmp_path / "q.csv", "number,query_id,query\n7,x,red shoe\n")
+    qrels = write(tmp_path / "j.csv", "number,product_id,sku,relevance\n7,wrong,P1,1\n")
+    named = {"query_id_column": "number"}
+    assert read_queries([queries], **named) == {"7": "red shoe"}
+    assert read_qrels([qrels], product_id_column="sku", **named) == {"7": {"P1": 1.0}}
+    with pytest.raises(DataError, match="there is no column 'sku'"):
+        read_qrels([write(tmp_path / "k.csv", "query_id,id,relevance\n7,P1,1\n")], product_id_column="sku")
+    with pytest.raises(DataError, match=r"no product id column.*name another with --id_column"):
+        read_qrels([tmp_path / "k.csv"])
+
+
+def test_trec_files_name_no_columns(tmp_path):
+    path = write(tmp_path / "judged.qrels", "7 0 P1 1\n")
+    found = read_qrels([path], product_id_column="sku", query_id_column="number")
+    assert found == {"7": {"P1": 1.0}}
+
+
 @needs_data
 def test_the_real_scifact_judgements_are_counted_as_the_data_page_says():
     qrels = read_qrels([DATA / "scifact" / "qrels" / "test.tsv"])

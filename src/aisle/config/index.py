@@ -147,6 +147,10 @@ class EvaluateSettings:
     """csv, tsv, jsonl, json or parquet file with query ids and queries."""
     qrels: str | None = None
     """Judgements: TREC or BEIR qrels, or a csv, tsv, jsonl, json or parquet file."""
+    id_column: str | None = None
+    """Column of --qrels with the product id; found by name when not given (product_id, corpus-id, doc_id)."""
+    query_id_column: str | None = None
+    """Column of --queries and --qrels with the query id; found by name when not given (query_id, qid)."""
     label_map: LabelMap = None
     """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
     relevant_from: Annotated[float, Field(gt=0)] | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
-from aisle.config.label_map import LabelMap
+from aisle.config.training_data import DataSettings, data_problems
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -17,47 +17,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Where the judged pairs come from."""
-
-    dataset_name: str | None = None
-    """Hub id of a data set, or a local file or folder (splits are found by file name)."""
-    dataset_revision: str | None = None
-    """Branch, tag or commit of the Hub data set."""
-    train_file: tuple[str, ...] | None = None
-    """csv, tsv, jsonl, json or parquet files (globs and .gz allowed) to train on."""
-    validation_file: tuple[str, ...] | None = None
-    """Files to validate on; without them a share of the training queries is held out."""
-    esci_dir: str | None = None
-    """Folder of the original ESCI release (its two parquet files)."""
-    esci_locale: Literal["us", "es", "jp"] = "us"
-    """Locale of the ESCI release to use."""
-    esci_version: Literal["small", "large"] = "small"
-    """Version of the ESCI release to use."""
-    query_column: str | None = None
-    """Column with the query; found by name when not given (query, question)."""
-    product_column: str | None = None
-    """Column with the product text; found by name when not given (product, product_title, title)."""
-    label_column: str | None = None
-    """Column with the relevance; found by name when not given. Without one every pair is a positive."""
-    query_id_column: str | None = None
-    """Column with the query's id, if any."""
-    product_id_column: str | None = None
-    """Column with the product's id, if any."""
-    hard_negatives_column: str | None = None
-    """Column with a list of products that are wrong for the query; found by name when not given
-    (hard_negatives, negatives)."""
-    label_map: LabelMap = None
-    """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the training queries to hold out when no validation data is given."""
-    on_bad_row: Literal["error", "skip"] = "error"
-    """Stop at rows that cannot be used, or leave them out and say how many."""
-    sanity_test: bool = False
-    """Use the first 1,024 rows of each split only."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +173,7 @@ class RunSettings:
 class TrainSettings:
     """Fine-tune a text-embedding model for product search on (query, product, relevance) pairs."""
 
-    data: OmitArgPrefixes[DataSettings] = DataSettings()
+    data: OmitArgPrefixes[DataSettings] = field(default_factory=DataSettings)
     model: OmitArgPrefixes[ModelSettings] = ModelSettings()
     lora: OmitArgPrefixes[LoraSettings] = LoraSettings()
     optim: OmitArgPrefixes[OptimSettings] = OptimSettings()
@@ -230,18 +189,7 @@ def problems_of(settings: TrainSettings) -> list[str]:
     problems = []
     if run.output_dir is None:
         problems.append("--output_dir: required; give the folder that the run is written to")
-    sources = {
-        "--dataset_name": data.dataset_name,
-        "--train_file": data.train_file,
-        "--esci_dir": data.esci_dir,
-    }
-    given = [flag for flag, value in sources.items() if value]
-    if len(given) > 1:
-        problems.append(f"{' and '.join(given)}: give one source of pairs, not {len(given)}")
-    if not given and not data.sanity_test:
-        problems.append("no training data: give one of --dataset_name, --train_file or --esci_dir")
-    if data.validation_file and not data.train_file:
-        problems.append("--validation_file: goes with --train_file only")
+    problems += data_problems(data)
     if run.overwrite_output_dir and run.resume_from_checkpoint:
         problems.append("--overwrite_output_dir and --resume_from_checkpoint: give one of them")
     if model.model_name_or_path == "":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aisle.data.files import FORMATS, iter_rows, open_text
 from aisle.data.labels import LabelReader
-from aisle.data.rows import Problem, Row, id_text, place, shorten, text_problem
+from aisle.data.rows import Problem, Row, id_text, place, require_columns, shorten, text_problem
 from aisle.errors import DataError
 
 __all__ = ["read_qrels", "read_queries"]
@@ -17,10 +17,13 @@ _QUERY_ID = ("query_id", "query-id", "_id", "qid")
 _QUERY = ("query", "text")
 _PRODUCT_ID = ("product_id", "corpus-id", "corpus_id", "doc_id", "docid")
 _LABEL = ("relevance", "score", "label", "esci_label")
+_ID_FLAGS = {"query id": "--query_id_column", "product id": "--id_column"}
 _TREC_FIELDS = ("query_id", "iteration", "product_id", "relevance")
 
 
-def read_queries(files: Iterable[Path], *, only: Collection[str] | None = None) -> dict[str, str]:
+def read_queries(
+    files: Iterable[Path], *, only: Collection[str] | None = None, query_id_column: str | None = None
+) -> dict[str, str]:
     """Return query id to text, in reading order.
 
     Columns: the id is query_id, query-id, _id or qid; the text is query or text.
@@ -28,6 +31,7 @@ def read_queries(files: Iterable[Path], *, only: Collection[str] | None = None) 
     Args:
         files: csv, tsv, jsonl (BEIR's too), json or parquet.
         only: ids to keep, as those that have judgements; None keeps all.
+        query_id_column: the column of ids; None finds it.
 
     Raises:
         DataError: a file or column is missing, a row is bad, an id has two texts, or no query is left.
@@ -35,7 +39,7 @@ def read_queries(files: Iterable[Path], *, only: Collection[str] | None = None) 
     queries: dict[str, str] = {}
     first: dict[str, str] = {}
     for row in _good_rows(iter_rows(files)):
-        query_id = _id(row, _column(row, "query id", _QUERY_ID))
+        query_id = _id(row, _column(row, "query id", _QUERY_ID, query_id_column))
         text = row.values[_column(row, "query", _QUERY)]
         reason = text_problem(text)
         if reason is not None:
@@ -59,6 +63,8 @@ def read_qrels(
     files: Iterable[Path],
     *,
     label_map: Mapping[str, float] | None = None,
+    query_id_column: str | None = None,
+    product_id_column: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return query id to product id to relevance, in reading order.
@@ -71,7 +77,9 @@ def read_qrels(
             whose first line is a TREC line.
         label_map: label to relevance; None when the labels are numbers, which are finite. One below 0, as
             TREC gives to spam and to what nobody has looked at, counts as 0: not relevant.
-        say: told how many of them there are.
+        query_id_column: the column of query ids, in files that name their columns; None finds it.
+        product_id_column: the column of product ids, likewise.
+        say: told how many labels below 0 there are.
 
     Raises:
         DataError: a file or column is missing, a row is bad, or a product has two relevances for a query.
@@ -81,8 +89,8 @@ def read_qrels(
     readers: dict[str, LabelReader] = {}
     negative = 0
     for row in _good_rows(_judgement_rows(files)):
-        query_id = _id(row, _column(row, "query id", _QUERY_ID))
-        product_id = _id(row, _column(row, "product id", _PRODUCT_ID))
+        query_id = _id(row, _column(row, "query id", _QUERY_ID, query_id_column))
+        product_id = _id(row, _column(row, "product id", _PRODUCT_ID, product_id_column))
         label = _column(row, "relevance", _LABEL)
         if label not in readers:
             readers[label] = LabelReader(label, label_map=label_map, highest=None)
@@ -156,12 +164,17 @@ def _good_rows(rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def _column(row: Row, role: str, names: Collection[str]) -> str:
+def _column(row: Row, role: str, names: Collection[str], wanted: str | None = None) -> str:
+    if wanted is not None and tuple(row.values) != _TREC_FIELDS:
+        require_columns(row, [wanted])
+        return wanted
     for name in names:
         if name in row.values:
             return name
+    flag = _ID_FLAGS.get(role)
+    named = f"; name another with {flag}" if flag else ""
     raise DataError(
-        f"{row.source}: there is no {role} column; it is one of {', '.join(names)}. "
+        f"{row.source}: there is no {role} column; it is one of {', '.join(names)}{named}. "
         f"The columns are: {', '.join(row.values)}."
     )
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
+from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.labels import LabelReader
 from aisle.data.rows import Problem, Row, find_column, id_text, is_unicode, text_problem
 from aisle.errors import DataError
 
-__all__ = ["PairColumns", "PairParser", "find_pair_columns", "find_product_columns"]
+__all__ = ["PairColumns", "PairParser", "find_pair_columns", "find_product_columns", "listed_ids"]
 
 _QUERY = ("query", "question", "search_term")
 _PRODUCT = ("product", "product_title", "title")
@@ -56,14 +57,30 @@ class PairColumns:
         )
 
 
-def find_pair_columns(row: Row, wanted: PairColumns) -> PairColumns:
+def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> PairColumns:
     """Return the columns to read, by the names that a row has.
 
+    Args:
+        row: of the data.
+        wanted: the columns that the user named.
+        by_id: whether the products' texts come from a catalogue, by the ids of the pairs.
+
     Raises:
-        DataError: a column that was asked for is missing, or no query or product column can be found.
+        DataError: a column that was asked for is missing, or no query or product column, or with `by_id` no
+            column of product ids, can be found.
     """
     query = _find_text_column(row, wanted.query, "query", _QUERY)
-    product, product_id = find_product_columns(row, wanted)
+    product: str | None = None
+    if by_id:
+        product_id = find_column(row, wanted.product_id, _PRODUCT_ID)
+        if product_id is None:
+            raise DataError(
+                f"{row.source}: there is no column of product ids to look up in --catalog; it is found by "
+                f"the name {_PRODUCT_ID[0]}. Name another with --product_id_column, or with --id_column if "
+                f"it has the catalogue's name. The columns are: {', '.join(row.values)}."
+            )
+    else:
+        product, product_id = find_product_columns(row, wanted)
     return PairColumns(
         query=query,
         product=product,
@@ -88,9 +105,14 @@ def _find_text_column(row: Row, wanted: str | None, role: str, names: Sequence[s
     column = find_column(row, wanted, names)
     if column is not None:
         return column
+    ids = next((name for name in _PRODUCT_ID if role == "product" and name in row.values), None)
+    by_id = (
+        f" For training on the texts of a catalogue, by {ids}, give --catalog and --text_template."
+        * bool(ids)
+    )
     raise DataError(
         f"{row.source}: there is no {role} column; it is found by one of the names {', '.join(names)}. "
-        f"Name another with --{role}_column. The columns are: {', '.join(row.values)}."
+        f"Name another with --{role}_column.{by_id} The columns are: {', '.join(row.values)}."
     )
 
 
@@ -100,21 +122,29 @@ class PairParser:
     Args:
         columns: as `find_pair_columns` returned them.
         label_map: label to relevance in [0, 1]; None when the labels are numbers.
+        products: the texts of products, hard negatives too, by the ids that the rows have; None when the rows
+            have the texts.
 
     Raises:
         DataError: there is a map and no label column, or the map is out of range.
     """
 
-    def __init__(self, columns: PairColumns, label_map: Mapping[str, float] | None) -> None:
+    def __init__(
+        self,
+        columns: PairColumns,
+        label_map: Mapping[str, float] | None,
+        products: CatalogTexts | None = None,
+    ) -> None:
         if label_map is not None and columns.label is None:
             raise DataError(
                 "--label_map is given, but the data has no label column; name it with --label_column."
             )
         self.columns = columns
         self.labels = LabelReader(columns.label or "", label_map=label_map, highest=1)
+        self._products = products
         roles = {
             "query": columns.query,
-            "product": columns.product,
+            "product": columns.product if products is None else columns.product_id,
             "query_id": columns.query_id,
             "product_id": columns.product_id,
             "relevance": columns.label,
@@ -132,6 +162,11 @@ class PairParser:
             texts: tuple[object, ...] = self._get_texts(values)
         except KeyError:
             texts = tuple(map(values.get, self._texts))
+        if self._products is not None:
+            text = self._products.text(self._texts[1], texts[1])
+            if isinstance(text, Problem):
+                return text
+            texts = (texts[0], text, *texts[2:])
         if not _are_texts(texts):
             checked = self._check(texts)
             if isinstance(checked, Problem):
@@ -145,7 +180,9 @@ class PairParser:
             pair = (*pair, relevance)
         if self.columns.hard_negatives is not None:
             value = values.get(self.columns.hard_negatives)
-            negatives = _read_hard_negatives(self.columns.hard_negatives, value, product=texts[1])
+            negatives = _read_hard_negatives(
+                self.columns.hard_negatives, value, product=texts[1], catalog=self._products
+            )
             if isinstance(negatives, Problem):
                 return negatives
             pair = (*pair, negatives)
@@ -172,22 +209,47 @@ def _are_texts(values: tuple[Any, ...]) -> bool:
         return False
 
 
-def _read_hard_negatives(column: str, value: object, *, product: object) -> list[str] | Problem:
-    """Return the texts of a cell: a list, or a text that is one in JSON, as csv has it; none when empty."""
+def _read_hard_negatives(
+    column: str, value: object, *, product: object, catalog: CatalogTexts | None
+) -> list[str] | Problem:
+    """Return the texts of a cell: a list, or a text that is one in JSON, as csv has it; none when empty.
+
+    With a catalogue the cell holds the products' ids.
+    """
+    listed = _listed(column, value)
+    if isinstance(listed, Problem):
+        return listed
+    texts = []
+    for entry in listed:
+        text = entry if catalog is None else catalog.text(f"{column}: an entry", entry)
+        if isinstance(text, Problem):
+            return text
+        reason = text_problem(text)
+        if reason is not None:
+            return Problem(f"{column} holds an entry that {reason}", value)
+        texts.append(str(text))
+    if product in texts:
+        return Problem(f"{column} holds the row's own product", value)
+    return texts
+
+
+def _listed(column: str, value: object) -> list[object] | Problem:
+    """Return the entries of a cell: a list, or a text that is one in JSON, as csv has it; none when empty."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return []
-    texts = value
+    texts: object = value
     if isinstance(value, str):
         try:
             texts = json.loads(value)
         except (ValueError, RecursionError):
             return Problem(f"{column} is not a JSON list of texts", value)
-    if not isinstance(texts, list):
-        return Problem(f"{column} is not a list of texts", value)
-    for text in texts:
-        reason = text_problem(text)
-        if reason is not None:
-            return Problem(f"{column} holds an entry that {reason}", value)
-    if product in texts:
-        return Problem(f"{column} holds the row's own product", value)
-    return texts
+    return texts if isinstance(texts, list) else Problem(f"{column} is not a list of texts", value)
+
+
+def listed_ids(values: Mapping[str, object], columns: PairColumns) -> list[str]:
+    """Return the ids of the products that a row of judgements by id names, those that are none left out."""
+    found = [values.get(columns.product_id or "")]
+    if columns.hard_negatives is not None:
+        listed = _listed(columns.hard_negatives, values.get(columns.hard_negatives))
+        found += [] if isinstance(listed, Problem) else listed
+    return [identity for identity in map(id_text, found) if isinstance(identity, str)]

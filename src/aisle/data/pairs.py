@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.pair_rows import PairColumns, PairParser, find_pair_columns
 from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, require_columns
 from aisle.data.spool import Spool
@@ -119,6 +120,7 @@ def read_pairs(
     columns: PairColumns,
     label_map: Mapping[str, float] | None,
     on_bad_row: OnBadRow,
+    products: CatalogTexts | None = None,
     cache_dir: Path | None = None,
 ) -> PairsRead:
     """Return the pairs that rows hold, written to disk in batches so that memory stays flat.
@@ -132,6 +134,7 @@ def read_pairs(
         columns: the columns to read.
         label_map: label to relevance in [0, 1]; None when the labels are numbers.
         on_bad_row: what becomes of bad rows.
+        products: texts by product id, for rows that name products by their ids; None when they have texts.
         cache_dir: folder for the Arrow file, the caller's to remove; None: a temporary one, removed at exit.
 
     Raises:
@@ -140,7 +143,8 @@ def read_pairs(
     """
     log = BadRowLog()
     head, rest = log.first_good(rows, on_bad_row)
-    parser = PairParser(find_pair_columns(head, columns), label_map)
+    found = find_pair_columns(head, columns, by_id=products is not None)
+    parser = PairParser(found, label_map, products)
     source = None
     with Spool(cache_dir, parser.schema) as spool:
         for row in rest:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.id_match import no_common_ids
+from aisle.id_match import no_common_ids
 
 __all__ = ["DEFAULT_CUTOFFS", "MAIN_METRICS", "RetrievalMetrics", "evaluate_run", "table_metrics"]
 

@@ -23,6 +23,7 @@ _SETTINGS = {
     "dataset_revision": "Revision of the data set",
     "train_file": "Training files",
     "validation_file": "Validation files",
+    "text_template": "Text of a product",
     "esci_dir": "ESCI release",
     "esci_locale": "Locale",
     "esci_version": "Version",

@@ -11,7 +11,7 @@ import pyarrow.compute
 
 from aisle.data.judgements import read_qrels, read_queries
 from aisle.errors import DataError
-from aisle.evaluation.id_match import no_common_ids
+from aisle.id_match import no_common_ids
 
 CHUNK_IDS = 65_536
 """Ids of a catalogue that are Python texts at a time."""
@@ -38,15 +38,35 @@ class Judged:
     notes: tuple[str, ...] = ()
 
 
-def read_judged(queries_file: str, qrels_file: str, label_map: Mapping[str, float] | None) -> Judged:
+def read_judged(
+    queries_file: str,
+    qrels_file: str,
+    label_map: Mapping[str, float] | None,
+    *,
+    id_column: str | None = None,
+    query_id_column: str | None = None,
+) -> Judged:
     """Return the judged queries.
+
+    Args:
+        queries_file: ids and texts of queries.
+        qrels_file: judgements of them.
+        label_map: what each label is worth; None where the labels are numbers.
+        id_column: column of the judgements with the product ids; None finds it.
+        query_id_column: column of both files with the query ids; None finds it.
 
     Raises:
         DataError: a file cannot be read, or no judged query has a text.
     """
     notes: list[str] = []
-    qrels = read_qrels([Path(qrels_file)], label_map=label_map, say=notes.append)
-    texts = read_queries([Path(queries_file)])
+    qrels = read_qrels(
+        [Path(qrels_file)],
+        label_map=label_map,
+        query_id_column=query_id_column,
+        product_id_column=id_column,
+        say=notes.append,
+    )
+    texts = read_queries([Path(queries_file)], query_id_column=query_id_column)
     queries = {query_id: text for query_id, text in texts.items() if query_id in qrels}
     if not queries:
         raise DataError(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-from aisle.config.training import DataSettings
+from aisle.config.training_data import DataSettings
+from aisle.data.catalog_join import read_catalog_texts
+from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.esci import ESCI_GAINS, iter_esci_rows
 from aisle.data.files import expand_files, iter_rows
-from aisle.data.pairs import PairColumns, Pairs, check_disjoint, read_pairs, split_by_query
+from aisle.data.pair_rows import listed_ids
+from aisle.data.pairs import PairColumns, Pairs, check_disjoint, find_pair_columns, read_pairs, split_by_query
+from aisle.data.product_rows import ID_COLUMN
 from aisle.data.rows import Row
 from aisle.data.sources import iter_split, resolve_dataset, split_names
+from aisle.data.templates import parse_template
 from aisle.errors import DataError
 
 SANITY_DATASET = "smangrul/amazon_esci"
 SANITY_ROWS = 1024
+DEFAULT_TEMPLATE = "{title}"
+"""The text of a product of --catalog when nothing is said, as for an index."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ def read_training_data(
         DataError: a source cannot be read, rows are bad, or no pairs are left.
     """
     train_rows, validation_rows = _row_sources(settings, token, say)
-    train = _read(train_rows(), settings, name="train", say=say)
+    products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], say)
+    train = _read(train_rows(), settings, products, name="train", say=say)
     if settings.sanity_test:
         train = train.select(range(min(SANITY_ROWS, len(train))))
     if validation_rows is None:
@@ -50,7 +59,7 @@ def read_training_data(
         return TrainingData(train, validation)
     # Only training needs hard negatives: a file of validation pairs may be without the column named.
     held_out = replace(settings, hard_negatives_column=None)
-    validation = _read(validation_rows(), held_out, name="validation", say=say)
+    validation = _read(validation_rows(), held_out, products, name="validation", say=say)
     if settings.sanity_test:
         validation = validation.select(range(min(SANITY_ROWS, len(validation))))
     if train.labelled != validation.labelled:
@@ -98,25 +107,78 @@ def _row_sources(
     )
 
 
-def _read(rows: Iterator[Row], settings: DataSettings, *, name: str, say: Callable[[str], None]) -> Pairs:
-    columns = PairColumns(
+def _columns(settings: DataSettings, head: Row | None) -> PairColumns:
+    product_id = settings.product_id_column
+    if product_id is None and head is not None and settings.id_column in head.values:
+        product_id = settings.id_column
+    return PairColumns(
         query=settings.query_column,
         product=settings.product_column,
         label=settings.label_column,
         query_id=settings.query_id_column,
-        product_id=settings.product_id_column,
+        product_id=product_id,
         hard_negatives=settings.hard_negatives_column,
     )
+
+
+def _catalog_texts(
+    settings: DataSettings, sources: Sequence[Rows], say: Callable[[str], None]
+) -> CatalogTexts | None:
+    """Return the texts of the products that the pairs name by id; None without a catalogue."""
+    if not settings.catalog:
+        return None
+    template = settings.text_template or DEFAULT_TEMPLATE
+    parse_template(template)  # a mistake in it is told before the pairs are read
+    files = expand_files(settings.catalog)
+    wanted: set[str] = set()
+    for rows in sources:
+        columns = None
+        for row in rows():
+            if row.problem is None:
+                columns = columns or find_pair_columns(row, _columns(settings, row), by_id=True)
+                wanted.update(listed_ids(row.values, columns))
+    products = read_catalog_texts(
+        iter_rows(files),
+        wanted=wanted,
+        judgements="the judgements",
+        catalog="the catalogue",
+        id_column=settings.id_column or ID_COLUMN,
+        text_template=template,
+        on_bad_row=settings.on_bad_row,
+    )
+    say(
+        f"catalogue: {products.count:,} products, {len(products.texts):,} of them judged; a product's text "
+        f"is {template!r}"
+    )
+    if products.bad_rows.total:
+        say(f"catalogue: {products.bad_rows}")
+    return products
+
+
+def _read(
+    rows: Iterator[Row],
+    settings: DataSettings,
+    products: CatalogTexts | None,
+    *,
+    name: str,
+    say: Callable[[str], None],
+) -> Pairs:
+    head = next(rows, None)
+    rows = rows if head is None else chain([head], rows)
+    columns = _columns(settings, head)
     label_map = settings.label_map
     if settings.esci_dir:
         columns = replace(columns, query="query", product="product_title", label="esci_label")
         label_map = label_map or ESCI_GAINS
-    read = read_pairs(rows, columns=columns, label_map=label_map, on_bad_row=settings.on_bad_row)
+    read = read_pairs(
+        rows, columns=columns, label_map=label_map, on_bad_row=settings.on_bad_row, products=products
+    )
     label = read.columns.label or "none: every pair is a positive"
     hard = read.columns.hard_negatives
+    product = read.columns.product if products is None else f"the catalogue's by {read.columns.product_id}"
     say(
         f"{name}: {len(read.pairs):,} pairs; "
-        f"query: {read.columns.query}, product: {read.columns.product}, label: {label}"
+        f"query: {read.columns.query}, product: {product}, label: {label}"
         + ("" if hard is None else f", hard negatives: {hard}")
     )
     if read.bad_rows.total:

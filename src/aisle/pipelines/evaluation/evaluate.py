@@ -98,7 +98,13 @@ def _read(settings: EvaluateSettings) -> Inputs:
     """Return all that is read from files: a mistake in them shows before anything is embedded."""
     judged = None
     if settings.queries is not None and settings.qrels is not None:
-        judged = read_judged(settings.queries, settings.qrels, settings.label_map)
+        judged = read_judged(
+            settings.queries,
+            settings.qrels,
+            settings.label_map,
+            id_column=settings.id_column,
+            query_id_column=settings.query_id_column,
+        )
     notes: list[str] = []
     pairs = read_judged_pairs(settings, say=notes.append) if settings.pairs else None
     if pairs is not None and settings.protocol == "joint_pool":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
-__all__ = ["no_common_ids", "quoted_ids"]
+__all__ = ["NearIds", "no_common_ids", "quoted_ids"]
 
 _SHOWN = 3
 """Ids quoted of each side."""
@@ -69,3 +69,35 @@ def quoted_ids(ids: Collection[str], *, count: int | None = None) -> str:
     names = ", ".join(repr(name) for name in islice(ids, _SHOWN))
     total = len(ids) if count is None else count
     return names if total <= _SHOWN else f"{names}, ... ({total:,} in all)"
+
+
+class NearIds:
+    """Ids that are wanted, and others that are the same when both are written alike.
+
+    Args:
+        wanted: ids, each once.
+
+    Attributes:
+        found: wanted id to the first other id that is the same but for how it is written.
+    """
+
+    def __init__(self, wanted: Collection[str]) -> None:
+        self.found: dict[str, str] = {}
+        self._by_plain: dict[str, list[str]] = {}
+        for identity in wanted:
+            self._by_plain.setdefault(_plain(identity), []).append(identity)
+
+    def look_at(self, ids: Iterable[str]) -> None:
+        """Look for wanted ids among more others."""
+        for other in ids:
+            for identity in self._by_plain.get(_plain(other), ()):
+                if identity != other:
+                    self.found.setdefault(identity, other)
+
+
+def _plain(identity: str) -> str:
+    """Return an id without any of the differences by which ids often miss each other."""
+    text = identity.strip()
+    for write in _REWRITES.values():
+        text = write(text)
+    return text

@@ -1,0 +1,72 @@
+"""Reads from a catalogue the texts of the products that judgements name by id."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from aisle.data.catalog_file import ID_COLUMN, TEXT_COLUMN, write_catalog
+from aisle.data.catalog_texts import CatalogTexts
+from aisle.data.rows import OnBadRow, Row
+from aisle.errors import DataError
+from aisle.id_match import NearIds, no_common_ids
+
+__all__ = ["read_catalog_texts"]
+
+
+def read_catalog_texts(
+    rows: Iterable[Row],
+    *,
+    wanted: Collection[str],
+    judgements: str,
+    catalog: str,
+    id_column: str,
+    text_template: str,
+    on_bad_row: OnBadRow,
+) -> CatalogTexts:
+    """Return the texts of some products, as a build of the catalogue reads and writes them.
+
+    Args:
+        rows: of the catalogue.
+        wanted: ids of the products that are judged; memory holds their texts only.
+        judgements: what to call the source of these ids.
+        catalog: what to call the catalogue.
+        id_column: the catalogue's column of ids.
+        text_template: the text out of a row's fields.
+        on_bad_row: what becomes of the catalogue's bad rows.
+
+    Raises:
+        ConfigError: the template is malformed.
+        DataError: the catalogue cannot be read, or none of the ids is in it.
+    """
+    texts: dict[str, str] = {}
+    near, asked = NearIds(wanted), frozenset(wanted)
+    with tempfile.TemporaryDirectory(prefix="aisle-catalog-") as folder:
+        written = write_catalog(
+            rows,
+            Path(folder) / "catalog.arrow",
+            id_column=id_column,
+            text_template=text_template,
+            on_bad_row=on_bad_row,
+        )
+        for batch in written.batches():
+            ids = batch.column(ID_COLUMN).to_pylist()
+            near.look_at(ids)
+            found = [row for row, identity in enumerate(ids) if identity in asked]
+            column = batch.column(TEXT_COLUMN)
+            texts.update((ids[row], column[row].as_py()) for row in found)
+        if asked and not texts:
+            raise DataError(
+                no_common_ids(
+                    "product",
+                    one=judgements,
+                    ours=sorted(asked),
+                    other=catalog,
+                    theirs=(
+                        one for batch in written.batches() for one in batch.column(ID_COLUMN).to_pylist()
+                    ),
+                    count=len(written),
+                )
+            )
+    return CatalogTexts(texts, near.found, len(written), written.bad_rows)
