@@ -12,7 +12,10 @@ from aisle.cli import COMMANDS, INDEX_COMMANDS, index_main, main, train_main
 from tests.doc_commands import ROOT, blocks_of, commands_of, names_of, problem_of, problems_of
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FLAGS_OF_OTHERS = {"config_file", "help", "machine_rank", "node_rank", "num_cpu_threads_per_process", "quiet"}
+FLAGS_OF_OTHERS = {
+    *("config_file", "dynamo_backend", "help", "machine_rank"),
+    *("node_rank", "num_cpu_threads_per_process", "quiet"),
+}
 SUBSTITUTES = {"all-MiniLM-L6-v2": "tiny_bert"}
 """What a command of the tutorial names, and the fixture that stands in for it."""
 BLOCKS = [b for page in PAGES for b in blocks_of(page.read_text("utf-8"), page.relative_to(ROOT).as_posix())]

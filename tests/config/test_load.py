@@ -108,16 +108,6 @@ def test_unknown_keys_of_yaml_name_the_file_and_the_nearest_key(yaml_file):
     ]
 
 
-def test_an_unknown_flag_exits_with_2_and_the_nearest_flag(capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse("--max_lenght", "64")
-
-    message = capsys.readouterr().err
-    assert caught.value.code == 2
-    assert "--max_lenght" in message
-    assert "--max_length " in message
-
-
 def test_a_choice_that_there_is_not_exits_with_2_and_the_choices(capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--pooling", "max")

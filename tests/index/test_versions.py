@@ -209,7 +209,7 @@ def test_lost_manifest_is_named_with_the_way_back(three):
         open_index(three)
 
     assert f"{three}/manifest.json: missing" in str(caught.value)
-    way_back = f"go back to the newest with: infer_index.py rollback --index_dir {three}"
+    way_back = f"go back to the newest with: aisle rollback --index_dir {three}"
     assert f"versions [1, 2, 3] are there: {way_back}" in str(caught.value)
     assert [(version.number, version.current) for version in list_versions(three)] == [
         (1, False), (2, False), (3, False),

@@ -130,7 +130,7 @@ def test_info_recommends_compact_where_it_is_due(index_dir, capfd):
     _, document, said = ask(capfd, "info", "--index_dir", index_dir)
 
     assert "30%" in document["wants_compacting"]
-    assert "infer_index.py compact" in said
+    assert "aisle compact" in said
 
 
 @pytest.mark.parametrize(

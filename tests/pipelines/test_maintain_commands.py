@@ -111,7 +111,7 @@ def test_many_deletes_recommend_compact_by_the_command_to_paste(tmp_path, capfd)
     assert after_few["wants_compacting"] is None
     assert "compact" not in said_after_few
     assert "deleted products" in after_many["wants_compacting"]
-    assert f"infer_index.py compact --index_dir '{index_dir}'" in said_after_many.replace("\n", "")
+    assert f"aisle compact --index_dir '{index_dir}'" in said_after_many.replace("\n", "")
 
 
 def test_compact_drops_the_nodes_of_deleted_products(index_dir, capfd):
@@ -262,7 +262,7 @@ def test_a_lost_or_damaged_manifest_is_mended_by_rollback(index_dir, capfd, dama
 
     code, _, said = ask(capfd, "info", "--index_dir", index_dir)
     assert code == 2
-    assert "versions [1, 2] are there: go back to the newest with: infer_index.py rollback" in said
+    assert "versions [1, 2] are there: go back to the newest with: aisle rollback" in said
     code, document, said = ask(capfd, "versions", "--index_dir", index_dir)
     assert (code, [version["current"] for version in document["versions"]]) == (0, [False, False])
     assert "none is current" in said
@@ -305,11 +305,8 @@ def test_an_index_that_is_not_there_is_refused_and_not_made(tmp_path, capfd, com
 
 @pytest.mark.parametrize("command", EVERY_COMMAND)
 def test_an_unknown_flag_is_refused(tmp_path, capfd, command):
-    with pytest.raises(SystemExit) as caught:
-        index_main([command, "--index_dir", str(tmp_path), *EVERY_COMMAND[command], "--jsno"])
-
-    assert caught.value.code == 2
-    assert "--jsno" in capfd.readouterr().err
+    assert index_main([command, "--index_dir", str(tmp_path), *EVERY_COMMAND[command], "--jsno"]) == 2
+    assert "--jsno: there is no such flag; did you mean --json?" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("run", [main, index_main])

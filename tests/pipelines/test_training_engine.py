@@ -173,16 +173,17 @@ def test_a_stopped_run_prints_the_command_that_goes_on_and_that_command_does(
 
     given = ["--use_peft", "--model_name_or_path", str(tiny_bert), "--output_dir", str(tmp_path / "run")]
     given += ["--max_length", "16", "--per_device_train_batch_size", "8", *flags]
-    monkeypatch.setattr("sys.argv", ["train_peft.py", *given])
+    monkeypatch.setattr("sys.orig_argv", ["python", "train_peft.py", *given])
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_log", log)
         code, run_dir, said = train(*flags)
     assert code == 130
     assert "SIGTERM" in said
     assert "after step 4 of 8" in said
-    command = next(line for line in said.splitlines() if line.startswith("go on, as"))
-    script, *resuming = shlex.split(command.partition(": ")[2])
-    assert script == "train_peft.py"
+    command = next(line for line in said.splitlines() if line.startswith("go on with: "))
+    words = shlex.split(command.partition(": ")[2])
+    assert words[words.index("train_peft.py") - 1] == "python"
+    resuming = words[words.index("train_peft.py") + 1 :]
     assert train_main(resuming) == 0
     for name, value in weights(whole).items():
         np.testing.assert_array_equal(weights(run_dir)[name], value)

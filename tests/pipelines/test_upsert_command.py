@@ -167,7 +167,7 @@ def test_many_replaced_products_recommend_compact(shop, upsert):
     )
 
     assert document["wants_compacting"] is not None
-    assert f"infer_index.py compact --index_dir {index_dir}" in said.replace("\n", "")
+    assert f"aisle compact --index_dir {index_dir}" in said.replace("\n", "")
 
 
 def test_a_column_of_texts_stays_one_when_the_new_values_look_like_numbers(shop, upsert):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -13,6 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from aisle.config.flag_names import meant_by, unknown_flags
 from aisle.config.recipes import find_config
 from aisle.errors import ConfigError
 
@@ -33,9 +33,12 @@ def parse_settings(
         description: text above the help; the dataclass's docstring when not given.
 
     Raises:
-        ConfigError: the YAML file or a value is not valid; all of them are named at once.
-        SystemExit: a flag is unknown or unreadable (2), or help was asked for (0).
+        ConfigError: flags are unknown, or the YAML file or values are not valid; all are named at once.
+        SystemExit: a flag lacks its value (2), or help was asked for (0).
     """
+    unknown = unknown_flags(arguments, _known_names(settings_type))
+    if unknown:
+        raise ConfigError("\n".join(unknown))
     config_file = _config_flag(arguments)
     given = {} if config_file is None else _read_yaml(config_file)
     # The help prints defaults, so the YAML file's secrets go round it.
@@ -207,6 +210,6 @@ def _describe(details: Sequence[Any], origin: str | None) -> str:
 
 
 def _unknown_key(key: object, known: Mapping[str, object], origin: str | None) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "the flags of --help are the keys there are"
+    near = meant_by(str(key), known)
+    hint = f"did you mean {near!r}?" if near else "the flags of --help are the keys there are"
     return f"{origin or 'settings'}: unknown key {str(key)!r}; {hint}"

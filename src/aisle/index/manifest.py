@@ -278,5 +278,5 @@ def _mend(index_dir: Path) -> str:
     if not numbers:
         return "build the index again"
     named = f"version {numbers[0]} is" if len(numbers) == 1 else f"versions {numbers} are"
-    command = f"infer_index.py rollback --index_dir {shlex.quote(str(index_dir))}"
+    command = f"aisle rollback --index_dir {shlex.quote(str(index_dir))}"
     return f"{named} there: go back to the newest with: {command} (--to takes another), or build it again"

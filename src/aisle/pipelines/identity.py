@@ -1,10 +1,8 @@
-"""What must be the same for a run to go on from another's checkpoint, and the command that does."""
+"""What must be the same for a run to go on from another's checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
-import shlex
-from collections.abc import Sequence
 from typing import Any
 
 from aisle.config.load import saved_form
@@ -68,17 +66,3 @@ def digest_of(pairs: Pairs) -> str:
         for name in sorted(part.column_names):
             digest.update(repr((name, part[name].to_pylist())).encode(errors="surrogatepass"))
     return f"{len(pairs)} with hash {digest.hexdigest()}"
-
-
-def resume_command(argv: Sequence[str]) -> str:
-    """Return the command line that goes on with the run that this one began."""
-    kept, skip = [], False
-    for word in argv:
-        name, given, _ = word.replace("-", "_").partition("=")
-        if skip:
-            skip = False
-        elif name == "__resume_from_checkpoint":
-            skip = not given
-        elif name != "__overwrite_output_dir":
-            kept.append(word)
-    return shlex.join([*kept, "--resume_from_checkpoint", "latest"])

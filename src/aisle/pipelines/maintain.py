@@ -176,7 +176,7 @@ def say_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
 
 def compact_command(index_dir: str) -> str:
     """Return the command line that compacts an index."""
-    return f"infer_index.py compact --index_dir {shlex.quote(index_dir)}"
+    return f"aisle compact --index_dir {shlex.quote(index_dir)}"
 
 
 def curve_table(manifest: Manifest) -> Table:

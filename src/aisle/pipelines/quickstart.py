@@ -117,14 +117,15 @@ def _answers(change: QueryChange) -> dict[str, list[tuple[float, str]]]:
 
 
 def _next_steps(run_dir: Path, index_dir: Path, page: Path, *, seconds: float) -> str:
+    index = shlex.quote(str(index_dir))
     return f"""
 Done in {seconds:.0f} s. The report, to open in a browser: {page.resolve().as_uri()}
 The model card, as the Hub would show it: {run_dir / "README.md"}
 
 Try next:
 
-  aisle query --index_dir {index_dir} "gift for a toddler who likes trains"
-  aisle query --index_dir {index_dir}
+  aisle query --index_dir {index} "gift for a toddler who likes trains"
+  aisle query --index_dir {index}
 
 and with judged pairs of your own (a csv with query, product and relevance in 0 to 1):
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -16,8 +15,8 @@ from aisle.errors import ConfigError, TrainingStopped
 from aisle.models.loading import BaseModel, Overrides, load_base
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
+from aisle.pipelines.command_line import resume_command, started_as
 from aisle.pipelines.compiler_choice import with_compiler
-from aisle.pipelines.identity import resume_command
 from aisle.pipelines.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
 from aisle.pipelines.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.pipelines.output import Output, figures, quieten_libraries
@@ -214,7 +213,7 @@ def _how_to_resume(settings: TrainSettings, trainer: Trainer, why: str) -> str:
     checkpoint = trainer.checkpoints_dir / f"step_{trainer.state.step:08d}"
     return (
         f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n"
-        f"go on, as you started it, with: {resume_command(sys.argv)}"
+        f"go on with: {resume_command(*started_as())}"
     )
 
 

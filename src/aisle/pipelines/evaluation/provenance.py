@@ -54,14 +54,14 @@ def command_of(settings: EvaluateSettings) -> str:
         value = getattr(settings, field.name)
         if field.name in UNSAVED_FIELDS or value == field.default:
             continue
-        words.append(f"--{field.name}")
+        words.append(f"--no_{field.name}" if value is False else f"--{field.name}")
         words += _words(value)
     return shlex.join(words)
 
 
 def _words(value: Any) -> Sequence[str]:
     """Return a flag's value as it is typed; a flag that is on has none."""
-    if value is True:
+    if isinstance(value, bool):
         return ()
     if isinstance(value, Mapping):
         return (",".join(f"{label}={worth:g}" for label, worth in value.items()),)

@@ -1,0 +1,92 @@
+"""The command line that a program was started with, launcher included, in a form that a shell takes again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LAUNCHERS = ("accelerate", "accelerate-launch", "torchrun")
+LAUNCHER_MODULES = (
+    "accelerate.commands.accelerate_cli",
+    "accelerate.commands.launch",
+    "torch.distributed.run",
+)
+CHOOSES_THE_MACHINE = (
+    *("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
+    *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "WANDB_MODE"),
+)
+"""Variables that a resumed run must have as it had them; none of them can hold a secret."""
+SECRET_FLAGS = ("__hub_token",)
+
+
+def started_as() -> tuple[list[str], dict[str, str]]:
+    """Return the words and the environment that this program was started with, by a launcher or without one.
+
+    A launcher's process is read from /proc; where there is none, the words are this process's own.
+    """
+    parent = Path(f"/proc/{os.getppid()}")
+    try:
+        words, environment = _strings(parent / "cmdline"), _strings(parent / "environ")
+    except OSError:
+        words, environment = [], []
+    if _launcher(words) is None:
+        words = list(sys.orig_argv)
+        try:
+            environment = _strings(Path("/proc/self/environ"))
+        except OSError:
+            environment = [f"{name}={value}" for name, value in os.environ.items()]
+    return words, dict(entry.split("=", 1) for entry in environment if "=" in entry)
+
+
+def _strings(path: Path) -> list[str]:
+    return [os.fsdecode(part) for part in path.read_bytes().split(b"\0")[:-1]]
+
+
+def _launcher(words: Sequence[str]) -> str | None:
+    """Return the launcher that a command line runs, None where it runs none."""
+    if words[1:2] == ["-m"] and words[2:3] and words[2] in LAUNCHER_MODULES:
+        return words[2]
+    return next((name for word in words[:2] if (name := Path(word).name) in LAUNCHERS), None)
+
+
+def resume_command(words: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return the command line that goes on with the run that another began; it can be pasted into a shell.
+
+    A token is left out: it is not to be printed, and goes with the call again.
+
+    Args:
+        words: of the command line that began the run, the interpreter's first.
+        environment: that it was started with.
+    """
+    kept, skip = [], False
+    for word in _called_by_name(words):
+        name, given, _ = word.replace("-", "_").partition("=")
+        if skip:
+            skip = False
+        elif name == "__resume_from_checkpoint" or name in SECRET_FLAGS:
+            skip = not given
+        elif name != "__overwrite_output_dir":
+            kept.append(word)
+    variables = [
+        f"{name}={shlex.quote(environment[name])}" for name in CHOOSES_THE_MACHINE if name in environment
+    ]
+    return " ".join([*variables, shlex.join([*kept, "--resume_from_checkpoint", "latest"])])
+
+
+def _called_by_name(words: Sequence[str]) -> list[str]:
+    """Return a command line without the interpreter where its program can be called by itself."""
+    interpreter, *rest = words
+    if rest and not rest[0].startswith("-") and os.path.isabs(rest[0]) and os.access(rest[0], os.X_OK):
+        return [_shortest(rest[0]), *rest[1:]]
+    return [_shortest(interpreter), *rest]
+
+
+def _shortest(program: str) -> str:
+    """Return a program's name where the shell finds the same program by it, else its path."""
+    found = shutil.which(Path(program).name)
+    same = found is not None and os.path.abspath(found) == os.path.abspath(program)
+    return Path(program).name if same else program
