@@ -11,6 +11,7 @@ from typing import Any
 
 from aisle.errors import AisleError, ConfigError, TrainingStopped
 from aisle.processors import limit_spinning
+from aisle.terminal import printable
 from aisle.version import __version__
 
 
@@ -131,10 +132,10 @@ def _guarded(action: Callable[[], None]) -> int:
     try:
         action()
     except TrainingStopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
+        sys.stderr.write(f"{printable(str(stopped))}\n")
         return 130
     except AisleError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {printable(str(error))}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -146,7 +147,7 @@ def _guarded(action: Callable[[], None]) -> int:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}:
             raise
-        sys.stderr.write(f"error: the machine refuses to read or write a file: {error}\n")
+        sys.stderr.write(f"error: the machine refuses to read or write a file: {printable(str(error))}\n")
         return 2
     return 0
 

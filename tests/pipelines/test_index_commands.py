@@ -2,6 +2,11 @@
 
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -272,3 +277,94 @@ def test_a_reader_that_leaves_is_no_failure(build, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "red sofa" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def shop(build, tmp_path, capfd):
+    """An index of three products, the second of which has a hostile title."""
+    rows = [
+        {"product_id": "p1", "title": "red sofa", "brand": "Acme", "price": 1.5, "note": "x " * 200},
+        {
+            "product_id": "p2",
+            "title": "\x1b[2J red\u202e lamp\r\nfree",
+            "brand": None,
+            "price": 2.0,
+            "note": "y",
+        },
+        {"product_id": "p3", "title": "red bed", "brand": "[bold]Zenith", "price": 3.0, "note": "z"},
+    ]
+    catalog = tmp_path / "shop.jsonl"
+    catalog.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, index_dir = build(catalog=catalog)
+    assert code == 0
+    capfd.readouterr()
+    return index_dir
+
+
+def shown(capfd, *flags):
+    assert index_main(["query", *map(str, flags), "--mode", "lexical"]) == 0
+    return [line.split() for line in capfd.readouterr().out.splitlines() if line.split()[1:2]]
+
+
+def test_a_hit_is_one_line_by_its_title(shop, capfd):
+    lines = shown(capfd, "--index_dir", shop, "red")
+
+    assert sorted(line[2:] for line in lines if line[0].isdigit()) == [
+        ["p1", "red", "sofa"], ["p2", "red", "lamp", "free"], ["p3", "red", "bed"],
+    ]  # fmt: skip
+
+
+def test_fields_choose_the_columns_that_are_shown_a_line_a_hit(shop, capfd):
+    lines = shown(capfd, "--index_dir", shop, "--fields", "brand, price,note", "red", "--top_k", 3)
+
+    assert ["rank", "score", "id", "brand", "price", "note"] in lines
+    hits = {line[2]: line[3:] for line in lines if line[0].isdigit()}
+    assert hits["p1"] == ["Acme", "1.5", *["x"] * 59, "x…"]
+    assert hits["p2"] == ["2.0", "y"]
+    assert hits["p3"] == ["[bold]Zenith", "3.0", "z"]
+
+
+def test_fields_choose_the_payload_of_json_too(shop, capfd):
+    _, found = answers(capfd, "--index_dir", shop, "--mode", "lexical", "--fields", "price", "sofa")
+    assert [result["payload"] for result in found[0]["results"]] == [{"price": 1.5}]
+
+    _, found = answers(capfd, "--index_dir", shop, "--mode", "lexical", "lamp")
+    assert found[0]["results"][0]["payload"] == {
+        "title": "\x1b[2J red\u202e lamp\r\nfree", "brand": None, "price": 2.0, "note": "y",
+    }  # fmt: skip
+
+
+def test_an_unknown_field_is_refused_with_the_columns_there_are(shop, capfd):
+    assert index_main(["query", "--index_dir", str(shop), "--fields", "title,prcie", "red"]) == 2
+
+    message = capfd.readouterr().err
+    assert (
+        "--fields title,prcie: the index has no column 'prcie'; it has title, brand, price, note" in message
+    )
+
+
+@pytest.mark.skipif(find_spec("readline") is None, reason="this Python has no readline")
+def test_the_prompt_has_the_queries_before_under_the_arrow_key(shop):
+    program = "import sys; from aisle.cli import index_main; sys.exit(index_main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "query", "--index_dir", str(shop), "--mode", "lexical"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True) as process:
+        os.close(theirs)
+        written = read_until(ours, b"query> ")
+        os.write(ours, b"sofa\n")
+        written += read_until(ours, b"query> ")
+        assert b"red sofa" in written
+        os.write(ours, b"\x1b[A\n")  # the arrow up, and return
+        again = read_until(ours, b"query> ")
+        os.write(ours, b"\n")
+        assert process.wait() == 0
+    os.close(ours)
+    assert b"red sofa" in again
+
+
+def read_until(descriptor, end):
+    """Return what is written to a terminal, until a text has come."""
+    written = b""
+    while end not in written:
+        written += os.read(descriptor, 4096)
+    return written

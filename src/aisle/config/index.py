@@ -105,12 +105,15 @@ class QuerySettings:
     queries_file: str | None = None
     """File with a query on each line."""
     top_k: Count = 10
-    """Products per query."""
+    """Products per query; more than there are gives all of them."""
     where: str | None = None
     """Only products that satisfy this, such as "price <= 50 and brand in ['Acme', 'Zenith']": comparisons
     of columns with numbers and quoted texts, in, is None, and, or, not; col('list price') for odd names."""
     min_score: float | None = None
     """Leave out products with a lower score: a cosine, or what --mode gives instead."""
+    fields: str | None = None
+    """Columns of the catalogue to show, such as title,brand,price; the title when not given, and with --json
+    all of them."""
     mode: Literal["dense", "lexical", "hybrid"] = "dense"
     """Search by embeddings, by words (BM25), or by both."""
     fusion: Literal["convex", "rrf"] = "convex"

@@ -46,9 +46,9 @@ def versions(settings: VersionsSettings) -> None:
     index_dir = Path(settings.index_dir).resolve()
     found = list_versions(index_dir)
     sizes = {version.number: _bytes_in(version_directory(index_dir, version.number)) for version in found}
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits into 80 columns
-    for name in ("version", "parent", "made by", "when (UTC)", "products", "recall@10", "size"):
-        table.add_column(name, justify="left" if name in {"made by", "when (UTC)"} else "right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # fits into 80 columns
+    for name in ("version", "parent", "made by", "when (UTC)", "products", "recall", "size"):
+        table.add_column(name, justify="left" if name in {"made by", "when (UTC)"} else "right", no_wrap=True)
     table.add_column()
     for version in found:
         mark = "current" if version.current else ""
@@ -249,7 +249,7 @@ def _cells(manifest: Manifest, *, kept: Container[int]) -> list[str]:
     recall = f"{manifest.ann_recall_at_10:.4f}"
     parent = "" if manifest.parent is None else str(manifest.parent)
     if manifest.parent is not None and manifest.parent not in kept:
-        parent += " (gone)"
+        parent += " gone"
     return [parent, manifest.command, _when(manifest)[:16], f"{manifest.count:,}", recall]
 
 

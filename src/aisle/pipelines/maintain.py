@@ -119,7 +119,7 @@ def roll_back(settings: RollbackSettings) -> Manifest:
     before = current_manifest(index_dir)
     manifest = rollback(index_dir, to=settings.to)
     if before is None:
-        output.say(f"version {manifest.version} is current; which it was is not known: no manifest said so")
+        output.say(f"version {manifest.version} is current; which one was before it is not known")
     else:
         output.say(f"version {manifest.version} is current; it was version {before.version}")
         if settings.to is None and manifest.version != before.parent:

@@ -9,17 +9,27 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from aisle.terminal import escaped, printable
+
+UNLIMITED = 10_000
+"""Characters of a line that goes into a file or a pipe."""
 
 
 class _Console(Console):
-    """A console whose reader may leave (`| head`): it falls silent, and the work goes on."""
+    """A console that no text from data can steer, and whose reader may leave (`| head`): it falls silent."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -46,16 +56,26 @@ class Output:
 
     def say(self, message: str) -> None:
         """Print a line for people, as it is."""
-        self.console.print(message, markup=False, soft_wrap=True)
+        self.console.print(printable(message), markup=False, soft_wrap=True)
 
-    def show(self, renderable: RenderableType) -> None:
-        """Print a table or another renderable for people."""
-        self.console.print(renderable)
+    def show(self, renderable: RenderableType, *, whole_lines: bool = False) -> None:
+        """Print a table or another renderable for people.
+
+        Args:
+            renderable: to print.
+            whole_lines: where no terminal limits them, lines are as long as they are.
+        """
+        if whole_lines and not self.console.is_terminal:
+            wide = _Console(stderr=self.json_only, quiet=self.console.quiet, highlight=False, width=UNLIMITED)
+            wide.print(renderable)
+        else:
+            self.console.print(renderable)
 
     def document(self, content: Any) -> None:
         """Print the one JSON document of `--json`; nothing without that flag."""
         if self.json_only and not self.silent:
-            sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+            sys.stdout.write(escaped(text) + "\n")
             sys.stdout.flush()
 
     @contextmanager

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from aisle.config.index import QuerySettings
 from aisle.errors import DataError
 from aisle.index import SearchIndex, SearchResult, open_index, parse_filter
 from aisle.models.encoder import Encoder
+from aisle.pipelines.answers import answer_table, chosen_fields
 from aisle.pipelines.encoders import encoder_of_index
 from aisle.pipelines.output import Output, json_ready, quieten_libraries
 
@@ -36,6 +35,7 @@ def query(settings: QuerySettings) -> None:
     index_dir = Path(settings.index_dir)
     index = open_index(index_dir)
     _check_where(settings, index)
+    chosen_fields(settings.fields, index)
     encoder = None
     if settings.mode != "lexical":
         encoder = encoder_of_index(
@@ -66,6 +66,7 @@ def _answer(
     if none_satisfies:
         output.say(f"no product satisfies --where {settings.where!r}")
     answers = []
+    fields = chosen_fields(settings.fields, index)
     for row, text in enumerate(texts):
         answered = int((found.rows[row] >= 0).sum())
         payload = index.payload(found.rows[row][:answered])
@@ -74,9 +75,9 @@ def _answer(
                 "rank": rank,
                 "score": float(score),
                 "product_id": str(product_id),
-                "payload": json_ready(fields),
+                "payload": _payload(columns, fields),
             }
-            for rank, (score, product_id, fields) in enumerate(
+            for rank, (score, product_id, columns) in enumerate(
                 zip(found.scores[row][:answered], found.product_ids[row][:answered], payload, strict=True),
                 start=1,
             )
@@ -84,8 +85,12 @@ def _answer(
         ]
         answers.append({"query": text, "results": results})
         if not settings.json and not none_satisfies:
-            output.show(_table(text, results))
+            output.show(answer_table(text, results, fields=fields), whole_lines=True)
     output.document(answers)
+
+
+def _payload(columns: Mapping[str, Any], fields: Sequence[str] | None) -> Any:
+    return json_ready(columns if fields is None else {name: columns[name] for name in fields})
 
 
 def _search(
@@ -105,36 +110,11 @@ def _search(
     )
 
 
-def _table(text: str, results: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title=Text(text), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("id", overflow="fold")
-    table.add_column("product", overflow="fold")
-    for result in results:
-        score = f"{result['score']:.4f}"
-        table.add_row(str(result["rank"]), score, Text(result["product_id"]), _product(result["payload"]))
-    if not results:
-        table.caption = "no product was found, or none has the score asked for"
-    return table
-
-
-def _product(payload: Mapping[str, Any]) -> Text:
-    """Return the first field on a line, usually the title, and the others by name on the next."""
-    fields = [(name, _shown(value)) for name, value in payload.items() if value not in (None, "")]
-    if not fields:
-        return Text("")
-    rest = " · ".join(f"{name} {value}" for name, value in fields[1:])
-    return Text.assemble(fields[0][1], ("\n" + rest if rest else "", "dim"))
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 120 else text[:119] + "…"
-
-
 def _typed(output: Output) -> Iterator[str]:
     """Yield what is typed, until the end of input or an empty line."""
+    # Importing it gives `input` the arrow keys: editing, and the queries before.
+    with suppress(ImportError):
+        import_module("readline")
     output.say("type a query; an empty line ends")
     while True:
         try:
