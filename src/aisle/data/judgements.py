@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from aisle.data.files import FORMATS, iter_rows, open_text
-from aisle.data.labels import LabelReader
+from aisle.data.labels import LabelReader, map_advice
 from aisle.data.rows import Problem, Row, id_text, place, require_columns, shorten, text_problem
 from aisle.errors import DataError
 
@@ -192,4 +192,4 @@ def _where(row: Row) -> str:
 
 def _map_hint(problem: Problem) -> str:
     words = problem.reason.endswith("not a number")
-    return " Say what labels are worth: --label_map E=1,S=0.1,C=0.01,I=0." if words else ""
+    return f" {map_advice([str(problem.found).strip()])}" if words else ""

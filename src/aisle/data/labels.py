@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from aisle.data.rows import Problem
 from aisle.errors import DataError
 
-__all__ = ["LabelReader"]
+__all__ = ["LabelReader", "map_advice"]
 
 _CACHED = 1000
 _LISTED = 10
+_MOST_GRADES = 12
+"""With more distinct numbers than this they are no grades."""
+_SHARE = 100
+"""A hundredth of the rows with labels beyond 1 are no typing errors."""
+_POSITIVE_ABOVE = 0.5
+"""As everywhere where two classes are needed."""
 
 
 class LabelReader:
@@ -35,6 +41,10 @@ class LabelReader:
         self._range = "at least 0" if highest is None else f"between 0 and {highest:g}"
         self._cache: dict[str, float | Problem] = {}
         self._words: dict[str, int] = {}
+        self._numbers: set[float] = set()
+        self._outside = 0
+        self._unmapped: dict[str, None] = {}
+        self._positive = False
         if self._map is not None:
             self._check_map(self._map)
 
@@ -52,7 +62,7 @@ class LabelReader:
         """Return the relevance that a label stands for, or why it stands for none."""
         # Only texts are cached: True, 1 and 1.0 are one key of a dict and three labels of a map.
         if not isinstance(value, str):
-            return self._parse(value)
+            return self._counted(self._parse(value))
         known = self._cache.get(value)
         if known is None:
             known = self._parse(value)
@@ -60,7 +70,16 @@ class LabelReader:
                 self._cache[value] = known
         if self._map is None and isinstance(known, Problem) and known.reason.endswith("not a number"):
             self._count_word(value.strip())
-        return known
+        return self._counted(known)
+
+    def _counted(self, found: float | Problem) -> float | Problem:
+        if not isinstance(found, Problem):
+            self._positive = self._positive or found > _POSITIVE_ABOVE
+        elif self._map is None:
+            self._outside += found.reason.endswith(self._range)
+        elif len(self._unmapped) < _LISTED and found.found is not None:
+            self._unmapped.setdefault(str(found.found).strip())
+        return found
 
     def _count_word(self, word: str) -> None:
         if word in self._words or len(self._words) < _LISTED:
@@ -77,6 +96,8 @@ class LabelReader:
             number = float(value)
         except (ValueError, OverflowError):
             return Problem(f"{self._column} is not a number", value)
+        if len(self._numbers) <= _MOST_GRADES and math.isfinite(number):
+            self._numbers.add(number)
         if not self._allows(number):
             return Problem(f"{self._column} is not {self._range}", value)
         return number
@@ -89,19 +110,63 @@ class LabelReader:
             return label_map[label]
         return Problem(f"{self._column} is not in the label map ({', '.join(label_map)})", value)
 
-    def refuse_words(self, *, read: int) -> None:
-        """Check that the labels are not mostly words, which need a map.
+    def refuse_unusable(self, *, read: int) -> None:
+        """Check that the labels are not of a kind that must be given a worth before they can be used.
+
+        Leaving such rows out (`--on_bad_row skip`) would leave the worse labels only.
+
+        Args:
+            read: rows read, good and bad.
 
         Raises:
-            DataError: more than half of the `read` rows have a word for a label.
+            DataError: more than half of the labels are words, grades such as 0 to 4 go beyond 1, or some
+                labels cannot be used and none of the others is a positive.
         """
-        if 2 * sum(self._words.values()) <= read:
-            return
-        words = sorted(self._words)
-        example = ",".join(f"{word}={'1' if word == words[0] else '0'}" for word in words[:4])
-        if set(words) <= {"E", "S", "C", "I"}:
-            example = "E=1,S=0.1,C=0.01,I=0"
-        raise DataError(
-            f"Column {self._column!r} holds labels that are not numbers: {', '.join(map(repr, words))}. "
-            f'Say what they are worth, in this way: --label_map "{example}".'
+        words = sum(self._words.values())
+        if 2 * words > read or (words and not self._positive):
+            raise DataError(
+                f"Column {self._column!r} holds labels that are not numbers: "
+                f"{', '.join(map(repr, sorted(self._words)))}. {map_advice(self._words)}"
+            )
+        steps = len(self._numbers) <= _MOST_GRADES and all(
+            (2 * number).is_integer() for number in self._numbers
         )
+        grades = steps and self._outside > 1 and _SHARE * self._outside >= read
+        if self._outside and (grades or not self._positive):
+            raise DataError(
+                f"Column {self._column!r} is not {self._range} in {self._outside:,} of {read:,} rows; it "
+                f"holds {self._numbers_shown()}. {self._scale_advice()}"
+            )
+        if self._unmapped and self._map is not None and not self._positive:
+            raise DataError(
+                f"--label_map: by the labels that it names ({', '.join(self._map)}) no row is a positive "
+                f"(relevance above {_POSITIVE_ABOVE}), and column {self._column!r} also holds "
+                f"{', '.join(map(repr, self._unmapped))}. Add those."
+            )
+
+    def _numbers_shown(self) -> str:
+        shown = sorted(self._numbers)
+        if len(shown) > _MOST_GRADES:
+            return f"from {shown[0]:g} to {shown[-1]:g}"
+        return ", ".join(f"{number:g}" for number in shown)
+
+    def _scale_advice(self) -> str:
+        if len(self._numbers) > _MOST_GRADES:
+            return "Write it as a number between 0 and 1, as by dividing it by the highest that there can be."
+        highest = max(self._numbers)
+        example = ",".join(f"{number:g}={max(number, 0) / highest:.4g}" for number in sorted(self._numbers))
+        return (
+            f"If these are grades, say what each is worth, for example in equal steps: --label_map {example}"
+        )
+
+
+def map_advice(words: Collection[str]) -> str:
+    """Return how to say what labels that are words are worth; the worth is the user's to know."""
+    if set(words) <= {"E", "S", "C", "I"}:
+        return 'Say what they are worth, in this way: --label_map "E=1,S=0.1,C=0.01,I=0".'
+    blank = ",".join(f"{word}=" for word in sorted(words))
+    more = ", and other labels likewise" if len(words) == _LISTED else ""
+    return (
+        f'Say what each is worth, from 0 (wrong) to 1 (right): --label_map "{blank}", with a number after '
+        f"each sign{more}."
+    )

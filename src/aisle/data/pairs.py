@@ -159,7 +159,7 @@ def read_pairs(
                 log.add(row, pair)
             else:
                 spool.add(pair)
-        parser.labels.refuse_words(read=spool.count + log.total)
+        parser.labels.refuse_unusable(read=spool.count + log.total)
         report = log.settle(on_bad_row, good=spool.count)
         table = spool.finish()
     return PairsRead(Pairs(table), report, parser.columns)
