@@ -12,11 +12,10 @@ import yaml
 from huggingface_hub import HfApi, close_session, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from aisle import hub as aisle_hub
 from aisle.errors import HubError
-from aisle.hub import push_run
-from aisle.model_card import render_model_card, write_search_results
-from tests.hub_server import TOKEN, HubServer, blob_id
+from aisle.hub import push_run, upload
+from aisle.model_card import is_signed_card, render_model_card, signed_card, write_search_results
+from tests.hub_server import TOKEN, HubServer, Repo, blob_id
 from tests.model_card.test_search_section import RESULTS
 
 # The client streams LFS uploads in a way that its own HTTP library calls outdated.
@@ -147,7 +146,7 @@ def test_a_pushed_run_downloads_as_it_was_but_for_local_paths(hub, run, tmp_path
         "model_max_length": 512,
     }
     expected = render_model_card(encoder=ENCODER, settings=SETTINGS, metrics=METRICS, repo_id="acme/search")
-    assert down["README.md"].decode() == expected
+    assert down["README.md"].decode() == signed_card(expected)
 
 
 def test_the_run_on_disk_is_not_altered(hub, run):
@@ -192,6 +191,71 @@ def test_a_private_repository_is_hidden_from_those_without_a_token(hub, run, tmp
     assert Path(hf_hub_download("acme/search", "aisle.json", token=TOKEN, **options)).is_file()
 
 
+@pytest.mark.parametrize("files", [{}, {"notes.txt": b"mine"}])
+def test_a_run_that_must_be_private_is_not_sent_to_a_public_repository(hub, run, files):
+    hub.repos["acme/search"] = Repo(private=False)
+    hub.repos["acme/search"].commit(files)
+    with pytest.raises(HubError, match=r"^--hub_private: acme/search is there already and is public"):
+        push_run(run, repo_id="search", token=TOKEN, private=True)
+    assert hub.repos["acme/search"].files == files
+    assert not any("/commit/" in request or "lfs" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_run_goes_to_a_private_repository_that_is_there_and_it_stays_private(hub, run, private):
+    hub.repos["acme/search"] = Repo(private=True)
+    push_run(run, repo_id="acme/search", token=TOKEN, private=private)
+    assert set(hub.repos["acme/search"].files) == SENT
+    assert hub.repos["acme/search"].private
+
+
+def test_the_advice_after_a_failed_private_upload_is_private_too(hub, run):
+    hub.fail_with(503)
+    with pytest.raises(HubError, match=r"with: aisle push \S+ --hub_model_id a/b --hub_private$"):
+        push_run(run, repo_id="a/b", token=TOKEN, private=True)
+
+
+def edit_card(hub, change):
+    repo = hub.repos["acme/search"]
+    repo.commit({**repo.files, "README.md": change(repo.files["README.md"])})
+
+
+EDITS = {
+    "a sentence at the end": lambda card: card + b"\nNot for medical products.\n",
+    "a sentence above": lambda card: card.replace(b"\n---\n", b"\n---\nNot for medical products.\n", 1),
+    "metadata": lambda card: card.replace(b"---\n", b"---\nlicense: mit\n", 1),
+    "another card": lambda card: b"# Our search\n",
+    "not text": lambda card: b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_card_that_was_edited_on_the_hub_is_kept_until_it_is_to_be_overwritten(hub, run, edit, caplog):
+    push_run(run, repo_id="acme/search", token=TOKEN)
+    edit_card(hub, EDITS[edit])
+    edited = hub.repos["acme/search"].files["README.md"]
+    write(run / "README.md", (run / "README.md").read_text() + "\nNew figures.\n")
+    write(run / "adapter_model.safetensors", "better")
+    for _ in range(2):
+        push_run(run, repo_id="acme/search", token=TOKEN)
+        assert "README.md of acme/search was edited on the Hub: it is kept" in caplog.text
+        assert hub.repos["acme/search"].files["README.md"] == edited
+        assert hub.repos["acme/search"].files["adapter_model.safetensors"] == b"better"
+    push_run(run, repo_id="acme/search", token=TOKEN, overwrite_card=True)
+    assert b"New figures." in hub.repos["acme/search"].files["README.md"]
+
+
+def test_a_card_that_nobody_edited_is_replaced_by_that_of_a_later_run(hub, run, caplog, tmp_path):
+    push_run(run, repo_id="acme/search", token=TOKEN)
+    down = Path(snapshot_download("acme/search", cache_dir=tmp_path / "cache")) / "README.md"
+    write(run / "README.md", down.read_text() + "\nNew figures.\n")
+    push_run(run, repo_id="acme/search", token=TOKEN)
+    pushed = hub.repos["acme/search"].files["README.md"].decode()
+    assert "New figures." in pushed
+    assert is_signed_card(pushed)
+    assert "edited" not in caplog.text
+
+
 def test_the_token_of_the_environment_is_used_when_none_is_given(hub, run, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     push_run(run, repo_id="search", commit_message="First")
@@ -232,7 +296,9 @@ def test_a_card_with_line_ends_of_windows_is_sent_as_it_is(hub, run):
     (run / "README.md").write_bytes(card)
     push_run(run, repo_id="acme/search", token=TOKEN)
     pushed = hub.repos["acme/search"].files["README.md"]
-    assert pushed.count(b"\n") == pushed.count(b"\r\n") == card.count(b"\n")
+    assert (
+        pushed.count(b"\n") == pushed.count(b"\r\n") == card.count(b"\n") + 2
+    )  # a blank line and the checksum
 
 
 def test_a_card_that_is_not_text_is_refused_before_anything_is_sent(hub, run):
@@ -247,7 +313,7 @@ def test_a_card_that_its_owner_edited_is_kept(hub, run):
     write(run / "README.md", card)
     push_run(run, repo_id="acme/search", token=TOKEN)
     pushed = hub.repos["acme/search"].files["README.md"].decode()
-    assert pushed.endswith("\nTrained in esci on intfloat/e5-large-v2.\n")
+    assert "\nTrained in esci on intfloat/e5-large-v2.\n" in pushed
 
 
 def test_a_run_without_a_card_gets_one(hub, run):
@@ -301,7 +367,7 @@ def test_a_failed_upload_says_why_and_how_to_push_later_and_never_the_token(
 ):
     prepare, arguments, why = FAILURES[case]
     prepare(hub, monkeypatch)
-    monkeypatch.setattr(aisle_hub, "TIMEOUTS", (0.3, 0.3, 0.3, 0.3))
+    monkeypatch.setattr(upload, "TIMEOUTS", (0.3, 0.3, 0.3, 0.3))
     before = contents(run)
     with caplog.at_level(logging.DEBUG), pytest.raises(HubError, match=why) as caught:
         push_run(run, **{"repo_id": "acme/search", "token": TOKEN, **arguments})

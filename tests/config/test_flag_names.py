@@ -79,5 +79,5 @@ def test_a_wrong_key_of_a_yaml_file_is_refused_with_the_right_one(key, meant, tm
 def test_every_alias_stands_for_a_setting_that_there_is():
     known = {name for command in COMMANDS.values() for name in names_of(command)}
 
-    assert {meant for names in ALIASES.values() for meant in names} - known - {"overwrite_card"} == set()
+    assert {meant for names in ALIASES.values() for meant in names} - known == set()
     assert named(COMMANDS["train"].settings) is TrainSettings

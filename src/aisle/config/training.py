@@ -164,7 +164,9 @@ class RunSettings:
     hub_token: str | None = field(default=None, repr=False)
     """Token for the Hub; the one of `hf auth login` when not given. Never saved or logged."""
     hub_private: bool = False
-    """Create the repository as a private one."""
+    """Create the repository as a private one; one that is there already must be private."""
+    hub_overwrite_card: bool = False
+    """Replace the model card also where it was edited on the Hub; it is kept otherwise."""
     json: bool = False
     """Print one JSON document on stdout at the end; everything else goes to stderr."""
 

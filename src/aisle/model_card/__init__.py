@@ -13,6 +13,7 @@ from aisle.model_card.files import (
 )
 from aisle.model_card.results import NOT_MEASURED
 from aisle.model_card.search_section import SearchResults, with_search_results
+from aisle.model_card.signature import is_signed_card, signed_card
 
 __all__ = [
     "CARD",
@@ -23,10 +24,12 @@ __all__ = [
     "card_charts",
     "check_card",
     "fill_repository",
+    "is_signed_card",
     "read_card",
     "read_settings",
     "remove_card_charts",
     "render_model_card",
+    "signed_card",
     "with_search_results",
     "write_search_results",
 ]

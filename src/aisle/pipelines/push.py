@@ -21,6 +21,7 @@ def push(settings: PushSettings) -> str:
         repo_id=settings.hub_model_id,
         token=settings.hub_token,
         private=settings.hub_private,
+        overwrite_card=settings.hub_overwrite_card,
     )
     output.say(f"uploaded to {url}")
     output.document({"run_dir": settings.run_dir, "url": url})

@@ -265,6 +265,7 @@ def train_and_push(settings: TrainSettings) -> FinishedRun:
             repo_id=settings.run.hub_model_id,
             token=settings.run.hub_token,
             private=settings.run.hub_private,
+            overwrite_card=settings.run.hub_overwrite_card,
         )
         output.say(f"uploaded to {url}")
     output.document({"run_dir": str(finished.run_dir), "url": url, "metrics": finished.metrics})
