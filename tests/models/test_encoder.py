@@ -6,8 +6,8 @@ from transformers import AutoModel
 
 from aisle.errors import ModelError
 from aisle.models.embedder import autocast
-from aisle.models.encoder import fastest_precision
 from aisle.models.loading import Overrides, load_encoder
+from aisle.models.precision import fastest_precision
 from aisle.models.token_batches import PackedBatch, PaddedBatch
 from tests.tiny_models import ARCHITECTURES, DECODERS, DIM
 
@@ -219,7 +219,7 @@ class TimedEncoder:
 
     def __init__(self, seconds, monkeypatch):
         self.device, self.seconds, self.clock, self.calls = torch.device("cpu"), seconds, 0.0, 0
-        monkeypatch.setattr("aisle.models.encoder.time.perf_counter", lambda: self.clock)
+        monkeypatch.setattr("aisle.models.precision.time.perf_counter", lambda: self.clock)
 
     def encode_products(self, texts, *, precision):
         self.calls += 1

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from aisle.data.rows import Problem, Row, is_unicode
 from aisle.errors import DataError
+from aisle.sequences import as_sequence
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +54,7 @@ def is_untyped(source: str) -> bool:
     return source.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
 
 
-def expand_files(patterns: Sequence[str]) -> list[Path]:
+def expand_files(patterns: Iterable[str]) -> list[Path]:
     """Return the files that names, globs (`**` too) and folders stand for: sorted, each once.
 
     A folder stands for every file below it that is not hidden and can be read by its extension.
@@ -62,9 +63,8 @@ def expand_files(patterns: Sequence[str]) -> list[Path]:
         DataError: a pattern matches nothing, or a file has an extension that cannot be read.
     """
     files: set[Path] = set()
-    for pattern in patterns:
-        found = _expand(pattern)
-        if not found:
+    for pattern in as_sequence(patterns, "files", DataError):
+        if not (found := _expand(pattern)):
             raise DataError(
                 f"{pattern}: no file matches. Give a file, a glob or a folder with {', '.join(FORMATS)}."
             )

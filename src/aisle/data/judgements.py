@@ -22,7 +22,7 @@ _TREC_FIELDS = ("query_id", "iteration", "product_id", "relevance")
 
 
 def read_queries(
-    files: Iterable[Path], *, only: Collection[str] | None = None, query_id_column: str | None = None
+    files: Iterable[Path], *, only: Iterable[str] | None = None, query_id_column: str | None = None
 ) -> dict[str, str]:
     """Return query id to text, in reading order.
 
@@ -36,6 +36,7 @@ def read_queries(
     Raises:
         DataError: a file or column is missing, a row is bad, an id has two texts, or no query is left.
     """
+    kept = None if only is None else frozenset(only)
     queries: dict[str, str] = {}
     first: dict[str, str] = {}
     for row in _good_rows(iter_rows(files)):
@@ -50,8 +51,8 @@ def read_queries(
                 f"{first[query_id]}; an id has one text."
             )
         first.setdefault(query_id, _where(row))
-    if only is not None:
-        queries = {query_id: text for query_id, text in queries.items() if query_id in only}
+    if kept is not None:
+        queries = {query_id: text for query_id, text in queries.items() if query_id in kept}
     if not queries:
         raise DataError(
             "No query is left: the files hold none" + (" with judgements." if only is not None else ".")

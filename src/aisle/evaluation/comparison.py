@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Difference, Retrieval, RetrievalRow, SystemKind
@@ -14,6 +14,7 @@ from aisle.evaluation.significance import (
     paired_differences,
     randomisation_p,
 )
+from aisle.sequences import as_sequence
 
 __all__ = ["compare_runs"]
 
@@ -25,9 +26,9 @@ def compare_runs(
     kinds: Mapping[str, SystemKind],
     base: str | None,
     products: int,
-    known_products: Collection[str],
-    unknown_queries: Sequence[str] = (),
-    cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
+    known_products: Iterable[str],
+    unknown_queries: Iterable[str] = (),
+    cutoffs: Iterable[int] = DEFAULT_CUTOFFS,
     relevant_from: float | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -61,7 +62,9 @@ def compare_runs(
             asked, or `evaluate_run` refuses a run, which is then named.
     """
     _check(runs, kinds, base)
-    known = frozenset(known_products)
+    cutoffs = as_sequence(cutoffs, "cutoffs", EvaluationError)
+    known = frozenset(as_sequence(known_products, "known_products", EvaluationError))
+    unknown_queries = as_sequence(unknown_queries, "unknown_queries", EvaluationError)
     unknown = frozenset(unknown_queries)
     asked = {query: judged for query, judged in qrels.items() if query not in unknown}
     if qrels and not asked:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
 from aisle.id_match import no_common_ids
+from aisle.sequences import as_sequence
 
 __all__ = ["DEFAULT_CUTOFFS", "MAIN_METRICS", "RetrievalMetrics", "evaluate_run", "table_metrics"]
 
@@ -80,9 +81,9 @@ def evaluate_run(
     qrels: Mapping[str, Mapping[str, float]],
     run: Mapping[str, Mapping[str, float]],
     *,
-    cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
+    cutoffs: Iterable[int] = DEFAULT_CUTOFFS,
     relevant_from: float | None = None,
-    known_products: Collection[str] | None = None,
+    known_products: Iterable[str] | None = None,
 ) -> RetrievalMetrics:
     """Return the metrics of `run` against `qrels`.
 
@@ -107,7 +108,9 @@ def evaluate_run(
             relevant product, a score is NaN, a relevance is not a finite number >= 0, or a cutoff
             or `relevant_from` is out of range.
     """
-    cutoffs = _checked_cutoffs(cutoffs)
+    cutoffs = _checked_cutoffs(as_sequence(cutoffs, "cutoffs", EvaluationError))
+    if known_products is not None:
+        known_products = frozenset(as_sequence(known_products, "known_products", EvaluationError))
     if relevant_from is not None and not relevant_from > 0:
         raise EvaluationError(f"relevant_from must be above 0, found {relevant_from}; None means above 0")
     _check_fit(qrels, run)
@@ -146,8 +149,9 @@ def table_metrics(names: Iterable[str]) -> tuple[str, ...]:
     return MAIN_METRICS if set(known) == set(metric_names(DEFAULT_CUTOFFS)) else known
 
 
-def metric_names(cutoffs: Sequence[int]) -> list[str]:
+def metric_names(cutoffs: Iterable[int]) -> list[str]:
     """Return the names of the metrics at these cutoffs: "recall@10" and so on, and "precision@1"."""
+    cutoffs = tuple(cutoffs)
     return [*(f"{name}@{k}" for name in ("recall", "mrr", "ndcg") for k in cutoffs), "precision@1"]
 
 

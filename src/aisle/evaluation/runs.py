@@ -8,7 +8,7 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +17,7 @@ import numpy as np
 
 from aisle.durable import sync
 from aisle.errors import EvaluationError
+from aisle.sequences import as_sequence
 
 __all__ = ["falling_scores", "read_trec_run", "to_run", "write_trec_run"]
 
@@ -24,8 +25,8 @@ _FIELDS = "query, Q0, product, rank, score, tag"
 
 
 def to_run(
-    query_ids: Sequence[str],
-    product_ids: Sequence[str],
+    query_ids: Iterable[str],
+    product_ids: Iterable[str],
     rows: Iterable[Iterable[int]],
     scores: Iterable[Iterable[float]],
 ) -> dict[str, dict[str, float]]:
@@ -40,6 +41,8 @@ def to_run(
     Raises:
         EvaluationError: the lengths differ, or a query id comes twice.
     """
+    query_ids = as_sequence(query_ids, "query_ids", EvaluationError)
+    product_ids = as_sequence(product_ids, "product_ids", EvaluationError)
     rows, scores = list(rows), list(scores)
     if not len(query_ids) == len(rows) == len(scores):
         raise EvaluationError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Estimate
+from aisle.sequences import as_sequence
 
 __all__ = [
     "SIGNIFICANT",
@@ -109,7 +110,7 @@ def randomisation_p(differences: NDArray[Any], *, resamples: int = 10_000, seed:
     return as_far / 2 ** len(moved) if exact else (1 + as_far) / (1 + resamples)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Iterable[float]) -> list[float]:
     """Return the p-values corrected for their number, in the order given.
 
     The i-th smallest of m is multiplied by m - i + 1; none gets smaller than one before it, or
@@ -122,6 +123,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Raises:
         EvaluationError: a value is outside [0, 1].
     """
+    p_values = as_sequence(p_values, "p_values", EvaluationError)
     for value in p_values:
         if not 0 <= value <= 1:
             raise EvaluationError(f"a p-value must lie in [0, 1], found {value}")

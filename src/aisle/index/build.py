@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,14 +111,14 @@ class IndexIdentity:
 def build_index(
     index_dir: StrPath,
     *,
-    product_ids: Sequence[str],
+    product_ids: Iterable[str],
     payload: pa.Table,
     embeddings: Iterable[npt.NDArray[np.float32]],
     dim: int,
     fingerprint: str,
     encoder: Mapping[str, object],
     text_template: str | None = None,
-    texts: Sequence[str] | None = None,
+    texts: Iterable[str] | None = None,
     M: int = 16,
     ef_construction: int = 200,
     ef_search: int | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -132,7 +132,7 @@ def padded(ranked: Sequence[tuple[Rows, Scores]], *, top_k: int) -> tuple[Rows, 
 def tune_weight(
     quality: Callable[[float], float],
     *,
-    weights: Sequence[float] = WEIGHTS,
+    weights: Iterable[float] = WEIGHTS,
     default: float = DEFAULT_WEIGHT,
 ) -> float:
     """Return the weight of the best quality; among equals the one nearest to `default`, then the lower.
@@ -142,8 +142,8 @@ def tune_weight(
         weights: to try.
         default: where to lean when the judgements do not decide.
     """
-    measured = {weight: quality(weight) for weight in weights}
-    return min(weights, key=lambda weight: (-measured[weight], abs(weight - default), weight))
+    measured: dict[float, float] = {weight: quality(weight) for weight in weights}
+    return min(measured, key=lambda weight: (-measured[weight], abs(weight - default), weight))
 
 
 def _share_of_best(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, Fusion, f
 from aisle.index.hits import SearchResult
 from aisle.index.lexical import Bm25Index, best_rows
 from aisle.index.searchable import Searchable
+from aisle.sequences import as_sequence
 
 __all__ = [
     "candidate_depth",
@@ -25,7 +26,7 @@ __all__ = [
 
 
 def search_lexical(
-    index: Searchable, queries: Sequence[str], *, top_k: int, where: str | None = None
+    index: Searchable, queries: Iterable[str], *, top_k: int, where: str | None = None
 ) -> SearchResult:
     """Return the best `top_k` products per query by BM25; a short answer ends in row -1 and score -inf.
 
@@ -38,6 +39,7 @@ def search_lexical(
     Raises:
         SearchError: `top_k` is out of range, `where` does not fit, or the index was built without texts.
     """
+    queries = as_sequence(queries, "queries", SearchError)
     lexical = _lexical_of(index)
     allowed, top_k = _allowed(index, where, top_k)
     if not top_k:
@@ -48,7 +50,7 @@ def search_lexical(
 
 def search_hybrid(
     index: Searchable,
-    queries: Sequence[str],
+    queries: Iterable[str],
     query_embeddings: npt.NDArray[np.float32],
     *,
     top_k: int,
@@ -77,6 +79,7 @@ def search_hybrid(
         SearchError: an argument is out of range, the queries do not fit the embeddings, or the index was
             built without texts.
     """
+    queries = as_sequence(queries, "queries", SearchError)
     _lexical_of(index)
     allowed, top_k = _allowed(index, where, top_k)
     if not top_k:
@@ -103,7 +106,7 @@ def search_hybrid(
 
 def fuse_dense(
     index: Searchable,
-    queries: Sequence[str],
+    queries: Iterable[str],
     query_embeddings: npt.NDArray[np.float32],
     dense_rows: Rows,
     *,
@@ -156,7 +159,7 @@ def candidate_depth(top_k: int, *, count: int) -> int:
 def gather_candidates(
     lexical: Bm25Index,
     embeddings: FloatArray,
-    queries: Sequence[str],
+    queries: Iterable[str],
     query_embeddings: Scores,
     *,
     dense_rows: Rows,
@@ -177,6 +180,7 @@ def gather_candidates(
     Raises:
         SearchError: the numbers of texts and of embeddings of queries differ.
     """
+    queries = as_sequence(queries, "queries", SearchError)
     if len(queries) != len(query_embeddings):
         raise SearchError(
             f"queries: must be the texts of the {len(query_embeddings)} query_embeddings, found "

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from aisle.errors import DataError, IndexIntegrityError, SearchError
 from aisle.index.exact import Rows, Scores
 from aisle.index.store import read_array, write_array
+from aisle.sequences import as_sequence
 
 __all__ = ["LEXICAL_FILES", "Bm25Index", "best_rows"]
 
@@ -128,7 +129,7 @@ class Bm25Index:
 
     def rank(
         self,
-        queries: Sequence[str],
+        queries: Iterable[str],
         *,
         top_k: int,
         tie_ranks: Rows | None = None,
@@ -152,7 +153,7 @@ class Bm25Index:
             raise SearchError(f"top_k: must be at least 1, found {top_k}")
         rankings = [
             best_rows(self.score(query), top_k=top_k, tie_ranks=tie_ranks, allowed=allowed)
-            for query in queries
+            for query in as_sequence(queries, "queries", SearchError)
         ]
         return [rows for rows, _ in rankings], [scores for _, scores in rankings]
 

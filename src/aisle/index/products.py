@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow.compute
 
 from aisle.errors import DataError, IndexIntegrityError, IndexStoreError
 from aisle.index.exact import Rows
+from aisle.sequences import as_sequence
 
 __all__ = [
     "ID_COLUMN",
@@ -31,7 +32,7 @@ TAKEN_ROWS = 65_536
 
 
 def make_products(
-    product_ids: Sequence[str], payload: pa.Table, texts: Sequence[str] | None = None
+    product_ids: Iterable[str], payload: pa.Table, texts: Iterable[str] | None = None
 ) -> pa.Table:
     """Return the table of product ids, texts and payload that `products.arrow` holds.
 
@@ -39,6 +40,8 @@ def make_products(
         DataError: there are no products, an id is not text, blank or there twice, payload or texts have
             another number of rows, or the payload has a column twice or one with a name of ours.
     """
+    product_ids = as_sequence(product_ids, "product_ids", DataError)
+    texts = None if texts is None else as_sequence(texts, "texts", DataError)
     _check_ids(product_ids)
     names = payload.column_names
     if {ID_COLUMN, TEXT_COLUMN} & set(names) or len(set(names)) != len(names):

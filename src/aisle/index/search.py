@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
@@ -60,7 +60,7 @@ class SearchIndex:
         query_embeddings: npt.NDArray[np.float32] | None = None,
         *,
         top_k: int,
-        queries: Sequence[str] | None = None,
+        queries: Iterable[str] | None = None,
         mode: Mode = "dense",
         fusion: Fusion = "convex",
         weight: float | None = None,
@@ -144,7 +144,7 @@ class SearchIndex:
     def _by_words(
         self,
         query_embeddings: npt.NDArray[np.float32] | None,
-        queries: Sequence[str] | None,
+        queries: Iterable[str] | None,
         *,
         mode: Mode,
         top_k: int,
@@ -158,10 +158,8 @@ class SearchIndex:
         """Return the answers to queries whose texts take part."""
         if mode not in get_args(Mode):
             raise SearchError(f"mode: must be one of {', '.join(get_args(Mode))}, found {mode!r}")
-        if queries is None or isinstance(queries, str):
-            raise SearchError(
-                f"queries: mode {mode!r} needs the list of the queries' texts, found {queries!r:.60}"
-            )
+        if queries is None:
+            raise SearchError(f"queries: mode {mode!r} needs the list of the queries' texts, found None")
         if mode == "lexical":
             return search_lexical(self, queries, top_k=top_k, where=where)
         if query_embeddings is None:

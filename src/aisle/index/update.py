@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from aisle.index.products import ID_COLUMN, TEXT_COLUMN
 from aisle.index.search import SearchIndex
 from aisle.index.store import read_array, write_embeddings
 from aisle.index.writer import index_writer
+from aisle.sequences import as_sequence
 
 __all__ = ["delete_products", "upsert_products"]
 
@@ -74,7 +75,7 @@ def upsert_products(
 
 def delete_products(
     index_dir: StrPath,
-    product_ids: Sequence[str],
+    product_ids: Iterable[str],
     *,
     ignore_unknown: bool = False,
     keep_versions: int | None = None,
@@ -92,6 +93,7 @@ def delete_products(
         IndexLockedError: another process writes the index.
         IndexStoreError: the index is damaged, or a file cannot be written.
     """
+    product_ids = as_sequence(product_ids, "product_ids", DataError)
     with index_writer(index_dir, command="delete", keep_versions=keep_versions) as writer:
         index = open_index(index_dir)
         wanted = pa.array(list(dict.fromkeys(product_ids)), pa.string())

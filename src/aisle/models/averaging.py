@@ -6,7 +6,7 @@ where they are wrong, and the average of their weights is often better than the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from aisle.models.encoder import Encoder, EncoderSettings
 from aisle.models.loading import load_encoder, read_settings_file
 from aisle.models.sources import ModelSource, find_model
 from aisle.models.weight_names import names_that_differ
+from aisle.sequences import as_sequence
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class AveragedRuns:
     base: ModelSource
 
 
-def average_runs(runs: Sequence[str], weights: Sequence[float], *, token: str | None = None) -> AveragedRuns:
+def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | None = None) -> AveragedRuns:
     """Return the weighted average of the weights of runs; adapters are merged into their base before.
 
     The sum is taken in float64; the first run and one other are in memory beside it.
@@ -52,6 +53,7 @@ def average_runs(runs: Sequence[str], weights: Sequence[float], *, token: str | 
         ModelError: a run cannot be loaded, is no run, or began at another base model or with other settings
             than the first.
     """
+    runs, weights = (as_sequence(runs, "runs", ModelError), as_sequence(weights, "weights", ModelError))
     described = [_described(run, token) for run in runs]
     for run, other in zip(runs[1:], described[1:], strict=True):
         _check_alike(runs[0], described[0], run, other)

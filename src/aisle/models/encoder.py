@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -19,11 +18,10 @@ from aisle.models.int8_embedder import int8_embedder
 from aisle.models.pooling import Pooling
 from aisle.models.token_batches import device_layout
 from aisle.models.tokens import TokenizedTexts, tokenize
+from aisle.sequences import as_sequence
 
 Made = TypeVar("Made")
 
-_BOTH: tuple[Precision, Precision] = ("fp32", "bf16")
-TIMED_TEXTS = 64
 INT8_TOKENS = 4096
 """Padded tokens at a time: a tenth faster than 1,024, whose products are cut up more; 8,192 are slower."""
 
@@ -105,7 +103,7 @@ class Encoder:
         backbone: Any = self.embedder.backbone
         return int(self.dimensions or backbone.config.hidden_size)
 
-    def encode_queries(self, queries: Sequence[str], **options: Any) -> np.ndarray:
+    def encode_queries(self, queries: Iterable[str], **options: Any) -> np.ndarray:
         """Return the embeddings of queries; see `encode_texts` for the options.
 
         Returns:
@@ -113,7 +111,7 @@ class Encoder:
         """
         return self.encode_texts(queries, prompt=self.settings.query_prompt, **options)
 
-    def encode_products(self, products: Sequence[str], **options: Any) -> np.ndarray:
+    def encode_products(self, products: Iterable[str], **options: Any) -> np.ndarray:
         """Return the embeddings of products; see `encode_texts` for the options.
 
         Returns:
@@ -123,7 +121,7 @@ class Encoder:
 
     def encode_texts(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         prompt: str,
         max_tokens: int | None = None,
@@ -133,7 +131,7 @@ class Encoder:
         """Return the embeddings of texts, in their order; a text that occurs again is encoded once.
 
         Args:
-            texts: any number of texts; longer ones than the maximum length are cut off.
+            texts: any number of texts, of an iterator too; longer ones than the maximum length are cut off.
             prompt: put before every text.
             max_tokens: padded tokens encoded at a time.
             precision: compute type; the embeddings are float32 all the same. int8 is for CPUs; its copy of
@@ -154,19 +152,20 @@ class Encoder:
             on_progress=on_progress,
         )
 
-    def tokenize(self, texts: Sequence[str], *, prompt: str) -> DistinctTokens:
+    def tokenize(self, texts: Iterable[str], *, prompt: str) -> DistinctTokens:
         """Return the tokens of texts, of one that occurs again only once; a thread may do that meanwhile.
 
         Raises:
             ModelError: `texts` is one text, or an entry is not a text or not Unicode.
         """
+        texts = as_sequence(texts, "texts", ModelError)
         _check_texts(texts)
         places: dict[str, int] = {}
         place = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
         tokens = tokenize(self.tokenizer, list(places), prompt=prompt, max_length=self.settings.max_length)
         return DistinctTokens(tokens, place)
 
-    def tokenize_products(self, products: Sequence[str]) -> DistinctTokens:
+    def tokenize_products(self, products: Iterable[str]) -> DistinctTokens:
         """Return the tokens of products, with the products' prompt; see `tokenize`."""
         return self.tokenize(products, prompt=self.settings.product_prompt)
 
@@ -263,9 +262,7 @@ _MAKING, _PASSING = threading.Lock(), threading.Lock()
 
 
 def _check_texts(texts: Sequence[str]) -> None:
-    """Refuse a single text, which Python takes for a sequence of texts: its letters would be embedded."""
-    if isinstance(texts, str):
-        raise ModelError(f"texts must be a list of texts; found the text {texts[:60]!r}: put it in a list")
+    """Refuse what is no text."""
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise ModelError(f"texts[{position}] must be a text; found {type(text).__name__} {text!r:.60}")
@@ -276,28 +273,3 @@ def _check_texts(texts: Sequence[str]) -> None:
                 f"texts[{position}] must be Unicode; found a lone surrogate in {text!r:.60}: "
                 "it was read with another encoding than it was written with"
             ) from None
-
-
-def fastest_precision(encoder: Encoder, texts: Sequence[str]) -> Precision:
-    """Return the compute type that embeds these texts faster on the encoder's device.
-
-    On CPUs with bf16 instructions that is measured, on a few of the texts: with AMX bf16 wins, with
-    AVX-512 alone it was seen to win by 1.7 and to lose by 1.7 (docs/benchmarks.md).
-    """
-    device = encoder.device
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    if device.type != "cpu" or not _cpu_multiplies_bf16() or len(texts) < 10 * TIMED_TEXTS:
-        return "fp32"
-    sample = texts[:: len(texts) // TIMED_TEXTS][:TIMED_TEXTS]
-    seconds: dict[Precision, float] = {}
-    for precision in _BOTH * 2:  # the first round warms up
-        started = time.perf_counter()
-        encoder.encode_products(sample, precision=precision)
-        seconds[precision] = time.perf_counter() - started
-    return min(_BOTH, key=lambda precision: seconds[precision])
-
-
-def _cpu_multiplies_bf16() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

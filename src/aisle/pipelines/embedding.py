@@ -21,7 +21,8 @@ from aisle.index.layout import MANIFEST_FILE, version_numbers
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
 from aisle.memory import return_free_memory
 from aisle.models.embedder import Precision
-from aisle.models.encoder import DistinctTokens, Encoder, fastest_precision
+from aisle.models.encoder import DistinctTokens, Encoder
+from aisle.models.precision import fastest_precision
 from aisle.training.prefetch import prefetched
 
 SHARD_TEXTS = 8192
