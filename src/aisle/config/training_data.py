@@ -29,11 +29,13 @@ class DataSettings:
     esci_version: Literal["small", "large"] = "small"
     """Version of the ESCI release to use."""
     query_column: str | None = None
-    """Column with the query; found by name when not given (query, question)."""
+    """Column with the query; found by name when not given (query, question, search_term, anchor)."""
     product_column: str | None = None
-    """Column with the product text; found by name when not given (product, product_title, title)."""
+    """Column with the product text, or a list of them; found by name when not given (product, product_title,
+    title, positive, pos)."""
     label_column: str | None = None
-    """Column with the relevance; found by name when not given. Without one every pair is a positive."""
+    """Column with the relevance; found by name when not given. Without one every pair is a positive; "none"
+    says that there is none."""
     query_id_column: str | None = None
     """Column with the query's id, if any."""
     product_id_column: str | None = None
@@ -49,7 +51,7 @@ class DataSettings:
     infer_index.py build too. {title} when not given."""
     hard_negatives_column: str | None = None
     """Column with a list of products that are wrong for the query; found by name when not given
-    (hard_negatives, negatives)."""
+    (hard_negatives, negatives, neg; or a column each, negative, negative_1, ...)."""
     label_map: LabelMap = None
     """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1

@@ -11,16 +11,17 @@ from typing import Any
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.labels import LabelReader
 from aisle.data.rows import Problem, Row, find_column, id_text, is_unicode, text_problem
+from aisle.data.unread_numbers import NO_LABELS
 from aisle.errors import DataError
 
 __all__ = ["PairColumns", "PairParser", "find_pair_columns", "find_product_columns", "listed_ids"]
 
-_QUERY = ("query", "question", "search_term")
-_PRODUCT = ("product", "product_title", "title")
+_QUERY = ("query", "question", "search_term", "anchor")
+_PRODUCT = ("product", "product_title", "title", "positive", "pos")
 _LABEL = ("relevance", "relevance_label", "label", "esci_label")
 _QUERY_ID = ("query_id",)
 _PRODUCT_ID = ("product_id",)
-_HARD_NEGATIVES = ("hard_negatives", "negatives")
+_HARD_NEGATIVES = ("hard_negatives", "negatives", "neg")
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class PairColumns:
     """
 
     query: str | None = None
-    """Text of the query; found: query, question, search_term."""
+    """Text of the query; found: query, question, search_term, anchor."""
     product: str | None = None
-    """Text of the product; found: product, product_title, title."""
+    """Text of the product; found: product, product_title, title, positive, pos (which may be a list)."""
     label: str | None = None
     """Relevance; found: relevance, relevance_label, label, esci_label. Without it all pairs are positives."""
     query_id: str | None = None
@@ -41,7 +42,8 @@ class PairColumns:
     product_id: str | None = None
     """Id of the product; found: product_id."""
     hard_negatives: str | None = None
-    """List of products that are wrong for the query; found: hard_negatives, negatives."""
+    """List of products that are wrong for the query; found: hard_negatives, negatives, neg, or put together
+    from the columns negative, negative_1, negative_2 and so on."""
 
     def __str__(self) -> str:
         named = {
@@ -84,11 +86,17 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
     return PairColumns(
         query=query,
         product=product,
-        label=find_column(row, wanted.label, _LABEL),
+        label=_find_label(row, wanted.label),
         query_id=find_column(row, wanted.query_id, _QUERY_ID),
         product_id=product_id,
         hard_negatives=find_column(row, wanted.hard_negatives, _HARD_NEGATIVES),
     )
+
+
+def _find_label(row: Row, wanted: str | None) -> str | None:
+    if wanted == NO_LABELS and NO_LABELS not in row.values:
+        return None
+    return find_column(row, wanted, _LABEL)
 
 
 def find_product_columns(row: Row, wanted: PairColumns) -> tuple[str, str | None]:

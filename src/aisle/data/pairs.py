@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,18 @@ import numpy as np
 
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.pair_rows import PairColumns, PairParser, find_pair_columns
+from aisle.data.pair_shapes import find_shape
 from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, require_columns
 from aisle.data.spool import Spool
+from aisle.data.unread_numbers import NO_LABELS, unread_numbers
 from aisle.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
     import numpy.typing as npt
+
+PEEKED_ROWS = 1000
+"""Rows whose numbers are looked at where no relevance was found."""
 
 __all__ = [
     "PairColumns",
@@ -107,11 +113,19 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairsRead:
-    """Pairs, the report of the rows that are not among them, and the columns they were read from."""
+    """Pairs, the report of the rows that are not among them, and the columns they were read from.
+
+    Attributes:
+        pairs: a row may have made several.
+        bad_rows: counted in pairs where rows make several.
+        columns: as found.
+        unread_numbers: columns of numbers that are not read, where no relevance was found.
+    """
 
     pairs: Pairs
     bad_rows: BadRows
     columns: PairColumns
+    unread_numbers: tuple[str, ...] = ()
 
 
 def read_pairs(
@@ -138,16 +152,24 @@ def read_pairs(
         cache_dir: folder for the Arrow file, the caller's to remove; None: a temporary one, removed at exit.
 
     Raises:
-        DataError: a column is missing, labels are words without a map, no good row is left, or there are bad
-            rows under `error`; or the disk is full.
+        DataError: a column is missing, labels are words without a map, a column of numbers may be the
+            relevance, no good row is left, or there are bad rows under `error`; or the disk is full.
     """
     log = BadRowLog()
     head, rest = log.first_good(rows, on_bad_row)
     found = find_pair_columns(head, columns, by_id=products is not None)
-    parser = PairParser(found, label_map, products)
+    shape = find_shape(head, found, unlabelled=columns.label == NO_LABELS)
+    unread: tuple[str, ...] = ()
+    if shape.columns.label is None and columns.label is None:
+        peeked = list(islice(rest, PEEKED_ROWS))
+        rest = chain(peeked, rest)
+        read = [name for name in vars(shape.columns).values() if name is not None]
+        good = [row for row in peeked if row.problem is None]
+        unread = unread_numbers(good, read=[*read, *shape.negatives])
+    parser = PairParser(shape.columns, label_map, products)
     source = None
     with Spool(cache_dir, parser.schema) as spool:
-        for row in rest:
+        for row in chain.from_iterable(map(shape.pairs, rest)):
             if row.problem is not None:
                 log.add(row, row.problem)
                 continue
@@ -162,7 +184,7 @@ def read_pairs(
         parser.labels.refuse_unusable(read=spool.count + log.total)
         report = log.settle(on_bad_row, good=spool.count)
         table = spool.finish()
-    return PairsRead(Pairs(table), report, parser.columns)
+    return PairsRead(Pairs(table), report, parser.columns, unread)
 
 
 def query_key(query: str) -> str:

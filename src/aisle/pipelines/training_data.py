@@ -181,6 +181,8 @@ def _read(
         f"query: {read.columns.query}, product: {product}, label: {label}"
         + ("" if hard is None else f", hard negatives: {hard}")
     )
+    if read.unread_numbers:
+        say(f"{name}: these columns of numbers are not read: {', '.join(read.unread_numbers)}")
     if read.bad_rows.total:
         say(f"{name}: {read.bad_rows}")
     return read.pairs

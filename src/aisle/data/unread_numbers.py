@@ -1,0 +1,71 @@
+"""Columns of numbers that are not read as relevance although they might be."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+
+from aisle.data.rows import Row
+from aisle.errors import DataError
+
+__all__ = ["NO_LABELS", "unread_numbers"]
+
+NO_LABELS = "none"
+"""Given as --label_column: every pair is a positive, whatever other columns there are."""
+_JUDGEMENT = re.compile(
+    r"(?<![a-z])(scores?|ratings?|grades?|gains?|rel|relevan\w*|judg\w*|labels?|targets?|similarity|sim|stars?)"
+    r"(?![a-z])"
+)
+_ID = re.compile(r"(^|[_\W])(id|idx|index|number|no)$")
+_SHOWN = 5
+
+
+def unread_numbers(rows: Sequence[Row], *, read: Collection[str]) -> tuple[str, ...]:
+    """Return the columns of numbers that are not read, where no column of relevance was found.
+
+    Args:
+        rows: the first ones of the data, without problems.
+        read: columns that are read.
+
+    Raises:
+        DataError: the name or the values of a column are those of a relevance: without it, what is judged to
+            be wrong would be trained as right.
+    """
+    found, suspicious = [], []
+    for column in dict.fromkeys(name for row in rows for name in row.values):
+        if column in read or _ID.search(column.lower()):
+            continue
+        numbers = _numbers([row.values.get(column) for row in rows])
+        if not numbers:
+            continue
+        found.append(column)
+        if _JUDGEMENT.search(column.lower()) or (len(numbers) > 1 and all(0 <= one <= 1 for one in numbers)):
+            suspicious.append((column, numbers))
+    if suspicious:
+        column, numbers = suspicious[0]
+        shown = ", ".join(f"{number:g}" for number in sorted(numbers)[:_SHOWN])
+        more = ", ..." if len(numbers) > _SHOWN else ""
+        raise DataError(
+            f"{rows[0].source}: no column is read as relevance, so every pair would count as a positive; "
+            f"but {column!r} holds numbers that may be one ({shown}{more}). Give "
+            f"--label_column {column}, or --label_column {NO_LABELS} if every pair is a positive."
+        )
+    return tuple(found)
+
+
+def _numbers(values: Sequence[object]) -> set[float]:
+    """Return the distinct numbers of a column; empty if a value that is not blank is none."""
+    found = set()
+    for value in values:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            continue
+        if not isinstance(value, int | float | str):
+            return set()
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            return set()
+        if math.isfinite(number):
+            found.add(number)
+    return found
