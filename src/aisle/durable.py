@@ -1,4 +1,4 @@
-"""Files that survive: checksummed, on the disk, and never seen half-written."""
+"""Durable files: checksummed, on the disk, never seen half-written, with the modes that the umask gives."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def apply_umask(folder: Path) -> None:
+    """Give a folder and all in it the modes that the umask gives new files, whatever library wrote them.
+
+    safetensors and tempfile make files that their owner alone reads: who trains as one user and serves as
+    another would not find the weights.
+    """
+    made = folder / ".new"
+    made.mkdir()  # to ask for the umask would set it for all threads
+    mode = made.stat().st_mode & 0o777
+    made.rmdir()
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from aisle.data.sample_judgements import Judgement, Label, judge, words_of
 from aisle.data.sample_products import Drawn, Product, draw_products, iter_products
 from aisle.data.sample_queries import Judged, Query, Split, write_queries
 from aisle.data.sample_vocabulary import Vocabulary, load_vocabulary
+from aisle.durable import apply_umask
 from aisle.errors import DataError
 
 __all__ = ["DEFAULT_PRODUCTS", "MOST_JUDGED", "Product", "SampleFiles", "iter_products", "write_sample"]
@@ -91,7 +92,7 @@ def write_sample(
     partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.partial-", dir=output_dir.parent))
     try:
         counts = _write_files(partial, products=products, seed=seed, on_progress=on_progress)
-        partial.chmod(0o755)  # mkdtemp makes it private
+        apply_umask(partial)
         _put_in_place(partial, output_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 
-from aisle.durable import sync
+from aisle.durable import apply_umask, sync
 from aisle.errors import ModelError
 from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import EncoderSettings
@@ -73,6 +73,7 @@ def save_encoder(
         base_dir = source.path if adapter else staging
         fingerprint = fingerprint_of(base_dir=base_dir, model_dir=staging, adapter=adapter, settings=settings)
         _write_json(staging / SETTINGS_FILE, _description(settings, source, fingerprint, adapter=adapter))
+        apply_umask(staging)
         for path in staging.rglob("*"):
             sync(path)
     except Exception as error:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from aisle.durable import file_sha256, sync
+from aisle.durable import apply_umask, file_sha256, sync
 from aisle.errors import CheckpointError
 from aisle.training.trained_weights import read_trained_weights
 
@@ -87,6 +87,7 @@ def save_checkpoint(
         if accelerator.is_main_process:
             if best_weights is not None:
                 save_file(dict(best_weights), staging / BEST_FILE)
+            apply_umask(staging)
             _seal(staging, step=step, identity=identity)
             if target.exists():
                 _hide(target)

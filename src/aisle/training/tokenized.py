@@ -14,6 +14,7 @@ import numpy as np
 from aisle.data.batching import distinct
 from aisle.data.negatives import equality_keys
 from aisle.data.pairs import Pairs
+from aisle.durable import apply_umask
 from aisle.errors import TrainingError
 from aisle.models.encoder import EncoderSettings
 from aisle.models.tokens import TokenizedTexts, tokenize
@@ -115,6 +116,7 @@ def write_tokenized(pairs: TokenizedPairs, folder: Path) -> None:
         try:
             for field in fields(TokenizedPairs):
                 np.save(staging / f"{field.name}.npy", getattr(pairs, field.name))
+            apply_umask(staging)
             os.replace(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
