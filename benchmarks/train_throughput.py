@@ -2,10 +2,13 @@
 
     python benchmarks/train_throughput.py                                  # MiniLM, FAQ pairs, one epoch
     python benchmarks/train_throughput.py --data walmart_amazon            # labelled pairs, cosine-target
+    python benchmarks/train_throughput.py --contenders aisle st --max_steps 60 --rounds 5   # with the spread
+    python benchmarks/train_throughput.py --contenders aisle --max_steps 30 --busy 2   # beside others
     python benchmarks/train_throughput.py --geometry bert_large --data esci_lengths --max_steps 30 --batch 64
 
 Every contender runs in a process of its own, one after the other, `--rounds` times over; the figures are
-medians of the rounds and the ratios are ours over theirs. All train the same LoRA adapter (r8 on q, k, v)
+medians of the rounds, pairs per second with the lowest and the highest, and the ratios are ours over theirs
+within a round: the median, the lowest and the highest. All train the same LoRA adapter (r8 on q, k, v)
 with the same loss, batch, learning rate, steps and seed. The first `--warmup_steps` are not timed, nor are
 loading, evaluation and saving. Tokens are those that a contender reads, padding left out; ours reads a
 text that occurs twice in a batch once, so compare contenders by pairs. The data folder is ../shared/data, or
@@ -23,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -104,16 +108,37 @@ def job_of(arguments, data, model):
 
 def table(rounds, quality):
     names = list(rounds)
-    ours = statistics.median(one["pairs_per_second"] for one in rounds[names[0]])
     columns = [*(title for title, _, _ in SHOWN), *quality, f"{names[0]} over it"]
     print(f"| {'':16} | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
     for name in names:
         medians = {key: statistics.median(one[key] for one in rounds[name]) for _, key, _ in SHOWN}
         cells = [form.format(medians[key]) for _, key, form in SHOWN]
+        cells[0] += spread([one["pairs_per_second"] for one in rounds[name]], "{:.1f}")
         cells += [f"{statistics.median(one['quality'][key] for one in rounds[name]):.4f}" for key in quality]
-        cells.append(f"{ours / medians['pairs_per_second']:.2f}")
+        ratios = [
+            first["pairs_per_second"] / one["pairs_per_second"]
+            for first, one in zip(rounds[names[0]], rounds[name], strict=True)
+        ]
+        cells.append(f"{statistics.median(ratios):.2f}" + spread(ratios, "{:.2f}"))
         print(f"| {name:16} | " + " | ".join(cells) + " |")
+
+
+def spread(values, form):
+    """Return the lowest and the highest of several values in brackets; nothing for one value."""
+    return f" ({form.format(min(values))} to {form.format(max(values))})" if len(values) > 1 else ""
+
+
+@contextmanager
+def other_programs(count):
+    """Keep so many processes computing in the block, as other programs on the machine would."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def flags():
@@ -127,6 +152,7 @@ def flags():
     parser.add_argument("--warmup_steps", type=int, default=3, help="first steps that are not timed")
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--busy", type=int, default=0, help="other programs that compute meanwhile")
     parser.add_argument("--contenders", nargs="+", default=DEFAULT_CONTENDERS, choices=CONTENDERS)
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda")
@@ -159,18 +185,20 @@ def main():
         if arguments.geometry != "minilm":  # random weights score at random
             job = replace(job, data=replace(job.data, test_file=None))
         rounds = {name: [] for name in arguments.contenders}
-        for _ in range(arguments.rounds):
-            for name in rounds:
-                try:
-                    rounds[name].append(run_contender(name, job, folder))
-                except ContenderError as error:
-                    raise SystemExit(str(error)) from None
-                print(f"{name}: {rounds[name][-1]}", file=sys.stderr, flush=True)
+        with other_programs(arguments.busy):
+            for _ in range(arguments.rounds):
+                for name in rounds:
+                    try:
+                        rounds[name].append(run_contender(name, job, folder))
+                    except ContenderError as error:
+                        raise SystemExit(str(error)) from None
+                    print(f"{name}: {rounds[name][-1]}", file=sys.stderr, flush=True)
         if arguments.profile:
             arguments.profile.write_text(in_own_process(profile, job, scratch))
     print(
         f"{arguments.geometry}, {arguments.data}, {arguments.device}, batch {arguments.batch}, "
         f"{job.steps} steps, the first {job.warmup_steps} not timed, {arguments.rounds} rounds, "
+        f"{arguments.busy} other programs, "
         f"{time.perf_counter() - started:.0f} s in all"
     )
     table(rounds, sorted(rounds[arguments.contenders[0]][0]["quality"]))
