@@ -89,6 +89,8 @@ def write_shop(folder):
         write_rows(folder / part, ("query", "product", "relevance"), numbers)
     changed = [(row["product_id"], f"{row['title']}, new", *list(row.values())[2:]) for row in products[:5]]
     write_rows(folder / "changed.csv", list(products[0]), changed)
+    prices = [(row["product_id"], "9.50") for row in products[:5]]
+    write_rows(folder / "prices.csv", ("product_id", "price"), prices)
     (folder / "gone.txt").write_text("P0000031\nP0000032\n", encoding="utf-8")
     (folder / "queries.txt").write_text("red sofa\nblue lamp\n", encoding="utf-8")
     for part in ("queries.csv", "qrels.tsv"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aisle.data.catalog_file import write_catalog, write_distinct_products
 from aisle.data.pairs import PairColumns
+from aisle.data.payload import KnownColumns
 from aisle.data.rows import Row
 from aisle.data.sources import iter_rows
 from aisle.data.templates import parse_template
@@ -65,14 +68,31 @@ def test_the_id_column_may_have_another_name(write_csv):
     ("column", "values", "expected"),
     [
         ("price", ["1", "-2"], [1, -2]),
-        ("price", ["1", "2.5", "1e3"], [1.0, 2.5, 1000.0]),
+        ("price", ["1", "2.5", "1e-05"], [1.0, 2.5, 0.00001]),
         ("price", ["1", "two"], ["1", "two"]),
         ("price", ["1", "nan"], ["1", "nan"]),
         ("size", ["007", "12"], ["007", "12"]),
         ("size", ["1", "99999999999999999999"], ["1", "99999999999999999999"]),
-        ("size", ["", ""], ["", ""]),
+        ("size", ["", " "], [None, None]),
         ("parent_id", ["1", "2"], ["1", "2"]),
         ("EAN", ["4006381333931", "2"], ["4006381333931", "2"]),
+        ("weight", [".5", "1.5", "2", ".8", "12.", "+5"], [0.5, 1.5, 2.0, 0.8, 12.0, 5.0]),
+        ("qty", ["+5", "-3"], [5, -3]),
+        ("part", ["1E10", "2E15", "3E20"], ["1E10", "2E15", "3E20"]),
+        ("version", ["1.10", "1.9", "2.0"], ["1.10", "1.9", "2.0"]),
+        ("price", ["1.10", "12.50", "3"], [1.1, 12.5, 3.0]),
+        ("rating", ["4.0", "3.75", "20.0"], [4.0, 3.75, 20.0]),
+        ("ratio", ["0.30000000000000004", "1e-07"], [0.30000000000000004, 1e-07]),
+        ("exact", ["0.1234567890123456789", "1"], ["0.1234567890123456789", "1"]),
+        ("phone", ["+4915112345678", "+441632960"], ["+4915112345678", "+441632960"]),
+        ("new", ["True", "false", ""], [True, False, None]),
+        ("new", ["TRUE", "0"], ["TRUE", "0"]),
+        ("new", ["yes", "no"], ["yes", "no"]),
+        ("day", ["2026-01-31", "", "2024-02-29"], [date(2026, 1, 31), None, date(2024, 2, 29)]),
+        ("day", ["2026-01-31", "2026-02-30"], ["2026-01-31", "2026-02-30"]),
+        ("day", ["31.01.2026", "2026-01-31"], ["31.01.2026", "2026-01-31"]),
+        ("mixed", ["true", "1"], ["true", "1"]),
+        ("colour", ["red", "", " "], ["red", None, None]),
     ],
 )
 def test_csv_numbers_become_numbers_when_all_are_and_codes_never(write_csv, column, values, expected):
@@ -145,6 +165,14 @@ def test_csv_and_jsonl_rows_of_one_catalogue_share_their_number_columns(write):
         ("{brand}: {title} {{x}}", {"title": "a", "brand": "b"}, "b: a {x}"),
         ("{title} {price}", {"title": "a", "price": 9.5}, "a 9.5"),
         ("{title} {title}", {"title": "a"}, "a a"),
+        ("{Title} {attr.size}", {"Title": "Sofa", "attr.size": "L"}, "Sofa L"),
+        ("{Colour (meta.color-pattern)}!", {"Colour (meta.color-pattern)": "blue"}, "blue!"),
+        ("{a:b} {c[0]!r}", {"a:b": "x", "c[0]!r": "y"}, "x y"),
+        ("{title.__class__}", {"title": "a", "title.__class__": "b"}, "b"),
+        ("{title} in {colours}", {"title": "a", "colours": ["red", "", None, "blue"]}, "a in red, blue"),
+        ("{title} {sizes}", {"title": "a", "sizes": [38, 40.5]}, "a 38, 40.5"),
+        ("{title} {colours}", {"title": "a", "colours": []}, "a"),
+        ("{title} {day} {new}", {"title": "a", "day": date(2026, 1, 31), "new": True}, "a 2026-01-31 true"),
     ],
 )
 def test_a_template_gives_the_text_and_leaves_blank_fields_out(template, values, text):
@@ -157,10 +185,8 @@ def test_a_template_gives_the_text_and_leaves_blank_fields_out(template, values,
         "",
         "title",
         "{}",
-        "{title.__class__}",
-        "{title[0]}",
-        "{title!r}",
-        "{title:>9}",
+        "{title {brand}}",
+        "a } {title}",
         "{title",
         "title}",
         "{ }",
@@ -170,6 +196,11 @@ def test_a_template_gives_the_text_and_leaves_blank_fields_out(template, values,
 def test_a_template_with_more_than_names_is_refused(template):
     with pytest.raises(ConfigError, match="--text_template"):
         parse_template(template)
+
+
+def test_braces_hold_names_to_the_letter_and_never_reach_into_values(write):
+    with pytest.raises(DataError, match=r"no column 'title\.__class__'.*--text_template"):
+        write(rows_of({"product_id": 1, "title": "a"}), text_template="{title.__class__}")
 
 
 def test_a_field_that_is_no_column_is_named_with_the_nearest_one(write):
@@ -191,7 +222,7 @@ def test_a_missing_id_column_is_named_with_the_columns(write):
         ({"product_id": "\udc80"}, "product_id is not valid Unicode"),
         ({"title": None}, "title is blank"),
         ({"title": " \t"}, "title is blank"),
-        ({"title": ["a"]}, "title is not text"),
+        ({"title": [["a"]]}, "title is a list of more than texts and numbers"),
         ({"title": "\ud800"}, "title is not valid Unicode"),
         ({"brand": "\ud800"}, "brand is not valid Unicode"),
         ({"product_id": "B1"}, "product_id is a duplicate"),
@@ -282,3 +313,171 @@ def test_the_real_catalogues_are_counted_as_the_data_page_says(write):
     rows = iter_rows([DATA / "scifact" / "corpus.jsonl"])
     corpus, _ = write(rows, id_column="_id", text_template="{title} {text}")
     assert len(corpus) == 5183
+
+
+def test_columns_named_as_texts_stay_so_and_a_misspelt_one_is_named(write_csv):
+    lines = "product_id,title,part,new\nB1,a,1,true\n"
+    assert write_csv(lines, text_columns=["part", "new"])["part"].to_pylist() == ["1"]
+    with pytest.raises(DataError, match=r"--text_columns: there is no column 'prat'\. Did you mean 'part'\?"):
+        write_csv(lines, text_columns=["prat"])
+
+
+def test_a_missing_id_column_names_the_flag(write):
+    with pytest.raises(DataError, match=r"no column 'product_id'.*--id_column"):
+        write(rows_of({"sku": 1, "title": "a"}))
+
+
+def test_blank_texts_among_numbers_of_json_are_missing_values(write):
+    rows = rows_of(
+        {"product_id": 1, "title": "a", "price": 9.5, "new": True, "tags": ["x"]},
+        {"product_id": 2, "title": "b", "price": "", "new": " ", "tags": ""},
+    )
+    table = write(rows)[1]
+    assert table.select(["price", "new", "tags"]).to_pydict() == {
+        "price": [9.5, None],
+        "new": [True, None],
+        "tags": [["x"], None],
+    }
+
+
+def test_a_column_without_a_value_has_no_type(write, write_csv):
+    rows = rows_of({"product_id": 1, "title": "a", "sale": None}, {"product_id": 2, "title": "b", "sale": ""})
+    assert write(rows)[1].schema.field("sale").type == pa.null()
+    assert write_csv("product_id,title,sale\n1,a,\n").schema.field("sale").type == pa.null()
+
+
+DECLARED = {
+    "price": pa.float64(),
+    "stock": pa.int32(),
+    "ends": pa.date32(),
+    "seen": pa.timestamp("ns", "UTC"),
+    "tags": pa.list_(pa.string()),
+    "new": pa.bool_(),
+    "cost": pa.decimal128(10, 2),
+    "note": pa.string(),
+}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 20_001])
+def test_types_that_parquet_declares_are_kept_without_a_value(tmp_path, write, rows):
+    count = 2 + rows
+    columns = {name: pa.nulls(count, kind) for name, kind in DECLARED.items()}
+    ids = [f"B{number}" for number in range(count)]
+    pq.write_table(pa.table({"product_id": ids, "title": ids, **columns}), tmp_path / "p.parquet")
+
+    schema = write(iter_rows([tmp_path / "p.parquet"]))[1].schema
+
+    assert {name: schema.field(name).type for name in DECLARED} == DECLARED
+
+
+def test_numbers_in_single_precision_are_those_that_people_read(tmp_path, write):
+    prices = pa.array([49.99, 19.9, None, 1e-7], pa.float32())
+    table = pa.table({"product_id": list("abcd"), "title": prices, "price": prices})
+    table = table.set_column(1, "title", pa.array([49.99, 19.9, 0.1, 2], pa.float32()))
+    pq.write_table(table, tmp_path / "p.parquet")
+
+    read = write(iter_rows([tmp_path / "p.parquet"]))[1]
+
+    assert read["price"].to_pylist() == [49.99, 19.9, None, 1e-07]
+    assert read["__text__"].to_pylist() == ["49.99", "19.9", "0.1", "2.0"]
+
+
+def test_nanoseconds_are_kept(tmp_path, write):
+    times = pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns"))
+    table = pa.table({"product_id": ["a", "b"], "title": ["a", "b"], "seen": times})
+    pq.write_table(table, tmp_path / "p.parquet")
+
+    read = write(iter_rows([tmp_path / "p.parquet"]))[1]["seen"]
+
+    assert read.cast(pa.int64()).to_pylist() == [1_700_000_000_123_456_789, None]
+
+
+PRICES = [f"{number}.50" for number in range(1, 20)]
+
+
+def csv_of(prices):
+    return "product_id,title,price\n" + "".join(f'{at},a,"{price}"\n' for at, price in enumerate(prices))
+
+
+def numbers_before(binding=False):
+    return KnownColumns({"title": pa.string(), "price": pa.float64()}, version=3, binding=binding)
+
+
+def test_the_first_value_that_turns_numbers_into_texts_is_named(tmp_path, write):
+    (tmp_path / "p.csv").write_text(csv_of([*PRICES, "TBD", "n/a"]))
+
+    written, table = write(iter_rows([tmp_path / "p.csv"]), known=numbers_before())
+
+    assert table["price"].to_pylist()[-2:] == ["TBD", "n/a"]
+    (change,) = written.type_changes
+    assert (change.before, change.now, change.others, change.values) == ("numbers", "texts", 2, 21)
+    assert str(change) == (
+        "column 'price' holds texts, it held numbers in version 3: 2 of 21 values are of another kind, "
+        f"first 'TBD' ({tmp_path}/p.csv, row 20 (line 21)); --on_bad_row skip leaves such rows out"
+    )
+
+
+def test_few_rows_with_values_of_another_kind_are_left_out_as_asked(tmp_path, write):
+    (tmp_path / "p.csv").write_text(csv_of([*PRICES, "TBD"]))
+
+    written, table = write(iter_rows([tmp_path / "p.csv"]), known=numbers_before(), on_bad_row="skip")
+
+    assert table["price"].to_pylist() == [float(price) for price in PRICES]
+    assert written.bad_rows.by_reason == {"price is not a number, as in version 3 (double)": 1}
+    assert written.bad_rows.first[0].number == 20
+    assert [change.left_out for change in written.type_changes] == [True]
+
+
+def test_a_column_that_holds_other_values_altogether_is_not_left_out(tmp_path, write):
+    (tmp_path / "p.csv").write_text(csv_of(["cheap", "dear", "5"]))
+
+    written, table = write(iter_rows([tmp_path / "p.csv"]), known=numbers_before(), on_bad_row="skip")
+
+    assert table["price"].to_pylist() == ["cheap", "dear", "5"]
+    assert [change.left_out for change in written.type_changes] == [False]
+
+
+def test_a_text_among_numbers_of_json_is_named_too(write):
+    rows = [{"product_id": at, "title": "a", "price": 1.5} for at in range(9)]
+    rows = rows_of(*rows, {"product_id": 9, "title": "a", "price": "TBD"})
+
+    written, table = write(rows, known=numbers_before())
+
+    assert table["price"].to_pylist() == ["1.5"] * 9 + ["TBD"]
+    assert written.type_changes[0].first.value == "TBD"
+    assert written.type_changes[0].first.place == "products.jsonl, row 10 (line 11)"
+
+
+def test_a_type_that_stays_is_not_reported(tmp_path, write):
+    (tmp_path / "p.csv").write_text(csv_of(["1", "", "2"]))
+    written, _ = write(iter_rows([tmp_path / "p.csv"]), known=numbers_before())
+    assert (written.type_changes, written.notes) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        (["$1,299.00", "$5.00"], ["'$1,299.00'", "row 1 (line 2)", "1299.50"]),
+        (["12", "1.299,00 €"], ["'1.299,00 €'", "row 2 (line 3)"]),
+        (["12,50", "7,00"], ["'12,50'", "a point for decimals"]),
+        (["5 %", "7 %"], ["'5 %'"]),
+        ([*PRICES, "TBD"], ["'TBD'", "row 20 (line 21)", "19 of 20", "blank"]),
+        (["1.10", "1.9"], ["'1.10'", "would not come back"]),
+        (["1E10", "2"], ["'1E10'", "would not come back"]),
+    ],
+)
+def test_texts_that_look_like_numbers_are_named_with_what_to_do(tmp_path, write, values, parts):
+    (tmp_path / "p.csv").write_text(csv_of(values))
+
+    written, table = write(iter_rows([tmp_path / "p.csv"]))
+
+    (note,) = written.notes
+    assert note.startswith("column 'price' holds texts")
+    assert [part for part in parts if part not in note] == []
+    assert table.schema.field("price").metadata[b"aisle:note"].decode() == note
+
+
+@pytest.mark.parametrize("values", [["M", "42", "XL"], ["007", "12"], ["red", "blue"], ["", ""]])
+def test_columns_of_texts_are_not_remarked_on(tmp_path, write, values):
+    (tmp_path / "p.csv").write_text(csv_of(values))
+    assert write(iter_rows([tmp_path / "p.csv"]))[0].notes == ()

@@ -31,6 +31,8 @@ class BuildSettings:
     """Column of --catalog with the unique product id."""
     text_template: str = "{title}"
     """Text that is embedded, from the columns of --catalog, such as "{title} {brand}"."""
+    text_columns: tuple[str, ...] = ()
+    """Columns of --catalog that stay text, whatever they look like: versions, part numbers, postcodes."""
     pairs: tuple[str, ...] | None = None
     """Pairs data set: files, a folder or a Hub id; its distinct products are indexed."""
     split: str = "train"

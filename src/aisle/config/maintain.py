@@ -13,7 +13,10 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class UpsertSettings:
-    """Add products to an index, and replace those whose ids are there; only new texts are embedded."""
+    """Add products to an index, and replace those whose ids are there; only new texts are embedded.
+
+    --catalog has the columns of the index, blank where there is no value; or some of them, with --partial.
+    """
 
     index_dir: str
     """Folder of the index."""
@@ -23,6 +26,9 @@ class UpsertSettings:
     """Column of --catalog with the unique product id; that of the build when not given."""
     text_template: str | None = None
     """Text that is embedded; that of the build when not given, and only for an index built without one."""
+    partial: bool = False
+    """Change only the columns that --catalog has, of products that are in the index. A text is embedded
+    again only where a column of the template changes it."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows that cannot be used, or leave them out and say how many."""
     keep_versions: Count | None = None

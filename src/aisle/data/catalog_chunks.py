@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from aisle.data.payload import PayloadChunk, PayloadTypes, infer_columns
+from aisle.data.payload import KnownColumns, Misfit, PayloadChunk, PayloadTypes
+from aisle.data.payload_values import infer_columns
 from aisle.data.product_rows import CELLS, ID_COLUMN, TEXT_COLUMN, Product
-from aisle.data.rows import Row, place
+from aisle.data.rows import BadRowLog, Problem, Row, place
 from aisle.data.spool import writing
 from aisle.durable import sync
 
@@ -42,17 +43,27 @@ class CatalogChunks:
         path: the file to write; it is there when `finish` returns, and until then what was there before.
         texts: payload columns that stay texts, whatever they look like.
         left_out: the column of the payload that is left out of the file; None: there is none.
+        known: columns of the products before.
+        leave_out: leave out rows whose values turn a known column into another kind; see `PayloadTypes`.
 
     Raises:
         DataError: the folder cannot be written to.
     """
 
-    def __init__(self, path: Path, *, texts: Sequence[str], left_out: str | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        texts: Sequence[str],
+        left_out: str | None,
+        known: KnownColumns | None = None,
+        leave_out: bool = False,
+    ) -> None:
         self.count = 0
         self._path = path
         self._beside = path.with_name(f".{path.name}.writing")
         self._chunk_path = path.with_name(f".{path.name}.chunks")
-        self._types = PayloadTypes(texts=texts)
+        self.types = PayloadTypes(texts=texts, known=known, leave_out=leave_out)
         self._left_out = left_out
         self._stored: list[_Stored] = []
 
@@ -73,12 +84,19 @@ class CatalogChunks:
         self._chunk_path.unlink(missing_ok=True)
         self._beside.unlink(missing_ok=True)
 
-    def add(self, products: Sequence[tuple[Row, Product]], *, untyped: bool) -> None:
+    def add(
+        self,
+        products: Sequence[tuple[Row, Product]],
+        *,
+        untyped: bool,
+        declared: Mapping[str, pa.DataType] | None = None,
+    ) -> None:
         """Write a chunk of products, each with the row that it is of.
 
         Args:
             products: as many as memory can hold twice.
             untyped: whether the source of all rows has only texts (csv).
+            declared: the types that their source declares.
 
         Raises:
             DataError: the file cannot be written, as on a full disk.
@@ -87,8 +105,16 @@ class CatalogChunks:
 
         if not products:
             return
-        columns = infer_columns([product.payload for _, product in products], left_out=self._left_out)
-        self._types.add(PayloadChunk(columns, len(products), untyped))
+        inferred = infer_columns(
+            [product.payload for _, product in products], left_out=self._left_out, declared=declared
+        )
+
+        def place_in(number: int) -> str:
+            row = products[number][0]
+            return place(row.source, row.number, row.line)
+
+        self.types.add(inferred, rows=len(products), untyped=untyped, place=place_in)
+        columns = {name: column.values for name, column in inferred.items()}
         head = [
             pa.array([product.product_id for _, product in products], pa.string()),
             pa.array([product.text for _, product in products], pa.string()),
@@ -118,34 +144,62 @@ class CatalogChunks:
                 return place(source, number, line)
         raise KeyError(product_id)
 
-    def finish(self) -> None:
-        """Write the file and put it in its place.
+    def write(self, log: BadRowLog) -> None:
+        """Write the file, beside its place, without rows that have a value not of its column's type.
+
+        Args:
+            log: takes those rows.
 
         Raises:
             DataError: the file cannot be written, as on a full disk.
         """
         import pyarrow as pa
 
-        payload = self._types.settle(_payload_chunk(batch, stored) for batch, stored in self._chunks())
+        payload = self.types.settle(_payload_chunk(batch, stored) for batch, stored in self._chunks())
         fields = [pa.field(ID_COLUMN, pa.string()), pa.field(TEXT_COLUMN, pa.string()), *payload]
         schema = pa.schema(fields)
+        with (
+            self._writing(),
+            pa.OSFile(str(self._beside), "wb") as sink,
+            pa.ipc.new_file(sink, schema) as writer,
+        ):
+            for batch in self._typed_batches(schema, log):
+                writer.write_batch(batch)
+
+    def finish(self) -> None:
+        """Put the file that was written in its place.
+
+        Raises:
+            DataError: the system refused to, as on a full disk.
+        """
         with self._writing():
-            with pa.OSFile(str(self._beside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                for batch in self._typed_batches(schema):
-                    writer.write_batch(batch)
             sync(self._beside)
             os.replace(self._beside, self._path)
             sync(self._path.parent)
 
-    def _typed_batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _typed_batches(self, schema: pa.Schema, log: BadRowLog) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         rows = max(1, CELLS // len(schema))
         for batch, stored in self._chunks():
             for first in range(0, batch.num_rows, rows):
                 part = batch.slice(first, rows)
-                columns = [part.column(0), part.column(1), *self._types.cast(_payload_chunk(part, stored))]
-                yield pa.RecordBatch.from_arrays(columns, schema=schema)
+                columns, misfits = self.types.cast(_payload_chunk(part, stored))
+                typed = pa.RecordBatch.from_arrays([part.column(0), part.column(1), *columns], schema=schema)
+                yield self._without(typed, part, misfits, log) if misfits else typed
+
+    def _without(
+        self, typed: pa.RecordBatch, part: pa.RecordBatch, misfits: Sequence[Misfit], log: BadRowLog
+    ) -> pa.RecordBatch:
+        """Return a batch without the rows of the misfits, which are logged, the first of each row."""
+        import pyarrow as pa
+
+        first = {misfit.row: misfit for misfit in reversed(misfits)}
+        for number, misfit in sorted(first.items()):
+            source, row, line = (part.column(column)[number].as_py() for column in (2, 3, 4))
+            log.add(Row(source, row, {}, line), Problem(f"{misfit.column} {misfit.rule}", misfit.value))
+        self.count -= len(first)
+        return typed.filter(pa.array([number not in first for number in range(len(typed))]))
 
     def _chunks(self) -> Iterator[tuple[pa.RecordBatch, _Stored]]:
         """Yield the chunks that were written, memory-mapped."""

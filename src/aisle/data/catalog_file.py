@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aisle.data.catalog_chunks import CatalogChunks
 from aisle.data.digests import DigestSet, text_digests
 from aisle.data.pair_rows import PairColumns, find_product_columns
+from aisle.data.payload import KnownColumns, TypeChange
 from aisle.data.product_rows import (
     ID_COLUMN,
     TEXT_COLUMN,
@@ -23,13 +24,20 @@ from aisle.data.product_rows import (
     Window,
     windows,
 )
-from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, place
+from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, missing_column, place
 from aisle.data.templates import parse_template
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ID_COLUMN", "TEXT_COLUMN", "CatalogFile", "write_catalog", "write_distinct_products"]
+__all__ = [
+    "ID_COLUMN",
+    "TEXT_COLUMN",
+    "CatalogFile",
+    "new_products",
+    "write_catalog",
+    "write_distinct_products",
+]
 
 # A report shows ten bad rows; the place of a first row is looked up for no more.
 _PLACED = 10
@@ -45,12 +53,16 @@ class CatalogFile:
         count: products.
         bad_rows: the report of the rows that are not among them.
         conflicting_texts: rows of pairs whose product had another text before; the first is taken.
+        type_changes: columns whose values are of another kind than in the version before.
+        notes: about columns that look like numbers and hold texts.
     """
 
     path: Path
     count: int
     bad_rows: BadRows
     conflicting_texts: int = 0
+    type_changes: tuple[TypeChange, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -73,12 +85,13 @@ def write_catalog(
     text_template: str = "{title}",
     text_columns: Collection[str] = (),
     on_bad_row: OnBadRow,
+    known: KnownColumns | None = None,
 ) -> CatalogFile:
     """Return the products that rows hold, written to a file.
 
-    Ids are texts or integers, kept as texts. The payload is every column but that of the ids. In csv and tsv
-    a payload column becomes one of numbers when every value that is not blank is a number, but never one that
-    the template uses or that is named like an id.
+    Ids are texts or integers, kept as texts. The payload is every column but that of the ids; blank texts in
+    it are null. In csv and tsv a payload column becomes one of numbers, of true or false or of dates when
+    every value that is not blank is one, but never one that the template uses or that is named like an id.
 
     Args:
         rows: of one or more sources, each with the id column and the template's fields; read once.
@@ -87,26 +100,42 @@ def write_catalog(
         id_column: the column of unique ids.
         text_template: the text to embed, as in `"{title} {brand}"`; see `templates`.
         text_columns: payload that stays text, whatever it looks like; those of the template do.
-        on_bad_row: what becomes of rows without an id or a text, or with an id seen before.
+        on_bad_row: what becomes of rows without an id or a text, or with an id seen before; under `skip` also
+            of the few rows whose values turn a column into another kind than `known` has.
+        known: columns of the products before. Where they are binding, the rows must have the same columns,
+            and a value that is not of its column's type makes its row a bad one.
 
     Raises:
         ConfigError: the template is malformed.
-        DataError: a column is missing or named like `ID_COLUMN` or `TEXT_COLUMN`, no good row is left, there
-            are bad rows under `error`, or the file cannot be written.
+        DataError: a column is missing, unknown or named like `ID_COLUMN` or `TEXT_COLUMN`, no good row is
+            left, there are bad rows under `error`, or the file cannot be written.
     """
     template = parse_template(text_template)
-    parser = ProductParser(id_column, template)
+    parser = ProductParser(id_column, template, known=known.types if known and known.binding else None)
     log, seen = BadRowLog(), DigestSet()
-    with CatalogChunks(path, texts=[*template.fields, *text_columns], left_out=id_column) as chunks:
+    texts = [*template.fields, *text_columns]
+    with CatalogChunks(
+        path, texts=texts, left_out=id_column, known=known, leave_out=on_bad_row == "skip"
+    ) as chunks:
         for window in windows(rows, parser.parse):
-            products = _new_products(window, seen, log, chunks, id_column)
-            chunks.add(products, untyped=window.untyped)
+            products = new_products(window, seen, log, chunks, id_column)
+            chunks.add(products, untyped=window.untyped, declared=window.declared)
+        absent = sorted(set(text_columns) - parser.columns)
+        if absent:
+            raise missing_column("--text_columns", absent[0], sorted(parser.columns - {id_column}))
+        chunks.write(log)
         report = log.settle(on_bad_row, good=chunks.count)
         chunks.finish()
-    return CatalogFile(path, chunks.count, report)
+    return CatalogFile(
+        path,
+        chunks.count,
+        report,
+        type_changes=tuple(chunks.types.changes),
+        notes=tuple(chunks.types.notes),
+    )
 
 
-def _new_products(
+def new_products(
     window: Window, seen: DigestSet, log: BadRowLog, chunks: CatalogChunks, id_column: str
 ) -> list[tuple[Row, Product]]:
     """Return a window's products with ids that were not seen before, and log its other rows in order."""
@@ -171,6 +200,7 @@ def write_distinct_products(
             new, other_texts = _distinct(products, seen, numbered=id_column is None)
             conflicts += other_texts
             chunks.add(new, untyped=window.untyped)
+        chunks.write(log)
         report = log.settle(on_bad_row, good=good)
         chunks.finish()
     return CatalogFile(path, chunks.count, report, conflicts)

@@ -16,16 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from aisle.data.arrow_rows import declared_types, table_rows
 from aisle.data.rows import Problem, Row, is_unicode
 from aisle.errors import DataError
 from aisle.sequences import as_sequence
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-__all__ = ["FORMATS", "expand_files", "file_format", "is_untyped", "iter_rows", "open_text", "table_rows"]
+__all__ = ["FORMATS", "expand_files", "file_format", "is_untyped", "iter_rows", "open_text"]
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "csv.gz", "tsv.gz", "jsonl.gz", "json.gz")
 """The file name extensions that can be read."""
@@ -86,8 +83,12 @@ def _expand(pattern: str) -> list[Path]:
     return files
 
 
-def iter_rows(files: Iterable[Path]) -> Iterator[Row]:
+def iter_rows(files: Iterable[Path], *, fill: bool = True) -> Iterator[Row]:
     """Yield the rows of files in their order, streaming; only `.json` is read whole.
+
+    Args:
+        files: of any of `FORMATS`.
+        fill: give JSON objects null for the columns that they leave out and others have.
 
     Raises:
         DataError: a file is missing, empty, damaged or of no known format; a header is missing, not UTF-8 or
@@ -99,9 +100,9 @@ def iter_rows(files: Iterable[Path]) -> Iterator[Row]:
         if form == "parquet":
             yield from _parquet_rows(path)
         elif form.startswith("jsonl"):
-            yield from _jsonl_rows(path)
+            yield from _jsonl_rows(path, fill=fill)
         elif form.startswith("json"):
-            yield from _json_rows(path)
+            yield from _json_rows(path, fill=fill)
         else:
             yield from _csv_rows(path, delimiter="\t" if form.startswith("tsv") else ",")
 
@@ -203,8 +204,11 @@ def _refuse_open_quote(path: Path, error: csv.Error, line: int, delimiter: str) 
     )
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path, *, fill: bool) -> Iterator[Row]:
     rows = _jsonl_objects(path)
+    if not fill:
+        yield from rows
+        return
     head = list(islice(rows, _JSONL_PEEK))
     # Writers may leave nulls out: the first thousand objects together say which columns there are.
     blank = dict.fromkeys(name for row in head for name in row.values)
@@ -239,7 +243,7 @@ def _object_row(source: str, number: int, line: int | None, value: object) -> Ro
     return Row(source, number, {}, line, Problem("is not a JSON object", value))
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path, *, fill: bool) -> Iterator[Row]:
     with open_text(path, newline="\n") as stream:
         text = stream.read()
     if not is_unicode(text):
@@ -254,7 +258,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
     if not isinstance(items, list):
         raise DataError(f'{path}: a .json file holds an array of objects, or {{"data": [...]}}.')
     rows = [_object_row(str(path), number, None, item) for number, item in enumerate(items, start=1)]
-    blank = dict.fromkeys(name for row in rows for name in row.values)
+    blank = dict.fromkeys(name for row in rows for name in row.values) if fill else {}
     yield from (row._replace(values={**blank, **row.values}) if row.problem is None else row for row in rows)
 
 
@@ -268,33 +272,10 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             names = file.schema_arrow.names
             _refuse_duplicates(path, names)
             columns = [name for name in names if not name.startswith("__index_level_")]
+            declared = declared_types(file.schema_arrow)
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):
-                yield from table_rows(batch, source=str(path), first=first)
+                yield from table_rows(batch, source=str(path), first=first, declared=declared)
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: this is not a parquet file, or a damaged one: {reason}") from None
-
-
-def table_rows(table: pa.Table | pa.RecordBatch, *, source: str, first: int) -> Iterator[Row]:
-    """Yield the rows of an Arrow table; the first one is row number `first`."""
-    names = table.schema.names
-    try:
-        columns = [column.to_pylist() for column in table.columns]
-    except ValueError:
-        yield from _one_by_one(table, source=source, first=first)
-        return
-    for number, values in enumerate(zip(*columns, strict=True), start=first):
-        yield Row(source, number, dict(zip(names, values, strict=True)))
-
-
-def _one_by_one(table: pa.Table | pa.RecordBatch, *, source: str, first: int) -> Iterator[Row]:
-    """Yield rows like `table_rows` where some value cannot be read, as a string that is not UTF-8."""
-    for index in range(table.num_rows):
-        try:
-            row = table.slice(index, 1).to_pylist()[0]
-        except ValueError as error:
-            reason = "is not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"
-            yield Row(source, first + index, {}, None, Problem(reason, str(error)))
-        else:
-            yield Row(source, first + index, row)

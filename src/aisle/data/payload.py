@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from aisle.data.column_values import ColumnValues, Seen
+from aisle.data.payload_values import InferredColumn, as_text, fitted, kind_rule
+from aisle.data.text_values import read_texts
+from aisle.types import NOTE_KEY, Kind, kind_of_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PayloadChunk", "PayloadTypes", "infer_columns"]
-
-# Only canonical numbers are numbers: 007 is a code, and nan a word.
-_INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
-_DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?$"
+__all__ = [
+    "KnownColumns",
+    "Misfit",
+    "PayloadChunk",
+    "PayloadTypes",
+    "TypeChange",
+]
 
 
 @dataclass(frozen=True)
@@ -32,78 +38,133 @@ class PayloadChunk:
     untyped: bool
 
 
-def infer_columns(rows: Sequence[Mapping[str, object]], *, left_out: str | None) -> dict[str, pa.Array]:
-    """Return the columns of rows, each with the type that Arrow finds for its values, or as texts.
+@dataclass(frozen=True)
+class KnownColumns:
+    """Columns of the products before: of the index that is changed, or of the version before a build.
 
-    Args:
-        rows: column to value; a column that a row does not have is null there.
-        left_out: a column that is none of the payload.
+    Attributes:
+        types: name to type; `pa.null()` is that of a column which never had a value.
+        version: number of the index's version.
+        binding: whether the types are kept (an upsert), or only compared with the new ones (a build).
     """
-    names = dict.fromkeys(name for values in rows for name in values if name != left_out)
-    return {name: _infer([values.get(name) for values in rows]) for name in names}
+
+    types: Mapping[str, pa.DataType]
+    version: int
+    binding: bool
 
 
-@dataclass
-class _Found:
-    """What is known of a column: its types, each once, beside whether its source had only texts."""
+class Misfit(NamedTuple):
+    """A value that is not of its column's type, in a row of a chunk."""
 
-    types: dict[tuple[pa.DataType, bool], None] = field(default_factory=dict)
-    numbers: list[tuple[str, pa.DataType]] = field(default_factory=lambda: list(_number_patterns()))
-    blank: bool = True
+    row: int
+    column: str
+    value: object
+    rule: str
 
-    @property
-    def number_type(self) -> pa.DataType | None:
-        """int64 or float64 when every text of untyped sources that is not blank is one; None otherwise."""
-        return None if self.blank or not self.numbers else self.numbers[0][1]
 
-    def add(self, chunk: pa.Array, *, untyped: bool) -> None:
-        self.types[chunk.type, untyped] = None
-        if untyped and self.numbers:
-            self._keep_numbers(chunk)
+@dataclass(frozen=True)
+class TypeChange:
+    """A column whose values are of another kind than in the version before."""
 
-    def _keep_numbers(self, chunk: pa.Array) -> None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
+    column: str
+    before: Kind | None
+    now: Kind | None
+    version: int
+    others: int
+    """Values that are not of the kind before."""
+    values: int
+    """All that are not blank."""
+    first: Seen | None
+    """The first of the others."""
+    left_out: bool
+    """Whether their rows were left out, and the kind is kept."""
 
-        if not pa.types.is_string(chunk.type):
-            self.numbers = []
-            return
-        values = _blank_as_null(chunk).drop_null()
-        if len(values):
-            self.blank = False
-            self.numbers = [
-                (pattern, kind)
-                for pattern, kind in self.numbers
-                if pc.all(pc.match_substring_regex(values, pattern)).as_py()
-            ]
+    def document(self) -> dict[str, object]:
+        """Return the change as JSON has it."""
+        return {
+            "column": self.column,
+            "before": self.before,
+            "now": self.now,
+            "values": self.values,
+            "other_values": self.others,
+            "first_value": None if self.first is None else str(self.first.value),
+            "first_place": None if self.first is None else self.first.place,
+            "rows_left_out": self.left_out,
+        }
+
+    def __str__(self) -> str:
+        share = f"{self.others:,} of {self.values:,} values are of another kind, first {self.first}"
+        if not self.others:
+            share = f"as a number, {self.first} would not come back as it is written"
+        before = f"{self.before or 'objects'} in version {self.version}"
+        if self.left_out:
+            return f"column {self.column!r} holds {before}, and still does: {share}; their rows are left out"
+        few = 0 < 2 * self.others < self.values
+        mend = "; --on_bad_row skip leaves such rows out" if few else ""
+        return f"column {self.column!r} holds {self.now or 'objects'}, it held {before}: {share}{mend}"
 
 
 class PayloadTypes:
     """Finds the types that hold a payload, chunk by chunk, and gives the chunks these types.
 
     First every chunk is shown to `add`, then `settle` looks at all of them once more, and `cast` gives each
-    its columns. Between chunks only types are held.
+    its columns. Between chunks only types, counts and the first value of each kind are held.
 
-    A column of untyped sources becomes one of numbers when every value that is not blank is a number, but
-    never when it is among `texts` or named like an id. Types that Arrow cannot unite without loss become
-    texts, JSON for what is none.
+    A column of untyped sources becomes one of numbers, of true or false, or of dates when every value that
+    is not blank is one and would be written again as it is; but never when it is among `texts` or named like
+    an id. Types that Arrow cannot unite without loss become texts, JSON for what is none. A column without
+    a value has the type that its source declares, or else none.
 
     Args:
         texts: columns whose values stay texts, whatever they look like.
+        known: columns of the products before.
+        leave_out: leave out rows with values that turn a known column into another kind, where they are
+            fewer than half; types that are binding always do.
     """
 
-    def __init__(self, *, texts: Collection[str]) -> None:
+    def __init__(
+        self, *, texts: Collection[str], known: KnownColumns | None = None, leave_out: bool = False
+    ) -> None:
         self._texts = frozenset(texts)
-        self._found: dict[str, _Found] = {}
+        self._known = known
+        self._leave_out = leave_out
+        self._found: dict[str, ColumnValues] = {}
         self._types: dict[str, pa.DataType | None] = {}
+        self._enforced: dict[str, str] = {}
+        self._rows = 0
+        self.changes: list[TypeChange] = []
+        """Columns of another kind than before, once settled."""
+        self.notes: list[str] = []
+        """About columns that look like numbers and hold texts, once settled."""
 
-    def add(self, chunk: PayloadChunk) -> None:
-        """Take note of a chunk's types."""
-        for name, column in chunk.columns.items():
+    def add(
+        self,
+        columns: Mapping[str, InferredColumn],
+        *,
+        rows: int,
+        untyped: bool,
+        place: Callable[[int], str],
+    ) -> None:
+        """Take note of a chunk's values.
+
+        Args:
+            columns: of the chunk.
+            rows: how many it has.
+            untyped: whether its source has only texts.
+            place: returns where a row of it is.
+        """
+        for name, column in columns.items():
             if name not in self._found:
-                is_text = name in self._texts or _names_an_id(name)
-                self._found[name] = _Found(numbers=[]) if is_text else _Found()
-            self._found[name].add(column, untyped=chunk.untyped)
+                self._found[name] = ColumnValues(is_text=name in self._texts or _names_an_id(name))
+
+            def find(row: int, values: pa.Array = column.values) -> Seen:
+                return Seen(self._rows + row, values[row].as_py(), place(row))
+
+            if untyped and column.kinds is None and kind_of_type(column.values.type) in {"texts", "nothing"}:
+                self._found[name].add_texts(column.values.cast("string"), find)
+            else:
+                self._found[name].add_typed(column.values, find, kinds=column.kinds)
+        self._rows += rows
 
     def settle(self, chunks: Iterable[PayloadChunk]) -> pa.Schema:
         """Return the names and types of all columns.
@@ -113,7 +174,7 @@ class PayloadTypes:
         """
         import pyarrow as pa
 
-        self._types = {name: _united_type(self._known_types(name)) for name in self._found}
+        self._types = {name: self._united(name) for name in self._found}
         doubtful = {name for name, kind in self._types.items() if kind is not None and self._is_mixed(name)}
         for chunk in chunks if doubtful else ():
             for name in doubtful & chunk.columns.keys():
@@ -122,22 +183,82 @@ class PayloadTypes:
                 except pa.ArrowException:
                     self._types[name] = None
                     doubtful.remove(name)
-        types = {name: pa.string() if kind is None else kind for name, kind in self._types.items()}
-        return pa.schema(list(types.items()))
+        for name in self._found:
+            self._compare(name)
+        fields = []
+        for name, kind in self._types.items():
+            note = None
+            if kind_of_type(pa.string() if kind is None else kind) == "texts" and name not in self._enforced:
+                note = self._found[name].note(name)
+            if note is not None and name not in {change.column for change in self.changes}:
+                self.notes.append(note)
+            metadata = None if note is None else {NOTE_KEY: note.encode()}
+            fields.append(pa.field(name, pa.string() if kind is None else kind, metadata=metadata))
+        return pa.schema(fields)
 
-    def cast(self, chunk: PayloadChunk) -> list[pa.Array]:
-        """Return a chunk's columns in the order and with the types of the schema that `settle` returned."""
-        return [self._typed(name, chunk) for name in self._types]
-
-    def _known_types(self, name: str) -> list[pa.DataType]:
-        found = self._found[name]
-        number = found.number_type
-        return [number if untyped and number is not None else kind for kind, untyped in found.types]
-
-    def _is_mixed(self, name: str) -> bool:
+    def _compare(self, name: str) -> None:
+        """Compare a column's type with the one before; keep that one where it is binding or wins."""
         import pyarrow as pa
 
-        return any(kind not in (self._types[name], pa.null()) for kind in self._known_types(name))
+        before = None if self._known is None else self._known.types.get(name)
+        if self._known is None or before is None or pa.types.is_null(before):
+            return
+        kind, now = kind_of_type(before), self._types[name]
+        now_kind = "texts" if now is None else kind_of_type(now)
+        found = self._found[name]
+        if self._known.binding:
+            self._types[name] = _widened(before, now) if now_kind == kind and now is not None else before
+            self._enforced[name] = f"as the column is in the index ({before})"
+        elif now_kind not in {kind, "nothing"}:
+            misfits = found.total - found.counts[kind]
+            enforced = self._leave_out and 0 < 2 * misfits < found.total and kind != "texts"
+            self.changes.append(
+                TypeChange(
+                    column=name,
+                    before=kind,
+                    now=now_kind,
+                    version=self._known.version,
+                    others=misfits,
+                    values=found.total,
+                    first=found.first_unlike(kind),
+                    left_out=enforced,
+                )
+            )
+            if enforced:
+                self._types[name] = before
+                self._enforced[name] = f"as in version {self._known.version} ({before})"
+
+    def cast(self, chunk: PayloadChunk) -> tuple[list[pa.Array], list[Misfit]]:
+        """Return a chunk's columns in the order and with the types of the schema that `settle` returned.
+
+        Values that are not of a column's kept type are null, and among the misfits.
+        """
+        import pyarrow.compute as pc
+
+        columns, misfits = [], []
+        for name, kind in self._types.items():
+            if name not in self._enforced or name not in chunk.columns or kind is None:
+                columns.append(self._typed(name, chunk))
+                continue
+            column, fits = fitted(chunk.columns[name], kind)
+            columns.append(column)
+            if fits is not None and not pc.all(fits).as_py():
+                rule = f"{kind_rule(kind)}, {self._enforced[name]}"
+                for row in pc.indices_nonzero(pc.invert(fits)).to_pylist():
+                    value = chunk.columns[name][row].as_py()
+                    misfits.append(Misfit(row, name, value, rule))
+        return columns, misfits
+
+    def _united(self, name: str) -> pa.DataType | None:
+        import pyarrow as pa
+
+        types = self._found[name].known_types()
+        if not types and self._found[name].is_text:
+            return pa.string()
+        return _united_type(types)
+
+    def _is_mixed(self, name: str) -> bool:
+        return any(kind != self._types[name] for kind in self._found[name].known_types())
 
     def _typed(self, name: str, chunk: PayloadChunk) -> pa.Array:
         import pyarrow as pa
@@ -145,58 +266,35 @@ class PayloadTypes:
         kind = self._types[name]
         if name not in chunk.columns:
             return pa.nulls(chunk.rows, pa.string() if kind is None else kind)
-        column, number = chunk.columns[name], self._found[name].number_type
-        if chunk.untyped and number is not None:
-            column = _blank_as_null(column).cast(number)
+        column, found = chunk.columns[name], self._found[name]
+        if chunk.untyped and found.csv_kind != "texts" and pa.types.is_string(column.type):
+            known = found.known_types()[-1]
+            column, _ = read_texts(column, known)
         if kind is None:
-            return pa.array([_text(value) for value in column.to_pylist()], pa.string())
+            return pa.array([as_text(value) for value in column.to_pylist()], pa.string())
         return column.cast(kind)
 
 
-def _number_patterns() -> tuple[tuple[str, pa.DataType], ...]:
+def _widened(before: pa.DataType, now: pa.DataType) -> pa.DataType:
+    """Return the known type, or where numbers of another type have come the one that holds both."""
     import pyarrow as pa
 
-    return (_INTEGER, pa.int64()), (_DECIMAL, pa.float64())
+    if not (pa.types.is_integer(before) or pa.types.is_floating(before)):
+        return before
+    return _united_type([before, now]) or before
 
 
 def _united_type(types: Sequence[pa.DataType]) -> pa.DataType | None:
-    """Return the type to which all can be promoted, text for nulls alone; None when there is none."""
+    """Return the type to which all can be promoted, null for none at all; None where there is none."""
     import pyarrow as pa
 
-    schemas = [pa.schema([("column", kind)]) for kind in types]
+    schemas = [pa.schema([("column", kind)]) for kind in types or [pa.null()]]
     try:
-        united = pa.unify_schemas(schemas, promote_options="permissive").field("column").type
+        return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
     except pa.ArrowException:
         return None
-    return pa.string() if pa.types.is_null(united) else united
 
 
 def _names_an_id(column: str) -> bool:
     words = column.lower().replace("-", "_").split("_")
     return not {"id", "ids", "asin", "ean", "gtin", "isbn", "sku", "upc"}.isdisjoint(words)
-
-
-def _infer(values: list[object]) -> pa.Array:
-    """Return the values with the type that Arrow finds, or as texts.
-
-    Objects are always JSON texts: as Arrow structs, ids for keys would make a column of every one of them.
-    """
-    import pyarrow as pa
-
-    if not any(isinstance(value, dict) for value in values):
-        try:
-            return pa.array(values)
-        except (pa.ArrowException, OverflowError, TypeError, ValueError):
-            pass
-    return pa.array([_text(value) for value in values], pa.string())
-
-
-def _text(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _blank_as_null(chunk: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.if_else(pc.equal(chunk, ""), pa.scalar(None, pa.string()), chunk)

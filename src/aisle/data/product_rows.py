@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import difflib
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aisle.data.files import is_untyped
 from aisle.data.rows import Problem, Row, id_text, is_unicode, require_columns, text_problem
@@ -12,11 +14,16 @@ from aisle.data.spool import BATCH_SIZE, value_size
 from aisle.data.templates import TextTemplate
 from aisle.errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = [
     "CELLS",
+    "GIVEN_COLUMN",
     "ID_COLUMN",
     "TEXT_COLUMN",
     "ListedProductParser",
+    "PartialProductParser",
     "Product",
     "ProductParser",
     "Window",
@@ -27,6 +34,9 @@ ID_COLUMN = "product_id"
 """The column of a catalogue file that holds the ids."""
 TEXT_COLUMN = "__text__"
 """The column of a catalogue file that holds what is embedded."""
+
+GIVEN_COLUMN = "__given__"
+"""The column of a file of changes that holds the names of the columns that a row gives."""
 
 WINDOW_ROWS = 20_000
 CELLS = 2**22
@@ -47,13 +57,18 @@ class ProductParser:
     Args:
         id_column: the column of ids, texts or integers.
         template: the text out of a row's fields.
+        known: the columns of the index that the products go into, and no others; None takes any.
     """
 
-    def __init__(self, id_column: str, template: TextTemplate) -> None:
+    def __init__(
+        self, id_column: str, template: TextTemplate, *, known: Collection[str] | None = None
+    ) -> None:
         self._id_column = id_column
         self._template = template
+        self._known = known
         self._source: str | None = None
-        self._columns: set[str] = {id_column}
+        self.columns: set[str] = {id_column}
+        """All that rows had so far, and that of the ids."""
 
     def parse(self, row: Row) -> Product | Problem:
         """Return a row's product, or why it is none.
@@ -65,9 +80,12 @@ class ProductParser:
             return row.problem
         values = row.values
         if row.source != self._source:
-            require_columns(row, [self._id_column, *self._template.fields])
+            require_columns(row, [self._id_column], flag="--id_column")
+            if self._known is not None:
+                refuse_other_columns(row, self._id_column, self._known, partial=False)
+            require_columns(row, self._template.fields, flag="--text_template")
             self._source = row.source
-        if not values.keys() <= self._columns:
+        if not values.keys() <= self.columns:
             unreadable = self._new_columns(row)
             if unreadable is not None:
                 return unreadable
@@ -84,12 +102,57 @@ class ProductParser:
 
     def _new_columns(self, row: Row) -> Problem | None:
         """Check the names of columns that no row had before."""
-        for column in row.values.keys() - self._columns:
+        for column in row.values.keys() - self.columns:
             if not is_unicode(column):
                 return Problem("the name of a column is not valid Unicode", column)
             refuse_reserved(row.source, column)
-        self._columns.update(row.values)
+        if self._known is not None:
+            refuse_other_columns(row, self._id_column, self._known, partial=True)
+        self.columns.update(row.values)
         return None
+
+
+class PartialProductParser:
+    """Turns rows that change some columns of known products into products without a text.
+
+    Their payload has one column more, `GIVEN_COLUMN`: the columns that the row gives, as a JSON list.
+
+    Args:
+        id_column: the column of ids.
+        known: the columns that can be changed.
+    """
+
+    def __init__(self, id_column: str, known: Collection[str]) -> None:
+        self._id_column = id_column
+        self._known = known
+        self._columns: set[str] = {id_column}
+        self._source: str | None = None
+
+    def parse(self, row: Row) -> Product | Problem:
+        """Return a row's id and the values that it gives, or why it is none.
+
+        Raises:
+            DataError: the column of ids is missing, or a column is not one of the index.
+        """
+        if row.problem is not None:
+            return row.problem
+        if row.source != self._source:
+            require_columns(row, [self._id_column], flag="--id_column")
+            self._source = row.source
+        if not row.values.keys() <= self._columns:
+            refuse_other_columns(row, self._id_column, self._known, partial=True)
+            self._columns.update(row.values)
+        product_id = id_text(row.values.get(self._id_column))
+        if isinstance(product_id, Problem):
+            return Problem(f"{self._id_column} {product_id.reason}", product_id.found)
+        given = [column for column in row.values if column != self._id_column]
+        if not given:
+            return Problem("the row gives no column to change", product_id)
+        for column in given:
+            value = row.values[column]
+            if isinstance(value, str) and not is_unicode(value):
+                return Problem(f"{column} is not valid Unicode", value)
+        return Product(product_id, "", {**row.values, GIVEN_COLUMN: json.dumps(given)})
 
 
 class ListedProductParser:
@@ -130,6 +193,34 @@ class ListedProductParser:
         return Product(product_id, str(text), payload)
 
 
+def refuse_other_columns(row: Row, id_column: str, known: Collection[str], *, partial: bool) -> None:
+    """Check that a row has the columns of an index, and no others.
+
+    Args:
+        row: the first of its source, or one with new columns.
+        id_column: the column of ids.
+        known: the columns of the index.
+        partial: whether some may be missing.
+
+    Raises:
+        DataError: there are others, or one is missing; the message names all, each with the nearest name.
+    """
+    unknown = [column for column in row.values if column != id_column and column not in known]
+    missing = [] if partial else [column for column in known if column not in row.values]
+    if not unknown and not missing:
+        return
+    told = []
+    for column in unknown:
+        near = difflib.get_close_matches(column, known, n=1)
+        told.append(f"{column!r} is no column of the index{f' (did you mean {near[0]!r}?)' if near else ''}")
+    if missing:
+        told.append(f"there is no column {', '.join(map(repr, missing))}, which the index has")
+    mend = "Name the columns as the index does; a new one takes a build."
+    if missing and not unknown:
+        mend = "Give all columns, blank where there is no value, or change only those given with --partial."
+    raise DataError(f"{row.source}: {'; '.join(told)}. {mend} The index has: {', '.join(known)}.")
+
+
 def refuse_reserved(source: str, column: str) -> None:
     """Check that a payload column has no name that the catalogue file uses itself.
 
@@ -155,9 +246,11 @@ class Window:
     Attributes:
         rows: at most `WINDOW_ROWS`, fewer where values are long or columns are many.
         untyped: whether the source of all of them has only texts (csv).
+        declared: the types that their source declares, column by column.
     """
 
     untyped: bool
+    declared: Mapping[str, pa.DataType] | None = None
     rows: list[tuple[Row, Product | Problem]] = field(default_factory=list)
     _columns: set[str] = field(default_factory=set)
     _size: int = 0
@@ -177,7 +270,7 @@ class Window:
 
 
 def windows(rows: Iterable[Row], parse: Callable[[Row], Product | Problem]) -> Iterator[Window]:
-    """Yield the rows in windows of bounded size, each of typed or of untyped sources.
+    """Yield the rows in windows of bounded size, each of untyped sources or of the same declared types.
 
     Raises:
         DataError: as `parse` does.
@@ -186,10 +279,11 @@ def windows(rows: Iterable[Row], parse: Callable[[Row], Product | Problem]) -> I
     for row in rows:
         untyped = window.untyped if row.source == source else is_untyped(row.source)
         source = row.source
-        if window.rows and (untyped != window.untyped or window.full):
+        other = untyped != window.untyped or row.declared is not window.declared
+        if window.rows and (other or window.full):
             yield window
             window = Window(untyped)
-        window.untyped = untyped
+        window.untyped, window.declared = untyped, row.declared
         window.add(row, parse(row))
     if window.rows:
         yield window

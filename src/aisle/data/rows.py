@@ -6,9 +6,12 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aisle.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "BadRow",
@@ -51,6 +54,7 @@ class Row(NamedTuple):
         values: column to value; columns that a JSON object leaves out are None.
         line: line of the file where the row begins, 1 for the first; None where a format has no lines.
         problem: why the source could not read the row, and then `values` is empty; None for a good row.
+        declared: column to the type that the source declares (parquet, the Hub); None where it declares none.
     """
 
     source: str
@@ -58,6 +62,7 @@ class Row(NamedTuple):
     values: dict[str, object]
     line: int | None = None
     problem: Problem | None = None
+    declared: Mapping[str, pa.DataType] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,23 +207,38 @@ def id_text(value: object) -> str | Problem:
     return Problem("is null" if value is None else "is neither text nor an integer", value)
 
 
-def missing_column(source: str, column: str, columns: Iterable[str]) -> DataError:
-    """Return the error for a column that a source does not have."""
+def missing_column(source: str, column: str, columns: Iterable[str], *, flag: str | None = None) -> DataError:
+    """Return the error for a column that a source does not have.
+
+    Args:
+        source: the file, or the flag that names the column.
+        column: its name.
+        columns: those that there are.
+        flag: the flag that names the column, where it is not the source.
+    """
     there = list(columns)
     near = difflib.get_close_matches(column, there, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return DataError(f"{source}: there is no column {column!r}.{hint} The columns are: {', '.join(there)}.")
+    mend = f" Name the right one with {flag}." if flag else ""
+    return DataError(
+        f"{source}: there is no column {column!r}.{hint}{mend} The columns are: {', '.join(there)}."
+    )
 
 
-def require_columns(row: Row, columns: Iterable[str | None]) -> None:
+def require_columns(row: Row, columns: Iterable[str | None], *, flag: str | None = None) -> None:
     """Check that a row has the columns; None among them is a column that is off.
+
+    Args:
+        row: the first of its source.
+        columns: that it must have.
+        flag: the flag that names them; None where it is not one flag.
 
     Raises:
         DataError: one is missing.
     """
     for column in columns:
         if column is not None and column not in row.values:
-            raise missing_column(row.source, column, row.values)
+            raise missing_column(row.source, column, row.values, flag=flag)
 
 
 def find_column(row: Row, wanted: str | None, candidates: Sequence[str]) -> str | None:

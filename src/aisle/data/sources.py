@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aisle.data.files import FORMATS, expand_files, iter_rows, table_rows
+from aisle.data.arrow_rows import declared_types, table_rows
+from aisle.data.files import FORMATS, expand_files, iter_rows
 from aisle.data.rows import Row
 from aisle.errors import DataError
 
@@ -151,13 +152,14 @@ def iter_hub_rows(
     """
     import datasets
 
-    first = 1
+    first, declared = 1, None
     with _hub_errors(dataset_name):
         loaded = datasets.load_dataset(
             dataset_name, split=split, revision=revision, streaming=streaming, token=token
         )
         for table in loaded.with_format("arrow").iter(batch_size=_HUB_BATCH):
-            yield from table_rows(table, source=dataset_name, first=first)
+            declared = declared or declared_types(table.schema)
+            yield from table_rows(table, source=dataset_name, first=first, declared=declared)
             first += table.num_rows
 
 

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from string import Formatter
+from datetime import date
+from decimal import Decimal
 
 from aisle.data.rows import Problem, text_problem
 from aisle.errors import ConfigError
@@ -14,6 +15,7 @@ from aisle.errors import ConfigError
 __all__ = ["TextTemplate", "parse_template"]
 
 _FLAG = "--text_template"
+_BRACES = re.compile(r"\{\{|\}\}|\{(?P<field>[^{}]*)\}|[{}]")
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,17 @@ def _joined(before: str, after: str) -> str:
 
 
 def _field_text(field: str, value: object) -> str | Problem:
-    """Return a field's text; empty when the value is null, NaN or blank."""
+    """Return a field's text, that of a list with commas; empty when the value is null, NaN or blank."""
+    if isinstance(value, list | tuple):
+        texts = [_field_text(field, item) for item in value if not isinstance(item, list | tuple)]
+        if len(texts) < len(value) or any(isinstance(text, Problem) for text in texts):
+            return Problem(f"{field} is a list of more than texts and numbers", value)
+        return ", ".join(str(text) for text in texts if text)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float | Decimal | date):
         return str(value)
     reason = text_problem(value)
     if reason == "is blank":
@@ -70,27 +79,29 @@ def _field_text(field: str, value: object) -> str | Problem:
 def parse_template(template: str) -> TextTemplate:
     """Return a template such as `"{title} {brand}"`; `{{` and `}}` stand for braces.
 
-    Only names of fields are allowed between braces: attributes, indices, conversions and formats would let a
-    template reach into Python's objects.
+    What stands between braces is a column's name, to the letter: `{attr.size}` and `{Colour (EU)}` name the
+    columns `attr.size` and `Colour (EU)`.
 
     Raises:
-        ConfigError: the braces do not match, there is no field, or one is more than a name.
+        ConfigError: the braces do not match, or there is no field.
     """
     pieces: list[tuple[str, str | None]] = []
-    try:
-        parsed = list(Formatter().parse(template))
-    except ValueError as error:
-        raise ConfigError(
-            f"{_FLAG}: {template!r} is not a template: {error}. Write {{{{ for a brace."
-        ) from None
-    for literal, field, form, conversion in parsed:
-        named = field is None or (field.strip() and not form and not conversion)
-        if not named or re.search(r"[.\[\]]", field or ""):
+    literal, at = "", 0
+    for found in _BRACES.finditer(template):
+        literal += template[at : found.start()]
+        at = found.end()
+        if found.group() in {"{{", "}}"}:
+            literal += found.group()[0]
+        elif found["field"] is None or not found["field"].strip():
+            what = "an empty field" if found["field"] is not None else f"a brace {found.group()!r} alone"
             raise ConfigError(
-                f"{_FLAG}: {template!r} has more or less than a column's name between its braces; "
-                "only names are allowed, as in '{title} {brand}'."
+                f"{_FLAG}: {template!r} has {what} at character {found.start() + 1}; between braces stands "
+                "a column's name, as in '{title} {brand}', and {{ is a brace."
             )
-        pieces.append((literal, field))
-    if all(field is None for _, field in pieces):
+        else:
+            pieces.append((literal, found["field"]))
+            literal = ""
+    if not pieces:
         raise ConfigError(f"{_FLAG}: {template!r} has no field; name a column in braces, as in '{{title}}'.")
-    return TextTemplate(tuple(pieces))
+    literal += template[at:]
+    return TextTemplate((*pieces, (literal, None)) if literal else tuple(pieces))

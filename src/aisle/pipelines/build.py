@@ -28,7 +28,7 @@ from aisle.index.store import write_embeddings
 from aisle.models.embedder import Precision
 from aisle.models.encoder import Encoder
 from aisle.models.loading import Overrides, load_encoder
-from aisle.pipelines.catalog import read_products_of
+from aisle.pipelines.catalog import columns_before, read_products_of, tell_columns
 from aisle.pipelines.embedding import (
     EmbeddingPlan,
     VersionBefore,
@@ -64,10 +64,11 @@ def build(settings: BuildSettings) -> Manifest | None:
         _help(settings, index_dir, processes)
         return None
     with index_writer(index_dir, command="build", keep_versions=settings.keep_versions) as writer:
-        catalog = read_products_of(settings, writer.staging / PRODUCTS_FILE)
+        catalog = read_products_of(settings, writer.staging / PRODUCTS_FILE, known=columns_before(index_dir))
         output.say(f"catalogue: {len(catalog):,} products")
         if catalog.bad_rows.total:
             output.say(str(catalog.bad_rows))
+        tell_columns(catalog, output)
         if catalog.conflicting_texts:
             output.say(
                 f"{catalog.conflicting_texts:,} product ids have a second, other text; the first is taken"
@@ -287,6 +288,8 @@ def _report(
             "recall_curve": [asdict(point) for point in manifest.recall_curve],
             "hybrid_weight": manifest.hybrid_weight,
             "bad_rows": catalog.bad_rows.total,
+            "type_changes": [change.document() for change in catalog.type_changes],
+            "column_notes": list(catalog.notes),
             "keep_versions": manifest.keep_versions,
             "pruned": list(manifest.pruned),
             **figures,

@@ -14,16 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aisle.config.maintain import UpsertSettings
-from aisle.data.catalog_file import write_catalog
+from aisle.data.catalog_file import CatalogFile, write_catalog
 from aisle.data.files import expand_files, iter_rows
-from aisle.errors import ConfigError, DataError
+from aisle.data.partial_changes import write_partial_changes
+from aisle.errors import ConfigError
 from aisle.index import Manifest, StoredProducts, open_stored, upsert_products
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products, take_rows
 from aisle.models.encoder import Encoder
+from aisle.pipelines.catalog import columns_of, tell_columns
 from aisle.pipelines.embedding import EmbeddingPlan, embed_shards, embeddings_in_order, plan_embeddings
 from aisle.pipelines.encoders import encoder_of_index
 from aisle.pipelines.maintain import report_change
 from aisle.pipelines.output import Output, quieten_libraries
+from aisle.pipelines.partial_upsert import Merged, merge_changes
 
 COMPARED_ROWS = 8192
 
@@ -57,25 +60,22 @@ def upsert(settings: UpsertSettings) -> Manifest:
     id_column, template = _reading(settings, known.manifest)
     if not settings.catalog:
         raise ConfigError("give the new and changed products with --catalog")
-    files = expand_files(settings.catalog)
     # Not in the index's folder: the lock is taken when there is something to write.
     with tempfile.TemporaryDirectory(prefix="aisle-upsert-") as folder:
-        catalog = write_catalog(
-            iter_rows(files),
-            Path(folder) / "products.arrow",
-            id_column=id_column,
-            text_template=template,
-            text_columns=_texts_of(known.products.schema),
-            on_bad_row=settings.on_bad_row,
-        )
+        catalog = _read(settings, known, id_column, template, Path(folder) / "products.arrow")
         if catalog.bad_rows.total:
             output.say(str(catalog.bad_rows))
-        products = as_in_index(read_products(catalog.path), known.products.schema)
+        tell_columns(catalog, output)
+        products, merged = read_products(catalog.path), None
+        if settings.partial:
+            path = Path(folder) / "merged.arrow"
+            merged = merge_changes(known.products, products, path, template=template, id_column=id_column)
+            products = read_products(path)
         changes = count_changes(known.products, products)
         output.say(f"catalogue: {len(catalog):,} products, {changes}")
         manifest = known.manifest
         if changes.added or changes.replaced:
-            manifest = _write(settings, known, products, Path(folder), output)
+            manifest = _write(settings, known, products, merged, Path(folder), output)
         else:
             output.say("nothing to write")
     report_change(
@@ -91,50 +91,97 @@ def upsert(settings: UpsertSettings) -> Manifest:
     return manifest
 
 
+def _read(
+    settings: UpsertSettings, known: StoredProducts, id_column: str, template: str, path: Path
+) -> CatalogFile:
+    """Return the rows of --catalog, whole products or some of their columns, as the index has them."""
+    files = expand_files(settings.catalog)
+    columns = columns_of(known.products, version=known.manifest.version, binding=True)
+    if settings.partial:
+        return write_partial_changes(
+            iter_rows(files, fill=False),
+            path,
+            id_column=id_column,
+            known=columns,
+            ids=known.products.column(ID_COLUMN),
+            on_bad_row=settings.on_bad_row,
+        )
+    return write_catalog(
+        iter_rows(files),
+        path,
+        id_column=id_column,
+        text_template=template,
+        on_bad_row=settings.on_bad_row,
+        known=columns,
+    )
+
+
 def _write(
-    settings: UpsertSettings, known: StoredProducts, products: pa.Table, folder: Path, output: Output
+    settings: UpsertSettings,
+    known: StoredProducts,
+    products: pa.Table,
+    merged: Merged | None,
+    folder: Path,
+    output: Output,
 ) -> Manifest:
     """Embed the texts that are new and make the new version."""
-    encoder = encoder_of_index(
-        known.manifest,
-        Path(settings.index_dir),
-        model=settings.model,
-        base_model=settings.base_model,
-        trust_remote_code=settings.trust_remote_code,
-    )
     has_texts = TEXT_COLUMN in known.products.column_names
-    plan = plan_embeddings(products, known if has_texts else None, made_by=str(encoder.fingerprint))
+    fingerprint = known.manifest.fingerprint
+    if merged is not None and not has_texts:
+        plan = plan_changed(products, merged, made_by=fingerprint)
+    else:
+        plan = plan_embeddings(products, known if has_texts else None, made_by=fingerprint)
+    # Without a text to embed no encoder is needed.
+    encoder = None
+    if len(plan.rows):
+        encoder = encoder_of_index(
+            known.manifest,
+            Path(settings.index_dir),
+            model=settings.model,
+            base_model=settings.base_model,
+            trust_remote_code=settings.trust_remote_code,
+        )
     embeddings = _embeddings(plan, known, products, encoder, folder, settings.max_tokens, output)
     return upsert_products(
         Path(settings.index_dir),
         products=products if has_texts else products.drop_columns([TEXT_COLUMN]),
         embeddings=embeddings,
-        fingerprint=str(encoder.fingerprint),
+        fingerprint=fingerprint,
         threads=settings.threads,
         keep_versions=settings.keep_versions,
     )
+
+
+def plan_changed(products: pa.Table, merged: Merged, *, made_by: str) -> EmbeddingPlan:
+    """Return what to embed where the index has no texts: those of the products whose text is made again."""
+    rows = np.flatnonzero(merged.has_new_text)
+    plan = plan_embeddings(take_rows(products, rows), None, made_by=made_by)
+    source = -1 - merged.row
+    source[rows] = plan.source
+    return EmbeddingPlan(rows[plan.rows], plan.keys, source)
 
 
 def _embeddings(
     plan: EmbeddingPlan,
     known: StoredProducts,
     products: pa.Table,
-    encoder: Encoder,
+    encoder: Encoder | None,
     folder: Path,
     max_tokens: int | None,
     output: Output,
 ) -> Iterator[npt.NDArray[Any]]:
     """Yield the embeddings in order; what is new is embedded first, once the index is locked."""
-    with output.progress("embedding", len(plan.rows)) as bar:
-        embed_shards(
-            plan,
-            products,
-            encoder,
-            folder,
-            precision=known.manifest.encoder.get("precision", "fp32"),
-            max_tokens=max_tokens,
-            on_progress=bar.advance,
-        )
+    if encoder is not None:
+        with output.progress("embedding", len(plan.rows)) as bar:
+            embed_shards(
+                plan,
+                products,
+                encoder,
+                folder,
+                precision=known.manifest.encoder.get("precision", "fp32"),
+                max_tokens=max_tokens,
+                on_progress=bar.advance,
+            )
     yield from embeddings_in_order(plan, known, folder, dim=known.manifest.dim)
 
 
@@ -156,46 +203,6 @@ def _reading(settings: UpsertSettings, manifest: Manifest) -> tuple[str, str]:
             f"{flags} as they fit its products, or build the index again"
         )
     return id_column, template
-
-
-def _texts_of(schema: pa.Schema) -> list[str]:
-    return [field.name for field in schema if pa.types.is_string(field.type)]
-
-
-def as_in_index(products: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the products with texts where the index has texts: a few rows may all look like numbers.
-
-    Raises:
-        DataError: a column is of a type that does not go with the index's.
-    """
-    for position, field in enumerate(products.schema):
-        if field.name not in schema.names:
-            continue
-        kind = schema.field(field.name).type
-        if _unite(field.type, kind):
-            continue
-        try:
-            if not pa.types.is_string(kind):
-                raise pa.ArrowTypeError("only texts take values of another type")
-            products = products.set_column(position, field.name, products.column(position).cast(kind))
-        except pa.ArrowException:
-            raise DataError(
-                f"column {field.name!r}: the index has {kind}, the catalogue has {field.type}, such as "
-                f"{_some_value(products.column(position))!r}; give it the same type, or build the index again"
-            ) from None
-    return products
-
-
-def _unite(one: pa.DataType, other: pa.DataType) -> bool:
-    try:
-        pa.unify_schemas([pa.schema({"it": one}), pa.schema({"it": other})], promote_options="permissive")
-    except pa.ArrowException:
-        return False
-    return True
-
-
-def _some_value(column: pa.ChunkedArray) -> object:
-    return next(iter(column.drop_null().slice(0, 1).to_pylist()), None)
 
 
 def count_changes(old: pa.Table, new: pa.Table) -> Changes:

@@ -1,0 +1,85 @@
+"""Rows out of Arrow tables, as parquet files and the Hub give them, with the types that they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from aisle.data.rows import Problem, Row
+from aisle.types import kind_of_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["declared_types", "table_rows"]
+
+
+def declared_types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """Return the types that a catalogue keeps of an Arrow schema; objects and others are found by value.
+
+    Numbers in single precision are double ones: see `table_rows`.
+    """
+    import pyarrow as pa
+
+    types = {}
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        item = kind.value_type if kind_of_type(kind) == "lists" else kind
+        if kind_of_type(item) in {None, "lists", "nothing"}:
+            continue
+        is_text = kind_of_type(kind) == "texts"
+        types[field.name] = pa.string() if is_text else pa.float64() if _is_single(kind) else kind
+    return types
+
+
+def _is_single(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_float32(kind) or pa.types.is_float16(kind))
+
+
+def table_rows(
+    table: pa.Table | pa.RecordBatch,
+    *,
+    source: str,
+    first: int,
+    declared: Mapping[str, pa.DataType] | None = None,
+) -> Iterator[Row]:
+    """Yield the rows of an Arrow table; the first one is row number `first`.
+
+    A number in single precision is the shortest decimal that stands for it: 49.99, and not 49.9900016784668.
+    """
+    names = table.schema.names
+    try:
+        columns = [_as_written(column).to_pylist() for column in table.columns]
+    except ValueError:
+        yield from _one_by_one(table, source=source, first=first, declared=declared)
+        return
+    for number, values in enumerate(zip(*columns, strict=True), start=first):
+        yield Row(source, number, dict(zip(names, values, strict=True)), declared=declared)
+
+
+def _as_written(column: pa.Array) -> pa.Array:
+    return column.cast("float").cast("string").cast("double") if _is_single(column.type) else column
+
+
+def _one_by_one(
+    table: pa.Table | pa.RecordBatch,
+    *,
+    source: str,
+    first: int,
+    declared: Mapping[str, pa.DataType] | None,
+) -> Iterator[Row]:
+    """Yield rows like `table_rows` where some value cannot be read, as a string that is not UTF-8."""
+    for index in range(table.num_rows):
+        try:
+            part = table.slice(index, 1)
+            row = {
+                name: _as_written(column)[0].as_py()
+                for name, column in zip(part.schema.names, part.columns, strict=True)
+            }
+        except ValueError as error:
+            reason = "is not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"
+            yield Row(source, first + index, {}, None, Problem(reason, str(error)))
+        else:
+            yield Row(source, first + index, row, declared=declared)

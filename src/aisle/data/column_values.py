@@ -1,0 +1,234 @@
+"""What is seen of a payload column while rows stream by: kinds of values, and the first one of each kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from aisle.data.rows import shorten
+from aisle.data.text_values import (
+    are_amounts,
+    are_dates,
+    are_integers,
+    are_numbers,
+    are_true_or_false,
+    comes_back,
+)
+from aisle.types import Kind, kind_of_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ColumnValues", "Seen", "kind_of_value"]
+
+# A column with so many texts is one of texts: its further values are counted and no longer looked at.
+_LOOKED_AT = 20_000
+_MOSTLY = 0.9
+
+
+class Seen(NamedTuple):
+    """A value, the row that it is in, counted over all chunks, and where that row is, for people."""
+
+    row: int
+    value: object
+    place: str
+
+    def __str__(self) -> str:
+        return f"{shorten(self.value)} ({self.place})"
+
+
+Finder = Callable[[int], Seen]
+"""Returns the value of a row of the chunk that is looked at."""
+
+
+@dataclass
+class ColumnValues:
+    """Kinds of values of a column, and the type that follows: nothing else of the rows is held.
+
+    Texts of csv are counted as what they read as; texts of typed sources (jsonl, parquet) are texts.
+
+    Args:
+        is_text: whether the column stays text, whatever it looks like.
+    """
+
+    is_text: bool
+    types: dict[pa.DataType, None] = field(default_factory=dict)
+    """Of the typed rows that have values, or whose source declares a type."""
+    counts: Counter[Kind | None] = field(default_factory=Counter)
+    first: dict[Kind | None, Seen] = field(default_factory=dict)
+    amounts: int = 0
+    _first_amount: Seen | None = None
+    _csv: Counter[Kind] = field(default_factory=Counter)
+    _integers: int = 0
+    _changed: Seen | None = None
+    _zero_ended: Seen | None = None
+    _scales: set[int] = field(default_factory=set)
+
+    @property
+    def total(self) -> int:
+        """Values that are not blank."""
+        return self.counts.total()
+
+    def add_typed(self, column: pa.Array, find: Finder, *, kinds: Sequence[Kind | None] | None) -> None:
+        """Take note of a chunk of a typed source.
+
+        Args:
+            column: its values.
+            find: returns one of them.
+            kinds: of each value where they are of several; the type of the column is then text.
+        """
+        import pyarrow.compute as pc
+
+        if kinds is not None:
+            for row, kind in enumerate(kinds):
+                if kind != "nothing":
+                    self._count(kind, 1, row, find)
+        elif len(column) > column.null_count:
+            kind = kind_of_type(column.type)
+            first = pc.index(column.is_valid(), True).as_py()
+            self._count(kind, len(column) - column.null_count, first, find)
+            if kind == "texts":
+                self._note_amounts(column, find)
+        if column.type.id != 0:
+            self.types[column.type] = None
+
+    def add_texts(self, texts: pa.Array, find: Finder) -> None:
+        """Take note of a chunk of csv; blank cells are null."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rows = pc.indices_nonzero(texts.is_valid())
+        known = self._csv["texts"]
+        if known < _LOOKED_AT or 2 * known < self._csv.total():
+            tests: tuple[tuple[Kind, Callable[[pa.Array], pa.Array]], ...] = (
+                ("numbers", are_numbers),
+                ("true or false", are_true_or_false),
+                ("dates", are_dates),
+            )
+            for kind, test in tests:
+                values = texts.take(rows)
+                found = test(values)
+                count = found.true_count
+                if count:
+                    self._csv[kind] += count
+                    self._count(kind, count, rows.filter(found)[0].as_py(), find)
+                    if kind == "numbers":
+                        self._note_numbers(values.filter(found), rows.filter(found), find)
+                    rows = rows.filter(pc.invert(found))
+        if len(rows):
+            self._csv["texts"] += len(rows)
+            self._count("texts", len(rows), rows[0].as_py(), find)
+            left = pa.array(rows)
+            self._note_amounts(texts.take(left), lambda row: find(left[row].as_py()))
+
+    def _count(self, kind: Kind | None, count: int, row: int, find: Finder) -> None:
+        self.counts[kind] += count
+        if kind not in self.first:
+            self.first[kind] = find(row)
+
+    def _note_numbers(self, numbers: pa.Array, rows: pa.Array, find: Finder) -> None:
+        """Note which numbers would not be written again as they are."""
+        import pyarrow.compute as pc
+
+        self._integers += are_integers(numbers).true_count
+        back = comes_back(numbers)
+        if self._changed is None and back.false_count:
+            self._changed = find(rows.filter(pc.invert(back))[0].as_py())
+        point = pc.find_substring(numbers, ".")
+        scales = pc.subtract(pc.subtract(pc.utf8_length(numbers), point), 1)
+        has_fraction = pc.and_(pc.greater_equal(point, 0), pc.greater(scales, 0))
+        self._scales.update(pc.unique(scales.filter(has_fraction)).to_pylist()[:20])
+        zeros = pc.match_substring_regex(numbers, r"\.[0-9]+0$")
+        if self._zero_ended is None and zeros.true_count:
+            self._zero_ended = find(rows.filter(zeros)[0].as_py())
+
+    def _note_amounts(self, texts: pa.Array, find: Finder) -> None:
+        import pyarrow.compute as pc
+
+        if self.amounts == 0 and self.counts["texts"] > _LOOKED_AT:
+            return
+        found = pc.fill_null(are_amounts(texts), False)
+        if found.true_count and self._first_amount is None:
+            self._first_amount = find(pc.index(found, True).as_py())
+        self.amounts += found.true_count
+
+    @property
+    def _unlike(self) -> Seen | None:
+        """The first number of csv that would not be written again as it is; None where all would."""
+        if self._integers == self._csv["numbers"]:
+            return None
+        if self._changed is not None:
+            return self._changed
+        # 12.50 beside 10 and 9.99 is a price; 1.10 beside 1.9 is a version, and not the number 1.1.
+        return self._zero_ended if len(self._scales) > 1 else None
+
+    def known_types(self) -> list[pa.DataType]:
+        """Return the types of the typed rows, and that of the texts of csv."""
+        import pyarrow as pa
+
+        types = list(self.types)
+        if not self._csv.total():
+            return types
+        by_kind = {"true or false": pa.bool_(), "dates": pa.date32(), "texts": pa.string()}
+        kind = self.csv_kind
+        if kind == "numbers":
+            whole = self._integers == self._csv["numbers"]
+            return [*types, pa.int64() if whole else pa.float64()]
+        return [*types, by_kind[kind]]
+
+    @property
+    def csv_kind(self) -> Kind:
+        """What all texts of csv are read as."""
+        if self.is_text or len(+self._csv) != 1:
+            return "texts"
+        (kind,) = +self._csv
+        return "texts" if kind == "numbers" and self._unlike is not None else kind
+
+    def first_unlike(self, kind: Kind | None) -> Seen | None:
+        """Return the first value that is of another kind, or that is a number of the kind but stays text."""
+        others = [seen for other, seen in self.first.items() if other != kind]
+        return min(others) if others else self._unlike if kind == "numbers" else None
+
+    def note(self, name: str) -> str | None:
+        """Return why a column that looks like numbers holds texts, and what to do; None where it does not."""
+        if self.is_text or not self.total:
+            return None
+        numbers = self.counts["numbers"]
+        if numbers == self.total == self._csv["numbers"] and self._unlike is not None:
+            return (
+                f"column {name!r} holds texts: as a number, {self._unlike} would not come back as it is "
+                "written; for numbers, write all with the same decimals and without exponents"
+            )
+        odd = self.first_unlike("numbers")
+        if self._first_amount is not None and 2 * (numbers + self.amounts) >= self.total:
+            return (
+                f"column {name!r} holds texts, for {self._first_amount} is not written as a number; write it "
+                "like 1299.50: no currency, no thousands separator, a point for decimals"
+            )
+        if odd is not None and _MOSTLY * self.total <= numbers < self.total:
+            return (
+                f"column {name!r} holds texts, for {odd} is not a number; {numbers:,} of {self.total:,} "
+                "values are; leave a missing value blank"
+            )
+        return None
+
+
+def kind_of_value(value: object) -> Kind | None:
+    """Return the kind of one value of a typed source."""
+    import datetime
+
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, str):
+        return "texts"
+    if isinstance(value, list):
+        return "lists"
+    if isinstance(value, datetime.datetime):
+        return "times"
+    if isinstance(value, datetime.date):
+        return "dates"
+    return None if isinstance(value, dict | bytes) else "numbers"
