@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from aisle.errors import SearchError
 
-__all__ = ["GRAMMAR", "Expression", "window"]
+__all__ = ["GRAMMAR", "Expression", "column_name", "function_of", "is_unicode", "window"]
 
 MAX_CHARACTERS = 1_000_000
 SHOWN_CHARACTERS = 100
@@ -22,7 +23,8 @@ WORDS = {
 OTHER_OPERATORS = {"=": "==", "<>": "!=", "&&": "and", "||": "or"}
 GRAMMAR = (
     "a filter is made of comparisons of columns with numbers, quoted texts, True and False, joined by "
-    "and, or, not, in, is None and parentheses; write col('list price') for a column whose name is no word"
+    "and, or, not, in, is None and parentheses, and of contains(title, 'sofa') and startswith(title, 'red'); "
+    "write col('list price') for a column whose name is no word"
 )
 
 
@@ -55,7 +57,9 @@ class Expression:
             raise self.refusal(error.start, "is not valid Unicode; repair its encoding") from None
         except SyntaxError as error:
             at = error.offset - 1 if error.lineno == 1 and error.offset else len(self.text)
-            raise self.refusal(at, f"{error.msg}; {GRAMMAR}") from None
+            day = re.search(r"(?<!['\"\d-])\d{4}-0?\d{1,2}-0?\d{1,2}(?!['\"\d])", self.text)
+            rule = f"a date is written in quotes: '{day.group()}'" if day else error.msg
+            raise self.refusal(day.start() if day else at, f"{rule}; {GRAMMAR}") from None
         except tokenize.TokenError:
             raise self.refusal(len(self.text), f"a bracket or quote has no partner; {GRAMMAR}") from None
         except (ValueError, RecursionError, MemoryError) as error:
@@ -99,3 +103,30 @@ def window(text: str, at: int) -> str:
     start = max(0, at - SHOWN_CHARACTERS) if len(text) > 2 * SHOWN_CHARACTERS else 0
     end = max(at, SHOWN_CHARACTERS) + SHOWN_CHARACTERS
     return f"{'...' * (start > 0)}{text[start:end]!r}{'...' * (end < len(text))}"
+
+
+def function_of(node: ast.expr) -> tuple[str, ast.expr, Sequence[ast.expr]] | None:
+    """Return name, column and other arguments of a function of a filter; None where the node is none."""
+    match node:
+        case ast.Call(func=ast.Name(id=("contains" | "startswith") as name), args=[of, *rest], keywords=[]):
+            return name, of, rest
+        case ast.Call(
+            func=ast.Attribute(value=of, attr=("contains" | "startswith") as name), args=rest, keywords=[]
+        ):
+            return name, of, rest
+    return None
+
+
+def column_name(node: ast.AST) -> str | None:
+    """Return the name in `price` or `col("list price")`; None where the node is neither."""
+    if isinstance(node, ast.Name):
+        return node.id
+    match node:
+        case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str(name))], keywords=[]):
+            return name
+    return None
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

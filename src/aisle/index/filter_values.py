@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Column", "Kind", "Value", "column_of", "compare", "contains", "scalar_of"]
+from aisle.types import NOTE_KEY, Kind, kind_of_type
 
-Kind = Literal["texts", "numbers", "true or false", "dates", "times"]
+__all__ = [
+    "Column",
+    "Value",
+    "column_of",
+    "compare",
+    "has_item",
+    "is_one_of",
+    "scalar_of",
+]
+
 Value: TypeAlias = "str | int | float | bool"
 
 COMPARISONS = {
@@ -38,6 +48,14 @@ class Column:
     """What it holds; None where a filter can only ask whether a value is there."""
     compared: pa.DataType
     """Type in which it is compared."""
+    note: str | None = None
+    """Why it holds texts although it looks like numbers."""
+
+    @property
+    def items(self) -> Column:
+        """The items of a column of lists, as a column."""
+        item: pa.DataType = self.stored.value_type
+        return Column(self.name, item, kind_of_type(item), _compared_as(item))
 
     def values(self, batch: pa.RecordBatch) -> pa.Array:
         """Return the values of a batch as they are compared."""
@@ -46,12 +64,22 @@ class Column:
     def __str__(self) -> str:
         return f"column {self.name!r} holds {self.kind or 'values'} ({self.stored})"
 
+    def described(self) -> str:
+        """Return what it holds, and why it holds texts where it looks like numbers."""
+        return f"{self}{f' ({self.note})' if self.note else ''}"
+
 
 def column_of(field: pa.Field) -> Column:
     """Return the column of a field of the products' schema."""
     stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    kind, compared = _compared_as(stored)
-    return Column(field.name, field.type, kind, compared)
+    note = (field.metadata or {}).get(NOTE_KEY)
+    return Column(
+        field.name,
+        stored,
+        kind_of_type(stored),
+        _compared_as(stored),
+        None if note is None else note.decode(),
+    )
 
 
 def scalar_of(value: Value, column: Column) -> pa.Scalar:
@@ -66,8 +94,10 @@ def scalar_of(value: Value, column: Column) -> pa.Scalar:
     """
     if column.kind in {"dates", "times"} and isinstance(value, str):
         return _time_scalar(value, column)
+    if column.kind == "nothing":
+        return pa.scalar(None, pa.null())
     if _kind_of(value) != column.kind:
-        raise ValueError(f"{column} and is not compared with {_described(value)}")
+        raise ValueError(f"{column.described()} and is not compared with {_described(value)}")
     if column.kind != "numbers":
         return pa.scalar(value, column.compared)
     return pa.scalar(_number(value, column))
@@ -75,14 +105,19 @@ def scalar_of(value: Value, column: Column) -> pa.Scalar:
 
 def compare(symbol: str, left: pa.Array | pa.Scalar, right: pa.Array | pa.Scalar) -> pa.Array:
     """Return `left symbol right`, null where a side is null."""
+    if pa.types.is_null(left.type) or pa.types.is_null(right.type):
+        length = max(len(side) if isinstance(side, pa.Array) else 0 for side in (left, right))
+        return pa.nulls(length, pa.bool_())
     if pa.types.is_floating(left.type) != pa.types.is_floating(right.type):
         # Arrow itself refuses whole numbers beyond 2^53 here.
         left, right = (pc.cast(side, pa.float64(), safe=False) for side in (left, right))
     return COMPARISONS[symbol](left, right)
 
 
-def contains(values: pa.Array, wanted: Sequence[pa.Scalar]) -> pa.Array:
+def is_one_of(values: pa.Array, wanted: Sequence[pa.Scalar]) -> pa.Array:
     """Return whether each value is one of those wanted, null where it is null."""
+    if pa.types.is_null(values.type):
+        return pa.nulls(len(values), pa.bool_())
     if pa.types.is_integer(values.type):  # 2.5 is none of its values
         wanted = [scalar for scalar in wanted if pa.types.is_integer(scalar.type)]
     value_type = wanted[0].type if wanted and pa.types.is_timestamp(values.type) else values.type
@@ -90,23 +125,40 @@ def contains(values: pa.Array, wanted: Sequence[pa.Scalar]) -> pa.Array:
     return pc.if_else(values.is_valid(), found, pa.scalar(None, pa.bool_()))
 
 
-def _compared_as(stored: pa.DataType) -> tuple[Kind | None, pa.DataType]:
+def has_item(lists: pa.Array, wanted: pa.Scalar, items: Column) -> pa.Array:
+    """Return whether each list has an item, null where the list is null.
+
+    Args:
+        lists: of a batch.
+        wanted: as it is compared with the items.
+        items: of the column of lists.
+    """
+    # A null may hide items, which only one of the two functions below passes over.
+    there = lists.drop_null()
+    if pa.types.is_fixed_size_list(there.type):
+        there = there.cast(pa.list_(there.type.value_type))
+    values = pc.list_flatten(there).cast(items.compared)
+    is_wanted = pc.fill_null(compare("==", values, wanted), False).to_numpy(zero_copy_only=False)
+    rows = lists.is_valid().to_numpy(zero_copy_only=False).nonzero()[0]
+    found = np.zeros(len(lists), np.bool_)
+    found[rows[pc.list_parent_indices(there).to_numpy()[is_wanted.astype(np.bool_)]]] = True
+    return pc.if_else(lists.is_valid(), pa.array(found), pa.scalar(None, pa.bool_()))
+
+
+def _compared_as(stored: pa.DataType) -> pa.DataType:
+    """Return the type in which values of a type are compared; its own where they are not."""
     types = pa.types
-    if types.is_string(stored):
-        return "texts", stored
     if types.is_large_string(stored) or types.is_string_view(stored):
-        return "texts", pa.large_string()
-    if types.is_boolean(stored):
-        return "true or false", stored
+        return pa.large_string()
     if types.is_integer(stored):
-        return "numbers", pa.int64()
+        return pa.int64()
     if types.is_floating(stored) or types.is_decimal(stored):
-        return "numbers", pa.float64()
+        return pa.float64()
     if types.is_date(stored):
-        return "dates", pa.date32()
+        return pa.date32()
     if types.is_timestamp(stored):
-        return "times", pa.timestamp(stored.unit, tz="UTC" if stored.tz else None)
-    return None, stored
+        return pa.timestamp(stored.unit, tz="UTC" if stored.tz else None)
+    return stored
 
 
 def _kind_of(value: Value) -> Kind:
@@ -135,17 +187,43 @@ def _number(value: Any, column: Column) -> int | float:
 
 
 def _time_scalar(text: str, column: Column) -> pa.Scalar:
-    try:
-        if column.kind == "dates":
+    if column.kind == "dates":
+        try:
             return pa.scalar(date.fromisoformat(text), column.compared)
+        except ValueError:
+            raise ValueError(f"{column}, to be written as '2026-01-31', found {text!r}") from None
+    whole, nanoseconds = _without_nanoseconds(text)
+    moment = pa.scalar(_moment(whole, text, column), pa.timestamp("us", tz=column.compared.tz))
+    if not nanoseconds:
+        return moment
+    if column.compared.unit != "ns":
+        raise ValueError(f"{column}, which are not that fine, found {text!r}; write at most 6 decimals")
+    try:
+        return pa.scalar(moment.value * 1000 + nanoseconds, column.compared)
+    except (OverflowError, pa.ArrowException):
+        raise ValueError(f"{column}, which does not hold nanoseconds of {text!r}") from None
+
+
+def _moment(whole: str, text: str, column: Column) -> datetime:
+    """Return the time that a text without nanoseconds writes, with an offset where the column has one."""
+    try:
+        if re.search(r"\.\d{7}", whole):
+            raise ValueError("finer than nanoseconds; Python would cut it")
         # Before Python 3.11, fromisoformat does not know Z.
-        moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+        moment = datetime.fromisoformat(whole[:-1] + "+00:00" if whole.endswith("Z") else whole)
     except ValueError:
-        example = "2026-01-31" if column.kind == "dates" else "2026-01-31T12:30:00"
-        raise ValueError(f"{column}, to be written as {example!r}, found {text!r}") from None
+        raise ValueError(f"{column}, to be written as '2026-01-31T12:30:00', found {text!r}") from None
     if column.compared.tz is None:
         if moment.tzinfo is not None:
             raise ValueError(f"{column} without a time zone, found one in {text!r}; leave it out")
     elif moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return pa.scalar(moment, pa.timestamp("us", tz=column.compared.tz))
+        return moment.replace(tzinfo=timezone.utc)
+    return moment
+
+
+def _without_nanoseconds(text: str) -> tuple[str, int]:
+    """Return a time cut to microseconds, and the nanoseconds that were cut: Python has none."""
+    found = re.fullmatch(r"(.*\.\d{6})(\d{1,3})(\D.*)?", text)
+    if found is None:
+        return text, 0
+    return found[1] + (found[3] or ""), int(found[2].ljust(3, "0"))

@@ -21,8 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aisle.errors import SearchError
-from aisle.index.filter_syntax import GRAMMAR, Expression, window
-from aisle.index.filter_values import Column, Value, column_of, compare, contains, scalar_of
+from aisle.index.filter_syntax import GRAMMAR, Expression, column_name, function_of, is_unicode, window
+from aisle.index.filter_values import (
+    Column,
+    Value,
+    column_of,
+    compare,
+    has_item,
+    is_one_of,
+    scalar_of,
+)
 from aisle.index.products import TEXT_COLUMN
 
 __all__ = ["Filter", "parse_filter"]
@@ -74,10 +82,12 @@ def parse_filter(text: str, schema: pa.Schema) -> Filter:
     """Return the filter that an expression describes.
 
     Grammar: `==`, `!=`, `<`, `<=`, `>`, `>=` (also chained: `10 <= price <= 50`), `in` and `not in` a list,
-    `is None`, `is not None`, `and`, `or`, `not` and parentheses, over columns, numbers, quoted texts, `True`
-    and `False`; a column of true or false is a condition itself. A column is its name, or
-    `col("list price")`. The words may be in upper case, as in SQL. Dates and times are ISO 8601 texts. Texts
-    compare by code point; NaN compares as a number that is unequal to all.
+    `'red' in colours` for a column of lists or texts, `contains(title, 'sofa')`, `startswith(title, 'red')`
+    (also as `title.startswith('red')`), `is None`, `is not None`, `and`, `or`, `not` and parentheses, over
+    columns, numbers, quoted texts, `True` and `False`; a column of true or false is a condition itself. A
+    column is its name, or `col("list price")`. The words may be in upper case, as in SQL. Dates and times
+    are ISO 8601 texts. Texts compare by code point; NaN compares as a number that is unequal to all. A
+    column that never had a value satisfies no comparison.
 
     Args:
         text: the expression.
@@ -94,7 +104,7 @@ def parse_filter(text: str, schema: pa.Schema) -> Filter:
     tree = expression.tree()
     translator = _Translator(expression, {name: schema.field(name) for name in names})
     condition = translator.condition(tree, depth=0)
-    used = {_column_name(node) for node in ast.walk(tree)}
+    used = {column_name(node) for node in ast.walk(tree)}
     found = Filter(expression.text, tuple(name for name in names if name in used), condition)
     found._evaluate(pa.RecordBatch.from_pylist([], pa.schema([schema.field(name) for name in found.columns])))
     return found
@@ -117,9 +127,13 @@ class _Translator:
         if isinstance(node, ast.Compare):
             pairs = zip(node.ops, pairwise([node.left, *node.comparators]), strict=True)
             return _combined(pc.and_kleene, [self.comparison(op, *sides) for op, sides in pairs])
+        if (called := function_of(node)) is not None:
+            return self.function(*called, node)
         operand = self.operand(node)
         if not isinstance(operand, Column):
             raise self.expression.refusal(node, "a value alone is no condition; compare a column with it")
+        if operand.kind == "nothing":
+            return lambda batch: pa.nulls(len(batch), pa.bool_())
         if operand.kind != "true or false":
             raise self.expression.refusal(
                 node, f"{operand} and is no condition by itself; compare it with something"
@@ -141,7 +155,8 @@ class _Translator:
             raise self.expression.refusal(
                 left, f"two values are compared by {symbol}; one side must be a column"
             )
-        if any(column.kind != columns[0].kind for column in columns):
+        kinds = {column.kind for column in columns} - {"nothing"}
+        if len(kinds) > 1:
             raise self.expression.refusal(left, f"{columns[0]} and {columns[1]}; both must hold the same")
         self.comparable(columns[0], left)
         if columns[0].kind == "true or false" and symbol not in {"==", "!="}:
@@ -159,10 +174,16 @@ class _Translator:
         return lambda _: scalar
 
     def membership(self, left: ast.expr, right: ast.expr) -> Condition:
-        """Return the condition of `left in right`."""
+        """Return the condition of `left in right`: a column in values, or a value in a column."""
         column = self.operand(left)
         if not isinstance(column, Column):
-            raise self.expression.refusal(left, "the left side of in must be a column")
+            if isinstance(right, ast.List | ast.Tuple | ast.Set | ast.Constant):
+                raise self.expression.refusal(
+                    left, "one side of in must be a column: brand in ['Acme'], or 'red' in colours"
+                )
+            return self.held(column, left, right)
+        if column.kind == "lists":
+            raise self.expression.refusal(left, f"{column}; ask for one item: 'red' in {column.name}")
         self.comparable(column, left)
         if not isinstance(right, ast.List | ast.Tuple | ast.Set):
             raise self.expression.refusal(
@@ -174,7 +195,39 @@ class _Translator:
             if isinstance(value, Column):
                 raise self.expression.refusal(part, "a list holds values, not columns; quote texts")
             wanted.append(self.scalar(value, column, part))
-        return lambda batch: contains(column.values(batch), wanted)
+        return lambda batch: is_one_of(column.values(batch), wanted)
+
+    def held(self, value: Value, node: ast.expr, right: ast.expr) -> Condition:
+        """Return the condition that a list has a value, or that a text has another in it."""
+        column = self.operand(right)
+        if not isinstance(column, Column) or column.kind not in {"lists", "texts", "nothing"}:
+            told = f"{column}; only" if isinstance(column, Column) else "only"
+            raise self.expression.refusal(right, f"{told} lists and texts have something in them")
+        if column.kind == "nothing":
+            return lambda batch: pa.nulls(len(batch), pa.bool_())
+        if column.kind == "texts":
+            if not isinstance(value, str):
+                raise self.expression.refusal(node, f"{column} and has only texts in it, found {value!r}")
+            return lambda batch: pc.match_substring(column.values(batch), value)
+        items = column.items
+        self.comparable(items, right)
+        wanted = self.scalar(value, items, node)
+        return lambda batch: has_item(batch.column(column.name), wanted, items)
+
+    def function(self, name: str, of: ast.expr, arguments: Sequence[ast.expr], node: ast.expr) -> Condition:
+        """Return the condition of `contains(title, 'sofa')` or `title.startswith('red')`."""
+        if len(arguments) != 1:
+            raise self.expression.refusal(node, f"{name} takes a column and one text: {name}(title, 'red')")
+        column, value = self.operand(of), self.operand(arguments[0])
+        if not isinstance(column, Column) or isinstance(value, Column):
+            raise self.expression.refusal(node, f"{name} takes a column and a value: {name}(title, 'red')")
+        if name == "contains":
+            return self.held(value, arguments[0], of)
+        if column.kind == "nothing":
+            return lambda batch: pa.nulls(len(batch), pa.bool_())
+        if column.kind != "texts" or not isinstance(value, str):
+            raise self.expression.refusal(node, f"{column}; startswith compares texts with a quoted text")
+        return lambda batch: pc.starts_with(column.values(batch), value)
 
     def missing(self, left: ast.expr, right: ast.expr) -> Condition:
         """Return the condition of `left is None`."""
@@ -185,6 +238,10 @@ class _Translator:
 
     def comparable(self, column: Column, node: ast.expr) -> None:
         """Refuse a column of lists, objects or bytes."""
+        if column.kind == "lists":
+            raise self.expression.refusal(
+                node, f"{column} that have no comparison; ask for one item: 'red' in {column.name}"
+            )
         if column.kind is None:
             raise self.expression.refusal(
                 node, f"{column} that have no comparison; only is None may ask about them"
@@ -199,7 +256,7 @@ class _Translator:
 
     def operand(self, node: ast.expr) -> Column | Value:
         """Return the column or the value of a part of the tree."""
-        name = _column_name(node)
+        name = column_name(node)
         if name is not None:
             if name not in self.fields:
                 raise self.expression.refusal(node, self.unknown(name))
@@ -221,7 +278,7 @@ class _Translator:
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise self.expression.refusal(node, "the number is too large")
-        if isinstance(value, str) and not _is_unicode(value):
+        if isinstance(value, str) and not is_unicode(value):
             raise self.expression.refusal(node, "the text is not valid Unicode; repair it")
         return value if isinstance(value, bool | str) else sign * value
 
@@ -233,23 +290,9 @@ class _Translator:
         return f"there is no column {name!r}; {meant}columns are {columns}; a text is written in quotes"
 
 
-def _column_name(node: ast.AST) -> str | None:
-    """Return the name in `price` or `col("list price")`; None where the node is neither."""
-    if isinstance(node, ast.Name):
-        return node.id
-    match node:
-        case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str(name))], keywords=[]):
-            return name
-    return None
-
-
 def _combined(combine: Callable[..., pa.Array], conditions: Sequence[Condition]) -> Condition:
     return lambda batch: reduce(combine, (condition(batch) for condition in conditions))
 
 
 def _inverted(condition: Condition) -> Condition:
     return lambda batch: pc.invert(condition(batch))
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
