@@ -24,7 +24,8 @@ class ModelSettings:
     """The encoder that is fine-tuned."""
 
     model_name_or_path: str = "intfloat/e5-large-v2"
-    """Hub id or folder of the base model."""
+    """Hub id or folder of the base model, or of a finished run: the adapter of a LoRA run is trained further
+    with --use_peft, and merged without."""
     model_revision: str | None = None
     """Branch, tag or commit of the base model on the Hub."""
     max_length: Annotated[int, Field(ge=4)] | None = None

@@ -164,6 +164,11 @@ def _recipe(
         for key, title in _SETTINGS.items()
         if settings.get(key) is not None and key not in unused
     ]
+    begun = encoder.get("began_at")
+    if isinstance(begun, Mapping):
+        run = begun["name"] if begun.get("revision") else Path(str(begun["name"])).name
+        how = f"adapter {begun['adapter']}, fingerprint `{begun['fingerprint']}`"
+        rows.append(("Began at", f"the LoRA run `{run}`: {how}"))
     if encoder.get("base_revision"):
         rows.append(("Revision of the base model", f"`{encoder['base_revision']}`"))
     return table(("Setting", "Value"), rows)

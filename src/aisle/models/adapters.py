@@ -126,10 +126,41 @@ def attach_lora(
     return adapted
 
 
-def load_adapter(backbone: nn.Module, adapter_dir: Path) -> Any:
-    """Return the backbone with a saved adapter on it, ready for inference.
+def attach_trained_lora(
+    backbone: nn.Module,
+    adapter_dir: Path,
+    *,
+    dropout: float,
+    base_reference: str,
+    base_revision: str | None,
+) -> Any:
+    """Return the backbone with a saved LoRA adapter on it that is trained further, all else frozen.
+
+    Args:
+        backbone: of the model that the adapter was trained on.
+        adapter_dir: where the adapter is.
+        dropout: before the update matrices; the adapter's own was for its own training.
+        base_reference: as in `attach_lora`.
+        base_revision: as in `attach_lora`.
+
+    Raises:
+        ModelError: as in `load_adapter`.
+    """
+    adapted = load_adapter(backbone, adapter_dir, trained_with_dropout=dropout)
+    config = adapted.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base_reference, base_revision
+    return adapted
+
+
+def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout: float | None = None) -> Any:
+    """Return the backbone with a saved adapter on it, ready for inference or for more training.
 
     Adapters saved by PEFT's semantic-search example are read too: their keys carry one `model.` more.
+
+    Args:
+        backbone: of the model that the adapter was trained on.
+        adapter_dir: where the adapter is.
+        trained_with_dropout: dropout before LoRA's matrices while it is trained further; None for inference.
 
     Raises:
         ModelError: the adapter's files are missing, or do not fit the backbone.
@@ -143,7 +174,9 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path) -> Any:
         raise ModelError(f"{weights_file}: is missing; aisle reads adapters from safetensors only")
     try:
         config = PeftConfig.from_pretrained(str(adapter_dir))
-        config.inference_mode = True
+        config.inference_mode = trained_with_dropout is None
+        if trained_with_dropout is not None:
+            config.lora_dropout = trained_with_dropout
         config.base_model_name_or_path = None  # PEFT would warn where the base has moved; we are given it
         weights = _unwrapped(load_file(weights_file), backbone)
         with _peft_looks_at_checkpointing():

@@ -20,6 +20,7 @@ from aisle.models.fingerprint import TOKENIZER_FILES, fingerprint_of
 from aisle.models.pooling import Pooling
 from aisle.models.sources import ModelSource, find_model
 from aisle.models.st_files import read_json, read_st_files
+from aisle.models.trained_adapter import TrainedAdapter
 
 SETTINGS_FILE = "aisle.json"
 ADAPTER_FILE = "adapter_config.json"
@@ -39,12 +40,13 @@ class Overrides:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model as it comes: backbone, tokenizer, settings."""
+    """A base model as it comes: backbone, tokenizer, settings; `adapter` where a LoRA run is begun at."""
 
     source: ModelSource
     backbone: nn.Module
     tokenizer: Any
     settings: EncoderSettings
+    adapter: TrainedAdapter | None = None
 
 
 def load_encoder(
@@ -80,17 +82,17 @@ def load_encoder(
         # What the run says of pooling goes before what its base says, which aisle may not even know.
         overrides = replace(overrides, pooling=overrides.pooling or saved["pooling"])
     if adapter:
-        base_source = _base_of_adapter(source, saved, None if base_model is None else str(base_model), token)
+        base_source = base_of_adapter(source, saved, None if base_model is None else str(base_model), token)
         base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
         # Merged into the weights it costs nothing to compute (MiniLM, r16 on all layers: a quarter less).
         backbone = load_adapter(base.backbone, source.path).merge_and_unload()
-        tokenizer = load_tokenizer(source.path) if _has_tokenizer(source.path) else base.tokenizer
+        tokenizer = load_tokenizer(source.path) if has_tokenizer(source.path) else base.tokenizer
     else:
         base_source = source
         base = load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)
         backbone, tokenizer = base.backbone, base.tokenizer
-    settings = base.settings if saved is None else _saved_settings(saved, overrides)
-    _check_prompts(settings, tokenizer)
+    settings = base.settings if saved is None else saved_settings(saved, overrides)
+    check_prompts(settings, tokenizer)
     fingerprint = fingerprint_of(
         base_dir=base_source.path, model_dir=source.path, adapter=adapter, settings=settings
     )
@@ -122,7 +124,7 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
     check_reads_text(source, backbone, tokenizer)
     settings = _base_settings(source, backbone, tokenizer, overrides)
-    _check_prompts(settings, tokenizer)
+    check_prompts(settings, tokenizer)
     return BaseModel(source=source, backbone=backbone, tokenizer=tokenizer, settings=settings)
 
 
@@ -179,9 +181,14 @@ def read_settings_file(folder: Path) -> dict[str, Any] | None:
     return saved
 
 
-def _base_of_adapter(
+def base_of_adapter(
     source: ModelSource, saved: dict[str, Any] | None, base_model: str | None, token: str | None
 ) -> ModelSource:
+    """Return where an adapter's base is: as the user says, its `aisle.json`, or PEFT's configuration.
+
+    Raises:
+        ModelError: none is named, or it is not to be found.
+    """
     if base_model is not None:
         return find_model(base_model, token=token)
     if saved is not None:
@@ -199,7 +206,8 @@ def _base_of_adapter(
         ) from None
 
 
-def _saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettings:
+def saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettings:
+    """Return the settings of a run's `aisle.json`, with the user's before them."""
     return EncoderSettings(
         pooling=overrides.pooling or cast(Pooling, saved["pooling"]),
         query_prompt=_first_given(overrides.query_prompt, saved["query_prompt"]),
@@ -226,7 +234,7 @@ def _base_settings(
     )
 
 
-def _check_prompts(settings: EncoderSettings, tokenizer: Any) -> None:
+def check_prompts(settings: EncoderSettings, tokenizer: Any) -> None:
     """Refuse a prompt that leaves no token of a text to be read: all texts would have one embedding.
 
     Raises:
@@ -264,5 +272,6 @@ def _first_given(*values: str | None) -> str:
     return next((value for value in values if value is not None), "")
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder brings a tokenizer of its own."""
     return (folder / "tokenizer_config.json").is_file()

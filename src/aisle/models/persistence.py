@@ -43,6 +43,7 @@ def save_encoder(
     settings: EncoderSettings,
     source: ModelSource,
     adapter: bool,
+    began_at: Mapping[str, Any] | None = None,
 ) -> str:
     """Write an encoder into a run's folder and return its fingerprint.
 
@@ -57,6 +58,7 @@ def save_encoder(
         settings: what is not in the weights.
         source: the base model.
         adapter: whether the backbone carries an adapter, which alone is saved then.
+        began_at: the LoRA run that training began at, if it did; it is kept in `aisle.json`.
 
     Raises:
         ModelError: it could not be written; what was in the folder is as it was.
@@ -72,7 +74,10 @@ def save_encoder(
             _write_json(staging / name, content)
         base_dir = source.path if adapter else staging
         fingerprint = fingerprint_of(base_dir=base_dir, model_dir=staging, adapter=adapter, settings=settings)
-        _write_json(staging / SETTINGS_FILE, _description(settings, source, fingerprint, adapter=adapter))
+        description = _description(settings, source, fingerprint, adapter=adapter)
+        if began_at is not None:
+            description["began_at"] = dict(began_at)
+        _write_json(staging / SETTINGS_FILE, description)
         apply_umask(staging)
         for path in staging.rglob("*"):
             sync(path)

@@ -18,6 +18,7 @@ FREE_TO_CHANGE = frozenset(
     }
 )
 """Settings that a resumed run may spell differently."""
+STEPS = "steps in all"
 TEXTS_AT_A_TIME = 10_000
 
 
@@ -40,16 +41,21 @@ def run_identity(
         total_steps: of the run.
         accelerator: its precision and number of processes.
     """
+    if base.adapter is None:
+        base_dir = model_dir = base.source.path
+    else:
+        base_dir, model_dir = base.adapter.base.path, base.adapter.run.path
     groups = (settings.model, settings.lora, settings.optim)
     chosen = {name: value for group in groups for name, value in saved_form(group).items()}
-    folder = base.source.path
-    fingerprint = fingerprint_of(base_dir=folder, model_dir=folder, adapter=False, settings=base.settings)
+    fingerprint = fingerprint_of(
+        base_dir=base_dir, model_dir=model_dir, adapter=base.adapter is not None, settings=base.settings
+    )
     return {
         **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
         "base model's fingerprint": fingerprint[:16],
         "keep": settings.run.keep,  # weights that one kept are gone for the other
         "selection": settings.run.selection,  # the best so far is best by that
-        "steps in all": total_steps,
+        STEPS: total_steps,
         "precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
         "processes": accelerator.num_processes,

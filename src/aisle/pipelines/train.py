@@ -12,23 +12,23 @@ from typing import Any
 from aisle.config.load import saved_form
 from aisle.config.training import ModelSettings, TrainSettings, problems_of
 from aisle.errors import ConfigError, TrainingStopped
-from aisle.models.loading import BaseModel, Overrides, load_base
+from aisle.models.loading import BaseModel, Overrides, read_settings_file
 from aisle.models.persistence import save_encoder
 from aisle.models.sources import find_model
-from aisle.pipelines.command_line import resume_command, started_as
+from aisle.models.starting_point import load_starting_point
 from aisle.pipelines.compiler_choice import with_compiler
+from aisle.pipelines.lora_choice import resolve_lora
 from aisle.pipelines.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
 from aisle.pipelines.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.pipelines.output import Output, figures, quieten_libraries
+from aisle.pipelines.resume import how_to_resume, resume
 from aisle.pipelines.run_dir import TrainingLog, check_run_dir, finish_run_dir, only_writer, start_run_dir
 from aisle.pipelines.trainer import make_trainer
 from aisle.pipelines.training_data import TrainingData, read_training_data
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
-from aisle.training.checkpoint import check_identity, find_checkpoint
 from aisle.training.interrupt import GracefulStop
 from aisle.training.loop import Trainer
 from aisle.training.machine import use_cpu_threads
-from aisle.training.trained_weights import trained_names
 
 DEFAULT_MAX_LENGTH = 128
 LORA_LEARNING_RATE = 5e-4
@@ -91,7 +91,7 @@ def _train(
     trainer = make_trainer(settings, data, base, accelerator, say=output.say)
     trainer.on_evaluation = lambda entry: _tell_evaluation(entry, trainer, output)
     set_seed(settings.optim.seed, device_specific=True)
-    resumed = _resume(settings, run_dir, trainer, output)
+    resumed = resume(settings, run_dir, trainer, say=output.say)
     if accelerator.is_main_process:
         start_run_dir(run_dir, settings)
     if settings.run.with_tracking:
@@ -111,7 +111,7 @@ def _train(
         try:
             trainer.run()
         except TrainingStopped as stopped:
-            raise TrainingStopped(_how_to_resume(settings, trainer, str(stopped))) from None
+            raise TrainingStopped(how_to_resume(trainer, str(stopped))) from None
     with GracefulStop():  # the rest is short: a run that is asked to stop now is finished, not lost
         warnings = check_outcome(settings, trainer)
         metrics = run_metrics(settings, data, trainer, seconds=time.perf_counter() - started)
@@ -124,6 +124,7 @@ def _train(
                 settings=base.settings,
                 source=base.source,
                 adapter=settings.lora.use_peft,
+                began_at=None if base.adapter is None else base.adapter.record(),
             )
             finish_run_dir(run_dir, settings, metrics)
         accelerator.wait_for_everyone()
@@ -141,8 +142,19 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
     """Return the settings with nothing left open, and the base model."""
     model, optim = settings.model, settings.optim
     source = find_model(model.model_name_or_path, revision=model.model_revision, token=settings.run.hub_token)
-    base = load_base(source, overrides=_overrides(model), trust_remote_code=model.trust_remote_code)
-    if model.max_length is None:
+    run_dir = Path(str(settings.run.output_dir))
+    if run_dir.resolve() == source.path.resolve():
+        raise ConfigError(
+            f"--output_dir {run_dir}: is the model that training begins at; give another folder"
+        )
+    base = load_starting_point(
+        source,
+        overrides=_overrides(model),
+        train_adapter=settings.lora.use_peft,
+        token=settings.run.hub_token,
+        trust_remote_code=model.trust_remote_code,
+    )
+    if model.max_length is None and read_settings_file(source.path) is None:
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
     loss = resolve_loss(optim.loss, data.train)
@@ -156,6 +168,7 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
             product_prompt=base.settings.product_prompt,
             max_length=base.settings.max_length,
         ),
+        lora=resolve_lora(settings.lora, base.adapter, say=output.say),
         optim=replace(
             optim,
             loss=loss,
@@ -189,31 +202,6 @@ def _overrides(model: ModelSettings) -> Overrides:
         query_prompt=model.query_prompt,
         product_prompt=model.product_prompt,
         max_length=model.max_length,
-    )
-
-
-def _resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, output: Output) -> bool:
-    """Go on from a checkpoint if one is asked for; return whether it was."""
-    wanted = settings.run.resume_from_checkpoint
-    if wanted is None:
-        return False
-    checkpoint, passed_over = find_checkpoint(run_dir, wanted)
-    for problem in passed_over:
-        output.say(f"warning: passed over a damaged checkpoint: {problem}")
-    check_identity(checkpoint, trainer.identity)
-    trainer.accelerator.load_state(str(checkpoint.path))
-    if trainer.accelerator.is_main_process:
-        trained = trained_names(trainer.accelerator.unwrap_model(trainer.model))
-        trainer.best_weights = checkpoint.best_weights(trained)
-    output.say(f"going on from {checkpoint.path}, step {checkpoint.step:,}")
-    return True
-
-
-def _how_to_resume(settings: TrainSettings, trainer: Trainer, why: str) -> str:
-    checkpoint = trainer.checkpoints_dir / f"step_{trainer.state.step:08d}"
-    return (
-        f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n"
-        f"go on with: {resume_command(*started_as())}"
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from aisle.config.training import LoraSettings, TrainSettings
 from aisle.errors import ModelError
-from aisle.models.adapters import attach_lora, trainable_share
+from aisle.models.adapters import attach_lora, attach_trained_lora, trainable_share
 from aisle.models.embedder import TextEmbedder
 from aisle.models.fast_dropout import use_fast_dropout
 from aisle.models.loading import BaseModel
@@ -44,7 +44,17 @@ def make_trained_model(
     use_fast_dropout(backbone)
     freeze_pooler(backbone)
     lora = settings.lora
-    if lora.use_peft:
+    reference, revision = base.source.reference, base.source.revision
+    if lora.use_peft and base.adapter is not None:
+        folder = base.adapter.run.path
+        backbone = attach_trained_lora(
+            backbone,
+            folder,
+            dropout=lora.lora_dropout,
+            base_reference=reference,
+            base_revision=revision,
+        )
+    elif lora.use_peft:
         backbone = attach_lora(
             backbone,
             rank=lora.lora_rank,
@@ -53,12 +63,12 @@ def make_trained_model(
             target_modules=lora.lora_target_modules,
             use_dora=lora.use_dora,
             use_rslora=lora.use_rslora,
-            base_reference=base.source.reference,
-            base_revision=base.source.revision,
+            base_reference=reference,
+            base_revision=revision,
         )
-        if not settings.optim.torch_compile:
-            fuse_lora(backbone)
-    elif lora != LoraSettings():
+    if lora.use_peft and not settings.optim.torch_compile:
+        fuse_lora(backbone)
+    if not lora.use_peft and lora != LoraSettings():
         say("full fine-tuning: the LoRA settings are not used without --use_peft")
     say(str(trainable_share(backbone)))
     compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)

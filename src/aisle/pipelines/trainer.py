@@ -193,7 +193,8 @@ def _tokenized(
     digest: str,
 ) -> TokenizedPairs:
     """Return the pairs, tokenised by one process of each machine and memory-mapped by all."""
-    files = [base.source.path / name for name in TOKENIZER_FILES]
+    folders = [base.source.path, *([] if base.adapter is None else [base.adapter.run.path])]
+    files = [folder / name for folder in folders for name in TOKENIZER_FILES]
     tokenizer = [file_sha256(path) for path in files if path.is_file()]
     made_of = (digest, *tokenizer, *vars(base.settings).items())
     name = blake2b(repr(made_of).encode(), digest_size=8).hexdigest()
