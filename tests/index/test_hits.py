@@ -57,7 +57,7 @@ def test_every_mode_is_searched_by_the_index_itself(shop):
     ("arguments", "message"),
     [
         ({"mode": "lexical"}, r"queries: mode 'lexical' needs the list of the queries' texts, found None"),
-        ({"mode": "lexical", "queries": "oak"}, "queries: mode 'lexical' needs the list"),
+        ({"mode": "lexical", "queries": "oak"}, "queries must be a list of queries; found the text 'oak'"),
         ({"mode": "hybrid", "queries": ["oak"]}, "query_embeddings: mode 'hybrid' needs them"),
         ({"query_embeddings": VECTORS[:1], "mode": "hybrid"}, "queries: mode 'hybrid' needs the list"),
         ({}, r"query_embeddings: mode 'dense' needs them; give encoder\.encode_queries"),

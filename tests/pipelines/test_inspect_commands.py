@@ -58,6 +58,20 @@ def test_versions_are_listed_with_what_made_them(index_dir, built, capfd):
     assert built.created[:10] in said
 
 
+def test_a_parent_that_is_gone_is_told_and_the_table_fits_80_columns(index_dir, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for product_id in ("p001", "p002"):
+        ask(capfd, "delete", "--index_dir", index_dir, product_id, "--keep_versions", 2)
+
+    _, document, said = ask(capfd, "versions", "--index_dir", index_dir)
+
+    assert [version["parent"] for version in document["versions"]] == [1, 2]
+    rows = [line.split() for line in said.splitlines() if line.split()[:1] in (["2"], ["3"])]
+    assert [row[:4] for row in rows] == [["2", "1", "gone", "delete"], ["3", "2", "delete", rows[1][3]]]
+    assert rows[1][-1] == "current"
+    assert "…" not in said
+
+
 def test_sizes_are_those_on_disk_and_shared_files_count_once(index_dir, built, capfd):
     own = sum(record.size for record in built.files.values())
     ask(capfd, "tune", "--index_dir", index_dir)
