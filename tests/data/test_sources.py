@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,9 +19,10 @@ from aisle.data.sources import (
     iter_rows,
     iter_split,
     resolve_dataset,
-    split_names,
+    splits_of,
 )
 from aisle.errors import DataError
+from tests.hub_server import TOKEN, HubServer
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -203,7 +206,7 @@ def test_a_folder_says_its_splits_by_file_names_and_sub_folders(tmp_path):
     names = {split: [path.name for path in files] for split, files in source.splits.items()}
     assert names == {"train": ["shoes_train.csv"], "validation": ["dev-0001.csv"], "test": ["part.csv"]}
     assert [path.name for path in source.ignored] == ["latest.csv", "trainers.csv"]
-    assert split_names(source) == tuple(source.splits)
+    assert splits_of(source) == {split: split for split in source.splits}
 
 
 def test_a_file_is_the_train_split_and_so_is_a_folder_without_split_names(tmp_path):
@@ -227,6 +230,118 @@ def test_a_name_with_an_owner_is_a_hub_data_set_and_a_missing_file_is_not():
     for name in ("gone.csv", "./gone", "some/where/gone"):
         with pytest.raises(DataError, match="no file matches"):
             resolve_dataset(name)
+
+
+def saved(folder, **splits):
+    """Save a data set as `datasets` does; one split that is called rows is saved alone."""
+    import datasets
+
+    made = {split: datasets.Dataset.from_list(rows) for split, rows in splits.items()}
+    (made["rows"] if "rows" in made else datasets.DatasetDict(made)).save_to_disk(folder)
+    return folder
+
+
+def test_a_saved_data_set_has_its_splits_and_dev_is_validation(tmp_path):
+    rows = [{"query": "a", "product": "b", "neg": ["c", "d"]}]
+    folder = saved(tmp_path / "saved", train=rows * 2, dev=rows)
+    source = resolve_dataset(str(folder))
+    splits = splits_of(source)
+    assert splits == {"train": "train", "validation": "dev"}
+    assert [row.values for row in iter_split(source, splits["validation"])] == rows
+    assert [(row.source, row.number) for row in iter_split(source, "train")] == [
+        (str(folder), 1),
+        (str(folder), 2),
+    ]
+
+
+def test_a_split_saved_alone_is_the_train_split(tmp_path):
+    source = resolve_dataset(str(saved(tmp_path / "saved", rows=[{"query": "a"}])))
+    assert splits_of(source) == {"train": "train"}
+    assert [row.values for row in iter_split(source, "train")] == [{"query": "a"}]
+
+
+def test_a_damaged_saved_data_set_is_one_sentence(tmp_path):
+    folder = saved(tmp_path / "saved", rows=[{"query": "a"}])
+    next(folder.glob("*.arrow")).unlink()
+    with pytest.raises(DataError, match="the saved data set cannot be read"):
+        list(iter_split(resolve_dataset(str(folder)), "train"))
+
+
+def test_a_saved_data_set_is_not_read_file_by_file(tmp_path):
+    folder = saved(tmp_path / "saved", train=[{"query": "a"}])
+    with pytest.raises(
+        DataError, match=r"save_to_disk wrote; its files are not rows\. Give it as a whole: with --d"
+    ):
+        expand_files([str(folder)])
+
+
+def test_local_files_have_no_configurations(tmp_path):
+    path = write(tmp_path / "offers.csv", "x\n1\n")
+    with pytest.raises(DataError, match="leave out --dataset_config_name shoes"):
+        resolve_dataset(str(path), config="shoes")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("train", "dev"), {"train": "train", "validation": "dev"}),
+        (("train", "valid", "test"), {"train": "train", "validation": "valid", "test": "test"}),
+        (("train", "validation", "dev"), {"train": "train", "validation": "validation", "dev": "dev"}),
+        (("train", "dev_a", "dev_b"), {"train": "train", "dev_a": "dev_a", "dev_b": "dev_b"}),
+        (("training", "latest"), {"train": "training", "latest": "latest"}),
+    ],
+)
+def test_splits_of_the_hub_are_named_as_those_of_folders_are(monkeypatch, names, expected):
+    import datasets
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: list(names))
+    assert splits_of(resolve_dataset("owner/name")) == expected
+
+
+CONFIGURED = """---
+configs:
+- config_name: shoes
+  data_files:
+  - split: train
+    path: shoes.csv
+  - split: dev
+    path: shoes_held_out.csv
+- config_name: hats
+  data_files:
+  - split: train
+    path: hats.csv
+---
+"""
+READ = """
+from aisle.data.sources import iter_split, resolve_dataset, splits_of
+from aisle.errors import DataError
+from tests.hub_server import TOKEN, HubServer
+for config in (None, "coats", "shoes"):
+    try:
+        source = resolve_dataset("acme/clothes", config=config)
+        splits = splits_of(source)
+        print(splits, [row.values["query"] for split in splits.values() for row in iter_split(source, split)])
+    except DataError as error:
+        print(error)
+"""
+
+
+def test_configurations_of_the_hub_are_listed_and_chosen(tmp_path):
+    folder = tmp_path / "clothes"
+    write(folder / "README.md", CONFIGURED)
+    for name, query in (("shoes", "boot"), ("shoes_held_out", "sandal"), ("hats", "cap")):
+        write(folder / f"{name}.csv", f"query,product\n{query},b\n")
+    with HubServer() as hub:
+        hub.add_dataset("acme/clothes", folder)
+        done = subprocess.run(
+            [sys.executable, "-c", READ], env=hub.environment(tmp_path / "home", HF_TOKEN=TOKEN), text=True,
+            capture_output=True, check=True, timeout=120,
+        )  # fmt: skip
+    missing, unknown, chosen = done.stdout.splitlines()
+    listed = "Name one with --dataset_config_name: shoes, hats."
+    assert missing == f"acme/clothes: the data set has several configurations. {listed}"
+    assert unknown == f"acme/clothes: the data set has no configuration 'coats'. {listed}"
+    assert chosen == "{'train': 'train', 'validation': 'dev'} ['boot', 'sandal']"
 
 
 @pytest.fixture

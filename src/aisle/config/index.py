@@ -37,6 +37,8 @@ class BuildSettings:
     """Pairs data set: files, a folder or a Hub id; its distinct products are indexed."""
     split: str = "train"
     """Split of --pairs to take, where it has several."""
+    dataset_config_name: str | None = None
+    """Configuration (subset) of --pairs on the Hub, where it has several."""
     product_column: str | None = None
     """Column of --pairs with the product text; found by name when not given."""
     product_id_column: str | None = None
@@ -185,6 +187,8 @@ class EvaluateSettings:
     """Judged pairs to score: files, a folder or a Hub id."""
     split: str = "test"
     """Split of --pairs to take, where it has several."""
+    dataset_config_name: str | None = None
+    """Configuration (subset) of --pairs on the Hub, where it has several."""
     protocol: Literal["ranking", "joint_pool"] = "ranking"
     """joint_pool takes --pairs as questions and answers: each text has to find its partner among all."""
     query_column: str | None = None

@@ -18,6 +18,8 @@ class DataSettings:
     """Hub id of a data set, or a local file or folder (splits are found by file name)."""
     dataset_revision: str | None = None
     """Branch, tag or commit of the Hub data set."""
+    dataset_config_name: str | None = None
+    """Configuration (subset) of the Hub data set, where it has several."""
     train_file: tuple[str, ...] | None = None
     """csv, tsv, jsonl, json or parquet files (globs and .gz allowed) to train on."""
     validation_file: tuple[str, ...] | None = None
@@ -75,6 +77,8 @@ def data_problems(data: DataSettings) -> list[str]:
         problems.append(f"{' and '.join(given)}: give one source of pairs, not {len(given)}")
     if not given and not data.sanity_test:
         problems.append("no training data: give one of --dataset_name, --train_file or --esci_dir")
+    if data.dataset_config_name is not None and not data.dataset_name:
+        problems.append("--dataset_config_name: needs --dataset_name, a data set on the Hub")
     if data.validation_file and not data.train_file:
         problems.append("--validation_file: goes with --train_file only")
     return problems + _catalog_problems(data)

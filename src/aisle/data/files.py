@@ -18,37 +18,18 @@ from itertools import chain, islice
 from pathlib import Path
 
 from aisle.data.arrow_rows import declared_types, table_rows
+from aisle.data.file_formats import FORMATS, file_format, has_format, is_untyped
 from aisle.data.rows import Problem, Row, is_unicode
+from aisle.data.saved_sets import refuse_saved
 from aisle.errors import DataError
 from aisle.sequences import as_sequence
 
-__all__ = ["FORMATS", "expand_files", "file_format", "is_untyped", "iter_rows", "open_text"]
-
-FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "csv.gz", "tsv.gz", "jsonl.gz", "json.gz")
-"""The file name extensions that can be read."""
+__all__ = ["FORMATS", "expand_files", "file_format", "has_format", "is_untyped", "iter_rows", "open_text"]
 
 # The largest limit that a C long holds on every platform; the default of 128 KiB refuses long descriptions.
 _CSV_FIELD_LIMIT = 2**31 - 1
 _PARQUET_BATCH = 4096
 _JSONL_PEEK = 1000
-
-
-def file_format(path: Path) -> str:
-    """Return the format of a file by its extension, one of `FORMATS`.
-
-    Raises:
-        DataError: the extension is none of them.
-    """
-    name = path.name.lower()
-    for extension in FORMATS:
-        if name.endswith(f".{extension}"):
-            return extension
-    raise DataError(f"{path}: the extension is not one that can be read: {', '.join(FORMATS)}.")
-
-
-def is_untyped(source: str) -> bool:
-    """Return whether a source is csv or tsv, in which every value is text."""
-    return source.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
 
 
 def expand_files(patterns: Iterable[str]) -> list[Path]:
@@ -71,9 +52,9 @@ def expand_files(patterns: Iterable[str]) -> list[Path]:
 
 def _expand(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
+    refuse_saved(path)
     if path.is_dir():
-        ends = tuple(f".{extension}" for extension in FORMATS)
-        below = [file for file in path.rglob("*") if file.is_file() and file.name.lower().endswith(ends)]
+        below = [file for file in path.rglob("*") if file.is_file() and has_format(file.name)]
         return [file for file in below if not any(part[0] == "." for part in file.relative_to(path).parts)]
     # A name is tried as it is first: `offers[1].csv` is a fine name and another file's glob.
     names = [path] if path.is_file() else map(Path, glob.glob(str(path), recursive=True))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from aisle.data.files import FORMATS, iter_rows, open_text
+from aisle.data.files import has_format, iter_rows, open_text
 from aisle.data.labels import LabelReader, map_advice
 from aisle.data.rows import Problem, Row, id_text, place, require_columns, shorten, text_problem
 from aisle.errors import DataError
@@ -133,7 +133,7 @@ def _judgement_rows(files: Iterable[Path]) -> Iterator[Row]:
 
 def _is_trec(path: Path) -> bool:
     name = path.name.lower()
-    if not name.endswith(tuple(f".{extension}" for extension in FORMATS)):
+    if not has_format(name):
         return True
     if not name.endswith((".tsv", ".tsv.gz")) or not path.is_file():
         return False

@@ -1,4 +1,4 @@
-"""Rows out of a data set by its name: a local file, a folder of split files, or an id on the Hub."""
+"""Rows out of a data set by its name: a local file, a folder of split files, a saved data set, a Hub id."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aisle.data.arrow_rows import declared_types, table_rows
-from aisle.data.files import FORMATS, expand_files, iter_rows
+from aisle.data.files import expand_files, has_format, iter_rows
 from aisle.data.rows import Row
+from aisle.data.saved_sets import open_saved, saved_splits
 from aisle.errors import DataError
 
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
     "iter_rows",
     "iter_split",
     "resolve_dataset",
-    "split_names",
+    "splits_of",
 ]
 
 _HUB_BATCH = 4096
@@ -42,36 +43,52 @@ class DatasetSource:
         name: the data set as the user named it.
         splits: split to its files; None for a data set on the Hub, whose splits `split_names` asks for.
         ignored: files of a folder that name no split although others do.
+        config: the configuration to take of a data set on the Hub that has several.
+        saved: whether the files are folders that `datasets`' `save_to_disk` wrote.
     """
 
     name: str
     splits: Mapping[str, tuple[Path, ...]] | None
     ignored: tuple[Path, ...] = ()
+    config: str | None = None
+    saved: bool = False
 
 
-def resolve_dataset(name: str) -> DatasetSource:
+def resolve_dataset(name: str, *, config: str | None = None) -> DatasetSource:
     """Return where the splits of a data set are; nothing is read or fetched.
 
     A file or a glob is the train split. A folder's files, or its sub-folders, say their split in their
-    names: train, validation (valid, val, dev) or test; when none does, all are the train split. Any other
-    name is an id on the Hub.
+    names: train, validation (valid, val, dev) or test; when none does, all are the train split. A folder that
+    `save_to_disk` wrote has the splits that it was saved with. Any other name is an id on the Hub.
+
+    Args:
+        name: a file, a glob, a folder or an id.
+        config: the configuration to take of a data set on the Hub.
 
     Raises:
         DataError: the name is that of a file that does not exist, a folder holds no data or has a file that
-            names two splits.
+            names two splits, or a configuration is named for local files.
     """
     path = Path(name).expanduser()
+    local = path.exists() or _looks_local(name)
+    if local and config is not None:
+        raise DataError(
+            f"{name}: a data set on the Hub has configurations, and these are local files; leave out "
+            f"--dataset_config_name {config}."
+        )
+    saved = saved_splits(path)
+    if saved:
+        return DatasetSource(name, {split: (folder,) for split, folder in saved.items()}, saved=True)
     if path.is_dir():
         return _resolve_folder(name, path)
-    if path.exists() or _looks_local(name):
+    if local:
         return DatasetSource(name, {"train": tuple(expand_files([name]))})
-    return DatasetSource(name, None)
+    return DatasetSource(name, None, config=config)
 
 
 def _looks_local(name: str) -> bool:
-    ends = tuple(f".{extension}" for extension in FORMATS)
     starts = ("/", "./", "../", "~")
-    return name.startswith(starts) or name.count("/") > 1 or name.lower().endswith(ends) or "*" in name
+    return name.startswith(starts) or name.count("/") > 1 or has_format(name) or "*" in name
 
 
 def _resolve_folder(name: str, folder: Path) -> DatasetSource:
@@ -97,20 +114,34 @@ def _split_of(path: Path) -> str | None:
     return None
 
 
-def split_names(
+def splits_of(
     source: DatasetSource, *, revision: str | None = None, token: str | None = None
-) -> tuple[str, ...]:
-    """Return the names of a data set's splits; asks the Hub for one of its own.
+) -> dict[str, str]:
+    """Return what a data set's splits are to its names for them; asks the Hub for those of its own.
+
+    A split is train, validation or test by its name, or by the words that name it in a folder's files (`dev`
+    is validation), if only one has them; others keep their names.
 
     Raises:
-        DataError: the Hub cannot be reached, or has no such data set.
+        DataError: the Hub cannot be reached or has no such data set, or a configuration must be chosen.
     """
     if source.splits is not None:
-        return tuple(source.splits)
-    import datasets
+        names = tuple(source.splits)
+    else:
+        import datasets
 
-    with _hub_errors(source.name):
-        return tuple(datasets.get_dataset_split_names(source.name, revision=revision, token=token))
+        with _hub_errors(source.name, config=source.config, revision=revision, token=token):
+            names = tuple(
+                datasets.get_dataset_split_names(
+                    source.name, config_name=source.config, revision=revision, token=token
+                )
+            )
+    found = {name: name for name in names}
+    for split, word in _SPLIT_WORDS.items():
+        alike = [name for name in names if word.search(name.lower())]
+        if split not in names and len(alike) == 1:
+            found[split] = found.pop(alike[0])
+    return found
 
 
 def iter_split(
@@ -122,18 +153,30 @@ def iter_split(
         DataError: there is no such split, or it cannot be read.
     """
     if source.splits is None:
-        return iter_hub_rows(source.name, split=split, revision=revision, token=token)
+        return iter_hub_rows(source.name, split=split, config=source.config, revision=revision, token=token)
     if split not in source.splits:
         raise DataError(
             f"{source.name}: there is no split {split!r}; the splits are: {', '.join(source.splits)}."
         )
+    if source.saved:
+        return _saved_rows(source.name, source.splits[split][0])
     return iter_rows(source.splits[split])
+
+
+def _saved_rows(name: str, folder: Path) -> Iterator[Row]:
+    first = 1
+    saved = open_saved(folder).with_format("arrow")
+    declared = declared_types(saved.data.schema)
+    for table in saved.iter(batch_size=_HUB_BATCH):
+        yield from table_rows(table, source=name, first=first, declared=declared)
+        first += table.num_rows
 
 
 def iter_hub_rows(
     dataset_name: str,
     *,
     split: str,
+    config: str | None = None,
     revision: str | None = None,
     streaming: bool = False,
     token: str | None = None,
@@ -143,6 +186,7 @@ def iter_hub_rows(
     Args:
         dataset_name: its id, `owner/name`.
         split: the name of a split.
+        config: the name of a configuration; None where it has one, or says which is meant.
         revision: branch, tag or commit; None is the default branch.
         streaming: fetch while reading; otherwise fetch first, into the cache.
         token: for gated and private data sets; None takes that of a login.
@@ -153,9 +197,9 @@ def iter_hub_rows(
     import datasets
 
     first, declared = 1, None
-    with _hub_errors(dataset_name):
+    with _hub_errors(dataset_name, config=config, revision=revision, token=token):
         loaded = datasets.load_dataset(
-            dataset_name, split=split, revision=revision, streaming=streaming, token=token
+            dataset_name, name=config, split=split, revision=revision, streaming=streaming, token=token
         )
         for table in loaded.with_format("arrow").iter(batch_size=_HUB_BATCH):
             declared = declared or declared_types(table.schema)
@@ -164,7 +208,7 @@ def iter_hub_rows(
 
 
 @contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
+def _hub_errors(name: str, *, config: str | None, revision: str | None, token: str | None) -> Iterator[None]:
     """Turn what `datasets` raises into one sentence."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
@@ -182,7 +226,23 @@ def _hub_errors(name: str) -> Iterator[None]:
     except HTTPError:  # the client's own: httpx's or httpx2's, by release
         raise DataError(unreachable) from None
     except (DatasetsError, OSError, RuntimeError, ValueError) as error:
+        if _is_about_configs(error):
+            raise DataError(_choose_config(name, config, revision, token)) from None
         raise DataError(f"{name}: the data set cannot be loaded: {_first_line(error)}") from None
+
+
+def _is_about_configs(error: Exception) -> bool:
+    text = str(error)
+    return "Config name is missing" in text or ("BuilderConfig" in text and "not found" in text)
+
+
+def _choose_config(name: str, config: str | None, revision: str | None, token: str | None) -> str:
+    """Return that a configuration must be chosen, and which there are."""
+    import datasets
+
+    names = datasets.get_dataset_config_names(name, revision=revision, token=token)
+    found = "several configurations" if config is None else f"no configuration {config!r}"
+    return f"{name}: the data set has {found}. Name one with --dataset_config_name: {', '.join(names)}."
 
 
 def _absent(name: str, error: Exception) -> str:

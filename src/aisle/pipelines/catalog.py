@@ -11,7 +11,7 @@ from aisle.data.catalog_file import CatalogFile, write_catalog, write_distinct_p
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.pairs import PairColumns
 from aisle.data.payload import KnownColumns
-from aisle.data.sources import iter_split, resolve_dataset
+from aisle.data.sources import iter_split, resolve_dataset, splits_of
 from aisle.errors import IndexStoreError
 from aisle.index import read_manifest
 from aisle.index.manifest import MANIFEST_FILE, PRODUCTS_FILE
@@ -54,7 +54,8 @@ def read_products_of(
     if len(names) > 1:
         rows = iter_rows(expand_files(names))
     else:
-        rows = iter_split(resolve_dataset(names[0]), settings.split)
+        source = resolve_dataset(names[0], config=settings.dataset_config_name)
+        rows = iter_split(source, splits_of(source).get(settings.split, settings.split))
     return write_distinct_products(rows, path, columns=columns, on_bad_row=settings.on_bad_row)
 
 

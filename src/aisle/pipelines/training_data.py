@@ -16,7 +16,7 @@ from aisle.data.pair_rows import listed_ids
 from aisle.data.pairs import PairColumns, Pairs, check_disjoint, find_pair_columns, read_pairs, split_by_query
 from aisle.data.product_rows import ID_COLUMN
 from aisle.data.rows import Row
-from aisle.data.sources import iter_split, resolve_dataset, split_names
+from aisle.data.sources import iter_split, resolve_dataset, splits_of
 from aisle.data.templates import parse_template
 from aisle.errors import DataError
 
@@ -92,18 +92,18 @@ def _row_sources(
         folder, locale, version = Path(settings.esci_dir), settings.esci_locale, settings.esci_version
         # The release's test split is for the final figures: validation is held out of its train split.
         return lambda: iter_esci_rows(folder, split="train", locale=locale, version=version), None
-    source = resolve_dataset(settings.dataset_name or SANITY_DATASET)
+    source = resolve_dataset(settings.dataset_name or SANITY_DATASET, config=settings.dataset_config_name)
     revision = settings.dataset_revision
-    splits = split_names(source, revision=revision, token=token)
+    splits = splits_of(source, revision=revision, token=token)
     if source.ignored:
         say(f"left out, for their names say no split: {', '.join(map(str, source.ignored))}")
     if "train" not in splits:
-        raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits)}")
+        raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits.values())}")
     if "validation" not in splits:
-        return lambda: iter_split(source, "train", revision=revision, token=token), None
+        return lambda: iter_split(source, splits["train"], revision=revision, token=token), None
     return (
-        lambda: iter_split(source, "train", revision=revision, token=token),
-        lambda: iter_split(source, "validation", revision=revision, token=token),
+        lambda: iter_split(source, splits["train"], revision=revision, token=token),
+        lambda: iter_split(source, splits["validation"], revision=revision, token=token),
     )
 
 

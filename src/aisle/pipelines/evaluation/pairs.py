@@ -12,7 +12,7 @@ from aisle.config.index import EvaluateSettings
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.pairs import PairColumns, Pairs, read_pairs
 from aisle.data.rows import Row
-from aisle.data.sources import iter_split, resolve_dataset, split_names
+from aisle.data.sources import iter_split, resolve_dataset, splits_of
 from aisle.errors import ConfigError
 from aisle.evaluation import document
 from aisle.evaluation.document import JointPoolRow, SystemKind
@@ -80,7 +80,10 @@ def pair_files(settings: EvaluateSettings) -> list[Path]:
     names = settings.pairs or ()
     if len(names) != 1:
         return expand_files(names) if names else []
-    splits = resolve_dataset(names[0]).splits or {}
+    source = resolve_dataset(names[0], config=settings.dataset_config_name)
+    splits = source.splits or {}
+    if source.saved:
+        return sorted(path for folders in splits.values() for path in folders[0].glob("*.arrow"))
     return list(next(iter(splits.values())) if len(splits) == 1 else splits.get(settings.split, ()))
 
 
@@ -88,10 +91,11 @@ def _rows(settings: EvaluateSettings) -> Iterator[Row]:
     names = settings.pairs or ()
     if len(names) > 1:
         return iter_rows(expand_files(names))
-    source = resolve_dataset(names[0])
-    splits = split_names(source)
+    source = resolve_dataset(names[0], config=settings.dataset_config_name)
+    splits = splits_of(source)
     # A file is a split of its own, whatever it is called.
-    return iter_split(source, splits[0] if len(splits) == 1 else settings.split)
+    only = next(iter(splits.values())) if len(splits) == 1 else None
+    return iter_split(source, only or splits.get(settings.split, settings.split))
 
 
 def pair_scores(
