@@ -139,6 +139,38 @@ def test_slices_of_one_query_have_no_interval_and_unevaluated_queries_are_in_non
     assert [(part.label, part.queries, part.difference) for part in found] == [("short", 1, Estimate(0.5))]
 
 
+@pytest.mark.parametrize(("queries", "has_interval"), [(2, False), (9, False), (10, True)])
+def test_slices_of_fewer_than_ten_queries_have_no_interval(queries, has_interval):
+    before = {f"q{number}": 0.1 * number / queries for number in range(queries)}
+    after = {query: value + 0.5 for query, value in before.items()}
+
+    (part,) = slices(
+        _metrics(before), _metrics(after), metric="ndcg@10", groups={"all": dict.fromkeys(before, "one")}
+    )
+
+    assert part.difference.value == pytest.approx(0.5)
+    assert (part.difference.low is not None, part.difference.high is not None) == (has_interval,) * 2
+
+
+@pytest.mark.parametrize(("metric", "ranks"), [("ndcg@10", 10), ("ndcg@3", 3), ("ndcg@1000", 100)])
+def test_changed_queries_show_as_many_ranks_as_the_metric_counts(metric, ranks):
+    answers = {"q": [(f"p{rank}", -float(rank)) for rank in range(1000)]}
+
+    ((change,), _) = changed_queries(
+        _metrics({"q": 0.0}, metric),
+        _metrics({"q": 1.0}, metric),
+        metric=metric,
+        queries={},
+        before=answers,
+        after=answers,
+        titles={},
+        qrels={},
+    )
+
+    assert [answer.product_id for answer in change.after] == [f"p{rank}" for rank in range(ranks)]
+    assert len(change.before) == ranks
+
+
 def test_queries_are_grouped_by_their_words_shortest_first():
     queries = {"e": "a b c d e", "b": "a  b", "a": "oak", "d": "a b c d", "c": "a b c", "f": "a b c d e f g"}
 

@@ -13,8 +13,9 @@ from xml.etree import ElementTree
 import pytest
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.document import Difference, Estimate, Evaluation, TrainingCurve
+from aisle.evaluation.document import AnnPoint, Difference, Estimate, Evaluation, TrainingCurve
 from aisle.evaluation.html_report import figures_of, headline_of, write_report
+from aisle.evaluation.html_report.cells import best_value
 from aisle.evaluation.html_report.drawing import inline_svg, png_bytes
 from aisle.evaluation.html_report.grades import Grades
 from aisle.evaluation.html_report.interval_plots import interval_plots
@@ -41,6 +42,7 @@ from tests.evaluation.evaluations import (
     one_query_evaluation,
     pairs,
     retrieval,
+    slices,
 )
 
 MINUS = "\u2212"
@@ -205,10 +207,10 @@ def test_changed_queries_show_both_rankings_with_grades_and_moves(page):
     start = text.index("coffee mug nDCG@10 0.212 → 0.845 +0.633")
     before, after = text[start:].split("After: tuned")[:2]
 
-    assert "Garden hose, 20 m, with nozzle and wall bracket I 0 0.910 out" in before
-    assert "Mug tree for eight mugs, beech wood not judged 0.824 now 5" in before
-    assert "Coffee mug, enamel, 300 ml, navy E 1 0.867 new" in after
-    assert "dishwasher safe E 1 0.910 was 4" in after
+    assert "Garden hose, 20 m, with nozzle and wall bracket I 0 P04 0.910 out" in before
+    assert "Mug tree for eight mugs, beech wood not judged P07 0.824 now 5" in before
+    assert "Coffee mug, enamel, 300 ml, navy E 1 P06 0.867 new" in after
+    assert "dishwasher safe E 1 P01 0.910 was 4" in after
 
 
 def test_how_it_was_made_names_inputs_settings_versions_and_command(page):
@@ -546,3 +548,49 @@ def test_the_name_of_the_axis_is_inside_the_chart_beside_long_names_of_rows(name
 
     label = chart.axes[0].xaxis.label.get_window_extent()
     assert 0 <= label.x0 < label.x1 <= chart.bbox.x1
+
+
+def test_a_value_that_all_systems_share_is_not_the_best_of_its_column():
+    same = [Estimate(0.5), Estimate(0.5), None]
+
+    assert best_value(same) is None
+    assert best_value([*same, Estimate(0.51)]) == 0.51
+    assert best_value([Estimate(0.5), Estimate(None)]) is None
+
+
+def test_parts_without_an_interval_do_not_promise_one(tmp_path):
+    part = slices()[0]
+    few = replace(part, by="brand", queries=9, difference=Estimate(part.difference.value))
+    captions = page_of(evaluation(slices=(part, few)), tmp_path).text
+
+    assert "Gain in nDCG@10 by query length, with 95% intervals" in captions
+    assert "Gain in nDCG@10 by brand Brand" in " ".join(captions.split())
+    assert "Parts of fewer than 10 queries have no interval" in captions
+
+
+def test_times_that_go_to_and_fro_have_no_line_through_them():
+    points = (AnnPoint(16, 0.8, 0.03), AnnPoint(32, 0.9, 0.02), AnnPoint(64, 0.95, 0.05))
+
+    drawn = figures_of(evaluation(ann=points))["recall_by_ef"].axes[0].lines[0]
+    rising = figures_of(evaluation())["recall_by_ef"].axes[0].lines[0]
+
+    assert drawn.get_linewidth() == 0
+    assert rising.get_linewidth() > 0
+
+
+def test_what_to_try_stands_below_a_sentence_that_claims_no_gain(tmp_path):
+    unclear = Difference(0.02, -0.01, 0.05, 0.2, 0.2, 200, 150, 50)
+    found = retrieval()
+    rows = tuple(
+        replace(row, differences={"ndcg@10": unclear}) if row.name == "tuned" else row for row in found.rows
+    )
+    clear, not_clear = (
+        page_of(evaluation(retrieval=one, to_judge=146), tmp_path).text
+        for one in (found, replace(found, rows=rows))
+    )
+
+    assert "What to try" not in clear
+    assert (
+        "What to try judge more queries: if the gain is what it seems, about 1,900 would show it" in not_clear
+    )
+    assert "146 products among the top 10 of these systems have not been judged. to_judge.csv" in clear

@@ -100,7 +100,7 @@ def test_changed_queries_are_a_table_with_their_answers_rank_by_rank():
     assert first[1:3] == (f"{change.base:.3f}", f"{change.tuned:.3f}")
     for cell, answer in ((first[4], change.before[0]), (first[5], change.after[0])):
         judged = "not judged" if answer.relevance is None else f"relevance {answer.relevance:g}"
-        assert cell == f"{answer.title} ({judged}, {answer.score:.3f})"
+        assert cell == f"{answer.title} [{answer.product_id}] ({judged}, {answer.score:.3f})"
 
 
 def test_columns_that_are_drawings_are_left_out():

@@ -11,7 +11,7 @@ from tests.pipelines.evaluation.evaluated_shop import write_table
 def judged(tmp_path, queries, qrels):
     return read_judged(
         str(write_table(tmp_path / "q.csv", ["query_id", "query"], [(one, "sofa") for one in queries])),
-        str(write_table(tmp_path / "qrels.csv", ["query_id", "product_id", "relevance"], qrels)),
+        [str(write_table(tmp_path / "qrels.csv", ["query_id", "product_id", "relevance"], qrels))],
         None,
     )
 

@@ -152,8 +152,8 @@ class EvaluateSettings:
     """Folder of the index; --model alone will do for --pairs."""
     queries: str | None = None
     """csv, tsv, jsonl, json or parquet file with query ids and queries."""
-    qrels: str | None = None
-    """Judgements: TREC or BEIR qrels, or a csv, tsv, jsonl, json or parquet file."""
+    qrels: tuple[str, ...] | None = None
+    """Judgements: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files; several are joined."""
     id_column: str | None = None
     """Column of --qrels with the product id; found by name when not given (product_id, corpus-id, doc_id)."""
     query_id_column: str | None = None
@@ -171,6 +171,9 @@ class EvaluateSettings:
     """Model of the row base: auto is the one that the index's encoder was trained from, none leaves the row
     out, and anything else is a folder or a Hub id. It embeds the catalogue once; the embeddings are kept
     beside the index."""
+    run: str | None = None
+    """Rankings of the shop's present engine, a run file in TREC's format (query, Q0, product, rank, score,
+    tag), gzipped or not: a row of its own, which all others are compared with in place of base."""
     compare: tuple[str, ...] = ()
     """Folders of further indexes of the same products, each a row, with encoders of their own."""
     mode: Literal["dense", "lexical", "hybrid"] = "dense"
@@ -263,6 +266,7 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
     if settings.queries is None:
         wanted = {
             "--rows": settings.rows,
+            "--run": settings.run,
             "--run_file": settings.run_file,
             "--compare": settings.compare,
             "--model_card": settings.model_card,

@@ -11,15 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.document import Answer, QueryChange, Slice
+from aisle.evaluation.document import Answer, Estimate, QueryChange, Slice
 from aisle.evaluation.retrieval import RetrievalMetrics
 from aisle.evaluation.significance import estimated_mean, paired_differences
 
-__all__ = ["changed_queries", "query_length_groups", "slices", "word_frequency_groups"]
+__all__ = [
+    "FEWEST_QUERIES",
+    "changed_queries",
+    "query_length_groups",
+    "ranks_of",
+    "slices",
+    "word_frequency_groups",
+]
 
 Rankings = Mapping[str, Sequence[tuple[str, float]]]
 """{query id: (product id, score), best first}."""
 
+FEWEST_QUERIES = 10
+"""Queries from which a slice has an interval."""
+_MOST_RANKS = 100
 _WORD = re.compile(r"\w+")
 
 
@@ -34,7 +44,7 @@ def changed_queries(
     titles: Mapping[str, str],
     qrels: Mapping[str, Mapping[str, float]],
     shown: int = 10,
-    depth: int = 5,
+    depth: int | None = None,
 ) -> tuple[tuple[QueryChange, ...], tuple[QueryChange, ...]]:
     """Return the queries that improved most, and those that worsened most, largest change first.
 
@@ -50,12 +60,13 @@ def changed_queries(
         titles: {product id: title}; the id stands in for a title that is missing.
         qrels: {query id: {product id: relevance}}.
         shown: most queries per list.
-        depth: answers per query and system.
+        depth: answers per query and system; None is as many as the metric counts, `ranks_of`.
 
     Raises:
         EvaluationError: the two are over different queries, or have no such metric.
     """
     values = _paired(base, tuned, metric)
+    deep = ranks_of(metric) if depth is None else depth
     differences = dict(zip(base.query_ids, paired_differences(*values).tolist(), strict=True))
     places = {query_id: place for place, query_id in enumerate(base.query_ids)}
 
@@ -67,7 +78,7 @@ def changed_queries(
                 score=float(score),
                 relevance=qrels.get(query_id, {}).get(product),
             )
-            for product, score in rankings.get(query_id, ())[:depth]
+            for product, score in rankings.get(query_id, ())[:deep]
         )
 
     def change(query_id: str) -> QueryChange:
@@ -87,6 +98,12 @@ def changed_queries(
     return tuple(map(change, improved[:shown])), tuple(map(change, worsened[:shown]))
 
 
+def ranks_of(metric: str) -> int:
+    """Return how many ranks of an answer to show: as many as "ndcg@10" counts, and at most 100."""
+    cutoff = metric.rpartition("@")[2]
+    return min(int(cutoff), _MOST_RANKS) if cutoff.isdecimal() else _MOST_RANKS
+
+
 def slices(
     base: RetrievalMetrics,
     tuned: RetrievalMetrics,
@@ -99,8 +116,8 @@ def slices(
     """Return both systems' means on parts of the queries, and the difference with its 95% interval.
 
     Labels come in the order in which a grouping first names them. Queries that a grouping does not
-    name are in none of its slices; a label without an evaluated query has no slice. A slice of one
-    query has a difference without an interval.
+    name are in none of its slices; a label without an evaluated query has no slice. A slice of fewer
+    than 10 queries has a difference without an interval, which would be too narrow to be believed.
 
     Args:
         base: metrics before.
@@ -130,7 +147,9 @@ def slices(
                     queries=len(chosen),
                     base=float(before[chosen].mean()),
                     tuned=float(after[chosen].mean()),
-                    difference=estimated_mean(gain, resamples=resamples, seed=seed),
+                    difference=Estimate(float(gain.mean()))
+                    if len(chosen) < FEWEST_QUERIES
+                    else estimated_mean(gain, resamples=resamples, seed=seed),
                 )
             )
     return tuple(found)

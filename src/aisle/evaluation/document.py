@@ -235,7 +235,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class QueryChange:
-    """A query whose ranking changed, with the top five before and after."""
+    """A query whose ranking changed, with the top before and after, as deep as its metric counts."""
 
     query_id: str
     query: str
@@ -269,6 +269,8 @@ class Evaluation:
     slices: tuple[Slice, ...] = ()
     improved: tuple[QueryChange, ...] = ()
     worsened: tuple[QueryChange, ...] = ()
+    to_judge: int = 0
+    """Rows of to_judge.csv beside the report: unjudged products among the top 10 of the systems."""
     notes: tuple[str, ...] = field(default=())
     """What a reader must know before believing the figures."""
 

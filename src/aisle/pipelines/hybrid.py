@@ -48,7 +48,7 @@ def tuned_weight(
         EvaluationError: no query has a relevant product.
         IndexIntegrityError: a file of the version is missing or damaged.
     """
-    known = read_judged(queries_file, qrels_file, label_map)
+    known = read_judged(queries_file, [qrels_file], label_map)
     queries, qrels = known.queries, known.qrels
     products = read_products(folder / PRODUCTS_FILE)
     check_products(known, products.column(ID_COLUMN), catalogue="the catalogue")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Judged:
 
 def read_judged(
     queries_file: str,
-    qrels_file: str,
+    qrels_files: Sequence[str],
     label_map: Mapping[str, float] | None,
     *,
     id_column: str | None = None,
@@ -50,7 +50,7 @@ def read_judged(
 
     Args:
         queries_file: ids and texts of queries.
-        qrels_file: judgements of them.
+        qrels_files: judgements of them, joined.
         label_map: what each label is worth; None where the labels are numbers.
         id_column: column of the judgements with the product ids; None finds it.
         query_id_column: column of both files with the query ids; None finds it.
@@ -60,26 +60,25 @@ def read_judged(
     """
     notes: list[str] = []
     qrels = read_qrels(
-        [Path(qrels_file)],
+        map(Path, qrels_files),
         label_map=label_map,
         query_id_column=query_id_column,
         product_id_column=id_column,
         say=notes.append,
     )
+    source = ", ".join(qrels_files)
     texts = read_queries([Path(queries_file)], query_id_column=query_id_column)
     queries = {query_id: text for query_id, text in texts.items() if query_id in qrels}
     if not queries:
         raise DataError(
-            no_common_ids(
-                "query", one=qrels_file, ours=qrels, other=queries_file, theirs=texts, count=len(texts)
-            )
+            no_common_ids("query", one=source, ours=qrels, other=queries_file, theirs=texts, count=len(texts))
         )
     return Judged(
         queries,
         qrels,
         unknown=tuple(query_id for query_id in qrels if query_id not in queries),
         unjudged=len(texts) - len(queries),
-        source=qrels_file,
+        source=source,
         notes=tuple(notes),
     )
 
@@ -109,7 +108,7 @@ def check_products(judged: Judged, product_ids: pa.ChunkedArray, *, catalogue: s
                 one=judged.source,
                 ours=relevant,
                 other=catalogue,
-                theirs=_texts(product_ids),
+                theirs=catalogue_texts(product_ids),
                 count=len(product_ids),
             )
         )
@@ -123,6 +122,7 @@ def known_products(ids: Mapping[str, object], product_ids: pa.ChunkedArray) -> l
     return found
 
 
-def _texts(product_ids: pa.ChunkedArray) -> Iterator[str]:
+def catalogue_texts(product_ids: pa.ChunkedArray) -> Iterator[str]:
+    """Yield the ids of a catalogue, a chunk of them as Python texts at a time."""
     for start in range(0, len(product_ids), CHUNK_IDS):
         yield from product_ids.slice(start, CHUNK_IDS).to_pylist()

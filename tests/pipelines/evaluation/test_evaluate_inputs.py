@@ -167,6 +167,11 @@ def test_when_all_products_tie_every_system_ranks_them_by_id(tiny_bert, tmp_path
     for row in found["retrieval"]["rows"]:
         assert row["metrics"]["mrr@10"]["value"] == pytest.approx(1 / 3), row["name"]
     assert list(read_trec_run(tmp_path / "run.trec")["1"]) == list("abcd")
+    for end in ("", ".bm25", ".base", ".hybrid"):
+        lines = [line.split() for line in (tmp_path / f"run.trec{end}").read_text().splitlines()]
+        # trec_eval's order: by the score as float32, equal ones by the product id from Z to A
+        by_trec_eval = sorted(((np.float32(line[4]), line[2]) for line in lines), reverse=True)
+        assert [product for _, product in by_trec_eval] == list("abcd"), end
     assert found["retrieval"]["rows"][2]["differences"]["mrr@10"]["p_corrected"] == 1
 
 
@@ -261,7 +266,7 @@ def test_a_run_file_that_cannot_be_written_is_refused_before_anything_is_ranked(
 
 def test_a_run_file_in_a_folder_that_is_read_only_is_refused(flags, tmp_path, capfd, monkeypatch):
     """The rights of the folder are made up: the tests may run as root, who may write anywhere."""
-    monkeypatch.setattr("aisle.pipelines.evaluation.retrieval.os.access", lambda *_: False)
+    monkeypatch.setattr("aisle.pipelines.evaluation.run_files.os.access", lambda *_: False)
     code, _, said = evaluate(capfd, *flags, "--run_file", tmp_path / "run.trec")
 
     assert code == 2

@@ -166,3 +166,41 @@ def test_the_joint_pool_takes_positive_pairs_alone(questions, tiny_bert, tmp_pat
 
     assert "4 of 5 pairs are positive and taken" in said
     assert [(row["name"], row["texts"]) for row in found["joint_pool"]] == [("base", 8)]
+
+
+def test_too_few_pairs_of_a_class_and_what_was_read_are_in_the_document(pair_flags, capfd):
+    _, found, said = evaluate(capfd, *pair_flags, "--pairs_label_map", MAP)
+
+    assert found["notes"] == [
+        "pairs: 6; query: search, product: product, label: esci_label",
+        "warning: 2 pairs of 6 are positive: the intervals of so few are too narrow to be believed",
+        "warning: 4 pairs of 6 are negative: the intervals of so few are too narrow to be believed",
+    ]
+    assert all(note in said for note in found["notes"])
+
+
+def test_enough_pairs_of_both_classes_have_no_warning(run_dir, tmp_path, capfd):
+    rows = [("red sofa", "red sofa", 1), ("red sofa", "wool rug", 0)] * 10
+    pairs = write_table(tmp_path / "pairs.csv", ["query", "product", "label"], rows)
+    _, found, _ = evaluate(capfd, "--model", run_dir, "--pairs", pairs)
+
+    assert not [note for note in found["notes"] if "warning" in note]
+
+
+def test_a_pool_that_is_small_or_has_texts_twice_is_said(run_dir, tmp_path, capfd):
+    """The model of equal texts finds every partner, but not which of two equal ones is its own."""
+    rows = [("red sofa", "red sofa", 1), ("red sofa", "red sofa", 1), ("oak", "bed", 1), ("rug", "lamp", 0)]
+    pairs = write_table(tmp_path / "pairs.csv", ["question", "answer", "label"], rows)
+    columns = ["--query_column", "question", "--product_column", "answer", "--protocol", "joint_pool"]
+    _, found, said = evaluate(capfd, "--model", run_dir, "--pairs", pairs, *columns)
+
+    assert found["notes"] == [
+        "pairs: 4; query: question, product: answer, label: label",
+        "joint pool: 3 of 4 pairs are positive and taken",
+        "warning: the pool is of 3 questions: the intervals of so few are too narrow to be believed",
+        "warning: 1 of 3 questions have come before: only the partner in the same row counts as right, so "
+        "that no model reaches 1; leave the repeated rows out",
+        "warning: 1 of 3 answers have come before: only the partner in the same row counts as right, so "
+        "that no model reaches 1; leave the repeated rows out",
+    ]
+    assert all(note in said for note in found["notes"])

@@ -115,7 +115,7 @@ def test_changed_queries_show_titles_and_judgements(lexical_beats_base):
         assert change["tuned"] < change["base"]
     # BM25 finds no zeppelin, the base model ranks everything
     assert per_query["3"]["after"] == []
-    assert len(per_query["3"]["before"]) == 5
+    assert len(per_query["3"]["before"]) == 6
     titles = {answer["product_id"]: answer["title"] for answer in per_query["3"]["before"]}
     assert (
         titles.items()

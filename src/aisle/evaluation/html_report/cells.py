@@ -64,9 +64,13 @@ def share_cell(value: float | None) -> Cell:
 
 
 def best_value(estimates: Iterable[Estimate | None]) -> float | None:
-    """Return the largest value as shown, or None where there is nothing to choose between."""
-    values = [estimate.value for estimate in estimates if estimate is not None and estimate.value is not None]
-    return round(max(values), 3) if len(values) > 1 else None
+    """Return the largest value as shown, or None where there is only one, or all are equal."""
+    values = {
+        round(estimate.value, 3)
+        for estimate in estimates
+        if estimate is not None and estimate.value is not None
+    }
+    return max(values) if len(values) > 1 else None
 
 
 def union(mappings: Iterable[Iterable[str]]) -> tuple[str, ...]:

@@ -171,7 +171,9 @@ def _recall_by_ef(evaluation: Evaluation) -> Figure:
     points = sorted(evaluation.ann, key=lambda point: point.ef_search)
     times, recalls = [point.milliseconds for point in points], [point.recall for point in points]
     figure, axes = _canvas(height=_HEIGHT)
-    axes.plot(times, recalls, color=COLOURS["base"], linewidth=1.5, marker="o", markersize=4)
+    # Times of a small index are within the noise of the clock: a line through them would go to and fro.
+    rising = times == sorted(times)
+    axes.plot(times, recalls, color=COLOURS["base"], linewidth=1.5 if rising else 0, marker="o", markersize=4)
     for point in points:
         chosen = point.ef_search == evaluation.ef_search
         if chosen:

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aisle.evaluation.changes import FEWEST_QUERIES, ranks_of
 from aisle.evaluation.document import Answer, Difference, Evaluation, Heatmap, QueryChange
 from aisle.evaluation.html_report.charts import styles_of
 from aisle.evaluation.html_report.grades import Grade, Grades
 from aisle.evaluation.html_report.tables import TableMaker
-from aisle.evaluation.html_report.wording import clean, headline_of
+from aisle.evaluation.html_report.wording import advice_of, clean, headline_of
 
 __all__ = ["page_content"]
 
@@ -31,9 +32,11 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One product of a top five."""
+    """One product of a ranking."""
 
     title: str
+    product_id: str
+    """Nothing where the title is the id itself."""
     score: float
     grade: Grade
     moved: str
@@ -59,6 +62,9 @@ def page_content(evaluation: Evaluation) -> dict[str, Any]:
         "evaluation": evaluation,
         "headline": headline_of(evaluation),
         "difference": _headline_difference(evaluation),
+        "tries": advice_of(evaluation),
+        "ranks": ranks_of(evaluation.headline_metric),
+        "fewest_queries": FEWEST_QUERIES,
         "base": clean(evaluation.base or "base"),
         "tuned": clean(evaluation.tuned or "tuned"),
         "retrieval": retrieval,
@@ -156,7 +162,8 @@ def _answers(
     for rank, answer in enumerate(answers, start=1):
         other = ranks.get(answer.product_id)
         note = gone if other is None else "" if other == rank else f"{moved} {other}"
-        yield ShownAnswer(answer.title, answer.score, grades.grade(answer.relevance), note)
+        product_id = "" if answer.title == answer.product_id else answer.product_id
+        yield ShownAnswer(answer.title, product_id, answer.score, grades.grade(answer.relevance), note)
 
 
 def _settings(configuration: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

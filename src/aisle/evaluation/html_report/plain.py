@@ -81,7 +81,10 @@ def _answer(answer: Answer | None) -> str:
     if answer is None:
         return UNDEFINED
     judged = "not judged" if answer.relevance is None else f"relevance {answer.relevance:g}"
-    return f"{clean(answer.title)} ({judged}, {figure(answer.score)})"
+    named = clean(answer.title)
+    if answer.title != answer.product_id:
+        named += f" [{clean(answer.product_id)}]"
+    return f"{named} ({judged}, {figure(answer.score)})"
 
 
 def _text(cell: Cell) -> str:

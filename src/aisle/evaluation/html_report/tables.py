@@ -249,20 +249,23 @@ class TableMaker:
         return tuple(
             Table(
                 f"slices-{number}",
-                f"Gain in {metric_name(self.evaluation.headline_metric)} by {clean(by)}, with 95% intervals",
+                f"Gain in {metric_name(self.evaluation.headline_metric)} by {clean(by)}"
+                + ", with 95% intervals" * any(part.difference.low is not None for part in parts),
                 (
                     Column(clean(by).capitalize(), number=False),
                     *map(Column, ("Queries", "Difference")),
                     Column("From loss to gain", sortable=False),
                     *map(Column, (base, tuned)),
                 ),
-                tuple(_slice_row(part, plots[part]) for part in slices if part.by == by),
+                tuple(_slice_row(part, plots[part]) for part in parts),
             )
             for number, by in enumerate(names, start=1)
+            for parts in [[part for part in slices if part.by == by]]
         )
 
     def _system(self, name: str, kind: SystemKind) -> Cell:
-        role = {self.evaluation.base: "base", self.evaluation.tuned: "tuned"}.get(name, "")
+        before = "before" if kind == "other" else "base"
+        role = {self.evaluation.base: before, self.evaluation.tuned: "tuned"}.get(name, "")
         said = role if role and role not in name.lower() else ""
         style = self.styles.get(name)
         return Cell(

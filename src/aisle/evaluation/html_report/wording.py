@@ -6,12 +6,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from aisle.evaluation.document import Estimate, Evaluation, PairsRow, RetrievalRow
-from aisle.evaluation.headline import headline
+from aisle.evaluation.headline import advice, headline
 from aisle.evaluation.words import UNDEFINED, counted
 
 __all__ = [
+    "advice_of",
     "bounds",
     "byte_count",
     "clean",
@@ -147,16 +149,30 @@ def listing(items: Sequence[str], *, shown: int = 20) -> str:
 
 
 def headline_of(evaluation: Evaluation) -> str:
-    """Return the sentence that says what was found: `changes.headline` where systems are compared."""
-    metric = evaluation.headline_metric
+    """Return the sentence that says what was found: `headline.headline` where systems are compared."""
     rows = () if evaluation.retrieval is None else evaluation.retrieval.rows
-    retrieval = evaluation.retrieval
-    held = next((row for row in rows if row.name == evaluation.tuned), None)
-    if retrieval is not None and held is not None and metric in held.differences:
-        base = _name(evaluation.base or "base")
-        shown = replace(retrieval, rows=tuple(replace(row, name=_name(row.name)) for row in rows))
-        return headline(shown, base=base, tuned=_name(held.name), metric=metric) + "."
+    about = _about(evaluation)
+    if about is not None:
+        return headline(**about) + "."
     return _retrieval_headline(evaluation, rows) or _pairs_headline(evaluation) or _other_headline(evaluation)
+
+
+def advice_of(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return what to try where the tuned system is not clearly better: `headline.advice`."""
+    about = _about(evaluation)
+    return () if about is None else advice(**about)
+
+
+def _about(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Return what the sentence is about, by names that fit into it; None where nothing is compared."""
+    metric, retrieval = evaluation.headline_metric, evaluation.retrieval
+    rows = () if retrieval is None else retrieval.rows
+    found = next((row for row in rows if row.name == evaluation.tuned), None)
+    if retrieval is None or found is None or metric not in found.differences:
+        return None
+    shown = replace(retrieval, rows=tuple(replace(row, name=_name(row.name)) for row in rows))
+    base = _name(evaluation.base or "base")
+    return {"retrieval": shown, "base": base, "tuned": _name(found.name), "metric": metric}
 
 
 def _retrieval_headline(evaluation: Evaluation, rows: Sequence[RetrievalRow]) -> str | None:

@@ -13,7 +13,13 @@ import pyarrow as pa
 import pyarrow.compute
 
 from aisle.errors import ConfigError
-from aisle.evaluation.changes import changed_queries, query_length_groups, slices, word_frequency_groups
+from aisle.evaluation.changes import (
+    changed_queries,
+    query_length_groups,
+    ranks_of,
+    slices,
+    word_frequency_groups,
+)
 from aisle.evaluation.document import Heatmap, QueryChange, Slice
 from aisle.evaluation.retrieval import RetrievalMetrics
 from aisle.index import SearchIndex
@@ -108,7 +114,10 @@ def changes_of(
         {query_id: list(run[query_id].items()) for query_id in chosen if query_id in run}
         for run in (before, after)
     ]
-    named = (product for ranking in rankings for answers in ranking.values() for product, _ in answers[:5])
+    depth = ranks_of(metric)
+    named = (
+        product for ranking in rankings for answers in ranking.values() for product, _ in answers[:depth]
+    )
     titles = shown.titles(named)
     return changed_queries(base, tuned, before=rankings[0], after=rankings[1], titles=titles, **known)
 

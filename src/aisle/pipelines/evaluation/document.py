@@ -12,6 +12,7 @@ from aisle.evaluation.document import AnnPoint, Evaluation
 from aisle.index import SearchIndex
 from aisle.index.hybrid import weight_of
 from aisle.pipelines.evaluation.details import Shown, changes_of, heatmaps_of, slices_of
+from aisle.pipelines.evaluation.engine_run import EngineRun
 from aisle.pipelines.evaluation.models import Models, model_name
 from aisle.pipelines.evaluation.provenance import provenance_of
 from aisle.pipelines.evaluation.retrieval import Ranked
@@ -28,6 +29,7 @@ class Inputs:
         pairs: of --pairs.
         index: of --index_dir.
         shown: how a report names the products of the index.
+        engine: rankings of --run.
         pair_notes: what has to be known of the reading of --pairs.
     """
 
@@ -35,6 +37,7 @@ class Inputs:
     pairs: Pairs | None
     index: SearchIndex | None
     shown: Shown | None
+    engine: EngineRun | None = None
     pair_notes: tuple[str, ...] = ()
 
 

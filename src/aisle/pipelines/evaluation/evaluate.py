@@ -11,20 +11,25 @@ from aisle.config.index import EvaluateSettings, evaluation_problems
 from aisle.errors import ConfigError
 from aisle.evaluation.document import Evaluation, SystemKind
 from aisle.evaluation.headline import advice, headline
+from aisle.evaluation.words import counted
 from aisle.index import open_index
 from aisle.index.products import ID_COLUMN
 from aisle.pipelines.evaluation.details import shown_products
 from aisle.pipelines.evaluation.document import Inputs, make_document, with_details
+from aisle.pipelines.evaluation.engine_run import read_engine_run
 from aisle.pipelines.evaluation.models import Models, help_embedding, load_models
 from aisle.pipelines.evaluation.outlets import check_trackers, run_of_card, track, write_card
 from aisle.pipelines.evaluation.pairs import (
     evaluate_joint_pool,
     evaluate_pairs,
+    pair_caveats,
     positive_pairs,
     read_judged_pairs,
 )
-from aisle.pipelines.evaluation.retrieval import Ranked, evaluate_retrieval, write_runs
+from aisle.pipelines.evaluation.retrieval import Ranked, evaluate_retrieval
+from aisle.pipelines.evaluation.run_files import write_runs
 from aisle.pipelines.evaluation.tables import show_evaluation
+from aisle.pipelines.evaluation.to_judge import Unjudged, unjudged_products, write_to_judge
 from aisle.pipelines.judged import check_products, read_judged
 from aisle.pipelines.output import Output, quieten_libraries
 from aisle.training.processes import launched_processes
@@ -54,23 +59,26 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
     models = load_models(settings, manifest, device=processes.device)
     ranked = None
     if inputs.index is not None and inputs.judged is not None:
-        ranked = evaluate_retrieval(settings, inputs.index, inputs.judged, models, processes, output)
+        ranked = evaluate_retrieval(
+            settings, inputs.index, inputs.judged, models, processes, output, engine=inputs.engine
+        )
         if settings.run_file is not None:
-            write_runs(Path(settings.run_file), ranked, output)
+            own = {name: run for name, run in ranked.runs.items() if name not in ranked.given}
+            write_runs(Path(settings.run_file), own, main=ranked.main, output=output)
     evaluation = make_document(settings, inputs, models, ranked)
     evaluation = replace(evaluation, notes=(*evaluation.notes, *inputs.pair_notes))
     evaluation = replace(evaluation, **_of_pairs(settings, inputs, models, output))
     if settings.report is not None or settings.json:
         evaluation = with_details(settings, evaluation, inputs, ranked)
     sentence, tries = _sentence(evaluation)
+    listed = _to_judge(settings, inputs, ranked)
+    evaluation = replace(evaluation, to_judge=len(listed))
     show_evaluation(evaluation, sentence, tries, output)
     output.document(
         {**evaluation.to_dict(), "headline": sentence, "what_to_try": list(tries), **_flat(ranked)}
     )
     if settings.report is not None:
-        from aisle.evaluation.html_report import write_report
-
-        output.say(f"report: {write_report(Path(settings.report), evaluation)}")
+        _write_report(Path(settings.report), evaluation, inputs, listed, output)
     if card_run is not None and evaluation.retrieval is not None:
         output.say(f"model card: {write_card(card_run, evaluation, evaluation.retrieval)}")
     if settings.with_tracking:
@@ -109,13 +117,36 @@ def _read(settings: EvaluateSettings) -> Inputs:
     pairs = read_judged_pairs(settings, say=notes.append) if settings.pairs else None
     if pairs is not None and settings.protocol == "joint_pool":
         pairs = positive_pairs(pairs, settings, say=notes.append)
+    notes += [] if pairs is None else pair_caveats(pairs, settings)
     if settings.index_dir is None:
-        return Inputs(judged, pairs, None, None, tuple(notes))
+        return Inputs(judged, pairs, None, None, pair_notes=tuple(notes))
     index = open_index(Path(settings.index_dir))
+    engine = None
     if judged is not None:
-        check_products(judged, index.products.column(ID_COLUMN), catalogue="the index")
+        ids = index.products.column(ID_COLUMN)
+        check_products(judged, ids, catalogue="the index")
+        if settings.run is not None:
+            engine = read_engine_run(Path(settings.run), judged, ids, cutoffs=settings.cutoffs)
     shown = shown_products(index, title_column=settings.title_column, slice_columns=settings.slice_column)
-    return Inputs(judged, pairs, index, shown, tuple(notes))
+    return Inputs(judged, pairs, index, shown, engine, tuple(notes))
+
+
+def _to_judge(settings: EvaluateSettings, inputs: Inputs, ranked: Ranked | None) -> list[Unjudged]:
+    """Return the products to judge next, where there is a report to write them beside."""
+    if settings.report is None or ranked is None or inputs.judged is None:
+        return []
+    return unjudged_products(ranked.runs, inputs.judged)
+
+
+def _write_report(
+    folder: Path, evaluation: Evaluation, inputs: Inputs, listed: list[Unjudged], output: Output
+) -> None:
+    from aisle.evaluation.html_report import write_report
+
+    output.say(f"report: {write_report(folder, evaluation)}")
+    if inputs.judged is not None and inputs.shown is not None:
+        written = write_to_judge(folder, listed, inputs.judged, inputs.shown)
+        output.say(f"{counted(len(listed), 'product')} to judge next: {written}")
 
 
 def _of_pairs(settings: EvaluateSettings, inputs: Inputs, models: Models, output: Output) -> dict[str, Any]:

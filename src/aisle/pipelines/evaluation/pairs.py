@@ -19,9 +19,12 @@ from aisle.evaluation.document import JointPoolRow, SystemKind
 from aisle.evaluation.joint_pool import joint_pool_row
 from aisle.evaluation.pair_comparison import compare_pairs
 from aisle.evaluation.pairs import is_positive
+from aisle.evaluation.words import counted
 from aisle.models.encoder import Encoder
 from aisle.pipelines.output import Output
 
+FEWEST = 10
+"""Pairs of a class, or questions, from which an interval can be believed."""
 CHUNK_PAIRS = 8192
 """Pairs embedded at a time: their embeddings of 1,024 components are 64 MiB."""
 
@@ -69,6 +72,38 @@ def positive_pairs(pairs: Pairs, settings: EvaluateSettings, *, say: Callable[[s
     if not positive.all():
         say(f"joint pool: {int(positive.sum()):,} of {len(pairs):,} pairs are positive and taken")
     return pairs.select(np.flatnonzero(positive))
+
+
+def pair_caveats(pairs: Pairs, settings: EvaluateSettings) -> list[str]:
+    """Return what makes the figures of pairs less than they seem: too few of them, or texts given twice."""
+    if settings.protocol == "joint_pool":
+        return _pool_caveats(pairs)
+    if pairs.relevance is None:
+        return []
+    positive = int(is_positive(pairs.relevance.astype(np.float64), settings.positive_threshold).sum())
+    return [
+        f"warning: {counted(number, 'pair')} of {len(pairs):,} {'is' if number == 1 else 'are'} {which}: the "
+        "intervals of so few are too narrow to be believed"
+        for which, number in (("positive", positive), ("negative", len(pairs) - positive))
+        if 0 < number < FEWEST
+    ]
+
+
+def _pool_caveats(pairs: Pairs) -> list[str]:
+    notes = []
+    if len(pairs) < FEWEST:
+        notes.append(
+            f"warning: the pool is of {counted(len(pairs), 'question')}: the "
+            "intervals of so few are too narrow to be believed"
+        )
+    for what, texts in (("questions", pairs.queries), ("answers", pairs.products)):
+        repeated = len(pairs) - len(set(texts))
+        if repeated:
+            notes.append(
+                f"warning: {repeated:,} of {len(pairs):,} {what} have come before: only the partner in the "
+                "same row counts as right, so that no model reaches 1; leave the repeated rows out"
+            )
+    return notes
 
 
 def pair_files(settings: EvaluateSettings) -> list[Path]:

@@ -80,7 +80,8 @@ def _versions() -> dict[str, str]:
 
 def _inputs(settings: EvaluateSettings, model: str | None) -> Iterable[InputFile]:
     """Yield the files; an index and a run are named by the file that holds the checksums of the others."""
-    named = [("queries", settings.queries), ("judgements", settings.qrels)]
+    named = [("queries", settings.queries), *(("judgements", path) for path in settings.qrels or ())]
+    named.append(("present engine", settings.run))
     files = [(role, Path(path)) for role, path in named if path is not None]
     files += [("pairs", path) for path in pair_files(settings)]
     if settings.index_dir is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +14,12 @@ from aisle.evaluation.comparison import compare_runs
 from aisle.evaluation.document import GraphLoss, Retrieval, SystemKind
 from aisle.evaluation.graph_loss import graph_loss
 from aisle.evaluation.retrieval import RetrievalMetrics
-from aisle.evaluation.runs import write_trec_run
 from aisle.index import SearchIndex, ann_recall, open_index
 from aisle.index.exact import FloatArray
 from aisle.index.products import ID_COLUMN
 from aisle.models.encoder import Encoder
 from aisle.pipelines.encoders import encoder_of_index
+from aisle.pipelines.evaluation.engine_run import EngineRun
 from aisle.pipelines.evaluation.models import Models, embed_base, has_texts, wanted_rows
 from aisle.pipelines.evaluation.rows import (
     BY_GRAPH,
@@ -32,11 +31,14 @@ from aisle.pipelines.evaluation.rows import (
     lexical_ranker,
     rank_all,
 )
+from aisle.pipelines.evaluation.run_files import check_run_file
 from aisle.pipelines.evaluation.tables import caveats
 from aisle.pipelines.judged import Judged, check_products, known_products
 from aisle.pipelines.output import Output
 from aisle.training.processes import Processes
 
+Rankings = Mapping[str, Mapping[str, float]]
+"""{query id: {product id: score}}, best first."""
 MODE_ROWS = {"dense": "tuned", "lexical": "bm25", "hybrid": "hybrid"}
 
 
@@ -49,7 +51,8 @@ class Ranked:
         metrics: row -> its figures per query.
         runs: row -> its rankings.
         main: the row of --mode.
-        base: the row that the others are held against, if there is one.
+        base: the row that the others are compared with, if there is one.
+        given: rows whose rankings were read from a file.
         dense: row -> encoder and embeddings of the products, of base and index.
         graph: what the index's own rows lose through the graph; empty where it was not searched.
         notes: what has to be known to read the figures.
@@ -57,9 +60,10 @@ class Ranked:
 
     retrieval: Retrieval
     metrics: Mapping[str, RetrievalMetrics]
-    runs: Mapping[str, Run]
+    runs: Mapping[str, Rankings]
     main: str
     base: str | None
+    given: tuple[str, ...]
     dense: Mapping[str, tuple[Encoder, FloatArray]]
     graph: tuple[GraphLoss, ...]
     notes: tuple[str, ...]
@@ -72,8 +76,19 @@ def evaluate_retrieval(
     models: Models,
     processes: Processes,
     output: Output,
+    *,
+    engine: EngineRun | None = None,
 ) -> Ranked:
     """Rank the catalogue for every judged query by each system, and measure the rankings.
+
+    Args:
+        settings: of the evaluation.
+        index: whose catalogue is ranked.
+        judged: queries and judgements.
+        models: of the rows base and tuned.
+        processes: share the base's embedding of the catalogue.
+        output: shows progress.
+        engine: rankings that all others are compared with; None compares them with the row base.
 
     Raises:
         AisleError: a row that was asked for cannot be had, or the judgements do not fit.
@@ -109,12 +124,16 @@ def evaluate_retrieval(
                 graph=True,
             )
         )
-    kinds: dict[str, SystemKind] = {"bm25": "bm25", "base": "base", "tuned": "tuned", "hybrid": "hybrid"}
+    usual: dict[str, SystemKind] = {"bm25": "bm25", "base": "base", "tuned": "tuned", "hybrid": "hybrid"}
+    present = {} if engine is None else {_free_name(engine.name, others): engine.run}
+    kinds: dict[str, SystemKind] = dict.fromkeys(present, "other")
+    kinds |= usual
     kinds |= dict.fromkeys(others, "other")
     with output.progress("searching", len(judged.queries) * (len(rankers) + len(others))) as bar:
         found = rank_all([*rankers, *others.values()], judged.queries, on_progress=bar.advance)
-    runs = {name: found[name] for name in kinds if name in found and (own or name != models.name)}
-    base = "base" if "base" in runs else None
+    ranked = {name: found[name] for name in kinds if name in found and (own or name != models.name)}
+    runs: dict[str, Rankings] = {**present, **ranked}
+    base = next(iter(present), "base" if "base" in runs else None)
     retrieval, metrics = compare_runs(
         runs,
         judged.qrels,
@@ -132,10 +151,10 @@ def evaluate_retrieval(
         seed=settings.seed,
     )
     asked = models.name if settings.mode == "dense" else MODE_ROWS[settings.mode]
-    main = asked if asked in runs else [name for name in runs if name not in others][-1]
+    main = asked if asked in runs else [name for name in ranked if name not in others][-1]
     graph = _graph_losses(found, judged, settings)
-    notes += [*said, *judged.notes, *caveats(retrieval, judged)]
-    return Ranked(retrieval, metrics, runs, main, base, dense, graph, tuple(notes))
+    notes += [*said, *(() if engine is None else engine.notes), *judged.notes, *caveats(retrieval, judged)]
+    return Ranked(retrieval, metrics, runs, main, base, tuple(present), dense, graph, tuple(notes))
 
 
 def _graph_losses(
@@ -166,50 +185,6 @@ def _graph_losses(
             )
         )
     return tuple(losses)
-
-
-def check_run_file(path: Path, queries: Iterable[str], index: SearchIndex) -> None:
-    """Refuse, before anything is embedded, a run file that could not be written in the end.
-
-    Raises:
-        ConfigError: its folder is not there or cannot be written to, `path` is a folder or a device, or an id
-            has white space in it, which separates the fields of a run.
-    """
-    problem = None
-    if not path.parent.is_dir():
-        problem = f"there is no folder {path.parent}; make it first, or name a file elsewhere"
-    elif path.exists() and not path.is_file():
-        problem = "this is not a file; name one"
-    elif not os.access(path.parent, os.W_OK):
-        problem = f"the folder {path.parent} cannot be written to; name a file elsewhere"
-    else:
-        products = index.products.column(ID_COLUMN)
-        spaced = products.filter(pyarrow.compute.match_substring_regex(products, r"[\s\pZ]"))
-        for what, ids in (("query", queries), ("product", spaced.slice(0, 1).to_pylist())):
-            odd = next((one for one in ids if one.split() != [one]), None)
-            if odd is not None:
-                problem = f"fields are separated by white space, which the {what} id {odd!r} has in it"
-    if problem is not None:
-        raise ConfigError(f"--run_file {path}: {problem}")
-
-
-def write_runs(path: Path, ranked: Ranked, output: Output) -> None:
-    """Write the main row's rankings to `path`, those of another row to `path` with its name at the end.
-
-    The name comes before an ending .gz; a row that answers no query has no file, which is said.
-
-    Raises:
-        EvaluationError: a file cannot be written.
-    """
-    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    for name, run in ranked.runs.items():
-        ending = path.name[len(stem) :]
-        target = path if name == ranked.main else path.with_name(f"{stem}.{name}{ending}")
-        if any(run.values()):
-            write_trec_run(target, run)
-            output.say(f"ranking of {name}: {target}")
-        else:
-            output.say(f"warning: {name} answers no query; {target} is not written")
 
 
 def _possible_rows(settings: EvaluateSettings, index: SearchIndex) -> tuple[tuple[str, ...], list[str]]:
@@ -262,7 +237,7 @@ def _compared(
     return rankers, notes
 
 
-def _free_name(name: str, taken: Mapping[str, Ranker]) -> str:
+def _free_name(name: str, taken: Collection[str]) -> str:
     """Return a name that no row has yet."""
     used = {*MODE_ROWS.values(), "base", *taken}
     return next(free for free in (name, *(f"{name}-{n}" for n in range(2, 10_000))) if free not in used)
