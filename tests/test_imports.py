@@ -69,6 +69,8 @@ DOORS = {
     "transformers": {"models", "training", "pipelines"},
     "torch": {"models", "losses", "training", "pipelines"},
     "bm25s": {"index"},
+    "Stemmer": {"index"},
+    "regex": {"index"},
     "ranx": {"evaluation"},
     "evaluate": {"evaluation"},
     "sklearn": {"evaluation"},

@@ -26,10 +26,14 @@ from aisle.index.lexical import Bm25Index
 WORDS = ["red", "blue", "oak", "wool", "sofa", "lamp", "table", "rug"]
 
 
-def candidates(dense, lexical, rows=None, depth=100):
-    rows = np.arange(len(dense)) if rows is None else np.array(rows)
+def candidates(dense, lexical, rows=None, depth=100, highest=10.0, by_id=None):
     return Candidates(
-        rows=rows, dense=np.array(dense, np.float32), lexical=np.array(lexical, np.float32), depth=depth
+        rows=np.arange(len(dense)) if rows is None else np.array(rows),
+        dense=np.array(dense, np.float32),
+        lexical=np.array(lexical, np.float32),
+        highest=highest,
+        depth=depth,
+        by_id=None if by_id is None else np.array(by_id),
     )
 
 
@@ -45,18 +49,38 @@ def index(build, clustered, texts, tmp_path):
     return open_index(tmp_path / "index")
 
 
-def test_convex_scores_are_shares_of_the_best_of_each_side():
-    found = convex_scores(candidates([0.5, 0.0, -1.0], [0.0, 2.0, 8.0]), weight=0.25)
+def test_convex_scores_are_shares_of_the_highest_possible_on_each_side():
+    found = convex_scores(candidates([0.5, 0.0, -1.0], [0.0, 2.0, 8.0], highest=16.0), weight=0.25)
 
-    # cosines count from -1: 1.5, 1.0, 0.0 of 1.5; BM25 from 0: 0, 2, 8 of 8
-    assert found == pytest.approx([0.25, 0.25 * 2 / 3 + 0.75 / 4, 0.75])
+    # cosines count from -1: 1.5, 1.0, 0.0 of 2; BM25 from 0: 0, 2, 8 of 16
+    assert found == pytest.approx([0.25 * 0.75, 0.25 * 0.5 + 0.75 / 8, 0.75 / 2])
+
+
+def test_the_best_of_poor_answers_has_a_poor_score():
+    """By shares of the query's best, it had 1: nonsense reached every threshold."""
+    poor = candidates([0.1, 0.05], [0.5, 0.0], highest=20.0)
+
+    _, scores = fuse([poor], top_k=1, tie_ranks=np.arange(2), weight=0.5)
+
+    assert scores[0, 0] == pytest.approx(0.5 * 0.55 + 0.5 / 40)
+
+
+@pytest.mark.parametrize("fusion", ["convex", "rrf"])
+@pytest.mark.parametrize("weight", [0.0, 0.8, 1.0])
+def test_a_product_asked_for_by_its_id_comes_first_and_alone_has_the_highest_score(fusion, weight):
+    found = candidates([1.0, 0.2], [9.0, 10.0], by_id=[False, True])
+
+    rows, scores = fuse([found], top_k=2, tie_ranks=np.arange(2), weight=weight, fusion=fusion)
+
+    assert rows.tolist() == [[1, 0]]
+    assert scores[0, 0] == pytest.approx(1.0 if fusion == "convex" else 2 / 61)
 
 
 def test_a_query_without_a_known_word_keeps_the_dense_order():
     rows, scores = fuse([candidates([0.1, 0.7, 0.3], [0, 0, 0])], top_k=3, tie_ranks=np.arange(3), weight=0.5)
 
     assert rows.tolist() == [[1, 2, 0]]
-    assert scores[0] == pytest.approx([0.5, 0.5 * 1.3 / 1.7, 0.5 * 1.1 / 1.7])
+    assert scores[0] == pytest.approx([0.5 * 1.7 / 2, 0.5 * 1.3 / 2, 0.5 * 1.1 / 2])
 
 
 def test_reciprocal_ranks_add_up_over_the_sides_that_name_a_product():
@@ -79,7 +103,7 @@ def test_reciprocal_ranks_of_equal_scores_follow_the_ids():
 def test_equal_fused_scores_follow_the_ids(fusion):
     # each side prefers another product, by as much
     found = (
-        candidates([1.0, -1.0], [0.0, 1.0], rows=[2, 5])
+        candidates([1.0, -1.0], [0.0, 10.0], rows=[2, 5])
         if fusion == "convex"
         else candidates([1.0, 0.5], [1.0, 2.0], rows=[2, 5])
     )
@@ -194,7 +218,11 @@ def test_all_weight_on_one_side_gives_that_side_s_order(index, clustered):
 def test_hybrid_search_over_all_products_is_brute_force(index, clustered, fusion):
     asked, query = clustered(1, seed=9), "oak table"
     everything = candidates(
-        index.embeddings @ asked[0], index.lexical.score(query), rows=range(300), depth=300
+        index.embeddings @ asked[0],
+        index.lexical.score(query),
+        rows=range(300),
+        depth=300,
+        highest=index.lexical.highest_score(query),
     )
     expected, _ = fuse([everything], top_k=300, tie_ranks=index.tie_ranks, weight=0.6, fusion=fusion)
 

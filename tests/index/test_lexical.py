@@ -3,9 +3,11 @@ import logging
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from aisle.errors import DataError, IndexIntegrityError, SearchError
+from aisle.index.analyser import Analyser
 from aisle.index.lexical import LEXICAL_FILES, Bm25Index
 
 TEXTS = ["red running shoes", "blue running shoes for men", "red mug", "the coffee mug"]
@@ -107,14 +109,14 @@ def test_scores_are_those_of_bm25s_itself():
     import bm25s
 
     rng = np.random.default_rng(0)
-    words = [f"word{number}" for number in range(50)]
+    words = [first + second for first in "bcdfg" for second in ("ab", "ek", "im", "op", "uz") * 2]
     texts = [" ".join(rng.choice(words, size=rng.integers(0, 20))) for _ in range(200)]
     oracle = bm25s.BM25(k1=1.5, b=0.75, method="lucene", backend="numpy")
     oracle.index([text.split() for text in texts], show_progress=False)
 
-    found = Bm25Index.build(texts).score("word3 word7 word7 word49")
+    found = Bm25Index.build(texts, analyser=Analyser.of("none")).score("bab cek cek guz")
 
-    assert found == pytest.approx(oracle.get_scores(["word3", "word7", "word7", "word49"]), rel=1e-6)
+    assert found == pytest.approx(oracle.get_scores(["bab", "cek", "cek", "guz"]), rel=1e-6)
     assert np.count_nonzero(found) > 20
 
 
@@ -213,7 +215,7 @@ def test_a_sizes_file_of_another_kind_is_refused(content, tmp_path):
         Bm25Index.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["posting_starts", "word_starts"])
+@pytest.mark.parametrize("name", ["posting_starts", "word_starts", "id_starts"])
 def test_starts_that_do_not_fit_are_refused(name, tmp_path):
     Bm25Index.build(TEXTS).save(tmp_path)
     starts = np.load(tmp_path / f"{name}.npy")
@@ -221,4 +223,64 @@ def test_starts_that_do_not_fit_are_refused(name, tmp_path):
     np.save(tmp_path / f"{name}.npy", starts)
 
     with pytest.raises(IndexIntegrityError, match=rf"{name}\.npy: must have one start per word"):
+        Bm25Index.load(tmp_path)
+
+
+def test_no_score_reaches_the_highest_and_its_value_is_the_sum_of_idf():
+    index = Bm25Index.build([*TEXTS, "mug " * 500])
+    idf = {df: math.log(1 + (5 - df + 0.5) / (df + 0.5)) for df in (0, 2, 3)}
+
+    assert index.highest_score("red mug zeppelin") == pytest.approx(idf[2] + idf[3] + idf[0])
+    assert index.score("mug").max() < index.highest_score("mug") == pytest.approx(idf[3])
+    assert index.highest_score("!") == pytest.approx(math.log(1 + (5 - 1 + 0.5) / 1.5))
+
+
+def test_a_product_is_found_by_its_id_before_those_that_mention_it(tmp_path):
+    texts = ["pruning saw", "blade for GS-00105", "GS-00105 GS-00105"]
+    built = Bm25Index.build(texts, product_ids=pa.chunked_array([["GS-00105", "GS", "X"]]))
+    built.save(tmp_path)
+
+    for index in (built, Bm25Index.load(tmp_path)):
+        for query in ("GS-00105", "gs00105", " GS 00105 "):
+            (rows,), (scores,) = index.rank([query], top_k=3)
+            assert rows.tolist()[0] == 0
+            assert scores[0] == pytest.approx(index.highest_score(query))
+            assert scores[1] < scores[0]
+        assert index.rank(["x"], top_k=1)[0][0].tolist() == [2]
+
+
+def test_words_of_an_id_do_not_count_as_words_of_the_text():
+    index = Bm25Index.build(["Playstation 4", "Playstation 5"], product_ids=pa.chunked_array([["3", "4"]]))
+
+    assert index.rank(["playstation 4"], top_k=2)[0][0].tolist() == [0, 1]
+    assert index.rank(["4"], top_k=2)[0][0].tolist() == [1, 0]
+
+
+def test_a_loaded_index_splits_queries_as_its_texts_were_split(tmp_path):
+    Bm25Index.build(["Häuser und Gärten"], analyser=Analyser.of("german")).save(tmp_path)
+
+    loaded = Bm25Index.load(tmp_path)
+
+    assert loaded.analyser == Analyser.of("german")
+    assert loaded.rank(["haus"], top_k=1)[0][0].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rules": 0}, "other rules"),
+        ({"probe": "0" * 16}, "another version of the english stemmer"),
+        ({"language": "klingon"}, "does not say how its texts were split"),
+        ({"stop_words": None}, "does not say how its texts were split"),
+        (None, "does not say how its texts were split"),
+    ],
+)
+def test_texts_split_by_another_analyser_are_refused(changes, message, tmp_path):
+    Bm25Index.build(TEXTS).save(tmp_path)
+    path = tmp_path / "bm25.json"
+    shape = json.loads(path.read_text())
+    shape["analyser"] = None if changes is None else shape["analyser"] | changes
+    path.write_text(json.dumps(shape))
+
+    with pytest.raises(IndexIntegrityError, match=message):
         Bm25Index.load(tmp_path)

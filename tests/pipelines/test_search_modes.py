@@ -108,7 +108,7 @@ def test_evaluate_of_both_measures_the_graph_too(index_dir, judged, capfd):
 
 def test_the_weight_follows_the_side_that_ranks_the_judged_products_first():
     ties = np.arange(2)
-    sure = {"rows": np.arange(2), "depth": 2}
+    sure = {"rows": np.arange(2), "depth": 2, "highest": 4.0}
     dense_right = Candidates(dense=np.array([0.9, 0.1]), lexical=np.array([1.0, 2.0]), **sure)
     ids = pa.chunked_array([["a", "b"]])
     for product, best in (("a", [0.0, 1.0]), ("b", [1.0, 0.0])):

@@ -9,6 +9,7 @@ from pydantic import Field
 from tyro.conf import Positional
 
 from aisle.config.label_map import LabelMap
+from aisle.config.languages import Language
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -45,6 +46,10 @@ class BuildSettings:
     """Column of --pairs with the product id; found by name when not given."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows that cannot be used, or leave them out and say how many."""
+    language: Language = "auto"
+    """Language of the texts, by whose stems and stop words --mode lexical and hybrid search. auto takes that
+    of the version before; in a first build the one that the texts' stop words speak for (of 12 European
+    languages), English in doubt. none keeps words as they are, for catalogues in several languages."""
     M: Annotated[int, Field(ge=2)] = 16
     """Links per node in the graph; higher is larger and closer to exact."""
     ef_construction: Count = 200
@@ -114,7 +119,8 @@ class QuerySettings:
     """Only products that satisfy this, such as "price <= 50 and brand in ['Acme', 'Zenith']": comparisons
     of columns with numbers and quoted texts, in, is None, and, or, not; col('list price') for odd names."""
     min_score: float | None = None
-    """Leave out products with a lower score: a cosine, or what --mode gives instead."""
+    """Leave out products with a lower score: a cosine, in --mode hybrid too, whose own score joins two; a
+    BM25 score in --mode lexical. A product whose id is the query stays in --mode hybrid."""
     fields: str | None = None
     """Columns of the catalogue to show, such as title,brand,price; the title when not given, and with --json
     all of them."""

@@ -13,21 +13,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import ConfigError
+from aisle.index.analyser import Analyser
 from aisle.index.exact import FloatArray, Rows, Scores
 from aisle.index.groups import RowGroups, number_nodes
 from aisle.index.hnsw import HnswGraph, build_graph, save_graph
+from aisle.index.languages import Language
 from aisle.index.layout import StrPath
-from aisle.index.lexical import Bm25Index
+from aisle.index.lexical import write_lexical
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
     GRAPH_FILE,
-    LEXICAL_FOLDER,
     NODES_FILE,
     PRODUCTS_FILE,
     QUERIES_FILE,
     Manifest,
 )
-from aisle.index.products import TEXT_COLUMN, make_products, rank_ids, read_products, text_of, write_products
+from aisle.index.products import make_products, rank_ids, read_products, write_products
 from aisle.index.store import read_array, write_array, write_embeddings, writing
 from aisle.index.tuning import Tuning, held_out_queries, tune
 from aisle.index.writer import Writer, index_writer
@@ -119,6 +120,7 @@ def build_index(
     encoder: Mapping[str, object],
     text_template: str | None = None,
     texts: Iterable[str] | None = None,
+    language: Language = "english",
     M: int = 16,
     ef_construction: int = 200,
     ef_search: int | None = None,
@@ -142,6 +144,7 @@ def build_index(
         encoder: what is needed to find that encoder again, as JSON.
         text_template: template that turned a catalogue row into text; None where the text was given.
         texts: what was embedded, one per product; without them there is no lexical search and no update.
+        language: of the texts, by whose stems and stop words lexical search goes.
         M: see `GraphSettings`, as the next three and `threads`.
         ef_construction: candidates kept while building.
         ef_search: candidates kept while searching.
@@ -161,7 +164,7 @@ def build_index(
     """
     settings = GraphSettings(M, ef_construction, ef_search, target_recall, threads)
     identity = IndexIdentity(dim, fingerprint, encoder, text_template, store_dtype=store_dtype)
-    products = make_products(product_ids, payload, texts)
+    products, analyser = make_products(product_ids, payload, texts), Analyser.of(language)
     with index_writer(index_dir, command="build", keep_versions=keep_versions) as writer:
         with writing(writer.staging / PRODUCTS_FILE):
             write_products(writer.staging / PRODUCTS_FILE, products)
@@ -169,7 +172,12 @@ def build_index(
             writer.staging / EMBEDDINGS_FILE, embeddings, products=products, dim=dim, store_dtype=store_dtype
         )
         manifest = finish_version(
-            writer, identity=identity, settings=settings, command="build", on_progress=on_progress
+            writer,
+            identity=identity,
+            settings=settings,
+            analyser=analyser,
+            command="build",
+            on_progress=on_progress,
         )
         return writer.commit(manifest)
 
@@ -179,6 +187,7 @@ def finish_version(
     *,
     identity: IndexIdentity,
     settings: GraphSettings,
+    analyser: Analyser | None,
     command: str,
     queries: Scores | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -189,6 +198,7 @@ def finish_version(
         writer: its staging folder holds products and embeddings.
         identity: what they were made of.
         settings: of the graph.
+        analyser: splits the products' texts into words; None where there are no texts.
         command: what makes the version.
         queries: (queries, dim) float32 unit vectors to measure recall with; None makes some.
         on_progress: called with the number of products placed in the graph since the last call.
@@ -202,8 +212,7 @@ def finish_version(
     stored = read_array(folder / EMBEDDINGS_FILE, shape=shape, dtype=identity.store_dtype)
     tie_ranks = rank_ids(products)
     graph = _write_graph(folder, stored, tie_ranks, settings, on_progress)
-    if TEXT_COLUMN in products.column_names:
-        write_lexical(folder, products)
+    write_lexical(folder, products, analyser)
     asked = held_out_queries(stored) if queries is None else queries
     with writing(folder / QUERIES_FILE):
         write_array(folder / QUERIES_FILE, asked)
@@ -247,12 +256,6 @@ def tuned_fields(tuning: Tuning) -> dict[str, Any]:
         "target_recall": tuning.target,
         "recall_curve": tuning.curve,
     }
-
-
-def write_lexical(folder: Path, products: pa.Table) -> None:
-    """Write the BM25 index of the products' texts into a version's folder."""
-    with writing(folder / LEXICAL_FOLDER):
-        Bm25Index.build(text_of(products)).save(folder / LEXICAL_FOLDER)
 
 
 def _write_graph(

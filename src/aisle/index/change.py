@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import DataError
-from aisle.index.build import write_lexical
 from aisle.index.exact import FloatArray, Rows
 from aisle.index.groups import RowGroups, row_digests
 from aisle.index.hnsw import HnswGraph, save_graph
+from aisle.index.lexical import write_lexical
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
     GRAPH_FILE,
@@ -24,7 +24,7 @@ from aisle.index.manifest import (
     QUERIES_FILE,
     Manifest,
 )
-from aisle.index.products import TAKEN_ROWS, TEXT_COLUMN, rank_ids, read_products, take_rows
+from aisle.index.products import TAKEN_ROWS, rank_ids, read_products, take_rows
 from aisle.index.search import SearchIndex
 from aisle.index.store import link_files, read_array, read_queries, write_array, write_embeddings, writing
 from aisle.index.tuning import tune
@@ -84,8 +84,7 @@ def stage_change(
     graph = _changed_graph(index, stored, node_of_row, tie_ranks, threads)
     with writing(folder / GRAPH_FILE):
         save_graph(folder / GRAPH_FILE, graph)
-    if TEXT_COLUMN in written.column_names:
-        write_lexical(folder, written)
+    write_lexical(folder, written, index.analyser)
     link_files(index.directory, folder, (QUERIES_FILE,))
     tuning = tune(
         graph,

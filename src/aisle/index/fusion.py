@@ -1,4 +1,4 @@
-"""Two rankings made one: convex combination of normalised scores, or reciprocal ranks."""
+"""Two rankings made one: convex combination of scores on one scale, or reciprocal ranks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CANDIDATES = 100
 """Best products taken from each side before they are fused."""
 RECIPROCAL_RANK_CONSTANT = 60
 """k of reciprocal rank fusion, as its authors set it."""
-DEFAULT_WEIGHT = 0.8
-"""Weight of the dense side where nothing was tuned: what SciFact's training queries choose for MiniLM."""
+DEFAULT_WEIGHT = 0.5
+"""Weight of the dense side where nothing was tuned: what suits MiniLM on ESCI and SciFact alike."""
 WEIGHTS = tuple(step / 20 for step in range(21))
 """Weights tried by `tune_weight`: 0, 0.05, ..., 1."""
 
@@ -46,20 +46,26 @@ class Candidates:
     """(candidates,) cosine of each, whichever side found it."""
     lexical: Scores
     """(candidates,) BM25 score of each, 0 where it has no word of the query."""
+    highest: float
+    """What no text's BM25 score reaches for this query; above 0."""
     depth: int
     """Products that each side could name."""
+    by_id: npt.NDArray[np.bool_] | None = None
+    """(candidates,) whether the query is the product's id; None is no product."""
 
 
 def convex_scores(candidates: Candidates, *, weight: float) -> npt.NDArray[np.float64]:
-    """Return (candidates,) weight * dense + (1 - weight) * lexical, both normalised to at most 1.
+    """Return (candidates,) weight * dense + (1 - weight) * lexical, both from 0 to 1.
 
-    Normalised is (score - lowest possible) / (best of the query - lowest possible), the theoretical min-max
-    of Bruch, Gai, Ingber (An Analysis of Fusion Functions for Hybrid Retrieval, 2022,
-    https://arxiv.org/abs/2210.11934); the lowest cosine is -1, the lowest BM25 score 0.
+    Each is (score - lowest possible) / (highest possible - lowest possible): (cosine + 1) / 2, and BM25 over
+    the sum of its words' idf. The minimum is that of Bruch, Gai, Ingber (An Analysis of Fusion Functions for
+    Hybrid Retrieval, 2022, https://arxiv.org/abs/2210.11934), who divide by the best of the query; by that,
+    the best of poor answers has 1 as well. A product that the query names by its id has 1.
     """
-    dense = _share_of_best(candidates.dense.astype(np.float64) + 1.0)
-    lexical = _share_of_best(candidates.lexical.astype(np.float64))
-    return weight * dense + (1.0 - weight) * lexical
+    dense = (candidates.dense.astype(np.float64) + 1.0) / 2.0
+    lexical = candidates.lexical.astype(np.float64) / candidates.highest
+    scores = weight * dense + (1.0 - weight) * lexical
+    return scores if candidates.by_id is None else np.where(candidates.by_id, 1.0, scores)
 
 
 def reciprocal_rank_scores(candidates: Candidates, *, tie_ranks: Rows) -> npt.NDArray[np.float64]:
@@ -67,6 +73,7 @@ def reciprocal_rank_scores(candidates: Candidates, *, tie_ranks: Rows) -> npt.ND
 
     Cormack, Clarke, Buettcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
     Methods (SIGIR 2009). A side names its best `depth`; BM25 only names products with a word of the query.
+    A product that the query names by its id is the first of both sides.
     """
     ties = tie_ranks[candidates.rows]
     total = np.zeros(len(candidates.rows))
@@ -77,6 +84,8 @@ def reciprocal_rank_scores(candidates: Candidates, *, tie_ranks: Rows) -> npt.ND
         order = np.lexsort((ties, -scores))
         order = order[named[order]][: candidates.depth]
         total[order] += 1.0 / (RECIPROCAL_RANK_CONSTANT + 1 + np.arange(len(order)))
+    if candidates.by_id is not None:
+        total[candidates.by_id] = 2.0 / (RECIPROCAL_RANK_CONSTANT + 1)
     return total
 
 
@@ -114,7 +123,8 @@ def fuse(
             scores = convex_scores(found, weight=weight)
         else:
             scores = reciprocal_rank_scores(found, tie_ranks=tie_ranks)
-        order = np.lexsort((tie_ranks[found.rows], -scores))[:top_k]
+        others = np.ones(len(scores), np.bool_) if found.by_id is None else ~found.by_id
+        order = np.lexsort((tie_ranks[found.rows], -scores, others))[:top_k]
         ranked.append((found.rows[order], scores[order].astype(np.float32)))
     return padded(ranked, top_k=top_k)
 
@@ -144,9 +154,3 @@ def tune_weight(
     """
     measured: dict[float, float] = {weight: quality(weight) for weight in weights}
     return min(measured, key=lambda weight: (-measured[weight], abs(weight - default), weight))
-
-
-def _share_of_best(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return scores of at least 0 divided by the largest of them; zeros stay zeros."""
-    best = scores.max(initial=0.0)
-    return scores / best if best > 0 else np.zeros_like(scores)

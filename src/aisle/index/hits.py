@@ -51,6 +51,8 @@ class SearchResult:
     """(queries, top_k) float32: cosine, BM25 or fused score; -inf where the row is -1."""
     products: pa.Table = field(repr=False)
     """Of the index, for the hits' payload."""
+    cosines: Scores | None = None
+    """(queries, top_k) float32 cosines of a hybrid search, whose scores are fused; None elsewhere."""
 
     def __len__(self) -> int:
         return len(self.rows)

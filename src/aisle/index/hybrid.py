@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,8 @@ def search_hybrid(
     threads: int | None = None,
 ) -> SearchResult:
     """Return the best `top_k` products per query by fused cosine and BM25, best first; ties by product id.
+
+    A product whose id is the query comes first. The result has the cosine of each product too.
 
     Args:
         index: to search.
@@ -140,9 +143,8 @@ def fuse_dense(
         allowed=allowed,
     )
     chosen = weight_of(index) if weight is None else weight
-    return index.result(
-        *fuse(candidates, top_k=top_k, tie_ranks=index.tie_ranks, weight=chosen, fusion=fusion)
-    )
+    rows, scores = fuse(candidates, top_k=top_k, tie_ranks=index.tie_ranks, weight=chosen, fusion=fusion)
+    return replace(index.result(rows, scores), cosines=_cosines(candidates, rows))
 
 
 def weight_of(index: Searchable) -> float:
@@ -193,8 +195,26 @@ def gather_candidates(
         named, _ = best_rows(scores, top_k=depth, tie_ranks=tie_ranks, allowed=allowed)
         rows = np.union1d(dense[dense >= 0], named)
         cosines = pair_scores(embeddings, rows, asked[None], np.zeros(len(rows), np.int64))
-        gathered.append(Candidates(rows=rows, dense=cosines, lexical=scores[rows], depth=depth))
+        gathered.append(
+            Candidates(
+                rows=rows,
+                dense=cosines,
+                lexical=scores[rows],
+                highest=lexical.highest_score(query),
+                depth=depth,
+                by_id=np.isin(rows, lexical.named(query)),
+            )
+        )
     return gathered
+
+
+def _cosines(candidates: Sequence[Candidates], rows: Rows) -> Scores:
+    """Return the cosines of (queries, top_k) rows out of the candidates that they were taken from."""
+    cosines = np.full(rows.shape, -np.inf, np.float32)
+    for found, chosen, values in zip(candidates, rows, cosines, strict=True):
+        answered = int(np.count_nonzero(chosen >= 0))
+        values[:answered] = found.dense[np.searchsorted(found.rows, chosen[:answered])]  # rows are sorted
+    return cosines
 
 
 def _lexical_of(index: Searchable) -> Bm25Index:

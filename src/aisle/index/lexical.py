@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
-import unicodedata
-from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from aisle.errors import DataError, IndexIntegrityError, SearchError
+from aisle.index.analyser import Analyser
 from aisle.index.exact import Rows, Scores
-from aisle.index.store import read_array, write_array
+from aisle.index.id_lookup import IdLookup
+from aisle.index.manifest import LEXICAL_FOLDER, Manifest
+from aisle.index.postings import run_starts, tokenize, word_scores
+from aisle.index.products import ID_COLUMN, TEXT_COLUMN, text_of
+from aisle.index.store import read_array, write_array, writing
 from aisle.sequences import as_sequence
 
-__all__ = ["LEXICAL_FILES", "Bm25Index", "best_rows"]
+__all__ = ["LEXICAL_FILES", "Bm25Index", "analyser_of", "best_rows", "write_lexical"]
 
 SHAPE_FILE = "bm25.json"
 ARRAY_TYPES = {
@@ -30,12 +32,13 @@ ARRAY_TYPES = {
     "posting_starts": "int64",
     "words": "uint8",
     "word_starts": "int64",
+    "ids": "uint8",
+    "id_starts": "int64",
+    "id_rows": "int64",
 }
 LEXICAL_FILES = (SHAPE_FILE, *(f"{name}.npy" for name in ARRAY_TYPES))
 
 K1, B = 1.5, 0.75
-_WORD = re.compile(r"\w\w+")
-"""Runs of two or more letters, digits or underscores, in any script."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +49,13 @@ class Bm25Index:
     with idf(t) = ln(1 + (N - df + 0.5) / (df + 0.5)) (Robertson and Zaragoza, The Probabilistic
     Relevance Framework: BM25 and Beyond, 2009; the idf that Lucene uses is never negative).
 
-    Words are case-folded and NFKC-normalised, of two characters or more, without English stop
-    words and without stemming. Build one with `Bm25Index.build`, which is the only user of bm25s.
-    The score of every word in every text is stored (Lù, BM25S, https://arxiv.org/abs/2407.03618),
-    so that a query only adds them up.
+    `Analyser` says what words are. A query that is a product's id finds it first. Build one with
+    `Bm25Index.build`. The score of every word in every text is stored (Lù, BM25S,
+    https://arxiv.org/abs/2407.03618), so that a query only adds them up.
     """
 
+    analyser: Analyser
+    """Splits texts and queries into words."""
     texts: int
     """Number of texts; rows are positions among them."""
     scores: Scores
@@ -64,26 +68,42 @@ class Bm25Index:
     """(bytes,) the words in sorted order, UTF-8, one after the other."""
     word_starts: npt.NDArray[np.int64]
     """(words + 1,) first byte of each word."""
+    product_ids: IdLookup
+    """Rows by product id; empty where the texts have no ids."""
 
     @classmethod
-    def build(cls, texts: Iterable[str]) -> Bm25Index:
+    def build(
+        cls,
+        texts: Iterable[str],
+        *,
+        analyser: Analyser | None = None,
+        product_ids: pa.ChunkedArray | None = None,
+    ) -> Bm25Index:
         """Return the index of `texts`, which are read once; texts without a word are found by no query.
+
+        Args:
+            texts: to search.
+            analyser: splits them, and later the queries, into words; None is the English one.
+            product_ids: (texts,) id of each text's product, to be found by; None is for texts without.
 
         Raises:
             DataError: there is no text.
         """
-        tokens, vocabulary = _tokenize(texts)
+        analyser = Analyser.of("english") if analyser is None else analyser
+        tokens, vocabulary = tokenize(texts, analyser)
         if not len(tokens):
             raise DataError("BM25 needs at least one text, found none; check the catalogue")
         encoded = [word.encode() for word in vocabulary]
-        postings = _postings(tokens, len(vocabulary))
+        postings = word_scores(tokens, len(vocabulary), k1=K1, b=B)
         return cls(
+            analyser=analyser,
             texts=len(tokens),
             scores=postings["data"],
             rows=postings["indices"],
             posting_starts=postings["indptr"],
             words=np.frombuffer(b"".join(encoded), np.uint8),
-            word_starts=_starts(np.fromiter(map(len, encoded), np.int64, len(encoded))),
+            word_starts=run_starts(np.fromiter(map(len, encoded), np.int64, len(encoded))),
+            product_ids=IdLookup.build(product_ids),
         )
 
     def save(self, folder: Path) -> None:
@@ -93,10 +113,12 @@ class Bm25Index:
             OSError: a file cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ARRAY_TYPES:
-            write_array(folder / f"{name}.npy", getattr(self, name))
-        sizes = {name: len(getattr(self, name)) for name in ARRAY_TYPES}
-        shape = {"texts": self.texts, "k1": K1, "b": B, **sizes}
+        arrays = {name: getattr(self, name) for name in ARRAY_TYPES if not name.startswith("id")}
+        arrays |= self.product_ids.arrays()
+        for name, array_ in arrays.items():
+            write_array(folder / f"{name}.npy", array_)
+        sizes = {name: len(arrays[name]) for name in ARRAY_TYPES}
+        shape = {"texts": self.texts, "k1": K1, "b": B, **sizes, "analyser": self.analyser.record()}
         (folder / SHAPE_FILE).write_text(json.dumps(shape, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -104,9 +126,10 @@ class Bm25Index:
         """Return the index that `save` wrote, memory-mapped.
 
         Raises:
-            IndexIntegrityError: a file is missing, or is not what `save` wrote.
+            IndexIntegrityError: a file is missing, or is not what `save` wrote; or the texts were split into
+                words otherwise than this aisle would split a query.
         """
-        shape = _read_shape(folder)
+        shape, analyser = _read_shape(folder), _read_analyser(folder)
         arrays = {}
         for name, dtype in ARRAY_TYPES.items():
             path = folder / f"{name}.npy"
@@ -114,18 +137,37 @@ class Bm25Index:
                 raise IndexIntegrityError(f"{path}: missing; restore the file or build the index again")
             arrays[name] = read_array(path, shape=(shape[name],), dtype=dtype)
         _check_ends(folder, arrays)
-        return cls(texts=shape["texts"], **arrays)
+        ids = IdLookup(**{name: arrays.pop(name) for name in ARRAY_TYPES if name.startswith("id")})
+        return cls(analyser=analyser, texts=shape["texts"], product_ids=ids, **arrays)
 
     def score(self, query: str) -> Scores:
         """Return the (texts,) BM25 score of every text, 0 where it has no word of the query.
 
-        A word that the query repeats counts as often.
+        A word that the query repeats counts as often. A product that the query names by its id has the
+        highest score: `highest_score`.
         """
         total = np.zeros(self.texts, np.float32)
-        for word in _words(query):
+        for word in self.analyser.terms_of_query(query):
             found = self._postings_of(word)
             total[self.rows[found]] += self.scores[found]  # a row comes once per word
+        named = self.named(query)
+        if len(named):
+            total[named] = self.highest_score(query)
         return total
+
+    def named(self, query: str) -> Rows:
+        """Return the rows of the products whose id the whole query is; mostly none."""
+        return self.product_ids.rows(query)
+
+    def highest_score(self, query: str) -> float:
+        """Return what no text's score reaches: the sum of idf(t) over the words of the query.
+
+        Words that no text has count as well, so that a score divided by it says how much of the query is
+        there. A query without words has the idf of a word that one text has.
+        """
+        found = [self._postings_of(word) for word in self.analyser.terms_of_query(query)]
+        df = np.array([each.stop - each.start for each in found] or [1], np.float64)
+        return float(np.log1p((self.texts - df + 0.5) / (df + 0.5)).sum())
 
     def rank(
         self,
@@ -193,57 +235,35 @@ def best_rows(
     return rows, scores[rows]
 
 
-@dataclass(frozen=True, eq=False)
-class _Tokens:
-    """The words of each text as numbers, in two flat arrays: lists of them take ten times the memory."""
-
-    numbers: npt.NDArray[np.int32]
-    starts: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start, end in zip(self.starts[:-1], self.starts[1:], strict=True):
-            yield self.numbers[start:end].tolist()
+def write_lexical(folder: Path, products: pa.Table, analyser: Analyser | None) -> None:
+    """Write the BM25 index of the products' texts, if they have any, into a version's folder."""
+    if TEXT_COLUMN not in products.column_names or analyser is None:
+        return
+    with writing(folder / LEXICAL_FOLDER):
+        lexical = Bm25Index.build(
+            text_of(products), analyser=analyser, product_ids=products.column(ID_COLUMN)
+        )
+        lexical.save(folder / LEXICAL_FOLDER)
 
 
-def _tokenize(texts: Iterable[str]) -> tuple[_Tokens, list[str]]:
-    """Return the words of each text as places in the sorted vocabulary, and that vocabulary."""
-    stop_words = frozenset(_bm25s().stopwords.STOPWORDS_EN)
-    seen: dict[str, int] = {}
-    numbers, lengths = array("i"), array("q")
-    for text in texts:
-        before = len(numbers)
-        numbers.extend(seen.setdefault(word, len(seen)) for word in _words(text) if word not in stop_words)
-        lengths.append(len(numbers) - before)
-    vocabulary = sorted(seen)
-    place = np.empty(len(seen), np.int32)
-    place[[seen[word] for word in vocabulary]] = np.arange(len(seen), dtype=np.int32)
-    in_order = place[np.frombuffer(numbers, np.int32)] if numbers else np.empty(0, np.int32)
-    return _Tokens(in_order, _starts(np.array(lengths, np.int64))), vocabulary
+def analyser_of(folder: Path, manifest: Manifest) -> Analyser | None:
+    """Return the analyser that split the texts of a version; None where it has no texts.
+
+    Raises:
+        IndexIntegrityError: it is not recorded, or this aisle would split a query otherwise.
+    """
+    has_texts = any(name.startswith(f"{LEXICAL_FOLDER}/") for name in manifest.files)
+    return _read_analyser(folder / LEXICAL_FOLDER) if has_texts else None
 
 
-def _postings(tokens: _Tokens, words: int) -> Mapping[str, Any]:
-    """Return bm25s's sparse matrix of scores, (texts, words) by columns."""
-    if not words:  # bm25s divides by the mean length
-        return {
-            "data": np.empty(0, np.float32),
-            "indices": np.empty(0, np.int32),
-            "indptr": np.zeros(1, np.int64),
-        }
-    bm25 = _bm25s().BM25(k1=K1, b=B, method="lucene", dtype="float32", int_dtype="int32", backend="numpy")
-    matrix: Mapping[str, Any] = bm25.build_index_from_ids(range(words), tokens, show_progress=False)
-    return matrix
-
-
-def _starts(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return (n + 1,) where each of n runs begins, and where the last ends."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(unicodedata.normalize("NFKC", text.casefold()))
+def _read_analyser(folder: Path) -> Analyser:
+    path = folder / SHAPE_FILE
+    try:
+        return Analyser.from_record(json.loads(path.read_bytes()).get("analyser"))
+    except FileNotFoundError:
+        raise IndexIntegrityError(f"{path}: missing; restore the file or build the index again") from None
+    except (IndexIntegrityError, ValueError, AttributeError) as error:
+        raise IndexIntegrityError(f"{path}: {error}") from None
 
 
 def _read_shape(folder: Path) -> dict[str, int]:
@@ -266,19 +286,15 @@ def _read_shape(folder: Path) -> dict[str, int]:
 
 def _check_ends(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Raise unless the starts fit what they point into; the checksums of the manifest guard the rest."""
-    for starts, ends in (("posting_starts", ("scores", "rows")), ("word_starts", ("words",))):
+    for starts, ends, runs in (
+        ("posting_starts", ("scores", "rows"), len(arrays["word_starts"]) - 1),
+        ("word_starts", ("words",), len(arrays["word_starts"]) - 1),
+        ("id_starts", ("ids",), len(arrays["id_rows"])),
+    ):
         found = arrays[starts]
         sizes = {len(arrays[name]) for name in ends}
-        if len(found) != len(arrays["word_starts"]) or not len(found) or {int(found[-1])} != sizes:
+        if len(found) != runs + 1 or not len(found) or {int(found[-1])} != sizes:
             raise IndexIntegrityError(
                 f"{folder / starts}.npy: must have one start per word and end at {sorted(sizes)}, found "
                 f"{len(found)} starts and the end {found[-1:].tolist()}; build the index again"
             )
-
-
-def _bm25s() -> Any:
-    import bm25s
-
-    # it sets its logger to DEBUG on import, which fills the log of whoever configured the root logger
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
-    return bm25s

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from aisle.index.build import GraphSettings, IndexIdentity, finish_version, tuned_fields
 from aisle.index.layout import StrPath
+from aisle.index.lexical import analyser_of
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
 from aisle.index.opening import open_index
 from aisle.index.store import link_files, read_queries
@@ -72,6 +73,7 @@ def compact_index(
                 manifest.target_recall,
                 threads,
             ),
+            analyser=analyser_of(index.directory, manifest),
             command="compact",
             queries=read_queries(index.directory, dim=manifest.dim),
             on_progress=on_progress,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import SearchError
+from aisle.index.analyser import Analyser
 from aisle.index.exact import FloatArray, Rows, Scores, exact_search
 from aisle.index.filtered import filtered_search
 from aisle.index.filters import parse_filter
@@ -49,6 +50,11 @@ class SearchIndex:
 
     def __len__(self) -> int:
         return self.manifest.count
+
+    @property
+    def analyser(self) -> Analyser | None:
+        """Return what splits texts and queries into words; None where the index was built without texts."""
+        return None if self.lexical is None else self.lexical.analyser
 
     @property
     def dim(self) -> int:

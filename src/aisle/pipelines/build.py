@@ -28,6 +28,7 @@ from aisle.index.store import write_embeddings
 from aisle.models.embedder import Precision
 from aisle.models.encoder import Encoder
 from aisle.models.loading import Overrides, load_encoder
+from aisle.pipelines.analysers import choose_analyser
 from aisle.pipelines.catalog import columns_before, read_products_of, tell_columns
 from aisle.pipelines.embedding import (
     EmbeddingPlan,
@@ -115,6 +116,7 @@ def _embed_and_finish(
         dim=encoder.dim,
         store_dtype=settings.store_dtype,
     )
+    analyser = choose_analyser(settings, writer.index_dir, products, say=output.say)
     with output.progress("graph", products.num_rows) as bar:
         manifest = finish_version(
             writer,
@@ -140,6 +142,7 @@ def _embed_and_finish(
                 settings.target_recall,
                 1 if settings.deterministic else settings.threads,
             ),
+            analyser=analyser,
             command="build",
             queries=encoder.encode_queries(_stand_in_queries(products)),
             on_progress=bar.advance,

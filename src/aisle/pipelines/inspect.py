@@ -24,11 +24,13 @@ from aisle.index import (
     wants_compacting,
 )
 from aisle.index.layout import version_directory
+from aisle.index.lexical import analyser_of
 from aisle.index.manifest import GRAPH_FILE, MANIFEST_FILE, PRODUCTS_FILE, file_problem
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products
 from aisle.index.store import read_queries
 from aisle.index.tuning import tune
 from aisle.index.version_folders import remembered_keep_versions
+from aisle.pipelines.folder_sizes import bytes_in, shown_bytes
 from aisle.pipelines.maintain import compact_command, curve_table
 from aisle.pipelines.output import Output
 
@@ -45,7 +47,7 @@ def versions(settings: VersionsSettings) -> None:
     output = Output(json_only=settings.json)
     index_dir = Path(settings.index_dir).resolve()
     found = list_versions(index_dir)
-    sizes = {version.number: _bytes_in(version_directory(index_dir, version.number)) for version in found}
+    sizes = {version.number: bytes_in(version_directory(index_dir, version.number)) for version in found}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # fits into 80 columns
     for name in ("version", "parent", "made by", "when (UTC)", "products", "recall", "size"):
         table.add_column(name, justify="left" if name in {"made by", "when (UTC)"} else "right", no_wrap=True)
@@ -54,16 +56,16 @@ def versions(settings: VersionsSettings) -> None:
         mark = "current" if version.current else ""
         manifest = version.manifest
         cells = ["", "damaged", "", "", ""] if manifest is None else _cells(manifest, kept=sizes)
-        table.add_row(str(version.number), *cells, _shown_bytes(sizes[version.number]), mark)
+        table.add_row(str(version.number), *cells, shown_bytes(sizes[version.number]), mark)
     output.show(table)
     for version in found:
         if version.problem is not None:
             output.say(f"version {version.number}: {version.problem}")
     if not any(version.current for version in found):
         output.say(f"none is current: {_manifest_problem(index_dir)}")
-    total = _bytes_in(index_dir)
+    total = bytes_in(index_dir)
     kept = remembered_keep_versions(index_dir)
-    output.say(f"{_shown_bytes(total)} in all; versions share the files that did not change; {kept} are kept")
+    output.say(f"{shown_bytes(total)} in all; versions share the files that did not change; {kept} are kept")
     output.document(
         {
             "index_dir": settings.index_dir,
@@ -86,8 +88,10 @@ def info(settings: InfoSettings) -> Manifest:
     manifest = current if settings.version is None else _manifest_of(index_dir, settings.version)
     folder = version_directory(index_dir, manifest.version)
     columns = _columns(folder, manifest)
-    size = _bytes_in(folder)
-    output.show(_facts(settings.index_dir, manifest, columns, size, current=manifest == current))
+    analyser = analyser_of(folder, manifest)
+    size = bytes_in(folder)
+    words = "no BM25: texts were not given" if analyser is None else analyser.describe()
+    output.show(_facts(settings.index_dir, manifest, columns, size, words=words, current=manifest == current))
     output.show(curve_table(manifest))
     reason = wants_compacting(manifest)
     if reason is not None:
@@ -101,6 +105,7 @@ def info(settings: InfoSettings) -> Manifest:
             "parent": manifest.parent,
             **content,
             "columns": columns,
+            "analyser": analyser and analyser.record(),
             "bytes": size,
             "wants_compacting": reason,
         }
@@ -213,7 +218,9 @@ def _columns(folder: Path, manifest: Manifest) -> dict[str, str]:
     return {field.name: str(field.type) for field in schema if field.name not in {ID_COLUMN, TEXT_COLUMN}}
 
 
-def _facts(index_dir: str, manifest: Manifest, columns: dict[str, str], size: int, *, current: bool) -> Table:
+def _facts(
+    index_dir: str, manifest: Manifest, columns: dict[str, str], size: int, *, words: str, current: bool
+) -> Table:
     encoder = {name: value for name, value in manifest.encoder.items() if value is not None}
     target = "" if manifest.target_recall is None else f", for a recall of {manifest.target_recall}"
     weight = manifest.hybrid_weight
@@ -221,13 +228,14 @@ def _facts(index_dir: str, manifest: Manifest, columns: dict[str, str], size: in
         "index": index_dir,
         "version": f"{manifest.version}{' (current)' if current else ''}, made by {manifest.command} on "
         f"{_when(manifest)} UTC{_from(manifest)}",
-        "products": f"{manifest.count:,} in {_shown_bytes(size)}",
+        "products": f"{manifest.count:,} in {shown_bytes(size)}",
         "encoder": encoder.pop("model", "not recorded"),
         "": ", ".join(f"{name} {value!r}" for name, value in encoder.items()),
         "fingerprint": manifest.fingerprint,
         "id column": manifest.id_column or "none: ids were given",
         "text template": manifest.text_template or "none: texts were given",
         "columns": ", ".join(f"{name} {kind}" for name, kind in columns.items()) or "none",
+        "words (BM25)": words,
         "embeddings": f"{manifest.dim} x {manifest.store_dtype}, {manifest.metric}",
         "graph": f"{manifest.graph_nodes:,} nodes and {manifest.deleted_nodes:,} of deleted products, "
         f"M {manifest.M}, ef_construction {manifest.ef_construction}",
@@ -282,17 +290,3 @@ def _manifest_problem(index_dir: Path) -> str:
 
 def _when(manifest: Manifest) -> str:
     return manifest.created[:19].replace("T", " ")
-
-
-def _bytes_in(folder: Path) -> int:
-    """Return the bytes of all files below a folder; those of a file with several names once."""
-    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
-
-
-def _shown_bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -9,9 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aisle.config.index import QuerySettings
 from aisle.errors import DataError
 from aisle.index import SearchIndex, SearchResult, open_index, parse_filter
+from aisle.index.hybrid import candidate_depth
 from aisle.models.encoder import Encoder
 from aisle.pipelines.answers import answer_table, chosen_fields
 from aisle.pipelines.encoders import encoder_of_index
@@ -68,25 +71,41 @@ def _answer(
     answers = []
     fields = chosen_fields(settings.fields, index)
     for row, text in enumerate(texts):
-        answered = int((found.rows[row] >= 0).sum())
-        payload = index.payload(found.rows[row][:answered])
-        results = [
-            {
-                "rank": rank,
-                "score": float(score),
-                "product_id": str(product_id),
-                "payload": _payload(columns, fields),
-            }
-            for rank, (score, product_id, columns) in enumerate(
-                zip(found.scores[row][:answered], found.product_ids[row][:answered], payload, strict=True),
-                start=1,
-            )
-            if settings.min_score is None or score >= settings.min_score
-        ]
+        results = _results(index, found, row, text, settings, fields)
         answers.append({"query": text, "results": results})
         if not settings.json and not none_satisfies:
             output.show(answer_table(text, results, fields=fields), whole_lines=True)
     output.document(answers)
+
+
+def _results(
+    index: SearchIndex,
+    found: SearchResult,
+    row: int,
+    text: str,
+    settings: QuerySettings,
+    fields: Sequence[str] | None,
+) -> list[dict[str, Any]]:
+    """Return the answers to one query, best first: at most --top_k, without those below --min_score."""
+    judged = found.scores if found.cosines is None else found.cosines
+    kept = found.rows[row] >= 0
+    if settings.min_score is not None:
+        kept &= judged[row] >= settings.min_score
+        if found.cosines is not None and index.lexical is not None:
+            # What is asked for by its id is no guess, however little its text is like an id.
+            kept |= (found.rows[row] >= 0) & np.isin(found.rows[row], index.lexical.named(text))
+    places = np.flatnonzero(kept)[: settings.top_k]
+    payload = index.payload(found.rows[row][places])
+    results = []
+    for rank, (place, columns) in enumerate(zip(places.tolist(), payload, strict=True), start=1):
+        scores = {"score": float(found.scores[row, place])}
+        if found.cosines is not None:
+            scores["cosine"] = float(found.cosines[row, place])
+        product_id = str(found.product_ids[row, place])
+        results.append(
+            {"rank": rank, **scores, "product_id": product_id, "payload": _payload(columns, fields)}
+        )
+    return results
 
 
 def _payload(columns: Mapping[str, Any], fields: Sequence[str] | None) -> Any:
@@ -101,13 +120,20 @@ def _search(
         embeddings,
         queries=texts,
         mode=settings.mode,
-        top_k=settings.top_k,
+        # A hybrid order is not that of the cosines: products that have --min_score may come late in it.
+        top_k=_depth(index, settings),
         fusion=settings.fusion,
         weight=settings.hybrid_weight,
         ef_search=settings.ef_search,
         exact=settings.exact,
         where=settings.where,
     )
+
+
+def _depth(index: SearchIndex, settings: QuerySettings) -> int:
+    if settings.mode == "hybrid" and settings.min_score is not None:
+        return candidate_depth(settings.top_k, count=len(index))
+    return settings.top_k
 
 
 def _typed(output: Output) -> Iterator[str]:

@@ -128,6 +128,8 @@ def _resolved(
         }
     if index is not None and ranked is not None:
         found["rows"] = list(ranked.runs)
+        if index.analyser is not None and {"bm25", "hybrid"} & set(ranked.runs):
+            found["bm25_analyser"] = index.analyser.describe()
         if "hybrid" in ranked.runs and settings.fusion == "convex":
             weight = settings.hybrid_weight
             found["hybrid_weight"] = weight_of(index) if weight is None else weight

@@ -97,6 +97,8 @@ def evaluate_retrieval(
         check_run_file(Path(settings.run_file), judged.queries, index)
     rows, notes = _possible_rows(settings, index)
     notes += [models.note] if models.note and "base" in rows else []
+    if index.analyser is not None and {"bm25", "hybrid"} & set(rows):
+        notes.append(f"BM25 splits texts into words by its analyser: {index.analyser.describe()}")
     top_k = min(max(*settings.cutoffs, GRAPH_DEPTH), len(index))
     others, said = _compared(settings, index, judged, top_k)
     dense: dict[str, tuple[Encoder, FloatArray]] = {}

@@ -1,0 +1,235 @@
+"""From a text to the terms that BM25 counts: words, numbers, parts of part numbers, character pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import regex
+
+from aisle.errors import IndexIntegrityError
+from aisle.index.languages import LANGUAGES, Language, stemmer, stop_words
+
+__all__ = ["Analyser", "normalise"]
+
+RULES = 1
+"""Number of the rules of this module; another number makes other terms."""
+CACHED_WORDS = 200_000
+LONGEST_WHOLE = 40
+"""Characters of the longest compound that is a term as a whole; longer ones are lists, not part numbers."""
+
+_SIGNS = regex.compile(r"[™℠®©℗ⓇⓡⒸⓒ\U0001F16A-\U0001F16C\u200b]")
+"""Signs that normalisation would turn into letters of the word before them; they part words instead."""
+_INVISIBLE = regex.compile(r"[\p{Cf}\u0640]")
+"""Joiners, soft hyphens, direction marks, the Arabic stretch: how a word looks, not what it is."""
+_FRACTION = regex.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
+_ALIKE = str.maketrans("\u2019\u2018\u02bc\u2044\u2215\u00d7\u2212", "'''//x-")
+"""Typographic apostrophes, slashes, the sign of multiplication and the minus, as a keyboard has them."""
+_DASH = regex.compile(r"\p{Pd}")
+_DIGIT = regex.compile(r"[^\P{Nd}0-9]")
+_ACCENT = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Arabic}\p{Hebrew}])\p{Mn}+")
+_BARE = str.maketrans("\u0131øłđ", "iold")
+"""Letters that no decomposition takes to the letter that people type for them."""
+_DOTLESS = "\u0131"
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}ー々〆\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+"""Scripts whose words no space parts, or, in Hangul, to which endings are joined."""
+_CORE = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*"
+_COMPOUND = regex.compile(
+    rf"{_CORE}(?:(?:[-/.'&_+]|(?<=\p{{N}})[,:](?=\p{{N}})){_CORE})*(?:[+\#]+(?![\p{{L}}\p{{N}}]))?"
+)
+_PIECE = regex.compile(
+    r"(?V1)(?P<thousands>(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d.,]))"
+    r"|(?P<decimal>(?<![\d.,])\d+[.,]\d+(?![.,]?\d))"
+    r"|(?P<digits>\p{N}+)"
+    rf"|(?P<unspaced>[{_UNSPACED}][{_UNSPACED}\p{{M}}]*)"
+    rf"|(?P<word>[\p{{L}}--[{_UNSPACED}]][[\p{{L}}\p{{M}}]--[{_UNSPACED}]]*)"
+)
+_CLUSTER = regex.compile(r"\P{M}\p{M}*")
+_ALONE_MEANS = regex.compile(r"[\p{Han}\p{Hangul}]")
+
+_PROBES = (
+    "LEGO™ Air-Max iphone-15/128GB GS-00105 5.5 mm 1,299 AT&T C++ women's İSTANBUL ISPARTA Café",
+    "सोफा नीला சோபா 蓝色布艺沙发 青いソファ โซฟา 소파 batteries running Häuser chaussures zapatos scarpe",
+    "дома книги τηλεόραση طاولات कुर्सियाँ நாற்காலிகள் kitaplar skor huonekalut székek krzesła židle",
+)
+
+
+class _Terms(NamedTuple):
+    """The terms of a compound: those that a query asks for, and those that only a text has besides."""
+
+    both: tuple[str, ...]
+    text_only: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Analyser:
+    """How texts and queries become terms. Build one with `Analyser.of`.
+
+    Words are normalised (NFKC, case folded, accents of Latin, Greek, Arabic and Hebrew letters dropped),
+    stemmed, and dropped where they are stop words. A compound ("GS-00105", "iphone-15/128GB", "t-shirt")
+    gives its parts and the whole; a decimal number stays whole. Words of Chinese, Japanese, Korean, Thai,
+    Lao, Khmer and Burmese are overlapping pairs of characters, which need no dictionary (as in Lucene's
+    CJKAnalyzer).
+    """
+
+    language: Language
+    stop_words: tuple[str, ...] = ()
+    """Words that are no terms, normalised."""
+    stem: Any = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, language: Language) -> Analyser:
+        """Return the analyser of a language.
+
+        Raises:
+            ConfigError: the language is unknown.
+        """
+        stem = stemmer(language)
+        return cls(language, stop_words(language), stem)
+
+    def terms_of_text(self, text: str) -> list[str]:
+        """Return the terms of a product's text, as often as they occur."""
+        terms: list[str] = []
+        for compound in _COMPOUND.findall(normalise(text, self.language)):
+            found = self._analyse(compound)
+            terms += found.both
+            terms += found.text_only
+        return terms
+
+    def terms_of_query(self, query: str) -> list[str]:
+        """Return the terms of a query, as often as they occur."""
+        terms: list[str] = []
+        for compound in _COMPOUND.findall(normalise(query, self.language)):
+            terms += self._analyse(compound).both
+        return terms
+
+    def describe(self) -> str:
+        """Return what the analyser does with words, for people."""
+        if self.language == "none":
+            return "words as they are: no stems, no stop words"
+        stops = f"{len(self.stop_words)} stop words" if self.stop_words else "no stop words"
+        return f"{self.language}: Snowball stems, {stops}"
+
+    def record(self) -> dict[str, Any]:
+        """Return what makes the same analyser again, as JSON."""
+        return {
+            "rules": RULES,
+            "language": self.language,
+            "stop_words": list(self.stop_words),
+            "probe": self._probe,
+        }
+
+    @classmethod
+    def from_record(cls, record: Any) -> Analyser:
+        """Return the analyser that `record` was made of.
+
+        Raises:
+            IndexIntegrityError: there is no record, or this aisle, or its stemmer, makes other terms.
+        """
+        try:
+            language, words = record["language"], tuple(record["stop_words"])
+            if language not in LANGUAGES or not all(isinstance(word, str) for word in words):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise IndexIntegrityError(
+                "does not say how its texts were split into words, so a query cannot be split alike; build "
+                "the index again"
+            ) from None
+        analyser = cls(language, words, stemmer(language))
+        if (record.get("rules"), record.get("probe")) != (RULES, analyser._probe):
+            raise IndexIntegrityError(
+                f"its texts were split into words by other rules (number {record.get('rules')}; this aisle "
+                f"has {RULES}) or by another version of the {language} stemmer, so queries would miss them; "
+                "build the index again"
+            )
+        return analyser
+
+    @cached_property
+    def _probe(self) -> str:
+        """Return a digest of the terms of some words: another version of a stemmer gives another."""
+        terms = [self.terms_of_text(probe) for probe in _PROBES]
+        terms.append([self.stem(word) for word in self.stop_words])
+        return hashlib.sha256(repr(terms).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _analyse(self) -> Any:
+        """Return the function from a normalised compound to its terms, which remembers the common ones."""
+        stops = frozenset(self.stop_words)
+        return lru_cache(maxsize=CACHED_WORDS)(lambda compound: self._terms(compound, stops))
+
+    def _terms(self, compound: str, stops: frozenset[str]) -> _Terms:
+        if compound in stops:
+            return _Terms((), ())
+        body = compound.rstrip("+#")
+        body = body.removesuffix("'s") or body
+        pieces = [(str(found.lastgroup), found.group()) for found in _PIECE.finditer(body)]
+        both = [compound] if compound != compound.rstrip("+#") else []
+        text_only: list[str] = []
+        if len(pieces) > 1 and len(body) <= LONGEST_WHOLE:
+            both += self._whole(body, pieces)
+        for kind, piece in pieces:
+            if kind == "unspaced":
+                pairs, alone = _pairs(piece)
+                both += pairs
+                text_only += alone
+            elif kind == "word":
+                both += [] if piece in stops else self._stemmed(piece)
+            elif kind == "thousands":
+                both.append(piece.replace(",", ""))
+            else:
+                both.append(piece.replace(",", "."))
+        return _Terms(tuple(both), tuple(text_only))
+
+    def _whole(self, body: str, pieces: list[tuple[str, str]]) -> list[str]:
+        """Return a compound without the signs in it, but for numbers such as 1/2 and 16:9."""
+        kinds = {kind for kind, _ in pieces}
+        if "unspaced" in kinds:
+            return []
+        if kinds == {"digits"} and ("/" in body or ":" in body):
+            return [body]
+        joined = "".join(piece.replace(",", ".") for _, piece in pieces)
+        return self._stemmed(joined) if kinds == {"word"} else [_bare(joined)]
+
+    def _stemmed(self, word: str) -> list[str]:
+        """Return the stem of a word; two where it has a dotless i, which may be the capital of either i."""
+        stems = [_bare(self.stem(word))]
+        if _DOTLESS in word:
+            stems.append(_bare(self.stem(word.replace(_DOTLESS, "i"))))
+        return list(dict.fromkeys(stems))
+
+
+def normalise(text: str, language: Language = "none") -> str:
+    """Return a text in which letters, digits and signs that mean the same are the same, in lower case."""
+    if text.isascii():
+        if language == "turkish":
+            text = text.replace("I", _DOTLESS)
+        return text.lower()
+    text = _FRACTION.sub(" ", _INVISIBLE.sub("", _SIGNS.sub(" ", text)))
+    text = _DASH.sub("-", unicodedata.normalize("NFKC", text)).translate(_ALIKE)
+    if language == "turkish":
+        text = text.replace("I", _DOTLESS).replace("İ", "i")
+    # Case folding gives a dotted capital I two characters: an i, and a dot above it.
+    text = unicodedata.normalize("NFKC", text.casefold().replace("i\u0307", "i"))
+    return str(_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), text))
+
+
+def _pairs(word: str) -> tuple[list[str], list[str]]:
+    """Return the overlapping pairs of a word's characters, and those characters that may be words alone."""
+    characters = _CLUSTER.findall(word)
+    if len(characters) == 1:
+        return characters, []
+    pairs = [first + second for first, second in pairwise(characters)]
+    return pairs, [character for character in characters if _ALONE_MEANS.match(character)]
+
+
+def _bare(word: str) -> str:
+    """Return a word without the accents that people leave out when they type."""
+    if word.isascii():
+        return word
+    decomposed = _ACCENT.sub("", unicodedata.normalize("NFD", word))
+    return unicodedata.normalize("NFC", decomposed).translate(_BARE)

@@ -1,0 +1,76 @@
+"""Find a product by its id, typed as it is or without its signs and capitals."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aisle.index.exact import Rows
+
+__all__ = ["IdLookup"]
+
+END = "\0"
+"""Parts an id without its signs from the id itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class IdLookup:
+    """The ids of products in the order of their letters and digits, each with its row."""
+
+    ids: npt.NDArray[np.uint8]
+    """(bytes,) each id without signs and capitals, `END`, and the id itself; sorted; UTF-8."""
+    id_starts: npt.NDArray[np.int64]
+    """(ids + 1,) first byte of each."""
+    id_rows: Rows
+    """(ids,) row of each."""
+
+    @classmethod
+    def build(cls, product_ids: pa.ChunkedArray | None) -> IdLookup:
+        """Return the lookup of (n,) ids in the order of their rows; None is no ids."""
+        given = pa.chunked_array([], pa.string()) if product_ids is None else product_ids
+        ids = given.cast(pa.large_string()).combine_chunks()  # the bytes of all may be more than 2 GiB
+        entries = pc.binary_join_element_wise(
+            _letters_and_digits(ids), ids, pa.scalar(END, pa.large_string())
+        )
+        order = pc.sort_indices(entries)
+        entries = entries.take(order)
+        _, starts, content = entries.buffers()
+        return cls(
+            ids=np.frombuffer(content or b"", np.uint8),
+            id_starts=np.frombuffer(starts, np.int64)[: len(entries) + 1]
+            if starts
+            else np.zeros(1, np.int64),
+            id_rows=order.to_numpy().astype(np.int64),
+        )
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the arrays by name, to be saved."""
+        return {"ids": self.ids, "id_starts": self.id_starts, "id_rows": self.id_rows}
+
+    def rows(self, query: str) -> Rows:
+        """Return the rows whose id is the query; else those whose id has the same letters and digits."""
+        wanted = query.strip()
+        letters = _letters_and_digits(pa.array([wanted], pa.large_string()))[0].as_py()
+        if not letters:
+            return np.empty(0, np.int64)
+        prefix, count = (letters + END).encode(), len(self.id_rows)
+        first = at = bisect_left(range(count), prefix, key=self._entry)
+        while at < count and self._entry(at).startswith(prefix):
+            if self._entry(at)[len(prefix) :] == wanted.encode():
+                return np.asarray(self.id_rows[at : at + 1])
+            at += 1
+        return np.asarray(self.id_rows[first:at])
+
+    def _entry(self, at: int) -> bytes:
+        return self.ids[self.id_starts[at] : self.id_starts[at + 1]].tobytes()
+
+
+def _letters_and_digits(ids: pa.Array) -> pa.Array:
+    """Return ids in lower case, without signs and spaces."""
+    lower = pc.utf8_lower(pc.utf8_normalize(ids, form="NFKC"))
+    return pc.replace_substring_regex(lower, pattern=r"[^\pL\pN\pM]+", replacement="")

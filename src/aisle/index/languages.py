@@ -1,0 +1,130 @@
+"""The languages of BM25: their stems, their stop words, and which of them a catalogue is written in."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, get_args
+
+from aisle.errors import ConfigError
+
+__all__ = ["LANGUAGES", "Language", "detect_language", "load_bm25s", "stemmer", "stop_words"]
+
+Language = Literal[
+    "none",
+    "arabic",
+    "armenian",
+    "basque",
+    "catalan",
+    "czech",
+    "danish",
+    "dutch",
+    "english",
+    "esperanto",
+    "estonian",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hindi",
+    "hungarian",
+    "indonesian",
+    "irish",
+    "italian",
+    "lithuanian",
+    "nepali",
+    "norwegian",
+    "persian",
+    "polish",
+    "portuguese",
+    "romanian",
+    "russian",
+    "serbian",
+    "sesotho",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+    "yiddish",
+]
+"""The languages that Snowball stems; "none" keeps words as they are."""
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+
+DEFAULT_LANGUAGE: Language = "english"
+STOP_LISTS: dict[Language, str] = {
+    "danish": "STOPWORDS_DANISH",
+    "dutch": "STOPWORDS_DUTCH",
+    "english": "STOPWORDS_EN",
+    "french": "STOPWORDS_FRENCH",
+    "german": "STOPWORDS_GERMAN",
+    "italian": "STOPWORDS_ITALIAN",
+    "norwegian": "STOPWORDS_NORWEGIAN",
+    "portuguese": "STOPWORDS_PORTUGUESE",
+    "russian": "STOPWORDS_RUSSIAN",
+    "spanish": "STOPWORDS_SPANISH",
+    "swedish": "STOPWORDS_SWEDISH",
+    "turkish": "STOPWORDS_TURKISH",
+}
+"""Language -> its list in bm25s. The lists are short: none has a word that names a product."""
+LEAST_SHARE = 0.02
+"""A text in a language has at least this share of its stop words, even in titles."""
+LEAST_LEAD = 1.25
+"""The best language has at least so many times the stop words of the next."""
+
+
+def stemmer(language: Language) -> Callable[[str], str]:
+    """Return the function from a lower-case word to its stem; threads may share it.
+
+    Raises:
+        ConfigError: the language is unknown.
+    """
+    if language not in LANGUAGES:
+        raise ConfigError(f"--language: must be one of {', '.join(LANGUAGES)}, found {language!r}")
+    if language == "none":
+        return str
+    import Stemmer
+
+    snowball, lock = Stemmer.Stemmer(language, 0), threading.Lock()
+
+    def stem(word: str) -> str:
+        with lock:  # a Stemmer must not be used by two threads at a time
+            return str(snowball.stemWord(word))
+
+    return stem
+
+
+def stop_words(language: Language) -> tuple[str, ...]:
+    """Return the words of a language that name nothing, without single letters: "vitamin a" has one.
+
+    Languages without a list in bm25s have no stop words.
+    """
+    listed = getattr(load_bm25s().stopwords, STOP_LISTS[language]) if language in STOP_LISTS else ()
+    return tuple(sorted({word.casefold() for word in listed if len(word) > 1}))
+
+
+def detect_language(texts: Iterable[str]) -> Language:
+    """Return the language whose stop words make up the largest share of the words; English in doubt.
+
+    Only languages with a list of stop words are found; titles of names alone have none.
+    """
+    lists = {language: frozenset(stop_words(language)) for language in STOP_LISTS}
+    found, words = dict.fromkeys(lists, 0), 0
+    for text in texts:
+        for word in text.casefold().split():
+            words += 1
+            for language, listed in lists.items():
+                found[language] += word in listed
+    # Stable: English first among equals.
+    first, second = sorted(found, key=lambda name: (-found[name], name != DEFAULT_LANGUAGE))[:2]
+    clear = found[first] >= max(LEAST_SHARE * words, LEAST_LEAD * found[second], 1)
+    return first if clear else DEFAULT_LANGUAGE
+
+
+def load_bm25s() -> Any:
+    """Return bm25s, which takes a second to import."""
+    import bm25s
+
+    # it sets its logger to DEBUG on import, which fills the log of whoever configured the root logger
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    return bm25s

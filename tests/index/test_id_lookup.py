@@ -1,0 +1,36 @@
+import pyarrow as pa
+import pytest
+
+from aisle.index.id_lookup import IdLookup
+
+IDS = ["GS-00105", "gs00105", "b", "A_1", "---", "B07ÄX", "12", "1-2", "\U0001f600"]
+
+
+@pytest.fixture
+def lookup():
+    return IdLookup.build(pa.chunked_array([IDS[:4], IDS[4:]]))
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("GS-00105", ["GS-00105"]),
+        ("gs00105", ["gs00105"]),
+        (" GS 00105 ", ["GS-00105", "gs00105"]),
+        ("a1", ["A_1"]),
+        ("b07äx", ["B07ÄX"]),
+        ("12", ["12"]),
+        ("1-2", ["1-2"]),
+        ("b07", []),
+        ("---", []),
+        ("", []),
+        ("zeppelin", []),
+    ],
+)
+def test_the_exact_id_is_found_and_else_those_of_the_same_letters_and_digits(lookup, query, ids):
+    assert sorted(IDS[row] for row in lookup.rows(query)) == sorted(ids)
+
+
+def test_there_may_be_no_ids():
+    assert IdLookup.build(None).rows("x").tolist() == []
+    assert IdLookup.build(pa.chunked_array([], pa.string())).rows("x").tolist() == []
