@@ -44,6 +44,11 @@ class BuildSettings:
     """Column of --pairs with the product text; found by name when not given."""
     product_id_column: str | None = None
     """Column of --pairs with the product id; found by name when not given."""
+    delimiter: str | None = None
+    """Character between the fields of csv files, such as ";", or tab; a comma, or what a first line sep=;
+    says, when not given. tsv files have tabs."""
+    encoding: str = "utf-8"
+    """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows that cannot be used, or leave them out and say how many."""
     language: Language = "auto"
@@ -211,6 +216,11 @@ class EvaluateSettings:
     """What each label of --pairs is worth in [0, 1]; --label_map when not given."""
     positive_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     """Lowest relevance of a positive pair; above 0.5 when not given."""
+    delimiter: str | None = None
+    """Character between the fields of csv files, such as ";", or tab; a comma, or what a first line sep=;
+    says, when not given. tsv files have tabs."""
+    encoding: str = "utf-8"
+    """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows of --pairs that cannot be used, or leave them out and say how many."""
     resamples: Annotated[int, Field(ge=100)] = 1000

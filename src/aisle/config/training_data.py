@@ -58,6 +58,11 @@ class DataSettings:
     """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training queries to hold out when no validation data is given."""
+    delimiter: str | None = None
+    """Character between the fields of csv files, such as ";", or tab; a comma, or what a first line sep=;
+    says, when not given. tsv files have tabs."""
+    encoding: str = "utf-8"
+    """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows that cannot be used, or leave them out and say how many."""
     sanity_test: bool = False

@@ -1,33 +1,28 @@
 """Rows out of local files: csv, tsv, jsonl, json and parquet, each of the texts also as .gz.
 
-Text is UTF-8, with or without a byte order mark. A row that cannot be read is yielded with its `problem`,
+Text is UTF-8 unless a `TextFormat` says otherwise. A row that cannot be read is yielded with its `problem`,
 so that one reading finds them all; a file that cannot be read is an error.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
-import io
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
 from aisle.data.arrow_rows import declared_types, table_rows
+from aisle.data.csv_rows import csv_rows, not_in_encoding, refuse_duplicates
 from aisle.data.file_formats import FORMATS, file_format, has_format, is_untyped
 from aisle.data.rows import Problem, Row, is_unicode
 from aisle.data.saved_sets import refuse_saved
+from aisle.data.text_files import PLAIN_TEXT, TextFormat, encoding_advice, open_text
 from aisle.errors import DataError
 from aisle.sequences import as_sequence
 
-__all__ = ["FORMATS", "expand_files", "file_format", "has_format", "is_untyped", "iter_rows", "open_text"]
+__all__ = ["FORMATS", "expand_files", "file_format", "has_format", "is_untyped", "iter_rows"]
 
-# The largest limit that a C long holds on every platform; the default of 128 KiB refuses long descriptions.
-_CSV_FIELD_LIMIT = 2**31 - 1
 _PARQUET_BATCH = 4096
 _JSONL_PEEK = 1000
 
@@ -64,12 +59,13 @@ def _expand(pattern: str) -> list[Path]:
     return files
 
 
-def iter_rows(files: Iterable[Path], *, fill: bool = True) -> Iterator[Row]:
+def iter_rows(files: Iterable[Path], *, fill: bool = True, text: TextFormat = PLAIN_TEXT) -> Iterator[Row]:
     """Yield the rows of files in their order, streaming; only `.json` is read whole.
 
     Args:
         files: of any of `FORMATS`.
         fill: give JSON objects null for the columns that they leave out and others have.
+        text: how text files are written.
 
     Raises:
         DataError: a file is missing, empty, damaged or of no known format; a header is missing, not UTF-8 or
@@ -81,11 +77,11 @@ def iter_rows(files: Iterable[Path], *, fill: bool = True) -> Iterator[Row]:
         if form == "parquet":
             yield from _parquet_rows(path)
         elif form.startswith("jsonl"):
-            yield from _jsonl_rows(path, fill=fill)
+            yield from _jsonl_rows(path, text.encoding, fill=fill)
         elif form.startswith("json"):
-            yield from _json_rows(path, fill=fill)
+            yield from _json_rows(path, text.encoding, fill=fill)
         else:
-            yield from _csv_rows(path, delimiter="\t" if form.startswith("tsv") else ",")
+            yield from csv_rows(path, text, tabs=form.startswith("tsv"))
 
 
 def _require_content(path: Path) -> None:
@@ -95,98 +91,8 @@ def _require_content(path: Path) -> None:
         raise DataError(f"{path}: the file is empty.")
 
 
-@contextmanager
-def open_text(path: Path, *, newline: str) -> Iterator[io.TextIOBase]:
-    """Open a UTF-8 file, through gzip for `.gz`; bytes that are not UTF-8 arrive as lone surrogates.
-
-    Raises:
-        DataError: the file cannot be read, or its gzip stream is damaged or cut short.
-    """
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as stream:
-            yield stream
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: the gzip stream is damaged or cut short ({error}). Fetch the file again."
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read: {error.strerror or error}.") from None
-
-
-def _csv_rows(path: Path, *, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(_CSV_FIELD_LIMIT)
-    source, number = str(path), 0
-    with open_text(path, newline="") as stream:
-        # strict: without it `"15" Laptop"` silently loses its first inner quote.
-        reader = csv.reader(stream, delimiter=delimiter, strict=True)
-        header = _csv_header(path, reader, delimiter)
-        width = len(header)
-        while True:
-            line = reader.line_num + 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                _refuse_open_quote(path, error, line, delimiter)
-                number += 1
-                yield Row(source, number, {}, line, Problem("is not valid csv", str(error)))
-                continue
-            if not fields:
-                continue
-            number += 1
-            if len(fields) != width:
-                reason = f"the header has {width} fields and the row another number"
-                yield Row(source, number, {}, line, Problem(reason, f"{len(fields)} fields: {fields}"))
-            elif not is_unicode("".join(fields)):
-                yield Row(source, number, {}, line, Problem("is not valid UTF-8", fields))
-            else:
-                yield Row(source, number, dict(zip(header, fields, strict=True)), line)
-
-
-def _csv_header(path: Path, reader: Iterator[list[str]], delimiter: str) -> list[str]:
-    """Return the column names of a csv file; leading blank lines are passed over."""
-    try:
-        header = next((fields for fields in reader if fields), [])
-    except csv.Error as error:
-        _refuse_open_quote(path, error, 1, delimiter)
-        # Python 3.10 refuses NUL, as UTF-16 has it; later ones read it, and it is found below.
-        reason = "UTF-8. Save the file as UTF-8" if "NUL" in str(error) else f"valid csv: {error}"
-        raise DataError(f"{path}, line 1: the header is not {reason}.") from None
-    if not any(name.strip() for name in header):
-        raise DataError(f"{path}: there is no header; the first line must name the columns.")
-    if not is_unicode("".join(header)) or "\0" in "".join(header):
-        raise DataError(f"{path}, line 1: the header is not UTF-8. Save the file as UTF-8.")
-    _refuse_duplicates(path, header)
-    return header
-
-
-def _refuse_duplicates(path: Path, columns: Sequence[str]) -> None:
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"{path}: the header names {', '.join(map(repr, twice))} more than once; names are unique."
-        )
-
-
-def _refuse_open_quote(path: Path, error: csv.Error, line: int, delimiter: str) -> None:
-    """Raise when the csv error is a quoted field that runs to the end of the file."""
-    if "unexpected end of data" not in str(error):
-        return
-    with open_text(path, newline="") as stream:
-        # Read leniently, the open field is the row's last: the newlines it swallowed say where it began.
-        reader = csv.reader(islice(stream, line - 1, None), delimiter=delimiter)
-        swallowed = next(reader)[-1].rstrip("\r\n")
-        last = line - 1 + reader.line_num
-    began = last - len(swallowed.splitlines()) + 1 if swallowed else last
-    raise DataError(
-        f"{path}, line {began:,}: a quote opens a field here and is never closed; close or double it."
-    )
-
-
-def _jsonl_rows(path: Path, *, fill: bool) -> Iterator[Row]:
-    rows = _jsonl_objects(path)
+def _jsonl_rows(path: Path, encoding: str, *, fill: bool) -> Iterator[Row]:
+    rows = _jsonl_objects(path, encoding)
     if not fill:
         yield from rows
         return
@@ -200,15 +106,15 @@ def _jsonl_rows(path: Path, *, fill: bool) -> Iterator[Row]:
             yield row
 
 
-def _jsonl_objects(path: Path) -> Iterator[Row]:
+def _jsonl_objects(path: Path, encoding: str) -> Iterator[Row]:
     source, number = str(path), 0
-    with open_text(path, newline="\n") as stream:
+    with open_text(path, newline="\n", encoding=encoding) as stream:
         for line, text in enumerate(stream, start=1):
             if text.isspace():
                 continue
             number += 1
             if not is_unicode(text):
-                yield Row(source, number, {}, line, Problem("is not valid UTF-8", text.rstrip()))
+                yield Row(source, number, {}, line, not_in_encoding(text.rstrip(), encoding))
                 continue
             try:
                 value = json.loads(text)
@@ -224,12 +130,13 @@ def _object_row(source: str, number: int, line: int | None, value: object) -> Ro
     return Row(source, number, {}, line, Problem("is not a JSON object", value))
 
 
-def _json_rows(path: Path, *, fill: bool) -> Iterator[Row]:
-    with open_text(path, newline="\n") as stream:
+def _json_rows(path: Path, encoding: str, *, fill: bool) -> Iterator[Row]:
+    with open_text(path, newline="\n", encoding=encoding) as stream:
         text = stream.read()
     if not is_unicode(text):
         line = next(line for line, part in enumerate(text.split("\n"), start=1) if not is_unicode(part))
-        raise DataError(f"{path}, line {line:,}: the text is not UTF-8. Save the file as UTF-8.")
+        advice = encoding_advice(text.split("\n")[line - 1])
+        raise DataError(f"{path}, line {line:,}: the text is not UTF-8. {advice}")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -251,7 +158,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            _refuse_duplicates(path, names)
+            refuse_duplicates(path, names)
             columns = [name for name in names if not name.startswith("__index_level_")]
             declared = declared_types(file.schema_arrow)
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):

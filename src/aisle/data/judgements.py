@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from aisle.data.files import has_format, iter_rows, open_text
+from aisle.data.files import has_format, iter_rows
 from aisle.data.labels import LabelReader, map_advice
 from aisle.data.rows import Problem, Row, id_text, place, require_columns, shorten, text_problem
+from aisle.data.text_files import PLAIN_TEXT, TextFormat, open_text
 from aisle.errors import DataError
 
 __all__ = ["read_qrels", "read_queries"]
@@ -22,7 +23,11 @@ _TREC_FIELDS = ("query_id", "iteration", "product_id", "relevance")
 
 
 def read_queries(
-    files: Iterable[Path], *, only: Iterable[str] | None = None, query_id_column: str | None = None
+    files: Iterable[Path],
+    *,
+    only: Iterable[str] | None = None,
+    query_id_column: str | None = None,
+    text_format: TextFormat = PLAIN_TEXT,
 ) -> dict[str, str]:
     """Return query id to text, in reading order.
 
@@ -32,6 +37,7 @@ def read_queries(
         files: csv, tsv, jsonl (BEIR's too), json or parquet.
         only: ids to keep, as those that have judgements; None keeps all.
         query_id_column: the column of ids; None finds it.
+        text_format: how text files are written.
 
     Raises:
         DataError: a file or column is missing, a row is bad, an id has two texts, or no query is left.
@@ -39,7 +45,7 @@ def read_queries(
     kept = None if only is None else frozenset(only)
     queries: dict[str, str] = {}
     first: dict[str, str] = {}
-    for row in _good_rows(iter_rows(files)):
+    for row in _good_rows(iter_rows(files, text=text_format)):
         query_id = _id(row, _column(row, "query id", _QUERY_ID, query_id_column))
         text = row.values[_column(row, "query", _QUERY)]
         reason = text_problem(text)
@@ -66,6 +72,7 @@ def read_qrels(
     label_map: Mapping[str, float] | None = None,
     query_id_column: str | None = None,
     product_id_column: str | None = None,
+    text_format: TextFormat = PLAIN_TEXT,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return query id to product id to relevance, in reading order.
@@ -80,6 +87,7 @@ def read_qrels(
             TREC gives to spam and to what nobody has looked at, counts as 0: not relevant.
         query_id_column: the column of query ids, in files that name their columns; None finds it.
         product_id_column: the column of product ids, likewise.
+        text_format: how text files are written.
         say: told how many labels below 0 there are.
 
     Raises:
@@ -89,7 +97,7 @@ def read_qrels(
     first: dict[tuple[str, str], str] = {}
     readers: dict[str, LabelReader] = {}
     negative = 0
-    for row in _good_rows(_judgement_rows(files)):
+    for row in _good_rows(_judgement_rows(files, text_format)):
         query_id = _id(row, _column(row, "query id", _QUERY_ID, query_id_column))
         product_id = _id(row, _column(row, "product id", _PRODUCT_ID, product_id_column))
         label = _column(row, "relevance", _LABEL)
@@ -126,25 +134,28 @@ def _is_below_zero(label: object) -> bool:
         return False
 
 
-def _judgement_rows(files: Iterable[Path]) -> Iterator[Row]:
+def _judgement_rows(files: Iterable[Path], text_format: TextFormat) -> Iterator[Row]:
     for path in files:
-        yield from _trec_rows(path) if _is_trec(path) else iter_rows([path])
+        if _is_trec(path, text_format.encoding):
+            yield from _trec_rows(path, text_format.encoding)
+        else:
+            yield from iter_rows([path], text=text_format)
 
 
-def _is_trec(path: Path) -> bool:
+def _is_trec(path: Path, encoding: str) -> bool:
     name = path.name.lower()
     if not has_format(name):
         return True
     if not name.endswith((".tsv", ".tsv.gz")) or not path.is_file():
         return False
-    with open_text(path, newline="\n") as stream:
+    with open_text(path, newline="\n", encoding=encoding) as stream:
         fields = stream.readline().split()
     return len(fields) == len(_TREC_FIELDS) and fields[-1].lstrip("-").replace(".", "", 1).isdigit()
 
 
-def _trec_rows(path: Path) -> Iterator[Row]:
+def _trec_rows(path: Path, encoding: str) -> Iterator[Row]:
     number = 0
-    with open_text(path, newline="\n") as stream:
+    with open_text(path, newline="\n", encoding=encoding) as stream:
         for line, text in enumerate(stream, start=1):
             fields = text.split()
             if not fields:

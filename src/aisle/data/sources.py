@@ -12,6 +12,7 @@ from aisle.data.arrow_rows import declared_types, table_rows
 from aisle.data.files import expand_files, has_format, iter_rows
 from aisle.data.rows import Row
 from aisle.data.saved_sets import open_saved, saved_splits
+from aisle.data.text_files import PLAIN_TEXT, TextFormat
 from aisle.errors import DataError
 
 __all__ = [
@@ -145,9 +146,14 @@ def splits_of(
 
 
 def iter_split(
-    source: DatasetSource, split: str, *, revision: str | None = None, token: str | None = None
+    source: DatasetSource,
+    split: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    text: TextFormat = PLAIN_TEXT,
 ) -> Iterator[Row]:
-    """Return the rows of one split of a data set.
+    """Return the rows of one split of a data set; `text` says how local text files are written.
 
     Raises:
         DataError: there is no such split, or it cannot be read.
@@ -160,7 +166,7 @@ def iter_split(
         )
     if source.saved:
         return _saved_rows(source.name, source.splits[split][0])
-    return iter_rows(source.splits[split])
+    return iter_rows(source.splits[split], text=text)
 
 
 def _saved_rows(name: str, folder: Path) -> Iterator[Row]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from aisle.config.index import BuildSettings
 from aisle.data.catalog_file import CatalogFile
+from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.index import (
     GraphSettings,
@@ -161,6 +162,7 @@ def _embed_and_finish(
         queries_file=settings.tune_queries,
         qrels_file=settings.tune_qrels,
         label_map=settings.tune_label_map,
+        text_format=TextFormat.of(settings.delimiter, settings.encoding),
     )
     output.say(f"hybrid search: weight {weight:.2f} for embeddings, {1 - weight:.2f} for words")
     return replace(manifest, hybrid_weight=weight), figures

@@ -12,6 +12,7 @@ from aisle.data.files import expand_files, iter_rows
 from aisle.data.pairs import PairColumns
 from aisle.data.payload import KnownColumns
 from aisle.data.sources import iter_split, resolve_dataset, splits_of
+from aisle.data.text_files import TextFormat
 from aisle.errors import IndexStoreError
 from aisle.index import read_manifest
 from aisle.index.manifest import MANIFEST_FILE, PRODUCTS_FILE
@@ -33,9 +34,10 @@ def read_products_of(
     Raises:
         AisleError: they cannot be read, or a row is bad and bad rows are errors.
     """
+    text = TextFormat.of(settings.delimiter, settings.encoding)
     if settings.catalog:
         return write_catalog(
-            iter_rows(expand_files(settings.catalog)),
+            iter_rows(expand_files(settings.catalog), text=text),
             path,
             id_column=settings.id_column,
             text_template=settings.text_template,
@@ -52,10 +54,10 @@ def read_products_of(
     )
     names = settings.pairs or ()
     if len(names) > 1:
-        rows = iter_rows(expand_files(names))
+        rows = iter_rows(expand_files(names), text=text)
     else:
         source = resolve_dataset(names[0], config=settings.dataset_config_name)
-        rows = iter_split(source, splits_of(source).get(settings.split, settings.split))
+        rows = iter_split(source, splits_of(source).get(settings.split, settings.split), text=text)
     return write_distinct_products(rows, path, columns=columns, on_bad_row=settings.on_bad_row)
 
 

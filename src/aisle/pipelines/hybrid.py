@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aisle.data.text_files import PLAIN_TEXT, TextFormat
 from aisle.errors import DataError
 from aisle.evaluation.retrieval import evaluate_run
 from aisle.index import Manifest, exact_search
@@ -32,6 +33,7 @@ def tuned_weight(
     queries_file: str,
     qrels_file: str,
     label_map: Mapping[str, float] | None = None,
+    text_format: TextFormat = PLAIN_TEXT,
 ) -> float:
     """Return the weight of the dense side with the best nDCG@10 on training queries, by exact search.
 
@@ -42,13 +44,14 @@ def tuned_weight(
         queries_file: ids and texts of training queries.
         qrels_file: judgements of them.
         label_map: what each label is worth; None where the labels are numbers.
+        text_format: how text files are written.
 
     Raises:
         DataError: a file cannot be read, or no judged product is found for any query.
         EvaluationError: no query has a relevant product.
         IndexIntegrityError: a file of the version is missing or damaged.
     """
-    known = read_judged(queries_file, [qrels_file], label_map)
+    known = read_judged(queries_file, [qrels_file], label_map, text_format=text_format)
     queries, qrels = known.queries, known.qrels
     products = read_products(folder / PRODUCTS_FILE)
     check_products(known, products.column(ID_COLUMN), catalogue="the catalogue")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from aisle.data.judgements import read_qrels, read_queries
+from aisle.data.text_files import PLAIN_TEXT, TextFormat
 from aisle.errors import DataError
 from aisle.id_match import no_common_ids
 
@@ -45,6 +46,7 @@ def read_judged(
     *,
     id_column: str | None = None,
     query_id_column: str | None = None,
+    text_format: TextFormat = PLAIN_TEXT,
 ) -> Judged:
     """Return the judged queries.
 
@@ -54,6 +56,7 @@ def read_judged(
         label_map: what each label is worth; None where the labels are numbers.
         id_column: column of the judgements with the product ids; None finds it.
         query_id_column: column of both files with the query ids; None finds it.
+        text_format: how text files are written.
 
     Raises:
         DataError: a file cannot be read, or no judged query has a text.
@@ -64,10 +67,11 @@ def read_judged(
         label_map=label_map,
         query_id_column=query_id_column,
         product_id_column=id_column,
+        text_format=text_format,
         say=notes.append,
     )
     source = ", ".join(qrels_files)
-    texts = read_queries([Path(queries_file)], query_id_column=query_id_column)
+    texts = read_queries([Path(queries_file)], query_id_column=query_id_column, text_format=text_format)
     queries = {query_id: text for query_id, text in texts.items() if query_id in qrels}
     if not queries:
         raise DataError(

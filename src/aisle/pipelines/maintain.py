@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 
 from aisle.config.maintain import CompactSettings, DeleteSettings, RollbackSettings, TuneSettings
-from aisle.data.files import open_text
 from aisle.data.rows import is_unicode
+from aisle.data.text_files import open_text
 from aisle.errors import ConfigError, DataError
 from aisle.index import (
     Manifest,

@@ -18,6 +18,7 @@ from aisle.data.product_rows import ID_COLUMN
 from aisle.data.rows import Row
 from aisle.data.sources import iter_split, resolve_dataset, splits_of
 from aisle.data.templates import parse_template
+from aisle.data.text_files import TextFormat
 from aisle.errors import DataError
 
 SANITY_DATASET = "smangrul/amazon_esci"
@@ -82,12 +83,13 @@ Rows = Callable[[], Iterator[Row]]
 def _row_sources(
     settings: DataSettings, token: str | None, say: Callable[[str], None]
 ) -> tuple[Rows, Rows | None]:
+    text = TextFormat.of(settings.delimiter, settings.encoding)
     if settings.train_file:
         files = expand_files(settings.train_file)
         if not settings.validation_file:
-            return lambda: iter_rows(files), None
+            return lambda: iter_rows(files, text=text), None
         held_out = expand_files(settings.validation_file)
-        return lambda: iter_rows(files), lambda: iter_rows(held_out)
+        return lambda: iter_rows(files, text=text), lambda: iter_rows(held_out, text=text)
     if settings.esci_dir:
         folder, locale, version = Path(settings.esci_dir), settings.esci_locale, settings.esci_version
         # The release's test split is for the final figures: validation is held out of its train split.
@@ -100,10 +102,10 @@ def _row_sources(
     if "train" not in splits:
         raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits.values())}")
     if "validation" not in splits:
-        return lambda: iter_split(source, splits["train"], revision=revision, token=token), None
+        return lambda: iter_split(source, splits["train"], revision=revision, token=token, text=text), None
     return (
-        lambda: iter_split(source, splits["train"], revision=revision, token=token),
-        lambda: iter_split(source, splits["validation"], revision=revision, token=token),
+        lambda: iter_split(source, splits["train"], revision=revision, token=token, text=text),
+        lambda: iter_split(source, splits["validation"], revision=revision, token=token, text=text),
     )
 
 
@@ -138,7 +140,7 @@ def _catalog_texts(
                 columns = columns or find_pair_columns(row, _columns(settings, row), by_id=True)
                 wanted.update(listed_ids(row.values, columns))
     products = read_catalog_texts(
-        iter_rows(files),
+        iter_rows(files, text=TextFormat.of(settings.delimiter, settings.encoding)),
         wanted=wanted,
         judgements="the judgements",
         catalog="the catalogue",

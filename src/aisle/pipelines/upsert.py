@@ -17,6 +17,7 @@ from aisle.config.maintain import UpsertSettings
 from aisle.data.catalog_file import CatalogFile, write_catalog
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.partial_changes import write_partial_changes
+from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.index import Manifest, StoredProducts, open_stored, upsert_products
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products, take_rows
@@ -95,11 +96,12 @@ def _read(
     settings: UpsertSettings, known: StoredProducts, id_column: str, template: str, path: Path
 ) -> CatalogFile:
     """Return the rows of --catalog, whole products or some of their columns, as the index has them."""
+    text = TextFormat.of(settings.delimiter, settings.encoding)
     files = expand_files(settings.catalog)
     columns = columns_of(known.products, version=known.manifest.version, binding=True)
     if settings.partial:
         return write_partial_changes(
-            iter_rows(files, fill=False),
+            iter_rows(files, fill=False, text=text),
             path,
             id_column=id_column,
             known=columns,
@@ -107,7 +109,7 @@ def _read(
             on_bad_row=settings.on_bad_row,
         )
     return write_catalog(
-        iter_rows(files),
+        iter_rows(files, text=text),
         path,
         id_column=id_column,
         text_template=template,

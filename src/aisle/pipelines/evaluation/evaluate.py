@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aisle.config.index import EvaluateSettings, evaluation_problems
+from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.evaluation.document import Evaluation, SystemKind
 from aisle.evaluation.headline import advice, headline
@@ -112,6 +113,7 @@ def _read(settings: EvaluateSettings) -> Inputs:
             settings.label_map,
             id_column=settings.id_column,
             query_id_column=settings.query_id_column,
+            text_format=TextFormat.of(settings.delimiter, settings.encoding),
         )
     notes: list[str] = []
     pairs = read_judged_pairs(settings, say=notes.append) if settings.pairs else None

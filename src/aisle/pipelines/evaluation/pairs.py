@@ -13,6 +13,7 @@ from aisle.data.files import expand_files, iter_rows
 from aisle.data.pairs import PairColumns, Pairs, read_pairs
 from aisle.data.rows import Row
 from aisle.data.sources import iter_split, resolve_dataset, splits_of
+from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.evaluation import document
 from aisle.evaluation.document import JointPoolRow, SystemKind
@@ -124,13 +125,14 @@ def pair_files(settings: EvaluateSettings) -> list[Path]:
 
 def _rows(settings: EvaluateSettings) -> Iterator[Row]:
     names = settings.pairs or ()
+    text = TextFormat.of(settings.delimiter, settings.encoding)
     if len(names) > 1:
-        return iter_rows(expand_files(names))
+        return iter_rows(expand_files(names), text=text)
     source = resolve_dataset(names[0], config=settings.dataset_config_name)
     splits = splits_of(source)
     # A file is a split of its own, whatever it is called.
     only = next(iter(splits.values())) if len(splits) == 1 else None
-    return iter_split(source, only or splits.get(settings.split, settings.split))
+    return iter_split(source, only or splits.get(settings.split, settings.split), text=text)
 
 
 def pair_scores(
