@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -366,5 +367,6 @@ def read_until(descriptor, end):
     """Return what is written to a terminal, until a text has come."""
     written = b""
     while end not in written:
+        assert select.select([descriptor], [], [], 120)[0], f"nothing more came after {written!r}"
         written += os.read(descriptor, 4096)
     return written
