@@ -75,8 +75,12 @@ def test_labels_in_balance_and_other_losses_get_no_hint(train, judged_csv, tmp_p
             ["--lr_scheduler_type", "constant", "--num_warmup_steps", 1],
             "--num_warmup_steps is not used: for it give --lr_scheduler_type constant_with_warmup",
         ),
+        (
+            ["--torch_compile_backend", "eager"],
+            "--torch_compile_backend is not used: for it give --torch_compile",
+        ),
     ],
-    ids=["temperature", "directions", "warmup"],
+    ids=["temperature", "directions", "warmup", "compiler"],
 )
 def test_a_setting_that_a_run_does_not_read_is_named(train, judged_csv, flags, note):
     code, _, said = train("--train_file", judged_csv, "--max_train_steps", 1, *flags)

@@ -100,6 +100,8 @@ def unused_settings(optim: OptimSettings, train: Pairs) -> list[str]:
         found.append(f"--in_batch_directions is not used: the {loss} loss has none")
     if loss != "in_batch" and "hard_negatives" in train.table.column_names:
         found.append(f"the hard negatives are not used: of the losses, in_batch alone reads them, not {loss}")
+    if optim.torch_compile_backend != usual.torch_compile_backend and not optim.torch_compile:
+        found.append("--torch_compile_backend is not used: for it give --torch_compile")
     if optim.lr_scheduler_type == "constant" and optim.num_warmup_steps:
         found.append("--num_warmup_steps is not used: for it give --lr_scheduler_type constant_with_warmup")
     return found
