@@ -187,5 +187,6 @@ def test_a_report_in_the_folder_of_the_charts_outlives_the_run(flags, trained, r
 
     replace_run(run_dir, trained["pairs"], tiny_bert)
 
-    assert {path.name for path in folder.iterdir()} == {"report.html", "report.json", "figures", "mine.png"}
+    kept = {"report.html", "report.json", "figures", "to_judge.csv", "mine.png"}
+    assert {path.name for path in folder.iterdir()} == kept
     assert {path.name for path in (folder / "figures").iterdir()} == reported

@@ -39,7 +39,8 @@ def test_trackers_get_the_scalars_tables_and_figures_of_the_report(flags, traine
 
     assert code == 0
     assert f"tracked with tensorboard, wandb in {report / 'tracking'}" in " ".join(said.split())
-    assert {path.name for path in report.iterdir()} == {"report.html", "report.json", "figures", "tracking"}
+    written = {"report.html", "report.json", "figures", "to_judge.csv", "tracking"}
+    assert {path.name for path in report.iterdir()} == written
     evaluation = document(found)
     charts = {path.stem: path.read_bytes() for path in (report / "figures").iterdir()}
     assert {"retrieval", "roc", "recall_by_ef"} <= set(charts)
