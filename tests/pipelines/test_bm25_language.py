@@ -183,3 +183,50 @@ def test_min_score_in_hybrid_mode_is_a_cosine_that_nonsense_does_not_reach(minil
     cosines = {r["product_id"]: r["score"] for r in dense[0]["results"]}
     assert found[0]["results"][0]["cosine"] == pytest.approx(cosines["sofa-1"], abs=1e-6)
     assert [result["rank"] for answer in found for result in answer["results"]] == [1, 1]
+
+
+@pytest.fixture
+def tuning(tmp_path):
+    queries = write_rows(tmp_path / "tune.csv", ["query_id", "query"], [(1, "haus"), (2, "lampe")])
+    qrels = tmp_path / "tune.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n2\tb\t1\n")
+    return ["--tune_queries", queries, "--tune_qrels", qrels]
+
+
+def test_a_nightly_build_keeps_the_tuned_hybrid_weight(build, tuning, monkeypatch):
+    monkeypatch.setattr("aisle.pipelines.hybrid.tune_weight", lambda _: 0.35)
+    index_dir, tuned = build(GERMAN, *tuning)
+    assert "weight 0.35 for embeddings, 0.65 for words, tuned on" in tuned
+
+    _, kept = build([*GERMAN, ("d", "Regal aus Holz")])
+
+    assert "weight 0.35 for embeddings, 0.65 for words, kept from version 1" in kept
+    assert open_index(index_dir).manifest.hybrid_weight == 0.35
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--language", "none"], "another analyser"),
+        (["--text_template", "{title}!"], "texts by another template, '{title}'"),
+        (["--max_length", "8"], "another encoder"),
+        (["--dimensions", "16"], "another encoder"),
+    ],
+)
+def test_a_weight_that_was_tuned_for_something_else_is_not_kept_and_the_build_says_why(
+    flags, why, build, tuning, monkeypatch
+):
+    monkeypatch.setattr("aisle.pipelines.hybrid.tune_weight", lambda _: 0.35)
+    index_dir, _ = build(GERMAN, *tuning)
+
+    _, said = build(GERMAN, *flags)
+
+    assert "weight 0.35 for embeddings, 0.65 for words, of version 1, is not kept" in said
+    assert why in said
+    assert open_index(index_dir).manifest.hybrid_weight is None
+
+
+def test_a_build_without_a_tuned_weight_before_it_says_nothing_of_one(build):
+    build(GERMAN)
+
+    assert "hybrid search" not in build(GERMAN)[1]

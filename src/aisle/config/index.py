@@ -88,7 +88,8 @@ class BuildSettings:
     trust_remote_code: bool = False
     """Run the Python code that the model's repository brings."""
     tune_queries: str | None = None
-    """Training queries with ids, to tune the weight of --mode hybrid on; needs --tune_qrels."""
+    """Training queries with ids, to tune the weight of --mode hybrid on; needs --tune_qrels. Without them the
+    weight of the version before is kept, if encoder, words and template are the same."""
     tune_qrels: str | None = None
     """Judgements of --tune_queries."""
     tune_label_map: LabelMap = None

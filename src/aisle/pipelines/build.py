@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from aisle.config.index import BuildSettings
 from aisle.data.catalog_file import CatalogFile
-from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.index import (
     GraphSettings,
@@ -41,7 +40,7 @@ from aisle.pipelines.embedding import (
     version_before,
 )
 from aisle.pipelines.encoders import encoder_record
-from aisle.pipelines.hybrid import tuned_weight
+from aisle.pipelines.hybrid_weight import choose_weight
 from aisle.pipelines.maintain import say_pruned
 from aisle.pipelines.output import Output, quieten_libraries
 from aisle.training.machine import use_cpu_threads
@@ -153,19 +152,17 @@ def _embed_and_finish(
         "products_reused": plan.texts_reused,
         "embedded_anew_because": before.refused,
     }
-    if settings.tune_queries is None or settings.tune_qrels is None:
-        return manifest, figures
-    weight = tuned_weight(
-        writer.staging,
-        manifest,
-        encoder,
-        queries_file=settings.tune_queries,
-        qrels_file=settings.tune_qrels,
-        label_map=settings.tune_label_map,
-        text_format=TextFormat.of(settings.delimiter, settings.encoding),
+    weight = choose_weight(
+        settings,
+        index_dir=writer.index_dir,
+        folder=writer.staging,
+        manifest=manifest,
+        encoder=encoder,
+        analyser=analyser,
+        say=output.say,
     )
-    output.say(f"hybrid search: weight {weight:.2f} for embeddings, {1 - weight:.2f} for words")
-    return replace(manifest, hybrid_weight=weight), figures
+    figures["hybrid_weight_not_kept_because"] = weight.lost
+    return replace(manifest, hybrid_weight=weight.value), figures
 
 
 def _embed(
