@@ -143,6 +143,16 @@ def snippets(card):
     return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
 
 
+def test_a_dora_adapter_is_not_promised_to_sentence_transformers():
+    card = render({"adapter": True}, {"use_dora": True})
+
+    assert len(snippets(card)) == 2
+    assert "from sentence_transformers" not in card
+    assert "leaves out the magnitudes of its DoRA adapter" in card
+    assert "from sentence_transformers" in render({"adapter": True}, {"use_dora": False})
+    assert "from sentence_transformers" in render({"adapter": False}, {"use_dora": True})  # all weights
+
+
 def test_every_snippet_is_python_and_names_the_repository():
     for adapter in (True, False):
         aisle, own, sentence_transformers = snippets(render({"adapter": adapter}))

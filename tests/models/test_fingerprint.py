@@ -4,7 +4,11 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+from aisle.errors import ModelError
+from aisle.models.encoder import EncoderSettings
+from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import Overrides, load_encoder
+from aisle.models.tokenizers import load_tokenizer
 
 
 def fingerprint(folder, **options):
@@ -151,3 +155,106 @@ def test_swapped_prompts_change_it(run):
 
 def test_base_and_run_differ(run, tmp_path):
     assert fingerprint(run) != fingerprint(tmp_path / "base")
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"modules_to_save": ["dense"]},
+        {"use_dora": True},
+        {"lora_alpha": 9},
+        {"layers_to_transform": [0]},
+        {"fan_in_fan_out": True},
+        {"target_modules": ["query"]},
+        {"lora_bias": True},
+    ],
+    ids=str,
+)
+def test_every_setting_of_an_adapter_that_changes_its_output_counts(changes, run, tiny_bert):
+    before = of_files(run)
+
+    edit(run / "adapter_config.json", **changes)
+
+    assert of_files(run) != before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"lora_dropout": 0.5}, {"base_model_name_or_path": "x"}, {"inference_mode": 0}]
+)
+def test_settings_of_training_and_of_the_machine_do_not_count(changes, run):
+    before = of_files(run)
+
+    edit(run / "adapter_config.json", **changes)
+
+    assert of_files(run) == before
+
+
+def of_files(run):
+    settings = EncoderSettings("mean", "", "", 16)
+    return fingerprint_of(base_dir=run.parent / "base", model_dir=run, adapter=True, settings=settings)
+
+
+def test_the_magnitudes_of_dora_count(save_run):
+    run = save_run(lora={"use_dora": True})
+    weights = load_file(run / "adapter_model.safetensors")
+    before = fingerprint(run)
+
+    (magnitude, *_) = [name for name in sorted(weights) if "magnitude" in name]
+    save_file(weights | {magnitude: weights[magnitude] * 1.01}, run / "adapter_model.safetensors")
+
+    assert fingerprint(run) != before
+
+
+@pytest.mark.parametrize("file", ["modeling_mine.py", "parts/layers.py"])
+def test_the_code_that_a_repository_brings_counts_where_its_files_name_some(file, run, tmp_path):
+    base = tmp_path / "base"
+    (base / file).parent.mkdir(exist_ok=True)
+    (base / file).write_text("A = 1\n", encoding="utf-8")
+    without = of_files(run)
+    (base / file).write_text("A = 2\n", encoding="utf-8")
+    assert of_files(run) == without  # nothing runs it
+
+    edit(base / "config.json", auto_map={"AutoModel": "modeling_mine.Mine"})
+    before = of_files(run)
+    (base / file).write_text("A = 3\n", encoding="utf-8")
+
+    assert of_files(run) != before
+
+
+def test_lower_case_counts(run, tmp_path):
+    for path in run.glob("tokenizer*"):
+        path.unlink()
+    before = of_files(run)
+
+    edit(tmp_path / "base" / "sentence_bert_config.json", do_lower_case=True)
+
+    assert of_files(run) != before
+
+
+def test_a_run_of_an_earlier_format_is_refused_clearly(run):
+    edit(run / "aisle.json", format_version=1)
+
+    with pytest.raises(
+        ModelError, match=r"has format 1, and this aisle reads 2, whose fingerprint covers more"
+    ):
+        load_encoder(run, device="cpu")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_tokenizer_of_a_run_may_run_code_where_that_is_allowed(trusted, run, monkeypatch):
+    allowed = []
+
+    def recorded(folder, *, trust_remote_code):
+        allowed.append((folder.name, trust_remote_code))
+        return load_tokenizer(folder, trust_remote_code=trust_remote_code)
+
+    monkeypatch.setattr("aisle.models.loading.load_tokenizer", recorded)
+
+    load_encoder(run, device="cpu", trust_remote_code=trusted)
+
+    assert allowed == [("base", trusted), (run.name, trusted)]

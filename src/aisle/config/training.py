@@ -61,7 +61,8 @@ class LoraSettings:
     lora_target_modules: tuple[str, ...] | None = None
     """Names of the linear layers to adapt; query, key and value projections when not given."""
     use_dora: bool = False
-    """Split weights into magnitude and direction (DoRA)."""
+    """Split weights into magnitude and direction (DoRA); sentence-transformers leaves the magnitudes out when
+    it opens the run."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(rank) (rank-stabilised LoRA)."""
 

@@ -65,6 +65,10 @@ encoder = aisle.load_encoder("{repo}")
 queries = encoder.encode_queries(["waterproof running shoes"])
 products = encoder.encode_products(["Trail running shoe with a membrane", "Cast iron pan, 28 cm"])
 print(queries @ products.T)"""
+_DORA_NOTE = (
+    "Sentence Transformers opens this repository too, but leaves out the magnitudes of its DoRA adapter: the"
+    " embeddings it gives are close to those above, and not the same. Do not mix the two in one index."
+)
 _SENTENCE_TRANSFORMERS_SNIPPET = """from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{repo}")
@@ -98,7 +102,7 @@ def render_model_card(
         "## How it was trained",
         _recipe(encoder, settings, metrics),
         "## How to use it",
-        _snippets(encoder, repo),
+        _snippets(encoder, settings, repo),
         "## Limits",
         _limits(encoder),
     ]
@@ -174,13 +178,16 @@ def _recipe(
     return table(("Setting", "Value"), rows)
 
 
-def _snippets(encoder: Mapping[str, object], repo: str) -> str:
+def _snippets(encoder: Mapping[str, object], settings: Mapping[str, object], repo: str) -> str:
     snippets = {
         "aisle": _AISLE_SNIPPET.format(repo=repo),
         ("PEFT and " if encoder["adapter"] else "") + "Transformers": _transformers_snippet(encoder, repo),
-        "Sentence Transformers": _SENTENCE_TRANSFORMERS_SNIPPET.format(repo=repo),
     }
-    return "\n\n".join(f"With {name}:\n\n```python\n{code}\n```" for name, code in snippets.items())
+    dora = bool(encoder["adapter"] and settings.get("use_dora"))
+    if not dora:
+        snippets["Sentence Transformers"] = _SENTENCE_TRANSFORMERS_SNIPPET.format(repo=repo)
+    shown = [f"With {name}:\n\n```python\n{code}\n```" for name, code in snippets.items()]
+    return "\n\n".join([*shown, _DORA_NOTE] if dora else shown)
 
 
 def _transformers_snippet(encoder: Mapping[str, object], repo: str) -> str:

@@ -30,7 +30,9 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
     if not list(source.path.glob("*.safetensors")):
         raise ModelError(
             f"{source.path}: has no *.safetensors file; aisle loads weights from safetensors only. "
-            "Convert pickled weights with transformers' save_pretrained"
+            "Convert pickled weights where they are, so that the files of pooling and prompts beside them "
+            f'stay: python -c "from transformers import AutoModel as M; d = {str(source.path)!r}; '
+            'M.from_pretrained(d).save_pretrained(d)"'
         )
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)

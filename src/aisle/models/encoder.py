@@ -70,6 +70,7 @@ class Encoder:
         name: what messages call it.
         revision: commit of the Hub repository that it was loaded from, if it was.
         dimensions: components of an embedding that are kept; None keeps all.
+        note: what was taken of it because nobody says otherwise, to be printed.
     """
 
     embedder: TextEmbedder
@@ -79,6 +80,7 @@ class Encoder:
     name: str
     revision: str | None = None
     dimensions: int | None = None
+    note: str | None = None
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aisle.durable import file_sha256
 from aisle.models.encoder import EncoderSettings
+from aisle.models.st_files import lower_cases, read_json
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -29,6 +30,11 @@ TOKENIZER_KEYS = (
     "add_prefix_space",
     "add_bos_token",
     "add_eos_token",
+    "auto_map",
+    "legacy",
+    "split_special_tokens",
+    "additional_special_tokens",
+    "extra_special_tokens",
     "truncation_side",
     "pad_token",
     "unk_token",
@@ -37,16 +43,26 @@ TOKENIZER_KEYS = (
     "bos_token",
     "eos_token",
 )
-# What of an adapter's configuration changes its output; where its base lies differs between machines.
-ADAPTER_KEYS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+# What of an adapter's configuration does not change its output: where its base lies and how it was trained.
+ADAPTER_KEYS_LEFT_OUT = (
+    "base_model_name_or_path",
+    "revision",
+    "peft_version",
+    "inference_mode",
+    "task_type",
+    "auto_mapping",
+    "lora_dropout",
+    "ensure_weight_tying",
+    "runtime_config",
+)
 
 
 def fingerprint_of(*, base_dir: Path, model_dir: Path, adapter: bool, settings: EncoderSettings) -> str:
     """Return the fingerprint of an encoder, 64 hexadecimal digits.
 
-    It covers the base model's weights and architecture, the adapter's weights and configuration, the
-    tokenizer, pooling, prompts, maximum length and normalisation. Two encoders with the same fingerprint
-    give the same embeddings.
+    It covers the base model's weights, architecture and code, the adapter's weights (DoRA's magnitudes and
+    whole layers that were trained with it, too) and configuration, the tokenizer, pooling, prompts, maximum
+    length and normalisation. Two encoders with the same fingerprint give the same embeddings.
 
     Args:
         base_dir: folder of the base model's weights.
@@ -59,9 +75,14 @@ def fingerprint_of(*, base_dir: Path, model_dir: Path, adapter: bool, settings: 
     parts["architecture"] = _architecture(base_dir)
     if adapter:
         config = json.loads((model_dir / "adapter_config.json").read_text(encoding="utf-8"))
-        parts["adapter_config"] = {key: config.get(key) for key in ADAPTER_KEYS}
-        parts["target_modules"] = sorted(config.get("target_modules") or [])
+        parts["adapter_config"] = {
+            # Sets are written in any order.
+            key: sorted(value, key=str) if isinstance(value, list) else value
+            for key, value in config.items()
+            if key not in ADAPTER_KEYS_LEFT_OUT and value is not None
+        }
         parts["adapter"] = file_sha256(model_dir / "adapter_model.safetensors")
+    parts["code"] = [_code(folder) for folder in dict.fromkeys((base_dir, model_dir))]
     parts["tokenizer"] = _tokenizer(model_dir) or _tokenizer(base_dir)
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -71,10 +92,22 @@ def _tokenizer(folder: Path) -> dict[str, object]:
         name: file_sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()
     }
     path = folder / "tokenizer_config.json"
+    if parts:
+        parts["lower_case"] = lower_cases(folder)
     if parts and path.is_file():
         config = json.loads(path.read_text(encoding="utf-8"))
         parts["config"] = {key: config.get(key) for key in TOKENIZER_KEYS}
     return parts
+
+
+def _code(folder: Path) -> dict[str, str]:
+    """Return the hashes of the code that a repository brings, where its files name some."""
+    brings = any(
+        read_json(folder / name).get("auto_map") for name in ("config.json", "tokenizer_config.json")
+    )
+    if not brings:
+        return {}
+    return {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*.py"))}
 
 
 def _architecture(base_dir: Path) -> object:

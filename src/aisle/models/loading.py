@@ -13,16 +13,19 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
-from aisle.models.backbone import check_reads_text, code_hint, load_backbone, one_line
+from aisle.models.backbone import check_reads_text, load_backbone
 from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import Encoder, EncoderSettings
-from aisle.models.fingerprint import TOKENIZER_FILES, fingerprint_of
+from aisle.models.fingerprint import fingerprint_of
 from aisle.models.pooling import Pooling
 from aisle.models.sources import ModelSource, find_model
-from aisle.models.st_files import read_json, read_st_files
+from aisle.models.st_files import names_pooling, read_json, read_st_files
+from aisle.models.tokenizers import load_tokenizer
 from aisle.models.trained_adapter import TrainedAdapter
 
 SETTINGS_FILE = "aisle.json"
+FORMAT_VERSION = 2
+"""Of `aisle.json`. In 2 the fingerprint covers all of an adapter's settings and the code of repositories."""
 ADAPTER_FILE = "adapter_config.json"
 # https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".
 E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?/?$", re.IGNORECASE)
@@ -47,6 +50,8 @@ class BaseModel:
     tokenizer: Any
     settings: EncoderSettings
     adapter: TrainedAdapter | None = None
+    note: str | None = None
+    """What was taken because nobody says otherwise, to be printed."""
 
 
 def load_encoder(
@@ -79,14 +84,16 @@ def load_encoder(
     adapter = (source.path / ADAPTER_FILE).is_file()
     saved = read_settings_file(source.path)
     if saved is not None:
-        # What the run says of pooling goes before what its base says, which aisle may not even know.
-        overrides = replace(overrides, pooling=overrides.pooling or saved["pooling"])
+        overrides = with_saved(overrides, saved)
     if adapter:
         base_source = base_of_adapter(source, saved, None if base_model is None else str(base_model), token)
         base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
         # Merged into the weights it costs nothing to compute (MiniLM, r16 on all layers: a quarter less).
         backbone = load_adapter(base.backbone, source.path).merge_and_unload()
-        tokenizer = load_tokenizer(source.path) if has_tokenizer(source.path) else base.tokenizer
+        own = has_tokenizer(source.path)
+        tokenizer = (
+            load_tokenizer(source.path, trust_remote_code=trust_remote_code) if own else base.tokenizer
+        )
     else:
         base_source = source
         base = load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)
@@ -110,6 +117,7 @@ def load_encoder(
         fingerprint=fingerprint,
         name=source.name,
         revision=source.revision,
+        note=base.note,
     )
 
 
@@ -125,36 +133,14 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
     check_reads_text(source, backbone, tokenizer)
     settings = _base_settings(source, backbone, tokenizer, overrides)
     check_prompts(settings, tokenizer)
-    return BaseModel(source=source, backbone=backbone, tokenizer=tokenizer, settings=settings)
-
-
-def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Return the tokenizer in a folder, with a padding token.
-
-    Raises:
-        ModelError: there is none, or it has no token to pad with.
-    """
-    from transformers import AutoTokenizer
-
-    # transformers would make a tokenizer out of nothing, to which every word is unknown.
-    if not trust_remote_code and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ModelError(
-            f"{folder}: has no tokenizer; its vocabulary is in none of {', '.join(TOKENIZER_FILES)}"
+    note = None
+    if overrides.pooling is None and not names_pooling(source.root or source.path):
+        kind = {"last": "the last token, as decoders are", "mean": "the mean of all tokens"}
+        note = (
+            f"{source.name}: has no file that says how it is pooled; it is pooled by "
+            f"{kind[settings.pooling]}. --pooling says otherwise"
         )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except ImportError as error:
-        raise ModelError(
-            f"{folder}: its tokenizer needs a package that is not installed: {one_line(error)}"
-        ) from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        hint = "" if trust_remote_code else code_hint(folder)
-        raise ModelError(f"{folder}: has no usable tokenizer{hint or f': {one_line(error)}'}") from None
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise ModelError(f"{folder}: the tokenizer has neither a padding nor an end token")
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return BaseModel(source, backbone, tokenizer, settings, note=note)
 
 
 def best_device() -> str:
@@ -174,6 +160,12 @@ def read_settings_file(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if saved["format_version"] != FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: has format {saved['format_version']}, and this aisle reads {FORMAT_VERSION}, whose "
+                "fingerprint covers more of what decides an embedding; train again, or load it with the "
+                "aisle that made it"
+            )
         for key in ("pooling", "query_prompt", "product_prompt", "max_length", "normalize", "base_model"):
             saved[key]
     except (ValueError, KeyError, TypeError) as error:
@@ -206,6 +198,19 @@ def base_of_adapter(
         ) from None
 
 
+def with_saved(overrides: Overrides, saved: dict[str, Any]) -> Overrides:
+    """Return what goes before the base model's files: what the user says, then what the run says.
+
+    aisle may not know what the base asks for, where the user has said something else in training.
+    """
+    return replace(
+        overrides,
+        pooling=overrides.pooling or saved["pooling"],
+        query_prompt=_first_given(overrides.query_prompt, saved["query_prompt"]),
+        product_prompt=_first_given(overrides.product_prompt, saved["product_prompt"]),
+    )
+
+
 def saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettings:
     """Return the settings of a run's `aisle.json`, with the user's before them."""
     return EncoderSettings(
@@ -220,7 +225,12 @@ def saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettin
 def _base_settings(
     source: ModelSource, backbone: nn.Module, tokenizer: Any, overrides: Overrides
 ) -> EncoderSettings:
-    said = read_st_files(source.root or source.path, pooling=overrides.pooling)
+    said = read_st_files(
+        source.root or source.path,
+        pooling=overrides.pooling,
+        query_prompt=overrides.query_prompt,
+        product_prompt=overrides.product_prompt,
+    )
     e5 = bool(E5_NAME.search(source.hub_id or source.name))
     limit = longest_input(backbone, tokenizer)
     max_length = overrides.max_length or min(limit, said.max_length or limit)
@@ -228,8 +238,8 @@ def _base_settings(
         raise ModelError(f"--max_length {max_length}: {source.name} reads at most {limit} tokens")
     return EncoderSettings(
         pooling=said.pooling or _usual_pooling(backbone),
-        query_prompt=_first_given(overrides.query_prompt, said.query_prompt, "query: " if e5 else ""),
-        product_prompt=_first_given(overrides.product_prompt, said.product_prompt, "passage: " if e5 else ""),
+        query_prompt=_first_given(said.query_prompt, "query: " if e5 else ""),
+        product_prompt=_first_given(said.product_prompt, "passage: " if e5 else ""),
         max_length=max_length,
     )
 

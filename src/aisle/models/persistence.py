@@ -17,14 +17,13 @@ from aisle.errors import ModelError
 from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
-from aisle.models.loading import SETTINGS_FILE
+from aisle.models.loading import FORMAT_VERSION, SETTINGS_FILE
 from aisle.models.sources import ModelSource
 from aisle.models.weight_names import names_that_differ
 
-FORMAT_VERSION = 1
 ENCODER_FILES = (
     *("config.json", "model*.safetensors*", "adapter_*", "tokenizer*", "special_tokens_map.json", "vocab*"),
-    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[12]_*/config.json"),
+    *("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", "[12]_*/config.json"),
 )
 """What an encoder of another kind may have left in a run's folder."""
 ST_MODULES = (

@@ -20,6 +20,12 @@ POOLING_MODES: dict[str, Pooling] = {
     "lasttoken": "last",
 }
 MODULES_FILE = "modules.json"
+# In the order in which sentence-transformers looks for them.
+TRANSFORMER_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+PRODUCT_PROMPTS = ("document", "passage", "corpus")
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
@@ -33,26 +39,87 @@ class SavedSettings:
     max_length: int | None
 
 
-def read_st_files(folder: Path, *, pooling: Pooling | None) -> SavedSettings:
+def read_st_files(
+    folder: Path,
+    *,
+    pooling: Pooling | None,
+    query_prompt: str | None = None,
+    product_prompt: str | None = None,
+) -> SavedSettings:
     """Return what a folder says in the files of sentence-transformers.
 
     Args:
         folder: of the model.
         pooling: what the user says instead, if anything.
+        query_prompt: likewise.
+        product_prompt: likewise.
 
     Raises:
-        ModelError: a file is damaged, or asks for a pooling or a layer that aisle does not have.
+        ModelError: a file is damaged, or asks for a pooling, a layer or prompts that aisle does not have.
     """
     _check_modules(folder / MODULES_FILE)
     transformer = module_folder(folder, "Transformer") or folder
-    pooled = module_folder(folder, "Pooling") or folder / "1_Pooling"
-    prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    pooled = (module_folder(folder, "Pooling") or folder / "1_Pooling") / "config.json"
+    prompts = _prompts(folder / "config_sentence_transformers.json", query_prompt, product_prompt)
+    if pooling is None and any(prompts) and read_json(pooled).get("include_prompt") is False:
+        raise ModelError(
+            f"{pooled}: leaves the prompt's tokens out of the pooling (include_prompt: false), as aisle "
+            "cannot; its embeddings would be others. Give --query_prompt '' and --product_prompt '' to use "
+            "the model without prompts, or its pooling with --pooling to take the prompts' tokens in"
+        )
     return SavedSettings(
-        pooling=pooling or _pooling(pooled / "config.json"),
-        query_prompt=prompts.get("query"),
-        product_prompt=prompts.get("document", prompts.get("passage")),
-        max_length=read_json(transformer / "sentence_bert_config.json").get("max_seq_length"),
+        pooling=pooling or _pooling(pooled),
+        query_prompt=prompts[0],
+        product_prompt=prompts[1],
+        max_length=_transformer_settings(transformer).get("max_seq_length"),
     )
+
+
+def names_pooling(folder: Path) -> bool:
+    """Return whether a folder says how a text's token vectors become one.
+
+    Raises:
+        ModelError: a file is damaged, or asks for a pooling that aisle does not have.
+    """
+    return _pooling((module_folder(folder, "Pooling") or folder / "1_Pooling") / "config.json") is not None
+
+
+def lower_cases(folder: Path) -> bool:
+    """Return whether sentence-transformers puts texts into lower case before a folder's tokenizer reads them.
+
+    Raises:
+        ModelError: the file is not JSON.
+    """
+    return _transformer_settings(folder).get("do_lower_case") is True
+
+
+def _transformer_settings(folder: Path) -> dict[str, Any]:
+    """Return what is said of maximum length and lower case, in the first of the files that is there."""
+    return next((read_json(folder / name) for name in TRANSFORMER_FILES if (folder / name).is_file()), {})
+
+
+def _prompts(path: Path, query: str | None, product: str | None) -> tuple[str | None, str | None]:
+    """Return the prompts of queries and products: the user's, those of their names, or the default one.
+
+    Raises:
+        ModelError: there are prompts of other names only, and nobody says which are whose.
+    """
+    config = read_json(path)
+    named = {str(name): str(text) for name, text in (config.get("prompts") or {}).items() if text is not None}
+    default = config.get("default_prompt_name")
+    of_product = next((name for name in PRODUCT_PROMPTS if name in named), None)
+    ours = {"query", *PRODUCT_PROMPTS}
+    # A default that is one side's prompt is not the other's.
+    general = named.get(default) if isinstance(default, str) and default not in ours else None
+    found = (named.get("query", general), general if of_product is None else named[of_product])
+    others = [name for name, text in named.items() if text and name not in ours]
+    if others and found == (None, None) and (query is None or product is None):
+        raise ModelError(
+            f"{path}: has the prompts {', '.join(f'{name} ({named[name]!r})' for name in others)}, and none "
+            "is called query or document; say which to put before queries and products with --query_prompt "
+            "and --product_prompt ('' for none)"
+        )
+    return (found[0] if query is None else query, found[1] if product is None else product)
 
 
 def module_folder(folder: Path, kind: str) -> Path | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
 from aisle.models.fingerprint import fingerprint_of
@@ -15,12 +13,13 @@ from aisle.models.loading import (
     check_prompts,
     has_tokenizer,
     load_base,
-    load_tokenizer,
     read_settings_file,
     saved_settings,
+    with_saved,
 )
 from aisle.models.sources import ModelSource
 from aisle.models.st_files import read_json
+from aisle.models.tokenizers import load_tokenizer
 from aisle.models.trained_adapter import TrainedAdapter
 
 
@@ -55,10 +54,12 @@ def load_starting_point(
         raise ModelError(f"{source.name}: its adapter is of the kind {kind}, and aisle trains LoRA alone")
     saved = read_settings_file(source.path)
     if saved is not None:
-        overrides = replace(overrides, pooling=overrides.pooling or saved["pooling"])
+        overrides = with_saved(overrides, saved)
     base_source = base_of_adapter(source, saved, None, token)
     base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
-    tokenizer = load_tokenizer(source.path) if has_tokenizer(source.path) else base.tokenizer
+    tokenizer = base.tokenizer
+    if has_tokenizer(source.path):
+        tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
     own = base.settings if saved is None else saved_settings(saved, Overrides())
     settings = base.settings if saved is None else saved_settings(saved, overrides)
     check_prompts(settings, tokenizer)

@@ -23,7 +23,7 @@ from aisle.index import (
     refuse_foreign,
 )
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
-from aisle.index.products import TEXT_COLUMN, read_products, take_rows
+from aisle.index.products import read_products
 from aisle.index.store import write_embeddings
 from aisle.models.embedder import Precision
 from aisle.models.encoder import Encoder
@@ -43,10 +43,10 @@ from aisle.pipelines.encoders import encoder_record
 from aisle.pipelines.hybrid_weight import choose_weight
 from aisle.pipelines.maintain import say_pruned
 from aisle.pipelines.output import Output, quieten_libraries
+from aisle.pipelines.stand_in_queries import stand_in_queries
 from aisle.training.machine import use_cpu_threads
 from aisle.training.processes import Processes, launched_processes
 
-TUNING_QUERIES = 500
 PLAN_FILE = "plan.npz"
 
 
@@ -75,6 +75,8 @@ def build(settings: BuildSettings) -> Manifest | None:
                 f"{catalog.conflicting_texts:,} product ids have a second, other text; the first is taken"
             )
         encoder = _load(settings, processes)
+        if encoder.note is not None:
+            output.say(encoder.note)
         products = read_products(catalog.path)
         manifest, figures = _embed_and_finish(settings, writer, products, encoder, processes, output)
         manifest = writer.commit(manifest)
@@ -144,7 +146,7 @@ def _embed_and_finish(
             ),
             analyser=analyser,
             command="build",
-            queries=encoder.encode_queries(_stand_in_queries(products)),
+            queries=encoder.encode_queries(stand_in_queries(products)),
             on_progress=bar.advance,
         )
     figures = {
@@ -249,15 +251,6 @@ def _load(settings: BuildSettings, processes: Processes) -> Encoder:
         trust_remote_code=settings.trust_remote_code,
     )
     return encoder.truncated(settings.dimensions)
-
-
-def _stand_in_queries(products: pa.Table) -> list[str]:
-    """Return the first half of the words of some products: held-out queries that nobody has to write."""
-    count = min(TUNING_QUERIES, products.num_rows)
-    rows = np.sort(np.random.default_rng(0).choice(products.num_rows, size=count, replace=False))
-    texts = take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist()
-    halves = [words[: -(-len(words) // 2)] for words in (text.split() for text in texts)]
-    return [" ".join(words) for words in halves]
 
 
 def _report(

@@ -154,6 +154,8 @@ def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tup
         token=settings.run.hub_token,
         trust_remote_code=model.trust_remote_code,
     )
+    if base.note is not None:
+        output.say(base.note)
     if model.max_length is None and read_settings_file(source.path) is None:
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))

@@ -66,6 +66,11 @@ def make_trained_model(
             base_reference=reference,
             base_revision=revision,
         )
+    if lora.use_peft and lora.use_dora:
+        say(
+            "warning: --use_dora: aisle and PEFT read the run as it was trained; sentence-transformers "
+            "leaves out DoRA's magnitudes, so that its embeddings are close, and not the same"
+        )
     if lora.use_peft and not settings.optim.torch_compile:
         fuse_lora(backbone)
     if not lora.use_peft and lora != LoraSettings():

@@ -1,0 +1,19 @@
+"""Queries that nobody has to write: parts of products' texts, on which the graph's recall is tuned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from aisle.index.products import TEXT_COLUMN, take_rows
+
+TUNING_QUERIES = 500
+
+
+def stand_in_queries(products: pa.Table) -> list[str]:
+    """Return the first half of the words of some products: held-out queries that nobody has to write."""
+    count = min(TUNING_QUERIES, products.num_rows)
+    rows = np.sort(np.random.default_rng(0).choice(products.num_rows, size=count, replace=False))
+    texts = take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist()
+    halves = [words[: -(-len(words) // 2)] for words in (text.split() for text in texts)]
+    return [" ".join(words) for words in halves]
