@@ -7,10 +7,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from aisle.data.pairs import PairColumns, read_pairs
+from aisle.data.rows import Row
 from aisle.errors import EvaluationError
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.retrieval import evaluate_run
-from aisle.training.retrieval import FIGURES, RetrievalTask, measure_retrieval, query_figures
+from aisle.training.retrieval import FIGURES, RetrievalTask, known_elsewhere, measure_retrieval, query_figures
 from tests.training.conftest import tokenized
 
 
@@ -184,6 +186,36 @@ def test_positives_beyond_the_ranked_pairs_are_right_all_the_same(tokenizer):
     by_text[pairs.products] = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     texts = unit(by_text)
     assert means(task, texts[task.queries], texts[task.texts])["precision@1"] == 1.0
+
+
+def pairs_of(*rows):
+    names = ["query", "product", "product_id", "relevance"][: len(rows[0])]
+    rows = [Row("p.csv", number, dict(zip(names, row, strict=True))) for number, row in enumerate(rows)]
+    return read_pairs(rows, columns=PairColumns(), label_map=None, on_bad_row="error").pairs
+
+
+def test_what_training_pairs_say_is_right_is_right_in_validation(tokenizer):
+    validation = pairs_of(("Sofa", "red", "1", 1), ("lamp", "blue", "2", 1), ("lamp", "green", "3", 0))
+    train = pairs_of(
+        ("sofa", "blue", "9", 1),  # by its text
+        ("sofa", "verdant", "3", 1),  # by its id
+        ("lamp", "red", "1", 0.2),  # wrong
+        ("lamp", "unseen", "7", 1),  # not among the products that are ranked
+        ("bed", "red", "1", 1),  # no query of validation
+    )
+    names = [["Sofa", "lamp", "lamp"], ["red", "blue", "green"]]
+    tokens = tokenized(tokenizer, *names, [1, 1, 0], product_ids=["1", "2", "3"])
+    also = known_elsewhere(validation, tokens, train)
+    task = RetrievalTask.of(tokens, also=also)
+    right = {
+        int(query): {int(p) for p in task.right[task.right_offsets[n] : task.right_offsets[n + 1]]}
+        for n, query in enumerate(task.queries)
+    }
+    product = dict(
+        zip(names[1], (task.products[task.texts == row].item() for row in tokens.products), strict=True)
+    )
+    sofa, lamp = tokens.queries[:2].tolist()
+    assert right == {sofa: {product["red"], product["blue"], product["green"]}, lamp: {product["blue"]}}
 
 
 @pytest.mark.parametrize("side", ["queries", "products"])

@@ -113,14 +113,11 @@ def _find_text_column(row: Row, wanted: str | None, role: str, names: Sequence[s
     column = find_column(row, wanted, names)
     if column is not None:
         return column
-    ids = next((name for name in _PRODUCT_ID if role == "product" and name in row.values), None)
-    by_id = (
-        f" For training on the texts of a catalogue, by {ids}, give --catalog and --text_template."
-        * bool(ids)
-    )
+    by_id = " Where products are named by their ids, training looks their texts up with --catalog."
+    hint = by_id if role == "product" else ""
     raise DataError(
         f"{row.source}: there is no {role} column; it is found by one of the names {', '.join(names)}. "
-        f"Name another with --{role}_column.{by_id} The columns are: {', '.join(row.values)}."
+        f"Name another with --{role}_column.{hint} The columns are: {', '.join(row.values)}."
     )
 
 

@@ -34,6 +34,7 @@ from aisle.training.gradients import GradientPass
 from aisle.training.loop import Trainer
 from aisle.training.objective import Objective, weight_of
 from aisle.training.optimizer import adamw
+from aisle.training.retrieval import known_elsewhere
 from aisle.training.schedule import Schedule
 from aisle.training.selection import SELECTION_METRICS, make_evaluator
 from aisle.training.state import TrainState
@@ -147,7 +148,14 @@ def make_trainer(
             max_grad_norm=optim.max_grad_norm,
         ),
         collate=_collator(train, optim, layout, accelerator, known),
-        evaluate=make_evaluator(accelerator, validation, selection, embed, say=say),
+        evaluate=make_evaluator(
+            accelerator,
+            validation,
+            selection,
+            embed,
+            also_right=lambda: known_elsewhere(data.validation, validation, data.train),
+            say=say,
+        ),
         sample=lambda: embed(sampled).cpu().numpy(),
         selection_metric=SELECTION_METRICS[selection] if run.keep == "best" else None,
         say=say,

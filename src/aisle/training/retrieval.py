@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from aisle.data.pairs import Pairs, query_key
 from aisle.errors import EvaluationError
 from aisle.training.gradients import gather_rows
 from aisle.training.tokenized import TokenizedPairs
@@ -41,25 +42,27 @@ class RetrievalTask:
     right_offsets: np.ndarray
 
     @classmethod
-    def of(cls, pairs: TokenizedPairs, *, first: int | None = None) -> RetrievalTask:
+    def of(
+        cls, pairs: TokenizedPairs, *, first: int | None = None, also: np.ndarray | None = None
+    ) -> RetrievalTask:
         """Return the task that pairs make.
 
         Args:
             pairs: every positive among them is right for its query.
             first: only the queries and products of so many pairs are ranked; None takes all.
+            also: (2, more) int64, queries and products that are right for them though no pair says so, as
+                `known_elsewhere` finds them.
         """
         texts = np.unique(pairs.products[:first])
         keys, products = np.unique(pairs.product_keys[texts], return_inverse=True)
         positive = np.flatnonzero(pairs.positive(np.arange(len(pairs))))
-        right_keys = pairs.product_keys[pairs.products[positive]]
+        texts_of = np.stack([pairs.queries[positive], pairs.products[positive]])
+        if also is not None:
+            texts_of = np.concatenate([texts_of, also], axis=1)
+        right_keys = pairs.product_keys[texts_of[1]]
         ranked = np.isin(right_keys, keys)
         known = np.unique(
-            np.stack(
-                [
-                    pairs.query_keys[pairs.queries[positive[ranked]]],
-                    np.searchsorted(keys, right_keys[ranked]),
-                ]
-            ),
+            np.stack([pairs.query_keys[texts_of[0, ranked]], np.searchsorted(keys, right_keys[ranked])]),
             axis=1,
         )
         queries = np.unique(pairs.queries[:first])
@@ -80,6 +83,35 @@ class RetrievalTask:
     def product_count(self) -> int:
         """How many products each query ranks."""
         return int(self.products.max(initial=-1)) + 1
+
+
+def known_elsewhere(pairs: Pairs, tokenized: TokenizedPairs, others: Pairs) -> np.ndarray:
+    """Return what other pairs say is right for queries of these: (2, found) int64, query and product texts.
+
+    A query that was trained on with another product must not have it counted as wrong.
+
+    Args:
+        pairs: validation pairs.
+        tokenized: the same ones.
+        others: training pairs.
+    """
+    queries: dict[str, set[int]] = {}
+    for query, number in zip(pairs.queries, tokenized.queries.tolist(), strict=True):
+        queries.setdefault(query_key(query), set()).add(number)
+    shared = others.select([row for row, query in enumerate(others.queries) if query_key(query) in queries])
+    if not len(shared):
+        return np.empty((2, 0), dtype=np.int64)
+    by_text = dict(zip(pairs.products, tokenized.products.tolist(), strict=True))
+    by_id = dict(zip(pairs.product_ids or (), tokenized.products.tolist(), strict=False))
+    ids = shared.product_ids or [""] * len(shared)
+    relevance = [1.0] * len(shared) if shared.relevance is None else shared.relevance.tolist()
+    found = [
+        (number, product)
+        for query, text, one_id, value in zip(shared.queries, shared.products, ids, relevance, strict=True)
+        if value > 0.5 and (product := by_text.get(text, by_id.get(one_id))) is not None
+        for number in queries[query_key(query)]
+    ]
+    return np.array([[query for query, _ in found], [product for _, product in found]], dtype=np.int64)
 
 
 def measure_retrieval(

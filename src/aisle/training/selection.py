@@ -35,6 +35,7 @@ def make_evaluator(
     selection: Selection,
     embed: Callable[[np.ndarray], torch.Tensor],
     *,
+    also_right: Callable[[], np.ndarray],
     say: Callable[[str], None],
 ) -> Callable[[], dict[str, Any]]:
     """Return the function that measures the model as it is, to be called on all processes.
@@ -46,6 +47,7 @@ def make_evaluator(
         pairs: the validation pairs.
         selection: what the best evaluation is chosen by.
         embed: embeddings of the texts of these numbers, (texts, dim) float32, on every process.
+        also_right: queries and products that are right for them by the training pairs, for retrieval.
         say: told what is measured.
 
     Raises:
@@ -55,7 +57,7 @@ def make_evaluator(
     if pairs.labelled:
         parts.append((np.concatenate([pairs.queries, pairs.products]), partial(_cosines, pairs)))
     if selection == "retrieval":
-        parts.append(_retrieval(accelerator, pairs, say))
+        parts.append(_retrieval(accelerator, pairs, also_right(), say))
     elif selection == "joint_pool":
         parts.append(_joint_pool(accelerator, pairs, say))
     numbers = np.concatenate([texts for texts, _ in parts])
@@ -85,11 +87,11 @@ def _cosines(pairs: TokenizedPairs, embedded: torch.Tensor) -> dict[str, Any]:
 
 
 def _retrieval(
-    accelerator: Any, pairs: TokenizedPairs, say: Callable[[str], None]
+    accelerator: Any, pairs: TokenizedPairs, also: np.ndarray, say: Callable[[str], None]
 ) -> tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]:
     """Return the texts to embed, and what measures their embeddings."""
     _positives(pairs, "retrieval")
-    task = RetrievalTask.of(pairs, first=MOST_RANKED_PAIRS)
+    task = RetrievalTask.of(pairs, first=MOST_RANKED_PAIRS, also=also)
     count = len(task.queries)
     say(
         f"validation: {count:,} queries rank the {task.product_count:,} products{_of(pairs)}; the best "

@@ -118,6 +118,16 @@ def test_judgements_are_read_from_every_format(name, by_words, shop, expected, t
     assert found["retrieval"]["judgements"] == 5
 
 
+def test_columns_of_ids_are_named_by_flags(by_words, expected, tmp_path, capfd):
+    queries = write_any(tmp_path / "q.csv", ["number", "query"], QUERIES)
+    qrels = write_any(tmp_path / "j.csv", ["number", "sku", "score"], QRELS)
+    files = ["--queries", queries, "--qrels", qrels]
+    code, found, _ = evaluate(capfd, *by_words, *files, "--id_column", "sku", "--query_id_column", "number")
+
+    assert code == 0
+    assert {figure: found[figure] for figure in expected} == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.jsonl", "p.parquet", "p.csv.gz", "p.jsonl.gz"])
 def test_judged_pairs_are_read_from_every_format(name, tiny_bert, tmp_path, capfd):
     """Equal texts have cosine 1, which no others have: positives are told from negatives without an error."""
