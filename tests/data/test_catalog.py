@@ -437,6 +437,15 @@ def test_a_column_that_holds_other_values_altogether_is_not_left_out(tmp_path, w
     assert [change.left_out for change in written.type_changes] == [False]
 
 
+def test_a_column_of_decimal_commas_after_one_of_numbers_is_named_with_what_to_write(tmp_path, write):
+    (tmp_path / "p.csv").write_text(csv_of(["12,50", "7,00"]))
+
+    written, _ = write(iter_rows([tmp_path / "p.csv"]), known=numbers_before())
+
+    assert "2 of 2 values are of another kind, first '12,50'" in str(written.type_changes[0])
+    assert "a point for decimals" in written.notes[0]
+
+
 def test_a_text_among_numbers_of_json_is_named_too(write):
     rows = [{"product_id": at, "title": "a", "price": 1.5} for at in range(9)]
     rows = rows_of(*rows, {"product_id": 9, "title": "a", "price": "TBD"})

@@ -42,9 +42,8 @@ PRODUCTS = pa.table(
         "money": ["$1,299.00", "5", None, "7"],
     }
 )
-NOTED = pa.field(
-    "money", pa.string(), metadata={b"aisle:note": b"for '$1,299.00' is not written as a number"}
-)
+NOTE = {b"aisle:note": b"column 'money' holds texts, for '$1,299.00' is not a number"}
+NOTED = pa.field("money", pa.string(), metadata=NOTE)
 PRODUCTS = PRODUCTS.cast(pa.schema([NOTED if field.name == "money" else field for field in PRODUCTS.schema]))
 
 

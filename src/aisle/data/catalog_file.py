@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aisle.data.catalog_chunks import CatalogChunks
 from aisle.data.digests import DigestSet, text_digests
 from aisle.data.pair_rows import PairColumns, find_product_columns
-from aisle.data.payload import KnownColumns, TypeChange
+from aisle.data.payload import KnownColumns
 from aisle.data.product_rows import (
     ID_COLUMN,
     TEXT_COLUMN,
@@ -26,6 +26,7 @@ from aisle.data.product_rows import (
 )
 from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, missing_column, place
 from aisle.data.templates import parse_template
+from aisle.data.type_change import TypeChange
 
 if TYPE_CHECKING:
     import pyarrow as pa

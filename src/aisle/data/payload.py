@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from aisle.data.column_values import ColumnValues, Seen
 from aisle.data.payload_values import InferredColumn, as_text, fitted, kind_rule
 from aisle.data.text_values import read_texts
-from aisle.types import NOTE_KEY, Kind, kind_of_type
+from aisle.data.type_change import TypeChange
+from aisle.types import NOTE_KEY, kind_of_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +20,6 @@ __all__ = [
     "Misfit",
     "PayloadChunk",
     "PayloadTypes",
-    "TypeChange",
 ]
 
 
@@ -60,48 +60,6 @@ class Misfit(NamedTuple):
     column: str
     value: object
     rule: str
-
-
-@dataclass(frozen=True)
-class TypeChange:
-    """A column whose values are of another kind than in the version before."""
-
-    column: str
-    before: Kind | None
-    now: Kind | None
-    version: int
-    others: int
-    """Values that are not of the kind before."""
-    values: int
-    """All that are not blank."""
-    first: Seen | None
-    """The first of the others."""
-    left_out: bool
-    """Whether their rows were left out, and the kind is kept."""
-
-    def document(self) -> dict[str, object]:
-        """Return the change as JSON has it."""
-        return {
-            "column": self.column,
-            "before": self.before,
-            "now": self.now,
-            "values": self.values,
-            "other_values": self.others,
-            "first_value": None if self.first is None else str(self.first.value),
-            "first_place": None if self.first is None else self.first.place,
-            "rows_left_out": self.left_out,
-        }
-
-    def __str__(self) -> str:
-        share = f"{self.others:,} of {self.values:,} values are of another kind, first {self.first}"
-        if not self.others:
-            share = f"as a number, {self.first} would not come back as it is written"
-        before = f"{self.before or 'objects'} in version {self.version}"
-        if self.left_out:
-            return f"column {self.column!r} holds {before}, and still does: {share}; their rows are left out"
-        few = 0 < 2 * self.others < self.values
-        mend = "; --on_bad_row skip leaves such rows out" if few else ""
-        return f"column {self.column!r} holds {self.now or 'objects'}, it held {before}: {share}{mend}"
 
 
 class PayloadTypes:
@@ -190,7 +148,7 @@ class PayloadTypes:
             note = None
             if kind_of_type(pa.string() if kind is None else kind) == "texts" and name not in self._enforced:
                 note = self._found[name].note(name)
-            if note is not None and name not in {change.column for change in self.changes}:
+            if note is not None and name not in {change.column for change in self.changes if change.few}:
                 self.notes.append(note)
             metadata = None if note is None else {NOTE_KEY: note.encode()}
             fields.append(pa.field(name, pa.string() if kind is None else kind, metadata=metadata))

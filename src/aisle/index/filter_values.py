@@ -64,10 +64,6 @@ class Column:
     def __str__(self) -> str:
         return f"column {self.name!r} holds {self.kind or 'values'} ({self.stored})"
 
-    def described(self) -> str:
-        """Return what it holds, and why it holds texts where it looks like numbers."""
-        return f"{self}{f' ({self.note})' if self.note else ''}"
-
 
 def column_of(field: pa.Field) -> Column:
     """Return the column of a field of the products' schema."""
@@ -97,7 +93,8 @@ def scalar_of(value: Value, column: Column) -> pa.Scalar:
     if column.kind == "nothing":
         return pa.scalar(None, pa.null())
     if _kind_of(value) != column.kind:
-        raise ValueError(f"{column.described()} and is not compared with {_described(value)}")
+        why = f"{column} and" if column.note is None else f"{column.note}; it"
+        raise ValueError(f"{why} is not compared with {_described(value)}")
     if column.kind != "numbers":
         return pa.scalar(value, column.compared)
     return pa.scalar(_number(value, column))

@@ -234,7 +234,10 @@ def _facts(
         "fingerprint": manifest.fingerprint,
         "id column": manifest.id_column or "none: ids were given",
         "text template": manifest.text_template or "none: texts were given",
-        "columns": ", ".join(f"{name} {kind}" for name, kind in columns.items()) or "none",
+        "columns": ", ".join(
+            f"{name} {'(no value yet)' if kind == 'null' else kind}" for name, kind in columns.items()
+        )
+        or "none",
         "words (BM25)": words,
         "embeddings": f"{manifest.dim} x {manifest.store_dtype}, {manifest.metric}",
         "graph": f"{manifest.graph_nodes:,} nodes and {manifest.deleted_nodes:,} of deleted products, "

@@ -1,0 +1,56 @@
+"""A column that holds other values than in the version before: what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisle.data.column_values import Seen
+from aisle.types import Kind
+
+__all__ = ["TypeChange"]
+
+
+@dataclass(frozen=True)
+class TypeChange:
+    """A column whose values are of another kind than in the version before."""
+
+    column: str
+    before: Kind | None
+    now: Kind | None
+    version: int
+    others: int
+    """Values that are not of the kind before."""
+    values: int
+    """All that are not blank."""
+    first: Seen | None
+    """The first of the others."""
+    left_out: bool
+    """Whether their rows were left out, and the kind is kept."""
+
+    @property
+    def few(self) -> bool:
+        """Whether less than half of the values are of another kind."""
+        return 0 < 2 * self.others < self.values
+
+    def document(self) -> dict[str, object]:
+        """Return the change as JSON has it."""
+        return {
+            "column": self.column,
+            "before": self.before,
+            "now": self.now,
+            "values": self.values,
+            "other_values": self.others,
+            "first_value": None if self.first is None else str(self.first.value),
+            "first_place": None if self.first is None else self.first.place,
+            "rows_left_out": self.left_out,
+        }
+
+    def __str__(self) -> str:
+        share = f"{self.others:,} of {self.values:,} values are of another kind, first {self.first}"
+        if not self.others:
+            share = f"as a number, {self.first} would not come back as it is written"
+        before = f"{self.before or 'objects'} in version {self.version}"
+        if self.left_out:
+            return f"column {self.column!r} holds {before}, and still does: {share}; their rows are left out"
+        mend = "; --on_bad_row skip leaves such rows out" if self.few else ""
+        return f"column {self.column!r} holds {self.now or 'objects'}, it held {before}: {share}{mend}"
