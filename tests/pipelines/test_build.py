@@ -228,11 +228,11 @@ from aisle.pipelines import embedding
 
 embedding.SHARD_TEXTS = 5
 shards = []
-def write(path, embeddings, real=embedding._write_shard):
+def write(path, embeddings, marks, real=embedding._write_shard):
     if shards:
         os._exit(9)
     shards.append(path)
-    real(path, embeddings)
+    real(path, embeddings, marks)
 
 embedding._write_shard = write
 model, catalog, index = sys.argv[1:]

@@ -180,7 +180,7 @@ def test_pairs_that_nobody_judged_are_all_positive(tokenized):
 def test_arrays_have_the_types_that_are_promised(some_pairs):
     types = {name: getattr(some_pairs, name).dtype.name for name in NAMES}
 
-    assert types == dict.fromkeys(NAMES, "int64") | {"ids": "int32", "relevance": "float32"}
+    assert types == dict.fromkeys(NAMES, "int64") | {"ids": "int32", "relevance": "float32", "marks": "uint8"}
 
 
 @pytest.mark.parametrize("negatives", [True, False], ids=["with hard negatives", "with empty arrays"])

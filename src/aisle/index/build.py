@@ -29,9 +29,10 @@ from aisle.index.manifest import (
     Manifest,
 )
 from aisle.index.products import make_products, rank_ids, read_products, write_products
-from aisle.index.store import read_array, write_array, write_embeddings, writing
+from aisle.index.store import read_array, read_marks, write_array, write_embeddings, writing
 from aisle.index.tuning import Tuning, held_out_queries, tune
 from aisle.index.writer import Writer, index_writer
+from aisle.text_marks import count_marks
 
 __all__ = ["GraphSettings", "IndexIdentity", "build_index", "finish_version"]
 
@@ -195,7 +196,7 @@ def finish_version(
     """Make graph, lexical index and measurements over the staged products and embeddings.
 
     Args:
-        writer: its staging folder holds products and embeddings.
+        writer: its staging folder holds products and embeddings, and the marks of the texts if there are any.
         identity: what they were made of.
         settings: of the graph.
         analyser: splits the products' texts into words; None where there are no texts.
@@ -244,6 +245,7 @@ def finish_version(
         files={},
         built_recall=tuning.recall,
         **tuned_fields(tuning),
+        **marked_fields(read_marks(folder, count=products.num_rows)),
     )
 
 
@@ -256,6 +258,11 @@ def tuned_fields(tuning: Tuning) -> dict[str, Any]:
         "target_recall": tuning.target,
         "recall_curve": tuning.curve,
     }
+
+
+def marked_fields(marks: npt.NDArray[np.uint8] | None) -> dict[str, Any]:
+    """Return what the marks of a version's texts say in the manifest; nothing where there are none."""
+    return {} if marks is None else count_marks(marks)
 
 
 def _write_graph(

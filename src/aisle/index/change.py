@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import DataError
+from aisle.index.build import marked_fields
 from aisle.index.exact import FloatArray, Rows
 from aisle.index.groups import RowGroups, row_digests
 from aisle.index.hnsw import HnswGraph, save_graph
@@ -19,6 +20,7 @@ from aisle.index.lexical import write_lexical
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
     GRAPH_FILE,
+    MARKS_FILE,
     NODES_FILE,
     PRODUCTS_FILE,
     QUERIES_FILE,
@@ -26,7 +28,15 @@ from aisle.index.manifest import (
 )
 from aisle.index.products import TAKEN_ROWS, rank_ids, read_products, take_rows
 from aisle.index.search import SearchIndex
-from aisle.index.store import link_files, read_array, read_queries, write_array, write_embeddings, writing
+from aisle.index.store import (
+    link_files,
+    read_array,
+    read_marks,
+    read_queries,
+    write_array,
+    write_embeddings,
+    writing,
+)
 from aisle.index.tuning import tune
 from aisle.index.writer import Writer
 from aisle.processors import available_processors
@@ -45,6 +55,7 @@ def stage_change(
     *,
     command: str,
     threads: int | None,
+    marks: npt.NDArray[np.uint8] | None = None,
 ) -> Manifest:
     """Stage rows of an index and of what is new, over its graph changed to fit; return the manifest.
 
@@ -58,6 +69,7 @@ def stage_change(
         embeddings: (new, dim) theirs, in the index's type.
         command: what makes the version.
         threads: that place nodes; None is one per core.
+        marks: (new,) of the texts of `products`; None where they were not counted.
 
     Raises:
         DataError: a column is of another type than in the index.
@@ -86,6 +98,10 @@ def stage_change(
         save_graph(folder / GRAPH_FILE, graph)
     write_lexical(folder, written, index.analyser)
     link_files(index.directory, folder, (QUERIES_FILE,))
+    all_marks = _changed_marks(index, marks, source)
+    if all_marks is not None:
+        with writing(folder / MARKS_FILE):
+            write_array(folder / MARKS_FILE, all_marks)
     tuning = tune(
         graph,
         stored,
@@ -102,7 +118,19 @@ def stage_change(
         deleted_nodes=len(graph.groups) - graph.groups.live,
         ann_recall_at_10=tuning.recall,
         ann_recall_queries=tuning.queries,
+        **{"truncated_texts": None, "unknown_texts": None, **marked_fields(all_marks)},
     )
+
+
+def _changed_marks(
+    index: SearchIndex, marks: npt.NDArray[np.uint8] | None, source: Rows
+) -> npt.NDArray[np.uint8] | None:
+    """Return the marks of the new rows; None where those of the old or of the new were not counted."""
+    old = read_marks(index.directory, count=index.manifest.count)
+    if old is None or (marks is None and source.max() >= len(old)):
+        return None
+    both = old if marks is None else np.concatenate([old, marks])
+    return both[source]
 
 
 def joined(old: pa.Table, new: pa.Table) -> pa.Table:

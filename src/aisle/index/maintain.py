@@ -8,7 +8,7 @@ from dataclasses import replace
 from aisle.index.build import GraphSettings, IndexIdentity, finish_version, tuned_fields
 from aisle.index.layout import StrPath
 from aisle.index.lexical import analyser_of
-from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
+from aisle.index.manifest import EMBEDDINGS_FILE, MARKS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
 from aisle.index.opening import open_index
 from aisle.index.store import link_files, read_queries
 from aisle.index.stored import open_stored
@@ -54,7 +54,8 @@ def compact_index(
     with index_writer(index_dir, command="compact", keep_versions=keep_versions) as writer:
         index = open_stored(writer.index_dir, also=(QUERIES_FILE,))  # the old graph takes no part
         manifest = index.manifest
-        link_files(index.directory, writer.staging, (PRODUCTS_FILE, EMBEDDINGS_FILE))
+        kept = [name for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, MARKS_FILE) if name in manifest.files]
+        link_files(index.directory, writer.staging, kept)
         chosen = manifest.target_recall is None
         built = finish_version(
             writer,

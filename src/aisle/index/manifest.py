@@ -24,6 +24,7 @@ __all__ = [
     "INDEX_FILES",
     "LEXICAL_FOLDER",
     "MANIFEST_FILE",
+    "MARKS_FILE",
     "NODES_FILE",
     "PRODUCTS_FILE",
     "QUERIES_FILE",
@@ -43,6 +44,8 @@ GRAPH_FILE = "graph.bin"
 NODES_FILE = "nodes.npy"
 PRODUCTS_FILE = "products.arrow"
 QUERIES_FILE = "queries.npy"
+MARKS_FILE = "marks.npy"
+"""(products,) uint8, the mark of each text; not there where nobody tokenised them (`build_index`)."""
 INDEX_FILES = (EMBEDDINGS_FILE, GRAPH_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
 LEXICAL_FOLDER = "lexical"
 
@@ -133,6 +136,10 @@ class Manifest:
     """Versions that it was made from and that were there then, nearest first."""
     keep_versions: Positive = 3
     """Versions that the index keeps, until a command says otherwise."""
+    truncated_texts: Annotated[int, Field(ge=0)] | None = None
+    """Products whose text is longer than the encoder's maximum length; None where they were not counted."""
+    unknown_texts: Annotated[int, Field(ge=0)] | None = None
+    """Products whose text has no token that the encoder knows; None where they were not counted."""
     pruned: tuple[Positive, ...] = ()
     """Versions that were removed when it became the current one."""
 
@@ -208,7 +215,8 @@ def verify_files(
         IndexIntegrityError: the manifest lists other files, or a file is missing, truncated or altered.
     """
     listed, needed = set(files), set(INDEX_FILES)
-    foreign = sorted(name for name in listed - needed if not _LEXICAL_NAME.fullmatch(name))
+    others = listed - needed - {MARKS_FILE}
+    foreign = sorted(name for name in others if not _LEXICAL_NAME.fullmatch(name))
     if foreign or not needed <= listed:
         raise IndexIntegrityError(
             f"{index_dir}: the manifest must list {sorted(needed)} and files of {LEXICAL_FOLDER}/, found "

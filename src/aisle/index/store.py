@@ -18,12 +18,13 @@ import pyarrow.compute
 
 from aisle.errors import DataError, IndexIntegrityError, IndexStoreError, ModelError
 from aisle.index.exact import FloatArray
-from aisle.index.manifest import QUERIES_FILE
+from aisle.index.manifest import MARKS_FILE, QUERIES_FILE
 from aisle.index.products import ID_COLUMN
 
 __all__ = [
     "link_files",
     "read_array",
+    "read_marks",
     "read_queries",
     "write_array",
     "write_embeddings",
@@ -193,3 +194,15 @@ def link_files(source: Path, target: Path, names: Sequence[str]) -> None:
                 os.link(source / name, target / name)
             except OSError:
                 shutil.copyfile(source / name, target / name)
+
+
+def read_marks(folder: Path, *, count: int) -> npt.NDArray[np.uint8] | None:
+    """Return the (count,) marks of a version's texts, or None where they were not counted.
+
+    Raises:
+        IndexIntegrityError: the file is damaged.
+    """
+    if not (folder / MARKS_FILE).exists():
+        return None
+    marks: npt.NDArray[np.uint8] = read_array(folder / MARKS_FILE, shape=(count,), dtype="uint8")
+    return marks

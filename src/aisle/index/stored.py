@@ -11,7 +11,14 @@ import pyarrow as pa
 from aisle.errors import IndexIntegrityError
 from aisle.index.exact import FloatArray
 from aisle.index.layout import StrPath
-from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE, Manifest, file_problem, read_manifest
+from aisle.index.manifest import (
+    EMBEDDINGS_FILE,
+    MARKS_FILE,
+    PRODUCTS_FILE,
+    Manifest,
+    file_problem,
+    read_manifest,
+)
 from aisle.index.products import read_products
 from aisle.index.store import read_array
 from aisle.index.version_folders import current_directory
@@ -43,7 +50,8 @@ def open_stored(index_dir: StrPath, *, also: Sequence[str] = ()) -> StoredProduc
     index_dir = Path(index_dir)
     manifest = read_manifest(index_dir)
     folder = current_directory(index_dir, manifest)
-    for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, *also):
+    marks = [MARKS_FILE] if MARKS_FILE in manifest.files else []
+    for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, *marks, *also):
         if name not in manifest.files:
             raise IndexIntegrityError(f"{folder}: the manifest must list {name}; build the index again")
         problem = file_problem(folder / name, manifest.files[name], verify="checksums")

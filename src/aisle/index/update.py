@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ def upsert_products(
     products: pa.Table,
     embeddings: Iterable[npt.NDArray[np.float32]],
     fingerprint: str,
+    marks: Callable[[], npt.NDArray[np.uint8]] | None = None,
     threads: int | None = None,
     keep_versions: int | None = None,
 ) -> Manifest:
@@ -43,6 +44,7 @@ def upsert_products(
             columns that only one side has are null on the other.
         embeddings: chunks of (n, dim) float32, unit L2 norm, one per product in order.
         fingerprint: of the encoder that made them.
+        marks: called after the embeddings: the (n,) marks of the texts; None where they are not counted.
         threads: that place nodes in the graph; None is one per core, 1 gives the same file every time.
         keep_versions: versions to keep from now on, the new one included; None is as many as before.
 
@@ -68,7 +70,16 @@ def upsert_products(
         # Where each row of the new version comes from: those below `count` are the old index's.
         source = np.concatenate([np.arange(manifest.count), manifest.count + np.flatnonzero(rows < 0)])
         source[rows[rows >= 0]] = manifest.count + np.flatnonzero(rows >= 0)
-        changed = stage_change(writer, index, source, products, upserted, command="upsert", threads=threads)
+        changed = stage_change(
+            writer,
+            index,
+            source,
+            products,
+            upserted,
+            command="upsert",
+            threads=threads,
+            marks=None if marks is None else marks(),
+        )
         path.unlink()
         return writer.commit(changed)
 

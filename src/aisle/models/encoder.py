@@ -57,6 +57,12 @@ class DistinctTokens:
     tokens: TokenizedTexts
     place: np.ndarray
 
+    @property
+    def marks(self) -> np.ndarray:
+        """Mark of each text, where they were asked for: (texts,) uint8, see `text_marks`."""
+        marks = self.tokens.marks
+        return np.zeros(len(self.place), np.uint8) if marks is None else marks[self.place]
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -154,7 +160,7 @@ class Encoder:
             on_progress=on_progress,
         )
 
-    def tokenize(self, texts: Iterable[str], *, prompt: str) -> DistinctTokens:
+    def tokenize(self, texts: Iterable[str], *, prompt: str, marked: bool = False) -> DistinctTokens:
         """Return the tokens of texts, of one that occurs again only once; a thread may do that meanwhile.
 
         Raises:
@@ -164,12 +170,13 @@ class Encoder:
         _check_texts(texts)
         places: dict[str, int] = {}
         place = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
-        tokens = tokenize(self.tokenizer, list(places), prompt=prompt, max_length=self.settings.max_length)
+        options: dict[str, Any] = {"max_length": self.settings.max_length, "marked": marked}
+        tokens = tokenize(self.tokenizer, list(places), prompt=prompt, **options)
         return DistinctTokens(tokens, place)
 
-    def tokenize_products(self, products: Iterable[str]) -> DistinctTokens:
+    def tokenize_products(self, products: Iterable[str], *, marked: bool = False) -> DistinctTokens:
         """Return the tokens of products, with the products' prompt; see `tokenize`."""
-        return self.tokenize(products, prompt=self.settings.product_prompt)
+        return self.tokenize(products, prompt=self.settings.product_prompt, marked=marked)
 
     def encode_tokens(
         self,

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from aisle.models.marking import marks_of
+
 TEXTS_AT_A_TIME = 1_000
 """Tokenised at a time; a tokenizer's own objects take some hundred times a text's memory, and a query of
 another thread waits for them."""
@@ -24,10 +26,12 @@ class TokenizedTexts:
     Args:
         ids: (tokens,) int32.
         offsets: (texts + 1,) int64, where each text begins; the last is the number of tokens.
+        marks: (texts,) uint8, see `text_marks`; None where nobody asked for them.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
+    marks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -51,31 +55,44 @@ class TokenizedTexts:
         return np.asarray(self.ids[np.repeat(self.offsets[rows], lengths) + within], dtype=np.int64)
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], *, prompt: str, max_length: int) -> TokenizedTexts:
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], *, prompt: str, max_length: int, marked: bool = False
+) -> TokenizedTexts:
     """Return the token ids of each text with its prompt, special tokens included, cut to `max_length`.
 
     A text without any token, where the tokenizer adds none of its own, is one padding token: no model can
-    read nothing.
+    read nothing. With `marked`, texts that were cut off or have no known token are marked.
     """
-    parts = list(iter_tokenized(tokenizer, texts, prompt=prompt, max_length=max_length))
+    parts = list(iter_tokenized(tokenizer, texts, prompt=prompt, max_length=max_length, marked=marked))
     if not parts:
-        return TokenizedTexts(np.empty(0, np.int32), np.zeros(1, np.int64))
+        return TokenizedTexts(np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0, np.uint8))
     lengths = np.concatenate([part.lengths() for part in parts])
-    return TokenizedTexts(np.concatenate([part.ids for part in parts]), offsets_of(lengths))
+    marks = [part.marks for part in parts if part.marks is not None]
+    return TokenizedTexts(
+        np.concatenate([part.ids for part in parts]),
+        offsets_of(lengths),
+        np.concatenate(marks) if marks else None,
+    )
 
 
 def iter_tokenized(
-    tokenizer: Any, texts: Sequence[str], *, prompt: str, max_length: int
+    tokenizer: Any, texts: Sequence[str], *, prompt: str, max_length: int, marked: bool = False
 ) -> Iterator[TokenizedTexts]:
     """Yield the tokenised texts in parts, as `tokenize` gives them whole."""
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
-        part = [prompt + text for text in texts[start : start + TEXTS_AT_A_TIME]]
+        part = texts[start : start + TEXTS_AT_A_TIME]
         with _TOKENIZING:
-            encoded = tokenizer(part, truncation=True, max_length=max_length)["input_ids"]
-        ids = [one or [tokenizer.pad_token_id] for one in encoded]
+            encoded = tokenizer([prompt + text for text in part], truncation=True, max_length=max_length)
+        ids = [one or [tokenizer.pad_token_id] for one in encoded["input_ids"]]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
-        yield TokenizedTexts(flat, offsets_of(lengths))
+        marks = None
+        if marked:
+            with _TOKENIZING:
+                marks = marks_of(
+                    tokenizer, encoded, part, lengths=lengths, flat=flat, prompt=prompt, max_length=max_length
+                )
+        yield TokenizedTexts(flat, offsets_of(lengths), marks)
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:

@@ -42,8 +42,10 @@ from aisle.pipelines.embedding import (
 from aisle.pipelines.encoders import encoder_record
 from aisle.pipelines.hybrid_weight import choose_weight
 from aisle.pipelines.maintain import say_pruned
+from aisle.pipelines.marks import stage_marks
 from aisle.pipelines.output import Output, quieten_libraries
 from aisle.pipelines.stand_in_queries import stand_in_queries
+from aisle.pipelines.text_notes import say_texts
 from aisle.training.machine import use_cpu_threads
 from aisle.training.processes import Processes, launched_processes
 
@@ -119,6 +121,7 @@ def _embed_and_finish(
         store_dtype=settings.store_dtype,
     )
     analyser = choose_analyser(settings, writer.index_dir, products, say=output.say)
+    stage_marks(writer, plan, known, products, encoder)
     with output.progress("graph", products.num_rows) as bar:
         manifest = finish_version(
             writer,
@@ -270,6 +273,7 @@ def _report(
         f"index: {manifest.count:,} products in {settings.index_dir}, version {manifest.version}, "
         f"ann_recall@10 {manifest.ann_recall_at_10:.4f} at ef_search {manifest.ef_search}"
     )
+    say_texts(output, manifest)
     say_pruned(output, manifest.pruned, kept=manifest.keep_versions)
     output.document(
         {
@@ -285,6 +289,8 @@ def _report(
             "bad_rows": catalog.bad_rows.total,
             "type_changes": [change.document() for change in catalog.type_changes],
             "column_notes": list(catalog.notes),
+            "truncated_texts": manifest.truncated_texts,
+            "unknown_texts": manifest.unknown_texts,
             "keep_versions": manifest.keep_versions,
             "pruned": list(manifest.pruned),
             **figures,

@@ -27,6 +27,8 @@ from aisle.training.prefetch import prefetched
 
 SHARD_TEXTS = 8192
 """Texts that are tokenised, sorted by length and embedded together, and kept when a build is killed."""
+MARKS_SUFFIX = ".marks"
+"""Of the file with the marks of a shard's texts."""
 OPEN_SHARDS = 64
 SHARDS_PER_TRIM = 4
 PRECISION_SAMPLE = 640
@@ -127,13 +129,13 @@ def embed_shards(
 
     def tokenise(number: int) -> DistinctTokens:
         texts = take_rows(texts_only, _rows_of(plan, number)).column(0).to_pylist()
-        return encoder.tokenize_products(texts)
+        return encoder.tokenize_products(texts, marked=True)
 
     for done, (number, tokens) in enumerate(prefetched(missing, tokenise), start=1):
         embeddings = encoder.encode_tokens(
             tokens, max_tokens=max_tokens, precision=precision, on_progress=on_progress
         )
-        _write_shard(folder / f"{plan.keys[number]}.npy", embeddings)
+        _write_shard(folder / f"{plan.keys[number]}.npy", embeddings, tokens.marks)
         if done % SHARDS_PER_TRIM == 0:
             return_free_memory()
 
@@ -244,17 +246,18 @@ def _rows_of(plan: EmbeddingPlan, number: int) -> Rows:
     return plan.rows[number * SHARD_TEXTS : (number + 1) * SHARD_TEXTS]
 
 
-def _write_shard(path: Path, embeddings: npt.NDArray[np.float32]) -> None:
-    """Write a shard, then its checksum: without the checksum it does not count."""
-    with path.open("wb") as file:
-        np.save(file, embeddings, allow_pickle=False)
-    sync(path)
+def _write_shard(path: Path, embeddings: npt.NDArray[np.float32], marks: npt.NDArray[np.uint8]) -> None:
+    """Write a shard and the marks of its texts, then its checksum: without the checksum it does not count."""
+    for part, values in ((path.with_suffix(MARKS_SUFFIX), marks), (path, embeddings)):
+        with part.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+        sync(part)
     replace_text(path.with_suffix(".sha256"), file_sha256(path))
 
 
 def _whole(path: Path) -> bool:
     checksum = path.with_suffix(".sha256")
-    if not path.is_file() or not checksum.is_file():
+    if not path.is_file() or not checksum.is_file() or not path.with_suffix(MARKS_SUFFIX).is_file():
         return False
     return checksum.read_text(encoding="utf-8", errors="replace") == file_sha256(path)
 

@@ -33,6 +33,7 @@ from aisle.index.version_folders import remembered_keep_versions
 from aisle.pipelines.folder_sizes import bytes_in, shown_bytes
 from aisle.pipelines.maintain import compact_command, curve_table
 from aisle.pipelines.output import Output
+from aisle.pipelines.text_notes import counted
 
 RECALL_TOLERANCE = 0.01
 """The same graph and queries give the same recall but for ties that another machine rounds apart."""
@@ -234,6 +235,7 @@ def _facts(
         "fingerprint": manifest.fingerprint,
         "id column": manifest.id_column or "none: ids were given",
         "text template": manifest.text_template or "none: texts were given",
+        "texts": counted(manifest),
         "columns": ", ".join(
             f"{name} {'(no value yet)' if kind == 'null' else kind}" for name, kind in columns.items()
         )

@@ -25,8 +25,10 @@ from aisle.models.training_form import drops_attention, weights_without_gradient
 from aisle.pipelines.identity import digest_of, run_identity
 from aisle.pipelines.learnable import check_learnable
 from aisle.pipelines.run_dir import TOKENS
+from aisle.pipelines.text_notes import cut_note
 from aisle.pipelines.trained_model import is_sharded, make_trained_model
 from aisle.pipelines.training_data import TrainingData
+from aisle.text_marks import CUT
 from aisle.training.accelerator import expect_unused_weights
 from aisle.training.agreement import Agreement
 from aisle.training.batches import BatchPlan, Collator
@@ -67,6 +69,9 @@ def make_trainer(
     train_digest, validation_digest = digest_of(data.train), digest_of(data.validation)
     tokenized = partial(_tokenized, settings, base, accelerator, say)
     train, validation = tokenized(data.train, train_digest), tokenized(data.validation, validation_digest)
+    cut = int(np.count_nonzero(train.marks & CUT))
+    if cut:
+        say(cut_note(cut, f"of {len(train.marks):,} distinct training texts"))
     plan = BatchPlan(
         pairs=len(train),
         batch_size=optim.per_device_train_batch_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from aisle.data.partial_changes import write_partial_changes
 from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.index import Manifest, StoredProducts, open_stored, upsert_products
+from aisle.index.manifest import MARKS_FILE
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products, take_rows
 from aisle.models.encoder import Encoder
 from aisle.pipelines.catalog import columns_of, tell_columns
 from aisle.pipelines.embedding import EmbeddingPlan, embed_shards, embeddings_in_order, plan_embeddings
 from aisle.pipelines.encoders import encoder_of_index
 from aisle.pipelines.maintain import report_change
+from aisle.pipelines.marks import marks_in_order
 from aisle.pipelines.output import Output, quieten_libraries
 from aisle.pipelines.partial_upsert import Merged, merge_changes
+from aisle.pipelines.text_notes import say_texts
 
 COMPARED_ROWS = 8192
 
@@ -79,6 +83,7 @@ def upsert(settings: UpsertSettings) -> Manifest:
             manifest = _write(settings, known, products, merged, Path(folder), output)
         else:
             output.say("nothing to write")
+    say_texts(output, manifest)
     report_change(
         output,
         settings.index_dir,
@@ -144,11 +149,13 @@ def _write(
             trust_remote_code=settings.trust_remote_code,
         )
     embeddings = _embeddings(plan, known, products, encoder, folder, settings.max_tokens, output)
+    counted = MARKS_FILE in known.manifest.files
     return upsert_products(
         Path(settings.index_dir),
         products=products if has_texts else products.drop_columns([TEXT_COLUMN]),
         embeddings=embeddings,
         fingerprint=fingerprint,
+        marks=partial(marks_in_order, plan, known, folder, products, encoder) if counted else None,
         threads=settings.threads,
         keep_versions=settings.keep_versions,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class TokenizedPairs:
         query_keys: (texts,) int64, equal for texts that are the same query; -1 for no query.
         product_keys: (texts,) int64, equal for texts that are the same product, by id or text; -1 for none.
         relevance: (pairs,) float32 in [0, 1]; empty where pairs carry no label.
+        marks: (texts,) uint8, see `text_marks`.
     """
 
     ids: np.ndarray
@@ -45,6 +46,7 @@ class TokenizedPairs:
     query_keys: np.ndarray
     product_keys: np.ndarray
     relevance: np.ndarray
+    marks: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -82,7 +84,7 @@ def tokenize_pairs(pairs: Pairs, tokenizer: Any, settings: EncoderSettings) -> T
     prompted += [settings.product_prompt + product for product in products]
     prompted += [settings.product_prompt + product for one in hard_negatives for product in one]
     texts = distinct(prompted)
-    tokens = tokenize(tokenizer, texts.texts, prompt="", max_length=settings.max_length)
+    tokens = tokenize(tokenizer, texts.texts, prompt="", max_length=settings.max_length, marked=True)
     count = len(queries)
     query_texts, product_texts, negatives = np.split(texts.rows, [count, 2 * count])
     query_keys = np.full(len(tokens), -1, dtype=np.int64)
@@ -101,6 +103,7 @@ def tokenize_pairs(pairs: Pairs, tokenizer: Any, settings: EncoderSettings) -> T
         query_keys=query_keys,
         product_keys=product_keys,
         relevance=np.empty(0, np.float32) if pairs.relevance is None else pairs.relevance,
+        marks=np.empty(0, np.uint8) if tokens.marks is None else tokens.marks,
     )
 
 
@@ -114,8 +117,8 @@ def write_tokenized(pairs: TokenizedPairs, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
         try:
-            for field in fields(TokenizedPairs):
-                np.save(staging / f"{field.name}.npy", getattr(pairs, field.name))
+            for part in fields(TokenizedPairs):
+                np.save(staging / f"{part.name}.npy", getattr(pairs, part.name))
             apply_umask(staging)
             os.replace(staging, folder)
         finally:
@@ -135,8 +138,8 @@ def open_tokenized(folder: Path) -> TokenizedPairs:
     try:
         return TokenizedPairs(
             **{
-                field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r")
-                for field in fields(TokenizedPairs)
+                part.name: np.load(folder / f"{part.name}.npy", mmap_mode="r")
+                for part in fields(TokenizedPairs)
             }
         )
     except (OSError, ValueError, EOFError) as error:

@@ -33,6 +33,7 @@ from aisle.pipelines.evaluation.tables import show_evaluation
 from aisle.pipelines.evaluation.to_judge import Unjudged, unjudged_products, write_to_judge
 from aisle.pipelines.judged import check_products, read_judged
 from aisle.pipelines.output import Output, quieten_libraries
+from aisle.pipelines.text_notes import query_notes, text_notes
 from aisle.training.processes import launched_processes
 
 
@@ -67,7 +68,9 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
             own = {name: run for name, run in ranked.runs.items() if name not in ranked.given}
             write_runs(Path(settings.run_file), own, main=ranked.main, output=output)
     evaluation = make_document(settings, inputs, models, ranked)
-    evaluation = replace(evaluation, notes=(*evaluation.notes, *inputs.pair_notes))
+    evaluation = replace(
+        evaluation, notes=(*evaluation.notes, *inputs.pair_notes, *_text_notes(inputs, models))
+    )
     evaluation = replace(evaluation, **_of_pairs(settings, inputs, models, output))
     if settings.report is not None or settings.json:
         evaluation = with_details(settings, evaluation, inputs, ranked)
@@ -149,6 +152,14 @@ def _write_report(
     if inputs.judged is not None and inputs.shown is not None:
         written = write_to_judge(folder, listed, inputs.judged, inputs.shown)
         output.say(f"{counted(len(listed), 'product')} to judge next: {written}")
+
+
+def _text_notes(inputs: Inputs, models: Models) -> list[str]:
+    """Return what to say of catalogue and queries that the measured encoder does not read whole."""
+    if models.measured is None or inputs.index is None or inputs.judged is None:
+        return []
+    queries = list(inputs.judged.queries.values())
+    return [*text_notes(inputs.index.manifest), *query_notes(queries, models.measured)]
 
 
 def _of_pairs(settings: EvaluateSettings, inputs: Inputs, models: Models, output: Output) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""Mark texts that a tokenizer cut off, or of which it knows no token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aisle.text_marks import CUT, UNKNOWN
+
+
+def marks_of(
+    tokenizer: Any,
+    encoded: Any,
+    texts: Sequence[str],
+    *,
+    lengths: np.ndarray,
+    flat: np.ndarray,
+    prompt: str,
+    max_length: int,
+) -> np.ndarray:
+    """Return the mark of each text: (texts,) uint8.
+
+    Only few texts are looked at twice: those that fill the maximum length, and those with hardly a token
+    besides unknown ones.
+
+    Args:
+        tokenizer: that made the tokens.
+        encoded: what it returned for the texts with their prompt, cut to `max_length`.
+        texts: without the prompt.
+        lengths: (texts,) tokens of each.
+        flat: (tokens,) ids of all, end to end.
+        prompt: put before every text.
+        max_length: longest text in tokens.
+    """
+    marks = np.zeros(len(texts), np.uint8)
+    encodings = encoded.encodings
+    for row in np.flatnonzero(lengths >= max_length).tolist():
+        if encodings is not None:
+            cut = bool(encodings[row].overflowing)
+        else:
+            cut = len(tokenizer(prompt + texts[row], verbose=False)["input_ids"]) > max_length
+        marks[row] |= CUT * cut
+    unknown = tokenizer.unk_token_id
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    unknowns = np.add.reduceat(flat == (-1 if unknown is None else unknown), starts, dtype=np.int64)
+    around = len(tokenizer(prompt)["input_ids"])
+    # One more: a space may be a token of its own before an unknown one.
+    bare = (lengths - unknowns <= around + 1) & ((unknowns > 0) | (lengths <= around))
+    for row in np.flatnonzero(bare).tolist():
+        ids = tokenizer(texts[row], add_special_tokens=False, truncation=True, max_length=max_length)
+        known = [one for one in ids["input_ids"] if one != unknown]
+        marks[row] |= UNKNOWN * (not tokenizer.decode(known).strip())
+    return marks
