@@ -23,11 +23,13 @@ class Command:
         settings: module and dataclass of its settings.
         action: module and function that takes them.
         check: module and function that returns what is wrong with a combination of settings.
+        inputs: module and function that raises where a file or folder that they name is not there.
     """
 
     settings: str
     action: str
     check: str | None = None
+    inputs: str | None = None
 
 
 SECRET_FLAGS = ("hub_token",)
@@ -35,14 +37,26 @@ TRAIN = Command(
     "aisle.config.training:TrainSettings",
     "aisle.pipelines.train:train_and_push",
     check="aisle.config.training:problems_of",
+    inputs="aisle.pipelines.inputs:train_inputs",
 )
 INDEX_COMMANDS = {
-    "build": Command("aisle.config.index:BuildSettings", "aisle.pipelines.build:build"),
+    "build": Command(
+        "aisle.config.index:BuildSettings",
+        "aisle.pipelines.build:build",
+        inputs="aisle.pipelines.inputs:build_inputs",
+    ),
     "query": Command("aisle.config.index:QuerySettings", "aisle.pipelines.query:query"),
     "evaluate": Command(
-        "aisle.config.index:EvaluateSettings", "aisle.pipelines.evaluation.evaluate:evaluate"
+        "aisle.config.index:EvaluateSettings",
+        "aisle.pipelines.evaluation.evaluate:evaluate",
+        check="aisle.config.index:evaluation_problems",
+        inputs="aisle.pipelines.inputs:evaluate_inputs",
     ),
-    "upsert": Command("aisle.config.maintain:UpsertSettings", "aisle.pipelines.upsert:upsert"),
+    "upsert": Command(
+        "aisle.config.maintain:UpsertSettings",
+        "aisle.pipelines.upsert:upsert",
+        inputs="aisle.pipelines.inputs:upsert_inputs",
+    ),
     "delete": Command("aisle.config.maintain:DeleteSettings", "aisle.pipelines.maintain:delete"),
     "compact": Command("aisle.config.maintain:CompactSettings", "aisle.pipelines.maintain:compact"),
     "tune": Command("aisle.config.maintain:TuneSettings", "aisle.pipelines.maintain:tune"),
@@ -60,6 +74,7 @@ COMMANDS = {
         "aisle.config.tools:AverageSettings",
         "aisle.pipelines.average:average",
         check="aisle.config.tools:average_problems",
+        inputs="aisle.pipelines.inputs:average_inputs",
     ),
     "push": Command("aisle.config.tools:PushSettings", "aisle.pipelines.push:push"),
 }
@@ -108,6 +123,8 @@ def _run(command: Command, arguments: Sequence[str], prog: str) -> None:
     problems = _named(command.check)(settings) if command.check else []
     if problems:
         raise ConfigError("\n".join(problems))
+    if command.inputs:
+        _named(command.inputs)(settings)
     _named(command.action)(settings)
 
 

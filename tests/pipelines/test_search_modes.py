@@ -51,7 +51,7 @@ def test_lexical_answers_hold_only_products_with_a_word_of_the_query(index_dir, 
 
 
 def test_lexical_search_needs_no_encoder(index_dir, capfd, monkeypatch):
-    monkeypatch.setattr("aisle.pipelines.query.encoder_of_index", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("aisle.pipelines.encoders.encoder_of_index", lambda *_, **__: pytest.fail("loaded"))
 
     code, _ = ask(capfd, "query", "--index_dir", index_dir, *LEXICAL, "oak")
 

@@ -71,7 +71,7 @@ def resolve_dataset(name: str, *, config: str | None = None) -> DatasetSource:
             names two splits, or a configuration is named for local files.
     """
     path = Path(name).expanduser()
-    local = path.exists() or _looks_local(name)
+    local = path.exists() or looks_local(name)
     if local and config is not None:
         raise DataError(
             f"{name}: a data set on the Hub has configurations, and these are local files; leave out "
@@ -87,7 +87,8 @@ def resolve_dataset(name: str, *, config: str | None = None) -> DatasetSource:
     return DatasetSource(name, None, config=config)
 
 
-def _looks_local(name: str) -> bool:
+def looks_local(name: str) -> bool:
+    """Return whether a data set's name can only be a file or a folder here."""
     starts = ("/", "./", "../", "~")
     return name.startswith(starts) or name.count("/") > 1 or has_format(name) or "*" in name
 

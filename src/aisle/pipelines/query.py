@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from aisle.config.index import QuerySettings
 from aisle.errors import DataError
 from aisle.index import SearchIndex, SearchResult, open_index, parse_filter
 from aisle.index.hybrid import candidate_depth
-from aisle.models.encoder import Encoder
 from aisle.pipelines.answers import answer_table, chosen_fields
-from aisle.pipelines.encoders import encoder_of_index
 from aisle.pipelines.output import Output, json_ready, quieten_libraries
+
+if TYPE_CHECKING:
+    from aisle.models.encoder import Encoder
 
 PROMPT = "query> "
 
@@ -30,7 +31,6 @@ def query(settings: QuerySettings) -> None:
         AisleError: the index or its encoder cannot be used, or the queries not be read.
     """
     output = Output(json_only=settings.json)
-    quieten_libraries()
     texts = list(settings.text)
     if settings.queries_file is not None:
         texts += _read_lines(Path(settings.queries_file))
@@ -41,6 +41,9 @@ def query(settings: QuerySettings) -> None:
     chosen_fields(settings.fields, index)
     encoder = None
     if settings.mode != "lexical":
+        from aisle.pipelines.encoders import encoder_of_index  # imports torch
+
+        quieten_libraries()
         encoder = encoder_of_index(
             index.manifest,
             index_dir,
