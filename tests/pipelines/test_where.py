@@ -76,7 +76,7 @@ def test_no_satisfying_product_is_said_once(index_dir, capfd, json_flag):
 def test_a_filter_that_cannot_be_answered_is_refused_before_the_encoder_is_loaded(
     index_dir, capfd, monkeypatch, flags, part
 ):
-    monkeypatch.setattr("aisle.pipelines.query.encoder_of_index", None)
+    monkeypatch.setattr("aisle.pipelines.encoders.encoder_of_index", None)
     capfd.readouterr()
 
     assert index_main(["query", "--index_dir", str(index_dir), *flags, "sofa"]) == 2
