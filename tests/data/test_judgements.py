@@ -65,7 +65,11 @@ def test_several_files_are_one_set_of_judgements_and_a_repetition_is_fine(tmp_pa
         ("q.txt", "1 0 a nan\n", r"relevance is not at least 0: 'nan'"),
         ("q.txt", "1 0 a inf\n", r"relevance is not at least 0: 'inf'"),
         ("q.csv", "query_id,product_id,label\n1,a,E\n", r"label is not a number: 'E'.*--label_map"),
-        ("q.csv", "query_id,product_id,label\n1,a,\n", r"label is blank"),
+        (
+            "q.csv",
+            "query_id,product_id,label\n1,a,\n",
+            r"no judgements: the label is blank in all rows \(1\)",
+        ),
         ("q.csv", "query_id,product_id,label\n1,,1\n", r"product_id is blank"),
         ("q.csv", "query_id,product_id,label\n,a,1\n", r"query_id is blank"),
         ("q.csv", "query_id,product_id,label\n1,a\n", r"row 1 \(line 2\): the header has 3 fields"),
@@ -81,6 +85,37 @@ def test_several_files_are_one_set_of_judgements_and_a_repetition_is_fine(tmp_pa
 def test_bad_judgements_are_errors_that_name_the_row(tmp_path, name, text, message):
     with pytest.raises(DataError, match=message):
         read_qrels([write(tmp_path / name, text)])
+
+
+@pytest.mark.parametrize("label_map", [None, {"1": 1.0, "0": 0.0}])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("q.csv", "query_id,product_id,relevance\n1,a,1\n1,b,\n1,c,  \n2,a,\n1,d,0\n"),
+        ("q.tsv", "query-id\tcorpus-id\tscore\n1\ta\t1\n1\tb\t\n1\tc\t \n2\ta\t\n1\td\t0\n"),
+        (
+            "q.jsonl",
+            '{"query_id": 1, "product_id": "a", "label": "1"}\n'
+            '{"query_id": 1, "product_id": "b", "label": ""}\n'
+            '{"query_id": 1, "product_id": "c", "label": null}\n'
+            '{"query_id": 2, "product_id": "a", "label": null}\n'
+            '{"query_id": 1, "product_id": "d", "label": "0"}\n',
+        ),
+    ],
+)
+def test_rows_without_a_label_are_not_judged_yet_left_out_and_counted(tmp_path, name, text, label_map):
+    said = []
+    qrels = read_qrels([write(tmp_path / name, text)], label_map=label_map, say=said.append)
+    assert qrels == {"1": {"a": 1.0, "d": 0.0}}
+    assert said == ["judgements with a blank label, which are left out as not judged yet: 3"]
+
+
+def test_null_labels_of_parquet_are_not_judged_yet(tmp_path):
+    table = pa.table(
+        {"query_id": [1, 1], "product_id": ["a", "b"], "relevance": pa.array([2, None], pa.int64())}
+    )
+    pq.write_table(table, tmp_path / "q.parquet")
+    assert read_qrels([tmp_path / "q.parquet"]) == {"1": {"a": 2.0}}
 
 
 def test_a_label_outside_the_map_is_an_error_with_the_map(tmp_path):

@@ -77,8 +77,9 @@ def read_qrels(
 ) -> dict[str, dict[str, float]]:
     """Return query id to product id to relevance, in reading order.
 
-    Read are TREC files (four fields and no header: query, iteration, document, relevance), BEIR's tsv, and
-    any table with a query_id, a product_id and a relevance, score, label or esci_label.
+    It reads TREC files (four fields and no header: query, iteration, document, relevance), BEIR's tsv, and
+    any table with a query_id, a product_id and a relevance, score, label or esci_label. Rows of a table whose
+    label is blank or null are not judged yet, as in a list to judge that is filled in bit by bit: left out.
 
     Args:
         files: csv, tsv, jsonl, json, parquet; a file with another extension is read as TREC, and so is a tsv
@@ -88,7 +89,7 @@ def read_qrels(
         query_id_column: the column of query ids, in files that name their columns; None finds it.
         product_id_column: the column of product ids, likewise.
         text_format: how text files are written.
-        say: told how many labels below 0 there are.
+        say: told how many labels are blank, and how many are below 0.
 
     Raises:
         DataError: a file or column is missing, a row is bad, or a product has two relevances for a query.
@@ -96,11 +97,14 @@ def read_qrels(
     qrels: dict[str, dict[str, float]] = {}
     first: dict[tuple[str, str], str] = {}
     readers: dict[str, LabelReader] = {}
-    negative = 0
+    negative = blank = 0
     for row in _good_rows(_judgement_rows(files, text_format)):
         query_id = _id(row, _column(row, "query id", _QUERY_ID, query_id_column))
         product_id = _id(row, _column(row, "product id", _PRODUCT_ID, product_id_column))
         label = _column(row, "relevance", _LABEL)
+        if _is_blank(row.values[label]):
+            blank += 1
+            continue
         if label not in readers:
             readers[label] = LabelReader(label, label_map=label_map, highest=None)
         below = label_map is None and _is_below_zero(row.values[label])
@@ -118,10 +122,18 @@ def read_qrels(
             )
         first.setdefault((query_id, product_id), _where(row))
     if not qrels:
-        raise DataError("The judgement files hold no judgements; at least one is needed.")
+        found = f": the label is blank in all rows ({blank:,})" if blank else ""
+        raise DataError(f"The judgement files hold no judgements{found}; at least one is needed.")
+    if blank and say is not None:
+        say(f"judgements with a blank label, which are left out as not judged yet: {blank:,}")
     if negative and say is not None:
         say(f"judgements with a grade below 0, which count as not relevant: {negative:,}")
     return qrels
+
+
+def _is_blank(label: object) -> bool:
+    """Return whether a label is missing: null, or text without a character."""
+    return label is None or (isinstance(label, str) and not label.strip())
 
 
 def _is_below_zero(label: object) -> bool:

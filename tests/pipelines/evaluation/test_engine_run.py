@@ -143,6 +143,16 @@ def test_the_products_to_judge_next_are_a_table_that_can_be_given_as_judgements(
     assert again["retrieval"]["judgements"] == found["retrieval"]["judgements"] + len(rows)
     assert {row["unjudged"]["10"] for row in again["retrieval"]["rows"]} == {0.0}
 
+    with filled.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows([{**rows[0], "relevance": 0}, *rows[1:]])
+    _, partly, said = evaluate(capfd, *given[:4], "--qrels", shop["qrels"], filled, *given[6:])
+    assert partly["retrieval"]["judgements"] == found["retrieval"]["judgements"] + 1
+    note = f"judgements with a blank label, which are left out as not judged yet: {len(rows) - 1}"
+    assert note in said
+    assert note in partly["notes"]
+
 
 def test_changed_queries_show_as_many_ranks_as_the_metric_counts_with_ids(flags, capfd):
     _, ten, _ = evaluate(capfd, *flags)
