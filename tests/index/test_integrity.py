@@ -130,11 +130,15 @@ def test_stored_products_are_those_of_the_current_version(build, clustered, tmp_
     np.testing.assert_array_equal(stored.embeddings, clustered(12, seed=1))
 
 
-@pytest.mark.parametrize("change", [delete_products, retune_index, compact_index])
-def test_no_new_version_is_made_of_a_damaged_one(index_dir, folder, change):
-    os.truncate(folder / "graph.bin", 100)
+# Compacting builds the graph anew, and so mends a damaged one (test_graph_loading.py).
+@pytest.mark.parametrize(
+    ("change", "damaged"),
+    [(delete_products, "graph.bin"), (retune_index, "graph.bin"), (compact_index, "embeddings.npy")],
+)
+def test_no_new_version_is_made_of_a_damaged_one(index_dir, folder, change, damaged):
+    os.truncate(folder / damaged, 100)
 
-    with pytest.raises(IndexIntegrityError, match=r"graph\.bin: the manifest says"):
+    with pytest.raises(IndexIntegrityError, match=rf"{damaged}: the manifest says"):
         change(index_dir, **({"product_ids": ["p00001"]} if change is delete_products else {}))
 
     assert [path.name for path in folder.parent.iterdir()] == ["000001"]

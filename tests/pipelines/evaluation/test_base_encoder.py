@@ -11,7 +11,7 @@ import pytest
 
 from aisle.errors import IndexStoreError
 from aisle.index import build_index, open_index
-from aisle.models.loading import load_encoder
+from aisle.models.loading import FORMAT_VERSION, load_encoder
 from aisle.pipelines import embedding
 from aisle.pipelines.encoders import encoder_record
 from aisle.pipelines.evaluation import base_encoder
@@ -99,6 +99,7 @@ def test_what_a_killed_evaluation_embedded_is_kept(products, tiny_bert, tmp_path
 def test_a_run_says_its_base_and_its_own_settings(tiny_bert, tmp_path):
     saved = {"pooling": "cls", "query_prompt": "query: ", "product_prompt": "", "max_length": 9}
     saved |= {"normalize": True, "base_model": str(tiny_bert), "base_revision": "abc"}
+    saved |= {"format_version": FORMAT_VERSION}
     (tmp_path / "aisle.json").write_text(json.dumps(saved))
     base = base_of(str(tmp_path), recorded={"max_length": 12, "query_prompt": None})
 
@@ -166,6 +167,7 @@ def test_a_base_that_is_gone_is_a_note_and_its_flag_mends_it(shop, tiny_bert, tm
     shutil.copytree(tiny_bert, tuned)
     encoder = load_encoder(tiny_bert, device="cpu")
     saved = {**vars(encoder.settings), "base_model": str(tmp_path / "gone")}
+    saved |= {"format_version": FORMAT_VERSION}
     (tuned / "aisle.json").write_text(json.dumps({**saved, "fingerprint": encoder.fingerprint}))
     index_dir = build(tuned, shop[0]["catalog"], tmp_path / "index")
     flags = ["--index_dir", index_dir, *shop[1], "--rows", "base", "tuned"]
