@@ -43,7 +43,7 @@ def test_the_page_of_a_command_has_each_of_its_settings_once(name, hook):
         ("train", "`--lora_rank`: whole number, at least 1; default `8`\n:   Rank of the update matrices.\n"),
         ("train", "`--lora_dropout`: number, at least 0, below 1; default `0.0`\n:   Dropout before "),
         ("train", "`--esci_version`: `small`, `large`; default `small`\n:   Version of the ESCI "),
-        ("train", "`--use_dora`: on or off\n:   Split weights into magnitude and direction (DoRA).\n"),
+        ("train", "`--use_rslora`: on or off\n:   Scale by alpha / sqrt(rank) (rank-stabilised LoRA).\n"),
         (
             "train",
             "`--checkpointing_steps`: whole number, at least 1 or `epoch`\n:   Write a checkpoint every ",

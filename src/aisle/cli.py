@@ -43,13 +43,14 @@ INDEX_COMMANDS = {
     "build": Command(
         "aisle.config.index:BuildSettings",
         "aisle.pipelines.build:build",
+        check="aisle.config.index_problems:build_problems",
         inputs="aisle.pipelines.inputs:build_inputs",
     ),
     "query": Command("aisle.config.index:QuerySettings", "aisle.pipelines.query:query"),
     "evaluate": Command(
         "aisle.config.index:EvaluateSettings",
         "aisle.pipelines.evaluation.evaluate:evaluate",
-        check="aisle.config.index:evaluation_problems",
+        check="aisle.config.index_problems:evaluation_problems",
         inputs="aisle.pipelines.inputs:evaluate_inputs",
     ),
     "upsert": Command(

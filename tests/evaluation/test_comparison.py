@@ -211,7 +211,7 @@ def test_the_document_is_json():
         ({}, "there is no system to evaluate"),
         ({"tuned": {"q": {"a": 1.0}}}, "the base 'base' has no run; the systems are tuned"),
         ({"base": {}}, "base: the run is empty"),
-        ({"base": {"x": {"a": 1.0}}}, "base: judgements and run have no query id in common"),
+        ({"base": {"x": {"a": 1.0}}}, "base: judgements and the run have no query id in common"),
         (
             {"base": {"q": {"a": 1.0}}, "tuned": {"q": {"a": math.nan}}},
             "tuned: run, query 'q', product 'a': .* found NaN",

@@ -10,6 +10,7 @@ from aisle.errors import IndexStoreError
 from aisle.index import build as build_module
 from aisle.index import change as change_module
 from aisle.index import delete_products
+from aisle.index import lexical as lexical_module
 from aisle.index import writer as writer_module
 
 
@@ -67,7 +68,7 @@ def test_upsert_that_cannot_be_written_whole_is_one_error_and_the_old_version_se
         (build_module, "write_products"),
         (build_module, "write_array"),
         (build_module, "save_graph"),
-        (build_module.Bm25Index, "save"),
+        (lexical_module.Bm25Index, "save"),
         (writer_module, "file_record"),
         (writer_module, "write_manifest"),
         (writer_module, "sync"),

@@ -125,7 +125,7 @@ def test_a_run_that_learned_nothing_is_an_error_that_says_what_to_look_at(train,
 
 
 def test_a_run_says_what_there_is_to_warn_of_its_model(train, judged_csv, monkeypatch):
-    def of_figures(base, kept):
+    def of_figures(base, kept, **_):
         return f"from {base['roc_auc']:.4f} to {kept['roc_auc']:.4f}"
 
     monkeypatch.setattr("aisle.pipelines.outcome.no_gain_warning", of_figures)
@@ -138,7 +138,7 @@ def test_a_run_says_what_there_is_to_warn_of_its_model(train, judged_csv, monkey
 
 
 def test_a_run_without_anything_to_warn_of_does_not_warn(train, judged_csv, monkeypatch):
-    monkeypatch.setattr("aisle.pipelines.outcome.no_gain_warning", lambda *_: None)
+    monkeypatch.setattr("aisle.pipelines.outcome.no_gain_warning", lambda *_, **__: None)
     _, _, said = train("--train_file", judged_csv, "--max_train_steps", 3)
     assert "warning" not in said
 
@@ -337,12 +337,12 @@ def test_directions_without_the_main_one_are_refused(train, judged_csv):
 
 
 def test_the_last_weights_are_kept_where_the_best_are_not_asked_for(train, judged_csv, monkeypatch):
-    import aisle.pipelines.trainer as pipeline
+    import aisle.training.selection as selection
 
     found = iter([0.5, 0.9, 0.8, 0.7, 0.6])  # before training and after each epoch
-    score = pipeline.score_pairs
+    score = selection.score_pairs
     monkeypatch.setattr(
-        pipeline, "score_pairs", lambda *pairs: dataclasses.replace(score(*pairs), roc_auc=next(found))
+        selection, "score_pairs", lambda *pairs: dataclasses.replace(score(*pairs), roc_auc=next(found))
     )
     _, run_dir, said = train("--train_file", judged_csv, "--num_train_epochs", 4, "--keep", "last")
     metrics = json.loads((run_dir / "metrics.json").read_text())

@@ -53,9 +53,9 @@ def embedded(monkeypatch):
     texts = []
     tokenize = Encoder.tokenize_products
 
-    def tokenize_and_note(encoder, products):
+    def tokenize_and_note(encoder, products, **options):
         texts.extend(products)
-        return tokenize(encoder, products)
+        return tokenize(encoder, products, **options)
 
     monkeypatch.setattr(Encoder, "tokenize_products", tokenize_and_note)
     return texts

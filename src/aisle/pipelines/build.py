@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from aisle.config.index import BuildSettings
+from aisle.config.index_problems import build_problems
 from aisle.data.catalog_file import CatalogFile
 from aisle.errors import ConfigError
 from aisle.index import (
@@ -224,13 +225,10 @@ def _help(settings: BuildSettings, index_dir: Path, processes: Processes) -> Non
 
 
 def _check(settings: BuildSettings) -> None:
-    """Raise for flags that do not go together, before anything is read."""
-    if bool(settings.catalog) == bool(settings.pairs):
-        raise ConfigError("give the products with one of --catalog or --pairs")
-    if settings.ef_search is not None and settings.target_recall is not None:
-        raise ConfigError("--ef_search and --target_recall: give one of them; the recall decides ef_search")
-    if (settings.tune_queries is None) != (settings.tune_qrels is None):
-        raise ConfigError("--tune_queries and --tune_qrels: give both or none")
+    """Raise for flags that do not go together, or a folder that is no index, before anything is read."""
+    problems = build_problems(settings)
+    if problems:
+        raise ConfigError("\n".join(problems))
     refuse_foreign(Path(settings.index_dir).resolve())
 
 

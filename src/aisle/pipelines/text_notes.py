@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aisle.index import Manifest
-from aisle.models.encoder import Encoder
 from aisle.pipelines.output import Output
 from aisle.text_marks import CUT
+
+if TYPE_CHECKING:
+    from aisle.models.encoder import Encoder
 
 
 def text_notes(manifest: Manifest) -> list[str]:

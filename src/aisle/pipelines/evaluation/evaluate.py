@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aisle.config.index import EvaluateSettings, evaluation_problems
+from aisle.config.index import EvaluateSettings
+from aisle.config.index_problems import evaluation_problems
 from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.evaluation.document import Evaluation, SystemKind
