@@ -149,6 +149,8 @@ def test_a_dora_adapter_is_not_promised_to_sentence_transformers():
     assert len(snippets(card)) == 2
     assert "from sentence_transformers" not in card
     assert "leaves out the magnitudes of its DoRA adapter" in card
+    assert "- sentence-transformers" not in card
+    assert "- sentence-transformers" in render({"adapter": True}, {"use_dora": False})
     assert "from sentence_transformers" in render({"adapter": True}, {"use_dora": False})
     assert "from sentence_transformers" in render({"adapter": False}, {"use_dora": True})  # all weights
 

@@ -15,7 +15,7 @@ from aisle.model_card.results import eval_results, results_section
 REPO_PLACEHOLDER = "your-name/your-model"
 """Stands for the repository in a card that was written before its name was known."""
 PLACEHOLDER_NAME = REPO_PLACEHOLDER.rpartition("/")[2]
-_TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "product-search", "aisle"]
+_TAGS = ["sentence-similarity", "feature-extraction", "product-search", "aisle"]
 _SETTINGS = {
     "runs": "Average of the weights of",
     "weights": "What each counts",
@@ -130,13 +130,22 @@ def _metadata(
         datasets=[data_set] if data_set else None,
         library_name="peft" if adapter else "sentence-transformers",
         pipeline_tag="sentence-similarity",
-        tags=[*_TAGS, "lora"] if adapter else _TAGS,
+        tags=_tags(adapter=adapter, dora=_is_dora(encoder, settings)),
         model_name=repo.rpartition("/")[2] if results else None,
         eval_results=results or None,
     )
     if hub_id:
         card["base_model_relation"] = "adapter" if adapter else "finetune"
     return card
+
+
+def _tags(*, adapter: bool, dora: bool) -> list[str]:
+    """Return the card's tags; sentence-transformers opens every model but those with a DoRA adapter."""
+    return [*([] if dora else ["sentence-transformers"]), *_TAGS, *(["lora"] if adapter else [])]
+
+
+def _is_dora(encoder: Mapping[str, object], settings: Mapping[str, object]) -> bool:
+    return bool(encoder["adapter"] and settings.get("use_dora"))
 
 
 def _introduction(encoder: Mapping[str, object]) -> str:
@@ -183,7 +192,7 @@ def _snippets(encoder: Mapping[str, object], settings: Mapping[str, object], rep
         "aisle": _AISLE_SNIPPET.format(repo=repo),
         ("PEFT and " if encoder["adapter"] else "") + "Transformers": _transformers_snippet(encoder, repo),
     }
-    dora = bool(encoder["adapter"] and settings.get("use_dora"))
+    dora = _is_dora(encoder, settings)
     if not dora:
         snippets["Sentence Transformers"] = _SENTENCE_TRANSFORMERS_SNIPPET.format(repo=repo)
     shown = [f"With {name}:\n\n```python\n{code}\n```" for name, code in snippets.items()]
