@@ -1,4 +1,4 @@
-"""Names of flags that there are not, and the flags that are meant."""
+"""Unknown flags, and the flags that were probably meant."""
 
 from __future__ import annotations
 

@@ -45,16 +45,17 @@ class BuildSettings:
     product_id_column: str | None = None
     """Column of --pairs with the product id; found by name when not given."""
     delimiter: str | None = None
-    """Character between the fields of csv files, such as ";", or tab; a comma, or what a first line sep=;
-    says, when not given. tsv files have tabs."""
+    """Character between the fields of csv files, such as ";", or the word tab. When not given: a comma, or
+    what the first line names (sep=;). tsv files always have tabs."""
     encoding: str = "utf-8"
     """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows that cannot be used, or leave them out and say how many."""
     language: Language = "auto"
-    """Language of the texts, by whose stems and stop words --mode lexical and hybrid search. auto takes that
-    of the version before; in a first build the one that the texts' stop words speak for (of 12 European
-    languages), English in doubt. none keeps words as they are, for catalogues in several languages."""
+    """Language of the texts: --mode lexical and hybrid search by its stems and without its stop words. auto
+    keeps the language of the version before; a first build takes the one whose stop words are most frequent
+    (of 12 European languages), English in doubt. none keeps words as they are, for catalogues in several
+    languages."""
     M: Annotated[int, Field(ge=2)] = 16
     """Links per node in the graph; higher is larger and closer to exact."""
     ef_construction: Count = 200
@@ -125,8 +126,8 @@ class QuerySettings:
     """Only products that satisfy this, such as "price <= 50 and brand in ['Acme', 'Zenith']": comparisons
     of columns with numbers and quoted texts, in, is None, and, or, not; col('list price') for odd names."""
     min_score: float | None = None
-    """Leave out products with a lower score: a cosine, in --mode hybrid too, whose own score joins two; a
-    BM25 score in --mode lexical. A product whose id is the query stays in --mode hybrid."""
+    """Leave out products with a lower score: their cosine in --mode dense and hybrid (not the hybrid score),
+    their BM25 score in --mode lexical. In --mode hybrid a product whose id is the query stays."""
     fields: str | None = None
     """Columns of the catalogue to show, such as title,brand,price; the title when not given, and with --json
     all of them."""
@@ -197,7 +198,7 @@ class EvaluateSettings:
     """Weight of the embeddings in the row hybrid, 0 to 1; what the index was tuned to when not given."""
     ef_search: Count | None = None
     """Candidates kept while following the graph; what the index was built with when not given. The rows
-    compare with every product, and what the graph loses of them is said by itself."""
+    search exactly; what the graph loses is shown separately."""
     pairs: tuple[str, ...] | None = None
     """Judged pairs to score: files, a folder or a Hub id."""
     split: str = "test"
@@ -218,8 +219,8 @@ class EvaluateSettings:
     positive_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     """Lowest relevance of a positive pair; above 0.5 when not given."""
     delimiter: str | None = None
-    """Character between the fields of csv files, such as ";", or tab; a comma, or what a first line sep=;
-    says, when not given. tsv files have tabs."""
+    """Character between the fields of csv files, such as ";", or the word tab. When not given: a comma, or
+    what the first line names (sep=;). tsv files always have tabs."""
     encoding: str = "utf-8"
     """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
     on_bad_row: Literal["error", "skip"] = "error"

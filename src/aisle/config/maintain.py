@@ -30,8 +30,8 @@ class UpsertSettings:
     """Change only the columns that --catalog has, of products that are in the index. A text is embedded
     again only where a column of the template changes it."""
     delimiter: str | None = None
-    """Character between the fields of csv files, such as ";", or tab; a comma, or what a first line sep=;
-    says, when not given. tsv files have tabs."""
+    """Character between the fields of csv files, such as ";", or the word tab. When not given: a comma, or
+    what the first line names (sep=;). tsv files always have tabs."""
     encoding: str = "utf-8"
     """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
     on_bad_row: Literal["error", "skip"] = "error"

@@ -59,8 +59,8 @@ class DataSettings:
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training queries to hold out when no validation data is given."""
     delimiter: str | None = None
-    """Character between the fields of csv files, such as ";", or tab; a comma, or what a first line sep=;
-    says, when not given. tsv files have tabs."""
+    """Character between the fields of csv files, such as ";", or the word tab. When not given: a comma, or
+    what the first line names (sep=;). tsv files always have tabs."""
     encoding: str = "utf-8"
     """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
     on_bad_row: Literal["error", "skip"] = "error"

@@ -204,12 +204,12 @@ class ColumnValues:
         odd = self.first_unlike("numbers")
         if self._first_amount is not None and 2 * (numbers + self.amounts) >= self.total:
             return (
-                f"column {name!r} holds texts, for {self._first_amount} is not written as a number; write it "
-                "like 1299.50: no currency, no thousands separator, a point for decimals"
+                f"column {name!r} holds texts, because {self._first_amount} is not written as a number; "
+                "write it like 1299.50: no currency, no thousands separator, a point for decimals"
             )
         if odd is not None and _MOSTLY * self.total <= numbers < self.total:
             return (
-                f"column {name!r} holds texts, for {odd} is not a number; {numbers:,} of {self.total:,} "
+                f"column {name!r} holds texts, because {odd} is not a number; {numbers:,} of {self.total:,} "
                 "values are; leave a missing value blank"
             )
         return None

@@ -109,7 +109,7 @@ def _refuse_other_delimiter(path: Path, header: str, delimiter: str, rows: Itera
     if delimiter == "\t":
         mend = f"name the file .csv, for .tsv has tabs, and {mend}"
     usual = names.get(delimiter, delimiter)
-    told = f"{path}, line 1: {names[other]} stand between the fields, where {usual} are usual; {mend}."
+    told = f"{path}, line 1: the fields are separated by {names[other]}, not by {usual}; {mend}."
     try:
         line = delimiter.join(next(rows, []))
     except csv.Error:

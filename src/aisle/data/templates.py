@@ -95,8 +95,8 @@ def parse_template(template: str) -> TextTemplate:
         elif found["field"] is None or not found["field"].strip():
             what = "an empty field" if found["field"] is not None else f"a brace {found.group()!r} alone"
             raise ConfigError(
-                f"{_FLAG}: {template!r} has {what} at character {found.start() + 1}; between braces stands "
-                "a column's name, as in '{title} {brand}', and {{ is a brace."
+                f"{_FLAG}: {template!r} has {what} at character {found.start() + 1}; write a column's "
+                "name between braces, as in '{title} {brand}', and {{ for a brace itself."
             )
         else:
             pieces.append((literal, found["field"]))

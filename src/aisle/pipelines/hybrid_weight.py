@@ -75,7 +75,7 @@ def choose_weight(
         say(f"hybrid search: {tuned}, kept from version {before.version}")
         return ChosenWeight(before.hybrid_weight)
     say(
-        f"hybrid search: {tuned}, of version {before.version}, is not kept, for {lost}; the default is "
+        f"hybrid search: {tuned}, of version {before.version}, is not kept, because {lost}; the default is "
         f"{_shares(DEFAULT_WEIGHT)}: tune it again with --tune_queries and --tune_qrels"
     )
     return ChosenWeight(None, lost)

@@ -48,6 +48,12 @@ def test_a_long_name_is_broken_into_lines_and_not_cut_off():
     assert "precision@1" in text
 
 
+def test_intervals_are_explained_only_where_there_are_some():
+    assert "95% interval" in printed(compared(["base", "tuned"], 30))
+    assert "95% interval" not in printed(compared(["base", "tuned"], 1))
+    assert "* differs from base" in printed(compared(["base", "tuned"], 1))
+
+
 def test_numbers_agree_with_their_nouns():
     assert "1 query, 2 products" in printed(compared(["base", "tuned"], 1))
     assert "30 queries, 2 products" in printed(compared(["base", "tuned"], 30))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.table import Table
@@ -74,19 +74,20 @@ def retrieval_table(retrieval: Retrieval, *, base: str | None, first: str) -> Ta
         table.add_column(column, justify="right", no_wrap=True)
     for row in retrieval.rows:
         table.add_row(Text(_one_line(row.name)), *(_cell(row, column) for column in columns))
-    caption = "below each figure: its 95% interval over queries (bootstrap)"
+    shown = [row.metrics[column] for row in retrieval.rows for column in columns]
+    notes = _interval_notes(shown, over="queries")
     if base is not None and len(retrieval.rows) > 1:
-        caption += f"; * differs from {base}, p < 0.05 (randomisation test, Holm)"
+        notes.append(f"* differs from {base}, p < 0.05 (randomisation test, Holm)")
     if len(known) > len(columns):
-        caption += f"; {len(known) - len(columns)} more figures with --report and --json"
-    table.caption = Text(caption)
+        notes.append(f"{len(known) - len(columns)} more figures with --report and --json")
+    table.caption = Text("; ".join(notes)) if notes else None
     table.caption_justify = "left"
     return table
 
 
 def graph_line(loss: GraphLoss, *, ef_search: int | None) -> str:
     """Return what a row of exact search loses where it is served through the graph."""
-    ends = f" [{_ends(loss.difference)}]" if loss.difference.low is not None else ""
+    ends = _bracketed(loss.difference)
     recall = "ann_recall@10" if loss.name != "hybrid" else "recall of its top 10"
     return (
         f"{loss.name} through the graph, at ef_search {ef_search}: {recall} {loss.recall_at_10:.4f}, nDCG@10 "
@@ -152,6 +153,17 @@ def _ends(estimate: Estimate) -> str:
     return "\u2013".join(map(_end, (estimate.low, estimate.high)))
 
 
+def _bracketed(estimate: Estimate) -> str:
+    ends = _ends(estimate)
+    return f" [{ends}]" if ends else ""
+
+
+def _interval_notes(shown: Iterable[Estimate], *, over: str) -> list[str]:
+    """Return what stands below the figures of a table, nothing where no figure has an interval."""
+    some = any(_ends(estimate) for estimate in shown)
+    return [f"below each figure: its 95% interval over {over} (bootstrap)"] if some else []
+
+
 def _end(value: float) -> str:
     """Return ".123", "-.123" or "1.00": six columns and the names fit into a terminal of 80."""
     text = f"{round(value, 3) + 0.0:.3f}".replace("0.", ".", 1)
@@ -163,7 +175,7 @@ def _show_pairs(pairs: Pairs, output: Output) -> None:
     for row in pairs.rows:
         if row.by_grade:
             grades = ", ".join(
-                f"{grade}: {_value(found)} [{_ends(found)}]" for grade, found in row.by_grade.items()
+                f"{grade}: {_value(found)}{_bracketed(found)}" for grade, found in row.by_grade.items()
             )
             output.say(f"{row.name}: ROC-AUC of the highest grade against {grades}")
     if pairs.note:
@@ -181,7 +193,8 @@ def pairs_table(pairs: Pairs) -> Table:
         found = [row.metrics[name] for name in PAIR_COLUMNS]
         cells = [Text.assemble(_value(one), ("\n" + _ends(one), "dim")) for one in found]
         table.add_row(Text(_one_line(row.name)), *cells, Text(_value(Estimate(row.best_f1_threshold))))
-    table.caption = Text("below each figure: its 95% interval over pairs (bootstrap)")
+    shown = [row.metrics[name] for row in pairs.rows for name in PAIR_COLUMNS]
+    table.caption = Text("".join(_interval_notes(shown, over="pairs"))) or None
     table.caption_justify = "left"
     return table
 
@@ -193,7 +206,7 @@ def _joint_pool_table(evaluation: Evaluation) -> Table:
     for column in ("precision@1", "mrr"):
         table.add_column(column, justify="right")
     for row in evaluation.joint_pool:
-        cells = (f"{_value(found)} [{_ends(found)}]" for found in (row.precision_at_1, row.mrr))
+        cells = (f"{_value(found)}{_bracketed(found)}" for found in (row.precision_at_1, row.mrr))
         table.add_row(Text(_one_line(row.name)), *map(Text, cells))
     return table
 
