@@ -29,7 +29,7 @@ ALLOWED = {
     "markdown": set(),
     "id_match": set(),
     "sequences": {"errors"},
-    "config": {"errors"},
+    "config": {"errors", "types"},
     **{room: {"errors", "durable", "sequences"} for room in ROOMS},
     "data": {"errors", "durable", "id_match", "sequences", "types"},
     "evaluation": {"errors", "durable", "id_match", "sequences"},

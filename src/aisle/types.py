@@ -1,4 +1,4 @@
-"""What a column holds, by its Arrow type: the few kinds that catalogues and filters tell apart."""
+"""Names that several packages share: kinds of columns, by their Arrow types, and languages of texts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,49 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["NOTE_KEY", "Kind", "kind_of_type"]
+__all__ = ["NOTE_KEY", "Kind", "Language", "kind_of_type"]
 
 Kind = Literal["texts", "numbers", "true or false", "dates", "times", "lists", "nothing"]
 """`nothing` is the kind of a column that never had a value: it has no type until its first one."""
+
+Language = Literal[
+    "none",
+    "arabic",
+    "armenian",
+    "basque",
+    "catalan",
+    "czech",
+    "danish",
+    "dutch",
+    "english",
+    "esperanto",
+    "estonian",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hindi",
+    "hungarian",
+    "indonesian",
+    "irish",
+    "italian",
+    "lithuanian",
+    "nepali",
+    "norwegian",
+    "persian",
+    "polish",
+    "portuguese",
+    "romanian",
+    "russian",
+    "serbian",
+    "sesotho",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+    "yiddish",
+]
+"""The languages that Snowball stems; "none" keeps words as they are."""
 
 NOTE_KEY = b"aisle:note"
 """Metadata key of a field: why a column that looks like numbers holds texts."""

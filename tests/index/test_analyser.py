@@ -160,14 +160,6 @@ def test_an_unknown_language_is_refused():
         Analyser.of("klingon")
 
 
-def test_the_settings_know_the_same_languages():
-    from typing import get_args
-
-    from aisle.config.languages import Language
-
-    assert get_args(Language) == ("auto", *LANGUAGES)
-
-
 @pytest.mark.parametrize(
     ("texts", "language"),
     [

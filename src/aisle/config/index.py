@@ -9,7 +9,7 @@ from pydantic import Field
 from tyro.conf import Positional
 
 from aisle.config.label_map import LabelMap
-from aisle.config.languages import Language
+from aisle.types import Language
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -51,7 +51,7 @@ class BuildSettings:
     """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows that cannot be used, or leave them out and say how many."""
-    language: Language = "auto"
+    language: Literal["auto", Language] = "auto"
     """Language of the texts: --mode lexical and hybrid search by its stems and without its stop words. auto
     keeps the language of the version before; a first build takes the one whose stop words are most frequent
     (of 12 European languages), English in doubt. none keeps words as they are, for catalogues in several

@@ -5,50 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from aisle.errors import ConfigError
+from aisle.types import Language
 
 __all__ = ["LANGUAGES", "Language", "detect_language", "load_bm25s", "stemmer", "stop_words"]
 
-Language = Literal[
-    "none",
-    "arabic",
-    "armenian",
-    "basque",
-    "catalan",
-    "czech",
-    "danish",
-    "dutch",
-    "english",
-    "esperanto",
-    "estonian",
-    "finnish",
-    "french",
-    "german",
-    "greek",
-    "hindi",
-    "hungarian",
-    "indonesian",
-    "irish",
-    "italian",
-    "lithuanian",
-    "nepali",
-    "norwegian",
-    "persian",
-    "polish",
-    "portuguese",
-    "romanian",
-    "russian",
-    "serbian",
-    "sesotho",
-    "spanish",
-    "swedish",
-    "tamil",
-    "turkish",
-    "yiddish",
-]
-"""The languages that Snowball stems; "none" keeps words as they are."""
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 DEFAULT_LANGUAGE: Language = "english"
