@@ -37,7 +37,7 @@ class DataSettings:
     title, positive, pos)."""
     label_column: str | None = None
     """Column with the relevance; found by name when not given. Without one every pair is a positive; "none"
-    says that there is none."""
+    says that the pairs have no labels."""
     query_id_column: str | None = None
     """Column with the query's id, if any."""
     product_id_column: str | None = None

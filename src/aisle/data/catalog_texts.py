@@ -27,7 +27,7 @@ class CatalogTexts:
     bad_rows: BadRows
 
     def text(self, column: str, value: object) -> str | Problem:
-        """Return the text of the product that has this id, or why there is none."""
+        """Return the text of the product with this id, or the problem if the catalogue lacks it."""
         identity = id_text(value)
         if isinstance(identity, Problem):
             return Problem(f"{column} {identity.reason}", identity.found)
