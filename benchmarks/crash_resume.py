@@ -89,7 +89,7 @@ def write_tiny_model(folder):
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from aisle.models.sources import find_model
+    from aisle.models.model_source import find_model
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(find_model(MODEL).path)

@@ -51,7 +51,7 @@ def contenders_of(model, precisions):
     """Return the encoder, and each contender's function from texts to embeddings."""
     from sentence_transformers import SentenceTransformer
 
-    from aisle.models.sources import find_model
+    from aisle.models.model_source import find_model
 
     encoder = load_encoder(model)
     peer = SentenceTransformer(str(find_model(model).path), device=encoder.device.type)

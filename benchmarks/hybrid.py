@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from aisle.evaluation.retrieval import evaluate_run
+from aisle.commands.indexing.hybrid_tuning import quality_by_weight
+from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.evaluation.runs import to_run
 from aisle.evaluation.significance import bootstrap_interval
 from aisle.index import exact_search
 from aisle.index.fusion import fuse, tune_weight
-from aisle.index.hybrid import candidate_depth, gather_candidates
+from aisle.index.hybrid_search import candidate_depth, gather_candidates
 from aisle.index.lexical import Bm25Index
 from aisle.index.products import ID_COLUMN, rank_ids
 from aisle.models.loading import load_encoder
-from aisle.pipelines.hybrid import quality_by_weight
 
 DATA = Path(os.environ.get("AISLE_BENCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 METRIC = "ndcg@10"

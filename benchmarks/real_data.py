@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from aisle.evaluation.joint_pool import joint_pool
-from aisle.evaluation.pairs import score_pairs
-from aisle.evaluation.retrieval import evaluate_run
+from aisle.evaluation.pair_metrics import score_pairs
+from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.evaluation.runs import to_run
 from aisle.index.lexical import Bm25Index
 from aisle.models.loading import load_encoder

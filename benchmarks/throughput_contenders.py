@@ -26,7 +26,7 @@ PROFILED_STEPS = 3
 def quality(job, encode):
     """The joint pool's MRR, or ROC-AUC where there are labels; nothing without a file to score on."""
     from aisle.evaluation.joint_pool import joint_pool
-    from aisle.evaluation.pairs import score_pairs
+    from aisle.evaluation.pair_metrics import score_pairs
 
     if job.data.test_file is None:
         return {}

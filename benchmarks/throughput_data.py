@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from aisle.models.sources import find_model
+from aisle.models.model_source import find_model
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AISLE_BENCH_DATA", ROOT.parent / "shared" / "data"))

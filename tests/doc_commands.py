@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 COMMAND_LANGUAGES = {"", "bash", "console", "sh"}
 MARKER = re.compile(r"^<!-- (parsed|needs: (gpu|hub)(, (gpu|hub))*) -->$")
 SCRIPTS = {"train_peft.py", "infer_index.py"}
-CHECKS = {"evaluate": "aisle.config.index_problems:evaluation_problems"}
+CHECKS = {"evaluate": "aisle.commands.index_problems:evaluation_problems"}
 """Checks of combined settings that a command makes itself."""
 HARMLESS = {".", "pip", "printf"}
 """Programs of the shell that stand in the docs and have no flags of ours."""

@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from aisle.cli import index_main, main, train_main
-from aisle.data.sample_catalog import write_sample
+from aisle.sample_shop.generate import write_sample
 from tests.doc_commands import ROOT, SCRIPTS, blocks_of, commands_of
 
 PAGES = [

@@ -14,9 +14,9 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from aisle.errors import HubError
 from aisle.hub import push_run, upload
-from aisle.model_card import is_signed_card, render_model_card, signed_card, write_search_results
+from aisle.reporting.model_card import is_signed_card, render_model_card, signed_card, write_search_results
 from tests.hub_server import TOKEN, HubServer, Repo, blob_id
-from tests.model_card.test_search_section import RESULTS
+from tests.reporting.test_search_section import RESULTS
 
 # The client streams LFS uploads in a way that its own HTTP library calls outdated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")

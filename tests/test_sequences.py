@@ -11,7 +11,7 @@ from aisle.data.files import expand_files
 from aisle.data.judgements import read_queries
 from aisle.errors import AisleError, DataError, EvaluationError, ModelError, SearchError
 from aisle.evaluation.comparison import compare_runs
-from aisle.evaluation.retrieval import evaluate_run, metric_names
+from aisle.evaluation.retrieval_metrics import evaluate_run, metric_names
 from aisle.evaluation.runs import to_run
 from aisle.evaluation.significance import holm
 from aisle.index import build_index, delete_products, open_index

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aisle import cli
+from aisle.commands.output import Output
 from aisle.errors import DataError
-from aisle.pipelines.output import Output
 from aisle.terminal import escaped, printable
 
 HOSTILE = (

@@ -34,50 +34,62 @@ class Command:
 
 SECRET_FLAGS = ("hub_token",)
 TRAIN = Command(
-    "aisle.config.training:TrainSettings",
-    "aisle.pipelines.train:train_and_push",
-    check="aisle.config.training:problems_of",
-    inputs="aisle.pipelines.inputs:train_inputs",
+    "aisle.commands.train.settings:TrainSettings",
+    "aisle.commands.train.run:train_and_push",
+    check="aisle.commands.train.settings:problems_of",
+    inputs="aisle.commands.inputs:train_inputs",
 )
 INDEX_COMMANDS = {
     "build": Command(
-        "aisle.config.index:BuildSettings",
-        "aisle.pipelines.build:build",
-        check="aisle.config.index_problems:build_problems",
-        inputs="aisle.pipelines.inputs:build_inputs",
+        "aisle.commands.index_settings:BuildSettings",
+        "aisle.commands.indexing.build:build",
+        check="aisle.commands.index_problems:build_problems",
+        inputs="aisle.commands.inputs:build_inputs",
     ),
-    "query": Command("aisle.config.index:QuerySettings", "aisle.pipelines.query:query"),
+    "query": Command("aisle.commands.index_settings:QuerySettings", "aisle.commands.query:query"),
     "evaluate": Command(
-        "aisle.config.index:EvaluateSettings",
-        "aisle.pipelines.evaluation.evaluate:evaluate",
-        check="aisle.config.index_problems:evaluation_problems",
-        inputs="aisle.pipelines.inputs:evaluate_inputs",
+        "aisle.commands.index_settings:EvaluateSettings",
+        "aisle.commands.evaluate.run:evaluate",
+        check="aisle.commands.index_problems:evaluation_problems",
+        inputs="aisle.commands.inputs:evaluate_inputs",
     ),
     "upsert": Command(
-        "aisle.config.maintain:UpsertSettings",
-        "aisle.pipelines.upsert:upsert",
-        inputs="aisle.pipelines.inputs:upsert_inputs",
+        "aisle.commands.maintain_settings:UpsertSettings",
+        "aisle.commands.indexing.upsert:upsert",
+        inputs="aisle.commands.inputs:upsert_inputs",
     ),
-    "delete": Command("aisle.config.maintain:DeleteSettings", "aisle.pipelines.maintain:delete"),
-    "compact": Command("aisle.config.maintain:CompactSettings", "aisle.pipelines.maintain:compact"),
-    "tune": Command("aisle.config.maintain:TuneSettings", "aisle.pipelines.maintain:tune"),
-    "versions": Command("aisle.config.maintain:VersionsSettings", "aisle.pipelines.inspect:versions"),
-    "rollback": Command("aisle.config.maintain:RollbackSettings", "aisle.pipelines.maintain:roll_back"),
-    "info": Command("aisle.config.maintain:InfoSettings", "aisle.pipelines.inspect:info"),
-    "verify": Command("aisle.config.maintain:VerifySettings", "aisle.pipelines.inspect:verify"),
+    "delete": Command(
+        "aisle.commands.maintain_settings:DeleteSettings", "aisle.commands.indexing.maintain:delete"
+    ),
+    "compact": Command(
+        "aisle.commands.maintain_settings:CompactSettings", "aisle.commands.indexing.maintain:compact"
+    ),
+    "tune": Command("aisle.commands.maintain_settings:TuneSettings", "aisle.commands.indexing.maintain:tune"),
+    "versions": Command(
+        "aisle.commands.maintain_settings:VersionsSettings", "aisle.commands.indexing.inspect:versions"
+    ),
+    "rollback": Command(
+        "aisle.commands.maintain_settings:RollbackSettings", "aisle.commands.indexing.maintain:roll_back"
+    ),
+    "info": Command("aisle.commands.maintain_settings:InfoSettings", "aisle.commands.indexing.inspect:info"),
+    "verify": Command(
+        "aisle.commands.maintain_settings:VerifySettings", "aisle.commands.indexing.inspect:verify"
+    ),
 }
 COMMANDS = {
     "train": TRAIN,
     **INDEX_COMMANDS,
-    "sample": Command("aisle.config.tools:SampleSettings", "aisle.pipelines.sample:sample"),
-    "quickstart": Command("aisle.config.tools:QuickstartSettings", "aisle.pipelines.quickstart:quickstart"),
-    "average": Command(
-        "aisle.config.tools:AverageSettings",
-        "aisle.pipelines.average:average",
-        check="aisle.config.tools:average_problems",
-        inputs="aisle.pipelines.inputs:average_inputs",
+    "sample": Command("aisle.commands.tool_settings:SampleSettings", "aisle.commands.sample:sample"),
+    "quickstart": Command(
+        "aisle.commands.tool_settings:QuickstartSettings", "aisle.commands.quickstart:quickstart"
     ),
-    "push": Command("aisle.config.tools:PushSettings", "aisle.pipelines.push:push"),
+    "average": Command(
+        "aisle.commands.tool_settings:AverageSettings",
+        "aisle.commands.average:average",
+        check="aisle.commands.tool_settings:average_problems",
+        inputs="aisle.commands.inputs:average_inputs",
+    ),
+    "push": Command("aisle.commands.tool_settings:PushSettings", "aisle.commands.push:push"),
 }
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from aisle.cli import COMMANDS, main
+from aisle.commands.train.settings import TrainSettings
 from aisle.config.flag_names import ALIASES, unknown_flags
 from aisle.config.load import parse_settings
-from aisle.config.training import TrainSettings
 from aisle.errors import ConfigError
 from tests.doc_commands import named, names_of
 

@@ -2,9 +2,9 @@ import re
 
 import pytest
 
+from aisle.commands.train.settings import TrainSettings
 from aisle.config.label_map import parse_label_map
 from aisle.config.load import parse_settings
-from aisle.config.training import TrainSettings
 
 ESCI = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
 

@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 import yaml
 
-from aisle.config.index import BuildSettings, EvaluateSettings, QuerySettings
+from aisle.commands.index_settings import BuildSettings, EvaluateSettings, QuerySettings
+from aisle.commands.tool_settings import PushSettings, QuickstartSettings, SampleSettings
+from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import flatten, parse_settings, saved_form, write_yaml
-from aisle.config.tools import PushSettings, QuickstartSettings, SampleSettings
-from aisle.config.training import TrainSettings
 from aisle.errors import ConfigError
 
 SETTINGS = (

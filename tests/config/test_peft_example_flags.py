@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 
+from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import flatten, parse_settings
-from aisle.config.training import TrainSettings
 
 PUBLISHED = """
 --dataset_name="smangrul/amazon_esci"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import parse_settings
 from aisle.config.recipes import RECIPES, find_config, recipe_names
-from aisle.config.training import TrainSettings
 from aisle.errors import ConfigError
 
 

@@ -1,7 +1,7 @@
 import pytest
 
+from aisle.commands.train.settings import TrainSettings, problems_of
 from aisle.config.load import parse_settings
-from aisle.config.training import TrainSettings, problems_of
 
 
 def problems(*arguments):

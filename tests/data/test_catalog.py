@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from aisle.data.catalog_file import write_catalog, write_distinct_products
+from aisle.data.dataset_sources import iter_rows
 from aisle.data.pairs import PairColumns
 from aisle.data.payload import KnownColumns
 from aisle.data.rows import Row
-from aisle.data.sources import iter_rows
 from aisle.data.templates import parse_template
 from aisle.errors import ConfigError, DataError
 from tests.real_data import DATA, needs_data

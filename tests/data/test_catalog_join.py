@@ -5,11 +5,11 @@ import json
 import pyarrow as pa
 import pytest
 
-from aisle.config.training_data import DataSettings
+from aisle.commands.train.data_settings import DataSettings
+from aisle.commands.train.read_data import read_training_data
 from aisle.data.catalog_file import TEXT_COLUMN, write_catalog
 from aisle.data.files import iter_rows
 from aisle.errors import DataError
-from aisle.pipelines.training_data import read_training_data
 
 CATALOG = """sku,title,brand,price
 P1,Compact couch,Birk,349

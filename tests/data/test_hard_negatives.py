@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aisle.config.training_data import DataSettings
+from aisle.commands.train.data_settings import DataSettings
+from aisle.commands.train.read_data import read_training_data
 from aisle.data.files import iter_rows
 from aisle.data.pairs import PairColumns, read_pairs, split_by_query
 from aisle.data.rows import Row
 from aisle.errors import DataError
-from aisle.pipelines.training_data import read_training_data
 
 LISTS = [["p1", 'a "quoted", text'], None, [], ["  靴 kept  ", "p1", "p1"]]
 READ = [["p1", 'a "quoted", text'], [], [], ["  靴 kept  ", "p1", "p1"]]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aisle.data.dataset_sources import iter_rows, iter_split, resolve_dataset
 from aisle.data.pairs import PairColumns, Pairs, check_disjoint, read_pairs, split_by_query
 from aisle.data.rows import Row
-from aisle.data.sources import iter_rows, iter_split, resolve_dataset
 from aisle.errors import DataError
 from tests.real_data import DATA, needs_data
 

@@ -4,9 +4,9 @@ import gzip
 
 import pytest
 
+from aisle.data.dataset_sources import iter_split, resolve_dataset
 from aisle.data.files import iter_rows
 from aisle.data.judgements import read_qrels, read_queries
-from aisle.data.sources import iter_split, resolve_dataset
 from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError, DataError
 

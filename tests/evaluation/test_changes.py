@@ -9,7 +9,7 @@ from aisle.evaluation.changes import (
     word_frequency_groups,
 )
 from aisle.evaluation.document import Answer, Estimate
-from aisle.evaluation.retrieval import RetrievalMetrics
+from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.evaluation.significance import bootstrap_interval
 
 

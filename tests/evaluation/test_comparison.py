@@ -8,7 +8,7 @@ import pytest
 from aisle.errors import EvaluationError
 from aisle.evaluation.comparison import compare_runs
 from aisle.evaluation.document import Estimate
-from aisle.evaluation.retrieval import evaluate_run
+from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.evaluation.significance import bootstrap_interval, holm, randomisation_p
 
 KINDS = {"bm25": "bm25", "base": "base", "tuned": "tuned", "noise": "other"}

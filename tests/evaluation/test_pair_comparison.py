@@ -17,7 +17,7 @@ from aisle.errors import EvaluationError
 from aisle.evaluation import pair_intervals
 from aisle.evaluation.document import Curve, Estimate
 from aisle.evaluation.pair_comparison import compare_pairs
-from aisle.evaluation.pairs import score_pairs
+from aisle.evaluation.pair_metrics import score_pairs
 
 ESCI = [0.0, 0.01, 0.1, 1.0]
 KINDS = {"base": "base", "tuned": "tuned"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.retrieval import evaluate_run
+from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.evaluation.runs import read_trec_run, to_run, write_trec_run
 
 

@@ -14,7 +14,7 @@ from aisle.index.fusion import (
     reciprocal_rank_scores,
     tune_weight,
 )
-from aisle.index.hybrid import (
+from aisle.index.hybrid_search import (
     candidate_depth,
     gather_candidates,
     search_hybrid,

@@ -19,7 +19,7 @@ from aisle.index import (
     upsert_products,
 )
 from aisle.index.fusion import DEFAULT_WEIGHT
-from aisle.index.hybrid import search_hybrid
+from aisle.index.hybrid_search import search_hybrid
 
 TEXTS = ["red sofa", "blue lamp", "oak table", "oak bed"]
 VECTORS = np.eye(4, 16, dtype=np.float32)

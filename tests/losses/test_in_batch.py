@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from aisle.losses import Anchors, in_batch, rows_of
+from aisle.losses.objectives import Anchors, in_batch, rows_of
 from tests.losses.anchors import anchors_of, diagonal, exclusions, random_anchors
 from tests.losses.vectors import at, exact, gradients, unit
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aisle.losses import listwise, listwise_weight
+from aisle.losses.objectives import listwise, listwise_weight
 from tests.losses.vectors import at, exact, gradients, unit
 
 

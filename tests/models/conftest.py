@@ -6,8 +6,8 @@ import torch
 from aisle.models.adapters import attach_lora
 from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base
+from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
-from aisle.models.sources import find_model
 
 
 def shift_weights(module, *, seed):

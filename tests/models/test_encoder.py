@@ -8,7 +8,7 @@ from aisle.errors import ModelError
 from aisle.models.embedder import autocast
 from aisle.models.loading import Overrides, load_encoder
 from aisle.models.precision import fastest_precision
-from aisle.models.token_batches import PackedBatch, PaddedBatch
+from aisle.text.token_batches import PackedBatch, PaddedBatch
 from tests.tiny_models import ARCHITECTURES, DECODERS, DIM
 
 TEXTS = [

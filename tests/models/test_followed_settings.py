@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from aisle.errors import ModelError
 from aisle.models.loading import Overrides, load_base, load_encoder
-from aisle.models.sources import find_model
+from aisle.models.model_source import find_model
 from aisle.models.st_files import TRANSFORMER_FILES
 
 TEXTS = ["Red Sofa", "oak TABLE with drawers", "lamp", "sofa " * 60]

@@ -10,10 +10,10 @@ from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
 from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base, load_encoder
+from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
-from aisle.models.sources import find_model
-from aisle.models.token_batches import pad
-from aisle.models.tokens import TokenizedTexts
+from aisle.text.token_batches import pad
+from aisle.text.tokens import TokenizedTexts
 
 TEXTS = [
     "shoes",

@@ -13,8 +13,8 @@ from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import Encoder
 from aisle.models.int8_linear import multiplies_int8
 from aisle.models.loading import Overrides, load_encoder
-from aisle.models.token_batches import pack, pad
-from aisle.models.tokens import tokenize
+from aisle.text.token_batches import pack, pad
+from aisle.text.tokens import tokenize
 
 THREADS = 8
 CALLS = 25

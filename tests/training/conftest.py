@@ -12,19 +12,19 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from aisle.data.batching import distinct
 from aisle.data.negatives import KnownPositives, equality_keys
-from aisle.losses import Direction
+from aisle.losses.objectives import Direction
 from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base
-from aisle.models.sources import find_model
-from aisle.models.token_batches import Layout
-from aisle.models.tokens import tokenize
-from aisle.models.training_form import freeze_pooler, set_dropout
+from aisle.models.model_source import find_model
+from aisle.models.prepare_backbone import freeze_pooler, set_dropout
+from aisle.text.token_batches import Layout
+from aisle.text.tokens import tokenize
 from aisle.training.batches import BatchPlan, Collator
 from aisle.training.gradients import GradientPass
 from aisle.training.loop import Trainer
 from aisle.training.objective import Objective, weight_of
+from aisle.training.progress import TrainState
 from aisle.training.schedule import Schedule
-from aisle.training.state import TrainState
 from aisle.training.tokenized import TokenizedPairs
 
 DIRECTIONS: tuple[Direction, ...] = (

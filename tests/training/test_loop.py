@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aisle.errors import TrainingError, TrainingStopped
-from aisle.losses import cosine_target
+from aisle.losses.objectives import cosine_target
 from aisle.models.embedder import TextEmbedder
 from aisle.training.step_figures import StepFigures, figures_to_sum
 from tests.training.conftest import collator_of, texts_of, tokenized, trainer_of, weights_of
@@ -200,7 +200,9 @@ def test_a_run_stops_early_after_so_many_evaluations_without_a_better_one(base):
 def test_a_loss_that_is_no_number_stops_training_and_says_what_to_try(base, monkeypatch):
     pairs, _ = pairs_of(base, 8)
     trainer = trainer_of(base, pairs, batch_size=4)
-    monkeypatch.setattr("aisle.losses.cosine_target", lambda queries, *_: queries.sum(dim=1) * float("nan"))
+    monkeypatch.setattr(
+        "aisle.losses.objectives.cosine_target", lambda queries, *_: queries.sum(dim=1) * float("nan")
+    )
     with pytest.raises(TrainingError, match=r"step 1: the loss is nan; lower --learning_rate"):
         trainer.run()
 

@@ -13,8 +13,8 @@ from aisle.data.payload import KnownColumns, Misfit, PayloadChunk, PayloadTypes
 from aisle.data.payload_values import infer_columns
 from aisle.data.product_rows import CELLS, ID_COLUMN, TEXT_COLUMN, Product
 from aisle.data.rows import BadRowLog, Problem, Row, place
-from aisle.data.spool import writing
-from aisle.durable import sync
+from aisle.io.arrow_writer import writing
+from aisle.io.durable import sync
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,9 +15,9 @@ from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.pair_rows import PairColumns, PairParser, find_pair_columns
 from aisle.data.pair_shapes import find_shape
 from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, require_columns
-from aisle.data.spool import Spool
 from aisle.data.unread_numbers import NO_LABELS, unread_numbers
 from aisle.errors import DataError
+from aisle.io.arrow_writer import Spool
 
 if TYPE_CHECKING:
     import datasets

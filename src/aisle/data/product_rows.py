@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aisle.data.files import is_untyped
 from aisle.data.rows import Problem, Row, id_text, is_unicode, require_columns, text_problem
-from aisle.data.spool import BATCH_SIZE, value_size
 from aisle.data.templates import TextTemplate
 from aisle.errors import DataError
+from aisle.io.arrow_writer import BATCH_SIZE, value_size
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Answer, Estimate, QueryChange, Slice
-from aisle.evaluation.retrieval import RetrievalMetrics
+from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.evaluation.significance import estimated_mean, paired_differences
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Difference, Retrieval, RetrievalRow, SystemKind
-from aisle.evaluation.retrieval import DEFAULT_CUTOFFS, RetrievalMetrics, evaluate_run
+from aisle.evaluation.retrieval_metrics import DEFAULT_CUTOFFS, RetrievalMetrics, evaluate_run
 from aisle.evaluation.significance import (
     bootstrap_interval,
     estimated_mean,

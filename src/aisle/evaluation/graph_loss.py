@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aisle.evaluation.document import GraphLoss
-from aisle.evaluation.retrieval import evaluate_run
+from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.evaluation.significance import estimated_mean, paired_differences
 
 __all__ = ["GRAPH_METRIC", "graph_loss"]

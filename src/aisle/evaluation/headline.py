@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Difference, Retrieval, RetrievalRow
+from aisle.evaluation.number_format import counted
 from aisle.evaluation.significance import SIGNIFICANT
-from aisle.evaluation.words import counted
 
 __all__ = ["advice", "headline"]
 

@@ -8,7 +8,7 @@
 
 `RocAuc`, `AveragePrecision`, `BestF1` and `Spearman` take the inputs of the Hub's `roc_auc`:
 `prediction_scores` (finite, higher means more relevant) and `references` (relevance in [0, 1]);
-`compute` accepts `positive_threshold`, see `aisle.evaluation.pairs.score_pairs`, whose figures
+`compute` accepts `positive_threshold`, see `aisle.evaluation.pair_metrics.score_pairs`, whose figures
 these are. An undefined figure is None.
 
 The classes are made when they are first asked for: importing `evaluate` imports transformers and
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from aisle.evaluation.pairs import score_pairs
+from aisle.evaluation.pair_metrics import score_pairs
 
 __all__ = ["AveragePrecision", "BestF1", "RocAuc", "Spearman"]
 

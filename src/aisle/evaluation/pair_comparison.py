@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Curve, Estimate, Histogram, Pairs, PairsRow, SystemKind
 from aisle.evaluation.pair_intervals import PairIntervals, pair_intervals
-from aisle.evaluation.pairs import (
+from aisle.evaluation.pair_metrics import (
     MOST_GRADES,
     PairMetrics,
     checked_pairs,

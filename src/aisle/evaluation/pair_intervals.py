@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aisle.evaluation.pairs import MOST_GRADES
+from aisle.evaluation.pair_metrics import MOST_GRADES
 
 __all__ = ["PairIntervals", "pair_intervals"]
 

@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from aisle.durable import sync
 from aisle.errors import EvaluationError
+from aisle.io.durable import sync
 from aisle.sequences import as_sequence
 
 __all__ = ["falling_scores", "read_trec_run", "to_run", "write_trec_run"]

@@ -22,8 +22,8 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from aisle.errors import HubError
-from aisle.hub.files import WEIGHTS, matches, portable_files, refuse_secrets
-from aisle.model_card import (
+from aisle.hub.run_files import WEIGHTS, matches, portable_files, refuse_secrets
+from aisle.reporting.model_card import (
     CARD,
     fill_repository,
     is_signed_card,

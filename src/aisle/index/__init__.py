@@ -1,14 +1,14 @@
 """The index room: build an index, open it, search it; hnswlib stays in here and torch outside."""
 
-from aisle.index.build import GraphSettings, IndexIdentity, build_index, finish_version
+from aisle.index.builder import GraphSettings, IndexIdentity, build_index, finish_version
+from aisle.index.compact_retune import compact_index, retune_index, wants_compacting
 from aisle.index.exact import ann_recall, exact_search
 from aisle.index.filters import Filter, parse_filter
-from aisle.index.maintain import compact_index, retune_index, wants_compacting
 from aisle.index.manifest import FileRecord, Manifest, read_manifest
 from aisle.index.opening import open_index
-from aisle.index.search import SearchIndex, SearchResult
+from aisle.index.search_index import SearchIndex, SearchResult
 from aisle.index.stored import StoredProducts, open_stored
-from aisle.index.update import delete_products, upsert_products
+from aisle.index.upsert_delete import delete_products, upsert_products
 from aisle.index.version_folders import refuse_foreign
 from aisle.index.versions import Version, list_versions, rollback
 from aisle.index.writer import Writer, index_writer

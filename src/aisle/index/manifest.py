@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from aisle.durable import file_sha256
 from aisle.errors import IndexIntegrityError
 from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
+from aisle.io.durable import file_sha256
 
 __all__ = [
     "EMBEDDINGS_FILE",

@@ -23,7 +23,7 @@ from aisle.index.manifest import (
     verify_files,
 )
 from aisle.index.products import ID_COLUMN, rank_ids, read_products
-from aisle.index.search import SearchIndex
+from aisle.index.search_index import SearchIndex
 from aisle.index.store import read_array
 from aisle.index.version_folders import current_directory
 

@@ -16,7 +16,7 @@ __all__ = ["Searchable"]
 
 
 class Searchable(Protocol):
-    """An open index; `aisle.index.search.SearchIndex` has the meaning of each name."""
+    """An open index; `aisle.index.search_index.SearchIndex` has the meaning of each name."""
 
     @property
     def manifest(self) -> Manifest:

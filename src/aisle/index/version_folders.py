@@ -6,7 +6,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from aisle.durable import sync
 from aisle.errors import IndexIntegrityError, IndexStoreError
 from aisle.index.layout import (
     BUILDING,
@@ -18,6 +17,7 @@ from aisle.index.layout import (
     version_numbers,
 )
 from aisle.index.manifest import Manifest, read_manifest
+from aisle.io.durable import sync
 
 __all__ = [
     "KEEP_VERSIONS",

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from aisle.durable import sync
 from aisle.errors import ConfigError, IndexIntegrityError
 from aisle.index.layout import (
     BUILDING,
@@ -33,7 +32,8 @@ from aisle.index.version_folders import (
     remembered_keep_versions,
     switch,
 )
-from aisle.lock import take_lock
+from aisle.io.durable import sync
+from aisle.io.lock import take_lock
 
 __all__ = ["Writer", "index_writer"]
 

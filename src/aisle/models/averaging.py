@@ -17,7 +17,7 @@ from aisle.errors import ModelError
 from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import Encoder, EncoderSettings
 from aisle.models.loading import load_encoder, read_settings_file
-from aisle.models.sources import ModelSource, find_model
+from aisle.models.model_source import ModelSource, find_model
 from aisle.models.weight_names import names_that_differ
 from aisle.sequences import as_sequence
 

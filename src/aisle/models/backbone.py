@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aisle.errors import ModelError
-from aisle.models.sources import ModelSource
+from aisle.models.model_source import ModelSource
 from aisle.models.st_files import read_json
 
 PROBE_TEXT = "a"

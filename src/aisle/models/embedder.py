@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from aisle.models.packing import can_pack, first_position, read_packed
+from aisle.kernels.packed_attention import can_pack, first_position, read_packed
 from aisle.models.pooling import Pooling, pool, pool_packed
-from aisle.models.token_batches import PackedBatch, TokenBatch
+from aisle.text.token_batches import PackedBatch, TokenBatch
 
 Precision = Literal["fp32", "bf16", "int8"]
 CHANGING_ROPE = frozenset({"dynamic", "longrope"})

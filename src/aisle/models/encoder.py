@@ -16,9 +16,9 @@ from aisle.errors import ModelError
 from aisle.models.embedder import Precision, TextEmbedder, autocast
 from aisle.models.int8_embedder import int8_embedder
 from aisle.models.pooling import Pooling
-from aisle.models.token_batches import device_layout
-from aisle.models.tokens import TokenizedTexts, tokenize
 from aisle.sequences import as_sequence
+from aisle.text.token_batches import device_layout
+from aisle.text.tokens import TokenizedTexts, tokenize
 
 Made = TypeVar("Made")
 

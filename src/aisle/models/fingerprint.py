@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from aisle.durable import file_sha256
+from aisle.io.durable import file_sha256
 from aisle.models.encoder import EncoderSettings
 from aisle.models.st_files import lower_cases, read_json
 

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers.activations import GELUActivation
 
 from aisle.models.embedder import TextEmbedder
-from aisle.models.token_batches import TokenBatch
+from aisle.text.token_batches import TokenBatch
 
 
 @dataclass

@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from aisle.errors import ModelError
+from aisle.kernels.packed_attention import shared_copy
 from aisle.models.embedder import TextEmbedder
 from aisle.models.int8_calibration import SharedInput, observe
 from aisle.models.int8_linear import LARGEST_CODE, InputCodes, Int8Linear, multiplies_int8
-from aisle.models.packing import shared_copy
-from aisle.models.token_batches import PaddedBatch
+from aisle.text.token_batches import PaddedBatch
 
 CALIBRATION_TEXTS = 16
 CALIBRATION_TOKENS = 32

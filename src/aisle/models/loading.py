@@ -17,8 +17,8 @@ from aisle.models.backbone import check_reads_text, load_backbone
 from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import Encoder, EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
+from aisle.models.model_source import ModelSource, find_model
 from aisle.models.pooling import Pooling
-from aisle.models.sources import ModelSource, find_model
 from aisle.models.st_files import names_pooling, read_json, read_st_files
 from aisle.models.tokenizers import load_tokenizer
 from aisle.models.trained_adapter import TrainedAdapter

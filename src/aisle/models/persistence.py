@@ -12,13 +12,13 @@ from typing import Any, cast
 
 import torch
 
-from aisle.durable import apply_umask, sync
 from aisle.errors import ModelError
+from aisle.io.durable import apply_umask, sync
 from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import FORMAT_VERSION, SETTINGS_FILE
-from aisle.models.sources import ModelSource
+from aisle.models.model_source import ModelSource
 from aisle.models.weight_names import names_that_differ
 
 ENCODER_FILES = (

@@ -17,7 +17,7 @@ from aisle.models.loading import (
     saved_settings,
     with_saved,
 )
-from aisle.models.sources import ModelSource
+from aisle.models.model_source import ModelSource
 from aisle.models.st_files import read_json
 from aisle.models.tokenizers import load_tokenizer
 from aisle.models.trained_adapter import TrainedAdapter

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aisle.models.sources import ModelSource
+from aisle.models.model_source import ModelSource
 
 
 @dataclass(frozen=True)

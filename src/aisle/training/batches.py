@@ -11,8 +11,8 @@ import torch
 
 from aisle.data.batching import epoch_order, process_share
 from aisle.data.negatives import BatchExclusions, Csr, KnownPositives
-from aisle.losses import Anchors, Exclusions
-from aisle.models.token_batches import Layout, TokenBatch
+from aisle.losses.objectives import Anchors, Exclusions
+from aisle.text.token_batches import Layout, TokenBatch
 from aisle.training.tokenized import TokenizedPairs
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from aisle.durable import apply_umask, file_sha256, sync
 from aisle.errors import CheckpointError
+from aisle.io.durable import apply_umask, file_sha256, sync
 from aisle.training.trained_weights import read_trained_weights
 
 FORMAT_VERSION = 1

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from aisle.errors import TrainingError
-from aisle.models.token_batches import TokenBatch, split
-from aisle.training.agreement import Agreement, sum_gradients
+from aisle.text.token_batches import TokenBatch, split
 from aisle.training.batches import PairBatch
 from aisle.training.machine import advising_on_memory
 from aisle.training.objective import Objective
+from aisle.training.rank_sync import Agreement, sum_gradients
 
 EXCHANGE_ADVICE = "Give --cached_embeddings, or a lower --max_tokens_per_sub_batch or --max_length"
 

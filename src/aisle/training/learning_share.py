@@ -8,7 +8,7 @@ from itertools import chain, islice
 import numpy as np
 
 from aisle.data.negatives import KnownPositives
-from aisle.losses import Direction
+from aisle.losses.objectives import Direction
 from aisle.training.batches import BatchPlan, contrasted_texts
 from aisle.training.objective import Loss
 from aisle.training.tokenized import TokenizedPairs

@@ -18,12 +18,12 @@ from aisle.models.weight_names import without_wrappers
 from aisle.training.batches import BatchPlan, PairBatch
 from aisle.training.checkpoint import prune_checkpoints, save_checkpoint
 from aisle.training.gradients import GradientPass, RandomState, retrying_with_less_memory
-from aisle.training.interrupt import GracefulStop
 from aisle.training.machine import advising_on_memory, is_out_of_memory, peak_memory_bytes
 from aisle.training.prefetch import prefetched
+from aisle.training.progress import TrainState
 from aisle.training.schedule import Due, Schedule
-from aisle.training.state import TrainState
 from aisle.training.step_figures import StepFigures, figures_to_sum
+from aisle.training.stop_request import GracefulStop
 from aisle.training.trained_weights import trained_names
 
 OPTIMISER_ADVICE = (

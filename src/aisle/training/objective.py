@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from aisle import losses
-from aisle.losses import rows_of
+from aisle.losses import objectives as losses
+from aisle.losses.objectives import rows_of
 from aisle.training.batches import PairBatch
 
 Loss = Literal["cosine_target", "cosent", "in_batch", "listwise"]

@@ -12,9 +12,9 @@ from accelerate.utils import broadcast_object_list
 
 from aisle.errors import AisleError, EvaluationError
 from aisle.evaluation.joint_pool import joint_pool
-from aisle.evaluation.pairs import score_pairs
-from aisle.training.retrieval import RetrievalTask, measure_retrieval
+from aisle.evaluation.pair_metrics import score_pairs
 from aisle.training.tokenized import TokenizedPairs
+from aisle.training.validation_retrieval import RetrievalTask, measure_retrieval
 
 Selection = Literal["roc_auc", "retrieval", "joint_pool"]
 

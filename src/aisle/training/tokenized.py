@@ -14,10 +14,10 @@ import numpy as np
 from aisle.data.batching import distinct
 from aisle.data.negatives import equality_keys
 from aisle.data.pairs import Pairs
-from aisle.durable import apply_umask
 from aisle.errors import TrainingError
+from aisle.io.durable import apply_umask
 from aisle.models.encoder import EncoderSettings
-from aisle.models.tokens import TokenizedTexts, tokenize
+from aisle.text.tokens import TokenizedTexts, tokenize
 
 
 @dataclass(frozen=True)

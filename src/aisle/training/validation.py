@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from aisle.models.token_batches import WHOLE_BATCH, Layout, split
-from aisle.models.tokens import TokenizedTexts
+from aisle.text.token_batches import WHOLE_BATCH, Layout, split
+from aisle.text.tokens import TokenizedTexts
 from aisle.training.gradients import gather_rows
 from aisle.training.machine import advising_on_memory
 

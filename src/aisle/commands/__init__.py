@@ -1,0 +1,1 @@
+"""The commands: the settings of each, and what it does."""

@@ -1,0 +1,206 @@
+"""The base model that an encoder was trained from, and its embeddings of an index's catalogue."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aisle.commands.indexing.embedding import (
+    EmbeddingPlan,
+    embed_shards,
+    embeddings_in_order,
+    plan_embeddings,
+)
+from aisle.commands.output import Output
+from aisle.errors import IndexStoreError, ModelError
+from aisle.index.store import read_array, write_embeddings
+from aisle.io.durable import sync
+from aisle.models.embedder import Precision
+from aisle.models.encoder import Encoder
+from aisle.models.loading import ADAPTER_FILE, Overrides, load_encoder, read_settings_file
+from aisle.models.model_source import find_model
+from aisle.models.st_files import read_json
+from aisle.training.processes import Processes
+
+Embeddings = npt.NDArray[np.float32]
+SETTINGS = ("pooling", "query_prompt", "product_prompt", "max_length")
+FOLDER_END = ".base"
+"""Beside the folder of an index: the base model's embeddings of its catalogue."""
+
+
+@dataclass(frozen=True)
+class BaseModelName:
+    """Which model an encoder was trained from, and how it reads texts.
+
+    Args:
+        name: folder or Hub id.
+        revision: commit on the Hub, if known.
+        overrides: the trained encoder's settings, so that the two differ in their weights alone.
+    """
+
+    name: str
+    revision: str | None
+    overrides: Overrides
+
+
+def base_of(
+    model: str,
+    *,
+    revision: str | None = None,
+    base_model: str | None = None,
+    recorded: Mapping[str, Any] | None = None,
+) -> BaseModelName | None:
+    """Return the base of a run or an adapter; None for a model that is nobody's child.
+
+    Args:
+        model: folder or Hub id of the encoder.
+        revision: of it on the Hub.
+        base_model: where the base is, if it has moved.
+        recorded: settings of the encoder that win over its files', as an index records them.
+
+    Raises:
+        ModelError: the encoder is not there, or its files are damaged.
+    """
+    source = find_model(model, revision=revision)
+    saved = read_settings_file(source.path)
+    said = {name: (recorded or {}).get(name) for name in SETTINGS}
+    if saved is not None:
+        name, base_revision = str(saved["base_model"]), saved.get("base_revision")
+        said = {key: value if value is not None else saved[key] for key, value in said.items()}
+    elif (source.path / ADAPTER_FILE).is_file():
+        config = read_json(source.path / ADAPTER_FILE)
+        name = str(config.get("base_model_name_or_path") or "")
+        base_revision = config.get("revision")
+    else:
+        return None
+    if base_model is not None:
+        name, base_revision = base_model, None
+    return BaseModelName(name, base_revision, Overrides(**said))
+
+
+def load_base_encoder(base: BaseModelName, *, device: str | None, trust_remote_code: bool) -> Encoder:
+    """Return the base as an encoder.
+
+    Raises:
+        ModelError: it is not there or cannot be loaded.
+    """
+    return load_encoder(
+        base.name,
+        revision=base.revision,
+        overrides=base.overrides,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def cache_folder(index_dir: Path, report: Path | None) -> Path:
+    """Return where the base's embeddings are kept: beside the index, or else in the report.
+
+    Raises:
+        IndexStoreError: neither can be written.
+    """
+    beside = index_dir.with_name(index_dir.name + FOLDER_END)
+    for folder in (beside, None if report is None else report / FOLDER_END):
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise IndexStoreError(
+        f"{beside}: cannot be written, and the base model's embeddings of the catalogue have to be kept "
+        "somewhere; give --report a folder, or --base_model_row none"
+    )
+
+
+def catalog_embeddings(
+    products: pa.Table,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    precision: Precision,
+    processes: Processes,
+    output: Output,
+) -> Embeddings:
+    """Return the (count, dim) float32 embeddings of a catalogue, memory-mapped; call on every process.
+
+    They are taken from `folder` where an earlier call left them: same texts in the same order, same encoder,
+    same compute type. Otherwise the processes share the work, and a killed one's shards are kept.
+
+    Args:
+        products: of the index, with their texts.
+        encoder: embeds.
+        folder: of the embeddings; files of the same encoder for other contents are removed.
+        precision: compute type.
+        processes: that were launched together; they see the same file system.
+        output: shows the progress.
+
+    Raises:
+        ModelError: an embedding is not finite or not of unit norm.
+        IndexStoreError: the file cannot be written.
+        OSError: a shard cannot be written.
+    """
+    made_by = repr((encoder.fingerprint, precision, encoder.dim))
+    plan = plan_embeddings(products, None, made_by=made_by)
+    encoder_key = blake2b(made_by.encode(), digest_size=8).hexdigest()
+    path = folder / f"{encoder_key}-{_content_key(plan)}.npy"
+    shape = (products.num_rows, encoder.dim)
+    if path.is_file():
+        output.say(f"base: embeddings of {shape[0]:,} products are kept in {folder}")
+        return read_array(path, shape=shape, dtype="float32")
+    shards = path.with_suffix(".shards")
+    shares = -(-len(plan.rows) // processes.count)
+    with output.progress(f"embedding with {encoder.name}", shares) as bar:
+        embed_shards(
+            plan,
+            products,
+            encoder,
+            shards,
+            precision=precision,
+            max_tokens=None,
+            process_index=processes.index,
+            num_processes=processes.count,
+            on_progress=bar.advance,
+        )
+    processes.wait()
+    if processes.is_main:
+        staged = path.with_suffix(".writing")
+        chunks = embeddings_in_order(plan, None, shards, dim=encoder.dim)
+        try:
+            write_embeddings(staged, chunks, products=products, dim=encoder.dim, store_dtype="float32")
+        except ModelError as error:
+            raise ModelError(f"base: {encoder.name}: {error}") from None
+        sync(staged)
+        os.replace(staged, path)
+        for other in folder.glob(f"{encoder_key}-*"):
+            if other.is_dir():
+                shutil.rmtree(other, ignore_errors=True)
+            elif other != path:
+                other.unlink(missing_ok=True)
+    processes.wait()
+    return read_array(path, shape=shape, dtype="float32")
+
+
+def precision_on(encoder: Encoder, recorded: object) -> Precision:
+    """Return the compute type that an index records, or fp32 where this device has none of it."""
+    if recorded not in ("fp32", "bf16", "int8") or (recorded == "int8" and encoder.device.type != "cpu"):
+        return "fp32"
+    return recorded
+
+
+def _content_key(plan: EmbeddingPlan) -> str:
+    """Return what is equal for equal texts in the same order."""
+    digest = blake2b("".join(plan.keys).encode(), digest_size=16)
+    digest.update(plan.source.tobytes())
+    return digest.hexdigest()

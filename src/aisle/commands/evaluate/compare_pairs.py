@@ -1,0 +1,218 @@
+"""Judged pairs and question-answer pairs, scored by the models of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.commands.index_settings import EvaluateSettings
+from aisle.commands.output import Output
+from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
+from aisle.data.files import expand_files, iter_rows
+from aisle.data.pairs import PairColumns, Pairs, read_pairs
+from aisle.data.rows import Row
+from aisle.data.text_files import TextFormat
+from aisle.errors import ConfigError
+from aisle.evaluation import document
+from aisle.evaluation.document import JointPoolRow, SystemKind
+from aisle.evaluation.joint_pool import joint_pool_row
+from aisle.evaluation.number_format import counted
+from aisle.evaluation.pair_comparison import compare_pairs
+from aisle.evaluation.pair_metrics import is_positive
+from aisle.models.encoder import Encoder
+
+FEWEST = 10
+"""Pairs of a class, or questions, from which an interval can be believed."""
+CHUNK_PAIRS = 8192
+"""Pairs embedded at a time: their embeddings of 1,024 components are 64 MiB."""
+
+
+def read_judged_pairs(settings: EvaluateSettings, *, say: Callable[[str], None]) -> Pairs:
+    """Return the pairs of --pairs.
+
+    Raises:
+        DataError: they cannot be read, a column is missing, or rows are bad and bad rows are errors.
+    """
+    read = read_pairs(
+        _rows(settings),
+        columns=PairColumns(
+            query=settings.query_column, product=settings.product_column, label=settings.label_column
+        ),
+        label_map=settings.pairs_label_map or settings.label_map,
+        on_bad_row=settings.on_bad_row,
+    )
+    label = read.columns.label or "none: every pair is a positive"
+    say(
+        f"pairs: {len(read.pairs):,}; query: {read.columns.query}, product: {read.columns.product}, "
+        f"label: {label}"
+    )
+    if read.bad_rows.total:
+        say(f"pairs: {read.bad_rows}")
+    return read.pairs
+
+
+def positive_pairs(pairs: Pairs, settings: EvaluateSettings, *, say: Callable[[str], None]) -> Pairs:
+    """Return the pairs that are positive: what the joint pool is made of.
+
+    Raises:
+        ConfigError: none is.
+    """
+    if pairs.relevance is None:
+        return pairs
+    positive = is_positive(pairs.relevance.astype(np.float64), settings.positive_threshold)
+    if not positive.any():
+        least = settings.positive_threshold
+        rule = "above 0.5" if least is None else f"{least} or more"
+        raise ConfigError(
+            f"--protocol joint_pool: none of the {len(pairs):,} pairs of --pairs is positive (relevance "
+            f"{rule}); lower --positive_threshold, or say what labels are worth with --pairs_label_map"
+        )
+    if not positive.all():
+        say(f"joint pool: {int(positive.sum()):,} of {len(pairs):,} pairs are positive and taken")
+    return pairs.select(np.flatnonzero(positive))
+
+
+def pair_caveats(pairs: Pairs, settings: EvaluateSettings) -> list[str]:
+    """Return what makes the figures of pairs less than they seem: too few of them, or texts given twice."""
+    if settings.protocol == "joint_pool":
+        return _pool_caveats(pairs)
+    if pairs.relevance is None:
+        return []
+    positive = int(is_positive(pairs.relevance.astype(np.float64), settings.positive_threshold).sum())
+    return [
+        f"warning: {counted(number, 'pair')} of {len(pairs):,} {'is' if number == 1 else 'are'} {which}: the "
+        "intervals of so few are too narrow to be believed"
+        for which, number in (("positive", positive), ("negative", len(pairs) - positive))
+        if 0 < number < FEWEST
+    ]
+
+
+def _pool_caveats(pairs: Pairs) -> list[str]:
+    notes = []
+    if len(pairs) < FEWEST:
+        notes.append(
+            f"warning: the pool is of {counted(len(pairs), 'question')}: the "
+            "intervals of so few are too narrow to be believed"
+        )
+    for what, texts in (("questions", pairs.queries), ("answers", pairs.products)):
+        repeated = len(pairs) - len(set(texts))
+        if repeated:
+            notes.append(
+                f"warning: {repeated:,} of {len(pairs):,} {what} have come before: only the partner in the "
+                "same row counts as right, so that no model reaches 1; leave the repeated rows out"
+            )
+    return notes
+
+
+def pair_files(settings: EvaluateSettings) -> list[Path]:
+    """Return the local files of --pairs; none where they come from the Hub.
+
+    Raises:
+        DataError: a file is not there.
+    """
+    names = settings.pairs or ()
+    if len(names) != 1:
+        return expand_files(names) if names else []
+    source = resolve_dataset(names[0], config=settings.dataset_config_name)
+    splits = source.splits or {}
+    if source.saved:
+        return sorted(path for folders in splits.values() for path in folders[0].glob("*.arrow"))
+    return list(next(iter(splits.values())) if len(splits) == 1 else splits.get(settings.split, ()))
+
+
+def _rows(settings: EvaluateSettings) -> Iterator[Row]:
+    names = settings.pairs or ()
+    text = TextFormat.of(settings.delimiter, settings.encoding)
+    if len(names) > 1:
+        return iter_rows(expand_files(names), text=text)
+    source = resolve_dataset(names[0], config=settings.dataset_config_name)
+    splits = splits_of(source)
+    # A file is a split of its own, whatever it is called.
+    only = next(iter(splits.values())) if len(splits) == 1 else None
+    return iter_split(source, only or splits.get(settings.split, settings.split), text=text)
+
+
+def pair_scores(
+    encoder: Encoder,
+    pairs: Pairs,
+    *,
+    chunk_pairs: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return the cosine of each pair: (pairs,) float32.
+
+    Args:
+        encoder: embeds both sides.
+        pairs: to score; they are read a chunk at a time.
+        chunk_pairs: pairs embedded at a time, `CHUNK_PAIRS` when not given; changes memory, not the scores.
+        on_progress: called with the number of pairs that are done.
+    """
+    step = chunk_pairs or CHUNK_PAIRS
+    scores = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), step):
+        chunk = pairs.select(range(start, min(start + step, len(pairs))))
+        queries = encoder.encode_queries(chunk.queries)
+        products = encoder.encode_products(chunk.products)
+        scores[start : start + step] = np.einsum("pd,pd->p", queries, products, dtype=np.float64)
+        if on_progress is not None:
+            on_progress(len(chunk))
+    return scores
+
+
+def evaluate_pairs(
+    encoders: Mapping[str, Encoder],
+    pairs: Pairs,
+    *,
+    kinds: Mapping[str, SystemKind],
+    settings: EvaluateSettings,
+    output: Output,
+) -> document.Pairs:
+    """Return how well each encoder's cosines tell the judged pairs apart.
+
+    Raises:
+        EvaluationError: the scores or the judgements cannot be used.
+    """
+    relevance = pairs.relevance
+    if relevance is None:
+        relevance = np.ones(len(pairs), np.float32)
+    with output.progress("scoring pairs", len(pairs) * len(encoders)) as bar:
+        scores = {
+            name: pair_scores(encoder, pairs, on_progress=bar.advance) for name, encoder in encoders.items()
+        }
+    return compare_pairs(
+        scores,
+        relevance,
+        kinds=kinds,
+        positive_threshold=settings.positive_threshold,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+
+
+def evaluate_joint_pool(
+    encoders: Mapping[str, Encoder],
+    pairs: Pairs,
+    *,
+    kinds: Mapping[str, SystemKind],
+    settings: EvaluateSettings,
+    output: Output,
+) -> tuple[JointPoolRow, ...]:
+    """Return how often each encoder finds the partner of a text among all questions and answers."""
+    questions, answers = pairs.queries, pairs.products
+    rows = []
+    with output.progress("embedding questions and answers", 2 * len(pairs) * len(encoders)) as bar:
+        for name, encoder in encoders.items():
+            rows.append(
+                joint_pool_row(
+                    name,
+                    kinds[name],
+                    encoder.encode_queries(questions, on_progress=bar.advance),
+                    encoder.encode_products(answers, on_progress=bar.advance),
+                    resamples=settings.resamples,
+                    seed=settings.seed,
+                )
+            )
+    return tuple(rows)

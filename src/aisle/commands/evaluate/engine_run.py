@@ -1,0 +1,107 @@
+"""The shop's present engine as a row of an evaluation: its rankings, from a TREC run file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from aisle.commands.evaluate.judged import Judged, catalogue_texts, known_products
+from aisle.errors import DataError
+from aisle.evaluation.runs import read_trec_run
+from aisle.id_match import no_common_ids
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """Rankings that another system has made.
+
+    Args:
+        name: of its row: the file's, without endings.
+        run: query id -> product id -> score, best first, of the judged queries.
+        notes: what has to be known to compare it with the others.
+    """
+
+    name: str
+    run: Mapping[str, Mapping[str, float]]
+    notes: tuple[str, ...]
+
+
+def read_engine_run(
+    path: Path, judged: Judged, product_ids: pa.ChunkedArray, *, cutoffs: Collection[int]
+) -> EngineRun:
+    """Return the rankings of a run file for the judged queries.
+
+    Args:
+        path: of the run, gzipped or not.
+        judged: queries and judgements.
+        product_ids: of the index.
+        cutoffs: ranks at which the metrics are taken.
+
+    Raises:
+        EvaluationError: the file cannot be read as a run.
+        DataError: it ranks no judged query, or no product of the index.
+    """
+    ranked = read_trec_run(path)
+    run = {query_id: ranked[query_id] for query_id in judged.queries if query_id in ranked}
+    if not run:
+        raise DataError(
+            no_common_ids(
+                "query",
+                one=f"--run {path}",
+                ours=ranked,
+                other="the judged queries",
+                theirs=judged.queries,
+                count=len(judged.queries),
+            )
+        )
+    products = dict.fromkeys(product for scores in run.values() for product in scores)
+    known = len(known_products(products, product_ids))
+    if not known:
+        raise DataError(
+            no_common_ids(
+                "product",
+                one=f"--run {path}",
+                ours=products,
+                other="the index",
+                theirs=catalogue_texts(product_ids),
+                count=len(product_ids),
+            )
+        )
+    name = path.name.removesuffix(".gz").partition(".")[0] or "run"
+    return EngineRun(
+        name, run, tuple(_notes(name, run, ranked, products=len(products), known=known, cutoffs=cutoffs))
+    )
+
+
+def _notes(
+    name: str,
+    run: Mapping[str, Mapping[str, float]],
+    ranked: Mapping[str, object],
+    *,
+    products: int,
+    known: int,
+    cutoffs: Collection[int],
+) -> list[str]:
+    notes = []
+    if len(run) < len(ranked):
+        notes.append(
+            f"{name}: queries that nobody has judged, which are left out: {len(ranked) - len(run):,} of "
+            f"{len(ranked):,}"
+        )
+    if known < products:
+        notes.append(
+            f"{name}: products that are not in the index: {products - known:,} of {products:,}; they keep "
+            "their ranks"
+        )
+    deepest = max(map(len, run.values()))
+    beyond = [k for k in sorted(cutoffs) if k > deepest]
+    if beyond:
+        names = ", ".join(f"@{k}" for k in beyond)
+        notes.append(
+            f"{name} ranks at most {deepest:,} products per query: compared with the others, its figures "
+            f"{names} are too low"
+        )
+    return notes

@@ -1,0 +1,136 @@
+"""The document of an evaluation: what was measured, what explains it, and how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aisle.commands.evaluate.compare_retrieval import Ranked
+from aisle.commands.evaluate.compared_models import Models, model_name
+from aisle.commands.evaluate.details import Shown, changes_of, heatmaps_of, slices_of
+from aisle.commands.evaluate.engine_run import EngineRun
+from aisle.commands.evaluate.judged import Judged
+from aisle.commands.evaluate.record_provenance import provenance_of
+from aisle.commands.evaluate.training_curves import training_curves
+from aisle.commands.index_settings import EvaluateSettings
+from aisle.data.pairs import Pairs
+from aisle.evaluation.document import AnnPoint, Evaluation
+from aisle.index import SearchIndex
+from aisle.index.hybrid_search import weight_of
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an evaluation reads before it computes anything; None where it was not given.
+
+    Args:
+        judged: of --queries and --qrels.
+        pairs: of --pairs.
+        index: of --index_dir.
+        shown: how a report names the products of the index.
+        engine: rankings of --run.
+        pair_notes: what has to be known of the reading of --pairs.
+    """
+
+    judged: Judged | None
+    pairs: Pairs | None
+    index: SearchIndex | None
+    shown: Shown | None
+    engine: EngineRun | None = None
+    pair_notes: tuple[str, ...] = ()
+
+
+def make_document(
+    settings: EvaluateSettings, inputs: Inputs, models: Models, ranked: Ranked | None
+) -> Evaluation:
+    """Return the evaluation of rankings and index; what pairs say is to be added.
+
+    Raises:
+        OSError: an input cannot be read any more.
+    """
+    index = inputs.index
+    model = model_name(settings, None if index is None else index.manifest)
+    evaluation = Evaluation(
+        title=f"Evaluation of {Path(settings.index_dir or model).name}",
+        provenance=provenance_of(settings, resolved=_resolved(settings, index, models, ranked), model=model),
+        base="base" if "base" in models.by_row() else None,
+        tuned="tuned" if "tuned" in models.by_row() else None,
+        training=training_curves(model),
+        notes=() if models.note is None else (models.note,),
+    )
+    if index is None:
+        return evaluation
+    evaluation = replace(
+        evaluation,
+        ann=tuple(
+            AnnPoint(point.ef_search, point.recall, point.milliseconds)
+            for point in index.manifest.recall_curve
+        ),
+        ef_search=settings.ef_search or index.manifest.ef_search,
+    )
+    if ranked is None:
+        return evaluation
+    return replace(
+        evaluation,
+        base=ranked.base,
+        tuned=None if ranked.main == ranked.base else ranked.main,
+        headline_metric=f"ndcg@{10 if 10 in settings.cutoffs else max(settings.cutoffs)}",
+        retrieval=ranked.retrieval,
+        ann_recall_at_10=ranked.graph[0].recall_at_10 if ranked.graph else None,
+        graph=ranked.graph,
+        notes=ranked.notes,
+    )
+
+
+def with_details(
+    settings: EvaluateSettings, evaluation: Evaluation, inputs: Inputs, ranked: Ranked | None
+) -> Evaluation:
+    """Return the evaluation with heat maps, parts of the queries, and those that changed most."""
+    judged, shown = inputs.judged, inputs.shown
+    if judged is None or ranked is None or shown is None:
+        return evaluation
+    known: dict[str, Any] = {"queries": judged.queries, "qrels": judged.qrels, "shown": shown}
+    heatmaps = heatmaps_of(ranked.dense, query_ids=ranked.metrics[ranked.main].query_ids, **known)
+    evaluation = replace(evaluation, heatmaps=heatmaps)
+    if evaluation.base is None or evaluation.tuned is None:
+        return evaluation
+    known["metric"] = evaluation.headline_metric
+    before, after = (ranked.metrics[name] for name in (evaluation.base, evaluation.tuned))
+    improved, worsened = changes_of(
+        before,
+        after,
+        before=ranked.runs[evaluation.base],
+        after=ranked.runs[evaluation.tuned],
+        **known,
+    )
+    return replace(
+        evaluation,
+        slices=slices_of(before, after, resamples=settings.resamples, seed=settings.seed, **known),
+        improved=improved,
+        worsened=worsened,
+    )
+
+
+def _resolved(
+    settings: EvaluateSettings, index: SearchIndex | None, models: Models, ranked: Ranked | None
+) -> dict[str, Any]:
+    """Return what the settings left open, and what it came to."""
+    found: dict[str, Any] = {"model": model_name(settings, None if index is None else index.manifest)}
+    if models.measured is not None:
+        found["fingerprint"] = models.measured.fingerprint
+    if models.base is not None:
+        found |= {"base_model_row": models.base.name, "base_fingerprint": models.base.fingerprint}
+    if index is not None:
+        found |= {
+            "index_version": index.manifest.version,
+            "ef_search": settings.ef_search or index.manifest.ef_search,
+        }
+    if index is not None and ranked is not None:
+        found["rows"] = list(ranked.runs)
+        if index.analyser is not None and {"bm25", "hybrid"} & set(ranked.runs):
+            found["bm25_analyser"] = index.analyser.describe()
+        if "hybrid" in ranked.runs and settings.fusion == "convex":
+            weight = settings.hybrid_weight
+            found["hybrid_weight"] = weight_of(index) if weight is None else weight
+    return found

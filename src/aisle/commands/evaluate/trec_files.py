@@ -1,0 +1,61 @@
+"""The run files of an evaluation: checked before anything is ranked, written when all is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow.compute
+
+from aisle.commands.output import Output
+from aisle.errors import ConfigError
+from aisle.evaluation.runs import write_trec_run
+from aisle.index import SearchIndex
+from aisle.index.products import ID_COLUMN
+
+
+def check_run_file(path: Path, queries: Iterable[str], index: SearchIndex) -> None:
+    """Refuse, before anything is embedded, a run file that could not be written in the end.
+
+    Raises:
+        ConfigError: its folder is not there or cannot be written to, `path` is a folder or a device, or an id
+            has white space in it, which separates the fields of a run.
+    """
+    problem = None
+    if not path.parent.is_dir():
+        problem = f"there is no folder {path.parent}; make it first, or name a file elsewhere"
+    elif path.exists() and not path.is_file():
+        problem = "this is not a file; name one"
+    elif not os.access(path.parent, os.W_OK):
+        problem = f"the folder {path.parent} cannot be written to; name a file elsewhere"
+    else:
+        products = index.products.column(ID_COLUMN)
+        spaced = products.filter(pyarrow.compute.match_substring_regex(products, r"[\s\pZ]"))
+        for what, ids in (("query", queries), ("product", spaced.slice(0, 1).to_pylist())):
+            odd = next((one for one in ids if one.split() != [one]), None)
+            if odd is not None:
+                problem = f"fields are separated by white space, which the {what} id {odd!r} has in it"
+    if problem is not None:
+        raise ConfigError(f"--run_file {path}: {problem}")
+
+
+def write_runs(
+    path: Path, runs: Mapping[str, Mapping[str, Mapping[str, float]]], *, main: str, output: Output
+) -> None:
+    """Write the main row's rankings to `path`, those of another row to `path` with its name at the end.
+
+    The name comes before an ending .gz; a row that answers no query has no file, which is said.
+
+    Raises:
+        EvaluationError: a file cannot be written.
+    """
+    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    for name, run in runs.items():
+        ending = path.name[len(stem) :]
+        target = path if name == main else path.with_name(f"{stem}.{name}{ending}")
+        if any(run.values()):
+            write_trec_run(target, run)
+            output.say(f"ranking of {name}: {target}")
+        else:
+            output.say(f"warning: {name} answers no query; {target} is not written")

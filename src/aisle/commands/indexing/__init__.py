@@ -1,0 +1,1 @@
+"""Commands that build, change and inspect an index."""

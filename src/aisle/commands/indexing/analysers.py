@@ -1,0 +1,56 @@
+"""How a build splits texts into words for BM25: by --language, as the version before, or as the texts say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from aisle.commands.index_settings import BuildSettings
+from aisle.errors import AisleError
+from aisle.index import read_manifest
+from aisle.index.analyser import Analyser
+from aisle.index.languages import detect_language
+from aisle.index.layout import version_directory
+from aisle.index.lexical import analyser_of
+from aisle.index.manifest import MANIFEST_FILE
+from aisle.index.products import TEXT_COLUMN, take_rows
+
+SAMPLED_TEXTS = 2000
+
+
+def choose_analyser(
+    settings: BuildSettings, index_dir: Path, products: pa.Table, *, say: Callable[[str], None]
+) -> Analyser:
+    """Return the analyser of --language, and print which one it is and why.
+
+    Args:
+        settings: of the build.
+        index_dir: of the index, whose current version's language "auto" keeps.
+        products: of the catalogue, with their texts.
+        say: prints.
+    """
+    if settings.language != "auto":
+        analyser, why = Analyser.of(settings.language), "by --language"
+    elif (known := analyser_before(index_dir)) is not None:
+        analyser, why = Analyser.of(known.language), "as in the version before"
+    else:
+        count = min(SAMPLED_TEXTS, products.num_rows)
+        rows = np.linspace(0, products.num_rows - 1, count).astype(np.int64)
+        texts = take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist()
+        analyser, why = Analyser.of(detect_language(texts)), "by the texts; --language sets another"
+    say(f"words (BM25): {analyser.describe()} ({why})")
+    return analyser
+
+
+def analyser_before(index_dir: Path) -> Analyser | None:
+    """Return the analyser of an index's current version; None where there is none that this aisle has."""
+    if not (index_dir / MANIFEST_FILE).exists():
+        return None
+    try:
+        manifest = read_manifest(index_dir)
+        return analyser_of(version_directory(index_dir, manifest.version), manifest)
+    except (AisleError, OSError):
+        return None

@@ -1,0 +1,296 @@
+"""From a catalogue to an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from aisle.commands.index_problems import build_problems
+from aisle.commands.index_settings import BuildSettings
+from aisle.commands.indexing.analysers import choose_analyser
+from aisle.commands.indexing.catalog import columns_before, read_products_of, tell_columns
+from aisle.commands.indexing.embedding import (
+    EmbeddingPlan,
+    VersionBefore,
+    embed_shards,
+    embeddings_in_order,
+    plan_embeddings,
+    precision_for,
+    version_before,
+)
+from aisle.commands.indexing.hybrid_weight import choose_weight
+from aisle.commands.indexing.maintain import say_pruned
+from aisle.commands.indexing.marks import stage_marks
+from aisle.commands.indexing.stand_in_queries import stand_in_queries
+from aisle.commands.indexing.text_notes import say_texts
+from aisle.commands.output import Output, quieten_libraries
+from aisle.data.catalog_file import CatalogFile
+from aisle.errors import ConfigError
+from aisle.index import (
+    GraphSettings,
+    IndexIdentity,
+    Manifest,
+    Writer,
+    finish_version,
+    index_writer,
+    refuse_foreign,
+)
+from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
+from aisle.index.products import read_products
+from aisle.index.store import write_embeddings
+from aisle.models.embedder import Precision
+from aisle.models.encoder import Encoder
+from aisle.models.loading import Overrides, load_encoder
+from aisle.search.encoders import encoder_record
+from aisle.training.machine import use_cpu_threads
+from aisle.training.processes import Processes, launched_processes
+
+PLAN_FILE = "plan.npz"
+
+
+def build(settings: BuildSettings) -> Manifest | None:
+    """Embed the catalogue, write the index and return its manifest; None in processes that only embed.
+
+    Raises:
+        AisleError: the catalogue, the model or the folder cannot be used.
+    """
+    _check(settings)
+    processes = launched_processes()
+    output = Output(json_only=settings.json, silent=not processes.is_main)
+    quieten_libraries()
+    index_dir = Path(settings.index_dir).resolve()
+    if not processes.is_main:
+        _help(settings, index_dir, processes)
+        return None
+    with index_writer(index_dir, command="build", keep_versions=settings.keep_versions) as writer:
+        catalog = read_products_of(settings, writer.staging / PRODUCTS_FILE, known=columns_before(index_dir))
+        output.say(f"catalogue: {len(catalog):,} products")
+        if catalog.bad_rows.total:
+            output.say(str(catalog.bad_rows))
+        tell_columns(catalog, output)
+        if catalog.conflicting_texts:
+            output.say(
+                f"{catalog.conflicting_texts:,} product ids have a second, other text; the first is taken"
+            )
+        encoder = _load(settings, processes)
+        if encoder.note is not None:
+            output.say(encoder.note)
+        products = read_products(catalog.path)
+        manifest, figures = _embed_and_finish(settings, writer, products, encoder, processes, output)
+        manifest = writer.commit(manifest)
+    _report(settings, manifest, catalog, output, figures)
+    return manifest
+
+
+def _embed_and_finish(
+    settings: BuildSettings,
+    writer: Writer,
+    products: pa.Table,
+    encoder: Encoder,
+    processes: Processes,
+    output: Output,
+) -> tuple[Manifest, dict[str, Any]]:
+    """Stage embeddings, graph, words and measurements; return the manifest to commit, and figures of it."""
+    before = VersionBefore(None, "--embed_all asks for it")
+    if not settings.embed_all:
+        before = version_before(
+            writer.index_dir, encoder, precision=settings.precision, store_dtype=settings.store_dtype
+        )
+    known = before.known
+    precision = settings.precision or precision_for(encoder, products, known)
+    output.say(f"encoder: {encoder.name}, {encoder.dim} dim, computing in {precision} on {encoder.device}")
+    plan = plan_embeddings(
+        products, known, made_by=repr((encoder.fingerprint, precision, settings.max_tokens, encoder.dim))
+    )
+    if before.refused is not None:
+        output.say(f"all products are embedded anew: {before.refused}")
+    if plan.texts_reused:
+        output.say(f"{plan.texts_reused:,} products are as in version {known and known.manifest.version}")
+    _share(plan, precision, writer, processes)
+    _embed(settings, plan, products, encoder, writer.shards, precision, processes, output)
+    processes.wait()
+    write_embeddings(
+        writer.staging / EMBEDDINGS_FILE,
+        embeddings_in_order(plan, known, writer.shards, dim=encoder.dim),
+        products=products,
+        dim=encoder.dim,
+        store_dtype=settings.store_dtype,
+    )
+    analyser = choose_analyser(settings, writer.index_dir, products, say=output.say)
+    stage_marks(writer, plan, known, products, encoder)
+    with output.progress("graph", products.num_rows) as bar:
+        manifest = finish_version(
+            writer,
+            identity=IndexIdentity(
+                dim=encoder.dim,
+                fingerprint=str(encoder.fingerprint),
+                encoder=encoder_record(
+                    model=settings.model,
+                    revision=encoder.revision,
+                    base_model=settings.base_model,
+                    precision=precision,
+                    dimensions=settings.dimensions,
+                    overrides=_overrides(settings),
+                ),
+                text_template=settings.text_template if settings.catalog else None,
+                id_column=settings.id_column if settings.catalog else None,
+                store_dtype=settings.store_dtype,
+            ),
+            settings=GraphSettings(
+                settings.M,
+                settings.ef_construction,
+                settings.ef_search,
+                settings.target_recall,
+                1 if settings.deterministic else settings.threads,
+            ),
+            analyser=analyser,
+            command="build",
+            queries=encoder.encode_queries(stand_in_queries(products)),
+            on_progress=bar.advance,
+        )
+    figures = {
+        "texts_embedded": len(plan.rows),
+        "products_reused": plan.texts_reused,
+        "embedded_anew_because": before.refused,
+    }
+    weight = choose_weight(
+        settings,
+        index_dir=writer.index_dir,
+        folder=writer.staging,
+        manifest=manifest,
+        encoder=encoder,
+        analyser=analyser,
+        say=output.say,
+    )
+    figures["hybrid_weight_not_kept_because"] = weight.lost
+    return replace(manifest, hybrid_weight=weight.value), figures
+
+
+def _embed(
+    settings: BuildSettings,
+    plan: EmbeddingPlan,
+    products: pa.Table,
+    encoder: Encoder,
+    folder: Path,
+    precision: Precision,
+    processes: Processes,
+    output: Output,
+) -> None:
+    """Embed this process's shards; the bar shows the main one's."""
+    shares = -(-len(plan.rows) // processes.count)
+    with output.progress("embedding", shares) as bar:
+        embed_shards(
+            plan,
+            products,
+            encoder,
+            folder,
+            precision=precision,
+            max_tokens=settings.max_tokens,
+            process_index=processes.index,
+            num_processes=processes.count,
+            on_progress=bar.advance,
+        )
+
+
+def _share(plan: EmbeddingPlan, precision: Precision, writer: Writer, processes: Processes) -> None:
+    """Give the plan to the other processes, which have been waiting for it."""
+    if processes.count == 1:
+        return
+    np.savez(
+        writer.staging.parent / PLAN_FILE,
+        rows=plan.rows,
+        keys=np.array(plan.keys, dtype="U32"),
+        precision=np.array(precision),
+    )
+    processes.wait()
+
+
+def _help(settings: BuildSettings, index_dir: Path, processes: Processes) -> None:
+    """Embed a share of what the main process found to be embedded; the file system is shared."""
+    encoder = _load(settings, processes)
+    processes.wait()
+    writer = Writer(index_dir, number=0, keep_versions=0)
+    with np.load(writer.staging.parent / PLAN_FILE, allow_pickle=False) as shared:
+        plan = EmbeddingPlan(shared["rows"], tuple(shared["keys"].tolist()), np.empty(0, np.int64))
+        precision: Precision = shared["precision"].item()
+    silent = Output(silent=True)
+    products = read_products(writer.staging / PRODUCTS_FILE)
+    _embed(settings, plan, products, encoder, writer.shards, precision, processes, silent)
+    processes.wait()
+
+
+def _check(settings: BuildSettings) -> None:
+    """Raise for flags that do not go together, or a folder that is no index, before anything is read."""
+    problems = build_problems(settings)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    refuse_foreign(Path(settings.index_dir).resolve())
+
+
+def _overrides(settings: BuildSettings) -> Overrides:
+    return Overrides(
+        pooling=settings.pooling,
+        query_prompt=settings.query_prompt,
+        product_prompt=settings.product_prompt,
+        max_length=settings.max_length,
+    )
+
+
+def _load(settings: BuildSettings, processes: Processes) -> Encoder:
+    use_cpu_threads(processes=processes.count)
+    encoder = load_encoder(
+        settings.model,
+        base_model=settings.base_model,
+        overrides=_overrides(settings),
+        revision=settings.model_revision,
+        device=processes.device,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    return encoder.truncated(settings.dimensions)
+
+
+def _report(
+    settings: BuildSettings,
+    manifest: Manifest,
+    catalog: CatalogFile,
+    output: Output,
+    figures: Mapping[str, Any],
+) -> None:
+    target = manifest.target_recall
+    if target is not None and manifest.ann_recall_at_10 < target:
+        output.say(
+            f"recall@10 of {target} is not reached: {manifest.ann_recall_at_10:.4f} at ef_search "
+            f"{manifest.ef_search}; build with a higher --M or --ef_construction"
+        )
+    output.say(
+        f"index: {manifest.count:,} products in {settings.index_dir}, version {manifest.version}, "
+        f"ann_recall@10 {manifest.ann_recall_at_10:.4f} at ef_search {manifest.ef_search}"
+    )
+    say_texts(output, manifest)
+    say_pruned(output, manifest.pruned, kept=manifest.keep_versions)
+    output.document(
+        {
+            "index_dir": settings.index_dir,
+            "version": manifest.version,
+            "products": manifest.count,
+            "dim": manifest.dim,
+            "fingerprint": manifest.fingerprint,
+            "ef_search": manifest.ef_search,
+            "ann_recall@10": manifest.ann_recall_at_10,
+            "recall_curve": [asdict(point) for point in manifest.recall_curve],
+            "hybrid_weight": manifest.hybrid_weight,
+            "bad_rows": catalog.bad_rows.total,
+            "type_changes": [change.document() for change in catalog.type_changes],
+            "column_notes": list(catalog.notes),
+            "truncated_texts": manifest.truncated_texts,
+            "unknown_texts": manifest.unknown_texts,
+            "keep_versions": manifest.keep_versions,
+            "pruned": list(manifest.pruned),
+            **figures,
+        }
+    )

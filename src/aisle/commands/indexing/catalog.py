@@ -1,0 +1,91 @@
+"""The products that a build's settings name, written to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from aisle.commands.index_settings import BuildSettings
+from aisle.commands.output import Output
+from aisle.data.catalog_file import CatalogFile, write_catalog, write_distinct_products
+from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
+from aisle.data.files import expand_files, iter_rows
+from aisle.data.pairs import PairColumns
+from aisle.data.payload import KnownColumns
+from aisle.data.text_files import TextFormat
+from aisle.errors import IndexStoreError
+from aisle.index import read_manifest
+from aisle.index.manifest import MANIFEST_FILE, PRODUCTS_FILE
+from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products
+from aisle.index.version_folders import current_directory
+
+
+def read_products_of(
+    settings: BuildSettings, path: Path, *, known: KnownColumns | None = None
+) -> CatalogFile:
+    """Return the products of --catalog or --pairs, read, checked and written to `path`.
+
+    Args:
+        settings: of the build.
+        path: the file to write.
+        known: columns of the version before, to compare the types with.
+
+    Raises:
+        AisleError: they cannot be read, or a row is bad and bad rows are errors.
+    """
+    text = TextFormat.of(settings.delimiter, settings.encoding)
+    if settings.catalog:
+        return write_catalog(
+            iter_rows(expand_files(settings.catalog), text=text),
+            path,
+            id_column=settings.id_column,
+            text_template=settings.text_template,
+            text_columns=settings.text_columns,
+            on_bad_row=settings.on_bad_row,
+            known=known,
+        )
+    columns = PairColumns(
+        query=None,
+        product=settings.product_column,
+        label=None,
+        query_id=None,
+        product_id=settings.product_id_column,
+    )
+    names = settings.pairs or ()
+    if len(names) > 1:
+        rows = iter_rows(expand_files(names), text=text)
+    else:
+        source = resolve_dataset(names[0], config=settings.dataset_config_name)
+        rows = iter_split(source, splits_of(source).get(settings.split, settings.split), text=text)
+    return write_distinct_products(rows, path, columns=columns, on_bad_row=settings.on_bad_row)
+
+
+def columns_of(products: pa.Table, *, version: int, binding: bool) -> KnownColumns:
+    """Return the columns of an index's products, as a catalogue is read for it; see `KnownColumns`."""
+    types = {
+        field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        for field in products.schema
+        if field.name not in {ID_COLUMN, TEXT_COLUMN}
+    }
+    return KnownColumns(types, version, binding)
+
+
+def columns_before(index_dir: Path) -> KnownColumns | None:
+    """Return the columns of the current version, or None where there is none that can be read."""
+    if not (index_dir / MANIFEST_FILE).exists():
+        return None
+    try:
+        manifest = read_manifest(index_dir)
+        products = read_products(current_directory(index_dir, manifest) / PRODUCTS_FILE)
+    except (IndexStoreError, OSError):
+        return None  # the build says so when it looks for embeddings to take over
+    return columns_of(products, version=manifest.version, binding=False)
+
+
+def tell_columns(catalog: CatalogFile, output: Output) -> None:
+    """Say which columns are of another kind than before, and which look like numbers and are texts."""
+    for change in catalog.type_changes:
+        output.say(str(change))
+    for note in catalog.notes:
+        output.say(note)

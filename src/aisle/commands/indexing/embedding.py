@@ -1,0 +1,267 @@
+"""The embeddings of a catalogue: only new texts, each once, in shards that outlive a killed build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aisle.errors import IndexIntegrityError
+from aisle.index import StoredProducts, open_stored
+from aisle.index.groups import first_of_equals
+from aisle.index.layout import MANIFEST_FILE, version_numbers
+from aisle.index.products import TEXT_COLUMN, take_rows, text_of
+from aisle.io.durable import file_sha256, replace_text, sync
+from aisle.memory import return_free_memory
+from aisle.models.embedder import Precision
+from aisle.models.encoder import DistinctTokens, Encoder
+from aisle.models.precision import fastest_precision
+from aisle.training.prefetch import prefetched
+
+SHARD_TEXTS = 8192
+"""Texts that are tokenised, sorted by length and embedded together, and kept when a build is killed."""
+MARKS_SUFFIX = ".marks"
+"""Of the file with the marks of a shard's texts."""
+OPEN_SHARDS = 64
+SHARDS_PER_TRIM = 4
+PRECISION_SAMPLE = 640
+
+Rows = npt.NDArray[np.int64]
+Digests = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class EmbeddingPlan:
+    """Which texts have to be embedded, and where every product's embedding comes from.
+
+    Args:
+        rows: (texts,) the row of the catalogue where each text to embed first occurs.
+        keys: one for each shard of `SHARD_TEXTS` of them: equal for equal texts, encoder and settings.
+        source: (products,) number of the text among those to embed; below 0, -1 minus the row of the
+            version before that has the same text.
+    """
+
+    rows: Rows
+    keys: tuple[str, ...]
+    source: Rows
+
+    @property
+    def texts_reused(self) -> int:
+        """Products whose embedding is taken over from the version before."""
+        return int(np.count_nonzero(self.source < 0))
+
+
+def text_digests(products: pa.Table) -> Digests:
+    """Return the (products,) 128-bit BLAKE2b digests of the texts: 16 bytes a product in memory."""
+    digests = bytearray()
+    for text in text_of(products):
+        digests += blake2b(text.encode(), digest_size=16).digest()
+    return np.frombuffer(digests, "V16")
+
+
+def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by: str) -> EmbeddingPlan:
+    """Return what has to be embedded.
+
+    Args:
+        products: of the catalogue, with their texts.
+        known: the version before, if the encoder and its settings are the same.
+        made_by: what besides the texts decides their embeddings: encoder, compute type, dimensions.
+    """
+    old = np.empty(0, "V16") if known is None else text_digests(known.products)
+    new = text_digests(products)
+    first = first_of_equals(np.concatenate([old, new]))[len(old) :] - len(old)
+    is_first = first == np.arange(len(new))
+    rows = np.flatnonzero(is_first)
+    number = np.cumsum(is_first) - 1
+    # Below 0 is a row of the version before.
+    source = np.where(first < 0, -1 - (first + len(old)), number[np.maximum(first, 0)])
+    keys = [
+        blake2b(made_by.encode() + new[rows[start : start + SHARD_TEXTS]].tobytes(), digest_size=16)
+        for start in range(0, len(rows), SHARD_TEXTS)
+    ]
+    return EmbeddingPlan(rows, tuple(key.hexdigest() for key in keys), source)
+
+
+def embed_shards(
+    plan: EmbeddingPlan,
+    products: pa.Table,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    precision: Precision,
+    max_tokens: int | None,
+    process_index: int = 0,
+    num_processes: int = 1,
+    on_progress: Callable[[int], None] | None = None,
+) -> None:
+    """Embed the shards of this process that are not there yet; the next one is tokenised meanwhile.
+
+    Args:
+        plan: what to embed.
+        products: of the catalogue, with their texts.
+        encoder: embeds.
+        folder: of the shards.
+        precision: compute type.
+        max_tokens: tokens encoded at a time.
+        process_index: of this process.
+        num_processes: that share the shards.
+        on_progress: called with the number of texts that are done.
+
+    Raises:
+        OSError: a shard cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts_only = products.select([TEXT_COLUMN])
+    own = range(process_index, len(plan.keys), num_processes)
+    missing = []
+    for number in own:
+        if _whole(folder / f"{plan.keys[number]}.npy"):
+            _tell(on_progress, len(_rows_of(plan, number)))
+        else:
+            missing.append(number)
+
+    def tokenise(number: int) -> DistinctTokens:
+        texts = take_rows(texts_only, _rows_of(plan, number)).column(0).to_pylist()
+        return encoder.tokenize_products(texts, marked=True)
+
+    for done, (number, tokens) in enumerate(prefetched(missing, tokenise), start=1):
+        embeddings = encoder.encode_tokens(
+            tokens, max_tokens=max_tokens, precision=precision, on_progress=on_progress
+        )
+        _write_shard(folder / f"{plan.keys[number]}.npy", embeddings, tokens.marks)
+        if done % SHARDS_PER_TRIM == 0:
+            return_free_memory()
+
+
+def embeddings_in_order(
+    plan: EmbeddingPlan, known: StoredProducts | None, folder: Path, *, dim: int
+) -> Iterator[npt.NDArray[np.floating]]:
+    """Yield the (n, dim) embeddings of all products, in order, a chunk at a time.
+
+    Args:
+        plan: whose shards are all there.
+        known: the version before.
+        folder: of the shards.
+        dim: components of an embedding.
+    """
+
+    @lru_cache(maxsize=OPEN_SHARDS)
+    def shard(number: int) -> npt.NDArray[np.float32]:
+        return np.asarray(np.load(folder / f"{plan.keys[number]}.npy", mmap_mode="r", allow_pickle=False))
+
+    for start in range(0, len(plan.source), SHARD_TEXTS):
+        source = plan.source[start : start + SHARD_TEXTS]
+        chunk = np.empty((len(source), dim), np.float32)
+        reused = source < 0
+        if known is not None:
+            chunk[reused] = known.embeddings[-1 - source[reused]]
+        shards = np.where(reused, -1, source // SHARD_TEXTS)
+        for number in np.unique(shards[~reused]).tolist():
+            mine = shards == number
+            chunk[mine] = shard(number)[source[mine] % SHARD_TEXTS]
+        yield chunk
+
+
+@dataclass(frozen=True)
+class VersionBefore:
+    """The version that a build may take embeddings over from.
+
+    Args:
+        known: it, if its embeddings are what this build would compute and store; else None.
+        refused: why not; None where it is taken, or where there is none.
+    """
+
+    known: StoredProducts | None
+    refused: str | None = None
+
+
+def version_before(
+    index_dir: Path,
+    encoder: Encoder,
+    *,
+    precision: Precision | None,
+    store_dtype: Literal["float32", "float16"],
+) -> VersionBefore:
+    """Return the current version, if its embeddings are those that the build would store.
+
+    Args:
+        index_dir: of the index.
+        encoder: of the build; its fingerprint covers weights, prompts, pooling and maximum length.
+        precision: compute type that was asked for; None takes that of the version before.
+        store_dtype: type that the build stores.
+    """
+    if not (index_dir / MANIFEST_FILE).exists() and not version_numbers(index_dir):
+        return VersionBefore(None)
+    try:
+        known = open_stored(index_dir)
+    except IndexIntegrityError as error:
+        return VersionBefore(None, f"the version before cannot be used: {error}")
+    refused = _why_not(known, encoder, precision=precision, store_dtype=store_dtype)
+    if refused is not None:
+        return VersionBefore(None, f"those of version {known.manifest.version} {refused}")
+    return VersionBefore(known)
+
+
+def _why_not(
+    known: StoredProducts, encoder: Encoder, *, precision: Precision | None, store_dtype: str
+) -> str | None:
+    """Return how the embeddings of a version differ from those of a build, or None."""
+    manifest = known.manifest
+    recorded = manifest.encoder.get("precision")
+    if manifest.fingerprint != encoder.fingerprint:
+        return (
+            f"are of another encoder or other settings: fingerprint {manifest.fingerprint[:12]}, found "
+            f"{str(encoder.fingerprint)[:12]}"
+        )
+    if manifest.dim != encoder.dim:
+        return f"have {manifest.dim} components, this build has {encoder.dim}"
+    if recorded is None:
+        return "have no compute type on record"
+    if precision is not None and recorded != precision:
+        return f"were computed in {recorded}, this build computes in {precision}"
+    if manifest.store_dtype == "float16" and store_dtype == "float32":
+        return "are rounded to float16, this build stores float32; --store_dtype float16 takes them over"
+    if TEXT_COLUMN not in known.products.column_names:
+        return "are without their texts"
+    return None
+
+
+def precision_for(encoder: Encoder, products: pa.Table, known: StoredProducts | None) -> Precision:
+    """Return the compute type of the version before, whose embeddings can be kept, or else the fastest."""
+    if known is not None:
+        kept: Precision = known.manifest.encoder["precision"]
+        return kept
+    rows = np.linspace(0, products.num_rows - 1, min(PRECISION_SAMPLE, products.num_rows)).astype(np.int64)
+    return fastest_precision(encoder, take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist())
+
+
+def _rows_of(plan: EmbeddingPlan, number: int) -> Rows:
+    return plan.rows[number * SHARD_TEXTS : (number + 1) * SHARD_TEXTS]
+
+
+def _write_shard(path: Path, embeddings: npt.NDArray[np.float32], marks: npt.NDArray[np.uint8]) -> None:
+    """Write a shard and the marks of its texts, then its checksum: without the checksum it does not count."""
+    for part, values in ((path.with_suffix(MARKS_SUFFIX), marks), (path, embeddings)):
+        with part.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+        sync(part)
+    replace_text(path.with_suffix(".sha256"), file_sha256(path))
+
+
+def _whole(path: Path) -> bool:
+    checksum = path.with_suffix(".sha256")
+    if not path.is_file() or not checksum.is_file() or not path.with_suffix(MARKS_SUFFIX).is_file():
+        return False
+    return checksum.read_text(encoding="utf-8", errors="replace") == file_sha256(path)
+
+
+def _tell(on_progress: Callable[[int], None] | None, texts: int) -> None:
+    if on_progress is not None:
+        on_progress(texts)

@@ -1,0 +1,103 @@
+"""The hybrid weight of a new version: tuned now, or kept from the version before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aisle.commands.index_settings import BuildSettings
+from aisle.commands.indexing.analysers import analyser_before
+from aisle.commands.indexing.hybrid_tuning import tuned_weight
+from aisle.data.text_files import TextFormat
+from aisle.errors import AisleError
+from aisle.index import Manifest, read_manifest
+from aisle.index.analyser import Analyser
+from aisle.index.fusion import DEFAULT_WEIGHT
+from aisle.models.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class ChosenWeight:
+    """The weight of a version.
+
+    Args:
+        value: in [0, 1]; None is the default.
+        lost: why the weight of the version before is not kept, if it had one.
+    """
+
+    value: float | None
+    lost: str | None = None
+
+
+def choose_weight(
+    settings: BuildSettings,
+    *,
+    index_dir: Path,
+    folder: Path,
+    manifest: Manifest,
+    encoder: Encoder,
+    analyser: Analyser,
+    say: Callable[[str], None],
+) -> ChosenWeight:
+    """Return the weight tuned on --tune_queries, or that of the version before; print which it is.
+
+    Args:
+        settings: of the build.
+        index_dir: of the index, whose current version is the one before.
+        folder: of the new version, which has all its files.
+        manifest: of the new version, as far as it is known.
+        encoder: that made the embeddings.
+        analyser: of the new version.
+        say: prints.
+
+    Raises:
+        AisleError: the tuning queries cannot be used.
+    """
+    if settings.tune_queries is not None and settings.tune_qrels is not None:
+        weight = tuned_weight(
+            folder,
+            manifest,
+            encoder,
+            queries_file=settings.tune_queries,
+            qrels_file=settings.tune_qrels,
+            label_map=settings.tune_label_map,
+            text_format=TextFormat.of(settings.delimiter, settings.encoding),
+        )
+        say(f"hybrid search: weight {_shares(weight)}, tuned on {settings.tune_queries}")
+        return ChosenWeight(weight)
+    before = _manifest_before(index_dir)
+    if before is None or before.hybrid_weight is None:
+        return ChosenWeight(None)
+    lost = _what_changed(before, manifest, analyser_before(index_dir), analyser)
+    tuned = f"weight {_shares(before.hybrid_weight)}"
+    if lost is None:
+        say(f"hybrid search: {tuned}, kept from version {before.version}")
+        return ChosenWeight(before.hybrid_weight)
+    say(
+        f"hybrid search: {tuned}, of version {before.version}, is not kept, because {lost}; the default is "
+        f"{_shares(DEFAULT_WEIGHT)}: tune it again with --tune_queries and --tune_qrels"
+    )
+    return ChosenWeight(None, lost)
+
+
+def _what_changed(before: Manifest, now: Manifest, words: Analyser | None, new_words: Analyser) -> str | None:
+    """Return what of a version before makes its weight unfit for the new one, or None."""
+    if (before.fingerprint, before.dim) != (now.fingerprint, now.dim):
+        return "it was tuned for another encoder"
+    if words != new_words:
+        return "it was tuned for words that were split by another analyser"
+    if before.text_template != now.text_template:
+        return f"it was tuned for texts by another template, {before.text_template!r}"
+    return None
+
+
+def _manifest_before(index_dir: Path) -> Manifest | None:
+    try:
+        return read_manifest(index_dir)
+    except (AisleError, OSError):
+        return None
+
+
+def _shares(weight: float) -> str:
+    return f"{weight:.2f} for embeddings, {1 - weight:.2f} for words"

@@ -1,0 +1,54 @@
+"""What to say of texts that an encoder does not read whole, or knows nothing of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aisle.commands.output import Output
+from aisle.index import Manifest
+from aisle.text_marks import CUT
+
+if TYPE_CHECKING:
+    from aisle.models.encoder import Encoder
+
+
+def text_notes(manifest: Manifest) -> list[str]:
+    """Return what to say of the texts of a version, a line each."""
+    texts = f"of {manifest.count:,} texts of the catalogue"
+    notes = []
+    if manifest.truncated_texts:
+        notes.append(cut_note(manifest.truncated_texts, texts))
+    if manifest.unknown_texts:
+        notes.append(
+            f"warning: {manifest.unknown_texts:,} {texts} have no token that the model knows, so that they "
+            "match each other with 1.0; use a model for their language or script"
+        )
+    return notes
+
+
+def say_texts(output: Output, manifest: Manifest) -> None:
+    """Print what is to be said of the texts of a version."""
+    for note in text_notes(manifest):
+        output.say(note)
+
+
+def query_notes(queries: Sequence[str], encoder: Encoder) -> list[str]:
+    """Return what to say of queries that an encoder does not read whole, a line at most."""
+    tokens = encoder.tokenize(queries, prompt=encoder.settings.query_prompt, marked=True)
+    cut = int(np.count_nonzero(tokens.marks & CUT))
+    return [cut_note(cut, f"of {len(queries):,} queries")] if cut else []
+
+
+def counted(manifest: Manifest) -> str:
+    """Return the counts of a version's texts in words."""
+    if manifest.truncated_texts is None or manifest.unknown_texts is None:
+        return "not counted"
+    return f"{manifest.truncated_texts:,} cut off at the maximum length, {manifest.unknown_texts:,} unknown"
+
+
+def cut_note(cut: int, texts: str) -> str:
+    """Return what to say of texts that were cut off: `cut_note(3, "of 10 queries")`."""
+    return f"{cut:,} {texts} are longer than the encoder's maximum length: the ends were cut off"

@@ -1,0 +1,1 @@
+"""`train_peft.py`: fine-tune a model, from its settings to a finished run."""

@@ -1,0 +1,31 @@
+"""Which compiler a run has: that of its settings, or that of `accelerate launch`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from aisle.commands.train.settings import TrainSettings
+from aisle.errors import ConfigError
+from aisle.kernels.compiled_layers import compilers
+from aisle.training.accelerator import launched_compiler
+
+
+def with_compiler(settings: TrainSettings, *, say: Callable[[str], None]) -> TrainSettings:
+    """Return the settings with the compiler that `accelerate launch` asks for.
+
+    Raises:
+        ConfigError: torch does not know the compiler.
+    """
+    optim, launched = settings.optim, launched_compiler()
+    if launched is not None:
+        optim = replace(optim, torch_compile=True, torch_compile_backend=launched)
+        say(
+            f"accelerate launch asks for the dynamo backend {launched}: layers are compiled one by one, as "
+            f"with --torch_compile --torch_compile_backend {launched}"
+        )
+    if optim.torch_compile and optim.torch_compile_backend not in (known := compilers()):
+        raise ConfigError(
+            f"--torch_compile_backend {optim.torch_compile_backend}: torch has {', '.join(known)}"
+        )
+    return replace(settings, optim=optim)

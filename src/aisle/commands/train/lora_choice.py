@@ -1,0 +1,59 @@
+"""The LoRA settings of a run that begins at another's adapter: they are the adapter's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from aisle.commands.train.settings import LoraSettings
+from aisle.errors import ConfigError
+from aisle.models.trained_adapter import TrainedAdapter
+
+SHAPE = ("lora_rank", "lora_alpha", "lora_target_modules", "use_dora", "use_rslora")
+"""What an adapter's weights are made for. Dropout is training's alone."""
+
+
+def resolve_lora(
+    lora: LoraSettings, adapter: TrainedAdapter | None, *, say: Callable[[str], None]
+) -> LoraSettings:
+    """Return the LoRA settings of a run: those asked for, or those of the adapter that is trained further.
+
+    Raises:
+        ConfigError: a setting is asked for that the adapter does not have.
+    """
+    if adapter is None:
+        return lora
+    run, base = adapter.run.name, adapter.base.name
+    if adapter.merged:
+        say(f"model: the adapter of {run} is merged into {base}, and all weights are trained on from there")
+        return lora
+    targets = adapter.config.get("target_modules")
+    own = replace(
+        lora,
+        lora_rank=int(adapter.config["r"]),
+        lora_alpha=int(adapter.config["lora_alpha"]),
+        lora_target_modules=tuple(sorted(targets)) if isinstance(targets, list) else None,
+        use_dora=bool(adapter.config.get("use_dora")),
+        use_rslora=bool(adapter.config.get("use_rslora")),
+    )
+    usual = LoraSettings()
+    for name in SHAPE:
+        wanted, found = getattr(lora, name), getattr(own, name)
+        if wanted not in (getattr(usual, name), found) and _set(wanted) != _set(found):
+            raise ConfigError(
+                f"--{name} {_plain(wanted)}: the adapter of {run} has {_plain(found)}, and is trained "
+                "further; leave the flag out, or merge the adapter first: train without --use_peft"
+            )
+    say(
+        f"model: the adapter of {run} (rank {own.lora_rank}, alpha {own.lora_alpha}"
+        f"{', DoRA' if own.use_dora else ''}) is trained further, over {base}"
+    )
+    return own
+
+
+def _set(value: object) -> object:
+    return set(value) if isinstance(value, tuple) else value
+
+
+def _plain(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

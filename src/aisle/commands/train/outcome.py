@@ -1,0 +1,88 @@
+"""What a training run came to: its figures, and whether it learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aisle.commands.train.read_data import TrainingData
+from aisle.commands.train.settings import TrainSettings
+from aisle.training.loop import Trainer
+from aisle.training.machine import peak_memory_bytes
+from aisle.training.sanity_checks import check_learned, collapse_warning, no_gain_warning
+from aisle.training.selection import SELECTION_METRICS
+
+
+def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
+    """Return what to warn of at the end of a run; call on all processes.
+
+    Raises:
+        TrainingError: the run learned nothing; its checkpoints stay.
+    """
+    state, rate = trainer.state, float(settings.optim.learning_rate or 0)
+    base, tuned = np.array(state.base_sample, dtype=np.float32), trainer.sample()
+    targets = settings.lora.lora_target_modules
+    check_learned(
+        base=base,
+        tuned=tuned,
+        loss_range=state.loss_range or (0.0, 0.0),
+        steps=state.step,
+        learning_rate=rate,
+        trained=f"LoRA on {', '.join(targets) if targets else 'the attention projections'}"
+        if settings.lora.use_peft
+        else "all weights",
+    )
+    metric = SELECTION_METRICS[settings.run.selection or "roc_auc"]
+    found = (
+        collapse_warning(base, tuned, learning_rate=rate),
+        no_gain_warning(state.base or {}, state.best or {}, metric=metric),
+    )
+    return [warning for warning in found if warning is not None]
+
+
+def undefined_selection(metric: str | None, base: Mapping[str, Any]) -> str | None:
+    """Return what to say where the metric that selects the best evaluation has no value, or None.
+
+    Args:
+        metric: that selects; None where the last evaluation is asked for.
+        base: metrics before training.
+    """
+    if metric is None or base.get(metric) is not None:
+        return None
+    why = base.get("note", "they are of one class")
+    return (
+        f"note: {metric} is undefined on the validation pairs ({why}), so that the best evaluation is the "
+        "last one, and --early_stopping_patience does not stop the run; --selection retrieval may tell "
+        "evaluations apart"
+    )
+
+
+def run_metrics(
+    settings: TrainSettings, data: TrainingData, trainer: Trainer, *, seconds: float
+) -> dict[str, Any]:
+    """Return the contents of metrics.json.
+
+    Args:
+        settings: with nothing left open.
+        data: the pairs.
+        trainer: at its end.
+        seconds: that the run took, in this process.
+    """
+    return {
+        "loss": settings.optim.loss,
+        "selection": settings.run.selection,
+        "selection_metric": trainer.selection_metric,
+        "base": trainer.state.base,
+        "history": trainer.state.history,
+        "best": trainer.state.best,
+        "train_pairs": len(data.train),
+        "validation_pairs": len(data.validation),
+        "steps": trainer.state.step,
+        "stopped_early": trainer.state.stopped_early,
+        "final_loss": trainer.state.last_loss,
+        **trainer.state.total.rates(),
+        "peak_memory_bytes": peak_memory_bytes(trainer.accelerator.device),
+        "seconds": seconds,
+    }

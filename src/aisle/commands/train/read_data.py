@@ -1,0 +1,190 @@
+"""The pairs of a run: read, checked, split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+from aisle.commands.train.data_settings import DataSettings
+from aisle.data.catalog_join import read_catalog_texts
+from aisle.data.catalog_texts import CatalogTexts
+from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
+from aisle.data.esci import ESCI_GAINS, iter_esci_rows
+from aisle.data.files import expand_files, iter_rows
+from aisle.data.pair_rows import listed_ids
+from aisle.data.pairs import PairColumns, Pairs, check_disjoint, find_pair_columns, read_pairs, split_by_query
+from aisle.data.product_rows import ID_COLUMN
+from aisle.data.rows import Row
+from aisle.data.templates import parse_template
+from aisle.data.text_files import TextFormat
+from aisle.errors import DataError
+
+SANITY_DATASET = "smangrul/amazon_esci"
+SANITY_ROWS = 1024
+DEFAULT_TEMPLATE = "{title}"
+"""The text of a product of --catalog when nothing is said, as for an index."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The pairs of a run; no query is in both."""
+
+    train: Pairs
+    validation: Pairs
+
+
+def read_training_data(
+    settings: DataSettings, *, seed: int, token: str | None, say: Callable[[str], None]
+) -> TrainingData:
+    """Return the training and validation pairs that the settings ask for.
+
+    Args:
+        settings: where they are, and how their columns and labels are to be read.
+        seed: of the split, where validation data is held out.
+        token: for gated and private data sets on the Hub.
+        say: told what was read, which columns were taken and which rows were left out.
+
+    Raises:
+        DataError: a source cannot be read, rows are bad, or no pairs are left.
+    """
+    train_rows, validation_rows = _row_sources(settings, token, say)
+    products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], say)
+    train = _read(train_rows(), settings, products, name="train", say=say)
+    if settings.sanity_test:
+        train = train.select(range(min(SANITY_ROWS, len(train))))
+    if validation_rows is None:
+        train, validation = split_by_query(train, validation_share=settings.validation_share, seed=seed)
+        say(f"held out {len(validation):,} pairs for validation; no query is on both sides")
+        return TrainingData(train, validation)
+    # Only training needs hard negatives: a file of validation pairs may be without the column named.
+    held_out = replace(settings, hard_negatives_column=None)
+    validation = _read(validation_rows(), held_out, products, name="validation", say=say)
+    if settings.sanity_test:
+        validation = validation.select(range(min(SANITY_ROWS, len(validation))))
+    if train.labelled != validation.labelled:
+        labelled, other = ("train", "validation") if train.labelled else ("validation", "train")
+        raise DataError(
+            f"the {labelled} pairs have labels and the {other} pairs have none; give both or neither"
+        )
+    shared = check_disjoint(train, validation)
+    if shared:
+        say(
+            f"warning: {shared:,} validation queries are training queries too; "
+            "the validation figures will flatter"
+        )
+    return TrainingData(train, validation)
+
+
+Rows = Callable[[], Iterator[Row]]
+
+
+def _row_sources(
+    settings: DataSettings, token: str | None, say: Callable[[str], None]
+) -> tuple[Rows, Rows | None]:
+    text = TextFormat.of(settings.delimiter, settings.encoding)
+    if settings.train_file:
+        files = expand_files(settings.train_file)
+        if not settings.validation_file:
+            return lambda: iter_rows(files, text=text), None
+        held_out = expand_files(settings.validation_file)
+        return lambda: iter_rows(files, text=text), lambda: iter_rows(held_out, text=text)
+    if settings.esci_dir:
+        folder, locale, version = Path(settings.esci_dir), settings.esci_locale, settings.esci_version
+        # The release's test split is for the final figures: validation is held out of its train split.
+        return lambda: iter_esci_rows(folder, split="train", locale=locale, version=version), None
+    source = resolve_dataset(settings.dataset_name or SANITY_DATASET, config=settings.dataset_config_name)
+    revision = settings.dataset_revision
+    splits = splits_of(source, revision=revision, token=token)
+    if source.ignored:
+        say(f"left out, for their names say no split: {', '.join(map(str, source.ignored))}")
+    if "train" not in splits:
+        raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits.values())}")
+    if "validation" not in splits:
+        return lambda: iter_split(source, splits["train"], revision=revision, token=token, text=text), None
+    return (
+        lambda: iter_split(source, splits["train"], revision=revision, token=token, text=text),
+        lambda: iter_split(source, splits["validation"], revision=revision, token=token, text=text),
+    )
+
+
+def _columns(settings: DataSettings, head: Row | None) -> PairColumns:
+    product_id = settings.product_id_column
+    if product_id is None and head is not None and settings.id_column in head.values:
+        product_id = settings.id_column
+    return PairColumns(
+        query=settings.query_column,
+        product=settings.product_column,
+        label=settings.label_column,
+        query_id=settings.query_id_column,
+        product_id=product_id,
+        hard_negatives=settings.hard_negatives_column,
+    )
+
+
+def _catalog_texts(
+    settings: DataSettings, sources: Sequence[Rows], say: Callable[[str], None]
+) -> CatalogTexts | None:
+    """Return the texts of the products that the pairs name by id; None without a catalogue."""
+    if not settings.catalog:
+        return None
+    template = settings.text_template or DEFAULT_TEMPLATE
+    parse_template(template)  # a mistake in it is told before the pairs are read
+    files = expand_files(settings.catalog)
+    wanted: set[str] = set()
+    for rows in sources:
+        columns = None
+        for row in rows():
+            if row.problem is None:
+                columns = columns or find_pair_columns(row, _columns(settings, row), by_id=True)
+                wanted.update(listed_ids(row.values, columns))
+    products = read_catalog_texts(
+        iter_rows(files, text=TextFormat.of(settings.delimiter, settings.encoding)),
+        wanted=wanted,
+        judgements="the judgements",
+        catalog="the catalogue",
+        id_column=settings.id_column or ID_COLUMN,
+        text_template=template,
+        on_bad_row=settings.on_bad_row,
+    )
+    say(
+        f"catalogue: {products.count:,} products, {len(products.texts):,} of them judged; a product's text "
+        f"is {template!r}"
+    )
+    if products.bad_rows.total:
+        say(f"catalogue: {products.bad_rows}")
+    return products
+
+
+def _read(
+    rows: Iterator[Row],
+    settings: DataSettings,
+    products: CatalogTexts | None,
+    *,
+    name: str,
+    say: Callable[[str], None],
+) -> Pairs:
+    head = next(rows, None)
+    rows = rows if head is None else chain([head], rows)
+    columns = _columns(settings, head)
+    label_map = settings.label_map
+    if settings.esci_dir:
+        columns = replace(columns, query="query", product="product_title", label="esci_label")
+        label_map = label_map or ESCI_GAINS
+    read = read_pairs(
+        rows, columns=columns, label_map=label_map, on_bad_row=settings.on_bad_row, products=products
+    )
+    label = read.columns.label or "none: every pair is a positive"
+    hard = read.columns.hard_negatives
+    product = read.columns.product if products is None else f"the catalogue's by {read.columns.product_id}"
+    say(
+        f"{name}: {len(read.pairs):,} pairs; "
+        f"query: {read.columns.query}, product: {product}, label: {label}"
+        + ("" if hard is None else f", hard negatives: {hard}")
+    )
+    if read.unread_numbers:
+        say(f"{name}: these columns of numbers are not read: {', '.join(read.unread_numbers)}")
+    if read.bad_rows.total:
+        say(f"{name}: {read.bad_rows}")
+    return read.pairs

@@ -1,0 +1,96 @@
+"""Going on from a checkpoint, and the command that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aisle.commands.train.launch_command import resume_command, started_as
+from aisle.commands.train.run_identity import STEPS
+from aisle.commands.train.settings import TrainSettings
+from aisle.errors import CheckpointError
+from aisle.models.loading import SETTINGS_FILE
+from aisle.training.checkpoint import Checkpoint, check_identity, find_checkpoint
+from aisle.training.loop import Trainer
+from aisle.training.trained_weights import trained_names
+
+CONSTANT = ("constant", "constant_with_warmup")
+"""Schedules whose learning rate at a step does not depend on how many steps there are."""
+
+
+def resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, *, say: Callable[[str], None]) -> bool:
+    """Go on from a checkpoint if one is asked for; return whether it was.
+
+    Raises:
+        CheckpointError: there is no whole checkpoint, or it is another run's.
+    """
+    wanted = settings.run.resume_from_checkpoint
+    if wanted is None:
+        return False
+    try:
+        checkpoint, passed_over = find_checkpoint(run_dir, wanted)
+    except CheckpointError as error:
+        if (run_dir / SETTINGS_FILE).is_file():
+            raise CheckpointError(f"{error}\nThe run is finished: {_how_to_train_further(run_dir)}") from None
+        raise
+    for problem in passed_over:
+        say(f"warning: passed over a damaged checkpoint: {problem}")
+    note = check_resumable(checkpoint, trainer.identity, settings, run_dir)
+    trainer.accelerator.load_state(str(checkpoint.path))
+    if trainer.accelerator.is_main_process:
+        trained = trained_names(trainer.accelerator.unwrap_model(trainer.model))
+        trainer.best_weights = checkpoint.best_weights(trained)
+    say(f"going on from {checkpoint.path}, step {checkpoint.step:,}")
+    if note is not None:
+        say(note)
+    return True
+
+
+def check_resumable(
+    checkpoint: Checkpoint, identity: dict[str, Any], settings: TrainSettings, run_dir: Path
+) -> str | None:
+    """Refuse a checkpoint that the run cannot go on from; return what to say where it goes on for longer.
+
+    More steps than the checkpoint's run had are allowed where the learning rate of each step stays what it
+    was, so that the weights are those of a run that had as many from the beginning.
+
+    Raises:
+        CheckpointError: it is another run's, or the number of steps changes the learning rates.
+    """
+    before, now = checkpoint.identity.get(STEPS), identity[STEPS]
+    if before in (None, now):
+        check_identity(checkpoint, identity)
+        return None
+    check_identity(checkpoint, {name: value for name, value in identity.items() if name != STEPS})
+    shape = settings.optim.lr_scheduler_type
+    if shape not in CONSTANT:
+        raise CheckpointError(
+            f"{checkpoint.path}: {STEPS} were {before:,} and are now {now:,}, and --lr_scheduler_type "
+            f"{shape} spreads the learning rate over all of them: what was trained until now would have had "
+            "another. "
+            f"Go on with the number it had, or, when it is finished, {_how_to_train_further(run_dir)}. A run "
+            f"with --lr_scheduler_type {' or '.join(CONSTANT)} can be given more epochs"
+        )
+    if now < checkpoint.step:
+        raise CheckpointError(
+            f"{checkpoint.path}: is beyond the run's {now:,} steps; give a higher --num_train_epochs or "
+            "--max_train_steps"
+        )
+    return (
+        f"{STEPS}: {now:,}, and not {before:,} as when the checkpoint was written. --lr_scheduler_type "
+        f"{shape} does not depend on them: the weights are those of a run that had as many from the beginning"
+    )
+
+
+def how_to_resume(trainer: Trainer, why: str) -> str:
+    """Return what to say to the user of a run that was stopped."""
+    checkpoint = trainer.checkpoints_dir / f"step_{trainer.state.step:08d}"
+    return (
+        f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n"
+        f"go on with: {resume_command(*started_as())}"
+    )
+
+
+def _how_to_train_further(run_dir: Path) -> str:
+    return f"train its model further in a new run: --model_name_or_path {run_dir} and another --output_dir"

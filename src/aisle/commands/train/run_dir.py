@@ -1,0 +1,139 @@
+"""A run's folder: whether it may be written, and the files that are not the encoder's."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from aisle.commands.output import json_ready
+from aisle.commands.train.settings import RunSettings, TrainSettings
+from aisle.config.load import saved_form, write_yaml
+from aisle.errors import ConfigError, IndexLockedError, IndexStoreError
+from aisle.io.durable import replace_text
+from aisle.io.lock import take_lock
+from aisle.models.loading import SETTINGS_FILE, read_settings_file
+from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
+
+CHECKPOINTS = "checkpoints"
+SETTINGS = "config.yaml"
+METRICS = "metrics.json"
+LOG = "log.jsonl"
+TOKENS = ".tokens"
+"""Where a run keeps its tokenised pairs until it is finished."""
+LOCK = ".lock"
+RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
+"""What shows that a folder holds a run."""
+
+
+def check_run_dir(run_dir: Path, run: RunSettings) -> None:
+    """Refuse a folder that holds another run; nothing is written.
+
+    Raises:
+        ConfigError: it does, and is neither to be overwritten nor gone on with.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(f"--output_dir {run_dir}: is a file; give a folder")
+    held = [name for name in RUN_FILES if (run_dir / name).exists()]
+    wanted = run.resume_from_checkpoint
+    if not held or run.overwrite_output_dir or wanted == "latest":
+        return
+    if wanted is None:
+        raise ConfigError(
+            f"--output_dir {run_dir}: holds another run ({', '.join(held)}); give another folder, "
+            "--overwrite_output_dir to replace it, or --resume_from_checkpoint latest to go on with it"
+        )
+    if run_dir.resolve() not in Path(wanted).resolve().parents:
+        raise ConfigError(
+            f"--output_dir {run_dir}: holds another run than the checkpoint {wanted}; "
+            "give that run's folder, or an empty one"
+        )
+
+
+@contextmanager
+def only_writer(run_dir: Path) -> Iterator[None]:
+    """Keep other trainings out of a run's folder while the block runs; enter it on the main process only.
+
+    Raises:
+        ConfigError: another training writes there, or the folder cannot be locked or written.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(run_dir / LOCK, "a training")
+    except IndexLockedError as error:
+        raise ConfigError(f"--output_dir {error}, or give another folder") from None
+    except IndexStoreError as error:
+        raise ConfigError(f"--output_dir {error}") from None
+    except OSError as error:
+        raise ConfigError(f"--output_dir {run_dir}: cannot be written: {error}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (run_dir / LOCK).unlink()
+        os.close(lock)
+
+
+def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:
+    """Make the run's folder and save the settings.
+
+    A finished run that is to be overwritten stays until the new one is finished; only its checkpoints go,
+    since they would be taken for the new run's.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if settings.run.overwrite_output_dir and (run_dir / CHECKPOINTS).exists():
+            shutil.rmtree(run_dir / CHECKPOINTS)
+        if not (run_dir / SETTINGS_FILE).exists():
+            write_yaml(settings, run_dir / SETTINGS)
+    except OSError as error:
+        raise ConfigError(f"--output_dir {run_dir}: cannot be written: {error}") from None
+
+
+class TrainingLog:
+    """What is logged of a run, a JSON document a line; a resumed run goes on with its lines.
+
+    Args:
+        run_dir: the run.
+        step: what was logged after it is cut off: those steps are taken again.
+    """
+
+    def __init__(self, run_dir: Path, *, step: int) -> None:
+        self.path = run_dir / LOG
+        kept = ""
+        if step and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= step)
+        replace_text(self.path, kept)
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Add a line; what cannot be written (a full disk) is left out, the run matters more."""
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(json_ready(values)) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line, or infinity for one that a killed run left unfinished."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str, Any]) -> None:
+    """Write settings, metrics and model card beside the saved encoder."""
+    write_yaml(settings, run_dir / SETTINGS)
+    replace_text(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    encoder = read_settings_file(run_dir) or {}
+    card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
+    replace_text(run_dir / CARD, card)
+    remove_card_charts(run_dir)  # of the run that this one replaces
+    shutil.rmtree(run_dir / TOKENS, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""What must be the same for a run to go on from another's checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from aisle.commands.train.settings import TrainSettings
+from aisle.config.load import saved_form
+from aisle.data.pairs import Pairs
+from aisle.models.fingerprint import fingerprint_of
+from aisle.models.loading import BaseModel
+
+FREE_TO_CHANGE = frozenset(
+    {
+        *("model_name_or_path", "model_revision", "trust_remote_code"),  # its files are compared
+        *("num_train_epochs", "max_train_steps", "mixed_precision"),  # what they come to is compared
+    }
+)
+"""Settings that a resumed run may spell differently."""
+STEPS = "steps in all"
+TEXTS_AT_A_TIME = 10_000
+
+
+def run_identity(
+    settings: TrainSettings,
+    base: BaseModel,
+    *,
+    train: str,
+    validation: str,
+    total_steps: int,
+    accelerator: Any,
+) -> dict[str, Any]:
+    """Return what must be the same for a run to go on from another's checkpoint, by name.
+
+    Args:
+        settings: with nothing left open.
+        base: the base model.
+        train: digest of the training pairs.
+        validation: digest of the validation pairs.
+        total_steps: of the run.
+        accelerator: its precision and number of processes.
+    """
+    if base.adapter is None:
+        base_dir = model_dir = base.source.path
+    else:
+        base_dir, model_dir = base.adapter.base.path, base.adapter.run.path
+    groups = (settings.model, settings.lora, settings.optim)
+    chosen = {name: value for group in groups for name, value in saved_form(group).items()}
+    fingerprint = fingerprint_of(
+        base_dir=base_dir, model_dir=model_dir, adapter=base.adapter is not None, settings=base.settings
+    )
+    return {
+        **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
+        "base model's fingerprint": fingerprint[:16],
+        "keep": settings.run.keep,  # weights that one kept are gone for the other
+        "selection": settings.run.selection,  # the best so far is best by that
+        STEPS: total_steps,
+        "precision": accelerator.mixed_precision,
+        "device": accelerator.device.type,
+        "processes": accelerator.num_processes,
+        "training pairs": train,
+        "validation pairs": validation,
+    }
+
+
+def digest_of(pairs: Pairs) -> str:
+    """Return a short hash of the texts, ids and labels of pairs, in order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for start in range(0, len(pairs), TEXTS_AT_A_TIME):
+        part = pairs.table.with_format("arrow")[start : start + TEXTS_AT_A_TIME]
+        for name in sorted(part.column_names):
+            digest.update(repr((name, part[name].to_pylist())).encode(errors="surrogatepass"))
+    return f"{len(pairs)} with hash {digest.hexdigest()}"

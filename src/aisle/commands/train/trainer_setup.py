@@ -1,0 +1,272 @@
+"""The parts of a training run, put together from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import get_scheduler
+
+from aisle.commands.indexing.text_notes import cut_note
+from aisle.commands.train.learnable import check_learnable
+from aisle.commands.train.prepare_model import is_sharded, make_trained_model
+from aisle.commands.train.read_data import TrainingData
+from aisle.commands.train.run_dir import TOKENS
+from aisle.commands.train.run_identity import digest_of, run_identity
+from aisle.commands.train.settings import OptimSettings, TrainSettings
+from aisle.data.negatives import KnownPositives
+from aisle.data.pairs import Pairs
+from aisle.errors import ConfigError
+from aisle.io.durable import file_sha256
+from aisle.kernels.compiled_layers import compile_layers
+from aisle.models.embedder import TextEmbedder
+from aisle.models.fingerprint import TOKENIZER_FILES
+from aisle.models.loading import BaseModel
+from aisle.models.prepare_backbone import drops_attention, weights_without_gradient
+from aisle.text.token_batches import WHOLE_BATCH, Layout, device_layout
+from aisle.text_marks import CUT
+from aisle.training.accelerator import expect_unused_weights
+from aisle.training.batches import BatchPlan, Collator
+from aisle.training.gradients import GradientPass
+from aisle.training.loop import Trainer
+from aisle.training.objective import Objective, weight_of
+from aisle.training.optimizer import adamw
+from aisle.training.progress import TrainState
+from aisle.training.rank_sync import Agreement
+from aisle.training.schedule import Schedule
+from aisle.training.selection import SELECTION_METRICS, make_evaluator
+from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
+from aisle.training.trained_weights import register_trained_weights_only
+from aisle.training.validation import embed_texts
+from aisle.training.validation_retrieval import known_elsewhere
+
+SAMPLED_PAIRS = 32
+"""Validation pairs whose embeddings show at the end whether anything was learned."""
+
+
+def make_trainer(
+    settings: TrainSettings,
+    data: TrainingData,
+    base: BaseModel,
+    accelerator: Any,
+    *,
+    say: Callable[[str], None],
+) -> Trainer:
+    """Return the trainer of a run, at its beginning.
+
+    Args:
+        settings: with nothing left open.
+        data: the pairs.
+        base: the base model; its backbone is changed.
+        accelerator: prepares the model and the optimiser.
+        say: told how much of the model is trained, and what is made ready.
+    """
+    optim, run = settings.optim, settings.run
+    train_digest, validation_digest = digest_of(data.train), digest_of(data.validation)
+    tokenized = partial(_tokenized, settings, base, accelerator, say)
+    train, validation = tokenized(data.train, train_digest), tokenized(data.validation, validation_digest)
+    cut = int(np.count_nonzero(train.marks & CUT))
+    if cut:
+        say(cut_note(cut, f"of {len(train.marks):,} distinct training texts"))
+    plan = BatchPlan(
+        pairs=len(train),
+        batch_size=optim.per_device_train_batch_size,
+        num_processes=accelerator.num_processes,
+        accumulation=optim.gradient_accumulation_steps,
+        seed=optim.seed,
+        groups=train.query_keys[train.queries] if optim.group_by_query else None,
+    )
+    total_steps = optim.max_train_steps or optim.num_train_epochs * plan.steps_per_epoch
+    if optim.num_warmup_steps > total_steps:
+        raise ConfigError(
+            f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
+        )
+    known = _known_positives(train) if optim.loss == "in_batch" else None
+    for warning in check_learnable(optim, train, plan, known=known, total_steps=total_steps):
+        say(f"warning: {warning}")
+    if is_sharded(accelerator) and (optim.learn_temperature or optim.cached_embeddings):
+        raise ConfigError("--learn_temperature and --cached_embeddings: do not go with FSDP")
+    embedder = make_trained_model(settings, base, accelerator, say=say)
+    layout = _layout(embedder, settings, base, accelerator)
+    if accelerator.num_processes > 1 and not settings.lora.use_peft and not is_sharded(accelerator):
+        first = layout.batch(train.texts, np.arange(1)).to(accelerator.device)
+        unused = weights_without_gradient(embedder, first)
+        if unused:
+            say(f"{len(unused)} weights have no gradient, and stay as they are: {_some(unused)}")
+            expect_unused_weights(accelerator)
+    if optim.torch_compile:
+        compile_layers(embedder.backbone, accelerator.device, backend=optim.torch_compile_backend)
+    objective = _objective(optim).to(accelerator.device)
+    model, optimizer = accelerator.prepare(
+        embedder,
+        adamw(
+            embedder,
+            objective,
+            learning_rate=float(optim.learning_rate or 0),
+            weight_decay=optim.weight_decay,
+        ),
+    )
+    scheduler = get_scheduler(
+        optim.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=optim.num_warmup_steps,
+        num_training_steps=total_steps,
+    )
+    embed = partial(
+        embed_texts,
+        accelerator,
+        model,
+        validation.texts,
+        layout=layout,
+        max_texts=optim.per_device_eval_batch_size,
+    )
+    sampled = np.concatenate([validation.queries[:SAMPLED_PAIRS], validation.products[:SAMPLED_PAIRS]])
+    selection = run.selection
+    assert selection is not None  # resolved before
+    state = TrainState()
+    accelerator.register_for_checkpointing(scheduler, state, objective)
+    register_trained_weights_only(accelerator)
+    return Trainer(
+        accelerator=accelerator,
+        passes=GradientPass(
+            accelerator,
+            model,
+            objective,
+            optim.cached_embeddings,
+            layout.max_tokens,
+            agreement=_agreement(accelerator, say) if settings.lora.use_peft else None,
+        ),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        plan=plan,
+        schedule=Schedule(
+            total_steps=total_steps,
+            eval_steps=run.eval_steps,
+            logging_steps=run.logging_steps,
+            checkpointing_steps=run.checkpointing_steps,
+            checkpoints_to_keep=run.checkpoints_to_keep,
+            early_stopping_patience=run.early_stopping_patience,
+            max_grad_norm=optim.max_grad_norm,
+        ),
+        collate=_collator(train, optim, layout, accelerator, known),
+        evaluate=make_evaluator(
+            accelerator,
+            validation,
+            selection,
+            embed,
+            also_right=lambda: known_elsewhere(data.validation, validation, data.train),
+            say=say,
+        ),
+        sample=lambda: embed(sampled).cpu().numpy(),
+        selection_metric=SELECTION_METRICS[selection] if run.keep == "best" else None,
+        say=say,
+        on_log=lambda _: None,
+        on_evaluation=lambda _: None,
+        checkpoints_dir=Path(str(run.output_dir)) / "checkpoints",
+        identity=run_identity(
+            settings,
+            base,
+            train=train_digest,
+            validation=validation_digest,
+            total_steps=total_steps,
+            accelerator=accelerator,
+        ),
+        state=state,
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} others"
+
+
+def _agreement(accelerator: Any, say: Callable[[str], None]) -> Agreement | None:
+    """Return what the processes agree by, where they are several and each has the whole model."""
+    if accelerator.num_processes == 1 or is_sharded(accelerator):
+        return None
+    agreement = Agreement.of_all(accelerator)
+    if agreement is None:
+        say(
+            "warning: the processes cannot talk over gloo (is GLOO_SOCKET_IFNAME the network's interface?); "
+            "should one of them run out of memory, the run stops"
+        )
+    return agreement
+
+
+def _tokenized(
+    settings: TrainSettings,
+    base: BaseModel,
+    accelerator: Any,
+    say: Callable[[str], None],
+    pairs: Pairs,
+    digest: str,
+) -> TokenizedPairs:
+    """Return the pairs, tokenised by one process of each machine and memory-mapped by all."""
+    folders = [base.source.path, *([] if base.adapter is None else [base.adapter.run.path])]
+    files = [folder / name for folder in folders for name in TOKENIZER_FILES]
+    tokenizer = [file_sha256(path) for path in files if path.is_file()]
+    made_of = (digest, *tokenizer, *vars(base.settings).items())
+    name = blake2b(repr(made_of).encode(), digest_size=8).hexdigest()
+    folder = Path(str(settings.run.output_dir)) / TOKENS / name
+    if accelerator.is_local_main_process and not folder.is_dir():
+        say(f"tokenising {len(pairs):,} pairs")
+        write_tokenized(tokenize_pairs(pairs, base.tokenizer, base.settings), folder)
+    accelerator.wait_for_everyone()
+    return open_tokenized(folder)
+
+
+def _layout(embedder: TextEmbedder, settings: TrainSettings, base: BaseModel, accelerator: Any) -> Layout:
+    half = accelerator.mixed_precision in ("bf16", "fp16")
+    # Flash Attention over packed texts has no dropout.
+    drops = accelerator.device.type != "cpu" and drops_attention(embedder.backbone)
+    packed = not drops and embedder.packs("bf16" if half else "fp32", max_length=base.settings.max_length)
+    layout = device_layout(
+        accelerator.device,
+        packed=packed,
+        pad_token_id=base.tokenizer.pad_token_id,
+        max_tokens=settings.optim.max_tokens_per_sub_batch,
+    )
+    if not is_sharded(accelerator):
+        return layout
+    # Sharded layers are gathered by all processes at once, so all must call them equally often.
+    return Layout(packed, WHOLE_BATCH, WHOLE_BATCH, layout.pad_token_id)
+
+
+def _objective(optim: OptimSettings) -> Objective:
+    assert optim.loss is not None  # resolved before
+    return Objective(
+        optim.loss,
+        temperature=optim.temperature,
+        learn_temperature=optim.learn_temperature,
+        directions=optim.in_batch_directions,
+    )
+
+
+def _known_positives(train: TokenizedPairs) -> KnownPositives:
+    return KnownPositives.of(
+        train.query_keys[train.queries],
+        train.product_keys[train.products],
+        train.positive(np.arange(len(train))),
+    )
+
+
+def _collator(
+    train: TokenizedPairs,
+    optim: OptimSettings,
+    layout: Layout,
+    accelerator: Any,
+    known: KnownPositives | None,
+) -> Collator:
+    assert optim.loss is not None  # resolved before
+    return Collator(
+        pairs=train,
+        layout=layout,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        known=known,
+        weigh=partial(weight_of, optim.loss),
+    )

@@ -1,0 +1,125 @@
+"""Keep an index in shape: build its graph anew, measure its recall again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from aisle.index.builder import GraphSettings, IndexIdentity, finish_version, tuned_fields
+from aisle.index.layout import StrPath
+from aisle.index.lexical import analyser_of
+from aisle.index.manifest import EMBEDDINGS_FILE, MARKS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
+from aisle.index.opening import open_index
+from aisle.index.store import link_files, read_queries
+from aisle.index.stored import open_stored
+from aisle.index.tuning import tune
+from aisle.index.writer import index_writer
+
+__all__ = ["compact_index", "retune_index", "wants_compacting"]
+
+MOST_DELETED = 0.2
+MOST_RECALL_LOST = 0.01
+
+
+def wants_compacting(manifest: Manifest) -> str | None:
+    """Return why an index should be compacted, or None."""
+    labels = manifest.graph_nodes + manifest.deleted_nodes
+    lost = manifest.built_recall - manifest.ann_recall_at_10
+    if lost > MOST_RECALL_LOST:
+        return f"recall@10 fell by {lost:.3f} since the graph was built"
+    if manifest.deleted_nodes > MOST_DELETED * labels:
+        return f"{manifest.deleted_nodes / labels:.0%} of the graph's nodes are of deleted products"
+    return None
+
+
+def compact_index(
+    index_dir: StrPath,
+    *,
+    threads: int | None = None,
+    keep_versions: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Build the graph anew, without the nodes of deleted products; return the new version's manifest.
+
+    Args:
+        index_dir: of the index.
+        threads: that build the graph; None is one per core, 1 gives the same file every time.
+        keep_versions: versions to keep from now on, the new one included; None is as many as before.
+        on_progress: called with the number of products placed in the graph since the last call.
+
+    Raises:
+        IndexLockedError: another process writes the index.
+        IndexStoreError: the index is damaged, or a file cannot be written.
+    """
+    with index_writer(index_dir, command="compact", keep_versions=keep_versions) as writer:
+        index = open_stored(writer.index_dir, also=(QUERIES_FILE,))  # the old graph takes no part
+        manifest = index.manifest
+        kept = [name for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, MARKS_FILE) if name in manifest.files]
+        link_files(index.directory, writer.staging, kept)
+        chosen = manifest.target_recall is None
+        built = finish_version(
+            writer,
+            identity=IndexIdentity(
+                dim=manifest.dim,
+                fingerprint=manifest.fingerprint,
+                encoder=manifest.encoder,
+                text_template=manifest.text_template,
+                id_column=manifest.id_column,
+                store_dtype=manifest.store_dtype,
+            ),
+            settings=GraphSettings(
+                manifest.M,
+                manifest.ef_construction,
+                manifest.ef_search if chosen else None,
+                manifest.target_recall,
+                threads,
+            ),
+            analyser=analyser_of(index.directory, manifest),
+            command="compact",
+            queries=read_queries(index.directory, dim=manifest.dim),
+            on_progress=on_progress,
+        )
+        built = replace(built, hybrid_weight=manifest.hybrid_weight)
+        return writer.commit(built)
+
+
+def retune_index(
+    index_dir: StrPath,
+    *,
+    target_recall: float | None = None,
+    ef_search: int | None = None,
+    threads: int | None = None,
+    keep_versions: int | None = None,
+) -> Manifest:
+    """Measure recall again and set `ef_search`; nothing is embedded or built; return the new manifest.
+
+    Args:
+        index_dir: of the index.
+        target_recall: recall@10 to reach; the default where neither is given.
+        ef_search: take this one and measure it.
+        threads: that search; None is one per core.
+        keep_versions: versions to keep from now on, the new one included; None is as many as before.
+
+    Raises:
+        ConfigError: both are given, or the target is not in [0, 1].
+        IndexLockedError: another process writes the index.
+        IndexStoreError: the index is damaged, or a file cannot be written.
+    """
+    with index_writer(index_dir, command="tune", keep_versions=keep_versions) as writer:
+        index = open_index(index_dir)
+        tuning = tune(
+            index.graph,
+            index.embeddings,
+            read_queries(index.directory, dim=index.dim),
+            tie_ranks=index.tie_ranks,
+            ef_search=ef_search,
+            target_recall=target_recall,
+            threads=threads,
+        )
+        link_files(index.directory, writer.staging, tuple(index.manifest.files))
+        # Another ef_search has another recall; what changes lost stays lost, unless the target makes it good.
+        lost = max(0.0, index.manifest.built_recall - index.manifest.ann_recall_at_10)
+        made_good = tuning.target is not None and tuning.reached
+        built_recall = min(1.0, tuning.recall + (0.0 if made_good else lost))
+        changed = replace(index.manifest, command="tune", built_recall=built_recall, **tuned_fields(tuning))
+        return writer.commit(changed)

@@ -1,0 +1,266 @@
+"""An open index: answers queries by the graph or exactly, and gives payloads back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aisle.errors import SearchError
+from aisle.index.analyser import Analyser
+from aisle.index.exact import FloatArray, Rows, Scores, exact_search
+from aisle.index.filtered import filtered_search
+from aisle.index.filters import parse_filter
+from aisle.index.fusion import Fusion
+from aisle.index.hits import SearchResult, payload_of
+from aisle.index.hnsw import HnswGraph, approximate_search
+from aisle.index.hybrid_search import search_hybrid, search_lexical
+from aisle.index.lexical import Bm25Index
+from aisle.index.manifest import (
+    Manifest,
+)
+from aisle.index.products import ID_COLUMN, TEXT_COLUMN
+
+__all__ = ["Mode", "SearchIndex", "SearchResult"]
+
+Mode = Literal["dense", "lexical", "hybrid"]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchIndex:
+    """An open index; several threads may search it."""
+
+    manifest: Manifest
+    embeddings: FloatArray
+    """(count, dim) float32 or float16, unit L2 norm, memory-mapped."""
+    graph: HnswGraph
+    products: pa.Table
+    """(count) rows of product_id and payload columns, memory-mapped."""
+    tie_ranks: Rows
+    """(count,) place of each product's id among the sorted ids."""
+    directory: Path
+    """Folder of the version's files."""
+    lexical: Bm25Index | None
+    """BM25 over the products' texts, memory-mapped; None where the index was built without texts."""
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    @property
+    def analyser(self) -> Analyser | None:
+        """Return what splits texts and queries into words; None where the index was built without texts."""
+        return None if self.lexical is None else self.lexical.analyser
+
+    @property
+    def dim(self) -> int:
+        """Return the number of components of an embedding."""
+        return self.manifest.dim
+
+    def search(
+        self,
+        query_embeddings: npt.NDArray[np.float32] | None = None,
+        *,
+        top_k: int,
+        queries: Iterable[str] | None = None,
+        mode: Mode = "dense",
+        fusion: Fusion = "convex",
+        weight: float | None = None,
+        ef_search: int | None = None,
+        exact: bool = False,
+        where: str | None = None,
+        threads: int | None = None,
+    ) -> SearchResult:
+        """Return the `top_k` products per query, best first; ties break by product id.
+
+        An answer has all products where `top_k` is more than there are, and ends in row -1 and score -inf
+        where fewer are found: by words, those with a word of the query.
+
+        A score depends on the query and the product alone, to the bit, however many queries and threads take
+        part. With `exact` or `where` it is summed in float64 and rounded, through the graph in float32: the
+        two are within 1e-6.
+
+        Args:
+            query_embeddings: (queries, dim) float32, unit L2 norm; "lexical" needs none.
+            top_k: products per query, at least 1.
+            queries: texts of the same queries; "dense" needs none.
+            mode: search by embeddings ("dense"), by words ("lexical", BM25), or by both ("hybrid").
+            fusion: how "hybrid" joins the two: "convex" for weighted scores, "rrf" for reciprocal ranks.
+            weight: of the embeddings in "hybrid", in [0, 1]; None is what the index was tuned to.
+            ef_search: candidates kept while searching; None is the index's own setting.
+            exact: compare with every product instead of following the graph.
+            where: condition on the products, such as "price <= 50"; `parse_filter` has the grammar.
+            threads: threads that follow the graph; None is one per core.
+
+        Raises:
+            SearchError: an argument is out of range or missing, the embeddings are not finite, not of unit
+                norm or not of the index's dim, `where` does not fit the products, or the index was built
+                without the texts that searching by words needs.
+        """
+        if mode != "dense":
+            return self._by_words(
+                query_embeddings,
+                queries,
+                mode=mode,
+                top_k=top_k,
+                fusion=fusion,
+                weight=weight,
+                ef_search=ef_search,
+                exact=exact,
+                where=where,
+                threads=threads,
+            )
+        if query_embeddings is None:
+            raise SearchError("query_embeddings: mode 'dense' needs them; give encoder.encode_queries(texts)")
+        asked = _check_queries(query_embeddings, dim=self.dim)
+        _check_range("top_k", top_k)
+        _check_range("ef_search", ef_search)
+        _check_range("threads", threads)
+        top_k = min(top_k, len(self))
+        if where is not None:
+            rows, scores = filtered_search(
+                self.graph,
+                self.embeddings,
+                asked,
+                satisfying=self.satisfying(where),
+                top_k=top_k,
+                tie_ranks=self.tie_ranks,
+                ef_search=self.manifest.ef_search if ef_search is None else ef_search,
+                exact=exact,
+                threads=threads,
+            )
+        elif exact:
+            rows, scores = exact_search(self.embeddings, asked, top_k=top_k, tie_ranks=self.tie_ranks)
+        else:
+            rows, scores = approximate_search(
+                self.graph,
+                self.embeddings,
+                asked,
+                top_k=top_k,
+                tie_ranks=self.tie_ranks,
+                ef_search=self.manifest.ef_search if ef_search is None else ef_search,
+                threads=threads,
+            )
+        return self.result(rows, scores)
+
+    def _by_words(
+        self,
+        query_embeddings: npt.NDArray[np.float32] | None,
+        queries: Iterable[str] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        fusion: Fusion,
+        weight: float | None,
+        ef_search: int | None,
+        exact: bool,
+        where: str | None,
+        threads: int | None,
+    ) -> SearchResult:
+        """Return the answers to queries whose texts take part."""
+        if mode not in get_args(Mode):
+            raise SearchError(f"mode: must be one of {', '.join(get_args(Mode))}, found {mode!r}")
+        if queries is None:
+            raise SearchError(f"queries: mode {mode!r} needs the list of the queries' texts, found None")
+        if mode == "lexical":
+            return search_lexical(self, queries, top_k=top_k, where=where)
+        if query_embeddings is None:
+            raise SearchError(
+                "query_embeddings: mode 'hybrid' needs them; give encoder.encode_queries(texts)"
+            )
+        return search_hybrid(
+            self,
+            queries,
+            query_embeddings,
+            top_k=top_k,
+            weight=weight,
+            fusion=fusion,
+            ef_search=ef_search,
+            exact=exact,
+            where=where,
+            threads=threads,
+        )
+
+    def result(self, rows: Rows, scores: Scores) -> SearchResult:
+        """Return (queries, top_k) rows, -1 where an answer is short, and scores with their product ids."""
+        flat = rows.ravel()
+        ids = self.products.column(ID_COLUMN).take(pa.array(flat, mask=flat < 0)).to_numpy()
+        return SearchResult(
+            rows=rows, product_ids=ids.reshape(rows.shape), scores=scores, products=self.products
+        )
+
+    def satisfying(self, where: str) -> npt.NDArray[np.bool_]:
+        """Return the (count,) mask of the products that satisfy a condition; `parse_filter` has the grammar.
+
+        Raises:
+            SearchError: the condition does not fit the products.
+        """
+        return parse_filter(where, self.products.schema).mask(self.products)
+
+    @overload
+    def payload(self, rows: int | np.integer[Any]) -> dict[str, Any]: ...
+    @overload
+    def payload(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> list[Any]: ...
+    def payload(self, rows: Any) -> Any:
+        """Return the columns of products, without the product ids.
+
+        Args:
+            rows: a row of the index gives its dict; a list of rows, or one query's rows of a result, a list
+                of dicts; a result's (queries, top_k) rows a list of those. What is -1 at the end of a short
+                answer is left out.
+
+        Raises:
+            SearchError: a row is not of the index.
+        """
+        return payload_of(self.products, rows)
+
+    def __repr__(self) -> str:
+        encoder = str(self.manifest.encoder.get("model", "not recorded"))
+        columns = [name for name in self.products.column_names if name not in (ID_COLUMN, TEXT_COLUMN)]
+        made = f"version {self.manifest.version} by {self.manifest.command}"
+        modes = "dense" if self.lexical is None else "dense, lexical, hybrid"
+        return (
+            f"SearchIndex({len(self):,} products x {self.dim} dim, {made}, modes {modes},\n"
+            f"  encoder {shorten(encoder, 60)}, fingerprint {self.manifest.fingerprint[:12]},\n"
+            f"  payload {shorten(', '.join(columns) or 'none', 90)})"
+        )
+
+
+def _check_queries(query_embeddings: npt.NDArray[np.float32], *, dim: int) -> npt.NDArray[np.float32]:
+    """Return the queries as contiguous float32; raise unless they are (queries, dim) finite unit vectors."""
+    asked = np.asarray(query_embeddings)
+    # hnswlib reads past the end of a query that is too short.
+    if asked.ndim != 2 or asked.shape[1] != dim or asked.dtype.kind != "f":
+        raise SearchError(
+            f"query_embeddings: must be (queries, {dim}) float32, found {asked.shape} {asked.dtype}; "
+            "use the encoder of the index"
+        )
+    asked = np.ascontiguousarray(asked, dtype=np.float32)
+    norms = np.sqrt(np.einsum("qd,qd->q", asked, asked))
+    wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= 1e-3))  # also catches NaN and infinity
+    if len(wrong):
+        raise SearchError(
+            f"query_embeddings: must be finite and of norm 1, found norm {norms[wrong[0]]:.6g} in query "
+            f"{wrong[0]}; normalise embeddings and check the encoder's weights"
+        )
+    return asked
+
+
+def _check_range(name: str, value: int | None) -> None:
+    """Raise unless the value is None or a whole number from 1."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise SearchError(f"{name}: must be a whole number, found {value!r}")
+    if value < 1:
+        raise SearchError(f"{name}: must be at least 1, found {value}")
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text on one line, cut off with an ellipsis where it is longer than `width`."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,0 +1,1 @@
+"""Durable files, the writer's lock and the Arrow writer."""

@@ -1,0 +1,1 @@
+"""Reports for people: the HTML page, the model card, experiment trackers."""

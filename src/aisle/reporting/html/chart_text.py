@@ -1,0 +1,51 @@
+"""Untrusted text in charts: what the font cannot draw, or matplotlib would take as mathematics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+from aisle.reporting.html.formatting import clipped
+
+__all__ = ["drawable", "legend_below", "legend_rows"]
+
+_SHORT = 18
+"""Characters of a name of which two stand side by side."""
+_UNKNOWN = "\u25a1"
+
+
+def drawable(text: str, length: int = 24) -> str:
+    """Return text that matplotlib draws as it stands, cut to `length` characters.
+
+    Dollars are escaped, characters that the font lacks become squares (matplotlib warns of each
+    otherwise), and a leading underscore, by which a legend would leave the line out, has a space before it.
+    """
+    known = _characters()
+    shown = "".join(char if ord(char) in known else _UNKNOWN for char in clipped(text, length))
+    shown = shown.replace("\\", "\u2216").replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def legend_rows(names: Sequence[str]) -> int:
+    """Return how many lines the legend of these names takes: two names a line where they are short."""
+    return -(-len(names) // _columns(names))
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Write the legend below the axes, where it hides nothing."""
+    figure.legend(handles, names, loc="outside lower left", ncols=_columns(names))
+
+
+def _columns(names: Sequence[str]) -> int:
+    return 2 if max(map(len, names), default=0) <= _SHORT else 1
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """Return the code points of DejaVu Sans, which comes with matplotlib."""
+    from matplotlib import font_manager
+
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())

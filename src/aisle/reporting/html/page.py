@@ -1,0 +1,162 @@
+"""The report's folder: one HTML page with everything inside, the same as JSON, the charts as PNG."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from aisle.errors import EvaluationError
+from aisle.evaluation.document import Evaluation
+from aisle.evaluation.number_format import counted
+from aisle.io.durable import replace_bytes, replace_text, sync
+from aisle.reporting.html.captions import CHARTS, alt_text
+from aisle.reporting.html.charts import figures_of
+from aisle.reporting.html.drawing import inline_svg, png_bytes
+from aisle.reporting.html.formatting import (
+    byte_count,
+    clean,
+    clipped,
+    count,
+    encodable,
+    figure,
+    listing,
+    metric_name,
+    moment,
+    signed,
+)
+from aisle.reporting.html.page_content import page_content
+
+__all__ = ["render_page", "write_report"]
+
+_TABLED = ("heatmap_", "slices")
+"""Charts that the page shows as tables instead, which scroll, sort and can be read aloud."""
+
+
+def write_report(folder: Path, evaluation: Evaluation) -> Path:
+    """Write report.html, report.json and figures/*.png, and return the path of the page.
+
+    The page loads nothing: styles, script and charts are inside it. The same evaluation gives the same
+    bytes. Each file is written beside its place and renamed, the page last, so that a page that is
+    there is whole; charts of an earlier report in the folder that this one does not have are removed.
+
+    Args:
+        folder: made if need be.
+        evaluation: what to show; a part that it does not have is left out.
+
+    Raises:
+        EvaluationError: the folder cannot be written, or the evaluation has a figure that is not finite.
+    """
+    _check_finite(evaluation.to_dict(), "evaluation")
+    document = json.dumps(evaluation.to_dict(), indent=1, allow_nan=False) + "\n"
+    figures = figures_of(evaluation)
+    images = {f"{name}.png": png_bytes(figure) for name, figure in figures.items()}
+    charts = {
+        name: inline_svg(figure, name=name, alt=alt_text(name, evaluation))
+        for name, figure in figures.items()
+        if not name.startswith(_TABLED)
+    }
+    page = render_page(evaluation, charts)
+    path = folder / "report.html"
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        _replace_images(folder / "figures", images)
+        replace_text(folder / "report.json", document)
+        replace_text(path, page)
+        sync(folder)
+    except OSError as error:
+        raise EvaluationError(
+            f"--report {folder}: the report cannot be written: {error.strerror}; name a folder that can be"
+        ) from error
+    return path
+
+
+def render_page(evaluation: Evaluation, charts: Mapping[str, str]) -> str:
+    """Return the whole page.
+
+    Args:
+        evaluation: what to show.
+        charts: {name of a figure: its <svg> element}.
+    """
+    environment = Environment(
+        loader=PackageLoader("aisle.reporting.html", "."),
+        autoescape=True,
+        finalize=_encodable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        clean=clean,
+        clipped=clipped,
+        count=count,
+        counted=counted,
+        figure=figure,
+        signed=signed,
+        metric_name=metric_name,
+        listing=listing,
+        byte_count=byte_count,
+        moment=moment,
+    )
+    style, script = (_own_text(name) for name in ("style.css", "script.js"))
+    return environment.get_template("template.html.j2").render(
+        **page_content(evaluation),
+        charts={name: Markup(svg) for name, svg in charts.items()},  # made by inline_svg, escaped there
+        chart_texts=CHARTS,
+        style=Markup(style),  # our own file
+        script=Markup(script),  # our own file
+        style_hash=_policy_hash(style),
+        script_hash=_policy_hash(script),
+    )
+
+
+def _encodable(value: Any) -> Any:
+    """Return what the template writes without characters that no page can hold."""
+    return encodable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _own_text(name: str) -> str:
+    return (files("aisle.reporting.html") / name).read_text(encoding="utf-8")
+
+
+def _policy_hash(text: str) -> str:
+    """Return the source expression of a Content-Security-Policy that allows this inline text alone."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _replace_images(folder: Path, images: Mapping[str, bytes]) -> None:
+    for name, content in images.items():
+        replace_bytes(folder / name, content)
+    stale = [f"{name}.png" for name in CHARTS if f"{name}.png" not in images]
+    stale += [path.name for path in folder.glob("heatmap_*.png") if path.name not in images]
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
+    sync(folder)
+
+
+def _check_finite(value: Any, place: str) -> None:
+    for where, number in _numbers(value, place):
+        if not math.isfinite(number):
+            raise EvaluationError(
+                f"{where} is {number}; a report takes finite figures: leave it out, or say None where "
+                "the figure is undefined"
+            )
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _numbers(item, f"{place}[{number}]")

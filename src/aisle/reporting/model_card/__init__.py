@@ -1,0 +1,35 @@
+"""The model card of a run, and the section in it that an evaluation writes."""
+
+from aisle.reporting.model_card.card import base_model_name, fill_repository, render_model_card
+from aisle.reporting.model_card.card_files import (
+    CARD,
+    CHARTS,
+    card_charts,
+    check_card,
+    read_card,
+    read_settings,
+    remove_card_charts,
+    write_search_results,
+)
+from aisle.reporting.model_card.results import NOT_MEASURED
+from aisle.reporting.model_card.search_section import SearchResults, with_search_results
+from aisle.reporting.model_card.signature import is_signed_card, signed_card
+
+__all__ = [
+    "CARD",
+    "CHARTS",
+    "NOT_MEASURED",
+    "SearchResults",
+    "base_model_name",
+    "card_charts",
+    "check_card",
+    "fill_repository",
+    "is_signed_card",
+    "read_card",
+    "read_settings",
+    "remove_card_charts",
+    "render_model_card",
+    "signed_card",
+    "with_search_results",
+    "write_search_results",
+]

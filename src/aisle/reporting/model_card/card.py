@@ -1,0 +1,266 @@
+"""The model card of a run: metadata the Hub reads, results, recipe, and code that works when pasted."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from aisle.reporting.markdown import table
+from aisle.reporting.model_card.results import eval_results, results_section
+
+REPO_PLACEHOLDER = "your-name/your-model"
+"""Stands for the repository in a card that was written before its name was known."""
+PLACEHOLDER_NAME = REPO_PLACEHOLDER.rpartition("/")[2]
+_TAGS = ["sentence-similarity", "feature-extraction", "product-search", "aisle"]
+_SETTINGS = {
+    "runs": "Average of the weights of",
+    "weights": "What each counts",
+    "dataset_name": "Data set",
+    "dataset_revision": "Revision of the data set",
+    "train_file": "Training files",
+    "validation_file": "Validation files",
+    "text_template": "Text of a product",
+    "esci_dir": "ESCI release",
+    "esci_locale": "Locale",
+    "esci_version": "Version",
+    "label_map": "Worth of each label",
+    "loss": "Loss",
+    "temperature": "Temperature",
+    "in_batch_directions": "In-batch directions",
+    "learning_rate": "Peak learning rate",
+    "lr_scheduler_type": "Schedule",
+    "num_warmup_steps": "Warm-up steps",
+    "weight_decay": "Weight decay",
+    "max_grad_norm": "Largest gradient norm",
+    "num_train_epochs": "Epochs",
+    "max_train_steps": "Steps at most",
+    "per_device_train_batch_size": "Pairs per process and batch",
+    "gradient_accumulation_steps": "Batches per step",
+    "mixed_precision": "Precision",
+    "seed": "Seed",
+    "lora_rank": "LoRA rank",
+    "lora_alpha": "LoRA alpha",
+    "lora_dropout": "LoRA dropout",
+    "lora_target_modules": "Adapted layers",
+    "use_dora": "DoRA",
+    "use_rslora": "Rank-stabilised LoRA",
+}
+_LOSSES = {
+    "cosine_target": "cosine_target: the cosine of query and product is drawn to the judged relevance",
+    "in_batch": "in_batch: the query's own product against those of the other queries in the batch",
+}
+_POOLED = {
+    "mean": "pooled = (tokens * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)",
+    "cls": "pooled = tokens[:, 0]",
+    "last": "pooled = tokens[torch.arange(len(texts)), mask.sum(1) - 1]",
+}
+_POOLING_NAMES = {"mean": "the mean of all tokens", "cls": "the first token", "last": "the last token"}
+_AISLE_SNIPPET = """import aisle
+
+encoder = aisle.load_encoder("{repo}")
+queries = encoder.encode_queries(["waterproof running shoes"])
+products = encoder.encode_products(["Trail running shoe with a membrane", "Cast iron pan, 28 cm"])
+print(queries @ products.T)"""
+_DORA_NOTE = (
+    "Sentence Transformers opens this repository too, but leaves out the magnitudes of its DoRA adapter: the"
+    " embeddings it gives are close to those above, and not the same. Do not mix the two in one index."
+)
+_SENTENCE_TRANSFORMERS_SNIPPET = """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{repo}")
+queries = model.encode_query(["waterproof running shoes"])
+products = model.encode_document(["Trail running shoe with a membrane", "Cast iron pan, 28 cm"])
+print(model.similarity(queries, products))"""
+
+
+def render_model_card(
+    *,
+    encoder: Mapping[str, object],
+    settings: Mapping[str, object],
+    metrics: Mapping[str, object],
+    repo_id: str | None,
+) -> str:
+    """Return the README.md of a run: YAML metadata and Markdown, without any absolute path.
+
+    Args:
+        encoder: the contents of aisle.json.
+        settings: the contents of config.yaml; settings that are absent or None are left out.
+        metrics: the contents of metrics.json; what is absent, None or not finite is said to be not measured.
+        repo_id: where the run is uploaded; None leaves `REPO_PLACEHOLDER`, which the upload fills in.
+    """
+    repo = repo_id or REPO_PLACEHOLDER
+    sections = [
+        f"---\n{_metadata(encoder, settings, metrics, repo).to_yaml()}\n---",
+        f"# {repo.rpartition('/')[2]}",
+        _introduction(encoder),
+        "## Results",
+        results_section(metrics),
+        "## How it was trained",
+        _recipe(encoder, settings, metrics),
+        "## How to use it",
+        _snippets(encoder, settings, repo),
+        "## Limits",
+        _limits(encoder),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def fill_repository(card: str, repo_id: str) -> str:
+    """Return a card that was rendered before the name of the repository was known, with that name."""
+    return card.replace(REPO_PLACEHOLDER, repo_id).replace(PLACEHOLDER_NAME, repo_id.rpartition("/")[2])
+
+
+def base_model_name(encoder: Mapping[str, object]) -> str:
+    """Return what others may call the base model: its Hub id, or the last part of the local folder."""
+    return str(encoder.get("base_model_hub_id") or Path(str(encoder["base_model"])).name)
+
+
+def _metadata(
+    encoder: Mapping[str, object], settings: Mapping[str, object], metrics: Mapping[str, object], repo: str
+) -> ModelCardData:
+    adapter, hub_id = bool(encoder["adapter"]), encoder.get("base_model_hub_id")
+    data_set = _hub_dataset(settings)
+    results = eval_results(metrics, data_set=data_set)
+    card = ModelCardData(
+        base_model=str(hub_id) if hub_id else None,
+        datasets=[data_set] if data_set else None,
+        library_name="peft" if adapter else "sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=_tags(adapter=adapter, dora=_is_dora(encoder, settings)),
+        model_name=repo.rpartition("/")[2] if results else None,
+        eval_results=results or None,
+    )
+    if hub_id:
+        card["base_model_relation"] = "adapter" if adapter else "finetune"
+    return card
+
+
+def _tags(*, adapter: bool, dora: bool) -> list[str]:
+    """Return the card's tags; sentence-transformers opens every model but those with a DoRA adapter."""
+    return [*([] if dora else ["sentence-transformers"]), *_TAGS, *(["lora"] if adapter else [])]
+
+
+def _is_dora(encoder: Mapping[str, object], settings: Mapping[str, object]) -> bool:
+    return bool(encoder["adapter"] and settings.get("use_dora"))
+
+
+def _introduction(encoder: Mapping[str, object]) -> str:
+    kind = "A LoRA adapter for" if encoder["adapter"] else "A fine-tuned copy of"
+    local = "" if encoder.get("base_model_hub_id") else ", a local model that is not on the Hub,"
+    queries, products = (
+        f"behind the prompt `{prompt!r}`" if prompt else "without a prompt"
+        for prompt in (encoder["query_prompt"], encoder["product_prompt"])
+    )
+    norm = "of unit length, so that a dot product is a cosine" if encoder["normalize"] else "not normalised"
+    return (
+        f"{kind} `{base_model_name(encoder)}`{local} that embeds search queries and products for product"
+        " search: the nearer two embeddings, the better the product answers the query. Queries are embedded"
+        f" {queries}, products {products}. An embedding is {_POOLING_NAMES[str(encoder['pooling'])]}, {norm}."
+        f" Made with aisle; fingerprint `{encoder.get('fingerprint') or 'unknown'}`."
+    )
+
+
+def _recipe(
+    encoder: Mapping[str, object], settings: Mapping[str, object], metrics: Mapping[str, object]
+) -> str:
+    unused = {"esci_locale", "esci_version"} if settings.get("esci_dir") is None else set()
+    unused |= {"temperature", "in_batch_directions"} if settings.get("loss") == "cosine_target" else set()
+    unused |= set() if encoder["adapter"] else {key for key in _SETTINGS if "lora" in key or "dora" in key}
+    pairs = metrics.get("train_pairs")
+    rows = [("Training pairs", f"{pairs:,}" if isinstance(pairs, int) else "not recorded")]
+    rows += [
+        (title, _plain(key, settings[key]))
+        for key, title in _SETTINGS.items()
+        if settings.get(key) is not None and key not in unused
+    ]
+    begun = encoder.get("began_at")
+    if isinstance(begun, Mapping):
+        run = begun["name"] if begun.get("revision") else Path(str(begun["name"])).name
+        how = f"adapter {begun['adapter']}, fingerprint `{begun['fingerprint']}`"
+        rows.append(("Began at", f"the LoRA run `{run}`: {how}"))
+    if encoder.get("base_revision"):
+        rows.append(("Revision of the base model", f"`{encoder['base_revision']}`"))
+    return table(("Setting", "Value"), rows)
+
+
+def _snippets(encoder: Mapping[str, object], settings: Mapping[str, object], repo: str) -> str:
+    snippets = {
+        "aisle": _AISLE_SNIPPET.format(repo=repo),
+        ("PEFT and " if encoder["adapter"] else "") + "Transformers": _transformers_snippet(encoder, repo),
+    }
+    dora = _is_dora(encoder, settings)
+    if not dora:
+        snippets["Sentence Transformers"] = _SENTENCE_TRANSFORMERS_SNIPPET.format(repo=repo)
+    shown = [f"With {name}:\n\n```python\n{code}\n```" for name, code in snippets.items()]
+    return "\n\n".join([*shown, _DORA_NOTE] if dora else shown)
+
+
+def _transformers_snippet(encoder: Mapping[str, object], repo: str) -> str:
+    pooling = str(encoder["pooling"])
+    side = ', padding_side="right"' if pooling == "last" else ""
+    product_prompt = encoder["product_prompt"]
+    returned = "torch.nn.functional.normalize(pooled, dim=1)" if encoder["normalize"] else "pooled"
+    adapter, hub_id, commit = (encoder.get(key) for key in ("adapter", "base_model_hub_id", "base_revision"))
+    revision = f', revision="{commit}"' if commit and hub_id else ""
+    imports = "from peft import PeftModel\n" if adapter else ""
+    base = f'base = AutoModel.from_pretrained("{base_model_name(encoder)}"{revision})\n' if adapter else ""
+    loaded = "PeftModel.from_pretrained(base, repo)" if adapter else "AutoModel.from_pretrained(repo)"
+    return f"""import torch
+{imports}from transformers import AutoModel, AutoTokenizer
+
+repo = "{repo}"
+tokenizer = AutoTokenizer.from_pretrained(repo)
+{base}model = {loaded}.eval()
+
+
+def embed(texts, prompt):
+    texts = [prompt + text for text in texts]
+    options = dict(padding=True, truncation=True, max_length={encoder["max_length"]}{side})
+    batch = tokenizer(texts, return_tensors="pt", **options)
+    with torch.inference_mode():
+        tokens = model(**batch).last_hidden_state
+    mask = batch["attention_mask"]
+    {_POOLED[pooling]}
+    return {returned}
+
+
+queries = embed(["waterproof running shoes"], prompt={encoder["query_prompt"]!r})
+products = embed(["Trail running shoe with a membrane", "Cast iron pan, 28 cm"], prompt={product_prompt!r})
+print(queries @ products.T)"""
+
+
+def _limits(encoder: Mapping[str, object]) -> str:
+    limits = [
+        "Figures of judged pairs say little of search over a whole catalogue, and those of one catalogue"
+        " little of another: measure it with your own queries and judgements before you rely on it.",
+        "It has the languages, the kinds of products and the biases of its base model and training pairs.",
+        f"Only the first {encoder['max_length']} tokens of a text are read, prompt included.",
+        "Embeddings can be compared only with those of the same model: an index made by another one, its base"
+        " model included, must be built again.",
+        "A cosine is not a probability; choose a threshold on pairs of your own.",
+        "The licence of the base model and the terms of the training data apply to these weights too.",
+    ]
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _hub_dataset(settings: Mapping[str, object]) -> str | None:
+    """A data set's name that has the form of a Hub id; files have a suffix, local folders a dot or slash."""
+    name = str(settings.get("dataset_name") or "")
+    return name if re.fullmatch(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*", name) else None
+
+
+def _plain(key: str, value: object) -> str:
+    if key == "loss":
+        return _LOSSES.get(str(value), str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{label}: {worth}" for label, worth in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(key, item) for item in value)
+    text = str(value)
+    return Path(text).name if os.path.isabs(text) else text

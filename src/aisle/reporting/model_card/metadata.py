@@ -1,0 +1,116 @@
+"""The metadata above a card: its model-index gains figures, and all else stays as it was written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+from aisle.errors import ModelError
+from aisle.reporting.model_card.card import PLACEHOLDER_NAME
+
+__all__ = ["check_metadata", "with_results"]
+
+TASK = "Search over a catalogue"
+"""By this name an evaluation finds what an earlier one wrote."""
+_METADATA = re.compile(r"\A(\ufeff?\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
+_MODEL_INDEX = re.compile(r"^model-index:.*?(?=^[^\s-]|\Z)", re.DOTALL | re.MULTILINE)
+_ADVICE = "mend the block between the two lines of dashes, or take it out"
+
+
+def with_results(card: str, metrics: Mapping[str, tuple[str, float]], data_set: str) -> str:
+    """Return the card with these figures in its model-index, in place of those an evaluation wrote before.
+
+    Args:
+        card: with or without metadata.
+        metrics: by name such as "ndcg@10": (name for people, value).
+        data_set: what they were measured on.
+
+    Raises:
+        ModelError: the metadata cannot be read, or its model-index is written in a way of its own.
+    """
+    newline = "\r\n" if "\r\n" in card else "\n"
+    found = _METADATA.match(card)
+    dashes = f"---{newline}"
+    opening, text, rest = (dashes, "", dashes + card) if found is None else _parts(found, card)
+    values = _parsed(text)
+    index = _model_index(values.get("model-index"), metrics, data_set)
+    if index == values.get("model-index", []):
+        return card
+    block = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True, width=10**6)
+    block = "" if not index else block.replace("\n", newline)
+    known = _MODEL_INDEX.search(text)
+    start, end = (len(text), len(text)) if known is None else known.span()
+    changed = text[:start] + block + text[end:]
+    expected = {key: value for key, value in values.items() if key != "model-index"}
+    hidden = known is None and "model-index" in values  # a key in quotes, which would now be there twice
+    if hidden or _parsed(changed) != expected | ({"model-index": index} if index else {}):
+        raise ModelError(
+            "README.md: its model-index must be a list below a line of its own, without comments in it; "
+            + _ADVICE
+        )
+    return opening + changed + rest
+
+
+def check_metadata(card: str) -> None:
+    """Refuse a card whose metadata cannot be read.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    found = _METADATA.match(card)
+    _model_index(_parsed("" if found is None else found[2]).get("model-index"), {}, "")
+
+
+def _parts(found: re.Match[str], card: str) -> tuple[str, str, str]:
+    return found[1], found[2], found[3] + card[found.end() :]
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"README.md: its metadata is not valid YAML ({reason}); {_ADVICE}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ModelError(f"README.md: its metadata must be names with values; {_ADVICE}")
+    return values
+
+
+def _model_index(index: Any, metrics: Mapping[str, tuple[str, float]], data_set: str) -> list[dict[str, Any]]:
+    """Return a model-index with these figures as the last results of its first model."""
+    try:
+        models = [{**model, "results": _of_others(model.get("results"))} for model in index or []]
+    except (TypeError, AttributeError):
+        raise ModelError(
+            f"README.md: its model-index must be a list of models with results; {_ADVICE}"
+        ) from None
+    if not metrics:
+        return [model for model in models if model["results"]]
+    results = [
+        EvalResult(
+            task_type="information-retrieval",
+            task_name=TASK,
+            dataset_type="judged-queries",
+            dataset_name=data_set,
+            metric_type=name.replace("@", "_at_"),
+            metric_name=title,
+            metric_value=round(value, 6),
+        )
+        for name, (title, value) in metrics.items()
+    ]
+    if not models:
+        return eval_results_to_model_index(PLACEHOLDER_NAME, results)
+    models[0]["results"] += eval_results_to_model_index("", results)[0]["results"]
+    return models
+
+
+def _of_others(results: Any) -> list[Any]:
+    """Return the results of other tasks."""
+    return [result for result in results or [] if result["task"].get("name") != TASK]

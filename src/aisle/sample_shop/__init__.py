@@ -1,0 +1,1 @@
+"""A synthetic shop of any size with judged queries, for trying aisle out."""

@@ -1,0 +1,1 @@
+"""From an index and its encoder to answers."""

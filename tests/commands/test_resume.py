@@ -1,0 +1,177 @@
+"""Runs that are killed with SIGKILL and gone on with, against the same run left alone."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aisle.cli import train_main
+from tests.commands.conftest import QUERIES, judged_rows, write_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADER = ["query", "product", "relevance"]
+# One process: 15 steps, an epoch ends after every 5th. Two: 9 steps, after every 3rd.
+RECIPE = [
+    "--use_peft", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2",
+    "--num_train_epochs", "3", "--checkpointing_steps", "3", "--eval_steps", "2",
+    "--lora_dropout", "0.1", "--learning_rate", "0.005", "--lr_scheduler_type", "cosine",
+    "--max_length", "16",
+]  # fmt: skip
+DRIVER = '''
+"""Train, and die at a point that does not depend on the clock: `step N` or `writing N`."""
+
+import os
+import runpy
+import signal
+import sys
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+script, moment, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+save, steps = torch.save, []
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_after_step(*_):
+    steps.append(1)
+    if len(steps) == number:
+        die()
+
+
+def die_half_way_through_a_file(content, file, *args, **options):
+    save(content, file, *args, **options)
+    if f".step_{number:08d}.writing" in str(file):
+        os.truncate(file, os.path.getsize(file) // 2)
+        die()
+
+
+if moment == "step":
+    register_optimizer_step_post_hook(die_after_step)
+else:
+    torch.save = die_half_way_through_a_file
+sys.argv = [script, *sys.argv[4:]]
+runpy.run_path(script, run_name="__main__")
+'''
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_bert, tmp_path_factory):
+    """The command line of the run: it learns noise by heart, so that its figures rise to the end."""
+    rng = random.Random(7)
+    rows = [(query, product, rng.randint(0, 1)) for query, product, _ in judged_rows(QUERIES, seed=1)]
+    pairs = str(write_rows(tmp_path_factory.mktemp("pairs") / "noise.csv", HEADER, rows))
+    return [
+        *RECIPE,
+        "--model_name_or_path",
+        str(tiny_bert),
+        "--train_file",
+        pairs,
+        "--validation_file",
+        pairs,
+    ]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    path = tmp_path_factory.mktemp("driver") / "driver.py"
+    path.write_text(DRIVER, encoding="utf-8")
+    return path
+
+
+def start(run_dir, flags, *, processes=1, script=(ROOT / "train_peft.py",)):
+    """Run a training script in processes of its own and return what came of it."""
+    environment = dict(os.environ)
+    launcher = []
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
+        environment |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, *map(str, script), *flags, "--output_dir", str(run_dir)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def kill(run_dir, flags, driver, moment, *, processes=1):
+    """Run until the moment comes and check that it ended there and no sooner."""
+    script = (driver, ROOT / "train_peft.py", *moment)
+    ended = start(run_dir, flags, processes=processes, script=script)
+    assert ended.returncode == (-signal.SIGKILL if processes == 1 else 1), ended.stderr[-3000:]
+    assert not (run_dir / "metrics.json").exists()
+
+
+def checkpoints(run_dir):
+    return {int(path.name.removeprefix("step_")) for path in (run_dir / "checkpoints").glob("step_*")}
+
+
+def outcome(run_dir):
+    """Everything of a finished run that must not depend on whether it was interrupted."""
+    last = max((run_dir / "checkpoints").glob("step_*"))
+    # The rest of a checkpoint holds seconds: its manifest, and the run's own state.
+    files = [path for kind in ("*.safetensors", "*.bin", "random_states*") for path in last.glob(kind)]
+    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    return {
+        "adapter": (run_dir / "adapter_model.safetensors").read_bytes(),
+        "last checkpoint": {path.name: path.read_bytes() for path in files},
+        "metrics": {name: metrics[name] for name in ("base", "history", "best", "steps")},
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(flags, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    ended = start(run_dir, flags)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    found = outcome(run_dir)
+    # Where the best evaluation came before the kill, its weights would say nothing of what came after.
+    assert found["metrics"]["best"]["step"] > 9
+    assert len({entry["roc_auc"] for entry in found["metrics"]["history"]}) > 3
+    held = {"model.safetensors", "best.safetensors", "optimizer.bin", "random_states_0.pkl"}
+    assert set(found["last checkpoint"]) == held
+    return found
+
+
+@pytest.mark.parametrize(
+    ("moment", "left"),
+    [
+        pytest.param(("step", "8"), {3, 6}, id="mid-epoch"),
+        pytest.param(("step", "12"), {3, 6, 9}, id="across an epoch's end"),
+        pytest.param(("writing", "6"), {3}, id="while a checkpoint is being written"),
+    ],
+)
+def test_a_killed_run_ends_in_the_bytes_of_one_left_alone(
+    flags, driver, uninterrupted, tmp_path, moment, left
+):
+    run_dir = tmp_path / "run"
+    kill(run_dir, flags, driver, moment)
+    assert checkpoints(run_dir) == left
+    half_written = list((run_dir / "checkpoints").glob(".step_*.writing"))
+    assert bool(half_written) == (moment[0] == "writing")
+
+    assert train_main([*flags, "--output_dir", str(run_dir), "--resume_from_checkpoint", "latest"]) == 0
+
+    assert outcome(run_dir) == uninterrupted
+    assert list((run_dir / "checkpoints").glob(".*")) == []
+
+
+def test_two_processes_killed_while_writing_end_in_the_bytes_of_two_left_alone(flags, driver, tmp_path):
+    killed, alone = tmp_path / "killed", tmp_path / "alone"
+    kill(killed, flags, driver, ("writing", "6"), processes=2)
+    assert checkpoints(killed) == {3}
+    assert list((killed / "checkpoints").glob(".step_*.writing")) != []
+
+    for run_dir, more in ((killed, ["--resume_from_checkpoint", "latest"]), (alone, [])):
+        ended = start(run_dir, [*flags, *more], processes=2)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+
+    assert outcome(killed) == outcome(alone)

@@ -1,0 +1,182 @@
+"""What training changes of a backbone before it begins, for every architecture."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from aisle.models.adapters import attach_lora
+from aisle.models.embedder import TextEmbedder, autocast
+from aisle.models.prepare_backbone import cast_frozen, freeze_pooler, set_dropout
+from aisle.text.token_batches import pack, pad
+from aisle.text.tokens import TokenizedTexts, offsets_of
+from tests.tiny_models import ARCHITECTURES, CONFIGS, DECODERS, UNREAD
+
+CPU = torch.device("cpu")
+LENGTHS = np.array([20, 9, 9, 1])
+TEXTS = TokenizedTexts(
+    np.random.default_rng(0).integers(1000, 30_000, size=39).astype(np.int32), offsets_of(LENGTHS)
+)
+ROWS = np.arange(4)
+LAYOUTS = {"packed": lambda: pack(TEXTS, ROWS), "padded": lambda: pad(TEXTS, ROWS, 0)}
+# What each architecture calls its rates; those of BERT and its kin are the same.
+RATES = {
+    "distilbert": ("dropout", "attention_dropout"),
+    "modernbert": ("embedding_dropout", "mlp_dropout", "attention_dropout"),
+    **dict.fromkeys(DECODERS, ("attention_dropout",)),
+}
+BERT_RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+READ_EACH_WAY = [
+    (architecture, layout)
+    for architecture in ARCHITECTURES
+    for layout in LAYOUTS
+    if (architecture, layout) != ("mpnet", "packed")
+] + [(architecture, "padded") for architecture in UNREAD]
+
+
+def backbone_of(architecture, rate):
+    """Return a backbone whose every rate of dropout is `rate`."""
+    rates = dict.fromkeys(RATES.get(architecture, BERT_RATES), rate)
+    config = AutoConfig.for_model(architecture, **(CONFIGS[architecture] | rates))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModel.from_config(config, dtype=torch.float32)
+
+
+def with_lora(backbone, *, dropout=0.0):
+    return attach_lora(
+        backbone,
+        rank=4,
+        alpha=8,
+        dropout=dropout,
+        target_modules=None,
+        use_dora=False,
+        use_rslora=False,
+        base_reference="base",
+        base_revision=None,
+    )
+
+
+def two_training_forwards(backbone, layout):
+    embedder = TextEmbedder(backbone, pooling="mean", normalize=True).train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return embedder([LAYOUTS[layout]()]), embedder([LAYOUTS[layout]()])
+
+
+@pytest.mark.parametrize(("architecture", "layout"), READ_EACH_WAY)
+def test_dropout_that_is_switched_off_is_off_everywhere(architecture, layout):
+    backbone = backbone_of(architecture, 0.5)
+    before = two_training_forwards(backbone, layout)
+    assert not torch.equal(*before)
+
+    set_dropout(backbone, 0.0)
+
+    first, second = two_training_forwards(backbone, layout)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("architecture", "layout"), READ_EACH_WAY)
+def test_dropout_that_is_switched_on_works(architecture, layout):
+    backbone = backbone_of(architecture, 0.0)
+    torch.testing.assert_close(*two_training_forwards(backbone, layout), rtol=0, atol=0)
+
+    set_dropout(backbone, 0.5)
+
+    first, second = two_training_forwards(backbone, layout)
+    assert (first - second).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("architecture", [*DECODERS, "modernbert"])
+def test_the_rate_of_attention_weights_that_is_kept_as_a_number_is_set(architecture):
+    backbone = backbone_of(architecture, 0.5)
+
+    set_dropout(backbone, 0.25)
+
+    rates = [
+        module.attention_dropout for module in backbone.modules() if hasattr(module, "attention_dropout")
+    ]
+    assert rates == [0.25, 0.25]  # two blocks
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_dropout_set_before_an_adapter_is_attached_leaves_the_adapters_own(architecture):
+    backbone = backbone_of(architecture, 0.5)
+    set_dropout(backbone, 0.0)
+
+    adapted = with_lora(backbone, dropout=0.25)
+
+    dropouts = [(name, one.p) for name, one in adapted.named_modules() if isinstance(one, nn.Dropout)]
+    assert {rate for name, rate in dropouts if "lora_dropout" in name} == {0.25}
+    assert all(rate == 0 for name, rate in dropouts if "lora_dropout" not in name)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_pooler_alone_is_frozen_and_all_else_has_gradients(architecture):
+    backbone = backbone_of(architecture, 0.0)
+
+    freeze_pooler(backbone)
+
+    frozen = {name for name, one in backbone.named_parameters() if not one.requires_grad}
+    has_pooler = architecture in {"bert", "roberta", "xlm-roberta", "mpnet"}
+    assert frozen == ({"pooler.dense.weight", "pooler.dense.bias"} if has_pooler else set())
+    TextEmbedder(backbone, pooling="mean", normalize=True)([LAYOUTS["padded"]()]).sum().backward()
+    assert all(one.grad is not None for one in backbone.parameters() if one.requires_grad)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_frozen_linear_layers_are_cast_and_nothing_else(architecture):
+    backbone = with_lora(backbone_of(architecture, 0.0))
+
+    cast_frozen(backbone, torch.bfloat16)
+
+    cast = {name for name, one in backbone.named_parameters() if one.dtype == torch.bfloat16}
+    linear = {
+        f"{name}.{own}"
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear) and "lora_" not in name
+        for own, _ in module.named_parameters(recurse=False)
+    }
+    assert cast == linear
+    assert len(cast) > 4
+    rest = {name: one for name, one in backbone.named_parameters() if name not in cast}
+    assert {one.dtype for one in rest.values()} == {torch.float32}
+    assert any("lora_A" in name for name in rest)
+    assert any("embed" in name for name in rest)
+    assert any("norm" in name.lower() for name in rest)
+
+
+def test_weights_that_are_trained_are_not_cast():
+    backbone = backbone_of("bert", 0.0)
+
+    cast_frozen(backbone, torch.bfloat16)
+
+    assert {one.dtype for one in backbone.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("architecture", "layout"), READ_EACH_WAY)
+def test_casting_frozen_weights_changes_no_bit_of_embeddings_or_gradients(
+    architecture, layout, shift_weights
+):
+    """Autocast rounds the same weights in each forward pass."""
+    backbone = with_lora(backbone_of(architecture, 0.0))
+    shift_weights(backbone, seed=1)
+    embedder = TextEmbedder(backbone, pooling="mean", normalize=True).train()
+    weights = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+
+    def embeddings_and_gradients():
+        embedder.zero_grad(set_to_none=True)
+        with autocast(CPU, "bf16"):
+            embeddings = embedder([LAYOUTS[layout]()])
+        (embeddings * weights).sum().backward()
+        trained = (one for one in embedder.parameters() if one.requires_grad)
+        return [embeddings.detach(), *(one.grad.clone() for one in trained)]
+
+    before = embeddings_and_gradients()
+    cast_frozen(backbone, torch.bfloat16)
+    after = embeddings_and_gradients()
+
+    assert max(one.abs().max() for one in before[1:]) > 1e-3
+    for found, expected in zip(after, before, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
