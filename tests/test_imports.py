@@ -14,16 +14,12 @@ import aisle
 
 SOURCE = Path(aisle.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-SHARED = {"errors", "types", "io", "id_match", "sequences", "text_marks", "processors"}
+SHARED = {"errors", "types", "system", "io"}
 CORE = {"data", "text", "kernels", "models", "losses", "index", "evaluation"}
 # Package -> packages of aisle that it may import, itself apart.
 ALLOWED = {
-    **{
-        module: set()
-        for module in ("errors", "memory", "processors", "version", "text_marks", "terminal", "types")
-    },
-    "id_match": set(),
-    "sequences": {"errors"},
+    **{module: set() for module in ("errors", "system", "version")},
+    "types": {"errors"},
     "io": {"errors"},
     "config": {"errors", "types"},
     "data": SHARED,
@@ -40,8 +36,8 @@ ALLOWED = {
     "hub": {"errors", "reporting"},
     "commands": SHARED
     | CORE
-    | {"config", "hub", "memory", "reporting", "sample_shop", "search", "terminal", "training", "version"},
-    "cli": {"errors", "version", "text_marks", "terminal", "config", "commands", "processors"},
+    | {"config", "hub", "reporting", "sample_shop", "search", "training", "version"},
+    "cli": {"errors", "version", "config", "commands", "system"},
     "__main__": {"cli"},
     # The public names; all but the types are imported when they are asked for.
     "aisle": {"version", "index", "models"},

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from aisle.commands.terminal import printable
 from aisle.errors import AisleError, ConfigError, TrainingStopped
-from aisle.processors import limit_spinning
-from aisle.terminal import printable
+from aisle.system.processors import limit_spinning
 from aisle.version import __version__
 
 

@@ -5,7 +5,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from aisle.text.tokens import tokenize
-from aisle.text_marks import CUT, UNKNOWN, count_marks
+from aisle.types.text_marks import CUT, UNKNOWN, count_marks
 
 TEXTS = [
     "red sofa",

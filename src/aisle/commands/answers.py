@@ -9,10 +9,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from aisle.commands.terminal import printable
 from aisle.errors import ConfigError
 from aisle.index import SearchIndex
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN
-from aisle.terminal import printable
 
 TITLES = ("title", "product_title", "name")
 SHOWN_CHARACTERS = 120

@@ -9,7 +9,7 @@ from pydantic import Field
 from tyro.conf import Positional
 
 from aisle.config.label_map import LabelMap
-from aisle.types import Language
+from aisle.types.text_languages import Language
 
 Count = Annotated[int, Field(ge=1)]
 

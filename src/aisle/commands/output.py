@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
-from aisle.terminal import escaped, printable
+from aisle.commands.terminal import escaped, printable
 
 UNLIMITED = 10_000
 """Characters of a line that goes into a file or a pipe."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from aisle.data.rows import Problem, Row
-from aisle.types import kind_of_type
+from aisle.types.columns import kind_of_type
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from aisle.data.catalog_file import ID_COLUMN, TEXT_COLUMN, write_catalog
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.rows import OnBadRow, Row
 from aisle.errors import DataError
-from aisle.id_match import NearIds, no_common_ids
+from aisle.types.ids import NearIds, no_common_ids
 
 __all__ = ["read_catalog_texts"]
 

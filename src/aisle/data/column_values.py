@@ -16,7 +16,7 @@ from aisle.data.text_values import (
     are_true_or_false,
     comes_back,
 )
-from aisle.types import Kind, kind_of_type
+from aisle.types.columns import Kind, kind_of_type
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,7 +19,7 @@ from aisle.data.rows import Problem, Row, is_unicode
 from aisle.data.saved_sets import refuse_saved
 from aisle.data.text_files import PLAIN_TEXT, TextFormat, encoding_advice, open_text
 from aisle.errors import DataError
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 __all__ = ["FORMATS", "expand_files", "file_format", "has_format", "is_untyped", "iter_rows"]
 

@@ -10,7 +10,7 @@ from aisle.data.column_values import ColumnValues, Seen
 from aisle.data.payload_values import InferredColumn, as_text, fitted, kind_rule
 from aisle.data.text_values import read_texts
 from aisle.data.type_change import TypeChange
-from aisle.types import NOTE_KEY, kind_of_type
+from aisle.types.columns import NOTE_KEY, kind_of_type
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aisle.data.column_values import kind_of_value
 from aisle.data.text_values import blank_as_null, read_texts
-from aisle.types import Kind, kind_of_type
+from aisle.types.columns import Kind, kind_of_type
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from aisle.types import kind_of_type
+from aisle.types.columns import kind_of_type
 
 if TYPE_CHECKING:
     import pyarrow as pa

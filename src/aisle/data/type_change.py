@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aisle.data.column_values import Seen
-from aisle.types import Kind
+from aisle.types.columns import Kind
 
 __all__ = ["TypeChange"]
 

@@ -14,7 +14,7 @@ from aisle.evaluation.significance import (
     paired_differences,
     randomisation_p,
 )
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 __all__ = ["compare_runs"]
 

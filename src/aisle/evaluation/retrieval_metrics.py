@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
-from aisle.id_match import no_common_ids
-from aisle.sequences import as_sequence
+from aisle.types.ids import no_common_ids
+from aisle.types.sequences import as_sequence
 
 __all__ = ["DEFAULT_CUTOFFS", "MAIN_METRICS", "RetrievalMetrics", "evaluate_run", "table_metrics"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from aisle.errors import EvaluationError
 from aisle.io.durable import sync
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 __all__ = ["falling_scores", "read_trec_run", "to_run", "write_trec_run"]
 

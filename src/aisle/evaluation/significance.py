@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Estimate
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 __all__ = [
     "SIGNIFICANT",

@@ -32,7 +32,7 @@ from aisle.index.products import make_products, rank_ids, read_products, write_p
 from aisle.index.store import read_array, read_marks, write_array, write_embeddings, writing
 from aisle.index.tuning import Tuning, held_out_queries, tune
 from aisle.index.writer import Writer, index_writer
-from aisle.text_marks import count_marks
+from aisle.types.text_marks import count_marks
 
 __all__ = ["GraphSettings", "IndexIdentity", "build_index", "finish_version"]
 

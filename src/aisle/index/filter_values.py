@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aisle.types import NOTE_KEY, Kind, kind_of_type
+from aisle.types.columns import NOTE_KEY, Kind, kind_of_type
 
 __all__ = [
     "Column",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search
 from aisle.index.groups import RowGroups
-from aisle.processors import available_processors
+from aisle.system.processors import available_processors
 
 __all__ = [
     "HnswGraph",

@@ -14,7 +14,7 @@ from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, Fusion, f
 from aisle.index.hits import SearchResult
 from aisle.index.lexical import Bm25Index, best_rows
 from aisle.index.searchable import Searchable
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 __all__ = [
     "candidate_depth",

@@ -39,7 +39,7 @@ from aisle.index.store import (
 )
 from aisle.index.tuning import tune
 from aisle.index.writer import Writer
-from aisle.processors import available_processors
+from aisle.system.processors import available_processors
 
 __all__ = ["joined", "stage_change"]
 

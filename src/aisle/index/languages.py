@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 from aisle.errors import ConfigError
-from aisle.types import Language
+from aisle.types.text_languages import Language
 
 __all__ = ["LANGUAGES", "Language", "detect_language", "load_bm25s", "stemmer", "stop_words"]
 

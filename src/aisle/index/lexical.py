@@ -21,7 +21,7 @@ from aisle.index.manifest import LEXICAL_FOLDER, Manifest
 from aisle.index.postings import run_starts, tokenize, word_scores
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, text_of
 from aisle.index.store import read_array, write_array, writing
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 __all__ = ["LEXICAL_FILES", "Bm25Index", "analyser_of", "best_rows", "write_lexical"]
 

@@ -11,7 +11,7 @@ import pyarrow.compute
 
 from aisle.errors import DataError, IndexIntegrityError, IndexStoreError
 from aisle.index.exact import Rows
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 __all__ = [
     "ID_COLUMN",

@@ -19,7 +19,7 @@ from aisle.index.products import ID_COLUMN, TEXT_COLUMN
 from aisle.index.search_index import SearchIndex
 from aisle.index.store import read_array, write_embeddings
 from aisle.index.writer import index_writer
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 __all__ = ["delete_products", "upsert_products"]
 

@@ -19,7 +19,7 @@ from aisle.models.encoder import Encoder, EncoderSettings
 from aisle.models.loading import load_encoder, read_settings_file
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.weight_names import names_that_differ
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 
 @dataclass(frozen=True)

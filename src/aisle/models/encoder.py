@@ -16,9 +16,9 @@ from aisle.errors import ModelError
 from aisle.models.embedder import Precision, TextEmbedder, autocast
 from aisle.models.int8_embedder import int8_embedder
 from aisle.models.pooling import Pooling
-from aisle.sequences import as_sequence
 from aisle.text.token_batches import device_layout
 from aisle.text.tokens import TokenizedTexts, tokenize
+from aisle.types.sequences import as_sequence
 
 Made = TypeVar("Made")
 
@@ -59,7 +59,7 @@ class DistinctTokens:
 
     @property
     def marks(self) -> np.ndarray:
-        """Mark of each text, where they were asked for: (texts,) uint8, see `text_marks`."""
+        """Mark of each text, where they were asked for: (texts,) uint8, see `types.text_marks`."""
         marks = self.tokens.marks
         return np.zeros(len(self.place), np.uint8) if marks is None else marks[self.place]
 

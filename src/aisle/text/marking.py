@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aisle.text_marks import CUT, UNKNOWN
+from aisle.types.text_marks import CUT, UNKNOWN
 
 
 def marks_of(

@@ -26,7 +26,7 @@ class TokenizedTexts:
     Args:
         ids: (tokens,) int32.
         offsets: (texts + 1,) int64, where each text begins; the last is the number of tokens.
-        marks: (texts,) uint8, see `text_marks`; None where nobody asked for them.
+        marks: (texts,) uint8, see `types.text_marks`; None where nobody asked for them.
     """
 
     ids: np.ndarray

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from aisle.errors import TrainingError
-from aisle.processors import available_processors, threads_chosen_by_user
+from aisle.system.processors import available_processors, threads_chosen_by_user
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -34,7 +34,7 @@ class TokenizedPairs:
         query_keys: (texts,) int64, equal for texts that are the same query; -1 for no query.
         product_keys: (texts,) int64, equal for texts that are the same product, by id or text; -1 for none.
         relevance: (pairs,) float32 in [0, 1]; empty where pairs carry no label.
-        marks: (texts,) uint8, see `text_marks`.
+        marks: (texts,) uint8, see `types.text_marks`.
     """
 
     ids: np.ndarray

@@ -11,7 +11,7 @@ import pyarrow as pa
 from aisle.commands.evaluate.judged import Judged, catalogue_texts, known_products
 from aisle.errors import DataError
 from aisle.evaluation.runs import read_trec_run
-from aisle.id_match import no_common_ids
+from aisle.types.ids import no_common_ids
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow.compute
 from aisle.data.judgements import read_qrels, read_queries
 from aisle.data.text_files import PLAIN_TEXT, TextFormat
 from aisle.errors import DataError
-from aisle.id_match import no_common_ids
+from aisle.types.ids import no_common_ids
 
 CHUNK_IDS = 65_536
 """Ids of a catalogue that are Python texts at a time."""

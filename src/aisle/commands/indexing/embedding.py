@@ -19,10 +19,10 @@ from aisle.index.groups import first_of_equals
 from aisle.index.layout import MANIFEST_FILE, version_numbers
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
 from aisle.io.durable import file_sha256, replace_text, sync
-from aisle.memory import return_free_memory
 from aisle.models.embedder import Precision
 from aisle.models.encoder import DistinctTokens, Encoder
 from aisle.models.precision import fastest_precision
+from aisle.system.memory import return_free_memory
 from aisle.training.prefetch import prefetched
 
 SHARD_TEXTS = 8192

@@ -31,7 +31,7 @@ def marks_in_order(
     products: pa.Table,
     encoder: Encoder | None,
 ) -> npt.NDArray[np.uint8]:
-    """Return the marks of all products' texts, in order: (products,) uint8, see `text_marks`.
+    """Return the marks of all products' texts, in order: (products,) uint8, see `types.text_marks`.
 
     A text whose embedding is taken over has its mark taken over; where the version before has none, the text
     is tokenised once more.

@@ -9,7 +9,7 @@ import numpy as np
 
 from aisle.commands.output import Output
 from aisle.index import Manifest
-from aisle.text_marks import CUT
+from aisle.types.text_marks import CUT
 
 if TYPE_CHECKING:
     from aisle.models.encoder import Encoder

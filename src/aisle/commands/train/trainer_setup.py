@@ -28,7 +28,6 @@ from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import BaseModel
 from aisle.models.prepare_backbone import drops_attention, weights_without_gradient
 from aisle.text.token_batches import WHOLE_BATCH, Layout, device_layout
-from aisle.text_marks import CUT
 from aisle.training.accelerator import expect_unused_weights
 from aisle.training.batches import BatchPlan, Collator
 from aisle.training.gradients import GradientPass
@@ -43,6 +42,7 @@ from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pa
 from aisle.training.trained_weights import register_trained_weights_only
 from aisle.training.validation import embed_texts
 from aisle.training.validation_retrieval import known_elsewhere
+from aisle.types.text_marks import CUT
 
 SAMPLED_PAIRS = 32
 """Validation pairs whose embeddings show at the end whether anything was learned."""

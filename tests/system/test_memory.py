@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aisle import memory
+from aisle.system import memory
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from aisle.evaluation.significance import holm
 from aisle.index import build_index, delete_products, open_index
 from aisle.index.fusion import tune_weight
 from aisle.models.loading import load_encoder
-from aisle.sequences import as_sequence
+from aisle.types.sequences import as_sequence
 
 TEXTS = ["red sofa", "oak table", "desk lamp", "red sofa"]
 IDS = ["a", "b", "c", "d"]

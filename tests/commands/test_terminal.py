@@ -9,8 +9,8 @@ from rich.text import Text
 
 from aisle import cli
 from aisle.commands.output import Output
+from aisle.commands.terminal import escaped, printable
 from aisle.errors import DataError
-from aisle.terminal import escaped, printable
 
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07red\u202e afos\x9b31m\u2066!\x07\x00\x7f\x1b]8;;http://x\x1b\\click\x1b]8;;\x1b\\"

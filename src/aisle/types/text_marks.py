@@ -1,15 +1,15 @@
-"""Marks of texts that a user should know of, a byte each: how many were cut off, how many say nothing."""
+"""Marks of texts that a user should look at, a byte each: cut off, or without a known token."""
 
 from __future__ import annotations
 
 import numpy as np
 
 CUT, UNKNOWN = 1, 2
-"""Bits of a mark: longer than the maximum length; without any token that the tokenizer knows."""
+"""Bits of a mark. CUT: longer than the maximum length. UNKNOWN: the tokenizer knows no token of the text."""
 
 
 def count_marks(marks: np.ndarray) -> dict[str, int]:
-    """Return how many texts have each mark, by the names of the manifest.
+    """Count the texts that have each mark, under the names that the manifest uses.
 
     Args:
         marks: (texts,) uint8.

@@ -1,0 +1,1 @@
+"""Processors and memory of the machine."""

@@ -1,0 +1,38 @@
+"""Kinds of columns, by their Arrow types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["NOTE_KEY", "Kind", "kind_of_type"]
+
+Kind = Literal["texts", "numbers", "true or false", "dates", "times", "lists", "nothing"]
+"""What a column holds. `nothing`: it has had no value yet, and gets its type from its first one."""
+
+NOTE_KEY = b"aisle:note"
+"""Key in the metadata of an Arrow field: why a column that looks like numbers holds texts."""
+
+
+def kind_of_type(stored: pa.DataType) -> Kind | None:
+    """Return the kind of a column of this Arrow type; None for objects and bytes, which have no kind."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(stored):
+        return kind_of_type(stored.value_type)
+    if types.is_string(stored) or types.is_large_string(stored) or types.is_string_view(stored):
+        return "texts"
+    if types.is_integer(stored) or types.is_floating(stored) or types.is_decimal(stored):
+        return "numbers"
+    if types.is_boolean(stored):
+        return "true or false"
+    if types.is_date(stored):
+        return "dates"
+    if types.is_timestamp(stored):
+        return "times"
+    if types.is_list(stored) or types.is_large_list(stored) or types.is_fixed_size_list(stored):
+        return "lists"
+    return "nothing" if types.is_null(stored) else None
