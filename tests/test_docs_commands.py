@@ -178,5 +178,5 @@ def test_every_command_of_ours_that_needs_no_gpu_is_on_a_page_that_is_run():
     unrun = [
         words for page in others for block in blocks_on(page) for words in commands_of(block) if ours(words)
     ]
-    # It is run from a wheel by tests/pipelines/test_sample_and_quickstart.py.
+    # It is run from a wheel by tests/commands/test_sample_and_quickstart.py.
     assert [words for words in unrun if words != ["aisle", "quickstart"]] == []

@@ -83,7 +83,7 @@ def test_a_page_that_loads_something_from_outside_fails_the_build(html, loads, h
 PLANTED = {
     "unlisted.md": "# A page that is not in the navigation",
     "index.md": "[a file that is not there](gone.md)",
-    "tutorial.md": "[an anchor that is not there](benchmarks.md#no-such-anchor)",
+    "tutorial.md": "[an anchor that is not there](results.md#no-such-anchor)",
 }
 """Page -> what is added to it; mkdocs warns of each."""
 

@@ -181,7 +181,7 @@ def plenty(tiny_bert, contrasted_jsonl, tmp_path_factory):
 def test_memory_that_runs_out_in_one_process_makes_all_go_on_in_smaller_sub_batches(plenty, tmp_path, part):
     """In the second batch of a step, of which the first has left its gradients."""
     folder, flags = plenty
-    done = torchrun(2, "tests/pipelines/scarce_memory.py", part, "--output_dir", tmp_path / "run", *flags)
+    done = torchrun(2, "tests/commands/scarce_memory.py", part, "--output_dir", tmp_path / "run", *flags)
     assert done.stdout.count("out of memory: batches are encoded in sub-batches of") == 1
     weights = [load_file(path / "adapter_model.safetensors") for path in (folder, tmp_path / "run")]
     for name, value in weights[0].items():
@@ -195,7 +195,7 @@ def test_memory_that_runs_out_with_all_weights_over_two_processes_stops_with_adv
     flags = ["--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl, "--max_train_steps", 4]
     done = torchrun(
         2,
-        "tests/pipelines/scarce_memory.py",
+        "tests/commands/scarce_memory.py",
         "forward",
         "--output_dir",
         tmp_path,
@@ -211,7 +211,7 @@ def test_memory_that_runs_out_with_all_weights_over_two_processes_stops_with_adv
 
 def test_memory_that_runs_out_in_the_exchange_of_embeddings_stops_all_with_advice(plenty, tmp_path):
     """The others are in the exchange already: they would wait for the one that ran out, and it for them."""
-    script, output = "tests/pipelines/scarce_memory.py", ("--output_dir", tmp_path / "run")
+    script, output = "tests/commands/scarce_memory.py", ("--output_dir", tmp_path / "run")
     done = torchrun(2, script, "exchange", *output, *plenty[1], check=False)
     assert done.returncode != 0
     assert "error: the exchange of embeddings: out of memory. Give --cached_embeddings" in done.stderr

@@ -47,7 +47,7 @@ def launch(cases, counts, folder, model, files):
     """Return the folders of the runs of so many processes each, by the number of processes."""
     for processes in counts:
         given = (cases, folder / str(processes), model, *files)
-        torchrun(processes, "tests/pipelines/uneven_batches.py", *given, timeout=300)
+        torchrun(processes, "tests/commands/uneven_batches.py", *given, timeout=300)
     return {processes: folder / str(processes) for processes in counts}
 
 

@@ -1,4 +1,4 @@
-"""Layers compiled one by one: which they are; tests/pipelines/test_training_engine.py trains them."""
+"""Layers compiled one by one: which they are; tests/commands/test_training_engine.py trains them."""
 
 import pytest
 from torch import nn

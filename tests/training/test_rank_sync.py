@@ -1,4 +1,4 @@
-"""What processes agree on, seen from one; tests/pipelines/test_two_processes.py has two of them."""
+"""What processes agree on, seen from one; tests/commands/test_two_processes.py has two of them."""
 
 import gc
 import weakref

@@ -129,7 +129,7 @@ def approximate_search(
     """Return the rows and scores of the `top_k` products per query that the graph leads to, best first.
 
     The scores are those by which the graph is followed: to compute them once more takes longer than the 10%
-    that this may cost over hnswlib's bare search (docs/benchmarks.md). A query whose part of the graph is too
+    that this may cost over hnswlib's bare search (docs/results.md). A query whose part of the graph is too
     small for `top_k`, and a `top_k` that takes every node anyway, are searched exactly.
 
     Args:

@@ -21,7 +21,7 @@ LONGEST = 128
 """The weights of longer texts are not worth keeping: their memory grows with the square of the length."""
 MAX_TOKENS = 4096
 GROUP_COST = 32
-"""What a further group costs, in padded tokens (docs/benchmarks.md, training beside its peers)."""
+"""What a further group costs, in padded tokens (docs/notes/training-speed.md)."""
 
 Runs = tuple[tuple[int, int], ...]
 

@@ -18,7 +18,7 @@ def fastest_precision(encoder: Encoder, texts: Sequence[str]) -> Precision:
     """Return the compute type that embeds these texts faster on the encoder's device.
 
     On CPUs with bf16 instructions that is measured, on a few of the texts: with AMX bf16 wins, with
-    AVX-512 alone it was seen to win by 1.7 and to lose by 1.7 (docs/benchmarks.md).
+    AVX-512 alone it was seen to win by 1.7 and to lose by 1.7 (docs/results.md).
     """
     device = encoder.device
     if device.type == "cuda":

@@ -13,7 +13,8 @@ def return_free_memory() -> None:
     """Give freed memory back to the operating system, where the C library is glibc; elsewhere do nothing.
 
     glibc keeps what lies between blocks that are still in use. Tensors of ever other sizes leave more and
-    more of that: embedding 100,000 texts left 0.7 GiB, of which 0.3 were in use (docs/benchmarks.md).
+    more of that: embedding 100,000 texts left 0.7 GiB, of which 0.3 were in use
+    (docs/notes/index-and-hybrid.md).
     """
     trim = _malloc_trim()
     if trim is not None:

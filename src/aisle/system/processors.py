@@ -10,7 +10,7 @@ SPINS = 2000
 """Rounds that a thread spins before it sleeps: 40 to 100 microseconds, about what waking it costs.
 
 libgomp's own default is 300,000. A thread spins that long while the one it waits for has no processor,
-because another program has it: training took 1.8 times as long (docs/benchmarks.md). Without
+because another program has it: training took 1.8 times as long (docs/results.md). Without
 any spinning every wait is a system call.
 """
 USER_POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")

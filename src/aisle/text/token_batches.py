@@ -164,7 +164,7 @@ class Layout:
 def device_layout(
     device: torch.device, *, packed: bool, pad_token_id: int, max_tokens: int | None = None
 ) -> Layout:
-    """Return the layout that suits a device (docs/benchmarks.md).
+    """Return the layout that suits a device (docs/results.md).
 
     On CPU a group costs next to nothing and activations should stay in cache; on a GPU small groups
     leave most of it idle.

@@ -12,7 +12,7 @@ Loss = Literal["cosine_target", "cosent", "in_batch", "listwise"]
 Selection = Literal["roc_auc", "retrieval", "joint_pool"]
 FEW_POSITIVES = 0.3
 """Below this share of positives cosine_target saturates early: on walmart_amazon (.09) and wdc (.26) cosent
-is far better by validation (docs/benchmarks.md)."""
+is far better by validation (docs/results.md)."""
 MANY_POSITIVES = 0.9
 """Above this share there is hardly a judged negative to learn from."""
 
