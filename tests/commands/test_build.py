@@ -12,7 +12,7 @@ import pytest
 from aisle.cli import index_main
 from aisle.commands import embedding
 from aisle.index import index_writer, open_index, read_manifest
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from tests.commands.conftest import write_rows
 from tests.commands.launch import ON_CPU, ROOT, torchrun
 
@@ -48,14 +48,14 @@ def build(tiny_bert, tmp_path):
 def embedded(monkeypatch):
     """Number of texts of every call of the encoder that embeds products."""
     calls = []
-    real = Encoder.encode_tokens
+    real = TorchEncoder.encode_tokens
 
     def counted(self, texts, **options):
         if "on_progress" in options and options["on_progress"] is not None:
             calls.append(len(texts.place))
         return real(self, texts, **options)
 
-    monkeypatch.setattr(Encoder, "encode_tokens", counted)
+    monkeypatch.setattr(TorchEncoder, "encode_tokens", counted)
     return calls
 
 

@@ -11,7 +11,7 @@ import pytest
 from aisle.cli import index_main
 from aisle.index import open_index, read_manifest
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from tests.commands.array_index import ask, write_index
 
 SHOP = "product_id,title,price,qty\n1,red sofa,49.99,3\n2,blue sofa,20,4\n"
@@ -51,13 +51,13 @@ def upsert(tmp_path, capfd):
 def embedded(monkeypatch):
     """The texts that are embedded from here on."""
     texts = []
-    tokenize = Encoder.tokenize_products
+    tokenize = TorchEncoder.tokenize_products
 
     def tokenize_and_note(encoder, products, **options):
         texts.extend(products)
         return tokenize(encoder, products, **options)
 
-    monkeypatch.setattr(Encoder, "tokenize_products", tokenize_and_note)
+    monkeypatch.setattr(TorchEncoder, "tokenize_products", tokenize_and_note)
     return texts
 
 

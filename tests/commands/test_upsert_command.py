@@ -11,7 +11,7 @@ from aisle.cli import index_main
 from aisle.commands.indexing.upsert import Changes, count_changes
 from aisle.index import index_writer, open_index, read_manifest
 from aisle.index.products import ID_COLUMN
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from tests.commands.array_index import ask, write_index
 from tests.commands.conftest import write_rows
 
@@ -60,13 +60,13 @@ def upsert(tmp_path, capfd):
 def embedded(monkeypatch):
     """The texts that are embedded from here on."""
     texts = []
-    tokenize = Encoder.tokenize_products
+    tokenize = TorchEncoder.tokenize_products
 
     def tokenize_and_note(encoder, products, **options):
         texts.extend(products)
         return tokenize(encoder, products, **options)
 
-    monkeypatch.setattr(Encoder, "tokenize_products", tokenize_and_note)
+    monkeypatch.setattr(TorchEncoder, "tokenize_products", tokenize_and_note)
     return texts
 
 
@@ -136,13 +136,13 @@ def test_products_keep_their_embeddings_to_the_bit_in_a_float16_store(shop, upse
 def test_texts_are_embedded_in_the_precision_of_the_index(shop, upsert, monkeypatch, precision):
     index_dir = shop("--precision", precision)
     used = []
-    encode = Encoder.encode_tokens
+    encode = TorchEncoder.encode_tokens
 
     def encode_and_note(encoder, tokens, **options):
         used.append(options["precision"])
         return encode(encoder, tokens, **options)
 
-    monkeypatch.setattr(Encoder, "encode_tokens", encode_and_note)
+    monkeypatch.setattr(TorchEncoder, "encode_tokens", encode_and_note)
     upsert(index_dir, HOURLY)
 
     assert used == [precision]

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModel
 from aisle.kernels.packed_attention import can_pack, first_position, packed_attention
 from aisle.models import packing
 from aisle.models.adapters import attach_lora
-from aisle.models.embedder import TextEmbedder, autocast
 from aisle.models.prepare_backbone import set_dropout
+from aisle.models.tower import Tower, autocast
 from aisle.text.token_batches import Layout, pack, pad, split
 from aisle.text.tokens import TokenizedTexts, offsets_of
 from tests.tiny_models import ARCHITECTURES, CONFIGS, DECODER, POSITIONS
@@ -76,7 +76,7 @@ def embedder_of(tiny_model, shift_weights):
         if adapter:
             backbone = with_lora(backbone)
             shift_weights(backbone, seed=1)
-        return TextEmbedder(backbone, pooling=pooling, normalize=True)
+        return Tower(backbone, pooling=pooling, normalize=True)
 
     return load
 
@@ -161,7 +161,7 @@ def test_packed_texts_give_the_gradients_of_padded_ones(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_of_decoders_read_packed_texts_as_padded_ones(variant, packed, padded_of):
-    embedder = TextEmbedder(variant_of(variant), pooling="mean", normalize=True)
+    embedder = Tower(variant_of(variant), pooling="mean", normalize=True)
 
     assert can_pack(embedder.backbone, max_length=POSITIONS)
     torch.testing.assert_close(

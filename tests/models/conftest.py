@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from aisle.models.adapters import attach_lora
-from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base
 from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
+from aisle.models.tower import Tower
 
 
 def shift_weights(module, *, seed):
@@ -49,7 +49,7 @@ def save_run(tiny_bert, tmp_path):
         run_dir = tmp_path / name
         save_encoder(
             run_dir,
-            embedder=TextEmbedder(backbone, pooling=settings.pooling, normalize=normalize),
+            embedder=Tower(backbone, pooling=settings.pooling, normalize=normalize),
             weights=None,
             tokenizer=loaded.tokenizer,
             settings=settings,

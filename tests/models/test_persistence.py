@@ -8,10 +8,10 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
-from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
+from aisle.models.tower import Tower
 from aisle.text.token_batches import pad
 from aisle.text.tokens import TokenizedTexts
 
@@ -142,7 +142,7 @@ def test_weights_given_are_saved_in_place_of_those_the_model_has_now(
     expected = encoder.encode_queries(TEXTS)
     if adapter:  # as it is while it trains: beside the base's weights, not merged into them
         base = load_base(find_model(str(tiny_bert)), overrides=Overrides())
-        unmerged = TextEmbedder(load_adapter(base.backbone, best), pooling="mean", normalize=True).eval()
+        unmerged = Tower(load_adapter(base.backbone, best), pooling="mean", normalize=True).eval()
         encoder = replace(encoder, embedder=unmerged)
     trained = {
         name: value.clone()
@@ -173,7 +173,7 @@ def test_weights_given_under_names_that_no_weight_has_are_refused(prefix, tiny_b
     """Merged into the state by name they would be left out, and the last weights saved as the best."""
     source = find_model(str(tiny_bert))
     base = load_base(source, overrides=Overrides())
-    embedder = TextEmbedder(base.backbone, pooling="mean", normalize=True)
+    embedder = Tower(base.backbone, pooling="mean", normalize=True)
     weights = {prefix + name: value for name, value in embedder.state_dict().items()}
 
     with pytest.raises(ModelError, match=r"names of its weights do not match .* unknown") as caught:
@@ -280,7 +280,7 @@ def test_a_run_of_the_packaged_minilm_finds_its_base_by_name(save_run, minilm):
 
 def test_an_embedder_embeds_several_batches_in_order(tiny_bert):
     base = load_base(find_model(str(tiny_bert)), overrides=Overrides())
-    embedder = TextEmbedder(base.backbone, pooling="mean", normalize=True).eval()
+    embedder = Tower(base.backbone, pooling="mean", normalize=True).eval()
     ids = np.array([101, 2417, 102, 101, 102, 101, 6007, 6007, 102], np.int32)
     texts = TokenizedTexts(ids, np.array([0, 3, 5, 9]))
     first, second = pad(texts, np.array([0]), 0), pad(texts, np.array([1, 2]), 0)

@@ -7,8 +7,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from aisle.models.adapters import attach_lora
-from aisle.models.embedder import TextEmbedder, autocast
 from aisle.models.prepare_backbone import cast_frozen, freeze_pooler, set_dropout
+from aisle.models.tower import Tower, autocast
 from aisle.text.token_batches import pack, pad
 from aisle.text.tokens import TokenizedTexts, offsets_of
 from tests.tiny_models import ARCHITECTURES, CONFIGS, DECODERS, UNREAD
@@ -59,7 +59,7 @@ def with_lora(backbone, *, dropout=0.0):
 
 
 def two_training_forwards(backbone, layout):
-    embedder = TextEmbedder(backbone, pooling="mean", normalize=True).train()
+    embedder = Tower(backbone, pooling="mean", normalize=True).train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return embedder([LAYOUTS[layout]()]), embedder([LAYOUTS[layout]()])
@@ -121,7 +121,7 @@ def test_the_pooler_alone_is_frozen_and_all_else_has_gradients(architecture):
     frozen = {name for name, one in backbone.named_parameters() if not one.requires_grad}
     has_pooler = architecture in {"bert", "roberta", "xlm-roberta", "mpnet"}
     assert frozen == ({"pooler.dense.weight", "pooler.dense.bias"} if has_pooler else set())
-    TextEmbedder(backbone, pooling="mean", normalize=True)([LAYOUTS["padded"]()]).sum().backward()
+    Tower(backbone, pooling="mean", normalize=True)([LAYOUTS["padded"]()]).sum().backward()
     assert all(one.grad is not None for one in backbone.parameters() if one.requires_grad)
 
 
@@ -162,7 +162,7 @@ def test_casting_frozen_weights_changes_no_bit_of_embeddings_or_gradients(
     """Autocast rounds the same weights in each forward pass."""
     backbone = with_lora(backbone_of(architecture, 0.0))
     shift_weights(backbone, seed=1)
-    embedder = TextEmbedder(backbone, pooling="mean", normalize=True).train()
+    embedder = Tower(backbone, pooling="mean", normalize=True).train()
     weights = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
 
     def embeddings_and_gradients():

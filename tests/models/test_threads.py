@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from aisle.models.embedder import TextEmbedder
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from aisle.models.int8_linear import multiplies_int8
 from aisle.models.loading import Overrides, load_encoder
+from aisle.models.tower import Tower
 from aisle.text.token_batches import pack, pad
 from aisle.text.tokens import tokenize
 
@@ -109,7 +109,7 @@ def test_what_is_made_on_first_use_is_made_once_for_all_threads(tiny_bert, monke
         threading.Event().wait(0.05)  # long enough for the others to ask as well
         return True
 
-    monkeypatch.setattr("aisle.models.embedder.can_pack", try_out)
+    monkeypatch.setattr("aisle.models.tower.can_pack", try_out)
     encoder = load_encoder(tiny_bert, device="cpu")
 
     in_threads(lambda _: encoder.encode_products(SHORT))
@@ -123,7 +123,7 @@ def test_the_int8_copy_does_not_count_the_texts_that_others_embed_meanwhile(mini
         pytest.skip("this CPU does not multiply 8-bit integers")
     expected = load_encoder(minilm, device="cpu").encode_products(SHORT, precision="int8")
     encoder = load_encoder(minilm, device="cpu")
-    forward = TextEmbedder.forward
+    forward = Tower.forward
 
     def disturbed(self, batches):
         if self is not encoder.embedder:
@@ -131,7 +131,7 @@ def test_the_int8_copy_does_not_count_the_texts_that_others_embed_meanwhile(mini
         return forward(self, batches)
 
     tokens = tokenize(encoder.tokenizer, LONG[:2], prompt="", max_length=256)
-    monkeypatch.setattr(TextEmbedder, "forward", disturbed)
+    monkeypatch.setattr(Tower, "forward", disturbed)
     encoder._int8_embedder()
     monkeypatch.undo()
 
@@ -174,8 +174,8 @@ def test_threads_take_turns_in_a_model_that_changes_itself_in_a_pass(tiny_bert):
     backbone = AutoModel.from_pretrained(tiny_bert, dtype=torch.float32)
     backbone.embeddings.dropout = ChangesItself()
     plain = load_encoder(tiny_bert, device="cpu")
-    embedder = TextEmbedder(backbone, pooling="mean", normalize=True).eval()
-    encoder = Encoder(embedder, plain.tokenizer, plain.settings, fingerprint=None, name="someone's")
+    embedder = Tower(backbone, pooling="mean", normalize=True).eval()
+    encoder = TorchEncoder(embedder, plain.tokenizer, plain.settings, fingerprint=None, name="someone's")
 
     def work(number):
         return [encoder.encode_queries([LONG[number % 6]]) for _ in range(5)]

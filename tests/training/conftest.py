@@ -13,10 +13,10 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from aisle.data.batching import distinct
 from aisle.data.negatives import KnownPositives, equality_keys
 from aisle.losses.objectives import Direction
-from aisle.models.embedder import TextEmbedder
 from aisle.models.loading import Overrides, load_base
 from aisle.models.model_source import find_model
 from aisle.models.prepare_backbone import freeze_pooler, set_dropout
+from aisle.models.tower import Tower
 from aisle.text.token_batches import Layout
 from aisle.text.tokens import tokenize
 from aisle.training.batches import BatchPlan, Collator
@@ -104,7 +104,7 @@ def embedder_of(base, *, dropout=0.0):
     backbone = copy.deepcopy(base.backbone)
     set_dropout(backbone, dropout)
     freeze_pooler(backbone)
-    return TextEmbedder(backbone, pooling="mean", normalize=True)
+    return Tower(backbone, pooling="mean", normalize=True)
 
 
 def trainer_of(

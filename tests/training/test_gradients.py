@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aisle.errors import TrainingError
-from aisle.models.embedder import TextEmbedder
+from aisle.models.tower import Tower
 from aisle.training import objective
 from aisle.training.gradients import RandomState
 from tests.training.conftest import texts_of, tokenized, trainer_of, weights_of
@@ -83,7 +83,7 @@ def test_cached_embeddings_draw_the_same_dropout_twice(base):
     pairs = labelled(base)
     trainer = trainer_of(base, pairs, loss="in_batch", cached=True, max_tokens=32, dropout=0.3)
     seen = []
-    embed = TextEmbedder.forward
+    embed = Tower.forward
     trainer.model.forward = lambda batches: seen.append(embed(trainer.model, batches)) or seen[-1]
     trainer.run()
     first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
@@ -171,8 +171,8 @@ class Scarce:
     """A model that has memory for so many tokens with activations, and for any number without."""
 
     def __init__(self, monkeypatch, tokens):
-        self.forward, self.tokens, self.seen = TextEmbedder.forward, tokens, []
-        monkeypatch.setattr(TextEmbedder, "forward", lambda model, batches: self(model, batches))
+        self.forward, self.tokens, self.seen = Tower.forward, tokens, []
+        monkeypatch.setattr(Tower, "forward", lambda model, batches: self(model, batches))
 
     def __call__(self, model, batches):
         tokens = sum(batch.read_tokens for batch in batches)
@@ -222,7 +222,7 @@ def test_other_errors_of_the_model_are_not_taken_for_want_of_memory(base, monkey
     def broken(model, batches):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(TextEmbedder, "forward", broken)
+    monkeypatch.setattr(Tower, "forward", broken)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         trainer.run()
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aisle.errors import TrainingError, TrainingStopped
 from aisle.losses.objectives import cosine_target
-from aisle.models.embedder import TextEmbedder
+from aisle.models.tower import Tower
 from aisle.training.step_figures import StepFigures, figures_to_sum
 from tests.training.conftest import collator_of, texts_of, tokenized, trainer_of, weights_of
 
@@ -25,7 +25,7 @@ def pairs_of(base, count, *, distinct_texts=True):
 def plain_gradient(base, rows):
     """Mean loss over all pairs, each text padded to 16 tokens, one backward: the definition."""
     queries, products, relevance = rows
-    model = TextEmbedder(copy.deepcopy(base.backbone), pooling="mean", normalize=True).eval()
+    model = Tower(copy.deepcopy(base.backbone), pooling="mean", normalize=True).eval()
     found = []
     for texts in (queries, products):
         tokens = base.tokenizer(

@@ -19,7 +19,7 @@ from aisle.index import SearchIndex, SearchResult, open_index, parse_filter
 from aisle.index.hybrid_search import candidate_depth
 
 if TYPE_CHECKING:
-    from aisle.models.encoder import Encoder
+    from aisle.models.encoder import TorchEncoder
 
 PROMPT = "query> "
 
@@ -65,7 +65,11 @@ def query(settings: QuerySettings) -> None:
 
 
 def _answer(
-    texts: Sequence[str], index: SearchIndex, encoder: Encoder | None, settings: QuerySettings, output: Output
+    texts: Sequence[str],
+    index: SearchIndex,
+    encoder: TorchEncoder | None,
+    settings: QuerySettings,
+    output: Output,
 ) -> None:
     found = _search(texts, index, encoder, settings)
     none_satisfies = settings.where is not None and not found.rows.shape[1]
@@ -116,7 +120,7 @@ def _payload(columns: Mapping[str, Any], fields: Sequence[str] | None) -> Any:
 
 
 def _search(
-    texts: Sequence[str], index: SearchIndex, encoder: Encoder | None, settings: QuerySettings
+    texts: Sequence[str], index: SearchIndex, encoder: TorchEncoder | None, settings: QuerySettings
 ) -> SearchResult:
     embeddings = None if encoder is None else encoder.encode_queries(texts)
     return index.search(

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from aisle.errors import ModelError
-from aisle.models.embedder import TextEmbedder
-from aisle.models.encoder import Encoder, EncoderSettings
+from aisle.models.encoder import EncoderSettings, TorchEncoder
 from aisle.models.loading import load_encoder, read_settings_file
 from aisle.models.model_source import ModelSource, find_model
+from aisle.models.tower import Tower
 from aisle.models.weight_names import names_that_differ
 from aisle.types.sequences import as_sequence
 
@@ -33,7 +33,7 @@ class AveragedRuns:
         base: the model that all runs began at.
     """
 
-    embedder: TextEmbedder
+    embedder: Tower
     tokenizer: Any
     settings: EncoderSettings
     base: ModelSource
@@ -57,7 +57,7 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
     described = [_described(run, token) for run in runs]
     for run, other in zip(runs[1:], described[1:], strict=True):
         _check_alike(runs[0], described[0], run, other)
-    first: Encoder | None = None
+    first: TorchEncoder | None = None
     total: dict[str, torch.Tensor] = {}
     for run, weight in zip(runs, weights, strict=True):
         encoder = load_encoder(run, token=token, device="cpu")

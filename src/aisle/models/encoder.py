@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from aisle.errors import ModelError
-from aisle.models.embedder import Precision, TextEmbedder, autocast
-from aisle.models.int8_embedder import int8_embedder
+from aisle.models.int8_tower import int8_tower
 from aisle.models.pooling import Pooling
+from aisle.models.tower import Tower, autocast
 from aisle.text.token_batches import device_layout
 from aisle.text.tokens import TokenizedTexts, tokenize
+from aisle.types.encoder_protocol import Precision
 from aisle.types.sequences import as_sequence
 
 Made = TypeVar("Made")
@@ -65,7 +66,7 @@ class DistinctTokens:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class TorchEncoder:
     """Turns queries and products into embeddings; threads may share it.
 
     Args:
@@ -79,7 +80,7 @@ class Encoder:
         note: what was taken of it because nobody says otherwise, to be printed.
     """
 
-    embedder: TextEmbedder
+    embedder: Tower
     tokenizer: Any
     settings: EncoderSettings
     fingerprint: str | None
@@ -95,7 +96,7 @@ class Encoder:
             f"query_prompt {settings.query_prompt[:30]!r}, product_prompt {settings.product_prompt[:30]!r}"
         )
         return (
-            f"Encoder({self.name[-60:]}, {self.dim} dim, {settings.pooling} pooling, "
+            f"TorchEncoder({self.name[-60:]}, {self.dim} dim, {settings.pooling} pooling, "
             f"max_length {settings.max_length},\n  {prompts},\n"
             f"  on {self.device}, fingerprint {fingerprint})"
         )
@@ -110,6 +111,11 @@ class Encoder:
         """Length of an embedding."""
         backbone: Any = self.embedder.backbone
         return int(self.dimensions or backbone.config.hidden_size)
+
+    @property
+    def query_fingerprint(self) -> str | None:
+        """Fingerprint of the tower that reads queries: `fingerprint`, as one tower reads both sides."""
+        return self.fingerprint
 
     def encode_queries(self, queries: Iterable[str], **options: Any) -> np.ndarray:
         """Return the embeddings of queries; see `encode_texts` for the options.
@@ -218,7 +224,7 @@ class Encoder:
         in_order: np.ndarray = embeddings[place]
         return in_order
 
-    def truncated(self, dimensions: int | None) -> Encoder:
+    def truncated(self, dimensions: int | None) -> TorchEncoder:
         """Return the encoder that gives the first `dimensions` components, at unit norm again.
 
         For encoders that were trained so (Matryoshka, https://arxiv.org/abs/2205.13147); others lose much.
@@ -239,9 +245,9 @@ class Encoder:
             return embeddings
         return nn.functional.normalize(embeddings[:, : self.dimensions], dim=1)
 
-    def _int8_embedder(self) -> TextEmbedder:
+    def _int8_embedder(self) -> Tower:
         """Return the copy of the model in int8; it is made once."""
-        return self._once("int8", lambda: int8_embedder(self.embedder, max_length=self.settings.max_length))
+        return self._once("int8", lambda: int8_tower(self.embedder, max_length=self.settings.max_length))
 
     def _packs(self, precision: Precision) -> bool:
         """Return whether texts are packed; tried out once for each compute type."""

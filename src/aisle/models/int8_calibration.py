@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers.activations import GELUActivation
 
-from aisle.models.embedder import TextEmbedder
+from aisle.models.tower import Tower
 from aisle.text.token_batches import TokenBatch
 
 
@@ -70,7 +70,7 @@ class _Observer:
             shared.gelus[name] = activation
 
 
-def observe(embedder: TextEmbedder, layers: dict[str, nn.Module], batch: TokenBatch) -> list[SharedInput]:
+def observe(embedder: Tower, layers: dict[str, nn.Module], batch: TokenBatch) -> list[SharedInput]:
     """Return the inputs of these linear layers when the embedder reads a batch.
 
     Args:

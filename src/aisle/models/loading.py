@@ -14,13 +14,13 @@ from torch import nn
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
 from aisle.models.backbone import check_reads_text, load_backbone
-from aisle.models.embedder import TextEmbedder
-from aisle.models.encoder import Encoder, EncoderSettings
+from aisle.models.encoder import EncoderSettings, TorchEncoder
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.pooling import Pooling
 from aisle.models.st_files import names_pooling, read_json, read_st_files
 from aisle.models.tokenizers import load_tokenizer
+from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
 
 SETTINGS_FILE = "aisle.json"
@@ -42,7 +42,7 @@ class Overrides:
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class LoadedModel:
     """A base model as it comes: backbone, tokenizer, settings; `adapter` where a LoRA run is begun at."""
 
     source: ModelSource
@@ -63,7 +63,7 @@ def load_encoder(
     token: str | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
-) -> Encoder:
+) -> TorchEncoder:
     """Return the encoder of a run, an adapter or a base model.
 
     Args:
@@ -109,8 +109,8 @@ def load_encoder(
             f"{base_source.path} it has {fingerprint}: the base is another one, or a file was altered. "
             "Give the base it was trained on with --base_model"
         )
-    embedder = TextEmbedder(backbone, pooling=settings.pooling, normalize=settings.normalize)
-    return Encoder(
+    embedder = Tower(backbone, pooling=settings.pooling, normalize=settings.normalize)
+    return TorchEncoder(
         embedder=embedder.to(device or best_device()).eval(),
         tokenizer=tokenizer,
         settings=settings,
@@ -121,7 +121,7 @@ def load_encoder(
     )
 
 
-def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: bool = False) -> BaseModel:
+def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: bool = False) -> LoadedModel:
     """Return a base model in float32, with the settings its own files give.
 
     Raises:
@@ -140,7 +140,7 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
             f"{source.name}: has no file that says how it is pooled; it is pooled by "
             f"{kind[settings.pooling]}. --pooling says otherwise"
         )
-    return BaseModel(source, backbone, tokenizer, settings, note=note)
+    return LoadedModel(source, backbone, tokenizer, settings, note=note)
 
 
 def best_device() -> str:

@@ -14,11 +14,11 @@ import torch
 
 from aisle.errors import ModelError
 from aisle.io.durable import apply_umask, sync
-from aisle.models.embedder import TextEmbedder
 from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import FORMAT_VERSION, SETTINGS_FILE
 from aisle.models.model_source import ModelSource
+from aisle.models.tower import Tower
 from aisle.models.weight_names import names_that_differ
 
 ENCODER_FILES = (
@@ -36,7 +36,7 @@ ST_MODULES = (
 def save_encoder(
     run_dir: Path,
     *,
-    embedder: TextEmbedder,
+    embedder: Tower,
     weights: Mapping[str, torch.Tensor] | None,
     tokenizer: Any,
     settings: EncoderSettings,
@@ -94,7 +94,7 @@ def save_encoder(
 
 
 def _write_weights(
-    folder: Path, embedder: TextEmbedder, weights: Mapping[str, torch.Tensor] | None, *, adapter: bool
+    folder: Path, embedder: Tower, weights: Mapping[str, torch.Tensor] | None, *, adapter: bool
 ) -> None:
     backbone: Any = embedder.backbone
     # PEFT would ask the Hub whether the vocabulary has grown since; it cannot have.

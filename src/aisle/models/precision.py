@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from aisle.models.embedder import Precision
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
+from aisle.types.encoder_protocol import Precision
 
 _BOTH: tuple[Precision, Precision] = ("fp32", "bf16")
 TIMED_TEXTS = 64
 
 
-def fastest_precision(encoder: Encoder, texts: Sequence[str]) -> Precision:
+def fastest_precision(encoder: TorchEncoder, texts: Sequence[str]) -> Precision:
     """Return the compute type that embeds these texts faster on the encoder's device.
 
     On CPUs with bf16 instructions that is measured, on a few of the texts: with AMX bf16 wins, with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from aisle.models.embedder import TextEmbedder
+from aisle.models.tower import Tower
 from aisle.text.token_batches import TokenBatch
 
 RATES = ("attention_dropout", "dropout", "activation_dropout")
@@ -43,7 +43,7 @@ def freeze_pooler(backbone: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def weights_without_gradient(embedder: TextEmbedder, batch: TokenBatch) -> list[str]:
+def weights_without_gradient(embedder: Tower, batch: TokenBatch) -> list[str]:
     """Return the names of trained weights that the embeddings of a batch do not depend on.
 
     Longformer's global attention and RoFormer's table of positions are examples: no embedding reads the

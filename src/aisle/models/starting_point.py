@@ -7,7 +7,7 @@ from aisle.models.adapters import load_adapter
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import (
     ADAPTER_FILE,
-    BaseModel,
+    LoadedModel,
     Overrides,
     base_of_adapter,
     check_prompts,
@@ -30,7 +30,7 @@ def load_starting_point(
     train_adapter: bool,
     token: str | None,
     trust_remote_code: bool = False,
-) -> BaseModel:
+) -> LoadedModel:
     """Return the model that a training begins at.
 
     Of a LoRA run it is the base that the run's adapter was trained on: with `train_adapter` as it is, since
@@ -76,7 +76,7 @@ def load_starting_point(
     if not train_adapter:
         backbone = load_adapter(backbone, source.path).merge_and_unload()
         backbone.requires_grad_(True)  # PEFT froze them
-    return BaseModel(
+    return LoadedModel(
         source=base_source if train_adapter else source,
         backbone=backbone,
         tokenizer=tokenizer,

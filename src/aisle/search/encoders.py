@@ -7,7 +7,7 @@ from typing import Any
 
 from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import Overrides, load_encoder
 from aisle.training.machine import use_cpu_threads
 
@@ -42,7 +42,7 @@ def encoder_of_index(
     model: str | None,
     base_model: str | None,
     trust_remote_code: bool,
-) -> Encoder:
+) -> TorchEncoder:
     """Return the encoder that made an index.
 
     Args:

@@ -1,1 +1,1 @@
-"""Names and values that several packages share: columns, ids, languages, text marks, sequences."""
+"""Names and values that several packages share: columns, ids, languages, text marks, sequences, encoders."""

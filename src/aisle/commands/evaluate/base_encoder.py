@@ -24,12 +24,12 @@ from aisle.commands.output import Output
 from aisle.errors import IndexStoreError, ModelError
 from aisle.index.store import read_array, write_embeddings
 from aisle.io.durable import sync
-from aisle.models.embedder import Precision
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import ADAPTER_FILE, Overrides, load_encoder, read_settings_file
 from aisle.models.model_source import find_model
 from aisle.models.st_files import read_json
 from aisle.training.processes import Processes
+from aisle.types.encoder_protocol import Precision
 
 Embeddings = npt.NDArray[np.float32]
 SETTINGS = ("pooling", "query_prompt", "product_prompt", "max_length")
@@ -87,7 +87,7 @@ def base_of(
     return BaseModelName(name, base_revision, Overrides(**said))
 
 
-def load_base_encoder(base: BaseModelName, *, device: str | None, trust_remote_code: bool) -> Encoder:
+def load_base_encoder(base: BaseModelName, *, device: str | None, trust_remote_code: bool) -> TorchEncoder:
     """Return the base as an encoder.
 
     Raises:
@@ -126,7 +126,7 @@ def cache_folder(index_dir: Path, report: Path | None) -> Path:
 
 def catalog_embeddings(
     products: pa.Table,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     folder: Path,
     *,
     precision: Precision,
@@ -192,7 +192,7 @@ def catalog_embeddings(
     return read_array(path, shape=shape, dtype="float32")
 
 
-def precision_on(encoder: Encoder, recorded: object) -> Precision:
+def precision_on(encoder: TorchEncoder, recorded: object) -> Precision:
     """Return the compute type that an index records, or fp32 where this device has none of it."""
     if recorded not in ("fp32", "bf16", "int8") or (recorded == "int8" and encoder.device.type != "cpu"):
         return "fp32"

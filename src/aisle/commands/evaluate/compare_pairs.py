@@ -22,7 +22,7 @@ from aisle.evaluation.joint_pool import joint_pool_row
 from aisle.evaluation.number_format import counted
 from aisle.evaluation.pair_comparison import compare_pairs
 from aisle.evaluation.pair_metrics import is_positive
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 
 FEWEST = 10
 """Pairs of a class, or questions, from which an interval can be believed."""
@@ -136,7 +136,7 @@ def _rows(settings: EvaluateSettings) -> Iterator[Row]:
 
 
 def pair_scores(
-    encoder: Encoder,
+    encoder: TorchEncoder,
     pairs: Pairs,
     *,
     chunk_pairs: int | None = None,
@@ -163,7 +163,7 @@ def pair_scores(
 
 
 def evaluate_pairs(
-    encoders: Mapping[str, Encoder],
+    encoders: Mapping[str, TorchEncoder],
     pairs: Pairs,
     *,
     kinds: Mapping[str, SystemKind],
@@ -193,7 +193,7 @@ def evaluate_pairs(
 
 
 def evaluate_joint_pool(
-    encoders: Mapping[str, Encoder],
+    encoders: Mapping[str, TorchEncoder],
     pairs: Pairs,
     *,
     kinds: Mapping[str, SystemKind],

@@ -33,7 +33,7 @@ from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.index import SearchIndex, ann_recall, open_index
 from aisle.index.exact import FloatArray
 from aisle.index.products import ID_COLUMN
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from aisle.search.encoders import encoder_of_index
 from aisle.training.processes import Processes
 
@@ -64,7 +64,7 @@ class Ranked:
     main: str
     base: str | None
     given: tuple[str, ...]
-    dense: Mapping[str, tuple[Encoder, FloatArray]]
+    dense: Mapping[str, tuple[TorchEncoder, FloatArray]]
     graph: tuple[GraphLoss, ...]
     notes: tuple[str, ...]
 
@@ -101,7 +101,7 @@ def evaluate_retrieval(
         notes.append(f"BM25 splits texts into words by its analyser: {index.analyser.describe()}")
     top_k = min(max(*settings.cutoffs, GRAPH_DEPTH), len(index))
     others, said = _compared(settings, index, judged, top_k)
-    dense: dict[str, tuple[Encoder, FloatArray]] = {}
+    dense: dict[str, tuple[TorchEncoder, FloatArray]] = {}
     rankers: list[Ranker] = []
     if "base" in rows and models.base is not None:
         embeddings = embed_base(settings, index.manifest, index.products, models.base, processes, output)

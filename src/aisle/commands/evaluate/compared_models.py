@@ -22,7 +22,7 @@ from aisle.commands.output import Output
 from aisle.errors import ModelError
 from aisle.index import Manifest, open_stored
 from aisle.index.products import TEXT_COLUMN
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import load_encoder
 from aisle.search.encoders import encoder_of_index
 from aisle.training.machine import use_cpu_threads
@@ -41,19 +41,19 @@ class Models:
         note: why there is none, if that needs saying.
     """
 
-    measured: Encoder | None
+    measured: TorchEncoder | None
     name: Literal["tuned", "base"]
-    base: Encoder | None
+    base: TorchEncoder | None
     note: str | None = None
 
-    def by_row(self) -> dict[str, Encoder]:
+    def by_row(self) -> dict[str, TorchEncoder]:
         """Return row -> encoder, the base first."""
         named = {"base": self.base, self.name: self.measured}
         return {name: encoder for name, encoder in named.items() if encoder is not None}
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class BaseRow:
     """The model of the row base.
 
     Args:
@@ -62,7 +62,7 @@ class BaseModel:
         note: why there is no such row, if that needs saying.
     """
 
-    encoder: Encoder | None
+    encoder: TorchEncoder | None
     child: bool
     note: str | None = None
 
@@ -97,7 +97,7 @@ def load_models(settings: EvaluateSettings, manifest: Manifest | None, *, device
     return Models(measured, "tuned" if base.child or base.encoder else "base", base.encoder, base.note)
 
 
-def _load_measured(settings: EvaluateSettings, manifest: Manifest | None) -> Encoder:
+def _load_measured(settings: EvaluateSettings, manifest: Manifest | None) -> TorchEncoder:
     """Return the encoder that made the index, or that of --model without one.
 
     Raises:
@@ -122,7 +122,7 @@ def _load_measured(settings: EvaluateSettings, manifest: Manifest | None) -> Enc
 
 def load_base_row(
     settings: EvaluateSettings, manifest: Manifest | None, *, device: str | None = None
-) -> BaseModel:
+) -> BaseRow:
     """Return the model that the measured one is held against; every process comes to the same one.
 
     Raises:
@@ -131,32 +131,32 @@ def load_base_row(
     try:
         parent = _parent(settings, manifest)
     except ModelError as error:
-        return BaseModel(None, child=False, note=f"no row base: {error}")
+        return BaseRow(None, child=False, note=f"no row base: {error}")
     child = parent is not None
     if settings.base_model_row == "none":
-        return BaseModel(None, child)
+        return BaseRow(None, child)
     if settings.base_model_row != "auto":
         encoder = load_encoder(
             settings.base_model_row, device=device, trust_remote_code=settings.trust_remote_code
         )
     elif parent is None:
-        return BaseModel(None, child)
+        return BaseRow(None, child)
     else:
         try:
             encoder = load_base_encoder(parent, device=device, trust_remote_code=settings.trust_remote_code)
         except ModelError as error:
             note = f"no row base: {error}. Say where it is with --base_model_row, or none to leave it out"
-            return BaseModel(None, child, note)
+            return BaseRow(None, child, note)
     if manifest is not None and encoder.fingerprint == manifest.fingerprint:
-        return BaseModel(None, child, f"no row base: {encoder.name} is the very encoder of the index")
-    return BaseModel(encoder, child)
+        return BaseRow(None, child, f"no row base: {encoder.name} is the very encoder of the index")
+    return BaseRow(encoder, child)
 
 
 def embed_base(
     settings: EvaluateSettings,
     manifest: Manifest,
     products: pa.Table,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     processes: Processes,
     output: Output,
 ) -> Embeddings:

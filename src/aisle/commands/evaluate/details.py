@@ -25,7 +25,7 @@ from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.index import SearchIndex
 from aisle.index.exact import FloatArray, row_scores
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, take_rows, text_of
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 
 TITLE_COLUMNS = ("title", "product_title", "name")
 SLICE_COLUMNS = ("department", "category", "brand")
@@ -173,7 +173,7 @@ def _groups_by(column: str, queries: Iterable[str], qrels: Qrels, shown: Shown) 
 
 
 def heatmaps_of(
-    systems: Mapping[str, tuple[Encoder, FloatArray]],
+    systems: Mapping[str, tuple[TorchEncoder, FloatArray]],
     *,
     query_ids: Sequence[str],
     queries: Mapping[str, str],

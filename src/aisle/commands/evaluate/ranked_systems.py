@@ -13,7 +13,7 @@ from aisle.index import SearchIndex, SearchResult, exact_search
 from aisle.index.fusion import Fusion
 from aisle.index.hybrid_search import candidate_depth, fuse_dense, search_hybrid, search_lexical
 from aisle.index.products import ID_COLUMN
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 
 CHUNK_QUERIES = 1024
 """Queries embedded and searched at a time: 100 answers of each, and their embeddings, are a few MiB."""
@@ -125,7 +125,7 @@ def lexical_ranker(index: SearchIndex, *, name: str, top_k: int) -> Ranker:
 
 def index_ranker(
     index: SearchIndex,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     *,
     dense: str,
     hybrid: str | None,
@@ -179,7 +179,7 @@ def index_ranker(
 
 
 def exact_ranker(
-    index: SearchIndex, encoder: Encoder, embeddings: Embeddings, *, name: str, top_k: int
+    index: SearchIndex, encoder: TorchEncoder, embeddings: Embeddings, *, name: str, top_k: int
 ) -> Ranker:
     """Return the ranker of a row by exact search over another encoder's embeddings of the same products.
 

@@ -43,12 +43,12 @@ from aisle.index import (
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
 from aisle.index.products import read_products
 from aisle.index.store import write_embeddings
-from aisle.models.embedder import Precision
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import Overrides, load_encoder
 from aisle.search.encoders import encoder_record
 from aisle.training.machine import use_cpu_threads
 from aisle.training.processes import Processes, launched_processes
+from aisle.types.encoder_protocol import Precision
 
 PLAN_FILE = "plan.npz"
 
@@ -91,7 +91,7 @@ def _embed_and_finish(
     settings: BuildSettings,
     writer: Writer,
     products: pa.Table,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     processes: Processes,
     output: Output,
 ) -> tuple[Manifest, dict[str, Any]]:
@@ -175,7 +175,7 @@ def _embed(
     settings: BuildSettings,
     plan: EmbeddingPlan,
     products: pa.Table,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     folder: Path,
     precision: Precision,
     processes: Processes,
@@ -241,7 +241,7 @@ def _overrides(settings: BuildSettings) -> Overrides:
     )
 
 
-def _load(settings: BuildSettings, processes: Processes) -> Encoder:
+def _load(settings: BuildSettings, processes: Processes) -> TorchEncoder:
     use_cpu_threads(processes=processes.count)
     encoder = load_encoder(
         settings.model,

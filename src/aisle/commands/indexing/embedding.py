@@ -19,11 +19,11 @@ from aisle.index.groups import first_of_equals
 from aisle.index.layout import MANIFEST_FILE, version_numbers
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
 from aisle.io.durable import file_sha256, replace_text, sync
-from aisle.models.embedder import Precision
-from aisle.models.encoder import DistinctTokens, Encoder
+from aisle.models.encoder import DistinctTokens, TorchEncoder
 from aisle.models.precision import fastest_precision
 from aisle.system.memory import return_free_memory
 from aisle.training.prefetch import prefetched
+from aisle.types.encoder_protocol import Precision
 
 SHARD_TEXTS = 8192
 """Texts that are tokenised, sorted by length and embedded together, and kept when a build is killed."""
@@ -92,7 +92,7 @@ def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by
 def embed_shards(
     plan: EmbeddingPlan,
     products: pa.Table,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     folder: Path,
     *,
     precision: Precision,
@@ -184,7 +184,7 @@ class VersionBefore:
 
 def version_before(
     index_dir: Path,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     *,
     precision: Precision | None,
     store_dtype: Literal["float32", "float16"],
@@ -210,7 +210,7 @@ def version_before(
 
 
 def _why_not(
-    known: StoredProducts, encoder: Encoder, *, precision: Precision | None, store_dtype: str
+    known: StoredProducts, encoder: TorchEncoder, *, precision: Precision | None, store_dtype: str
 ) -> str | None:
     """Return how the embeddings of a version differ from those of a build, or None."""
     manifest = known.manifest
@@ -233,7 +233,7 @@ def _why_not(
     return None
 
 
-def precision_for(encoder: Encoder, products: pa.Table, known: StoredProducts | None) -> Precision:
+def precision_for(encoder: TorchEncoder, products: pa.Table, known: StoredProducts | None) -> Precision:
     """Return the compute type of the version before, whose embeddings can be kept, or else the fastest."""
     if known is not None:
         kept: Precision = known.manifest.encoder["precision"]

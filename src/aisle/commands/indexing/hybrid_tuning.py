@@ -20,7 +20,7 @@ from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import EMBEDDINGS_FILE, LEXICAL_FOLDER, PRODUCTS_FILE
 from aisle.index.products import ID_COLUMN, rank_ids, read_products
 from aisle.index.store import read_array
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 
 TUNED_DEPTH = 10
 
@@ -28,7 +28,7 @@ TUNED_DEPTH = 10
 def tuned_weight(
     folder: Path,
     manifest: Manifest,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     *,
     queries_file: str,
     qrels_file: str,

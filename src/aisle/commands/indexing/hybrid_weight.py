@@ -14,7 +14,7 @@ from aisle.errors import AisleError
 from aisle.index import Manifest, read_manifest
 from aisle.index.analyser import Analyser
 from aisle.index.fusion import DEFAULT_WEIGHT
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def choose_weight(
     index_dir: Path,
     folder: Path,
     manifest: Manifest,
-    encoder: Encoder,
+    encoder: TorchEncoder,
     analyser: Analyser,
     say: Callable[[str], None],
 ) -> ChosenWeight:

@@ -13,11 +13,15 @@ from aisle.index import StoredProducts, Writer
 from aisle.index.manifest import MARKS_FILE
 from aisle.index.products import TEXT_COLUMN, take_rows
 from aisle.index.store import read_marks, write_array
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 
 
 def stage_marks(
-    writer: Writer, plan: EmbeddingPlan, known: StoredProducts | None, products: pa.Table, encoder: Encoder
+    writer: Writer,
+    plan: EmbeddingPlan,
+    known: StoredProducts | None,
+    products: pa.Table,
+    encoder: TorchEncoder,
 ) -> None:
     """Write the marks of all products' texts into a version that is made; see `marks_in_order`."""
     marks = marks_in_order(plan, known, writer.shards, products, encoder)
@@ -29,7 +33,7 @@ def marks_in_order(
     known: StoredProducts | None,
     folder: Path,
     products: pa.Table,
-    encoder: Encoder | None,
+    encoder: TorchEncoder | None,
 ) -> npt.NDArray[np.uint8]:
     """Return the marks of all products' texts, in order: (products,) uint8, see `types.text_marks`.
 

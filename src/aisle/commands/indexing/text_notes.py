@@ -12,7 +12,7 @@ from aisle.index import Manifest
 from aisle.types.text_marks import CUT
 
 if TYPE_CHECKING:
-    from aisle.models.encoder import Encoder
+    from aisle.models.encoder import TorchEncoder
 
 
 def text_notes(manifest: Manifest) -> list[str]:
@@ -35,7 +35,7 @@ def say_texts(output: Output, manifest: Manifest) -> None:
         output.say(note)
 
 
-def query_notes(queries: Sequence[str], encoder: Encoder) -> list[str]:
+def query_notes(queries: Sequence[str], encoder: TorchEncoder) -> list[str]:
     """Return what to say of queries that an encoder does not read whole, a line at most."""
     tokens = encoder.tokenize(queries, prompt=encoder.settings.query_prompt, marked=True)
     cut = int(np.count_nonzero(tokens.marks & CUT))

@@ -35,7 +35,7 @@ from aisle.errors import ConfigError
 from aisle.index import Manifest, StoredProducts, open_stored, upsert_products
 from aisle.index.manifest import MARKS_FILE
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products, take_rows
-from aisle.models.encoder import Encoder
+from aisle.models.encoder import TorchEncoder
 from aisle.search.encoders import encoder_of_index
 
 COMPARED_ROWS = 8192
@@ -179,7 +179,7 @@ def _embeddings(
     plan: EmbeddingPlan,
     known: StoredProducts,
     products: pa.Table,
-    encoder: Encoder | None,
+    encoder: TorchEncoder | None,
     folder: Path,
     max_tokens: int | None,
     output: Output,

@@ -12,17 +12,17 @@ from aisle.errors import ModelError
 from aisle.kernels.fast_dropout import use_fast_dropout
 from aisle.kernels.fused_lora import fuse_lora
 from aisle.models.adapters import attach_lora, attach_trained_lora, trainable_share
-from aisle.models.embedder import TextEmbedder
-from aisle.models.loading import BaseModel
+from aisle.models.loading import LoadedModel
 from aisle.models.prepare_backbone import cast_frozen, freeze_pooler, set_dropout
+from aisle.models.tower import Tower
 from aisle.training.accelerator import set_seed
 
 COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def make_trained_model(
-    settings: TrainSettings, base: BaseModel, accelerator: Any, *, say: Callable[[str], None]
-) -> TextEmbedder:
+    settings: TrainSettings, base: LoadedModel, accelerator: Any, *, say: Callable[[str], None]
+) -> Tower:
     """Return the embedder that is trained, on its device; the base model's backbone is changed.
 
     Args:
@@ -80,7 +80,7 @@ def make_trained_model(
     # DoRA measures the frozen weights themselves, so it wants them unrounded.
     if compute_type is not None and lora.use_peft and not lora.use_dora and not is_sharded(accelerator):
         cast_frozen(backbone, compute_type)
-    embedder = TextEmbedder(backbone, pooling=base.settings.pooling, normalize=base.settings.normalize)
+    embedder = Tower(backbone, pooling=base.settings.pooling, normalize=base.settings.normalize)
     return embedder.to(accelerator.device)
 
 

@@ -27,7 +27,7 @@ from aisle.commands.train.settings import ModelSettings, TrainSettings, problems
 from aisle.commands.train.trainer_setup import make_trainer
 from aisle.config.load import saved_form
 from aisle.errors import ConfigError, TrainingStopped
-from aisle.models.loading import BaseModel, Overrides, read_settings_file
+from aisle.models.loading import LoadedModel, Overrides, read_settings_file
 from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
 from aisle.models.starting_point import load_starting_point
@@ -87,7 +87,7 @@ def train(settings: TrainSettings) -> FinishedRun:
 def _train(
     settings: TrainSettings,
     data: TrainingData,
-    base: BaseModel,
+    base: LoadedModel,
     accelerator: Any,
     output: Output,
     *,
@@ -144,7 +144,9 @@ def _train(
     return FinishedRun(run_dir, metrics, main_process=accelerator.is_main_process)
 
 
-def _resolve(settings: TrainSettings, data: TrainingData, output: Output) -> tuple[TrainSettings, BaseModel]:
+def _resolve(
+    settings: TrainSettings, data: TrainingData, output: Output
+) -> tuple[TrainSettings, LoadedModel]:
     """Return the settings with nothing left open, and the base model."""
     model, optim = settings.model, settings.optim
     source = find_model(model.model_name_or_path, revision=model.model_revision, token=settings.run.hub_token)

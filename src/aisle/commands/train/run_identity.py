@@ -9,7 +9,7 @@ from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import saved_form
 from aisle.data.pairs import Pairs
 from aisle.models.fingerprint import fingerprint_of
-from aisle.models.loading import BaseModel
+from aisle.models.loading import LoadedModel
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -24,7 +24,7 @@ TEXTS_AT_A_TIME = 10_000
 
 def run_identity(
     settings: TrainSettings,
-    base: BaseModel,
+    base: LoadedModel,
     *,
     train: str,
     validation: str,

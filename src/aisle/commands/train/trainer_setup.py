@@ -23,10 +23,10 @@ from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.io.durable import file_sha256
 from aisle.kernels.compiled_layers import compile_layers
-from aisle.models.embedder import TextEmbedder
 from aisle.models.fingerprint import TOKENIZER_FILES
-from aisle.models.loading import BaseModel
+from aisle.models.loading import LoadedModel
 from aisle.models.prepare_backbone import drops_attention, weights_without_gradient
+from aisle.models.tower import Tower
 from aisle.text.token_batches import WHOLE_BATCH, Layout, device_layout
 from aisle.training.accelerator import expect_unused_weights
 from aisle.training.batches import BatchPlan, Collator
@@ -51,7 +51,7 @@ SAMPLED_PAIRS = 32
 def make_trainer(
     settings: TrainSettings,
     data: TrainingData,
-    base: BaseModel,
+    base: LoadedModel,
     accelerator: Any,
     *,
     say: Callable[[str], None],
@@ -199,7 +199,7 @@ def _agreement(accelerator: Any, say: Callable[[str], None]) -> Agreement | None
 
 def _tokenized(
     settings: TrainSettings,
-    base: BaseModel,
+    base: LoadedModel,
     accelerator: Any,
     say: Callable[[str], None],
     pairs: Pairs,
@@ -219,7 +219,7 @@ def _tokenized(
     return open_tokenized(folder)
 
 
-def _layout(embedder: TextEmbedder, settings: TrainSettings, base: BaseModel, accelerator: Any) -> Layout:
+def _layout(embedder: Tower, settings: TrainSettings, base: LoadedModel, accelerator: Any) -> Layout:
     half = accelerator.mixed_precision in ("bf16", "fp16")
     # Flash Attention over packed texts has no dropout.
     drops = accelerator.device.type != "cpu" and drops_attention(embedder.backbone)

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from aisle.errors import ModelError
-from aisle.models import int8_embedder as int8
+from aisle.models import int8_tower as int8
 from aisle.models.adapters import attach_lora
-from aisle.models.embedder import TextEmbedder
 from aisle.models.int8_linear import Int8Linear, multiplies_int8
 from aisle.models.loading import load_encoder
+from aisle.models.tower import Tower
 from tests.tiny_models import ARCHITECTURES
 
 pytestmark = pytest.mark.skipif(not multiplies_int8(), reason="this CPU does not multiply 8-bit integers")
@@ -43,7 +43,7 @@ def adapted(encoder, shift_weights):
             encoder.embedder.backbone, rank=RANK, base_reference="base", base_revision=None, **options
         )
     shift_weights(backbone, seed=1)
-    return TextEmbedder(backbone, pooling="mean", normalize=True).eval()
+    return Tower(backbone, pooling="mean", normalize=True).eval()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -67,7 +67,7 @@ def test_minilm_keeps_its_embeddings(minilm):
 
 
 def test_all_linear_layers_are_replaced_and_all_else_is_shared(encoder):
-    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.embedder, max_length=64)
 
     assert not [one for one in copied.modules() if type(one) is nn.Linear]
     linear = [name for name, one in encoder.embedder.named_modules() if type(one) is nn.Linear]
@@ -78,7 +78,7 @@ def test_all_linear_layers_are_replaced_and_all_else_is_shared(encoder):
 
 
 def test_queries_keys_and_values_share_codes_with_scales_of_channels(encoder):
-    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.embedder, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         attention = layer.attention.self
@@ -104,9 +104,9 @@ def test_the_copy_is_made_once_and_only_when_asked_for(encoder, monkeypatch):
 
     def counted(*inputs, **options):
         made.append(True)
-        return int8.int8_embedder(*inputs, **options)
+        return int8.int8_tower(*inputs, **options)
 
-    monkeypatch.setattr("aisle.models.encoder.int8_embedder", counted)
+    monkeypatch.setattr("aisle.models.encoder.int8_tower", counted)
 
     encoder.encode_queries(TEXTS)
     assert not made
@@ -119,7 +119,7 @@ def test_an_adapter_is_merged_into_the_copy_alone(encoder, adapted):
     batch = int8.random_tokens(adapted.backbone, 8)
     with torch.no_grad():
         expected = adapted([batch]).numpy()
-        found = int8.int8_embedder(adapted, max_length=64)([batch]).numpy()
+        found = int8.int8_tower(adapted, max_length=64)([batch]).numpy()
         after = adapted([batch]).numpy()
         with adapted.backbone.disable_adapter():
             base = adapted([batch]).numpy()
@@ -131,7 +131,7 @@ def test_an_adapter_is_merged_into_the_copy_alone(encoder, adapted):
 
 def test_a_copy_made_under_inference_mode_serves_outside_it(encoder):
     with torch.inference_mode():
-        copied = int8.int8_embedder(encoder.embedder, max_length=64)
+        copied = int8.int8_tower(encoder.embedder, max_length=64)
 
     batch = int8.random_tokens(encoder.embedder.backbone, 8)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_a_copy_made_under_inference_mode_serves_outside_it(encoder):
 
 
 def test_gelu_is_taken_into_the_product_before_it(encoder):
-    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.embedder, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         assert layer.intermediate.dense._activation == ("gelu", "none")
@@ -150,7 +150,7 @@ def test_gelu_of_half_an_output_stays_where_it_is(tiny_model):
     """ModernBERT's: the other half is multiplied with it."""
     embedder = load_encoder(tiny_model("modernbert"), device="cpu").embedder
 
-    copied = int8.int8_embedder(embedder, max_length=64)
+    copied = int8.int8_tower(embedder, max_length=64)
 
     linear = [one for one in copied.modules() if isinstance(one, Int8Linear)]
     assert {one._activation for one in linear} == {("none", "")}
@@ -160,7 +160,7 @@ def test_an_activation_that_is_called_twice_stays_where_it_is(encoder):
     first, second = encoder.embedder.backbone.encoder.layer
     first.intermediate.intermediate_act_fn = second.intermediate.intermediate_act_fn
 
-    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.embedder, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         assert layer.intermediate.dense._activation == ("none", "")
@@ -171,7 +171,7 @@ def test_another_activation_than_exact_gelu_stays_where_it_is(encoder):
     for layer in encoder.embedder.backbone.encoder.layer:
         layer.intermediate.intermediate_act_fn = nn.GELU(approximate="tanh")
 
-    copied = int8.int8_embedder(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.embedder, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         assert layer.intermediate.dense._activation == ("none", "")
@@ -181,14 +181,14 @@ def test_a_model_that_int8_changes_too_much_is_refused(encoder, monkeypatch):
     monkeypatch.setattr(int8, "MARGIN", 50)
 
     with pytest.raises(ModelError, match=r"does not suit this model.* cosine of 0\.\d+ .*use fp32 or bf16"):
-        int8.int8_embedder(encoder.embedder, max_length=64)
+        int8.int8_tower(encoder.embedder, max_length=64)
 
 
 def test_other_devices_are_refused(encoder):
     embedder = encoder.embedder.to("meta")
 
     with pytest.raises(ModelError, match="int8 is for CPUs, and the model is on meta; use fp32 or bf16"):
-        int8.int8_embedder(embedder, max_length=64)
+        int8.int8_tower(embedder, max_length=64)
 
 
 def test_a_cpu_without_integer_products_is_refused(encoder, monkeypatch):

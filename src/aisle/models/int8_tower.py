@@ -20,9 +20,9 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.kernels.packed_attention import shared_copy
-from aisle.models.embedder import TextEmbedder
 from aisle.models.int8_calibration import SharedInput, observe
 from aisle.models.int8_linear import LARGEST_CODE, InputCodes, Int8Linear, multiplies_int8
+from aisle.models.tower import Tower
 from aisle.text.token_batches import PaddedBatch
 
 CALIBRATION_TEXTS = 16
@@ -36,7 +36,7 @@ LOWEST_COSINE = 0.95
 """Of the random texts' embeddings with those in fp32; MiniLM has 0.99."""
 
 
-def int8_embedder(embedder: TextEmbedder, *, max_length: int) -> TextEmbedder:
+def int8_tower(embedder: Tower, *, max_length: int) -> Tower:
     """Return a copy for inference on CPU; adapters are merged into its codes.
 
     Args:

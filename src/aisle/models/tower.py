@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,13 +12,13 @@ from torch import nn
 from aisle.kernels.packed_attention import can_pack, first_position, read_packed
 from aisle.models.pooling import Pooling, pool, pool_packed
 from aisle.text.token_batches import PackedBatch, TokenBatch
+from aisle.types.encoder_protocol import Precision
 
-Precision = Literal["fp32", "bf16", "int8"]
 CHANGING_ROPE = frozenset({"dynamic", "longrope"})
 """Rotary positions whose frequencies transformers changes in place, by the longest text of a batch."""
 
 
-class TextEmbedder(nn.Module):
+class Tower(nn.Module):
     """Token batches in, embeddings out: what is trained, and what an encoder runs.
 
     Args:

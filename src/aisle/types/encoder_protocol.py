@@ -1,0 +1,47 @@
+"""What search needs of an encoder, whichever library computes the embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+
+Precision = Literal["fp32", "bf16", "int8"]
+"""Number type that an encoder computes in; embeddings are float32 with each of them."""
+
+
+class Encoder(Protocol):
+    """Turn queries and products into embeddings.
+
+    An encoder keeps no state between calls: options are arguments, and any number of threads may share it.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Hash of everything that decides a product's embedding; None before the encoder was saved."""
+
+    @property
+    def query_fingerprint(self) -> str | None:
+        """Hash of everything that decides a query's embedding; the same if one tower reads both sides."""
+
+    def encode_queries(self, queries: Iterable[str], *, precision: Precision = "fp32") -> np.ndarray:
+        """Return the embeddings of queries, in their order: (queries, dim) float32, unit L2 norm.
+
+        Raises:
+            ModelError: `queries` is a single text, an entry is not a text, or the encoder does not compute
+                in this precision.
+        """
+
+    def encode_products(self, products: Iterable[str], *, precision: Precision = "fp32") -> np.ndarray:
+        """Return the embeddings of products, in their order: (products, dim) float32, unit L2 norm.
+
+        Raises:
+            ModelError: as in `encode_queries`.
+        """
