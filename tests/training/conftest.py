@@ -23,9 +23,9 @@ from aisle.training.batches import BatchPlan, Collator
 from aisle.training.gradients import GradientPass
 from aisle.training.loop import Trainer
 from aisle.training.objective import Objective, weight_of
-from aisle.training.progress import TrainState
 from aisle.training.schedule import Schedule
 from aisle.training.tokenized import TokenizedPairs
+from aisle.training.train_state import TrainState
 
 DIRECTIONS: tuple[Direction, ...] = (
     "query_to_product",

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from aisle.errors import TrainingError, TrainingStopped
 from aisle.losses.objectives import cosine_target
 from aisle.models.tower import Tower
-from aisle.training.step_figures import StepFigures, figures_to_sum
+from aisle.training.step_metrics import StepMetrics, metrics_to_sum
 from tests.training.conftest import collator_of, texts_of, tokenized, trainer_of, weights_of
 
 
@@ -141,10 +141,10 @@ def test_training_computes_nothing_in_float64(base, loss, cached):
 def test_token_counts_beyond_what_float32_holds_are_exact():
     counts = [(2**24 + 1, 2**31 + 4097), (3, 2**33 + 1)]
     summed = sum(
-        figures_to_sum(torch.tensor(0.5), real_tokens=real, read_tokens=read, stop=False)
+        metrics_to_sum(torch.tensor(0.5), real_tokens=real, read_tokens=read, stop=False)
         for real, read in counts
     )
-    figures = StepFigures.read(1, torch.cat([summed, torch.ones(1)]))
+    figures = StepMetrics.read(1, torch.cat([summed, torch.ones(1)]))
     assert (figures.real_tokens, figures.read_tokens) == (2**24 + 4, 2**31 + 2**33 + 4098)
     assert (figures.loss, figures.stop, figures.gradient_norm) == (1.0, False, 1.0)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import distributed
 
-from aisle.training import agreement
-from aisle.training.machine import is_out_of_memory
+from aisle.training import rank_sync
+from aisle.training.out_of_memory import is_out_of_memory
 from aisle.training.rank_sync import Agreement, OutOfMemoryElsewhereError, sum_gradients
 
 
@@ -90,7 +90,7 @@ def test_a_process_that_cannot_talk_over_gloo_is_no_fault(monkeypatch):
 
 @pytest.mark.parametrize("numbers", [1, 7, 1000])
 def test_gradients_are_summed_in_buckets_whatever_their_shape_and_order(alone, monkeypatch, numbers):
-    monkeypatch.setattr(agreement, "NUMBERS_AT_A_TIME", numbers)
+    monkeypatch.setattr(rank_sync, "NUMBERS_AT_A_TIME", numbers)
     monkeypatch.setattr(distributed, "all_reduce", lambda flat: flat.mul_(2))
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in [(2, 3), (5,), (), (3, 1)]]
     for number, parameter in enumerate(parameters[:3]):

@@ -9,7 +9,7 @@ from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import Overrides, load_encoder
-from aisle.training.machine import use_cpu_threads
+from aisle.training.cpu_threads import use_cpu_threads
 
 
 def encoder_record(

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, Torch
 from accelerate.utils import set_seed as _set_seed
 
 from aisle.errors import ConfigError, OptionalDependencyError
-from aisle.training.processes import check_count, must_use_cpu
+from aisle.training.process_group import check_count, must_use_cpu
 
 PROJECT = "aisle"
 TRACKER_PACKAGES = {

@@ -11,7 +11,6 @@ one that has no memory left for it can say so, and all try again with less.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +20,8 @@ import torch
 from aisle.errors import TrainingError
 from aisle.text.token_batches import TokenBatch, split
 from aisle.training.batches import PairBatch
-from aisle.training.machine import advising_on_memory
 from aisle.training.objective import Objective
+from aisle.training.out_of_memory import advising_on_memory
 from aisle.training.rank_sync import Agreement, sum_gradients
 
 EXCHANGE_ADVICE = "Give --cached_embeddings, or a lower --max_tokens_per_sub_batch or --max_length"
@@ -244,19 +243,3 @@ class RandomState:
 def _device_module(device: torch.device) -> Any:
     """Return torch's module for an accelerator (torch.cuda, torch.mps, torch.xpu, ...), None for the CPU."""
     return None if device.type == "cpu" else getattr(torch, device.type, None)
-
-
-def retrying_with_less_memory(
-    attempt: Callable[[], Any], *, is_out_of_memory: Callable[[Exception], bool], shrink: Callable[[], None]
-) -> Any:
-    """Return what `attempt` returns, tried again after each `shrink` as long as memory runs out.
-
-    The failed attempt's tensors are freed before the next: its traceback would hold them.
-    """
-    while True:
-        try:
-            return attempt()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        shrink()

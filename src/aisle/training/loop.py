@@ -17,13 +17,14 @@ from aisle.errors import TrainingError, TrainingStopped
 from aisle.models.weight_names import without_wrappers
 from aisle.training.batches import BatchPlan, PairBatch
 from aisle.training.checkpoint import prune_checkpoints, save_checkpoint
-from aisle.training.gradients import GradientPass, RandomState, retrying_with_less_memory
-from aisle.training.machine import advising_on_memory, is_out_of_memory, peak_memory_bytes
+from aisle.training.gradients import GradientPass, RandomState
+from aisle.training.out_of_memory import advising_on_memory, is_out_of_memory, retrying_with_less_memory
+from aisle.training.peak_memory import peak_memory_bytes
 from aisle.training.prefetch import prefetched
-from aisle.training.progress import TrainState
 from aisle.training.schedule import Due, Schedule
-from aisle.training.step_figures import StepFigures, figures_to_sum
-from aisle.training.stop_request import GracefulStop
+from aisle.training.step_metrics import StepMetrics, metrics_to_sum
+from aisle.training.stop_signals import GracefulStop
+from aisle.training.train_state import TrainState
 from aisle.training.trained_weights import trained_names
 
 OPTIMISER_ADVICE = (
@@ -115,12 +116,12 @@ class Trainer:
                 # Reading figures waits for the device. Between two stops those of the step before will do.
                 read_now = due.anything or not self._figures_lag
                 unread = [before, after] if read_now else [before]
-                figures = [StepFigures.read(*one) for one in unread if one is not None]
+                figures = [StepMetrics.read(*one) for one in unread if one is not None]
                 before = None if read_now else after
                 self._count(figures, pairs=sum(map(len, rows)))
                 stop = any(one.stop for one in figures)
                 if stop and before is not None:
-                    figures = [StepFigures.read(*before)]
+                    figures = [StepMetrics.read(*before)]
                     self._count(figures, pairs=0)
                 if due.anything or stop:
                     self.state.window.seconds += time.perf_counter() - started
@@ -160,7 +161,7 @@ class Trainer:
             random_state.restore()
 
         loss = retrying_with_less_memory(attempt, is_out_of_memory=is_out_of_memory, shrink=shrink)
-        own = figures_to_sum(
+        own = metrics_to_sum(
             loss,
             real_tokens=sum(batch.real_tokens for batch in moved),
             read_tokens=sum(batch.read_tokens for batch in moved),
@@ -195,7 +196,7 @@ class Trainer:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _count(self, figures: Sequence[StepFigures], *, pairs: int) -> None:
+    def _count(self, figures: Sequence[StepMetrics], *, pairs: int) -> None:
         self.state.window.pairs += pairs
         for one in figures:
             self.state.window.add_step(

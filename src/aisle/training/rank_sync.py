@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from aisle.training.machine import is_out_of_memory
+from aisle.training.out_of_memory import is_out_of_memory
 
 NUMBERS_AT_A_TIME = 1 << 23
 """Gradients are summed in buckets of so many numbers, or of one parameter."""

@@ -17,7 +17,7 @@ from aisle.errors import IndexStoreError
 from aisle.index import build_index, open_index
 from aisle.models.loading import FORMAT_VERSION, load_encoder
 from aisle.search.encoders import encoder_record
-from aisle.training.processes import Processes
+from aisle.training.process_group import Processes
 from tests.commands.evaluate.evaluated_shop import build, evaluate, write_adapter, write_shop
 
 TEXTS = ["red sofa", "blue lamp", "oak table", "red sofa", "oak bed", "garden chair", "wool rug"]

@@ -35,7 +35,7 @@ from aisle.index.exact import FloatArray
 from aisle.index.products import ID_COLUMN
 from aisle.models.encoder import TorchEncoder
 from aisle.search.encoders import encoder_of_index
-from aisle.training.processes import Processes
+from aisle.training.process_group import Processes
 
 Rankings = Mapping[str, Mapping[str, float]]
 """{query id: {product id: score}}, best first."""

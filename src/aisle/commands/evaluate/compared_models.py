@@ -25,8 +25,8 @@ from aisle.index.products import TEXT_COLUMN
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import load_encoder
 from aisle.search.encoders import encoder_of_index
-from aisle.training.machine import use_cpu_threads
-from aisle.training.processes import Processes
+from aisle.training.cpu_threads import use_cpu_threads
+from aisle.training.process_group import Processes
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from aisle.evaluation.headline import advice, headline
 from aisle.evaluation.number_format import counted
 from aisle.index import open_index
 from aisle.index.products import ID_COLUMN
-from aisle.training.processes import launched_processes
+from aisle.training.process_group import launched_processes
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation | None:

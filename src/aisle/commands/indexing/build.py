@@ -46,8 +46,8 @@ from aisle.index.store import write_embeddings
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import Overrides, load_encoder
 from aisle.search.encoders import encoder_record
-from aisle.training.machine import use_cpu_threads
-from aisle.training.processes import Processes, launched_processes
+from aisle.training.cpu_threads import use_cpu_threads
+from aisle.training.process_group import Processes, launched_processes
 from aisle.types.encoder_protocol import Precision
 
 PLAN_FILE = "plan.npz"

@@ -8,7 +8,7 @@ from aisle.commands.train.settings import OptimSettings
 from aisle.data.negatives import KnownPositives
 from aisle.errors import ConfigError
 from aisle.training.batches import BatchPlan
-from aisle.training.learning_share import learning_share
+from aisle.training.informative_pairs import informative_share
 from aisle.training.tokenized import TokenizedPairs
 
 LOW_SHARE = 0.1
@@ -51,7 +51,7 @@ def check_learnable(
     """
     assert optim.loss is not None  # resolved before
     warnings = list(_odd_numbers(optim, plan, total_steps))
-    share = learning_share(optim.loss, train, plan, known=known, directions=optim.in_batch_directions)
+    share = informative_share(optim.loss, train, plan, known=known, directions=optim.in_batch_directions)
     if share >= LOW_SHARE:
         return warnings
     what = NOTHING_TO_COMPARE[optim.loss].format(batch=plan.batch_size * plan.num_processes)

@@ -10,7 +10,7 @@ import numpy as np
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.settings import TrainSettings
 from aisle.training.loop import Trainer
-from aisle.training.machine import peak_memory_bytes
+from aisle.training.peak_memory import peak_memory_bytes
 from aisle.training.sanity_checks import check_learned, collapse_warning, no_gain_warning
 from aisle.training.selection import SELECTION_METRICS
 

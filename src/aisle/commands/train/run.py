@@ -32,9 +32,9 @@ from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
 from aisle.models.starting_point import load_starting_point
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
+from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.loop import Trainer
-from aisle.training.machine import use_cpu_threads
-from aisle.training.stop_request import GracefulStop
+from aisle.training.stop_signals import GracefulStop
 
 DEFAULT_MAX_LENGTH = 128
 LORA_LEARNING_RATE = 5e-4

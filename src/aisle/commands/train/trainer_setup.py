@@ -34,11 +34,11 @@ from aisle.training.gradients import GradientPass
 from aisle.training.loop import Trainer
 from aisle.training.objective import Objective, weight_of
 from aisle.training.optimizer import adamw
-from aisle.training.progress import TrainState
 from aisle.training.rank_sync import Agreement
 from aisle.training.schedule import Schedule
 from aisle.training.selection import SELECTION_METRICS, make_evaluator
 from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
+from aisle.training.train_state import TrainState
 from aisle.training.trained_weights import register_trained_weights_only
 from aisle.training.validation import embed_texts
 from aisle.training.validation_retrieval import known_elsewhere

@@ -17,7 +17,7 @@ HALF = 1 << 12
 
 
 @dataclass(frozen=True)
-class StepFigures:
+class StepMetrics:
     """What a step was, over all processes."""
 
     loss: float
@@ -27,12 +27,12 @@ class StepFigures:
     gradient_norm: float
 
     @classmethod
-    def read(cls, step: int, figures: torch.Tensor) -> StepFigures:
+    def read(cls, step: int, figures: torch.Tensor) -> StepMetrics:
         """Return the figures of a step; waits for the device.
 
         Args:
             step: its number, for the message.
-            figures: the sum over processes of what `figures_to_sum` gives, and the gradient's norm.
+            figures: the sum over processes of what `metrics_to_sum` gives, and the gradient's norm.
 
         Raises:
             TrainingError: the loss is no number any more.
@@ -47,7 +47,7 @@ class StepFigures:
         return cls(loss, real, read, stop > 0, norm)
 
 
-def figures_to_sum(loss: torch.Tensor, *, real_tokens: int, read_tokens: int, stop: bool) -> torch.Tensor:
+def metrics_to_sum(loss: torch.Tensor, *, real_tokens: int, read_tokens: int, stop: bool) -> torch.Tensor:
     """Return a process's figures as one tensor on the device of the loss, (6,) float32."""
     work = [*divmod(real_tokens, HALF), *divmod(read_tokens, HALF), stop]
     shared = torch.tensor(work, dtype=torch.float32).to(loss.device, non_blocking=True)

@@ -3,8 +3,8 @@ import os
 import pytest
 import torch
 
-from aisle.training import machine
-from aisle.training.machine import use_cpu_threads
+from aisle.training import cpu_threads
+from aisle.training.cpu_threads import use_cpu_threads
 
 VARIABLES = ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
 
@@ -14,7 +14,7 @@ def _eight_quiet_processors(monkeypatch):
     before = torch.get_num_threads()
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(machine, "available_processors", lambda: 8)
+    monkeypatch.setattr(cpu_threads, "available_processors", lambda: 8)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.2, 0.2, 0.2))
     yield
     torch.set_num_threads(before)

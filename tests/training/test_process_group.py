@@ -3,7 +3,7 @@
 import pytest
 
 from aisle.errors import ConfigError
-from aisle.training.processes import Processes, check_count, launched_processes, must_use_cpu
+from aisle.training.process_group import Processes, check_count, launched_processes, must_use_cpu
 
 
 def test_a_process_without_a_launcher_is_the_only_one(monkeypatch):

@@ -1,6 +1,6 @@
 import pytest
 
-from aisle.training.progress import Throughput, TrainState
+from aisle.training.train_state import Throughput, TrainState
 
 
 def test_the_highest_value_is_the_best_and_the_first_of_equals_stays():

@@ -5,7 +5,7 @@ import pytest
 
 from aisle.data.negatives import KnownPositives
 from aisle.training.batches import BatchPlan
-from aisle.training.learning_share import learning_share
+from aisle.training.informative_pairs import informative_share
 from tests.training.conftest import DIRECTIONS, tokenized
 
 
@@ -27,7 +27,7 @@ def share(base):
                     yield [np.arange(start, min(start + batch, len(queries)))]
 
         plan = InOrder(len(queries), batch, 1, 1, seed=1)
-        return learning_share(loss, pairs, plan, known=known, directions=directions)
+        return informative_share(loss, pairs, plan, known=known, directions=directions)
 
     return of
 

@@ -17,7 +17,7 @@ BATCHES = 100
 """Batches of the first epoch that are looked at."""
 
 
-def learning_share(
+def informative_share(
     loss: Loss,
     pairs: TokenizedPairs,
     plan: BatchPlan,

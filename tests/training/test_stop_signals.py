@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from aisle.training.stop_request import GracefulStop
+from aisle.training.stop_signals import GracefulStop
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -45,7 +45,7 @@ def test_a_second_ctrl_c_interrupts_at_once_and_the_first_stays_noted(first):
 def test_a_second_sigterm_ends_the_process_as_it_would_without_us(first):
     code = f"""
 import os, signal
-from aisle.training.stop_request import GracefulStop
+from aisle.training.stop_signals import GracefulStop
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with GracefulStop() as stop:
     os.kill(os.getpid(), {int(first)})
