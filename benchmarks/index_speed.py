@@ -31,9 +31,9 @@ from usearch.index import Index as UsearchIndex
 
 from aisle import build_index, load_encoder, open_index
 from aisle.index import ann_recall, exact_search
-from aisle.index.exact import pair_scores
-from aisle.index.groups import RowGroups, number_nodes
 from aisle.index.hnsw import build_graph
+from aisle.index.row_groups import RowGroups, number_nodes
+from aisle.index.scoring import pair_scores
 
 OURS, PEER, OWN_GRAPH = "aisle", "hnswlib", "aisle's own graph"
 BUILD_BAR, SEARCH_BAR = 1.05, 1.10

@@ -16,7 +16,7 @@ from aisle.index import (
     retune_index,
     wants_compacting,
 )
-from aisle.index.store import link_files
+from aisle.index.array_files import link_files
 
 
 def ids(count, first=0):

@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 
 from aisle.errors import SearchError
-from aisle.index import ann_recall, filtered, open_index
-from aisle.index.filtered import filtered_search
-from aisle.index.groups import RowGroups, number_nodes
+from aisle.index import ann_recall, open_index
+from aisle.index import filtered_search as filtered_module
+from aisle.index.filtered_search import filtered_search
 from aisle.index.hnsw import build_graph
+from aisle.index.row_groups import RowGroups, number_nodes
 
 COUNT, DIM = 4000, 16
 SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
@@ -44,15 +45,15 @@ def shop():
 @pytest.fixture
 def by_graph(monkeypatch):
     """Leave the exact way to queries that the graph does not answer, and count them."""
-    monkeypatch.setattr(filtered, "EXACT_ROWS", 0)
-    monkeypatch.setattr(filtered, "ROWS_PER_NODE", 0)
-    exactly, exact_among = [], filtered._exact_among
+    monkeypatch.setattr(filtered_module, "EXACT_ROWS", 0)
+    monkeypatch.setattr(filtered_module, "ROWS_PER_NODE", 0)
+    exactly, exact_among = [], filtered_module._exact_among
 
     def counted(rows, embeddings, asked, **more):
         exactly.append(len(asked))
         return exact_among(rows, embeddings, asked, **more)
 
-    monkeypatch.setattr(filtered, "_exact_among", counted)
+    monkeypatch.setattr(filtered_module, "_exact_among", counted)
     return exactly
 
 
@@ -130,7 +131,7 @@ def test_more_nodes_are_asked_for_only_for_the_queries_that_have_too_few(shop, b
 
     (first, nodes), *later = asked
     live = np.isin(cluster, np.arange(20)).sum()
-    assert (first, nodes) == (60, int(np.ceil(filtered.MARGIN * 10 * COUNT / live)))
+    assert (first, nodes) == (60, int(np.ceil(filtered_module.MARGIN * 10 * COUNT / live)))
     assert [step for _, step in later] == [nodes * 2**step for step in range(1, len(later) + 1)]
     counts = [count for count, _ in asked]
     assert counts == sorted(counts, reverse=True)
@@ -139,8 +140,8 @@ def test_more_nodes_are_asked_for_only_for_the_queries_that_have_too_few(shop, b
 
 @pytest.mark.parametrize(("nodes_cost", "asks_graph"), [(1, True), (10**6, False)])
 def test_the_graph_is_not_asked_where_comparing_rows_costs_less(shop, monkeypatch, nodes_cost, asks_graph):
-    monkeypatch.setattr(filtered, "EXACT_ROWS", 0)
-    monkeypatch.setattr(filtered, "ROWS_PER_NODE", nodes_cost)
+    monkeypatch.setattr(filtered_module, "EXACT_ROWS", 0)
+    monkeypatch.setattr(filtered_module, "ROWS_PER_NODE", nodes_cost)
     calls, nearest = [], type(shop[3]).nearest
     monkeypatch.setattr(
         type(shop[3]), "nearest", lambda *given, **named: calls.append(1) or nearest(*given, **named)
@@ -167,7 +168,7 @@ def test_gathering_in_parts_changes_nothing(shop, monkeypatch):
     satisfying = np.arange(COUNT) % 3 == 0
     ranks = np.arange(COUNT)[::-1].copy()
     whole = search(shop, satisfying, tie_ranks=ranks, exact=True)
-    monkeypatch.setattr(filtered, "GATHERED_ROWS", 7)
+    monkeypatch.setattr(filtered_module, "GATHERED_ROWS", 7)
 
     parts = search(shop, satisfying, tie_ranks=ranks, exact=True)
 
@@ -187,7 +188,7 @@ def test_threads_and_other_queries_change_nothing(shop, by_graph, monkeypatch):
     assert 0 < sum(by_graph) < 60
 
     again = search(shop, satisfying, threads=4)
-    monkeypatch.setattr(filtered, "ASKED_NODES", 1)  # a query at a time
+    monkeypatch.setattr(filtered_module, "ASKED_NODES", 1)  # a query at a time
     alone = search(shop, satisfying)
 
     for other in (again, alone):

@@ -7,9 +7,9 @@ import resource
 import pytest
 
 from aisle.errors import IndexStoreError
-from aisle.index import build as build_module
-from aisle.index import change as change_module
+from aisle.index import builder as build_module
 from aisle.index import delete_products
+from aisle.index import incremental as change_module
 from aisle.index import lexical as lexical_module
 from aisle.index import writer as writer_module
 

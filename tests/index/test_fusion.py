@@ -4,7 +4,6 @@ import pytest
 
 from aisle.errors import SearchError
 from aisle.index import open_index
-from aisle.index.exact import exact_search
 from aisle.index.fusion import (
     DEFAULT_WEIGHT,
     WEIGHTS,
@@ -22,6 +21,7 @@ from aisle.index.hybrid_search import (
     weight_of,
 )
 from aisle.index.lexical import Bm25Index
+from aisle.index.scoring import exact_search
 
 WORDS = ["red", "blue", "oak", "wool", "sofa", "lamp", "table", "rug"]
 

@@ -9,6 +9,7 @@ import pytest
 
 from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
 from aisle.index import (
+    array_files,
     compact_index,
     delete_products,
     hnsw,
@@ -16,10 +17,9 @@ from aisle.index import (
     open_index,
     open_stored,
     read_manifest,
+    reader,
     retune_index,
-    store,
 )
-from aisle.index import opening as opening_module
 from aisle.index.manifest import FORMAT_VERSION
 
 FILES = [
@@ -41,7 +41,7 @@ def index_dir(build, clustered, tmp_path, monkeypatch):
     def load_graph(*_, **__):
         pytest.fail("hnswlib was given a file that should have been refused")
 
-    monkeypatch.setattr(opening_module, "load_graph", load_graph)
+    monkeypatch.setattr(reader, "load_graph", load_graph)
     return tmp_path / "index"
 
 
@@ -282,7 +282,7 @@ def test_pickled_embeddings_are_never_loaded(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], object), allow_pickle=True)
 
     with pytest.raises(IndexIntegrityError, match="NumPy array file"):
-        store.read_array(tmp_path / "x.npy", shape=(1,), dtype="float32")
+        array_files.read_array(tmp_path / "x.npy", shape=(1,), dtype="float32")
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_unreadable_file_is_one_error_of_ours(build, clustered, tmp_path, monkey
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(opening_module, "verify_files", refuse)
+    monkeypatch.setattr(reader, "verify_files", refuse)
 
     with pytest.raises(IndexStoreError, match=r"could not be read: .*Permission denied"):
         open_index(tmp_path / "index")

@@ -5,8 +5,8 @@ import pytest
 
 from aisle.errors import ConfigError
 from aisle.index import ann_recall, exact_search, tuning
-from aisle.index.groups import RowGroups, number_nodes
 from aisle.index.hnsw import approximate_search, build_graph
+from aisle.index.row_groups import RowGroups, number_nodes
 from aisle.index.tuning import held_out_queries, tune
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from aisle.errors import DataError, FingerprintMismatchError, IndexIntegrityError, ModelError
 from aisle.index import (
-    change,
     compact_index,
     delete_products,
+    incremental,
     list_versions,
     open_index,
     products,
@@ -47,7 +47,11 @@ def test_chunks_and_the_size_of_what_is_gathered_change_nothing(
     upsert, clustered, assert_holds, index_dir, model, monkeypatch
 ):
     vectors, names = clustered(30, seed=1), [*ids(10, first=35), *ids(20, first=100)]
-    for module, name in ((change, "GATHERED_ROWS"), (change, "TAKEN_ROWS"), (products, "TAKEN_ROWS")):
+    for module, name in (
+        (incremental, "GATHERED_ROWS"),
+        (incremental, "TAKEN_ROWS"),
+        (products, "TAKEN_ROWS"),
+    ):
         monkeypatch.setattr(module, name, 7)
 
     upsert(names, None, columns={"price": range(-30, 0)}, embeddings=np.array_split(vectors, 4))
@@ -100,7 +104,7 @@ def test_wider_number_widens_the_column(upsert, clustered, index_dir):
 
 
 def test_dictionary_columns_with_other_words_are_joined(build, upsert, clustered, tmp_path, monkeypatch):
-    monkeypatch.setattr(change, "TAKEN_ROWS", 3)
+    monkeypatch.setattr(incremental, "TAKEN_ROWS", 3)
     build(clustered(8), payload=pa.table({"brand": pa.array(list("abcdabcd")).dictionary_encode()}))
 
     upsert(

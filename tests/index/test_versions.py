@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from aisle.errors import IndexIntegrityError, IndexStoreError
-from aisle.index import delete_products, list_versions, open_index, read_manifest, rollback
-from aisle.index import opening as opening_module
+from aisle.index import delete_products, list_versions, open_index, read_manifest, reader, rollback
 
 WHOLE = ["lock", "manifest.json", "versions"]
 
@@ -25,7 +24,7 @@ def numbers(index_dir):
 
 
 def test_index_replaced_while_it_is_opened_comes_out_whole(build, clustered, old, monkeypatch):
-    real, replaced = opening_module.read_manifest, []
+    real, replaced = reader.read_manifest, []
 
     def read(index_dir):
         manifest = real(index_dir)
@@ -34,14 +33,14 @@ def test_index_replaced_while_it_is_opened_comes_out_whole(build, clustered, old
             build(clustered(50, seed=7), keep_versions=1)
         return manifest
 
-    monkeypatch.setattr(opening_module, "read_manifest", read)
+    monkeypatch.setattr(reader, "read_manifest", read)
 
     np.testing.assert_array_equal(open_index(old).embeddings, clustered(50, seed=7))
 
 
 @pytest.mark.parametrize("step", ["verify_files", "read_array", "read_products", "load_graph"])
 def test_version_removed_at_any_step_of_opening_it_is_not_missed(build, clustered, old, monkeypatch, step):
-    real, replaced = getattr(opening_module, step), []
+    real, replaced = getattr(reader, step), []
 
     def replaces_before(*arguments, **more):
         if not replaced:
@@ -49,7 +48,7 @@ def test_version_removed_at_any_step_of_opening_it_is_not_missed(build, clustere
             build(clustered(50, seed=7), keep_versions=1)
         return real(*arguments, **more)
 
-    monkeypatch.setattr(opening_module, step, replaces_before)
+    monkeypatch.setattr(reader, step, replaces_before)
 
     index = open_index(old)
 
@@ -58,14 +57,14 @@ def test_version_removed_at_any_step_of_opening_it_is_not_missed(build, clustere
 
 
 def test_version_that_was_read_before_another_became_current_is_whole(build, clustered, old, monkeypatch):
-    real = opening_module.rank_ids
+    real = reader.rank_ids
 
     def rank_ids(products):
-        monkeypatch.setattr(opening_module, "rank_ids", real)
+        monkeypatch.setattr(reader, "rank_ids", real)
         build(clustered(30, seed=7))
         return real(products)
 
-    monkeypatch.setattr(opening_module, "rank_ids", rank_ids)
+    monkeypatch.setattr(reader, "rank_ids", rank_ids)
 
     index = open_index(old)
 
@@ -85,9 +84,9 @@ def test_open_index_answers_from_its_version_after_that_was_removed(build, clust
 
 
 def test_index_that_is_always_being_replaced_is_an_error_of_ours(old, monkeypatch):
-    steps, real = iter(range(100, 1000)), opening_module.read_manifest
+    steps, real = iter(range(100, 1000)), reader.read_manifest
     monkeypatch.setattr(
-        opening_module, "read_manifest", lambda index_dir: replace(real(index_dir), version=next(steps))
+        reader, "read_manifest", lambda index_dir: replace(real(index_dir), version=next(steps))
     )
 
     with pytest.raises(IndexStoreError, match="replaced 10 times"):

@@ -2,12 +2,11 @@
 
 from aisle.index.builder import GraphSettings, IndexIdentity, build_index, finish_version
 from aisle.index.compact_retune import compact_index, retune_index, wants_compacting
-from aisle.index.exact import ann_recall, exact_search
 from aisle.index.filters import Filter, parse_filter
 from aisle.index.manifest import FileRecord, Manifest, read_manifest
-from aisle.index.opening import open_index
+from aisle.index.reader import StoredProducts, open_index, open_stored
+from aisle.index.scoring import ann_recall, exact_search
 from aisle.index.search_index import SearchIndex, SearchResult
-from aisle.index.stored import StoredProducts, open_stored
 from aisle.index.upsert_delete import delete_products, upsert_products
 from aisle.index.version_folders import refuse_foreign
 from aisle.index.versions import Version, list_versions, rollback

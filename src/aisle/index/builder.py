@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from aisle.errors import ConfigError
 from aisle.index.analyser import Analyser
-from aisle.index.exact import FloatArray, Rows, Scores
-from aisle.index.groups import RowGroups, number_nodes
+from aisle.index.array_files import read_array, read_marks, write_array, write_embeddings, writing
 from aisle.index.hnsw import HnswGraph, build_graph, save_graph
 from aisle.index.languages import Language
 from aisle.index.layout import StrPath
@@ -29,7 +28,8 @@ from aisle.index.manifest import (
     Manifest,
 )
 from aisle.index.products import make_products, rank_ids, read_products, write_products
-from aisle.index.store import read_array, read_marks, write_array, write_embeddings, writing
+from aisle.index.row_groups import RowGroups, number_nodes
+from aisle.index.scoring import FloatArray, Rows, Scores
 from aisle.index.tuning import Tuning, held_out_queries, tune
 from aisle.index.writer import Writer, index_writer
 from aisle.types.text_marks import count_marks

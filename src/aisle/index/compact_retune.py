@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from aisle.index.array_files import link_files, read_queries
 from aisle.index.builder import GraphSettings, IndexIdentity, finish_version, tuned_fields
 from aisle.index.layout import StrPath
 from aisle.index.lexical import analyser_of
 from aisle.index.manifest import EMBEDDINGS_FILE, MARKS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
-from aisle.index.opening import open_index
-from aisle.index.store import link_files, read_queries
-from aisle.index.stored import open_stored
+from aisle.index.reader import open_index, open_stored
 from aisle.index.tuning import tune
 from aisle.index.writer import index_writer
 

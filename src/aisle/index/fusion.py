@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.errors import SearchError
-from aisle.index.exact import Rows, Scores
+from aisle.index.scoring import Rows, Scores
 
 __all__ = [
     "CANDIDATES",

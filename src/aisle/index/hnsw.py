@@ -12,8 +12,8 @@ import hnswlib
 import numpy as np
 import numpy.typing as npt
 
-from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search
-from aisle.index.groups import RowGroups
+from aisle.index.row_groups import RowGroups
+from aisle.index.scoring import FloatArray, Rows, Scores, best_per_query, exact_search
 from aisle.system.processors import available_processors
 
 __all__ = [

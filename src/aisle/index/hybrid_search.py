@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from aisle.errors import SearchError
-from aisle.index.exact import FloatArray, Rows, Scores, pair_scores
 from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, Fusion, fuse, padded
-from aisle.index.hits import SearchResult
 from aisle.index.lexical import Bm25Index, best_rows
-from aisle.index.searchable import Searchable
+from aisle.index.manifest import Manifest
+from aisle.index.scoring import FloatArray, Rows, Scores, pair_scores
+from aisle.index.search_result import SearchResult
 from aisle.types.sequences import as_sequence
 
 __all__ = [
+    "Searchable",
     "candidate_depth",
     "fuse_dense",
     "gather_candidates",
@@ -24,6 +26,46 @@ __all__ = [
     "search_lexical",
     "weight_of",
 ]
+
+
+class Searchable(Protocol):
+    """An open index; `aisle.index.search_index.SearchIndex` has the meaning of each name."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return the version's manifest."""
+
+    @property
+    def embeddings(self) -> FloatArray:
+        """Return the stored embeddings."""
+
+    @property
+    def tie_ranks(self) -> Rows:
+        """Return the place of each product's id among the sorted ids."""
+
+    @property
+    def lexical(self) -> Bm25Index | None:
+        """Return BM25 over the texts, if there are texts."""
+
+    def __len__(self) -> int: ...
+
+    def search(
+        self,
+        query_embeddings: npt.NDArray[np.float32],
+        *,
+        top_k: int,
+        ef_search: int | None = None,
+        exact: bool = False,
+        where: str | None = None,
+        threads: int | None = None,
+    ) -> SearchResult:
+        """Return the best products by embeddings."""
+
+    def result(self, rows: Rows, scores: Scores) -> SearchResult:
+        """Return rows and scores with their product ids."""
+
+    def satisfying(self, where: str) -> npt.NDArray[np.bool_]:
+        """Return the mask of the products that satisfy a condition."""
 
 
 def search_lexical(

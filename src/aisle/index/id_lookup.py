@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aisle.index.exact import Rows
+from aisle.index.scoring import Rows
 
 __all__ = ["IdLookup"]
 

@@ -12,9 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import DataError
+from aisle.index.array_files import (
+    link_files,
+    read_array,
+    read_marks,
+    read_queries,
+    write_array,
+    write_embeddings,
+    writing,
+)
 from aisle.index.builder import marked_fields
-from aisle.index.exact import FloatArray, Rows
-from aisle.index.groups import RowGroups, row_digests
 from aisle.index.hnsw import HnswGraph, save_graph
 from aisle.index.lexical import write_lexical
 from aisle.index.manifest import (
@@ -27,16 +34,9 @@ from aisle.index.manifest import (
     Manifest,
 )
 from aisle.index.products import TAKEN_ROWS, rank_ids, read_products, take_rows
+from aisle.index.row_groups import RowGroups, row_digests
+from aisle.index.scoring import FloatArray, Rows
 from aisle.index.search_index import SearchIndex
-from aisle.index.store import (
-    link_files,
-    read_array,
-    read_marks,
-    read_queries,
-    write_array,
-    write_embeddings,
-    writing,
-)
 from aisle.index.tuning import tune
 from aisle.index.writer import Writer
 from aisle.system.processors import available_processors

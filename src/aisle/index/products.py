@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from aisle.errors import DataError, IndexIntegrityError, IndexStoreError
-from aisle.index.exact import Rows
+from aisle.index.scoring import Rows
 from aisle.types.sequences import as_sequence
 
 __all__ = [

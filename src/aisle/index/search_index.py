@@ -13,11 +13,9 @@ import pyarrow as pa
 
 from aisle.errors import SearchError
 from aisle.index.analyser import Analyser
-from aisle.index.exact import FloatArray, Rows, Scores, exact_search
-from aisle.index.filtered import filtered_search
+from aisle.index.filtered_search import filtered_search
 from aisle.index.filters import parse_filter
 from aisle.index.fusion import Fusion
-from aisle.index.hits import SearchResult, payload_of
 from aisle.index.hnsw import HnswGraph, approximate_search
 from aisle.index.hybrid_search import search_hybrid, search_lexical
 from aisle.index.lexical import Bm25Index
@@ -25,6 +23,8 @@ from aisle.index.manifest import (
     Manifest,
 )
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN
+from aisle.index.scoring import FloatArray, Rows, Scores, exact_search
+from aisle.index.search_result import SearchResult, payload_of
 
 __all__ = ["Mode", "SearchIndex", "SearchResult"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from aisle.errors import ConfigError
-from aisle.index.exact import FloatArray, Rows, Scores, ann_recall, exact_search
 from aisle.index.hnsw import HnswGraph, approximate_search
 from aisle.index.manifest import CurvePoint
+from aisle.index.scoring import FloatArray, Rows, Scores, ann_recall, exact_search
 
 __all__ = ["DEFAULT_TARGET", "Tuning", "held_out_queries", "tune"]
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aisle.errors import IndexStoreError
+from aisle.index.array_files import writing
 from aisle.index.layout import StrPath, version_directory, version_numbers
 from aisle.index.manifest import Manifest, read_manifest, verify_files
-from aisle.index.store import writing
 from aisle.index.version_folders import current_manifest, switch
 from aisle.index.writer import index_writer
 

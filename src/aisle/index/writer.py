@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from aisle.errors import ConfigError, IndexIntegrityError
+from aisle.index.array_files import writing
 from aisle.index.layout import (
     BUILDING,
     COMMITTING,
@@ -24,7 +25,6 @@ from aisle.index.layout import (
     version_numbers,
 )
 from aisle.index.manifest import Manifest, file_record, read_manifest, write_manifest
-from aisle.index.store import writing
 from aisle.index.version_folders import (
     kept_first,
     lineage,

@@ -22,7 +22,7 @@ from aisle.commands.indexing.embedding import (
 )
 from aisle.commands.output import Output
 from aisle.errors import IndexStoreError, ModelError
-from aisle.index.store import read_array, write_embeddings
+from aisle.index.array_files import read_array, write_embeddings
 from aisle.io.durable import sync
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import ADAPTER_FILE, Overrides, load_encoder, read_settings_file

@@ -23,8 +23,8 @@ from aisle.evaluation.changes import (
 from aisle.evaluation.document import Heatmap, QueryChange, Slice
 from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.index import SearchIndex
-from aisle.index.exact import FloatArray, row_scores
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, take_rows, text_of
+from aisle.index.scoring import FloatArray, row_scores
 from aisle.models.encoder import TorchEncoder
 
 TITLE_COLUMNS = ("title", "product_title", "name")

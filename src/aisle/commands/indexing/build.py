@@ -40,9 +40,9 @@ from aisle.index import (
     index_writer,
     refuse_foreign,
 )
+from aisle.index.array_files import write_embeddings
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
 from aisle.index.products import read_products
-from aisle.index.store import write_embeddings
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import Overrides, load_encoder
 from aisle.search.encoders import encoder_record

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from aisle.errors import IndexIntegrityError
 from aisle.index import StoredProducts, open_stored
-from aisle.index.groups import first_of_equals
 from aisle.index.layout import MANIFEST_FILE, version_numbers
 from aisle.index.products import TEXT_COLUMN, take_rows, text_of
+from aisle.index.row_groups import first_of_equals
 from aisle.io.durable import file_sha256, replace_text, sync
 from aisle.models.encoder import DistinctTokens, TorchEncoder
 from aisle.models.precision import fastest_precision

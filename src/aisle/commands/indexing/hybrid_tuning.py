@@ -14,12 +14,12 @@ from aisle.data.text_files import PLAIN_TEXT, TextFormat
 from aisle.errors import DataError
 from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.index import Manifest, exact_search
+from aisle.index.array_files import read_array
 from aisle.index.fusion import WEIGHTS, Candidates, fuse, tune_weight
 from aisle.index.hybrid_search import candidate_depth, gather_candidates
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import EMBEDDINGS_FILE, LEXICAL_FOLDER, PRODUCTS_FILE
 from aisle.index.products import ID_COLUMN, rank_ids, read_products
-from aisle.index.store import read_array
 from aisle.models.encoder import TorchEncoder
 
 TUNED_DEPTH = 10

@@ -27,11 +27,11 @@ from aisle.index import (
     read_manifest,
     wants_compacting,
 )
+from aisle.index.array_files import read_queries
 from aisle.index.layout import version_directory
 from aisle.index.lexical import analyser_of
 from aisle.index.manifest import GRAPH_FILE, MANIFEST_FILE, PRODUCTS_FILE, file_problem
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products
-from aisle.index.store import read_queries
 from aisle.index.tuning import tune
 from aisle.index.version_folders import remembered_keep_versions
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from aisle.commands.indexing.embedding import MARKS_SUFFIX, SHARD_TEXTS, EmbeddingPlan
 from aisle.index import StoredProducts, Writer
+from aisle.index.array_files import read_marks, write_array
 from aisle.index.manifest import MARKS_FILE
 from aisle.index.products import TEXT_COLUMN, take_rows
-from aisle.index.store import read_marks, write_array
 from aisle.models.encoder import TorchEncoder
 
 

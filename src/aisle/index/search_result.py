@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import SearchError
-from aisle.index.exact import Rows, Scores
 from aisle.index.products import ID_COLUMN, TEXT_COLUMN, take_rows
+from aisle.index.scoring import Rows, Scores
 
 __all__ = ["Hit", "SearchResult", "payload_of"]
 

@@ -113,11 +113,11 @@ def test_short_answer_has_only_the_hits_that_were_found(shop):
 
 
 def test_payload_of_a_hit_is_read_only_when_it_is_asked_for(shop, monkeypatch):
-    from aisle.index import hits
+    from aisle.index import search_result
 
     read = []
-    real = hits.take_rows
-    monkeypatch.setattr(hits, "take_rows", lambda *given: read.append(given) or real(*given))
+    real = search_result.take_rows
+    monkeypatch.setattr(search_result, "take_rows", lambda *given: read.append(given) or real(*given))
 
     (answer,) = shop.search(VECTORS[:1], top_k=4)
     assert read == []

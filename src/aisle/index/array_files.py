@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute
 
 from aisle.errors import DataError, IndexIntegrityError, IndexStoreError, ModelError
-from aisle.index.exact import FloatArray
 from aisle.index.manifest import MARKS_FILE, QUERIES_FILE
 from aisle.index.products import ID_COLUMN
+from aisle.index.scoring import FloatArray
 
 __all__ = [
     "link_files",

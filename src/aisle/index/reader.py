@@ -1,14 +1,16 @@
-"""Open an index: refused unless it is whole and of the right encoder."""
+"""Open an index, or only its products and embeddings; refuse what is damaged or of another encoder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 
 from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
-from aisle.index.groups import RowGroups
+from aisle.index.array_files import read_array
 from aisle.index.hnsw import load_graph
 from aisle.index.layout import StrPath, version_directory
 from aisle.index.lexical import LEXICAL_FILES, Bm25Index
@@ -16,20 +18,34 @@ from aisle.index.manifest import (
     EMBEDDINGS_FILE,
     GRAPH_FILE,
     LEXICAL_FOLDER,
+    MARKS_FILE,
     NODES_FILE,
     PRODUCTS_FILE,
     Manifest,
+    file_problem,
     read_manifest,
     verify_files,
 )
 from aisle.index.products import ID_COLUMN, rank_ids, read_products
+from aisle.index.row_groups import RowGroups
+from aisle.index.scoring import FloatArray
 from aisle.index.search_index import SearchIndex
-from aisle.index.store import read_array
 from aisle.index.version_folders import current_directory
 
-__all__ = ["open_index"]
+__all__ = ["StoredProducts", "open_index", "open_stored"]
 
 OPEN_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class StoredProducts:
+    """Products of a version and their embeddings, memory-mapped."""
+
+    manifest: Manifest
+    directory: Path
+    """Folder of the version's files."""
+    products: pa.Table
+    embeddings: FloatArray
 
 
 def open_index(
@@ -73,6 +89,36 @@ def open_index(
                 f"{index_dir}: could not be read: {error}; check its permissions"
             ) from error
     raise IndexStoreError(f"{index_dir}: replaced {OPEN_ATTEMPTS} times while it was opened; try again later")
+
+
+def open_stored(index_dir: StrPath, *, also: Sequence[str] = ()) -> StoredProducts:
+    """Return what the current version stores, after checking the files that hold it.
+
+    Args:
+        index_dir: of the index.
+        also: further files of the version to check.
+
+    Raises:
+        IndexIntegrityError: there is no index, or a file of it is missing or altered.
+    """
+    index_dir = Path(index_dir)
+    manifest = read_manifest(index_dir)
+    folder = current_directory(index_dir, manifest)
+    marks = [MARKS_FILE] if MARKS_FILE in manifest.files else []
+    for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, *marks, *also):
+        if name not in manifest.files:
+            raise IndexIntegrityError(f"{folder}: the manifest must list {name}; build the index again")
+        problem = file_problem(folder / name, manifest.files[name], verify="checksums")
+        if problem is not None:
+            raise IndexIntegrityError(problem)
+    return StoredProducts(
+        manifest,
+        folder,
+        read_products(folder / PRODUCTS_FILE, count=manifest.count),
+        read_array(
+            folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
+        ),
+    )
 
 
 def _manifest(index_dir: Path, version: int | None) -> Manifest:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aisle.index.groups import RowGroups, first_of_equals, number_nodes, row_digests
+from aisle.index.row_groups import RowGroups, first_of_equals, number_nodes, row_digests
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aisle.index import ann_recall, exact, exact_search
-from aisle.index.exact import best_per_query, pair_scores, row_scores
+from aisle.index import ann_recall, exact_search, scoring
+from aisle.index.scoring import best_per_query, pair_scores, row_scores
 
 
 def sort_everything(vectors, queries, top_k, ranks):
@@ -138,7 +138,7 @@ def test_scores_of_rows_are_those_of_their_pairs_however_many_fit_at_once(cluste
         [pair_scores(vectors, rows[query, place, None], queries, np.array([query]))[0] for place in range(9)]
         for query in range(7)
     ]
-    monkeypatch.setattr(exact, "SCORED_VALUES", values)
+    monkeypatch.setattr(scoring, "SCORED_VALUES", values)
 
     np.testing.assert_array_equal(row_scores(vectors, rows, queries), np.array(alone))
     query_of = np.repeat(np.arange(7), 9)

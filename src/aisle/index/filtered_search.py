@@ -7,9 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from aisle.index.exact import FloatArray, Rows, Scores, best_per_query, exact_search, pair_scores
-from aisle.index.groups import RowGroups
 from aisle.index.hnsw import HnswGraph, reachable_nodes
+from aisle.index.row_groups import RowGroups
+from aisle.index.scoring import FloatArray, Rows, Scores, best_per_query, exact_search, pair_scores
 
 __all__ = ["filtered_search"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_128_digest
 
-from aisle.index.exact import FloatArray, Rows
+from aisle.index.scoring import FloatArray, Rows
 
 __all__ = ["RowGroups", "first_of_equals", "number_nodes", "row_digests"]
 
