@@ -11,6 +11,7 @@ from typing import Any
 
 from aisle.commands.terminal import printable
 from aisle.errors import AisleError, ConfigError, TrainingStopped
+from aisle.extras import require_extra
 from aisle.system.processors import limit_spinning
 from aisle.version import __version__
 
@@ -24,12 +25,14 @@ class Command:
         action: module and function that takes them.
         check: module and function that returns what is wrong with a combination of settings.
         inputs: module and function that raises where a file or folder that they name is not there.
+        extra: extra of the distribution that it always needs, see `extras`.
     """
 
     settings: str
     action: str
     check: str | None = None
     inputs: str | None = None
+    extra: str | None = None
 
 
 SECRET_FLAGS = ("hub_token",)
@@ -38,6 +41,7 @@ TRAIN = Command(
     "aisle.commands.train.run:train_and_push",
     check="aisle.commands.train.settings:problems_of",
     inputs="aisle.commands.inputs:train_inputs",
+    extra="train",
 )
 INDEX_COMMANDS = {
     "build": Command(
@@ -45,6 +49,7 @@ INDEX_COMMANDS = {
         "aisle.commands.indexing.build:build",
         check="aisle.commands.index_problems:build_problems",
         inputs="aisle.commands.inputs:build_inputs",
+        extra="encode",
     ),
     "query": Command("aisle.commands.index_settings:QuerySettings", "aisle.commands.query:query"),
     "evaluate": Command(
@@ -52,11 +57,13 @@ INDEX_COMMANDS = {
         "aisle.commands.evaluate.run:evaluate",
         check="aisle.commands.index_problems:evaluation_problems",
         inputs="aisle.commands.inputs:evaluate_inputs",
+        extra="eval",
     ),
     "upsert": Command(
         "aisle.commands.maintain_settings:UpsertSettings",
         "aisle.commands.indexing.upsert:upsert",
         inputs="aisle.commands.inputs:upsert_inputs",
+        extra="encode",
     ),
     "delete": Command(
         "aisle.commands.maintain_settings:DeleteSettings", "aisle.commands.indexing.maintain:delete"
@@ -81,15 +88,18 @@ COMMANDS = {
     **INDEX_COMMANDS,
     "sample": Command("aisle.commands.tool_settings:SampleSettings", "aisle.commands.sample:sample"),
     "quickstart": Command(
-        "aisle.commands.tool_settings:QuickstartSettings", "aisle.commands.quickstart:quickstart"
+        "aisle.commands.tool_settings:QuickstartSettings",
+        "aisle.commands.quickstart:quickstart",
+        extra="quickstart",
     ),
     "average": Command(
         "aisle.commands.tool_settings:AverageSettings",
         "aisle.commands.average:average",
         check="aisle.commands.tool_settings:average_problems",
         inputs="aisle.commands.inputs:average_inputs",
+        extra="encode",
     ),
-    "push": Command("aisle.commands.tool_settings:PushSettings", "aisle.commands.push:push"),
+    "push": Command("aisle.commands.tool_settings:PushSettings", "aisle.commands.push:push", extra="encode"),
 }
 
 
@@ -136,6 +146,8 @@ def _run(command: Command, arguments: Sequence[str], prog: str) -> None:
     problems = _named(command.check)(settings) if command.check else []
     if problems:
         raise ConfigError("\n".join(problems))
+    if command.extra:
+        require_extra(command.extra)
     if command.inputs:
         _named(command.inputs)(settings)
     _named(command.action)(settings)

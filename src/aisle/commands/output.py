@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -134,8 +135,7 @@ class Bar:
 
 
 def quieten_libraries() -> None:
-    """Keep the libraries' own bars and notices out of ours; their errors and the bars of downloads stay."""
-    import datasets
+    """Keep the libraries' progress bars and notices out of aisle's; their errors and download bars stay."""
     import huggingface_hub.utils
     import transformers
 
@@ -146,8 +146,11 @@ def quieten_libraries() -> None:
     notices.disable_progress_bar()
     if downloads_shown:
         hub_bars.enable_progress_bars()
-    datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    if find_spec("datasets") is not None:  # not in the extra `encode`
+        import datasets
+
+        datasets.utils.logging.set_verbosity_error()
+        datasets.disable_progress_bars()
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
 
 

@@ -33,6 +33,7 @@ from aisle.errors import ConfigError
 from aisle.evaluation.document import Evaluation, SystemKind
 from aisle.evaluation.headline import advice, headline
 from aisle.evaluation.number_format import counted
+from aisle.extras import require_extra
 from aisle.index import open_index
 from aisle.index.products import ID_COLUMN
 from aisle.training.process_group import launched_processes
@@ -92,11 +93,14 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
 
 
 def _check_report(settings: EvaluateSettings) -> None:
-    """Refuse a report's folder that could not be written, before anything is computed.
+    """Refuse a report that could not be written, before anything is computed.
 
     Raises:
-        ConfigError: it is no folder, or neither it nor a folder in it can be made.
+        ConfigError: the path is not a folder, or cannot be made or written to.
+        OptionalDependencyError: a library that draws the charts is not installed.
     """
+    if settings.report is not None or settings.model_card:
+        require_extra("report")
     if settings.report is None:
         return
     folder = Path(settings.report)

