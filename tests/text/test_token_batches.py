@@ -228,3 +228,34 @@ def test_a_gpu_reads_more_at_a_time_than_a_cpu():
     for packed in (True, False):
         gpu = device_layout(torch.device("cuda"), packed=packed, pad_token_id=0)
         assert gpu.max_tokens > device_layout(CPU, packed=packed, pad_token_id=0).max_tokens
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_parts_and_copies_of_a_batch_keep_its_side(packed):
+    texts = TokenizedTexts(
+        np.arange(9, dtype=np.int32), offsets_of(np.array([2, 2, 3, 2])), sides=np.array([1, 2, 1, 1])
+    )
+    separate = Layout(packed, max_tokens=4, group_cost=0, pad_token_id=0, separate_sides=True)
+    queries, products = separate.by_tower(texts, np.array([3, 1, 0]))
+
+    assert (queries.tolist(), products.tolist()) == ([3, 0], [1])
+    for rows, side in ((queries, "query"), (products, "product")):
+        batch = separate.batch(texts, rows)
+        assert batch.side == side
+        assert batch.to(CPU).side == side
+        assert {part.side for part in split(batch, 2)} == {side}
+
+
+def test_a_batch_of_one_tower_has_no_side_and_texts_are_not_divided():
+    mixed = layout(packed=True)
+    texts = tokens_of([7], [8])
+
+    assert [part.tolist() for part in mixed.by_tower(texts, np.array([1, 0]))] == [[1, 0]]
+    assert mixed.batch(texts, np.array([0, 1])).side is None
+
+
+def test_separate_towers_refuse_texts_without_sides():
+    separate = Layout(True, max_tokens=4, group_cost=0, pad_token_id=0, separate_sides=True)
+
+    with pytest.raises(ValueError, match="separate towers need texts with sides"):
+        separate.by_tower(tokens_of([7]), np.array([0]))

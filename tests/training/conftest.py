@@ -62,7 +62,7 @@ def texts_of(count, *, seed=0, longest=7):
 def tokenized(
     tokenizer, queries, products, relevance=None, *, negatives=None, product_ids=None, prompts=("", "")
 ):
-    """The pairs as token ids, put together by hand."""
+    """The pairs as token ids, put together by hand; with equal prompts, a text of both sides is one text."""
     negatives = negatives or [[] for _ in queries]
     flat = [text for one in negatives for text in one]
     texts = distinct([prompts[0] + q for q in queries] + [prompts[1] + p for p in [*products, *flat]])
@@ -88,7 +88,7 @@ def tokenized(
     )
 
 
-def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, process=(0, 1)):
+def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, process=(0, 1), separate=False):
     known = None
     if loss == "in_batch":
         known = KnownPositives.of(
@@ -96,7 +96,7 @@ def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, proc
             pairs.product_keys[pairs.products],
             pairs.positive(np.arange(len(pairs))),
         )
-    layout = Layout(packed=packed, max_tokens=max_tokens, group_cost=4, pad_token_id=0)
+    layout = Layout(packed, max_tokens, group_cost=4, pad_token_id=0, separate_sides=separate)
     return Collator(pairs, layout, *process, known=known, weigh=partial(weight_of, loss))
 
 

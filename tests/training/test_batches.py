@@ -80,6 +80,41 @@ def test_a_process_without_a_text_of_its_own_reads_one_that_counts_for_nothing(m
     assert (batch.texts, batch.own_texts, batch.real_tokens, batch.own) == ((1, 1, 0), 1, 0, (0, 0))
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_separate_towers_get_queries_and_products_in_batches_of_their_own(minilm_tokenizer, processes):
+    queries, products = texts_of(9, seed=1), texts_of(9, seed=2)
+    pairs = tokenized(minilm_tokenizer, queries, products, prompts=("query: ", ""))
+    rows = np.array([7, 3, 0, 8, 1])
+    everyone = []
+    for rank in range(processes):
+        batch = collator_of(pairs, process=(rank, processes), separate=True)(rows)
+        sides = [tokens.side for tokens in batch.token_batches for _ in range(len(tokens))]
+        texts = texts_in(batch, minilm_tokenizer)
+        assert sides == ["query" if text.startswith("query :") else "product" for text in texts]
+        assert sides[: batch.texts[rank]] == sorted(sides[: batch.texts[rank]], reverse=True)
+        everyone += texts[: batch.texts[rank]]
+    assert [everyone[row] for row in batch.query_rows] == [f"query : {queries[row]}" for row in rows]
+    assert [everyone[row] for row in batch.product_rows] == [products[row] for row in rows]
+
+
+def test_a_process_without_a_text_for_a_tower_reads_one_that_counts_for_nothing(minilm_tokenizer):
+    pairs = tokenized(
+        minilm_tokenizer, ["sofa"] * 3, ["a red sofa", "a blue one", "desk"], prompts=("query: ", "")
+    )
+    batch = collator_of(pairs, process=(1, 2), separate=True)(np.arange(3))
+    assert batch.texts == (3, 1)
+    assert [tokens.side for tokens in batch.token_batches] == ["product", "query"]
+    assert texts_in(batch, minilm_tokenizer) == ["a blue one", "query : sofa"]
+    assert batch.real_tokens == 5
+
+
+def test_batches_of_one_tower_mix_the_sides(minilm_tokenizer):
+    pairs = tokenized(minilm_tokenizer, ["lamp"], ["a red lamp"])
+    assert [(tokens.side, len(tokens)) for tokens in collator_of(pairs)(np.arange(1)).token_batches] == [
+        (None, 2)
+    ]
+
+
 def test_what_is_known_to_be_right_is_no_negative(minilm_tokenizer):
     # The second "sofa" pair is in no batch with the first; its product is known to be right all the same.
     pairs = tokenized(

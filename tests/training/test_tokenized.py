@@ -6,11 +6,12 @@ import pytest
 
 from aisle.data.pairs import Pairs
 from aisle.errors import TrainingError
-from aisle.models.encoder import EncoderSettings
+from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
+from aisle.text.tokens import PRODUCT, QUERY
 from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
 
-PLAIN = EncoderSettings(pooling="mean", query_prompt="", product_prompt="", max_length=16)
-PROMPTED = EncoderSettings(pooling="mean", query_prompt="query: ", product_prompt="passage: ", max_length=16)
+PLAIN = ("", "")
+PROMPTED = ("query: ", "passage: ")
 NAMES = [field.name for field in fields(TokenizedPairs)]
 
 
@@ -18,9 +19,10 @@ NAMES = [field.name for field in fields(TokenizedPairs)]
 def tokenized(minilm_tokenizer):
     """Return a function from the columns of pairs to the pairs as token ids."""
 
-    def tokenize(settings=PROMPTED, **columns):
+    def tokenize(prompts=PROMPTED, *, separate=False, **columns):
         table = datasets.Dataset.from_dict({name: values for name, values in columns.items()})
-        return tokenize_pairs(Pairs(table), minilm_tokenizer, settings)
+        sides = (SideTokenizer(minilm_tokenizer, prompt, max_length=16) for prompt in prompts)
+        return tokenize_pairs(Pairs(table), SideTokenizers(*sides, separate=separate))
 
     return tokenize
 
@@ -50,6 +52,37 @@ def test_each_text_is_kept_once_and_read_with_its_sides_prompt(some_pairs, read)
     assert [words[text] for text in some_pairs.products] == products
     negatives = ["passage : desk lamp", "passage : chair", "passage : chair"]
     assert [words[text] for text in some_pairs.negatives] == negatives
+
+
+def test_each_text_keeps_its_sides(tokenized):
+    pairs = tokenized(PLAIN, query=["sofa", "lamp"], product=["red sofa", "sofa"])
+
+    assert pairs.queries.tolist() == [0, 1]
+    assert pairs.products.tolist() == [2, 0]
+    assert pairs.texts.sides.tolist() == [QUERY | PRODUCT, QUERY, PRODUCT]
+
+
+def test_hard_negatives_are_on_the_side_of_products(some_pairs):
+    assert set(some_pairs.texts.sides_of(some_pairs.negatives).tolist()) == {PRODUCT}
+    assert set(some_pairs.texts.sides_of(some_pairs.queries).tolist()) == {QUERY}
+
+
+def test_separate_towers_get_a_text_of_both_sides_twice(tokenized, read):
+    pairs = tokenized(
+        PLAIN,
+        separate=True,
+        query=["sofa", "lamp", "sofa"],
+        product=["red sofa", "sofa", "lamp"],
+        hard_negatives=[["lamp"], ["bed"], []],
+    )
+
+    words = [read(pairs, text) for text in range(len(pairs.texts))]
+    assert words == ["sofa", "lamp", "red sofa", "sofa", "lamp", "bed"]
+    assert pairs.queries.tolist() == [0, 1, 0]
+    assert pairs.products.tolist() == [2, 3, 4]
+    assert pairs.negatives.tolist() == [4, 5]
+    assert pairs.texts.sides.tolist() == [QUERY] * 2 + [PRODUCT] * 4
+    assert pairs.marks.shape == (6,)
 
 
 def test_texts_are_cut_to_the_maximum_length_prompt_included(tokenized):

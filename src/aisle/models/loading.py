@@ -22,6 +22,7 @@ from aisle.models.st_files import names_pooling, read_json, read_st_files
 from aisle.models.tokenizers import load_tokenizer
 from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
+from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
 
 SETTINGS_FILE = "aisle.json"
 FORMAT_VERSION = 2
@@ -52,6 +53,16 @@ class LoadedModel:
     adapter: TrainedAdapter | None = None
     note: str | None = None
     """What was taken because nobody says otherwise, to be printed."""
+
+    @property
+    def side_tokenizers(self) -> SideTokenizers:
+        """How queries and products become tokens; one tower reads both."""
+        settings = self.settings
+        query, product = (
+            SideTokenizer(self.tokenizer, prompt, settings.max_length)
+            for prompt in (settings.query_prompt, settings.product_prompt)
+        )
+        return SideTokenizers(query, product)
 
 
 def load_encoder(

@@ -1,1 +1,1 @@
-"""Text as the model reads it: tokens, and the batches they are laid out in."""
+"""Texts as a model reads them: token ids, and batches of tokens by side."""

@@ -1,4 +1,4 @@
-"""Mark texts that a tokenizer cut off, or of which it knows no token."""
+"""Mark texts that were cut off, or without a token that the tokenizer knows."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def marks_of(
 ) -> np.ndarray:
     """Return the mark of each text: (texts,) uint8.
 
-    Only few texts are looked at twice: those that fill the maximum length, and those with hardly a token
-    besides unknown ones.
+    Only few texts are tokenised a second time: those that fill the maximum length, and those with hardly any
+    known token.
 
     Args:
-        tokenizer: that made the tokens.
-        encoded: what it returned for the texts with their prompt, cut to `max_length`.
-        texts: without the prompt.
-        lengths: (texts,) tokens of each.
-        flat: (tokens,) ids of all, end to end.
-        prompt: put before every text.
-        max_length: longest text in tokens.
+        tokenizer: Tokenizer that made the tokens.
+        encoded: Its output for the texts with their prompt, cut to `max_length`.
+        texts: Texts without the prompt.
+        lengths: (texts,) tokens in each text.
+        flat: (tokens,) ids of all texts, end to end.
+        prompt: Prompt before every text.
+        max_length: Longest text in tokens.
     """
     marks = np.zeros(len(texts), np.uint8)
     encodings = encoded.encodings
@@ -46,10 +46,10 @@ def marks_of(
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     unknowns = np.add.reduceat(flat == (-1 if unknown is None else unknown), starts, dtype=np.int64)
     around = len(tokenizer(prompt)["input_ids"])
-    # One more: a space may be a token of its own before an unknown one.
+    # One more: a space before an unknown token may be a token by itself.
     bare = (lengths - unknowns <= around + 1) & ((unknowns > 0) | (lengths <= around))
     for row in np.flatnonzero(bare).tolist():
         ids = tokenizer(texts[row], add_special_tokens=False, truncation=True, max_length=max_length)
-        known = [one for one in ids["input_ids"] if one != unknown]
+        known = [token for token in ids["input_ids"] if token != unknown]
         marks[row] |= UNKNOWN * (not tokenizer.decode(known).strip())
     return marks

@@ -1,31 +1,33 @@
-"""What a backbone reads at a time: texts packed end to end, or padded with others of like length."""
+"""Batches of tokens for a backbone: texts packed end to end, or padded with others of similar length."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 import torch
 
-from aisle.text.tokens import TokenizedTexts
+from aisle.text.tokens import PRODUCT, QUERY, Side, TokenizedTexts
 
 WHOLE_BATCH = 1 << 40
-"""A bound on tokens that no batch reaches."""
+"""A limit on tokens that no batch reaches."""
 
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Texts of like length, padded on the right to the longest.
+    """Texts of similar length, padded on the right to the longest.
 
     Args:
         input_ids: (texts, tokens) int64.
         attention_mask: (texts, tokens) int64, 1 for real tokens.
+        side: Side of all the texts; None if queries and products are mixed, for one tower that reads both.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
+    side: Side | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -37,24 +39,28 @@ class PaddedBatch:
 
     def to(self, device: torch.device) -> PaddedBatch:
         """Return the batch on a device."""
-        return PaddedBatch(_to(self.input_ids, device), _to(self.attention_mask, device))
+        return replace(
+            self, input_ids=_to(self.input_ids, device), attention_mask=_to(self.attention_mask, device)
+        )
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Texts end to end, without padding; texts of one length stand together.
+    """Texts end to end, without padding; texts of equal length are neighbours.
 
     Args:
         input_ids: (tokens,) int64.
-        positions: (tokens,) int64, each token's place in its text, from 0.
+        positions: (tokens,) int64, each token's position in its text, from 0.
         offsets: (texts + 1,) int32, where each text begins; the last is the number of tokens.
         runs: (texts, length) of each run of texts of equal length.
+        side: Side of all the texts; None if queries and products are mixed, for one tower that reads both.
     """
 
     input_ids: torch.Tensor
     positions: torch.Tensor
     offsets: torch.Tensor
     runs: tuple[tuple[int, int], ...]
+    side: Side | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -66,13 +72,16 @@ class PackedBatch:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text."""
+        """Tokens in the longest text."""
         return max(length for _, length in self.runs)
 
     def to(self, device: torch.device) -> PackedBatch:
         """Return the batch on a device."""
-        return PackedBatch(
-            _to(self.input_ids, device), _to(self.positions, device), _to(self.offsets, device), self.runs
+        return replace(
+            self,
+            input_ids=_to(self.input_ids, device),
+            positions=_to(self.positions, device),
+            offsets=_to(self.offsets, device),
         )
 
 
@@ -80,7 +89,7 @@ TokenBatch = PaddedBatch | PackedBatch
 
 
 def pad(texts: TokenizedTexts, rows: np.ndarray, pad_token_id: int) -> PaddedBatch:
-    """Return these texts padded on the right to the longest of them."""
+    """Return some texts, padded on the right to the longest of them."""
     lengths = torch.from_numpy(texts.lengths(rows))
     mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
     input_ids = torch.full(mask.shape, pad_token_id, dtype=torch.long)
@@ -89,7 +98,7 @@ def pad(texts: TokenizedTexts, rows: np.ndarray, pad_token_id: int) -> PaddedBat
 
 
 def pack(texts: TokenizedTexts, rows: np.ndarray) -> PackedBatch:
-    """Return these texts end to end; rows of equal length should be neighbours."""
+    """Return some texts end to end; put rows of equal length next to each other."""
     lengths = texts.lengths(rows)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
@@ -106,13 +115,13 @@ def _runs_of(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
 
 
 def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
-    """Return a batch in parts of at most `max_tokens`, in order; a longer text is a part of its own."""
+    """Split a batch into parts of at most `max_tokens`, in order; a longer text is a part by itself."""
     if batch.read_tokens <= max_tokens:
         return [batch]
     if isinstance(batch, PaddedBatch):
         size = max(max_tokens // batch.input_ids.shape[1], 1)
         ids, masks = torch.split(batch.input_ids, size), torch.split(batch.attention_mask, size)
-        return [PaddedBatch(*part) for part in zip(ids, masks, strict=True)]
+        return [PaddedBatch(*part, side=batch.side) for part in zip(ids, masks, strict=True)]
     lengths = np.array([length for texts, length in batch.runs for _ in range(texts)])
     ends = np.cumsum(lengths)
     parts: list[TokenBatch] = []
@@ -125,6 +134,7 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
                 positions=batch.positions[tokens],
                 offsets=batch.offsets[first : last + 2] - batch.offsets[first],
                 runs=_runs_of(lengths[rows]),
+                side=batch.side,
             )
         )
     return parts
@@ -132,24 +142,33 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How texts are laid out for a backbone.
+    """How texts are arranged in batches for a model.
 
     Args:
-        packed: end to end without padding; else padded in groups of like length.
-        max_tokens: the most tokens of a batch, padding counted; bounds memory.
-        group_cost: what a further padded group costs besides its tokens, in tokens.
-        pad_token_id: fills padded batches.
+        packed: Texts end to end without padding; otherwise padded in groups of similar length.
+        max_tokens: Most tokens in a batch, padding included; limits memory.
+        group_cost: Cost of one more padded group besides its tokens, in tokens.
+        pad_token_id: Token that fills padded batches.
+        separate_sides: Whether queries and products go into separate batches, for separate towers.
     """
 
     packed: bool
     max_tokens: int
     group_cost: int
     pad_token_id: int
+    separate_sides: bool = False
+
+    def by_tower(self, texts: TokenizedTexts, numbers: np.ndarray) -> list[np.ndarray]:
+        """Return the numbers of texts in one array per tower: all together, or queries and products apart."""
+        if not self.separate_sides:
+            return [numbers]
+        sides = texts.sides_of(numbers)
+        return [part for side in (QUERY, PRODUCT) if len(part := numbers[sides == side])]
 
     def rows(self, lengths: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-        """Return which texts make up each batch: longest first, texts of one length in their order.
+        """Return the texts of each batch: longest first, texts of equal length in their order.
 
-        A batch too large for memory then fails at once.
+        A batch that is too large for memory then fails at once. The texts are read by the same tower.
         """
         if not self.packed:
             return length_groups(lengths, max_tokens=self.max_tokens, group_cost=self.group_cost)
@@ -157,41 +176,51 @@ class Layout:
         return _spans_of(order, np.asarray(lengths, dtype=np.int64)[order], self.max_tokens)
 
     def batch(self, texts: TokenizedTexts, rows: np.ndarray) -> TokenBatch:
-        """Return the batch of these texts."""
-        return pack(texts, rows) if self.packed else pad(texts, rows, self.pad_token_id)
+        """Return the batch of some texts, all read by the same tower."""
+        batch = pack(texts, rows) if self.packed else pad(texts, rows, self.pad_token_id)
+        if not self.separate_sides:
+            return batch
+        (side,) = set(texts.sides_of(rows).tolist())
+        return replace(batch, side="query" if side == QUERY else "product")
 
 
 def device_layout(
-    device: torch.device, *, packed: bool, pad_token_id: int, max_tokens: int | None = None
+    device: torch.device,
+    *,
+    packed: bool,
+    pad_token_id: int,
+    max_tokens: int | None = None,
+    separate_sides: bool = False,
 ) -> Layout:
-    """Return the layout that suits a device (docs/results.md).
+    """Return the layout that is fast on a device (docs/benchmarks.md).
 
-    On CPU a group costs next to nothing and activations should stay in cache; on a GPU small groups
+    On CPU one more group costs next to nothing and activations should stay in cache; on a GPU small groups
     leave most of it idle.
 
     Args:
-        device: where the model computes.
-        packed: whether the backbone reads packed texts there.
-        pad_token_id: of the tokenizer.
-        max_tokens: the user's own bound, if any.
+        device: Device that the model computes on.
+        packed: Whether the model reads packed texts there.
+        pad_token_id: The tokenizer's padding token.
+        max_tokens: The user's limit, if any.
+        separate_sides: Whether queries and products have separate towers.
     """
     suited, group_cost = (4096 if packed else 1024, 32) if device.type == "cpu" else (65_536, 8192)
-    return Layout(packed, max_tokens or suited, group_cost, pad_token_id)
+    return Layout(packed, max_tokens or suited, group_cost, pad_token_id, separate_sides)
 
 
 def length_groups(
     lengths: Sequence[int] | np.ndarray, *, max_tokens: int, group_cost: int
 ) -> list[np.ndarray]:
-    """Return which texts are padded together: texts of like length, in groups of the least total cost.
+    """Return which texts to pad together: texts of similar length, in groups of the least total cost.
 
-    The cost of a division is its padded tokens plus `group_cost` per group; the best one is found over
-    the distinct lengths by dynamic programming. The longest texts come first; a text longer than
-    `max_tokens` is a group of its own.
+    The cost is the number of padded tokens plus `group_cost` per group; dynamic programming over the
+    distinct lengths finds the cheapest grouping. The longest texts come first; a text longer than
+    `max_tokens` is a group by itself.
 
     Args:
-        lengths: tokens of each text.
-        max_tokens: the most tokens of a group, padding counted.
-        group_cost: what a further group costs besides its tokens, in tokens.
+        lengths: Tokens in each text.
+        max_tokens: Most tokens in a group, padding included.
+        group_cost: Cost of one more group besides its tokens, in tokens.
     """
     if not len(lengths):
         return []
@@ -210,7 +239,7 @@ def length_groups(
 def _cheapest_spans(
     longest: np.ndarray, counts: np.ndarray, max_tokens: int, group_cost: int
 ) -> list[tuple[int, int]]:
-    """Return spans (first, last) of distinct lengths, each padded to its first, of the least total cost."""
+    """Return the cheapest spans (first, last) of distinct lengths, each padded to its first length."""
     texts_before = np.concatenate([[0], np.cumsum(counts)])
     cost = np.zeros(len(longest) + 1)
     begins = np.zeros(len(longest) + 1, dtype=np.int64)
@@ -230,7 +259,7 @@ def _cheapest_spans(
 
 
 def _spans_of(order: np.ndarray, lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Cut rows, in order, into spans of at most `max_tokens`; a longer text is a span of its own."""
+    """Cut rows, in order, into spans of at most `max_tokens`; a longer text is a span by itself."""
     spans, start, tokens = [], 0, 0
     for row, length in enumerate(lengths.tolist()):
         if tokens and tokens + length > max_tokens:

@@ -1,4 +1,4 @@
-"""Texts as token ids, end to end in one array: no Python list per text, and ready to be memory-mapped."""
+"""Texts as token ids, end to end in one array: no Python list per text, and easy to memory-map."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from aisle.text.marking import marks_of
 
+Side = Literal["query", "product"]
+"""Side of a pair that a text is on."""
+QUERY, PRODUCT = 1, 2
+"""Bits of a text's side; a text that is both a query and a product has both."""
 TEXTS_AT_A_TIME = 1_000
-"""Tokenised at a time; a tokenizer's own objects take some hundred times a text's memory, and a query of
-another thread waits for them."""
+"""Texts tokenised at a time: a tokenizer's objects take some hundred times the memory of the text, and
+queries in other threads wait for the call to end."""
 _TOKENIZING = threading.Lock()
-"""A tokenizer keeps its truncation as a setting of its own: a call that changes it breaks those under way."""
+"""A tokenizer stores its truncation as state: a call that changes it breaks calls in other threads."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,14 @@ class TokenizedTexts:
     Args:
         ids: (tokens,) int32.
         offsets: (texts + 1,) int64, where each text begins; the last is the number of tokens.
-        marks: (texts,) uint8, see `types.text_marks`; None where nobody asked for them.
+        marks: (texts,) uint8, see `types.text_marks`; None if they were not requested.
+        sides: (texts,) uint8, the bits `QUERY` and `PRODUCT`; None if the texts have no side.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     marks: np.ndarray | None = None
+    sides: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -41,13 +47,23 @@ class TokenizedTexts:
         return found
 
     def lengths(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return how many tokens each text has, or each of some: (texts,) int64."""
+        """Return the number of tokens in each text, or in each of some rows: (texts,) int64."""
         if rows is None:
             return np.diff(self.offsets)
         return np.asarray(self.offsets[rows + 1] - self.offsets[rows])
 
+    def sides_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the side bits of some texts: (rows,) uint8.
+
+        Raises:
+            ValueError: the texts have no sides.
+        """
+        if self.sides is None:
+            raise ValueError("separate towers need texts with sides; these have none")
+        return np.asarray(self.sides[rows])
+
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return the ids of these texts, one after the other: (tokens of the rows,) int64."""
+        """Return the ids of some texts, one text after the other: (tokens of the rows,) int64."""
         lengths = self.lengths(rows)
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
@@ -60,8 +76,8 @@ def tokenize(
 ) -> TokenizedTexts:
     """Return the token ids of each text with its prompt, special tokens included, cut to `max_length`.
 
-    A text without any token, where the tokenizer adds none of its own, is one padding token: no model can
-    read nothing. With `marked`, texts that were cut off or have no known token are marked.
+    A text without any token, if the tokenizer adds no special tokens, becomes one padding token: a model
+    cannot read an empty text. With `marked`, texts that were cut off or have no known token are marked.
     """
     parts = list(iter_tokenized(tokenizer, texts, prompt=prompt, max_length=max_length, marked=marked))
     if not parts:
@@ -78,7 +94,7 @@ def tokenize(
 def iter_tokenized(
     tokenizer: Any, texts: Sequence[str], *, prompt: str, max_length: int, marked: bool = False
 ) -> Iterator[TokenizedTexts]:
-    """Yield the tokenised texts in parts, as `tokenize` gives them whole."""
+    """Yield what `tokenize` returns, in parts of `TEXTS_AT_A_TIME` texts."""
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         part = texts[start : start + TEXTS_AT_A_TIME]
         with _TOKENIZING:
@@ -96,5 +112,5 @@ def iter_tokenized(
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Return where each text begins, and the number of tokens in all: (texts + 1,) int64."""
+    """Return where each text begins, then the total number of tokens: (texts + 1,) int64."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

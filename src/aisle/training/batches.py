@@ -36,7 +36,7 @@ class PairBatch:
     """One forward pass: the pairs of all processes, and the texts that this one encodes.
 
     The embeddings of a batch are those of process 0's texts, then of process 1's, and so on; rows count in
-    that order.
+    that order. With separate towers a process embeds its queries, then its products.
 
     Args:
         token_batches: this process's texts, in the order of its embeddings.
@@ -115,34 +115,42 @@ class Collator:
         hard_negatives = pairs.negatives_of(rows) if self.known is not None else queries[:0]
         numbers = np.unique(np.concatenate([queries, products, hard_negatives]))
         # Longest first, dealt out in turn: every process gets texts of the same lengths.
-        numbers = numbers[np.argsort(-pairs.texts.lengths(numbers), kind="stable")]
-        shares = [numbers[index :: self.num_processes] for index in range(self.num_processes)]
-        gathered = np.concatenate(shares)
+        by_tower = [
+            texts[np.argsort(-pairs.texts.lengths(texts), kind="stable")]
+            for texts in self.layout.by_tower(pairs.texts, numbers)
+        ]
+        shares = [
+            [texts[index :: self.num_processes] for texts in by_tower] for index in range(self.num_processes)
+        ]
+        gathered = np.concatenate([texts for share in shares for texts in share])
         by_number = np.argsort(gathered)
 
         def places(texts: np.ndarray) -> np.ndarray:
             return np.asarray(by_number[np.searchsorted(gathered, texts, sorter=by_number)])
 
         # The layout leaves texts that come longest first in their order, so that embeddings need no sorting.
-        # A process without a text of its own reads one all the same: no gradient comes back to it.
-        mine = shares[self.process_index] if len(shares[self.process_index]) else numbers[:1]
-        groups = self.layout.rows(pairs.texts.lengths(mine))
+        mine = shares[self.process_index]
+        batch_texts = [
+            texts[group] for texts in mine for group in self.layout.rows(pairs.texts.lengths(texts))
+        ]
+        # A process without a text for a tower reads one all the same, after its own; it gets no gradient.
+        batch_texts += [texts[:1] for texts, own in zip(by_tower, mine, strict=True) if not len(own)]
         labelled = pairs.relevance[rows] if pairs.labelled else None
-        own = process_share(
+        own_pairs = process_share(
             np.arange(len(rows)), process_index=self.process_index, num_processes=self.num_processes
         )
         query_keys = pairs.query_keys[queries]
         return PairBatch(
-            token_batches=[self.layout.batch(pairs.texts, mine[group]) for group in groups],
-            texts=tuple(len(share) for share in shares),
+            token_batches=[self.layout.batch(pairs.texts, texts) for texts in batch_texts],
+            texts=tuple(sum(map(len, share)) for share in shares),
             query_rows=torch.from_numpy(places(queries)),
             product_rows=torch.from_numpy(places(products)),
             query_keys=torch.from_numpy(query_keys),
             relevance=None if labelled is None else torch.from_numpy(np.array(labelled, np.float32)),
-            own=(int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0),
+            own=(int(own_pairs[0]), int(own_pairs[-1]) + 1) if len(own_pairs) else (0, 0),
             contrast=self._contrast(rows, places),
             weight=float(self.weigh(labelled, query_keys, len(rows))),
-            real_tokens=int(pairs.texts.lengths(mine).sum()) if len(shares[self.process_index]) else 0,
+            real_tokens=sum(int(pairs.texts.lengths(texts).sum()) for texts in mine),
         )
 
     def _contrast(self, rows: np.ndarray, places: Callable[[np.ndarray], np.ndarray]) -> Contrast | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +18,8 @@ from aisle.data.negatives import equality_keys
 from aisle.data.pairs import Pairs
 from aisle.errors import TrainingError
 from aisle.io.durable import apply_umask
-from aisle.models.encoder import EncoderSettings
-from aisle.text.tokens import TokenizedTexts, tokenize
+from aisle.text.side_tokenizers import SideTokenizers, joined
+from aisle.text.tokens import PRODUCT, QUERY, TokenizedTexts
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ class TokenizedPairs:
     def __len__(self) -> int:
         return len(self.queries)
 
-    @property
+    @cached_property
     def texts(self) -> TokenizedTexts:
-        """The distinct texts."""
-        return TokenizedTexts(self.ids, self.offsets)
+        """The distinct texts, each with its side."""
+        sides = QUERY * (self.query_keys >= 0) + PRODUCT * (self.product_keys >= 0)
+        return TokenizedTexts(self.ids, self.offsets, sides=sides.astype(np.uint8))
 
     @property
     def labelled(self) -> bool:
@@ -72,21 +75,20 @@ class TokenizedPairs:
         return TokenizedTexts(self.negatives, self.negative_offsets).take(rows)
 
 
-def tokenize_pairs(pairs: Pairs, tokenizer: Any, settings: EncoderSettings) -> TokenizedPairs:
+def tokenize_pairs(pairs: Pairs, tokenizers: SideTokenizers) -> TokenizedPairs:
     """Return the pairs as token ids, each distinct text tokenised once.
 
-    A text that is a query here and a product there is one text if the prompts are equal.
+    A text that is a query here and a product there is one text if the prompts are equal and one tower reads
+    both sides.
     """
     queries, products = pairs.queries, pairs.products
     hard_negatives = pairs.hard_negatives or [[] for _ in queries]
     counts = np.array([len(one) for one in hard_negatives], dtype=np.int64)
-    prompted = [settings.query_prompt + query for query in queries]
-    prompted += [settings.product_prompt + product for product in products]
-    prompted += [settings.product_prompt + product for one in hard_negatives for product in one]
-    texts = distinct(prompted)
-    tokens = tokenize(tokenizer, texts.texts, prompt="", max_length=settings.max_length, marked=True)
+    tokens, rows = _distinct_tokens(
+        queries, [*products, *(product for one in hard_negatives for product in one)], tokenizers
+    )
     count = len(queries)
-    query_texts, product_texts, negatives = np.split(texts.rows, [count, 2 * count])
+    query_texts, product_texts, negatives = np.split(rows, [count, 2 * count])
     query_keys = np.full(len(tokens), -1, dtype=np.int64)
     query_keys[query_texts] = equality_keys(query_texts, pairs.query_ids)
     product_keys = np.full(len(tokens), -1, dtype=np.int64)
@@ -105,6 +107,24 @@ def tokenize_pairs(pairs: Pairs, tokenizer: Any, settings: EncoderSettings) -> T
         relevance=np.empty(0, np.float32) if pairs.relevance is None else pairs.relevance,
         marks=np.empty(0, np.uint8) if tokens.marks is None else tokens.marks,
     )
+
+
+def _distinct_tokens(
+    queries: Sequence[str], products: Sequence[str], tokenizers: SideTokenizers
+) -> tuple[TokenizedTexts, np.ndarray]:
+    """Return the tokens of the distinct texts, and the text of each query, then of each product."""
+    prompted = tokenizers.query.prompted(queries), tokenizers.product.prompted(products)
+    if not tokenizers.separate:
+        texts = distinct(chain(*prompted))
+        return tokenizers.product.tokenize_prompted(texts.texts), texts.rows
+    by_side = [distinct(side) for side in prompted]
+    tokens = joined(
+        [
+            tokenizers.query.tokenize_prompted(by_side[0].texts),
+            tokenizers.product.tokenize_prompted(by_side[1].texts),
+        ]
+    )
+    return tokens, np.concatenate([by_side[0].rows, len(by_side[0].texts) + by_side[1].rows])
 
 
 def write_tokenized(pairs: TokenizedPairs, folder: Path) -> None:

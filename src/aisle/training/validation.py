@@ -43,30 +43,52 @@ def embed_texts(
         TrainingError: memory ran out.
     """
     distinct, wanted = np.unique(numbers, return_inverse=True)
-    world, rank = accelerator.num_processes, accelerator.process_index
-    shares = [distinct[index::world] for index in range(world)]
-    # Under a sharded model all processes must call it equally often: one without a text reads one.
-    mine = shares[rank] if len(shares[rank]) else distinct[:1]
+    world = accelerator.num_processes
+    shares_by_tower = [
+        [part[index::world] for index in range(world)] for part in layout.by_tower(texts, distinct)
+    ]
     was_training = model.training
     model.eval()
     with advising_on_memory("evaluation", EVALUATION_ADVICE), torch.inference_mode(), accelerator.autocast():
-        groups = [
-            rows[start : start + max_texts]
-            for rows in layout.rows(texts.lengths(mine))
-            for start in range(0, len(rows), max_texts)
-        ]
-        embedded = [
-            model([part])
-            for rows in groups
-            for part in split(layout.batch(texts, mine[rows]).to(accelerator.device), layout.max_tokens)
-        ]
-        # A sharded model (whose layout has no bound) must be called by all processes equally often.
-        calls = -(-len(shares[0]) // max_texts) if layout.max_tokens >= WHOLE_BATCH else 0
-        for _ in range(calls - len(embedded)):
-            model([layout.batch(texts, mine[:1]).to(accelerator.device)])
-        back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(accelerator.device)
-        local = torch.cat(embedded)[back][: len(shares[rank])]
-        gathered = gather_rows(accelerator, local, tuple(map(len, shares))).float()
+        gathered = torch.cat(
+            [
+                _embed_shares(accelerator, model, texts, shares, layout=layout, max_texts=max_texts)
+                for shares in shares_by_tower
+            ]
+        )
     model.train(was_training)
-    place = np.argsort(np.concatenate(shares))  # where the gathered rows hold each of the distinct texts
+    # The row of `gathered` that holds each distinct text.
+    place = np.argsort(np.concatenate([share for shares in shares_by_tower for share in shares]))
     return gathered[torch.from_numpy(place[wanted]).to(gathered.device)]
+
+
+def _embed_shares(
+    accelerator: Any,
+    model: torch.nn.Module,
+    texts: TokenizedTexts,
+    shares: list[np.ndarray],
+    *,
+    layout: Layout,
+    max_texts: int,
+) -> torch.Tensor:
+    """Return the embeddings of the texts of all processes' shares, one share after the other; float32."""
+    # Under a sharded model all processes must call it equally often: one without a text reads one.
+    share = shares[accelerator.process_index]
+    mine = share if len(share) else shares[0][:1]
+    groups = [
+        rows[start : start + max_texts]
+        for rows in layout.rows(texts.lengths(mine))
+        for start in range(0, len(rows), max_texts)
+    ]
+    embedded = [
+        model([part])
+        for rows in groups
+        for part in split(layout.batch(texts, mine[rows]).to(accelerator.device), layout.max_tokens)
+    ]
+    # A sharded model (its layout has no limit) must be called equally often by all processes.
+    calls = -(-len(shares[0]) // max_texts) if layout.max_tokens >= WHOLE_BATCH else 0
+    for _ in range(calls - len(embedded)):
+        model([layout.batch(texts, mine[:1]).to(accelerator.device)])
+    back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(accelerator.device)
+    local = torch.cat(embedded)[back][: len(share)]
+    return gather_rows(accelerator, local, tuple(map(len, shares))).float()

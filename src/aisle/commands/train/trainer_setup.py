@@ -214,7 +214,7 @@ def _tokenized(
     folder = Path(str(settings.run.output_dir)) / TOKENS / name
     if accelerator.is_local_main_process and not folder.is_dir():
         say(f"tokenising {len(pairs):,} pairs")
-        write_tokenized(tokenize_pairs(pairs, base.tokenizer, base.settings), folder)
+        write_tokenized(tokenize_pairs(pairs, base.side_tokenizers), folder)
     accelerator.wait_for_everyone()
     return open_tokenized(folder)
 
