@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from aisle.errors import CheckpointError
 from aisle.io.durable import apply_umask, file_sha256, sync
+from aisle.training.distributed import wait_for_all
 from aisle.training.trained_weights import read_trained_weights
 
 FORMAT_VERSION = 1
@@ -80,10 +81,10 @@ def save_checkpoint(
     if accelerator.is_main_process:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     try:
         accelerator.save_state(str(staging))
-        accelerator.wait_for_everyone()
+        wait_for_all(accelerator)
         if accelerator.is_main_process:
             if best_weights is not None:
                 save_file(dict(best_weights), staging / BEST_FILE)
@@ -103,7 +104,7 @@ def save_checkpoint(
             f"{target}: cannot be written ({error}); {free:,} bytes were free on that disk. The checkpoints "
             "before it are whole: make room and go on with --resume_from_checkpoint latest"
         ) from error
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     return target
 
 

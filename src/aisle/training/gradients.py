@@ -20,9 +20,10 @@ import torch
 from aisle.errors import TrainingError
 from aisle.text.token_batches import TokenBatch, split
 from aisle.training.batches import PairBatch
+from aisle.training.distributed import gather_rows, sum_gradients, sum_over_ranks, wrapper_sums_gradients
 from aisle.training.objective import Objective
 from aisle.training.out_of_memory import advising_on_memory
-from aisle.training.rank_sync import Agreement, sum_gradients
+from aisle.training.rank_sync import RankSync
 
 EXCHANGE_ADVICE = "Give --cached_embeddings, or a lower --max_tokens_per_sub_batch or --max_length"
 
@@ -37,7 +38,7 @@ class GradientPass:
         objective: the loss.
         cached: embed in sub-batches whose activations are not kept.
         max_tokens: tokens of a sub-batch.
-        agreement: of several processes that sum up their gradients here, after the backward pass. None leaves
+        sync: of several processes that sum up their gradients here, after the backward pass. None leaves
             that to the model's distributed wrapper, which sums during it: faster where all weights are
             trained, but then a process that runs out of memory cannot go on with the others.
     """
@@ -47,7 +48,7 @@ class GradientPass:
     objective: Objective
     cached: bool
     max_tokens: int
-    agreement: Agreement | None = None
+    sync: RankSync | None = None
 
     def __call__(self, batch: PairBatch, *, scale: float, last: bool) -> torch.Tensor:
         """Add the gradient of `scale` times the batch's loss; return this process's share of that loss.
@@ -72,13 +73,13 @@ class GradientPass:
 
         All processes go over to the half of the largest sub-batch of any.
         """
-        if self.accelerator.num_processes > 1 and self.agreement is None:
+        if self.accelerator.num_processes > 1 and self.sync is None:
             return None
         tried = max(self._sub_batches(batch), key=lambda one: one.read_tokens) if self.cached else None
         tokens = batch.read_tokens if tried is None else tried.read_tokens
         halved = 0 if (batch.own_texts if tried is None else len(tried)) < 2 else tokens // 2
-        if self.agreement is not None:
-            halved = self.agreement.highest(halved)
+        if self.sync is not None:
+            halved = self.sync.highest(halved)
         if not halved:
             return None
         self.cached, self.max_tokens = True, halved
@@ -86,7 +87,7 @@ class GradientPass:
 
     def share_gradients(self) -> None:
         """Give every process the gradients of all; call once a step, after its last batch."""
-        if self.agreement is not None:
+        if self.sync is not None:
             sum_gradients(one for one in self.model.parameters() if one.requires_grad)
         self._share_temperature_gradient()
 
@@ -101,8 +102,7 @@ class GradientPass:
         gradient = self.objective.log_temperature.grad
         if gradient is None:
             gradient = torch.zeros_like(self.objective.log_temperature)
-        if self.accelerator.num_processes > 1:
-            gradient = self.accelerator.reduce(gradient, reduction="sum")
+        gradient = sum_over_ranks(self.accelerator, gradient)
         if self.accelerator.scaler is not None:
             gradient = gradient * self.accelerator.scaler.get_scale()
         self.objective.log_temperature.grad = gradient
@@ -136,7 +136,7 @@ class GradientPass:
         return [part for one in batch.token_batches for part in split(one, self.max_tokens)]
 
     def _embed(self, token_batches: list[TokenBatch]) -> torch.Tensor:
-        model = self.model if self.agreement is None else self._unwrapped
+        model = self.model if self.sync is None else self._unwrapped
         with self.accelerator.autocast():
             embedded: torch.Tensor = model(token_batches)
         return embedded.float()
@@ -161,9 +161,8 @@ class GradientPass:
                 part.backward()  # type: ignore[no-untyped-call]
                 total += part.detach()
         gathered = torch.zeros_like(everyone) if everyone.grad is None else everyone.grad
-        if self.accelerator.num_processes > 1:
-            with self._exchanging():
-                gathered = self.accelerator.reduce(gathered, reduction="sum")
+        with self._exchanging():
+            gathered = sum_over_ranks(self.accelerator, gathered)
         start = sum(batch.texts[: self.accelerator.process_index])
         gradient = torch.zeros_like(embedded)
         gradient[:mine] = gathered[start : start + mine]
@@ -171,40 +170,20 @@ class GradientPass:
 
     def _carry_back(self, embedded: torch.Tensor, gradient: torch.Tensor) -> None:
         # Distributed wrappers average over the processes; the gradient is that of a sum.
-        averaged_over = self.accelerator.num_processes if self.agreement is None else 1
+        averaged_over = self.accelerator.num_processes if self.sync is None else 1
         self.accelerator.backward((embedded * gradient).sum() * averaged_over)
 
     def _shared_when(self, shared: bool) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = (
-            nullcontext() if shared or self.agreement is not None else self.accelerator.no_sync(self.model)
-        )
-        return context
+        return wrapper_sums_gradients(self.accelerator, self.model, when=shared or self.sync is not None)
 
     def _alone(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.agreement is None else self.agreement.together()
+        return nullcontext() if self.sync is None else self.sync.all_or_none()
 
     def _exchanging(self) -> AbstractContextManager[None]:
         """One that runs out of memory here leaves the others in the exchange: none of them can try again."""
         if self.accelerator.num_processes == 1:
             return nullcontext()
         return advising_on_memory("the exchange of embeddings", EXCHANGE_ADVICE)
-
-
-def gather_rows(accelerator: Any, rows: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:
-    """Return the rows of all processes, process by process; they may be unequally many.
-
-    Args:
-        accelerator: gathers.
-        rows: (own rows, dim) of this process.
-        counts: rows of each process.
-    """
-    if accelerator.num_processes == 1:
-        return rows.clone()
-    most = max(counts)
-    padded = rows.new_zeros((most, rows.shape[1]))
-    padded[: len(rows)] = rows
-    gathered = accelerator.gather(padded)
-    return torch.cat([gathered[at * most : at * most + count] for at, count in enumerate(counts)])
 
 
 @dataclass(frozen=True)

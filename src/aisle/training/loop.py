@@ -17,6 +17,7 @@ from aisle.errors import TrainingError, TrainingStopped
 from aisle.models.weight_names import without_wrappers
 from aisle.training.batches import BatchPlan, PairBatch
 from aisle.training.checkpoint import prune_checkpoints, save_checkpoint
+from aisle.training.distributed import sum_over_ranks
 from aisle.training.gradients import GradientPass, RandomState
 from aisle.training.out_of_memory import advising_on_memory, is_out_of_memory, retrying_with_less_memory
 from aisle.training.peak_memory import peak_memory_bytes
@@ -167,7 +168,7 @@ class Trainer:
             read_tokens=sum(batch.read_tokens for batch in moved),
             stop=stop,
         )
-        summed = self.accelerator.reduce(own, reduction="sum")
+        summed = sum_over_ranks(self.accelerator, own)
         with advising_on_memory(f"step {self.state.step + 1}, the optimiser", OPTIMISER_ADVICE):
             self.passes.share_gradients()
             norm = self._clip()

@@ -37,7 +37,9 @@ class Processes:
     def wait(self) -> None:
         """Wait until all are here."""
         if self.state is not None:
-            self.state.wait_for_everyone()
+            from aisle.training.distributed import wait_for_all  # loads torch
+
+            wait_for_all(self.state)
 
 
 def launched_processes() -> Processes:

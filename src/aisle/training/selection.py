@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 
 from aisle.errors import AisleError, EvaluationError
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pair_metrics import score_pairs
+from aisle.training.distributed import broadcast_from_main
 from aisle.training.tokenized import TokenizedPairs
 from aisle.training.validation_retrieval import RetrievalTask, measure_retrieval
 
@@ -143,15 +143,14 @@ def _of(pairs: TokenizedPairs) -> str:
 
 def _once(accelerator: Any, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what the first process measures, on every process; what it refuses, all refuse."""
-    shared: list[Any] = [None]
+    measured: Any = None
     if accelerator.is_main_process:
         try:
-            shared = [measure()]
+            measured = measure()
         except AisleError as error:
-            shared = [error]
-    if accelerator.num_processes > 1:
-        shared = broadcast_object_list(shared)
-    if isinstance(shared[0], AisleError):
-        raise shared[0]
-    found: dict[str, Any] = shared[0]
+            measured = error
+    measured = broadcast_from_main(accelerator, measured)
+    if isinstance(measured, AisleError):
+        raise measured
+    found: dict[str, Any] = measured
     return found

@@ -9,7 +9,7 @@ import torch
 
 from aisle.text.token_batches import WHOLE_BATCH, Layout, split
 from aisle.text.tokens import TokenizedTexts
-from aisle.training.gradients import gather_rows
+from aisle.training.distributed import gather_rows
 from aisle.training.out_of_memory import advising_on_memory
 
 EVALUATION_ADVICE = "Give a lower --per_device_eval_batch_size, --max_tokens_per_sub_batch or --max_length"

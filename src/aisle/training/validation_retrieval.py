@@ -10,7 +10,7 @@ import torch
 
 from aisle.data.pairs import Pairs, query_key
 from aisle.errors import EvaluationError
-from aisle.training.gradients import gather_rows
+from aisle.training.distributed import gather_rows
 from aisle.training.tokenized import TokenizedPairs
 
 CUTOFF = 10

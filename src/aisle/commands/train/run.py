@@ -33,6 +33,7 @@ from aisle.models.persistence import save_encoder
 from aisle.models.starting_point import load_starting_point
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
 from aisle.training.cpu_threads import use_cpu_threads
+from aisle.training.distributed import wait_for_all
 from aisle.training.loop import Trainer
 from aisle.training.stop_signals import GracefulStop
 
@@ -133,7 +134,7 @@ def _train(
                 began_at=None if base.adapter is None else base.adapter.record(),
             )
             finish_run_dir(run_dir, settings, metrics)
-        accelerator.wait_for_everyone()
+        wait_for_all(accelerator)
     accelerator.end_training()
     best = trainer.state.best or {}
     why = "the last" if trainer.selection_metric is None else f"best by {trainer.selection_metric}"

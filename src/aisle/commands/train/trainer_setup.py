@@ -30,11 +30,12 @@ from aisle.models.tower import Tower
 from aisle.text.token_batches import WHOLE_BATCH, Layout, device_layout
 from aisle.training.accelerator import expect_unused_weights
 from aisle.training.batches import BatchPlan, Collator
+from aisle.training.distributed import wait_for_all
 from aisle.training.gradients import GradientPass
 from aisle.training.loop import Trainer
 from aisle.training.objective import Objective, weight_of
 from aisle.training.optimizer import adamw
-from aisle.training.rank_sync import Agreement
+from aisle.training.rank_sync import RankSync
 from aisle.training.schedule import Schedule
 from aisle.training.selection import SELECTION_METRICS, make_evaluator
 from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
@@ -138,7 +139,7 @@ def make_trainer(
             objective,
             optim.cached_embeddings,
             layout.max_tokens,
-            agreement=_agreement(accelerator, say) if settings.lora.use_peft else None,
+            sync=_rank_sync(accelerator, say) if settings.lora.use_peft else None,
         ),
         optimizer=optimizer,
         scheduler=scheduler,
@@ -184,17 +185,17 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} others"
 
 
-def _agreement(accelerator: Any, say: Callable[[str], None]) -> Agreement | None:
+def _rank_sync(accelerator: Any, say: Callable[[str], None]) -> RankSync | None:
     """Return what the processes agree by, where they are several and each has the whole model."""
     if accelerator.num_processes == 1 or is_sharded(accelerator):
         return None
-    agreement = Agreement.of_all(accelerator)
-    if agreement is None:
+    sync = RankSync.of_all(accelerator)
+    if sync is None:
         say(
             "warning: the processes cannot talk over gloo (is GLOO_SOCKET_IFNAME the network's interface?); "
             "should one of them run out of memory, the run stops"
         )
-    return agreement
+    return sync
 
 
 def _tokenized(
@@ -215,7 +216,7 @@ def _tokenized(
     if accelerator.is_local_main_process and not folder.is_dir():
         say(f"tokenising {len(pairs):,} pairs")
         write_tokenized(tokenize_pairs(pairs, base.side_tokenizers), folder)
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     return open_tokenized(folder)
 
 

@@ -1,0 +1,128 @@
+"""Collective operations: everything that the ranks of a run do together.
+
+Every rank calls each function equally often and in the same order, whatever its share of a batch. A rank
+without a pair, a positive or a text contributes zeros: if it left a call out, the others would wait for it
+until the operation times out. `tests/training/test_rank_calls.py` records the calls of two ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import distributed
+
+NUMBERS_AT_A_TIME = 1 << 23
+"""Gradients are summed in buckets of at most this many numbers, or of a single parameter."""
+
+
+def wait_for_all(state: Any) -> None:
+    """Wait until every rank has called this.
+
+    Args:
+        state: Accelerate's `Accelerator` or `PartialState`.
+    """
+    state.wait_for_everyone()
+
+
+def gather_rows(accelerator: Any, rows: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:
+    """Return the rows of all ranks, rank by rank; their numbers may differ.
+
+    Args:
+        accelerator: Accelerate's.
+        rows: (own rows, dim) of this rank.
+        counts: Rows of each rank.
+    """
+    if accelerator.num_processes == 1:
+        return rows.clone()
+    most = max(counts)
+    padded = rows.new_zeros((most, rows.shape[1]))
+    padded[: len(rows)] = rows
+    gathered = accelerator.gather(padded)
+    return torch.cat([gathered[at * most : at * most + count] for at, count in enumerate(counts)])
+
+
+def sum_over_ranks(accelerator: Any, tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum of the ranks' tensors, the same on every rank."""
+    if accelerator.num_processes == 1:
+        return tensor
+    summed: torch.Tensor = accelerator.reduce(tensor, reduction="sum")
+    return summed
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace each gradient by its sum over the ranks; a missing gradient counts as zero."""
+    bucket: list[torch.Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        if bucket and sum(gradient.numel() for gradient in bucket) + parameter.numel() > NUMBERS_AT_A_TIME:
+            _sum_bucket(bucket)
+            bucket = []
+        bucket.append(parameter.grad)
+    if bucket:
+        _sum_bucket(bucket)
+
+
+def _sum_bucket(gradients: list[torch.Tensor]) -> None:
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    distributed.all_reduce(flat)
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, summed in zip(gradients, parts, strict=True):
+        gradient.copy_(summed.view_as(gradient))
+
+
+def wrapper_sums_gradients(
+    accelerator: Any, model: torch.nn.Module, *, when: bool
+) -> AbstractContextManager[Any]:
+    """Return a context in which DDP or FSDP sums gradients during the backward pass, or leaves them unsummed.
+
+    Args:
+        accelerator: Accelerate's.
+        model: The prepared model.
+        when: Whether to sum; true for the last backward pass of a step.
+    """
+    context: AbstractContextManager[Any] = nullcontext() if when else accelerator.no_sync(model)
+    return context
+
+
+def broadcast_from_main(accelerator: Any, value: Any) -> Any:
+    """Return the main rank's value on every rank.
+
+    Args:
+        accelerator: Accelerate's.
+        value: Anything that pickle takes; ignored on the other ranks.
+    """
+    shared = [value]
+    if accelerator.num_processes > 1:
+        shared = broadcast_object_list(shared)
+    return shared[0]
+
+
+def gloo_group(accelerator: Any) -> Any:
+    """Return a process group of all ranks over gloo, or None if any rank cannot join it.
+
+    Numbers exchanged over gloo stay on the host, and do not wait for the work queued on a GPU.
+    """
+    group, joined = None, True
+    try:
+        group = distributed.new_group(backend="gloo")
+    except RuntimeError:
+        joined = False
+    ranks = accelerator.reduce(torch.tensor(int(joined), device=accelerator.device), reduction="sum")
+    return group if int(ranks) == accelerator.num_processes else None
+
+
+def highest_of_ranks(group: Any, number: int) -> int:
+    """Return the highest of the ranks' numbers.
+
+    Args:
+        group: Process group over gloo.
+        number: This rank's number.
+    """
+    shared = torch.tensor(number)
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=group)
+    return int(shared)
