@@ -114,7 +114,7 @@ def test_the_recipe_shows_the_settings_that_were_in_force():
     assert table["Training pairs"] == ["12,345"]
     assert table["Temperature"] == ["0.05"]
     assert table["Adapted layers"] == ["query, value"]
-    assert table["Worth of each label"] == ["E: 1.0, I: 0.0"]
+    assert table["Relevance of each label"] == ["E: 1.0, I: 0.0"]
     assert table["Revision of the base model"] == ["`b2ef1d8`"]
     assert "Training files" not in table
     assert "Temperature" not in rows(render(settings={"loss": "cosine_target"}))

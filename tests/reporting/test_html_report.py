@@ -31,7 +31,7 @@ from aisle.reporting.html.formatting import (
 )
 from aisle.reporting.html.interval_plots import interval_plots
 from aisle.reporting.html.palette import COLOURS, system_styles
-from aisle.reporting.html.relevance_levels import Grades
+from aisle.reporting.html.relevance_levels import RelevanceLevels
 from tests.reporting.evaluations import (
     HOSTILE,
     change,
@@ -168,7 +168,7 @@ def test_an_evaluation_without_figures_is_a_page_all_the_same(tmp_path):
     page = page_of(empty_evaluation(), tmp_path)
 
     assert sections(page) == ["provenance"]
-    assert "There are no figures to judge by." in page.text
+    assert "The evaluation has no figures." in page.text
 
 
 def test_one_query_is_written_in_the_singular(tmp_path):
@@ -194,7 +194,7 @@ def test_tables_state_figures_with_intervals_differences_and_corrected_p(page):
     assert "2.1% 12.3%" in page.text
 
 
-def test_grades_of_pairs_carry_their_labels(page):
+def test_relevance_levels_of_pairs_have_their_labels(page):
     assert [text for text in page.texts if text.startswith("Against")] == [
         "Against S 0.1",
         "Against C 0.01",
@@ -202,7 +202,7 @@ def test_grades_of_pairs_carry_their_labels(page):
     ]
 
 
-def test_changed_queries_show_both_rankings_with_grades_and_moves(page):
+def test_changed_queries_show_both_rankings_with_relevance_and_moves(page):
     text = page.text
     start = text.index("coffee mug nDCG@10 0.212 → 0.845 +0.633")
     before, after = text[start:].split("After: tuned")[:2]
@@ -226,12 +226,12 @@ def test_how_it_was_made_names_inputs_settings_versions_and_command(page):
         assert said in page.text
 
 
-def test_every_chart_has_words_for_those_who_do_not_see_it(page):
+def test_every_chart_has_an_alternative_text(page):
     charts = [svg for svg in page.attributes("svg") if svg.get("class") == "chart"]
 
     assert len(charts) == 6
     assert all(svg["role"] == "img" and svg["aria-label"].startswith("Chart. ") for svg in charts)
-    (roc,) = [svg["aria-label"] for svg in charts if "area below its curve" in svg["aria-label"]]
+    (roc,) = [svg["aria-label"] for svg in charts if "area below each curve" in svg["aria-label"]]
     assert roc.endswith("base: 0.660; tuned: 0.916.")
 
 
@@ -431,7 +431,7 @@ def test_no_winner_is_named_where_interval_or_test_does_not_hold(low, p_correcte
 
 def test_without_retrieval_the_sentence_is_about_pairs():
     assert headline_of(evaluation(retrieval=None)) == (
-        "tuned tells 1,600 judged pairs apart with ROC-AUC 0.916 [0.904, 0.927], "
+        "tuned separates 1,600 judged pairs with ROC-AUC 0.916 [0.904, 0.927], "
         "base with 0.660 [0.648, 0.671]."
     )
 
@@ -440,15 +440,13 @@ def test_without_roc_auc_the_sentence_takes_spearman():
     row = replace(pairs().rows[0], metrics={"roc_auc": Estimate(None), "spearman": Estimate(0.82)})
     found = evaluation(retrieval=None, tuned=None, pairs=replace(pairs(), rows=(row,)))
 
-    assert headline_of(found) == "base tells 1,600 judged pairs apart with Spearman 0.820."
+    assert headline_of(found) == "base separates 1,600 judged pairs with Spearman 0.820."
 
 
 def test_the_last_resorts_of_the_sentence():
     found = evaluation(retrieval=None, pairs=None)
 
-    assert headline_of(found).startswith(
-        "tuned finds the partner of a text first with precision@1 0.701 [0.688"
-    )
+    assert headline_of(found).startswith("tuned ranks a text's partner first with precision@1 0.701 [0.688")
     assert headline_of(replace(found, joint_pool=())) == "The graph finds 0.987 of the exact top 10."
 
 
@@ -501,11 +499,11 @@ def test_labels_of_charts_are_not_read_as_mathematics():
     assert drawable("_a") == " _a"
 
 
-def test_grades_fill_with_relevance_and_the_unjudged_stand_apart():
-    grades = Grades(evaluation())
+def test_marks_fill_with_relevance_and_unjudged_products_look_different():
+    levels = RelevanceLevels(evaluation())
 
     assert [
-        (grades.grade(value).text, grades.grade(value).level) for value in (1.0, 0.1, 0.01, 0.0, None)
+        (levels.label(value).text, levels.label(value).level) for value in (1.0, 0.1, 0.01, 0.0, None)
     ] == [
         ("E 1", 4),
         ("S 0.1", 3),
@@ -513,22 +511,22 @@ def test_grades_fill_with_relevance_and_the_unjudged_stand_apart():
         ("I 0", 0),
         ("not judged", None),
     ]
-    assert [grade.text for grade in grades.legend()] == ["E 1", "S 0.1", "C 0.01", "I 0", "not judged"]
+    assert [label.text for label in levels.legend()] == ["E 1", "S 0.1", "C 0.01", "I 0", "not judged"]
 
 
-def test_a_low_grade_alone_is_not_taken_for_the_highest():
+def test_a_single_low_relevance_is_not_shown_as_the_highest():
     answer = replace(change(0, 0, 1).before[0], relevance=0.3)
     only = replace(change(0, 0, 1), before=(answer,), after=())
 
-    assert Grades(replace(empty_evaluation(), improved=(only,))).grade(0.3).level == 2
+    assert RelevanceLevels(replace(empty_evaluation(), improved=(only,))).label(0.3).level == 2
 
 
-def test_many_grades_become_ranges_in_the_legend():
+def test_many_relevance_levels_become_ranges_in_the_legend():
     answers = tuple(replace(change(0, 0, 1).before[0], relevance=number / 10) for number in range(11))
     found = replace(empty_evaluation(), improved=(replace(change(0, 0, 1), before=answers, after=()),))
 
-    legend = Grades(found).legend()
-    assert [grade.text for grade in legend] == ["1", "0.8 to 0.9", "0.3 to 0.7", "0.1 to 0.2", "0"]
+    legend = RelevanceLevels(found).legend()
+    assert [label.text for label in legend] == ["1", "0.8 to 0.9", "0.3 to 0.7", "0.1 to 0.2", "0"]
 
 
 def test_interval_plots_share_a_scale_that_holds_zero():

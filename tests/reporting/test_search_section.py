@@ -67,7 +67,7 @@ def test_the_section_tells_sentence_table_sizes_and_charts(card):
     assert "\n## Search over a catalogue\n" in found
     assert f"\n{RESULTS.sentence}\n" in found
     assert "Means over 400 judged queries over a catalogue of 12,345 products" in found
-    assert "`base` is the model that this one is held against, `tuned` is this model." in found
+    assert "`base` is the model that this model is compared with, `tuned` is this model." in found
     assert rows_of(found) == [RESULTS.header, *RESULTS.rows]
     assert "![Chart. tuned: 0.521 \\[0.500, 0.541\\].](evaluation/retrieval.png)" in found
     assert "![Chart. tuned: 0.9.](evaluation/roc.png)" in found
@@ -259,7 +259,7 @@ def test_names_of_systems_are_shown_as_they_are(card, name):
         ("---\n- a\n---\n", "must be names with values"),
         ("---\nmodel-index: 3\n---\n", "must be a list of models"),
         ("---\nmodel-index:\n- 3\n---\n", "must be a list of models"),
-        ("---\n'model-index':\n- name: x\n  results: []\n---\n", "must be a list below a line of its own"),
+        ("---\n'model-index':\n- name: x\n  results: []\n---\n", "must be a list that starts on a new line"),
     ],
     ids=["no end", "no begin", "turned round", "twice", "no YAML", "a list", "a number", "numbers", "quoted"],
 )

@@ -40,7 +40,7 @@ def fresh_accelerate(monkeypatch):
 def track(folder, report_to, said=None, tracked=TRACKED):
     said = [] if said is None else said
     settings = {"seed": 3, "report": None, "cutoffs": (1, 10)}
-    track_report(tracked, report_to=report_to, folder=folder, settings=settings, say=said.append)
+    track_report(tracked, report_to=report_to, folder=folder, settings=settings, log=said.append)
 
 
 def test_tensorboard_has_scalars_tables_and_images(tmp_path):
@@ -124,7 +124,7 @@ def test_other_trackers_get_the_scalars_alone_and_that_is_said(tmp_path, monkeyp
     assert other.calls == [("start",), ("log", PLAIN_SCALARS, 0), ("finish",)]
     assert said == [
         f"tracked with mlflow in {tmp_path}",
-        "mlflow: the scalars alone; tables and figures go to wandb and tensorboard",
+        "mlflow: scalars only; tables and figures go to wandb and tensorboard",
     ]
 
 

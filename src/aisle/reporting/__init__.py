@@ -1,1 +1,1 @@
-"""Reports for people: the HTML page, the model card, experiment trackers."""
+"""Reports of an evaluation: HTML page, model card, experiment trackers."""

@@ -1,4 +1,4 @@
-"""Markdown from text that others wrote: tables, and words without a meaning of their own."""
+"""Make Markdown from untrusted text: tables, images and escaped words."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Sequence
 
 __all__ = ["escaped", "image", "table"]
 
-_ORDERS = re.compile(r"[\\`*_~$#]")
-"""Characters that make code, emphasis, formulas or headings."""
+_SPECIAL = re.compile(r"[\\`*_~$#]")
+"""Characters that start code, emphasis, formulas or headings."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of one-line Markdown cells; bars in them stay bars."""
+    """Return a table of one-line Markdown cells; bars in cells are escaped."""
     lines = [_cells(header), ["---"] * len(header), *map(_cells, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def escaped(text: str) -> str:
-    """Return Markdown that shows `text` on one line as it is; bars are left to `table`.
+    """Return Markdown that shows `text` literally on one line; `table` escapes bars.
 
-    Brackets stay where they cannot make a link, so that intervals can be read in the source too.
+    Brackets stay unless they could make a link, so that intervals stay readable in the source.
     """
     one_line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return _ORDERS.sub(r"\\\g<0>", one_line).replace("](", r"]\(")
+    return _SPECIAL.sub(r"\\\g<0>", one_line).replace("](", r"]\(")
 
 
 def image(alt: str, path: str) -> str:
-    """Return an image with its text for those who do not see it.
+    """Return an image with its alternative text.
 
     Args:
-        alt: plain text.
-        path: relative, of letters, digits, dashes, underscores and slashes.
+        alt: Alternative text, plain.
+        path: Relative path of letters, digits, dashes, underscores and slashes.
     """
     return f"![{re.sub(r'[][]', _escape, escaped(alt))}]({path})"
 

@@ -1,4 +1,4 @@
-"""An evaluation in the experiment trackers: figures as scalars, tables, charts as images."""
+"""Send an evaluation to the experiment trackers: scalars, tables, and charts as images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from aisle.reporting import markdown
 from aisle.training.accelerator import ADVICE, make_accelerator, open_trackers, tracker_names
 
 ILLUSTRATED = ("wandb", "tensorboard")
-"""Trackers that are given tables and images too."""
+"""Trackers that also receive tables and images."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What the trackers are given.
+    """Contents to send to the trackers.
 
     Args:
-        scalars: by name; slashes make groups. Other trackers than `ILLUSTRATED` get plainer names.
+        scalars: Figures by name; slashes make groups. Trackers outside `ILLUSTRATED` get simpler names.
         tables: (header, rows of cells) by name.
-        images: (height, width, 3) uint8 by name.
+        images: (height, width, 3) uint8 arrays by name.
     """
 
     scalars: Mapping[str, float]
@@ -41,23 +41,23 @@ def track_report(
     report_to: str,
     folder: Path,
     settings: Mapping[str, Any],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Give an evaluation to the trackers as a run of its own; call on the main process alone.
+    """Send an evaluation to the trackers as a separate run; call on the main process only.
 
-    The trackers are started and finished one by one, so that one that cannot start costs the others nothing.
-    `Accelerator.end_training` would take the process group down too, on this process alone.
+    Trackers start and finish one after the other, so that a tracker that fails does not affect the others.
+    `Accelerator.end_training` is not used, because it would also destroy the process group on this process.
 
     Args:
-        tracked: the evaluation.
-        report_to: trackers with commas, or `all`.
-        folder: where those write that write files.
-        settings: of the evaluation, without secrets.
-        say: told which trackers have the evaluation, and which got the scalars alone.
+        tracked: Contents to send.
+        report_to: Names of trackers, separated by commas, or `all`.
+        folder: Folder for trackers that write files.
+        settings: Settings of the evaluation, without secrets.
+        log: Called with the trackers that received the evaluation, and those that received scalars only.
 
     Raises:
-        ConfigError: a tracker is unknown, or failed; the others have the whole evaluation.
-        OptionalDependencyError: a tracker is not installed.
+        ConfigError: If a tracker is unknown or failed; the others have the whole evaluation.
+        OptionalDependencyError: If a tracker is not installed.
     """
     reached, failures = [], []
     for name in tracker_names(report_to):
@@ -65,20 +65,20 @@ def track_report(
             _track_with(name, tracked, folder, settings)
             reached.append(name)
         except Exception as error:
-            # Every tracker has errors of its own: no key, no network, a full disk.
+            # Every tracker raises different errors: no key, no network, a full disk.
             failures.append(f"{name} ({type(error).__name__}: {error})")
     if reached:
-        say(f"tracked with {', '.join(reached)} in {folder}")
+        log(f"tracked with {', '.join(reached)} in {folder}")
     plain = [name for name in reached if name not in ILLUSTRATED]
     if plain:
-        say(f"{', '.join(plain)}: the scalars alone; tables and figures go to {' and '.join(ILLUSTRATED)}")
+        log(f"{', '.join(plain)}: scalars only; tables and figures go to {' and '.join(ILLUSTRATED)}")
     if failures:
         raise ConfigError(f"--with_tracking: the evaluation did not reach {'; '.join(failures)}. {ADVICE}")
 
 
 def _track_with(name: str, tracked: Tracked, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Start one tracker, give it the evaluation and finish it, whatever happens."""
-    # Nothing is computed here, and a compute type of the launch environment that the device lacks is refused.
+    """Start a tracker, send the evaluation, and finish the tracker even after an error."""
+    # Nothing is computed here; "no" ignores a mixed precision from the launch that the device lacks.
     accelerator = make_accelerator(mixed_precision="no", report_to=name, project_dir=folder)
     try:
         open_trackers(accelerator, settings)
@@ -86,7 +86,7 @@ def _track_with(name: str, tracked: Tracked, folder: Path, settings: Mapping[str
             _track(tracker, tracked)
     except BaseException:
         for tracker in accelerator.trackers:
-            with suppress(Exception):  # the first error is the one to tell: what did not start cannot finish
+            with suppress(Exception):  # report the first error: a tracker that did not start cannot finish
                 tracker.finish()
         raise
     for tracker in accelerator.trackers:
@@ -103,17 +103,17 @@ def _track(tracker: Any, tracked: Tracked) -> None:
         for name, (header, rows) in tracked.tables.items():
             tracker.log_table(f"tables/{name}", columns=list(header), data=list(map(list, rows)), step=0)
     if tracker.name in ILLUSTRATED:
-        # TensorBoard's writer expects channels first where it is not told; wandb takes pictures as they are.
+        # TensorBoard's writer expects channels first by default; wandb takes height, width, channels.
         layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
         images = {f"figures/{name}": pixels[np.newaxis] for name, pixels in tracked.images.items()}
         tracker.log_images(images, step=0, **layout)
 
 
 def _plain_names(scalars: Mapping[str, float]) -> dict[str, float]:
-    """Return the scalars by names that every tracker takes: "retrieval/tuned/ndcg_at_10", "..._low".
+    """Return the scalars under names that every tracker accepts: "retrieval/tuned/ndcg_at_10", "..._low".
 
-    MLflow allows letters, digits and `/_.- :` (mlflow.utils.validation) and, where it writes files, makes the
-    slashes folders: a name can then be no other's group.
+    MLflow allows letters, digits and `/_.- :` (mlflow.utils.validation). Its file store turns slashes into
+    folders, so that a name must not be the group of another.
     """
     named = {}
     for name, value in scalars.items():

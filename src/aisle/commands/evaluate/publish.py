@@ -92,10 +92,10 @@ def write_card(run_dir: Path, evaluation: Evaluation, retrieval: Retrieval) -> P
 
 
 def track(settings: EvaluateSettings, evaluation: Evaluation, output: Output) -> None:
-    """Give the report's figures, tables and charts to the trackers.
+    """Send the report's figures, tables and charts to the trackers.
 
     Raises:
-        ConfigError: one cannot be started, or failed; the others have the whole evaluation.
+        ConfigError: If a tracker cannot start or failed; the others have the whole evaluation.
     """
     from aisle.reporting.html import figures_of, rgb_pixels, scalars_of, tables_of
     from aisle.reporting.trackers import Tracked, track_report
@@ -112,5 +112,5 @@ def track(settings: EvaluateSettings, evaluation: Evaluation, output: Output) ->
         report_to=settings.report_to,
         folder=report / TRACKING / started,
         settings=evaluation.provenance.configuration,
-        say=output.say,
+        log=output.say,
     )

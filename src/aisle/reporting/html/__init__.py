@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that opens from the disk, with the same figures as PNG and JSON."""
+"""The evaluation report: a self-contained HTML page, with its charts as PNG and its figures as JSON."""
 
 from aisle.reporting.html.captions import alt_text
 from aisle.reporting.html.charts import figures_of

@@ -1,4 +1,4 @@
-"""What each chart shows, in words: a caption for everyone, and the figures for those who do not see it."""
+"""Captions of the charts, and their figures as text for screen readers."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from aisle.reporting.html.formatting import clean, figure, metric_name, with_int
 __all__ = ["CHARTS", "alt_text"]
 
 CHARTS = {
-    "retrieval": "How well each system ranks, with the interval in which its mean lies.",
-    "roc": "How many of the positive pairs are found at the price of how many of the others. "
-    "Beside each system: the area below its curve.",
-    "precision_recall": "How pure what is found stays as more is found. "
-    "Beside each system: its average precision.",
-    "scores": "How the scores of judged pairs fall, by grade. The further apart the grades lie, the better "
-    "scores tell them apart. Below each grade: its number of pairs.",
-    "training": "The run that made the encoder, step by step.",
-    "recall_by_ef": "The exact top 10 that the graph found when the index was built, and in what time.",
-    "slices": "The gain by parts of the queries.",
+    "retrieval": "Ranking quality of each system, with the 95% interval of its mean.",
+    "roc": "Share of the positive pairs found (true positives) against the share of the others found with "
+    "them (false positives). The legend gives the area below each curve.",
+    "precision_recall": "Share of positive pairs among those found, as more are found. "
+    "The legend gives the average precision.",
+    "scores": "Scores of judged pairs by relevance level. The further apart the levels are, the better the "
+    "scores separate them. Below each level: its number of pairs.",
+    "training": "The training run of this model, step by step.",
+    "recall_by_ef": "Share of the exact top 10 that the graph finds, and the time per query, "
+    "measured when the index was built.",
+    "slices": "Gain by parts of the queries.",
 }
 """The caption of each figure, by its name."""
 
 
 def alt_text(name: str, evaluation: Evaluation) -> str:
-    """Return the figure's content in words: what is drawn, and the figures that matter."""
-    said = "; ".join(_FACTS[name](evaluation))
-    return f"Chart. {CHARTS[name]} {said}{'.' if said else ''}".strip()
+    """Return the chart's caption and main figures as text."""
+    facts = "; ".join(_FACTS[name](evaluation))
+    return f"Chart. {CHARTS[name]} {facts}{'.' if facts else ''}".strip()
 
 
 def _retrieval(evaluation: Evaluation) -> Iterator[str]:
@@ -46,8 +47,8 @@ def _areas(evaluation: Evaluation, metric: str) -> Iterator[str]:
 
 def _scores(evaluation: Evaluation) -> Iterator[str]:
     rows = () if evaluation.pairs is None else evaluation.pairs.rows
-    grades = dict.fromkeys(clean(grade) for row in rows for grade in row.histogram.counts)
-    yield "Grades, from the top: " + ", ".join(grades)
+    levels = dict.fromkeys(clean(level) for row in rows for level in row.histogram.counts)
+    yield "Relevance levels, from the top: " + ", ".join(levels)
 
 
 def _training(evaluation: Evaluation) -> Iterator[str]:

@@ -1,16 +1,33 @@
-"""What tables are made of: cells with the value by which their column is sorted."""
+"""Building blocks of tables: cells with the value that their column is sorted by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aisle.evaluation.document import Estimate
 from aisle.evaluation.number_format import UNDEFINED
-from aisle.reporting.html.formatting import bounds, figure, share
+from aisle.reporting.html.formatting import bounds, count, figure, share, signed
 from aisle.reporting.html.interval_plots import IntervalPlot
 
-__all__ = ["Cell", "Column", "Table", "best_value", "estimate_cell", "share_cell", "union"]
+__all__ = [
+    "Cell",
+    "Column",
+    "ColumnOf",
+    "Row",
+    "Table",
+    "best_value",
+    "count_cell",
+    "difference_cell",
+    "estimate_cell",
+    "figure_cell",
+    "make_table",
+    "share_cell",
+    "union",
+]
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -19,19 +36,19 @@ class Column:
 
     heading: str
     number: bool = True
-    """Figures stand to the right, and sort from the largest."""
+    """True for figures: right-aligned, sorted from the largest."""
     sortable: bool = True
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one cell."""
+    """The content of a cell."""
 
     text: str
     sort: float | str | None = None
-    """None where the figure is undefined; such rows stay at the end."""
+    """None where the figure is undefined; rows without a value stay at the end."""
     small: str = ""
-    """A second line: the interval, or what a system is."""
+    """A second line: an interval, or the role of a system."""
     strong: bool = False
     colour: str | None = None
     """A key of the palette: the system's colour, shown as a swatch."""
@@ -50,12 +67,45 @@ class Table:
     note: str = ""
 
 
+ColumnOf = tuple[Column, Callable[[Row], Cell]]
+"""A heading, and the function from a row's source to its cell in this column."""
+
+
+def make_table(
+    name: str, caption: str, rows: Sequence[Row], columns: Sequence[ColumnOf[Row]], note: str = ""
+) -> Table:
+    """Return a table with a row per element of `rows`."""
+    return Table(
+        name,
+        caption,
+        tuple(column for column, _ in columns),
+        tuple(tuple(cell(row) for _, cell in columns) for row in rows),
+        note,
+    )
+
+
+def figure_cell(value: float | None) -> Cell:
+    """Return a figure."""
+    return Cell(figure(value), value)
+
+
+def count_cell(value: int) -> Cell:
+    """Return a whole number."""
+    return Cell(count(value), value)
+
+
 def estimate_cell(estimate: Estimate | None, best: float | None) -> Cell:
-    """Return the figure with its interval below; bold where it equals `best` as shown."""
+    """Return the figure with its interval below; bold if it equals `best` as displayed."""
     if estimate is None or estimate.value is None:
         return Cell(UNDEFINED)
     strong = best is not None and round(estimate.value, 3) == best
     return Cell(figure(estimate.value), estimate.value, bounds(estimate.low, estimate.high), strong)
+
+
+def difference_cell(difference: Estimate, *, strong: bool = False) -> Cell:
+    """Return a signed figure with its interval below."""
+    interval = bounds(difference.low, difference.high, sign=True)
+    return Cell(signed(difference.value), difference.value, interval, strong)
 
 
 def share_cell(value: float | None) -> Cell:
@@ -64,7 +114,7 @@ def share_cell(value: float | None) -> Cell:
 
 
 def best_value(estimates: Iterable[Estimate | None]) -> float | None:
-    """Return the largest value as shown, or None where there is only one, or all are equal."""
+    """Return the largest value as displayed; None if there is only one, or all are equal."""
     values = {
         round(estimate.value, 3)
         for estimate in estimates
@@ -74,5 +124,5 @@ def best_value(estimates: Iterable[Estimate | None]) -> float | None:
 
 
 def union(mappings: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """Return the keys of all mappings, in the order in which they first come."""
+    """Return the keys of all mappings, in the order of their first occurrence."""
     return tuple(dict.fromkeys(key for mapping in mappings for key in mapping))

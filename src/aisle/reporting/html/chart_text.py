@@ -1,4 +1,4 @@
-"""Untrusted text in charts: what the font cannot draw, or matplotlib would take as mathematics."""
+"""Make untrusted text safe for charts: no missing glyphs, nothing that matplotlib reads as mathematics."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from aisle.reporting.html.formatting import clipped
 __all__ = ["drawable", "legend_below", "legend_rows"]
 
 _SHORT = 18
-"""Characters of a name of which two stand side by side."""
+"""Longest name that shares a legend line with another."""
 _UNKNOWN = "\u25a1"
 
 
 def drawable(text: str, length: int = 24) -> str:
-    """Return text that matplotlib draws as it stands, cut to `length` characters.
+    """Return text that matplotlib draws literally, cut to `length` characters.
 
-    Dollars are escaped, characters that the font lacks become squares (matplotlib warns of each
-    otherwise), and a leading underscore, by which a legend would leave the line out, has a space before it.
+    Dollars are escaped. Characters that the font lacks become squares, because matplotlib warns about
+    each. A leading underscore gets a space before it, because a legend leaves out names that start with it.
     """
     known = _characters()
     shown = "".join(char if ord(char) in known else _UNKNOWN for char in clipped(text, length))
@@ -30,12 +30,12 @@ def drawable(text: str, length: int = 24) -> str:
 
 
 def legend_rows(names: Sequence[str]) -> int:
-    """Return how many lines the legend of these names takes: two names a line where they are short."""
+    """Return the number of lines of a legend: two names a line if they are short."""
     return -(-len(names) // _columns(names))
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
-    """Write the legend below the axes, where it hides nothing."""
+    """Place the legend below the axes, where it covers nothing."""
     figure.legend(handles, names, loc="outside lower left", ncols=_columns(names))
 
 
@@ -45,7 +45,7 @@ def _columns(names: Sequence[str]) -> int:
 
 @cache
 def _characters() -> frozenset[int]:
-    """Return the code points of DejaVu Sans, which comes with matplotlib."""
+    """Return the code points of DejaVu Sans, which matplotlib includes."""
     from matplotlib import font_manager
 
     return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())

@@ -1,4 +1,4 @@
-"""The charts of a report as matplotlib figures: for the page, for trackers, for the model card."""
+"""Charts of a report as matplotlib figures, for the page, the trackers and the model card."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aisle.reporting.html.distributions import draw_heatmap, draw_scores
 from aisle.reporting.html.formatting import figure as written
 from aisle.reporting.html.formatting import metric_name
 from aisle.reporting.html.palette import COLOURS, SystemStyle, system_styles
-from aisle.reporting.html.relevance_levels import Grades
+from aisle.reporting.html.relevance_levels import RelevanceLevels
 
 __all__ = ["figures_of", "styles_of"]
 
@@ -46,19 +46,18 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 _WIDTH, _HEIGHT = 4.2, 3.1
-"""Inches: 302 points, so that letters keep their size on a phone."""
+"""Inches; 302 points wide, so that text keeps its size on a phone."""
 _CURVES = 12
-"""Training curves that are drawn at most."""
+"""Most training curves in the chart."""
 _SLICES = 40
-"""Slices that are drawn at most; the page's table has them all."""
+"""Most slices in the chart; the page's tables have all of them."""
 
 
 def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
-    """Return the evaluation's charts by name, in light colours; a part without figures has none.
+    """Return the evaluation's charts by name, in light colours; parts without figures have no chart.
 
-    Names: "retrieval", "roc", "precision_recall", "scores", "training", "recall_by_ef", "heatmap_1"
-    (and so on, one per heat map), "slices". The figures belong to no window and to no global state of
-    matplotlib.
+    Names: "retrieval", "roc", "precision_recall", "scores", "training", "recall_by_ef", "slices", and
+    "heatmap_1" and so on for each heat map. The figures use no window and no global state of matplotlib.
     """
     styles = styles_of(evaluation)
     with matplotlib.rc_context(_STYLE):
@@ -66,7 +65,7 @@ def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
 
 
 def styles_of(evaluation: Evaluation) -> dict[str, SystemStyle]:
-    """Return how each system of the evaluation is drawn, the same in every chart and table."""
+    """Return the style of each system, the same in every chart and table."""
     return system_styles(_systems(evaluation))
 
 
@@ -110,7 +109,7 @@ def _pair_figures(
         named[name] for name in (evaluation.base, evaluation.tuned) if name is not None and name in named
     ]
     if named:
-        yield "scores", draw_scores(chosen or list(named.values())[:2], styles, Grades(evaluation))
+        yield "scores", draw_scores(chosen or list(named.values())[:2], styles, RelevanceLevels(evaluation))
 
 
 def _retrieval(evaluation: Evaluation, styles: dict[str, SystemStyle]) -> Figure | None:
@@ -134,7 +133,7 @@ def _retrieval(evaluation: Evaluation, styles: dict[str, SystemStyle]) -> Figure
 def _curves(
     rows: Sequence[tuple[PairsRow, Curve, str]], styles: dict[str, SystemStyle], x_label: str, y_label: str
 ) -> Figure:
-    """Return one line per system, with the area below it in the legend."""
+    """Draw a line per system, with the area below it in the legend."""
     areas = [row.metrics.get(metric) for row, _, metric in rows]
     names = [
         f"{drawable(row.name)} {written(None if area is None else area.value)}"
@@ -171,7 +170,7 @@ def _recall_by_ef(evaluation: Evaluation) -> Figure:
     points = sorted(evaluation.ann, key=lambda point: point.ef_search)
     times, recalls = [point.milliseconds for point in points], [point.recall for point in points]
     figure, axes = _canvas(height=_HEIGHT)
-    # Times of a small index are within the noise of the clock: a line through them would go to and fro.
+    # Times of a small index are within the noise of the clock; a line through them would zigzag.
     rising = times == sorted(times)
     axes.plot(times, recalls, color=COLOURS["base"], linewidth=1.5 if rising else 0, marker="o", markersize=4)
     for point in points:
@@ -197,7 +196,7 @@ def _recall_by_ef(evaluation: Evaluation) -> Figure:
 
 
 def _one_two_five(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten from half of `low` to twice `high`, at most nine of them."""
+    """Return at most nine of 1, 2 and 5 times the powers of ten, from half of `low` to twice `high`."""
     ticks = [float(f"{digit}e{power}") for power in range(-6, 12) for digit in (1, 2, 5)]
     within = [tick for tick in ticks if low / 2 <= tick <= 2 * high]
     return within[:: 1 + (len(within) - 1) // 9]
@@ -227,7 +226,7 @@ def _canvas(*, height: float) -> tuple[Figure, Axes]:
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Write a name at each height, the first at the top."""
+    """Label the rows, the first at the top."""
     axes.set_yticks(range(len(names)), [drawable(name, 34) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -236,11 +235,11 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _name_axis(axes: Axes, name: str) -> None:
-    """Write the name below; it ends with the axis, since beside long names of rows it may be the longer."""
+    """Label the x axis, right-aligned: beside long row names a centred label would be cut off."""
     axes.set_xlabel(name, loc="right")
 
 
 def _plain_ticks(axes: Axes) -> None:
-    """Write ticks as figures, never as powers or offsets."""
+    """Format ticks as plain figures, without powers or offsets."""
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\u2212")))

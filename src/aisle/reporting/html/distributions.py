@@ -1,4 +1,4 @@
-"""Charts of scores: how they fall by grade, and between queries and products."""
+"""Charts of scores: distributions by relevance level, and heat maps of queries and products."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from aisle.reporting.html.chart_text import drawable, legend_below
 from aisle.reporting.html.formatting import count
 from aisle.reporting.html.formatting import figure as written
 from aisle.reporting.html.palette import COLOURS, SystemStyle
-from aisle.reporting.html.relevance_levels import Grades
+from aisle.reporting.html.relevance_levels import RelevanceLevels
 
 __all__ = ["draw_heatmap", "draw_scores"]
 
 _HEAT = LinearSegmentedColormap.from_list("aisle", ["#f7f5ef", "#f0c9a0", "#e08f55"])
 _HEAT_LABEL = 30
-"""Characters of a query or title beside the heat map."""
+"""Most characters of a query or title beside the heat map."""
 _HEAT_CELLS = 400
-"""Cells up to which the heat map has its figures written in."""
+"""Most cells of a heat map that shows its figures."""
 
 
-def draw_scores(rows: Sequence[PairsRow], styles: Mapping[str, SystemStyle], grades: Grades) -> Figure:
-    """Return a panel per grade, the highest at the top, with every system's distribution of scores.
+def draw_scores(
+    rows: Sequence[PairsRow], styles: Mapping[str, SystemStyle], levels: RelevanceLevels
+) -> Figure:
+    """Draw a panel per relevance level, the highest on top, with the distribution of each system's scores.
 
-    A system's area is 1 in every panel, so that grades with few and with many pairs can be compared.
+    A system's area is 1 in every panel, so that levels with few and with many pairs can be compared.
 
     Args:
-        rows: at least one, with a histogram; the first is drawn as a line, the last is filled.
-        styles: by the system's name.
-        grades: how a grade is written.
+        rows: Systems to draw, at least one; the first is drawn as a line, the last is filled.
+        styles: Style of each system, by name.
+        levels: Labels of the relevance levels.
     """
-    names = list(dict.fromkeys(grade for row in rows for grade in row.histogram.counts))
+    names = list(dict.fromkeys(level for row in rows for level in row.histogram.counts))
     figure = Figure(figsize=(4.2, 0.8 + 0.6 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     shown = {}
-    for axes, grade in zip(panels, names, strict=True):
+    for axes, level in zip(panels, names, strict=True):
         for row in rows:
             filled = row is rows[-1]
-            heights = _densities(row.histogram, grade)
+            heights = _densities(row.histogram, level)
             if heights:
                 style = styles[row.name]
                 shown[row.name] = axes.stairs(
@@ -51,9 +53,9 @@ def draw_scores(rows: Sequence[PairsRow], styles: Mapping[str, SystemStyle], gra
                     alpha=0.45 if filled else None,
                     linewidth=1.5,
                 )
-        pairs = sum(rows[-1].histogram.counts.get(grade, ()))
+        pairs = sum(rows[-1].histogram.counts.get(level, ()))
         axes.set_ylabel(
-            f"{drawable(grades.named(grade), 10)}\n{count(pairs)}",
+            f"{drawable(levels.named(level), 10)}\n{count(pairs)}",
             rotation=0,
             ha="right",
             va="center",
@@ -66,9 +68,9 @@ def draw_scores(rows: Sequence[PairsRow], styles: Mapping[str, SystemStyle], gra
     return figure
 
 
-def _densities(histogram: Histogram, grade: str) -> list[float]:
-    """Return the share of the grade's pairs per bin over the bin's width; empty without pairs."""
-    counts = histogram.counts.get(grade, ())
+def _densities(histogram: Histogram, level: str) -> list[float]:
+    """Return the density of a level's scores in each bin; empty if the level has no pairs."""
+    counts = histogram.counts.get(level, ())
     total = sum(counts)
     if not total:
         return []
@@ -77,15 +79,15 @@ def _densities(histogram: Histogram, grade: str) -> list[float]:
 
 
 def draw_heatmap(heatmap: Heatmap) -> Figure:
-    """Return scores as colours and figures; a judged cell has its relevance in brackets.
+    """Draw scores as colours and figures; judged cells have their relevance in brackets.
 
     Args:
-        heatmap: with at least one query and one product.
+        heatmap: Scores of at least one query and one product.
     """
     rows, columns = len(heatmap.queries), len(heatmap.products)
     titles = [drawable(title, _HEAT_LABEL) for title in heatmap.products]
     queries = [drawable(query, _HEAT_LABEL) for query in heatmap.queries]
-    # A letter takes about 0.09 inches; the titles lie aslant, and reach as far to the left as down.
+    # A letter takes about 0.09 inches; the slanted titles reach as far to the left as down.
     aslant = 0.065 * max(map(len, titles))
     size = (1.2 + max(0.09 * max(map(len, queries)), aslant) + 0.62 * columns, 1 + aslant + 0.42 * rows)
     figure = Figure(figsize=size, layout="constrained")

@@ -1,6 +1,6 @@
-"""Figures as files and as parts of a page: PNG bytes, and SVG that takes its colours from the page.
+"""Render figures as PNG bytes, and as inline SVG with colours from the page's style sheet.
 
-Both are the same for the same figure: no dates, no program's version, ids from a fixed salt.
+The same figure gives the same bytes: no dates, no program versions, ids from a fixed salt.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIGURE = re.compile(r"-?\d+\.\d+")
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """Return the figure as PNG on white, 160 dots per inch."""
+    """Return the figure as PNG on white, at 160 dots per inch."""
     content = io.BytesIO()
     with matplotlib.rc_context(_SALT):
         figure.savefig(content, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None})
@@ -46,14 +46,14 @@ def rgb_pixels(figure: Figure) -> NDArray[np.uint8]:
 def inline_svg(figure: Figure, *, name: str, alt: str) -> str:
     """Return the figure as an <svg> element for an HTML page.
 
-    Colours of the palette become CSS variables, so that the chart follows light and dark. Styles
-    become attributes, since the page's policy forbids inline styles. Ids begin with the figure's
-    name, so that several charts stand on one page.
+    Palette colours become CSS variables, so that the chart follows the light and dark themes. Styles
+    become attributes, because the page's policy forbids inline styles. Ids start with the figure's
+    name, so that several charts fit on a page.
 
     Args:
-        figure: drawn in colours of the palette alone.
-        name: of the figure on the page, letters and underscores.
-        alt: what the chart shows, for those who do not see it.
+        figure: Figure drawn in palette colours only.
+        name: Name of the figure on the page: letters and underscores.
+        alt: Text for screen readers.
     """
     content = io.BytesIO()
     with matplotlib.rc_context(_SALT):
@@ -86,7 +86,7 @@ def _linked_ids(root: ElementTree.Element) -> set[str]:
 
 
 def _plain_attributes(element: ElementTree.Element, *, prefix: str, linked: set[str]) -> None:
-    """Turn styles into attributes, colours into variables, and ids into the figure's own."""
+    """Turn styles into attributes and colours into variables, and prefix ids."""
     attributes = dict(element.attrib)
     for declaration in attributes.pop("style", "").split(";"):
         name, _, value = (part.strip() for part in declaration.partition(":"))
@@ -104,7 +104,7 @@ def _plain_attributes(element: ElementTree.Element, *, prefix: str, linked: set[
         elif name in {"href", "clip-path"}:
             element.set(name, value.replace("#", f"#{prefix}"))
         else:
-            # A hundredth of a point is finer than any screen, and halves the page.
+            # A hundredth of a point is finer than any screen; rounding halves the page's size.
             element.set(name, _FIGURE.sub(_shorter, value) if name in {"d", "x", "y", "transform"} else value)
 
 

@@ -1,4 +1,4 @@
-"""An evaluation as plain tables and named numbers: what trackers and the model card take of the report."""
+"""Plain tables and named figures of an evaluation, for trackers and the model card."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PARTS = (
 
 @dataclass(frozen=True)
 class PlainTable:
-    """A table of the report as text; a figure and its interval stand in one cell."""
+    """A table of the report as text; a figure and its interval share a cell."""
 
     caption: str
     header: tuple[str, ...]
@@ -36,7 +36,7 @@ class PlainTable:
 def tables_of(evaluation: Evaluation) -> dict[str, PlainTable]:
     """Return the tables of the report by name: "retrieval", "differences", "pairs" and so on.
 
-    "improved" and "worsened" are the queries that changed most, with their answers rank by rank.
+    "improved" and "worsened" list the queries that changed most, with their results rank by rank.
     """
     content = page_content(evaluation)
     tables = {table.name: _plain(table) for part in _PARTS for table in content[part] if table is not None}
@@ -47,11 +47,11 @@ def tables_of(evaluation: Evaluation) -> dict[str, PlainTable]:
 
 
 def scalars_of(evaluation: Evaluation) -> dict[str, float]:
-    """Return the figures by name, undefined ones left out.
+    """Return the defined figures by name.
 
-    "retrieval/tuned/ndcg@10" comes with its interval's ends, ".../low" and ".../high"; so do
-    "difference/tuned/ndcg@10" (to the base, with ".../p_corrected"), "pairs/tuned/roc_auc" and
-    "joint_pool/tuned/mrr".
+    Estimates such as "retrieval/tuned/ndcg@10", "pairs/tuned/roc_auc" and "joint_pool/tuned/mrr" come with
+    the ends of their interval, ".../low" and ".../high"; "difference/tuned/ndcg@10", to the base, also
+    with ".../p_corrected".
     """
     return {name: value for name, value in _scalars(evaluation) if value is not None}
 
@@ -102,8 +102,8 @@ def _scalars(evaluation: Evaluation) -> Iterator[tuple[str, float | None]]:
     for pairs_row in () if evaluation.pairs is None else evaluation.pairs.rows:
         for metric, estimate in pairs_row.metrics.items():
             yield from _estimate(f"pairs/{_part(pairs_row.name)}/{metric}", estimate)
-        for grade, estimate in pairs_row.by_grade.items():
-            yield from _estimate(f"pairs/{_part(pairs_row.name)}/roc_auc_against_{grade}", estimate)
+        for level, estimate in pairs_row.by_grade.items():
+            yield from _estimate(f"pairs/{_part(pairs_row.name)}/roc_auc_against_{level}", estimate)
     for pool_row in evaluation.joint_pool:
         yield from _estimate(f"joint_pool/{_part(pool_row.name)}/precision@1", pool_row.precision_at_1)
         yield from _estimate(f"joint_pool/{_part(pool_row.name)}/mrr", pool_row.mrr)
@@ -125,5 +125,5 @@ def _difference(name: str, difference: Difference) -> Iterator[tuple[str, float 
 
 
 def _part(system: str) -> str:
-    """Return a system's name as one part of a path."""
+    """Return a system's name without slashes, as part of a path."""
     return clean(system).replace("/", "_")

@@ -1,4 +1,4 @@
-"""Figures and sentences as the report writes them: three decimals, intervals in brackets, signs."""
+"""Format figures and sentences of the report: three decimals, intervals in brackets, signs."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _METRICS = {
 }
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::[\d.]+)?(?:Z|\+00:00)?$")
 _TURNS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
-"""Marks that turn the direction of all that follows: a name with one would turn our figures round."""
+"""Unicode marks that change the text direction; in a name, they would reverse the figures after it."""
 _REPLACED = {"Cc": " ", "Cs": "\ufffd"}
-"""By Unicode category: control characters, and halves of a pair that stand alone."""
+"""Replacements by Unicode category: control characters and unpaired surrogates."""
 _SCIENTIFIC_FROM = 1e6
 _NAME_LENGTH = 60
-"""Characters of a system's name in a sentence."""
+"""Most characters of a system's name in a sentence."""
 
 
 def figure(value: float | None) -> str:
-    """Return "0.123", "12,345.000", "1.235e+09" or, where the figure is undefined, a dash."""
+    """Return "0.123", "12,345.000", "1.235e+09", or a dash if the figure is undefined."""
     if value is None:
         return UNDEFINED
     if abs(value) >= _SCIENTIFIC_FROM:
@@ -66,13 +66,13 @@ def figure(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Return a difference with its sign: "+0.061", "\u22120.020", and "0.000" without one."""
+    """Return a difference with its sign: "+0.061", "\u22120.020", and "0.000" without a sign."""
     text = figure(value)
     return f"+{text}" if value is not None and round(value, 3) > 0 else text
 
 
 def bounds(low: float | None, high: float | None, *, sign: bool = False) -> str:
-    """Return "[0.040, 0.082]", or nothing where there is no interval."""
+    """Return "[0.040, 0.082]", or an empty text without an interval."""
     if low is None or high is None:
         return ""
     write = signed if sign else figure
@@ -100,34 +100,34 @@ def count(value: int) -> str:
 
 
 def byte_count(size: int) -> str:
-    """Return "512 B", "1.2 MB": powers of 1000."""
+    """Return "512 B", "1.2 MB", in powers of 1000."""
     amount = float(size)
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if amount < 1000 or unit == "TB":
             return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
         amount /= 1000
-    raise AssertionError("the last unit takes every size")
+    raise AssertionError("unreachable: TB has no upper limit")
 
 
 def moment(date: str) -> str:
-    """Return an ISO 8601 date of UTC as "2026-11-21 20:45 UTC"; other text stays as it is."""
+    """Return an ISO 8601 date in UTC as "2026-11-21 20:45 UTC"; other text stays unchanged."""
     found = _MOMENT.match(date)
     return f"{found[1]} {found[2]} UTC" if found else clean(date)
 
 
 def metric_name(metric: str) -> str:
-    """Return a metric as people write it: "nDCG@10" for "ndcg@10"; unknown names stay as they are."""
+    """Return the display name of a metric: "nDCG@10" for "ndcg@10"; unknown names stay unchanged."""
     stem, at, cutoff = metric.partition("@")
     return f"{_METRICS[stem]}{at}{cutoff}" if stem in _METRICS else clean(metric)
 
 
 def clean(text: str) -> str:
-    """Return untrusted text on one line, without characters that a file or a terminal takes as orders."""
+    """Return untrusted text on one line, without control characters."""
     return " ".join(encodable(text).split())
 
 
 def encodable(text: str) -> str:
-    """Return text that UTF-8 and HTML can hold; control characters become spaces, but for line ends."""
+    """Return text that is valid in UTF-8 and HTML; control characters other than line ends become spaces."""
     kept = (
         char if char == "\n" else _REPLACED.get(unicodedata.category(char), char)
         for char in text.translate(_TURNS)
@@ -136,20 +136,20 @@ def encodable(text: str) -> str:
 
 
 def clipped(text: str, length: int) -> str:
-    """Return cleaned text of at most `length` characters; an ellipsis stands for the rest."""
+    """Return cleaned text of at most `length` characters, with an ellipsis if it was cut."""
     shown = clean(text)
     return shown if len(shown) <= length else shown[: length - 1].rstrip() + "\u2026"
 
 
 def listing(items: Sequence[str], *, shown: int = 20) -> str:
-    """Return the first items, and how many more there are."""
+    """Return the first items, and the number of further items."""
     text = ", ".join(clipped(item, 60) for item in items[:shown])
     rest = len(items) - shown
     return f"{text} and {count(rest)} more" if rest > 0 else text
 
 
 def headline_of(evaluation: Evaluation) -> str:
-    """Return the sentence that says what was found: `headline.headline` where systems are compared."""
+    """Return the report's first sentence: `headline.headline` if systems are compared."""
     rows = () if evaluation.retrieval is None else evaluation.retrieval.rows
     about = _about(evaluation)
     if about is not None:
@@ -158,13 +158,13 @@ def headline_of(evaluation: Evaluation) -> str:
 
 
 def advice_of(evaluation: Evaluation) -> tuple[str, ...]:
-    """Return what to try where the tuned system is not clearly better: `headline.advice`."""
+    """Return advice if the tuned system is not clearly better: `headline.advice`."""
     about = _about(evaluation)
     return () if about is None else advice(**about)
 
 
 def _about(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Return what the sentence is about, by names that fit into it; None where nothing is compared."""
+    """Return the arguments of `headline`, names shortened; None if nothing is compared."""
     metric, retrieval = evaluation.headline_metric, evaluation.retrieval
     rows = () if retrieval is None else retrieval.rows
     found = next((row for row in rows if row.name == evaluation.tuned), None)
@@ -198,7 +198,7 @@ def _pairs_headline(evaluation: Evaluation) -> str | None:
         return None
     name = evaluation.tuned if evaluation.tuned in defined else next(iter(defined))
     sentence = (
-        f"{_name(str(name))} tells {count(evaluation.pairs.pairs)} judged pairs apart "
+        f"{_name(str(name))} separates {count(evaluation.pairs.pairs)} judged pairs "
         f"with {metric_name(metric)} {with_interval(defined[str(name)])}"
     )
     base = evaluation.base
@@ -213,12 +213,12 @@ def _other_headline(evaluation: Evaluation) -> str:
             (row for row in evaluation.joint_pool if row.name == evaluation.tuned), evaluation.joint_pool[0]
         )
         return (
-            f"{_name(row.name)} finds the partner of a text first with precision@1 "
+            f"{_name(row.name)} ranks a text's partner first with precision@1 "
             f"{with_interval(row.precision_at_1)}, among {count(row.texts)} texts."
         )
     if evaluation.ann_recall_at_10 is not None:
         return f"The graph finds {figure(evaluation.ann_recall_at_10)} of the exact top 10."
-    return "There are no figures to judge by."
+    return "The evaluation has no figures."
 
 
 def _name(system: str) -> str:

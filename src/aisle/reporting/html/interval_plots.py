@@ -1,4 +1,4 @@
-"""Small drawings of intervals for the rows of a table, all on one scale."""
+"""Small plots of intervals for the rows of a table, on a shared scale."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from aisle.evaluation.document import Estimate
 __all__ = ["IntervalPlot", "interval_plots"]
 
 WIDTH = 140
-"""Points from the left end of the scale to the right."""
+"""Width of the scale, in points."""
 _MARGIN = 6
 
 
 @dataclass(frozen=True)
 class IntervalPlot:
-    """Positions on a line of `WIDTH` points."""
+    """Positions on a scale of `WIDTH` points."""
 
     zero: float
     value: float
@@ -26,7 +26,7 @@ class IntervalPlot:
 
 
 def interval_plots(estimates: Sequence[Estimate]) -> list[IntervalPlot | None]:
-    """Return a drawing per estimate, None where it is undefined; the scale holds zero and every end."""
+    """Return a plot per estimate, None if it is undefined; the scale covers zero and all ends."""
     ends = [0.0]
     for estimate in estimates:
         ends += [end for end in (estimate.value, estimate.low, estimate.high) if end is not None]

@@ -1,4 +1,4 @@
-"""The report's folder: one HTML page with everything inside, the same as JSON, the charts as PNG."""
+"""Write the report's folder: a self-contained HTML page, its figures as JSON, its charts as PNG."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ from aisle.reporting.html.page_content import page_content
 __all__ = ["render_page", "write_report"]
 
 _TABLED = ("heatmap_", "slices")
-"""Charts that the page shows as tables instead, which scroll, sort and can be read aloud."""
+"""Charts that the page shows as tables, which scroll, sort and work with screen readers."""
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> Path:
     """Write report.html, report.json and figures/*.png, and return the path of the page.
 
-    The page loads nothing: styles, script and charts are inside it. The same evaluation gives the same
-    bytes. Each file is written beside its place and renamed, the page last, so that a page that is
-    there is whole; charts of an earlier report in the folder that this one does not have are removed.
+    The page contains its styles, script and charts, and loads nothing. The same evaluation gives the same
+    bytes. Each file is written atomically, the page last, so that an existing page is complete. Outdated
+    charts of an earlier report are removed.
 
     Args:
-        folder: made if need be.
-        evaluation: what to show; a part that it does not have is left out.
+        folder: Folder to write to; created if missing.
+        evaluation: Evaluation to show; the page leaves out missing parts.
 
     Raises:
-        EvaluationError: the folder cannot be written, or the evaluation has a figure that is not finite.
+        EvaluationError: If the folder cannot be written, or a figure is not finite.
     """
     _check_finite(evaluation.to_dict(), "evaluation")
     document = json.dumps(evaluation.to_dict(), indent=1, allow_nan=False) + "\n"
@@ -74,17 +74,17 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
         sync(folder)
     except OSError as error:
         raise EvaluationError(
-            f"--report {folder}: the report cannot be written: {error.strerror}; name a folder that can be"
+            f"--report {folder}: the report cannot be written: {error.strerror}; name a writable folder"
         ) from error
     return path
 
 
 def render_page(evaluation: Evaluation, charts: Mapping[str, str]) -> str:
-    """Return the whole page.
+    """Return the page as HTML.
 
     Args:
-        evaluation: what to show.
-        charts: {name of a figure: its <svg> element}.
+        evaluation: Evaluation to show.
+        charts: {figure's name: its <svg> element}.
     """
     environment = Environment(
         loader=PackageLoader("aisle.reporting.html", "."),
@@ -109,7 +109,7 @@ def render_page(evaluation: Evaluation, charts: Mapping[str, str]) -> str:
     style, script = (_own_text(name) for name in ("style.css", "script.js"))
     return environment.get_template("template.html.j2").render(
         **page_content(evaluation),
-        charts={name: Markup(svg) for name, svg in charts.items()},  # made by inline_svg, escaped there
+        charts={name: Markup(svg) for name, svg in charts.items()},  # escaped by inline_svg
         chart_texts=CHARTS,
         style=Markup(style),  # our own file
         script=Markup(script),  # our own file
@@ -119,7 +119,7 @@ def render_page(evaluation: Evaluation, charts: Mapping[str, str]) -> str:
 
 
 def _encodable(value: Any) -> Any:
-    """Return what the template writes without characters that no page can hold."""
+    """Replace characters that HTML cannot contain in text that the template writes."""
     return encodable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -128,7 +128,7 @@ def _own_text(name: str) -> str:
 
 
 def _policy_hash(text: str) -> str:
-    """Return the source expression of a Content-Security-Policy that allows this inline text alone."""
+    """Return the Content-Security-Policy source that allows only this inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -146,7 +146,7 @@ def _check_finite(value: Any, place: str) -> None:
     for where, number in _numbers(value, place):
         if not math.isfinite(number):
             raise EvaluationError(
-                f"{where} is {number}; a report takes finite figures: leave it out, or say None where "
+                f"{where} is {number}; a report takes finite figures: leave it out, or give None if "
                 "the figure is undefined"
             )
 

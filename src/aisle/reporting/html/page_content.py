@@ -1,4 +1,4 @@
-"""What the page shows, in the order and form in which the template writes it."""
+"""Contents of the page, in the order and form that the template writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aisle.evaluation.document import Answer, Difference, Evaluation, Heatmap, Q
 from aisle.reporting.html.charts import styles_of
 from aisle.reporting.html.formatting import advice_of, clean, headline_of
 from aisle.reporting.html.page_tables import TableMaker
-from aisle.reporting.html.relevance_levels import Grade, Grades
+from aisle.reporting.html.relevance_levels import RelevanceLabel, RelevanceLevels
 
 __all__ = ["page_content"]
 
@@ -21,26 +21,26 @@ HEAT_LEVELS = 10
 
 @dataclass(frozen=True)
 class HeatCell:
-    """One score of a heat map."""
+    """A score of a heat map."""
 
     score: float
     level: int
     """0 (the lowest score of all heat maps) to 9."""
-    grade: Grade | None
-    """None where nobody has judged."""
+    relevance: RelevanceLabel | None
+    """None if nobody has judged the pair."""
 
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One product of a ranking."""
+    """A product of a ranking."""
 
     title: str
     product_id: str
-    """Nothing where the title is the id itself."""
+    """Empty if the title is the id."""
     score: float
-    grade: Grade
+    relevance: RelevanceLabel
     moved: str
-    """Where it stands in the other ranking: "new", "was 4", "now 2", "out", or nothing."""
+    """Rank in the other ranking: "new", "was 4", "now 2", "out"; empty if the rank is the same."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class ShownChange:
 
 
 def page_content(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the template's variables; a part that the evaluation does not have is None or empty."""
-    grades = Grades(evaluation)
+    """Return the template's variables; parts that the evaluation lacks are None or empty."""
+    levels = RelevanceLevels(evaluation)
     tables = TableMaker(evaluation, styles_of(evaluation))
     retrieval = evaluation.retrieval if evaluation.retrieval and evaluation.retrieval.rows else None
     pairs = evaluation.pairs if evaluation.pairs and evaluation.pairs.rows else None
@@ -73,14 +73,16 @@ def page_content(evaluation: Evaluation) -> dict[str, Any]:
         else (tables.retrieval(retrieval), tables.differences(retrieval)),
         "joint_pool_tables": (tables.joint_pool(evaluation.joint_pool),) if evaluation.joint_pool else (),
         "pairs": pairs,
-        "pairs_tables": () if pairs is None else (tables.pairs(pairs), tables.grades(pairs, grades.named)),
+        "pairs_tables": ()
+        if pairs is None
+        else (tables.pairs(pairs), tables.relevance_levels(pairs, levels.named)),
         "loss_tables": (tables.graph_loss(evaluation.graph),) if evaluation.graph else (),
         "graph_tables": (tables.graph(evaluation.ann),) if evaluation.ann else (),
         "slices_tables": tables.slices(evaluation.slices),
-        "heatmaps": tuple(_heatmaps(evaluation.heatmaps, grades)),
-        "legend": grades.legend(),
+        "heatmaps": tuple(_heatmaps(evaluation.heatmaps, levels)),
+        "legend": levels.legend(),
         "changes": tuple(
-            (title, name, [_shown(change, grades) for change in changes])
+            (title, name, [_shown(change, levels) for change in changes])
             for title, name, changes in (
                 ("Most improved queries", "improved", evaluation.improved),
                 ("Most worsened queries", "worsened", evaluation.worsened),
@@ -93,7 +95,7 @@ def page_content(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _sections(evaluation: Evaluation, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (id, title) of the parts that are there, in the page's order."""
+    """Yield (id, title) of the sections that have content, in the page's order."""
     parts = (
         ("retrieval", "Retrieval", content["retrieval"]),
         ("joint-pool", "Joint pool", evaluation.joint_pool),
@@ -116,9 +118,9 @@ def _headline_difference(evaluation: Evaluation) -> Difference | None:
 
 
 def _heatmaps(
-    heatmaps: Sequence[Heatmap], grades: Grades
+    heatmaps: Sequence[Heatmap], levels: RelevanceLevels
 ) -> Iterator[tuple[Heatmap, list[tuple[str, list[HeatCell]]]]]:
-    """Yield each heat map with its rows, all on one scale of colours."""
+    """Yield each heat map with its rows, all on the same scale of colours."""
     scores = [score for heatmap in heatmaps for row in heatmap.scores for score in row]
     low, high = min(scores, default=0.0), max(scores, default=1.0)
     for heatmap in heatmaps:
@@ -132,7 +134,7 @@ def _heatmaps(
                     query,
                     [
                         HeatCell(
-                            score, _level(score, low, high), None if judged is None else grades.grade(judged)
+                            score, _level(score, low, high), None if judged is None else levels.label(judged)
                         )
                         for score, judged in zip(row, relevance, strict=True)
                     ],
@@ -146,28 +148,28 @@ def _level(score: float, low: float, high: float) -> int:
     return 0 if high <= low else min(HEAT_LEVELS - 1, int((score - low) / (high - low) * HEAT_LEVELS))
 
 
-def _shown(change: QueryChange, grades: Grades) -> ShownChange:
+def _shown(change: QueryChange, levels: RelevanceLevels) -> ShownChange:
     before = {answer.product_id: rank for rank, answer in enumerate(change.before, start=1)}
     after = {answer.product_id: rank for rank, answer in enumerate(change.after, start=1)}
     return ShownChange(
         change,
-        tuple(_answers(change.before, after, grades, gone="out", moved="now")),
-        tuple(_answers(change.after, before, grades, gone="new", moved="was")),
+        tuple(_answers(change.before, after, levels, gone="out", moved="now")),
+        tuple(_answers(change.after, before, levels, gone="new", moved="was")),
     )
 
 
 def _answers(
-    answers: Sequence[Answer], ranks: Mapping[str, int], grades: Grades, *, gone: str, moved: str
+    answers: Sequence[Answer], ranks: Mapping[str, int], levels: RelevanceLevels, *, gone: str, moved: str
 ) -> Iterator[ShownAnswer]:
     for rank, answer in enumerate(answers, start=1):
         other = ranks.get(answer.product_id)
         note = gone if other is None else "" if other == rank else f"{moved} {other}"
         product_id = "" if answer.title == answer.product_id else answer.product_id
-        yield ShownAnswer(answer.title, product_id, answer.score, grades.grade(answer.relevance), note)
+        yield ShownAnswer(answer.title, product_id, answer.score, levels.label(answer.relevance), note)
 
 
 def _settings(configuration: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of every setting, those of groups as "group.name"."""
+    """Yield (name, value) of every setting; those in groups are named "group.name"."""
     for name, value in configuration.items():
         if isinstance(value, Mapping) and value:
             yield from _settings(value, f"{prefix}{name}.")

@@ -1,6 +1,6 @@
-"""The colours of the charts, and which system wears which.
+"""Colours of the charts, and the style of each system.
 
-A chart is drawn in the light colours below. On the page each of them becomes the CSS variable of its
+Charts are drawn in the light colours below. On the page each colour becomes the CSS variable of the same
 name, which `style.css` defines for light and dark.
 """
 
@@ -27,7 +27,7 @@ COLOURS = {
     "other-3": "#8a5d00",
     "other-4": "#b0336a",
 }
-"""By CSS variable, without its dashes; every one at least 4.5 : 1 on white, but for rule and paper."""
+"""Colour by CSS variable (without its dashes); contrast on white at least 4.5 : 1, except rule and paper."""
 
 _OTHERS = ("other-1", "other-2", "other-3", "other-4")
 _DASHES: dict[str, tuple[float, ...]] = {
@@ -43,12 +43,12 @@ _OTHER_MARKERS = ("v", "P", "X", "<", ">")
 
 @dataclass(frozen=True)
 class SystemStyle:
-    """How one system is drawn; lines and marks differ too, since colour alone does not serve everyone."""
+    """Style of a system; dashes and markers differ too, because colour alone does not serve everyone."""
 
     colour: str
     """A key of `COLOURS`."""
     dashes: tuple[float, ...]
-    """Lengths of line and gap in line widths; empty is a solid line."""
+    """Lengths of dashes and gaps in line widths; empty for a solid line."""
     marker: str
 
     @property
@@ -58,10 +58,10 @@ class SystemStyle:
 
 
 def system_styles(systems: Iterable[tuple[str, SystemKind]]) -> dict[str, SystemStyle]:
-    """Return a style per system; the first of a kind has the kind's own, the others share four colours.
+    """Return a style per system: the first of a kind gets the kind's style, others share four colours.
 
     Args:
-        systems: (name, kind), in the order of the table; a name that comes again keeps its style.
+        systems: (name, kind) in the table's order; a repeated name keeps its style.
     """
     styles: dict[str, SystemStyle] = {}
     taken: set[str] = set()

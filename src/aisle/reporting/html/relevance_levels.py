@@ -1,4 +1,4 @@
-"""Relevance grades as labels: a number, a mark that fills with the grade, a colour."""
+"""Labels of relevance levels: a number, a mark that fills with the relevance, and a colour."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 from aisle.evaluation.document import Evaluation
 from aisle.reporting.html.formatting import clean, clipped
 
-__all__ = ["Grade", "Grades"]
+__all__ = ["RelevanceLabel", "RelevanceLevels"]
 
 _TOP, _LOWEST = 4, 0
 _NOT_JUDGED = "not judged"
 _LABEL_LENGTH = 16
 _LEGEND_VALUES = 6
-"""Grades that the legend names one by one; more become ranges."""
+"""Levels that the legend lists separately; more become ranges."""
 
 
 @dataclass(frozen=True)
-class Grade:
-    """A grade as it is shown."""
+class RelevanceLabel:
+    """A relevance as the page shows it."""
 
     text: str
-    """"1", "E 1" where the label map names it, or "not judged"."""
+    """"1", "E 1" if the label map names it, or "not judged"."""
     level: int | None
-    """0 (not relevant) to 4 (the highest grade), None where nobody has judged: picks mark and colour."""
+    """0 (not relevant) to 4 (the highest relevance), None if nobody has judged it: picks mark and colour."""
 
 
-class Grades:
-    """The grades of one evaluation, from the highest to zero."""
+class RelevanceLevels:
+    """The relevance levels of an evaluation, from the highest to zero."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self._shown = set(_shown(evaluation))
@@ -38,36 +38,34 @@ class Grades:
         self._values = sorted(values, reverse=True)
         self._names = _label_names(evaluation.provenance.configuration)
 
-    def grade(self, relevance: float | None) -> Grade:
-        """Return how a relevance is shown; None is a product that nobody has judged."""
+    def label(self, relevance: float | None) -> RelevanceLabel:
+        """Return the label of a relevance; None is a product that nobody has judged."""
         if relevance is None:
-            return Grade(_NOT_JUDGED, None)
+            return RelevanceLabel(_NOT_JUDGED, None)
         number = f"{relevance:g}"
         name = self._names.get(relevance)
-        return Grade(number if name is None else f"{name} {number}", self._level(relevance))
+        return RelevanceLabel(number if name is None else f"{name} {number}", self._level(relevance))
 
     def named(self, name: str) -> str:
-        """Return the text of a grade that the document has as a name: "E 1" for "1"."""
+        """Return the label's text for a level that the document names: "E 1" for "1"."""
         try:
-            return self.grade(float(name)).text
+            return self.label(float(name)).text
         except ValueError:
             return clean(name)
 
-    def legend(self) -> tuple[Grade, ...]:
-        """Return the grades that the page shows, the highest first, "not judged" last."""
+    def legend(self) -> tuple[RelevanceLabel, ...]:
+        """Return the labels that the page shows, the highest first, "not judged" last."""
         judged = [value for value in self._values if value in self._shown]
-        if len(judged) <= _LEGEND_VALUES:
-            grades = [self.grade(value) for value in judged]
-        else:
-            grades = list(self._ranges(judged))
-        return (*grades, self.grade(None)) if None in self._shown else tuple(grades)
+        few = len(judged) <= _LEGEND_VALUES
+        labels = tuple(map(self.label, judged)) if few else tuple(self._ranges(judged))
+        return (*labels, self.label(None)) if None in self._shown else labels
 
-    def _ranges(self, judged: list[float]) -> Iterator[Grade]:
+    def _ranges(self, judged: list[float]) -> Iterator[RelevanceLabel]:
         for level in range(_TOP, _LOWEST - 1, -1):
             values = [value for value in judged if self._level(value) == level]
             if values:
                 ends = f"{values[-1]:g}", f"{values[0]:g}"
-                yield Grade(ends[0] if ends[0] == ends[1] else " to ".join(ends), level)
+                yield RelevanceLabel(ends[0] if ends[0] == ends[1] else " to ".join(ends), level)
 
     def _level(self, relevance: float) -> int:
         if relevance >= self._values[0]:
@@ -102,7 +100,7 @@ def _numbers(names: Iterable[str]) -> Iterator[float]:
 
 
 def _label_names(configuration: Mapping[str, object]) -> dict[float, str]:
-    """Return the label of each grade where the settings have a label map: {"E": 1.0} gives {1.0: "E"}."""
+    """Return the label of each relevance if the settings have a label map: {"E": 1.0} gives {1.0: "E"}."""
     labels = configuration.get("label_map")
     if not isinstance(labels, Mapping):
         return {}

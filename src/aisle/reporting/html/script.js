@@ -4,10 +4,10 @@
   const themeButton = document.getElementById("theme");
   const systemDark = window.matchMedia("(prefers-color-scheme: dark)");
 
-  // A page from the disk may be refused a store; the choice then lasts until the page is closed.
+  // Browsers may refuse storage to a page on disk; the choice then lasts until the page is closed.
   const stored = {
     get() { try { return localStorage.getItem("aisle-theme"); } catch { return null; } },
-    set(theme) { try { localStorage.setItem("aisle-theme", theme); } catch { /* not kept */ } },
+    set(theme) { try { localStorage.setItem("aisle-theme", theme); } catch { /* not stored */ } },
   };
   const shownTheme = () => root.dataset.theme || (systemDark.matches ? "dark" : "light");
   const nameButton = () => { themeButton.textContent = shownTheme() === "dark" ? "Light" : "Dark"; };
@@ -51,7 +51,7 @@
     }
   }
 
-  // On paper nothing can be opened: print what is folded, then fold it again.
+  // Open folded parts for printing, then fold them again.
   let opened = [];
   window.addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open])")];

@@ -1,4 +1,4 @@
-"""The model card of a run: metadata the Hub reads, results, recipe, and code that works when pasted."""
+"""Render the model card of a run: metadata for the Hub, results, recipe, and code to paste."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aisle.reporting.markdown import table
 from aisle.reporting.model_card.results import eval_results, results_section
 
 REPO_PLACEHOLDER = "your-name/your-model"
-"""Stands for the repository in a card that was written before its name was known."""
+"""Placeholder for the repository in a card that is rendered before its name is known."""
 PLACEHOLDER_NAME = REPO_PLACEHOLDER.rpartition("/")[2]
 _TAGS = ["sentence-similarity", "feature-extraction", "product-search", "aisle"]
 _SETTINGS = {
     "runs": "Average of the weights of",
-    "weights": "What each counts",
+    "weights": "Weight of each run",
     "dataset_name": "Data set",
     "dataset_revision": "Revision of the data set",
     "train_file": "Training files",
@@ -27,7 +27,7 @@ _SETTINGS = {
     "esci_dir": "ESCI release",
     "esci_locale": "Locale",
     "esci_version": "Version",
-    "label_map": "Worth of each label",
+    "label_map": "Relevance of each label",
     "loss": "Loss",
     "temperature": "Temperature",
     "in_batch_directions": "In-batch directions",
@@ -50,8 +50,8 @@ _SETTINGS = {
     "use_rslora": "Rank-stabilised LoRA",
 }
 _LOSSES = {
-    "cosine_target": "cosine_target: the cosine of query and product is drawn to the judged relevance",
-    "in_batch": "in_batch: the query's own product against those of the other queries in the batch",
+    "cosine_target": "cosine_target: trains the cosine of query and product to equal the judged relevance",
+    "in_batch": "in_batch: ranks a query's product above the products of the other queries in the batch",
 }
 _POOLED = {
     "mean": "pooled = (tokens * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)",
@@ -66,8 +66,8 @@ queries = encoder.encode_queries(["waterproof running shoes"])
 products = encoder.encode_products(["Trail running shoe with a membrane", "Cast iron pan, 28 cm"])
 print(queries @ products.T)"""
 _DORA_NOTE = (
-    "Sentence Transformers opens this repository too, but leaves out the magnitudes of its DoRA adapter: the"
-    " embeddings it gives are close to those above, and not the same. Do not mix the two in one index."
+    "Sentence Transformers opens this repository too, but leaves out the magnitudes of its DoRA adapter: its"
+    " embeddings are close to those above, but not equal. Do not mix the two in an index."
 )
 _SENTENCE_TRANSFORMERS_SNIPPET = """from sentence_transformers import SentenceTransformer
 
@@ -84,13 +84,13 @@ def render_model_card(
     metrics: Mapping[str, object],
     repo_id: str | None,
 ) -> str:
-    """Return the README.md of a run: YAML metadata and Markdown, without any absolute path.
+    """Return the README.md of a run: YAML metadata and Markdown, without absolute paths.
 
     Args:
-        encoder: the contents of aisle.json.
-        settings: the contents of config.yaml; settings that are absent or None are left out.
-        metrics: the contents of metrics.json; what is absent, None or not finite is said to be not measured.
-        repo_id: where the run is uploaded; None leaves `REPO_PLACEHOLDER`, which the upload fills in.
+        encoder: Contents of aisle.json.
+        settings: Contents of config.yaml; absent settings and None are left out.
+        metrics: Contents of metrics.json; figures that are absent, None or not finite count as not measured.
+        repo_id: Repository of the run; None leaves `REPO_PLACEHOLDER`, which the upload replaces.
     """
     repo = repo_id or REPO_PLACEHOLDER
     sections = [
@@ -110,12 +110,12 @@ def render_model_card(
 
 
 def fill_repository(card: str, repo_id: str) -> str:
-    """Return a card that was rendered before the name of the repository was known, with that name."""
+    """Replace the placeholder in a card with the name of the repository."""
     return card.replace(REPO_PLACEHOLDER, repo_id).replace(PLACEHOLDER_NAME, repo_id.rpartition("/")[2])
 
 
 def base_model_name(encoder: Mapping[str, object]) -> str:
-    """Return what others may call the base model: its Hub id, or the last part of the local folder."""
+    """Return the public name of the base model: its Hub id, or the last part of the local folder."""
     return str(encoder.get("base_model_hub_id") or Path(str(encoder["base_model"])).name)
 
 
@@ -140,7 +140,7 @@ def _metadata(
 
 
 def _tags(*, adapter: bool, dora: bool) -> list[str]:
-    """Return the card's tags; sentence-transformers opens every model but those with a DoRA adapter."""
+    """Return the card's tags; sentence-transformers opens every model except those with a DoRA adapter."""
     return [*([] if dora else ["sentence-transformers"]), *_TAGS, *(["lora"] if adapter else [])]
 
 
@@ -152,13 +152,13 @@ def _introduction(encoder: Mapping[str, object]) -> str:
     kind = "A LoRA adapter for" if encoder["adapter"] else "A fine-tuned copy of"
     local = "" if encoder.get("base_model_hub_id") else ", a local model that is not on the Hub,"
     queries, products = (
-        f"behind the prompt `{prompt!r}`" if prompt else "without a prompt"
+        f"with the prompt `{prompt!r}`" if prompt else "without a prompt"
         for prompt in (encoder["query_prompt"], encoder["product_prompt"])
     )
-    norm = "of unit length, so that a dot product is a cosine" if encoder["normalize"] else "not normalised"
+    norm = "with unit length, so that a dot product is a cosine" if encoder["normalize"] else "not normalised"
     return (
         f"{kind} `{base_model_name(encoder)}`{local} that embeds search queries and products for product"
-        " search: the nearer two embeddings, the better the product answers the query. Queries are embedded"
+        " search: the closer two embeddings, the better the product matches the query. Queries are embedded"
         f" {queries}, products {products}. An embedding is {_POOLING_NAMES[str(encoder['pooling'])]}, {norm}."
         f" Made with aisle; fingerprint `{encoder.get('fingerprint') or 'unknown'}`."
     )
@@ -177,11 +177,11 @@ def _recipe(
         for key, title in _SETTINGS.items()
         if settings.get(key) is not None and key not in unused
     ]
-    begun = encoder.get("began_at")
-    if isinstance(begun, Mapping):
-        run = begun["name"] if begun.get("revision") else Path(str(begun["name"])).name
-        how = f"adapter {begun['adapter']}, fingerprint `{begun['fingerprint']}`"
-        rows.append(("Began at", f"the LoRA run `{run}`: {how}"))
+    start = encoder.get("began_at")
+    if isinstance(start, Mapping):
+        run = start["name"] if start.get("revision") else Path(str(start["name"])).name
+        how = f"adapter {start['adapter']}, fingerprint `{start['fingerprint']}`"
+        rows.append(("Started from", f"the LoRA run `{run}`: {how}"))
     if encoder.get("base_revision"):
         rows.append(("Revision of the base model", f"`{encoder['base_revision']}`"))
     return table(("Setting", "Value"), rows)
@@ -235,20 +235,21 @@ print(queries @ products.T)"""
 
 def _limits(encoder: Mapping[str, object]) -> str:
     limits = [
-        "Figures of judged pairs say little of search over a whole catalogue, and those of one catalogue"
-        " little of another: measure it with your own queries and judgements before you rely on it.",
+        "Figures on judged pairs say little about search over a whole catalogue, and figures on a catalogue"
+        " say little about another catalogue. Measure the model with your queries and judgements before you"
+        " rely on it.",
         "It has the languages, the kinds of products and the biases of its base model and training pairs.",
-        f"Only the first {encoder['max_length']} tokens of a text are read, prompt included.",
-        "Embeddings can be compared only with those of the same model: an index made by another one, its base"
-        " model included, must be built again.",
-        "A cosine is not a probability; choose a threshold on pairs of your own.",
+        f"It reads only the first {encoder['max_length']} tokens of a text, including the prompt.",
+        "Embeddings are comparable only with embeddings of the same model. Build an index again if another"
+        " model made it, even the base model.",
+        "A cosine is not a probability; choose a threshold on your own pairs.",
         "The licence of the base model and the terms of the training data apply to these weights too.",
     ]
     return "\n".join(f"- {limit}" for limit in limits)
 
 
 def _hub_dataset(settings: Mapping[str, object]) -> str | None:
-    """A data set's name that has the form of a Hub id; files have a suffix, local folders a dot or slash."""
+    """Return the data set's name if it looks like a Hub id: not a file with a suffix, not a local path."""
     name = str(settings.get("dataset_name") or "")
     return name if re.fullmatch(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*", name) else None
 
@@ -259,7 +260,7 @@ def _plain(key: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{label}: {worth}" for label, worth in value.items())
+        return ", ".join(f"{label}: {relevance}" for label, relevance in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_plain(key, item) for item in value)
     text = str(value)

@@ -1,4 +1,4 @@
-"""The card and its charts in the run's folder."""
+"""Read and write the card and its charts in the run's folder."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = [
 
 CARD = "README.md"
 CHARTS = ("retrieval", "roc", "recall_by_ef")
-"""That a card may show, the most telling first; other pictures in their folder are not the card's."""
+"""Charts that a card may show, the most important first; other images in the folder are left alone."""
 
 
 def read_card(run_dir: Path) -> str:
-    """Return the card of a finished run as it is on disk; where there is none, the one it would have had.
+    """Return the card of a finished run; render it from the run's files if it is missing.
 
     Raises:
-        ModelError: it, or what it is made of, cannot be read.
+        ModelError: If the card or the run's files cannot be read.
     """
     path = run_dir / CARD
     if not path.is_file():
@@ -57,10 +57,10 @@ def read_card(run_dir: Path) -> str:
 
 
 def check_card(run_dir: Path) -> None:
-    """Refuse a run whose card cannot take an evaluation.
+    """Check that an evaluation can be written into the card of a run.
 
     Raises:
-        ModelError: the folder is not a finished run's, the card cannot be read, or it could not be written.
+        ModelError: If the folder is not a finished run, or the card cannot be read or written.
     """
     if not (run_dir / "aisle.json").is_file():
         raise ModelError(
@@ -76,16 +76,16 @@ def check_card(run_dir: Path) -> None:
 def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[str, bytes]) -> Path:
     """Write an evaluation into the card of a run, and return the card's path.
 
-    The charts are written first, so that a card shows none that is not there; those of an earlier
-    evaluation that this one does not have are removed.
+    Charts are written before the card, so that the card never refers to a missing file. Outdated charts of an
+    earlier evaluation are removed.
 
     Args:
-        run_dir: of a finished run.
-        results: what to write.
+        run_dir: Folder of a finished run.
+        results: Results to write.
         images: PNG of each chart, by the names of `results.alt_texts`.
 
     Raises:
-        ModelError: the card cannot be read or written.
+        ModelError: If the card cannot be read or written.
     """
     card = with_search_results(read_card(run_dir), results)
     figures = run_dir / FIGURES_FOLDER
@@ -109,7 +109,7 @@ def write_search_results(run_dir: Path, results: SearchResults, images: Mapping[
 def _check_writable(run_dir: Path) -> None:
     card, figures = run_dir / CARD, run_dir / FIGURES_FOLDER
     if card.exists() and not card.is_file():
-        raise ModelError(f"--model_card: {card} must be a file, and is a folder; move it away")
+        raise ModelError(f"--model_card: {card} must be a file, but it is a folder; move it away")
     if figures.exists() and not figures.is_dir():
         raise ModelError(f"--model_card: {figures} must be a folder for the charts; move the file away")
     for folder in (run_dir, figures):
@@ -118,13 +118,13 @@ def _check_writable(run_dir: Path) -> None:
 
 
 def card_charts(run_dir: Path) -> list[Path]:
-    """Return the charts that evaluations wrote for the card of a run."""
+    """Return the paths of the charts on the card of a run."""
     paths = (run_dir / FIGURES_FOLDER / f"{name}.png" for name in CHARTS)
     return [path for path in paths if path.is_file()]
 
 
 def remove_card_charts(run_dir: Path) -> None:
-    """Remove the charts of a card, and their folder where nothing else is in it."""
+    """Remove the charts of a card, and their folder if it is then empty."""
     with suppress(OSError):
         for path in card_charts(run_dir):
             path.unlink()
@@ -132,10 +132,10 @@ def remove_card_charts(run_dir: Path) -> None:
 
 
 def read_settings(path: Path) -> Any:
-    """Return what a settings file in YAML or JSON holds; nothing where there is none.
+    """Return the contents of a settings file in YAML or JSON; an empty dict if it is missing.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: If the file cannot be read.
     """
     if not path.is_file():
         return {}

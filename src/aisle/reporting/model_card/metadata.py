@@ -1,4 +1,4 @@
-"""The metadata above a card: its model-index gains figures, and all else stays as it was written."""
+"""Add figures to the model-index in a card's metadata; everything else stays unchanged."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from aisle.reporting.model_card.card import PLACEHOLDER_NAME
 __all__ = ["check_metadata", "with_results"]
 
 TASK = "Search over a catalogue"
-"""By this name an evaluation finds what an earlier one wrote."""
+"""Task name that marks the results of an earlier evaluation."""
 _METADATA = re.compile(r"\A(\ufeff?\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 _MODEL_INDEX = re.compile(r"^model-index:.*?(?=^[^\s-]|\Z)", re.DOTALL | re.MULTILINE)
-_ADVICE = "mend the block between the two lines of dashes, or take it out"
+_ADVICE = "repair the block between the two lines of dashes, or remove it"
 
 
 def with_results(card: str, metrics: Mapping[str, tuple[str, float]], data_set: str) -> str:
-    """Return the card with these figures in its model-index, in place of those an evaluation wrote before.
+    """Return the card with these figures in its model-index, replacing those of an earlier evaluation.
 
     Args:
-        card: with or without metadata.
-        metrics: by name such as "ndcg@10": (name for people, value).
-        data_set: what they were measured on.
+        card: Card with or without metadata.
+        metrics: {name such as "ndcg@10": (display name, value)}.
+        data_set: Description of the data behind the figures.
 
     Raises:
-        ModelError: the metadata cannot be read, or its model-index is written in a way of its own.
+        ModelError: If the metadata cannot be read, or its model-index has an unusual form.
     """
     newline = "\r\n" if "\r\n" in card else "\n"
     found = _METADATA.match(card)
@@ -47,20 +47,20 @@ def with_results(card: str, metrics: Mapping[str, tuple[str, float]], data_set: 
     start, end = (len(text), len(text)) if known is None else known.span()
     changed = text[:start] + block + text[end:]
     expected = {key: value for key, value in values.items() if key != "model-index"}
-    hidden = known is None and "model-index" in values  # a key in quotes, which would now be there twice
+    hidden = known is None and "model-index" in values  # a quoted key, which would now occur twice
     if hidden or _parsed(changed) != expected | ({"model-index": index} if index else {}):
         raise ModelError(
-            "README.md: its model-index must be a list below a line of its own, without comments in it; "
+            "README.md: its model-index must be a list that starts on a new line and has no comments; "
             + _ADVICE
         )
     return opening + changed + rest
 
 
 def check_metadata(card: str) -> None:
-    """Refuse a card whose metadata cannot be read.
+    """Check that the metadata of a card can be read.
 
     Raises:
-        ModelError: it cannot.
+        ModelError: If it cannot.
     """
     found = _METADATA.match(card)
     _model_index(_parsed("" if found is None else found[2]).get("model-index"), {}, "")
@@ -84,7 +84,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _model_index(index: Any, metrics: Mapping[str, tuple[str, float]], data_set: str) -> list[dict[str, Any]]:
-    """Return a model-index with these figures as the last results of its first model."""
+    """Return a model-index with these figures appended to the results of its first model."""
     try:
         models = [{**model, "results": _of_others(model.get("results"))} for model in index or []]
     except (TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""The figures of a run on its validation pairs, for the card and the Hub."""
+"""Validation figures of a run, for the card and the Hub."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _METRICS = {
     "joint_pool_mrr": ("MRR in the joint pool", "mrr"),
     "joint_pool_precision@1": ("Precision@1 in the joint pool", "precision_at_1"),
 }
-"""Key in metrics.json: its name in the table, its name in the Hub's model-index (None: not a score)."""
+"""{key in metrics.json: (name in the table, name in the Hub's model-index; None if it is not a score)}."""
 _JUDGED = ("roc_auc", "average_precision", "best_f1", "best_f1_threshold")
-"""Rows of a model that was validated on judged pairs, measured or not."""
+"""Rows of a model that was validated on judged pairs, even if not measured."""
 _RANKING = ("mrr", "joint_pool_mrr")
 """Metrics of a model that was validated without judgements."""
 
 
 def eval_results(metrics: Mapping[str, object], *, data_set: str | None) -> list[EvalResult]:
-    """Return the figures of the kept weights in the Hub's form."""
+    """Return the figures of the saved weights in the Hub's form."""
     best = _part(metrics, "best")
     return [
         EvalResult(
@@ -52,7 +52,7 @@ def eval_results(metrics: Mapping[str, object], *, data_set: str | None) -> list
 
 
 def results_section(metrics: Mapping[str, object]) -> str:
-    """Return the table that compares the base model with this one, and how the weights were chosen."""
+    """Return the table that compares the base model with this model, and how the weights were chosen."""
     base, best = _part(metrics, "base"), _part(metrics, "best")
     judged = "roc_auc" in {*base, *best} or not {*_RANKING} & {*base, *best}
     shown = {*_JUDGED} if judged else set()
@@ -60,9 +60,9 @@ def results_section(metrics: Mapping[str, object]) -> str:
     rows = [(_METRICS[key][0], _shown(base, key), _shown(best, key)) for key in known]
     step = best.get("step")
     selected_by = metrics.get("selection_metric", "roc_auc" if judged else "mrr")
-    why = f"the best by {_METRICS[str(selected_by)][0]}" if selected_by else "the last"
-    chosen = f" The weights are those of step {step}, {why}." if step is not None else ""
-    notes = ["Cosines of validation pairs against their judgements."] if judged else []
+    why = f"the best by {_METRICS[str(selected_by)][0]}" if selected_by else "the last step"
+    chosen = f" The weights are from step {step}, {why}." if step is not None else ""
+    notes = ["Cosines of validation pairs compared with their judgements."] if judged else []
     if (queries := _number(best, "ranked_queries")) and (products := _number(best, "ranked_products")):
         notes.append(f"{queries:,.0f} validation queries rank {products:,.0f} products each.")
     if _number(best, "joint_pool_mrr") is not None:

@@ -1,4 +1,4 @@
-"""The section of a model card about search over a whole catalogue, written anew by each evaluation."""
+"""The section of a model card on search over a whole catalogue; each evaluation rewrites it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aisle.reporting.model_card.metadata import with_results
 __all__ = ["FIGURES_FOLDER", "SearchResults", "check_markers", "with_search_results"]
 
 FIGURES_FOLDER = "evaluation"
-"""Folder of a run that holds the charts of its card."""
+"""Folder in a run for the charts of its card."""
 BEGIN = "<!-- aisle:search begin; each evaluation writes this section anew, up to the line with its end -->"
 END = "<!-- aisle:search end -->"
 _SYSTEMS = {
-    "bm25": "search by words (BM25)",
-    "base": "the model that this one is held against",
+    "bm25": "lexical search (BM25)",
+    "base": "the model that this model is compared with",
     "tuned": "this model",
-    "hybrid": "words and this model together",
+    "hybrid": "BM25 and this model combined",
 }
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -28,16 +28,16 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 @dataclass(frozen=True)
 class SearchResults:
-    """What an evaluation found, as far as the card tells it; all text is plain.
+    """Results of an evaluation for the card; all text is plain.
 
     Args:
-        sentence: what it means.
-        header: of the table of systems; the first column names them.
-        rows: of that table.
-        queries: judged, that the figures are means over.
-        products: in the catalogue.
-        metrics: of this model, by name such as "ndcg@10": (name for people, value).
-        alt_texts: of the charts, by name.
+        sentence: The evaluation's conclusion.
+        header: Header of the table of systems; the first column has their names.
+        rows: Rows of that table.
+        queries: Number of judged queries behind the means.
+        products: Number of products in the catalogue.
+        metrics: Figures of this model: {name such as "ndcg@10": (display name, value)}.
+        alt_texts: {chart: its alternative text}.
     """
 
     sentence: str
@@ -50,13 +50,13 @@ class SearchResults:
 
 
 def with_search_results(card: str, results: SearchResults) -> str:
-    """Return a card with these results in place of those it had; all else stays, byte for byte.
+    """Return a card with these results in place of earlier results; everything else keeps its bytes.
 
-    The section stands between two comments; a card without them gets it after its section "Results", or at
-    its end. The metadata's model-index gets the figures of this model.
+    Two comments mark the section; a card without them gets it after its section "Results", or at the end. The
+    model-index in the metadata gets the figures of this model.
 
     Raises:
-        ModelError: one comment is there without the other, or the metadata cannot be read.
+        ModelError: If one of the two comments is missing, or the metadata cannot be read.
     """
     newline = "\r\n" if "\r\n" in card else "\n"
     section = _section(results).replace("\n", newline)
@@ -64,10 +64,10 @@ def with_search_results(card: str, results: SearchResults) -> str:
 
 
 def check_markers(card: str) -> None:
-    """Refuse a card whose section cannot be found again.
+    """Check that the section can be found again.
 
     Raises:
-        ModelError: one comment is there without the other.
+        ModelError: If one of the two comments is missing.
     """
     _marked(_lines(card))
 
@@ -79,8 +79,8 @@ def _section(results: SearchResults) -> str:
         BEGIN,
         "## Search over a catalogue",
         escaped(results.sentence),
-        f"Means over {_data_set(results)}; in brackets their 95% bootstrap intervals.{systems} Products that"
-        " nobody has judged count as not relevant, queries without an answer as 0.",
+        f"Means over {_data_set(results)}; 95% bootstrap intervals in brackets.{systems} Unjudged products"
+        " count as not relevant, queries without results as 0.",
         table(_escaped(results.header), list(map(_escaped, results.rows))),
         *(image(alt, f"{FIGURES_FOLDER}/{name}.png") for name, alt in results.alt_texts.items()),
         END,
@@ -118,12 +118,12 @@ def _with_section(card: str, section: str, newline: str) -> str:
 
 
 def _lines(card: str) -> list[str]:
-    """Return the lines with their ends; only line feeds end one."""
+    """Return the lines with their ends; only line feeds end a line."""
     return _LINE.findall(card)
 
 
 def _marked(lines: Sequence[str]) -> tuple[int, int] | None:
-    """Return the lines of the two comments, None where there are none."""
+    """Return the line numbers of the two comments, None if there are none."""
     begins, ends = (
         [at for at, line in enumerate(lines) if line.strip() == marker] for marker in (BEGIN, END)
     )
@@ -133,12 +133,12 @@ def _marked(lines: Sequence[str]) -> tuple[int, int] | None:
         return begins[0], ends[0]
     raise ModelError(
         f"README.md: must have the line {BEGIN!r} once and the line {END!r} once after it; found "
-        f"{len(begins)} and {len(ends)}. Take out both, and the section comes after the results"
+        f"{len(begins)} and {len(ends)}. Remove both, and the section is added after the results"
     )
 
 
 def _after_results(lines: Sequence[str]) -> int:
-    """Return the line of the heading that ends the section "Results", or how many lines there are."""
+    """Return the line of the heading after the section "Results", or the number of lines."""
     headings = list(_headings(lines))
     results = next((at for at, title in headings if title == "## Results"), None)
     following = (at for at, _ in headings if results is not None and at > results)
@@ -146,7 +146,7 @@ def _after_results(lines: Sequence[str]) -> int:
 
 
 def _headings(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) of the headings of the first two levels, those in blocks of code left out."""
+    """Yield (line, text) of the headings of the first two levels outside code blocks."""
     fence = ""
     for at, line in enumerate(lines):
         found = _FENCE.match(line)
