@@ -8,12 +8,14 @@ import pytest
 import aisle
 from aisle.index import build_index, open_index
 from aisle.models.loading import Overrides, load_encoder
+from aisle.search.open_searcher import open_searcher
 
 
 def test_public_names_are_those_of_their_rooms():
     assert aisle.load_encoder is load_encoder
     assert aisle.build_index is build_index
     assert aisle.open_index is open_index
+    assert aisle.open_searcher is open_searcher
 
 
 def test_the_module_runs_as_the_command_does():

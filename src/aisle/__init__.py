@@ -1,6 +1,6 @@
 """Product search by fine-tuned text embeddings.
 
-`load_encoder`, `build_index` and `open_index` are imported when they are first asked for, so that
+`open_searcher`, `load_encoder`, `build_index` and `open_index` are imported when they are first used, so that
 `import aisle` costs nothing, and searching an index does not import torch.
 """
 
@@ -13,11 +13,13 @@ from aisle.version import __version__
 if TYPE_CHECKING:
     from aisle.index import build_index, open_index
     from aisle.models.loading import load_encoder
+    from aisle.search.open_searcher import open_searcher
 else:
     _HOMES = {
         "build_index": "aisle.index",
         "load_encoder": "aisle.models.loading",
         "open_index": "aisle.index",
+        "open_searcher": "aisle.search.open_searcher",
     }
 
     def __getattr__(name: str) -> object:
@@ -28,7 +30,7 @@ else:
         return getattr(import_module(_HOMES[name]), name)
 
 
-__all__ = ["__version__", "build_index", "load_encoder", "open_index"]
+__all__ = ["__version__", "build_index", "load_encoder", "open_index", "open_searcher"]
 
 
 def __dir__() -> list[str]:

@@ -160,7 +160,7 @@ def test_index_prints_on_three_short_lines(build, tmp_path):
 
 def test_result_prints_without_the_products(shop):
     assert "pyarrow" not in repr(shop.search(VECTORS[:1], top_k=1))
-    assert repr(shop.search(VECTORS[:1], top_k=1)[0]) == "[Hit(product_id='a', score=1.0, row=0)]"
+    assert repr(shop.search(VECTORS[:1], top_k=1)[0]) == "[Hit(rank=1, product_id='a', score=1.0, row=0)]"
 
 
 # --- paths

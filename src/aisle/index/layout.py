@@ -22,6 +22,11 @@ def version_directory(index_dir: Path, number: int) -> Path:
     return index_dir / VERSIONS / f"{number:06d}"
 
 
+def index_directory(version: Path) -> Path:
+    """Return the directory of the index that a version's folder is in."""
+    return version.parents[1]
+
+
 def version_numbers(index_dir: Path) -> list[int]:
     """Return the numbers of the versions that an index has, lowest first."""
     folder = index_dir / VERSIONS

@@ -32,7 +32,7 @@ from aisle.index.scoring import FloatArray
 from aisle.index.search_index import SearchIndex
 from aisle.index.version_folders import current_directory
 
-__all__ = ["StoredProducts", "open_index", "open_stored"]
+__all__ = ["StoredProducts", "check_fingerprint", "open_index", "open_stored"]
 
 OPEN_ATTEMPTS = 10
 
@@ -136,7 +136,7 @@ def _open_version(
     folder: Path, manifest: Manifest, *, fingerprint: str | None, verify: Literal["checksums", "sizes"]
 ) -> SearchIndex:
     """Return the index of a version's folder."""
-    _check_fingerprint(folder, manifest, fingerprint)
+    check_fingerprint(folder, manifest, fingerprint)
     verify_files(folder, manifest.files, verify=verify)
     embeddings = read_array(
         folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
@@ -184,7 +184,7 @@ def _lexical(folder: Path, manifest: Manifest) -> Bm25Index:
     return Bm25Index.load(folder / LEXICAL_FOLDER)
 
 
-def _check_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | None) -> None:
+def check_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | None) -> None:
     """Raise unless the index was made by the encoder that will embed the queries."""
     if fingerprint is not None and fingerprint != manifest.fingerprint:
         raise FingerprintMismatchError(

@@ -117,9 +117,9 @@ class SearchIndex:
         if query_embeddings is None:
             raise SearchError("query_embeddings: mode 'dense' needs them; give encoder.encode_queries(texts)")
         asked = _check_queries(query_embeddings, dim=self.dim)
-        _check_range("top_k", top_k)
-        _check_range("ef_search", ef_search)
-        _check_range("threads", threads)
+        check_count("top_k", top_k)
+        check_count("ef_search", ef_search)
+        check_count("threads", threads)
         top_k = min(top_k, len(self))
         if where is not None:
             rows, scores = filtered_search(
@@ -190,7 +190,11 @@ class SearchIndex:
         flat = rows.ravel()
         ids = self.products.column(ID_COLUMN).take(pa.array(flat, mask=flat < 0)).to_numpy()
         return SearchResult(
-            rows=rows, product_ids=ids.reshape(rows.shape), scores=scores, products=self.products
+            rows=rows,
+            product_ids=ids.reshape(rows.shape),
+            scores=scores,
+            products=self.products,
+            version=self.manifest.version,
         )
 
     def satisfying(self, where: str) -> npt.NDArray[np.bool_]:
@@ -250,7 +254,7 @@ def _check_queries(query_embeddings: npt.NDArray[np.float32], *, dim: int) -> np
     return asked
 
 
-def _check_range(name: str, value: int | None) -> None:
+def check_count(name: str, value: int | None) -> None:
     """Raise unless the value is None or a whole number from 1."""
     if value is None:
         return

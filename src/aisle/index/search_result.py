@@ -1,9 +1,9 @@
-"""What a search found: arrays for programs that score many queries, hits for those that show a few."""
+"""The answers of a search: arrays for programs that score many queries, hits for those that show a few."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, overload
 
@@ -22,17 +22,31 @@ __all__ = ["Hit", "SearchResult", "payload_of"]
 class Hit:
     """A product that a search found."""
 
+    rank: int
+    """Place in the answer, from 1."""
     product_id: str
     score: float
-    """Cosine, BM25 or fused score; higher is better."""
+    """Cosine, BM25, fused or reranked score; higher is better."""
     row: int
     """Row of the index."""
+    cosine: float | None = field(repr=False)
+    """Cosine of query and product where the score is a fused or reranked score; None elsewhere."""
     _products: pa.Table = field(repr=False, compare=False)
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """Return the product's columns, read when they are first asked for."""
+        """The product's columns, read when they are first used."""
         found: dict[str, Any] = payload_of(self._products, self.row)
+        return found
+
+    @cached_property
+    def text(self) -> str | None:
+        """The text that was embedded; None where the index keeps no texts."""
+        if TEXT_COLUMN not in self._products.column_names:
+            return None
+        found: str = (
+            take_rows(self._products.select([TEXT_COLUMN]), np.array([self.row])).column(0)[0].as_py()
+        )
         return found
 
 
@@ -50,24 +64,64 @@ class SearchResult:
     scores: Scores
     """(queries, top_k) float32: cosine, BM25 or fused score; -inf where the row is -1."""
     products: pa.Table = field(repr=False)
-    """Of the index, for the hits' payload."""
+    """Products of the index, for the payload of the hits."""
+    version: int
+    """Version of the index that gave the answers."""
     cosines: Scores | None = None
-    """(queries, top_k) float32 cosines of a hybrid search, whose scores are fused; None elsewhere."""
+    """(queries, top_k) float32 cosines where the scores are fused or reranked scores; None elsewhere."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, query: int) -> list[Hit]:
+        rows = self.rows[query].tolist()
         answer = zip(
+            range(1, len(rows) + 1),
             self.product_ids[query].tolist(),
             self.scores[query].tolist(),
-            self.rows[query].tolist(),
+            rows,
+            [None] * len(rows) if self.cosines is None else self.cosines[query].tolist(),
             strict=True,
         )
-        return [Hit(*found, self.products) for found in answer if found[-1] >= 0]
+        return [Hit(*found, self.products) for found in answer if found[3] >= 0]
 
     def __iter__(self) -> Iterator[list[Hit]]:
         return (self[query] for query in range(len(self)))
+
+    def payloads(self, query: int) -> list[dict[str, Any]]:
+        """Return the columns of the products of one query's answer, best first, read at once."""
+        found: list[dict[str, Any]] = payload_of(self.products, self.rows[query])
+        return found
+
+    def first(self, top_k: int) -> SearchResult:
+        """Return the answers with at most `top_k` products each."""
+        return replace(
+            self,
+            rows=self.rows[:, :top_k],
+            product_ids=self.product_ids[:, :top_k],
+            scores=self.scores[:, :top_k],
+            cosines=None if self.cosines is None else self.cosines[:, :top_k],
+        )
+
+    def take(self, places: npt.NDArray[np.int64]) -> SearchResult:
+        """Return the answers with other products or another order.
+
+        Args:
+            places: (queries, n) places in this result; -1 after the last of a short answer.
+        """
+        missing = places < 0
+        at = np.where(missing, 0, places)
+
+        def taken(values: npt.NDArray[Any], none: Any) -> npt.NDArray[Any]:
+            return np.where(missing, none, np.take_along_axis(values, at, axis=1)).astype(values.dtype)
+
+        return replace(
+            self,
+            rows=taken(self.rows, -1),
+            product_ids=taken(self.product_ids, None),
+            scores=taken(self.scores, -np.inf),
+            cosines=None if self.cosines is None else taken(self.cosines, -np.inf),
+        )
 
 
 @overload

@@ -1,1 +1,1 @@
-"""From an index and its encoder to answers."""
+"""Search an index with the encoder that made it."""

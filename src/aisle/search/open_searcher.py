@@ -1,0 +1,86 @@
+"""Open an index for searching, with the encoder that made it."""
+
+from __future__ import annotations
+
+from aisle.index.filters import parse_filter
+from aisle.index.fusion import Fusion
+from aisle.index.layout import StrPath, index_directory
+from aisle.index.reader import open_index
+from aisle.index.search_index import Mode, SearchIndex
+from aisle.search.reranking import RERANK_DEPTH, Rerank
+from aisle.search.searcher import Searcher, check_mode
+from aisle.types.encoder_protocol import Encoder
+
+__all__ = ["open_searcher"]
+
+
+def open_searcher(
+    index: StrPath | SearchIndex,
+    *,
+    mode: Mode = "dense",
+    model: str | None = None,
+    base_model: str | None = None,
+    trust_remote_code: bool = False,
+    where: str | None = None,
+    fusion: Fusion = "convex",
+    weight: float | None = None,
+    ef_search: int | None = None,
+    exact: bool = False,
+    threads: int | None = None,
+    rerank: Rerank | None = None,
+    rerank_depth: int = RERANK_DEPTH,
+) -> Searcher:
+    """Open an index with the encoder that made it.
+
+    Args:
+        index: Directory of the index, or an index that is open already.
+        mode: Search by embeddings ("dense"), by words ("lexical", BM25) or by both ("hybrid"). With "lexical"
+            no encoder is loaded, and torch is not imported.
+        model: The encoder that made the index, if it has moved.
+        base_model: The base model of its adapter, if it has moved.
+        trust_remote_code: Run the Python code that the encoder's repository brings.
+        where: As in `Searcher`.
+        fusion: As in `Searcher`.
+        weight: As in `Searcher`.
+        ef_search: As in `Searcher`.
+        exact: As in `Searcher`.
+        threads: As in `Searcher`.
+        rerank: As in `Searcher`.
+        rerank_depth: As in `Searcher`.
+
+    Raises:
+        IndexStoreError: The index is damaged, or another encoder made it.
+        ModelError: The encoder cannot be loaded.
+        SearchError: `where` does not fit the products, or an option is out of range.
+    """
+    opened = index if isinstance(index, SearchIndex) else open_index(index)
+    check_mode(mode)
+    if where is not None:
+        parse_filter(where, opened.products.schema)  # before the encoder is loaded
+
+    def load_encoder(version: SearchIndex) -> Encoder:
+        from aisle.search.encoders import encoder_of_index  # imports torch
+
+        return encoder_of_index(
+            version.manifest,
+            index_directory(version.directory),
+            model=model,
+            base_model=base_model,
+            trust_remote_code=trust_remote_code,
+        )
+
+    encoder = None if mode == "lexical" else load_encoder(opened)
+    return Searcher(
+        opened,
+        encoder,
+        mode=mode,
+        where=where,
+        fusion=fusion,
+        weight=weight,
+        ef_search=ef_search,
+        exact=exact,
+        threads=threads,
+        rerank=rerank,
+        rerank_depth=rerank_depth,
+        load_encoder=load_encoder,
+    )

@@ -1,0 +1,270 @@
+"""One object to search with: an index, its encoder and how to search; threads share it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.errors import AisleError, IndexStoreError, SearchError
+from aisle.index.filters import parse_filter
+from aisle.index.fusion import Fusion
+from aisle.index.hybrid_search import candidate_depth
+from aisle.index.layout import index_directory
+from aisle.index.manifest import Manifest, read_manifest
+from aisle.index.reader import check_fingerprint, open_index
+from aisle.index.search_index import Mode, SearchIndex, check_count
+from aisle.index.search_result import SearchResult
+from aisle.search.reranking import RERANK_DEPTH, Rerank, rerank_answers
+from aisle.types.encoder_protocol import Encoder
+from aisle.types.sequences import as_sequence
+
+__all__ = ["Searcher", "check_mode"]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The version that answers, and its encoder: replaced together, so that a search never mixes two."""
+
+    index: SearchIndex
+    encoder: Encoder | None
+
+
+class Searcher:
+    """An index, its encoder and how to search it; any number of threads may share one.
+
+    `aisle.open_searcher` makes one from the directory of an index.
+    """
+
+    def __init__(
+        self,
+        index: SearchIndex,
+        encoder: Encoder | None = None,
+        *,
+        mode: Mode = "dense",
+        where: str | None = None,
+        fusion: Fusion = "convex",
+        weight: float | None = None,
+        ef_search: int | None = None,
+        exact: bool = False,
+        threads: int | None = None,
+        rerank: Rerank | None = None,
+        rerank_depth: int = RERANK_DEPTH,
+        load_encoder: Callable[[SearchIndex], Encoder] | None = None,
+    ) -> None:
+        """Join an open index and its encoder.
+
+        Args:
+            index: Open index.
+            encoder: Encoder that made the index, of any library; None where only mode "lexical" is used.
+            mode: Search by embeddings ("dense"), by words ("lexical", BM25) or by both ("hybrid").
+            where: Condition on the products of every answer, such as "in_stock"; a search can add its own.
+            fusion: How "hybrid" joins the two: "convex" for weighted scores, "rrf" for reciprocal ranks.
+            weight: Weight of the embeddings in "hybrid", in [0, 1]; None is the index's tuned weight.
+            ef_search: Candidates kept while searching; None is the index's own setting.
+            exact: Compare with every product instead of following the graph.
+            threads: Threads that follow the graph for one search; None is one per core.
+            rerank: Second stage, which scores the best candidates of each query anew; see `Rerank`.
+            rerank_depth: Candidates per query that the rerank stage scores; at least `top_k` of the search.
+            load_encoder: Loads the encoder of a new version which another encoder made; None refuses it.
+
+        Raises:
+            SearchError: An argument is out of range, or `where` does not fit the products.
+            FingerprintMismatchError: Another encoder made the index.
+        """
+        check_count("rerank_depth", rerank_depth)
+        check_mode(mode)
+        _check_fits(index, encoder, where)
+        self.mode: Mode = mode
+        self.where = where
+        self.fusion: Fusion = fusion
+        self.weight = weight
+        self.ef_search = ef_search
+        self.exact = exact
+        self.threads = threads
+        self.rerank = rerank
+        self.rerank_depth = rerank_depth
+        self._load_encoder = load_encoder
+        self._opened = _Opened(index, encoder)
+        self._reloading = threading.Lock()
+
+    @property
+    def index(self) -> SearchIndex:
+        """Version of the index that answers."""
+        return self._opened.index
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """Encoder of the queries; None where only words are searched."""
+        return self._opened.encoder
+
+    @property
+    def version(self) -> int:
+        """Number of the version that answers."""
+        return self.index.manifest.version
+
+    def search(
+        self,
+        queries: Iterable[str],
+        top_k: int = 10,
+        where: str | None = None,
+        *,
+        mode: Mode | None = None,
+        min_score: float | None = None,
+        weight: float | None = None,
+        exact: bool | None = None,
+        query_embeddings: npt.NDArray[np.float32] | None = None,
+    ) -> SearchResult:
+        """Return the best products of each query, with the version of the index that gave them.
+
+        Args:
+            queries: Texts to search for.
+            top_k: Products per query, at least 1.
+            where: Condition on the products, beside the searcher's own; `parse_filter` has the grammar.
+            mode: As in `Searcher`; None is the searcher's mode.
+            min_score: Leave out products with a lower cosine, in mode "lexical" with a lower BM25 score. In
+                mode "hybrid" a product whose id is the query stays.
+            weight: As in `Searcher`; None is the searcher's weight.
+            exact: As in `Searcher`; None is the searcher's setting.
+            query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm; None encodes them.
+
+        Raises:
+            SearchError: An argument is out of range, `where` does not fit the products, the mode needs an
+                encoder and the searcher has none, the index has no texts to search by words, or the rerank
+                stage fails.
+        """
+        opened = self._opened  # read once: a reload switches the next search, not this one
+        index = opened.index
+        queries = as_sequence(queries, "queries", SearchError)
+        mode = self.mode if mode is None else mode
+        check_mode(mode)
+        check_count("top_k", top_k)
+        if mode != "lexical" and query_embeddings is None:
+            query_embeddings = _encode(opened.encoder, queries, mode=mode)
+        found = index.search(
+            query_embeddings,
+            queries=queries,
+            mode=mode,
+            top_k=self._depth(top_k, mode=mode, filtered=min_score is not None, count=len(index)),
+            fusion=self.fusion,
+            weight=self.weight if weight is None else weight,
+            ef_search=self.ef_search,
+            exact=self.exact if exact is None else exact,
+            where=_both(self.where, where, index),
+            threads=self.threads,
+        )
+        if min_score is not None:
+            found = _at_least(min_score, found, queries, index)
+        if self.rerank is not None:
+            if mode == "dense":  # the rerank stage replaces the scores
+                found = replace(found, cosines=found.scores)
+            found = rerank_answers(found, queries, self.rerank)
+        return found.first(top_k)
+
+    def reload_if_changed(self) -> bool:
+        """Open the current version of the index where it is another than the one that answers.
+
+        Searches that are under way finish on the old version. The encoder is kept where it made the new
+        version too; otherwise the new version's encoder is loaded first. A reload that fails leaves the old
+        version answering, and the next call tries again.
+
+        Returns:
+            Whether the searcher answers from another version now.
+
+        Raises:
+            IndexStoreError: The new version, or its encoder, cannot be used.
+        """
+        with self._reloading:
+            old = self._opened
+            index_dir = index_directory(old.index.directory)
+            try:
+                if read_manifest(index_dir) == old.index.manifest:
+                    return False
+                self._opened = self._reopened(index_dir, old.encoder)
+            except (AisleError, OSError) as error:
+                raise IndexStoreError(
+                    f"{index_dir}: its current version cannot be used, and version "
+                    f"{old.index.manifest.version} keeps answering: {error}"
+                ) from error
+            return True
+
+    def _reopened(self, index_dir: Path, encoder: Encoder | None) -> _Opened:
+        index = open_index(index_dir)
+        if encoder is not None and not _made(encoder, index.manifest) and self._load_encoder is not None:
+            encoder = self._load_encoder(index)
+        _check_fits(index, encoder, self.where)
+        return _Opened(index, encoder)
+
+    def _depth(self, top_k: int, *, mode: Mode, filtered: bool, count: int) -> int:
+        """Return how many products per query the first stage finds."""
+        depth = top_k if self.rerank is None else max(top_k, self.rerank_depth)
+        # A hybrid order is not that of the cosines: products that have the least cosine may come late in it.
+        return candidate_depth(depth, count=count) if filtered and mode == "hybrid" else depth
+
+    def __repr__(self) -> str:
+        encoder = "no encoder" if self.encoder is None else f"fingerprint {self.encoder.fingerprint!s:.12}"
+        return (
+            f"Searcher(version {self.version} of {index_directory(self.index.directory)}, "
+            f"{len(self.index):,} products, mode {self.mode}, {encoder})"
+        )
+
+
+def check_mode(mode: str) -> None:
+    """Raise unless `mode` is a way to search."""
+    if mode not in get_args(Mode):
+        raise SearchError(f"mode: must be one of {', '.join(get_args(Mode))}, found {mode!r}")
+
+
+def _check_fits(index: SearchIndex, encoder: Encoder | None, where: str | None) -> None:
+    """Raise unless the encoder made the index, and the condition fits its products."""
+    if where is not None:
+        parse_filter(where, index.products.schema)
+    if encoder is None:
+        return
+    check_fingerprint(index.directory, index.manifest, encoder.fingerprint or "no fingerprint yet")
+    if encoder.dim != index.dim:
+        raise SearchError(
+            f"encoder: must give embeddings of {index.dim} components, as the index has, found "
+            f"{encoder.dim}; use encoder.truncated for an index with fewer"
+        )
+
+
+def _made(encoder: Encoder, manifest: Manifest) -> bool:
+    return (encoder.fingerprint, encoder.dim) == (manifest.fingerprint, manifest.dim)
+
+
+def _encode(encoder: Encoder | None, queries: Sequence[str], *, mode: Mode) -> npt.NDArray[np.float32]:
+    if encoder is None:
+        raise SearchError(
+            f"mode {mode!r} needs an encoder, and the searcher has none; open it with mode={mode!r}, or "
+            "search with mode='lexical'"
+        )
+    return encoder.encode_queries(queries)
+
+
+def _both(standing: str | None, where: str | None, index: SearchIndex) -> str | None:
+    """Return the condition that both hold."""
+    if standing is None or where is None:
+        return standing if where is None else where
+    # By itself first: a text such as "a) or (b" must not open the brackets of the other.
+    parse_filter(where, index.products.schema)
+    return f"({standing}) and ({where})"
+
+
+def _at_least(
+    min_score: float, found: SearchResult, queries: Sequence[str], index: SearchIndex
+) -> SearchResult:
+    """Return the answers without products below `min_score`; a hybrid search keeps those named by id."""
+    kept = (found.scores if found.cosines is None else found.cosines) >= min_score
+    if found.cosines is not None and index.lexical is not None:
+        # A query that is a product's id asks for that product, however little its text is like an id.
+        for query, rows, row in zip(queries, found.rows, kept, strict=True):
+            row |= np.isin(rows, index.lexical.named(query))
+    kept &= found.rows >= 0
+    order = np.argsort(~kept, axis=1, kind="stable")
+    return found.take(np.where(np.take_along_axis(kept, order, axis=1), order, -1))
