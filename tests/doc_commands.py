@@ -10,13 +10,12 @@ import dataclasses
 import io
 import re
 import shlex
-from importlib import import_module
 from pathlib import Path
 from typing import get_type_hints
 
 from markdown_it import MarkdownIt
 
-from aisle.cli import COMMANDS, INDEX_COMMANDS
+from aisle.commands.registry import COMMANDS, INDEX_COMMANDS
 from aisle.config.load import parse_settings
 from aisle.errors import AisleError
 
@@ -24,8 +23,6 @@ ROOT = Path(__file__).parents[1]
 COMMAND_LANGUAGES = {"", "bash", "console", "sh"}
 MARKER = re.compile(r"^<!-- (parsed|needs: (gpu|hub)(, (gpu|hub))*) -->$")
 SCRIPTS = {"train_peft.py", "infer_index.py"}
-CHECKS = {"evaluate": "aisle.commands.index_problems:evaluation_problems"}
-"""Checks of combined settings that a command makes itself."""
 HARMLESS = {".", "pip", "printf"}
 """Programs of the shell that stand in the docs and have no flags of ours."""
 
@@ -113,9 +110,8 @@ def our_problem(program, rest):
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            settings = parse_settings(named(command.settings), arguments, prog=name)
-            check = command.check or CHECKS.get(name)
-        problems = named(check)(settings) if check else []
+            settings = parse_settings(command.settings, arguments, prog=name)
+        problems = command.problems(settings)
     except SystemExit as stopped:
         return None if stopped.code == 0 else printed.getvalue()
     except AisleError as error:
@@ -144,11 +140,6 @@ def launcher_problem(program, rest):
     return our_problem(launch.training_script, launch.training_script_args)
 
 
-def named(name):
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
-
-
 def problems_of(block):
     return [
         f"{block.place}: {shlex.join(words)}: {p}" for words in commands_of(block) if (p := problem_of(words))
@@ -156,6 +147,5 @@ def problems_of(block):
 
 
 def names_of(command):
-    settings = named(command.settings)
-    for name, hint in get_type_hints(settings).items():
+    for name, hint in get_type_hints(command.settings).items():
         yield from get_type_hints(hint) if dataclasses.is_dataclass(hint) else (name,)

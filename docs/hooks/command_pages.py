@@ -1,7 +1,7 @@
 """A hook of mkdocs: each command's page, from the dataclass of its settings, and its place in the navigation.
 
 What stands on the pages is what the command line reads: names, types, limits and defaults come from the
-dataclasses of `aisle.config`, the explanations from the docstrings under their fields.
+settings of `aisle.commands`, the explanations from the docstrings under their fields.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import types
 from collections.abc import Iterator
 from functools import cache
-from importlib import import_module
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import griffe
@@ -20,7 +19,8 @@ from pydantic.fields import FieldInfo
 from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
-from aisle.cli import COMMANDS, INDEX_COMMANDS, Command
+from aisle.commands.command import Command
+from aisle.commands.registry import COMMANDS, INDEX_COMMANDS
 
 FOLDER = "reference/commands"
 NOUNS = {int: "whole number", float: "number", str: "text", bool: "on or off"}
@@ -64,12 +64,10 @@ def on_files(files: Any, *, config: Any) -> Any:
     return files
 
 
-def page_of(name: str, command: Command) -> str:
+def page_of(name: str, command: Command[Any]) -> str:
     """Return a command's page in Markdown."""
-    module, _, class_name = command.settings.partition(":")
-    settings = getattr(import_module(module), class_name)
-    lines = [f"# aisle {name}", "", _docstring(settings), "", *_calls(name)]
-    for title, group, names in _tables(settings):
+    lines = [f"# aisle {name}", "", _docstring(command.settings), "", *_calls(name)]
+    for title, group, names in _tables(command.settings):
         lines += ["", f"## {title}"]
         lines += [line for name in names for line in _entry(group, name)]
     return "\n".join(lines) + "\n"

@@ -244,7 +244,7 @@ index_main(["build", "--model", model, "--catalog", catalog, "--index_dir", inde
 def test_a_damaged_shard_is_embedded_again(build, catalog, embedded, tmp_path, monkeypatch, damage):
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 5)
     build(catalog(), index="whole")
-    monkeypatch.setattr("aisle.commands.indexing.build.finish_version", stop)
+    monkeypatch.setattr("aisle.commands.build.run.finish_version", stop)
     with pytest.raises(KeyboardInterrupt):
         raise_interrupt(build, catalog())
     shard = sorted((tmp_path / "index/.building/shards").glob("*.npy"))[0]

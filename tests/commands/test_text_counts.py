@@ -5,8 +5,8 @@ import json
 import pytest
 
 from aisle.cli import main
-from aisle.commands import build as build_pipeline
-from aisle.commands import embedding, marks
+from aisle.commands.build import run as build_pipeline
+from aisle.commands.indexing import embedding, marks
 from aisle.errors import AisleError
 from aisle.index import read_manifest
 from tests.commands.conftest import write_rows

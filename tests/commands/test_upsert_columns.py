@@ -63,9 +63,7 @@ def embedded(monkeypatch):
 
 @pytest.fixture
 def no_encoder(monkeypatch):
-    monkeypatch.setattr(
-        "aisle.commands.indexing.upsert.encoder_of_index", lambda *_, **__: pytest.fail("loaded")
-    )
+    monkeypatch.setattr("aisle.commands.upsert.run.encoder_of_index", lambda *_, **__: pytest.fail("loaded"))
 
 
 def rows_of(index_dir):

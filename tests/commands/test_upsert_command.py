@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from aisle.cli import index_main
-from aisle.commands.indexing.upsert import Changes, count_changes
+from aisle.commands.upsert.run import Changes, count_changes
 from aisle.index import index_writer, open_index, read_manifest
 from aisle.index.products import ID_COLUMN
 from aisle.models.encoder import TorchEncoder
@@ -150,9 +150,7 @@ def test_texts_are_embedded_in_the_precision_of_the_index(shop, upsert, monkeypa
 
 def test_a_catalogue_without_changes_makes_no_version_and_loads_no_encoder(shop, upsert, monkeypatch):
     index_dir = shop()
-    monkeypatch.setattr(
-        "aisle.commands.indexing.upsert.encoder_of_index", lambda *_, **__: pytest.fail("loaded")
-    )
+    monkeypatch.setattr("aisle.commands.upsert.run.encoder_of_index", lambda *_, **__: pytest.fail("loaded"))
 
     code, document, _ = upsert(index_dir, SHOP)
 
@@ -366,7 +364,7 @@ def test_a_nan_and_a_list_that_stay_are_no_changes():
 
 
 def test_more_rows_than_are_compared_at_a_time_are_counted(monkeypatch):
-    monkeypatch.setattr("aisle.commands.indexing.upsert.COMPARED_ROWS", 3)
+    monkeypatch.setattr("aisle.commands.upsert.run.COMPARED_ROWS", 3)
     ids = [f"p{row}" for row in range(10)]
 
     changes = count_changes(table(ids, price=range(10)), table(ids[::-1], price=[*range(9, 4, -1), *[0] * 5]))

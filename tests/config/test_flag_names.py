@@ -2,12 +2,13 @@
 
 import pytest
 
-from aisle.cli import COMMANDS, main
+from aisle.cli import main
+from aisle.commands.registry import COMMANDS
 from aisle.commands.train.settings import TrainSettings
 from aisle.config.flag_names import ALIASES, unknown_flags
 from aisle.config.load import parse_settings
 from aisle.errors import ConfigError
-from tests.doc_commands import named, names_of
+from tests.doc_commands import names_of
 
 
 @pytest.mark.parametrize(
@@ -80,4 +81,4 @@ def test_every_alias_stands_for_a_setting_that_there_is():
     known = {name for command in COMMANDS.values() for name in names_of(command)}
 
     assert {meant for names in ALIASES.values() for meant in names} - known == set()
-    assert named(COMMANDS["train"].settings) is TrainSettings
+    assert COMMANDS["train"].settings is TrainSettings

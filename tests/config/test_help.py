@@ -7,12 +7,11 @@ from typing import get_type_hints
 
 import pytest
 
-from aisle.cli import COMMANDS
-from aisle.config import training
+from aisle.commands.registry import COMMANDS
+from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import parse_settings
-from tests.doc_commands import named
 
-SETTINGS = {name: named(command.settings) for name, command in COMMANDS.items()}
+SETTINGS = {name: command.settings for name, command in COMMANDS.items()}
 
 
 def documented_fields(settings_type):
@@ -54,13 +53,13 @@ def test_help_shows_every_flag_with_its_docstring(settings_type, capsys, monkeyp
 
 
 def test_training_flags_have_one_home_each():
-    names = [name for name, _ in documented_fields(training.TrainSettings)]
+    names = [name for name, _ in documented_fields(TrainSettings)]
 
     assert len(names) == len(set(names))
 
 
 def test_flags_are_shown_with_underscores(capsys):
     with pytest.raises(SystemExit):
-        parse_settings(training.TrainSettings, ["--help"], prog="prog")
+        parse_settings(TrainSettings, ["--help"], prog="prog")
 
     assert not re.search(r"--\w+-\w", capsys.readouterr().out)

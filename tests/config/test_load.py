@@ -3,8 +3,12 @@ import dataclasses
 import pytest
 import yaml
 
-from aisle.commands.index_settings import BuildSettings, EvaluateSettings, QuerySettings
-from aisle.commands.tool_settings import PushSettings, QuickstartSettings, SampleSettings
+from aisle.commands.build.settings import BuildSettings
+from aisle.commands.evaluate.settings import EvaluateSettings
+from aisle.commands.push import PushSettings
+from aisle.commands.query import QuerySettings
+from aisle.commands.quickstart import QuickstartSettings
+from aisle.commands.sample import SampleSettings
 from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import flatten, parse_settings, saved_form, write_yaml
 from aisle.errors import ConfigError

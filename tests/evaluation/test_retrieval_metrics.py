@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from aisle.commands.index_settings import EvaluateSettings
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.errors import EvaluationError
 from aisle.evaluation import retrieval
 from aisle.evaluation.retrieval_metrics import DEFAULT_CUTOFFS, evaluate_run, table_metrics

@@ -1,20 +1,61 @@
-"""Runs, averaged into one model."""
+"""`aisle average`: average the weights of several runs into one model."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+from tyro.conf import Positional
+
+from aisle.commands.command import Command
+from aisle.commands.named_inputs import check_models
 from aisle.commands.output import Output, quieten_libraries
-from aisle.commands.tool_settings import AverageSettings
-from aisle.commands.train.run_dir import CHECKPOINTS, LOG, METRICS, SETTINGS, check_run_dir, only_writer
-from aisle.commands.train.settings import RunSettings
-from aisle.config.load import saved_form, write_yaml
 from aisle.io.durable import replace_text
-from aisle.models.averaging import average_runs
-from aisle.models.loading import read_settings_file
-from aisle.models.persistence import save_encoder
-from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
+
+
+@dataclass(frozen=True)
+class AverageSettings:
+    """Average the weights of several runs into one model.
+
+    The runs must start from the same base model. The averaged model is as fast as each of them.
+    """
+
+    output_dir: str
+    """Folder of the averaged model."""
+    runs: Positional[tuple[str, ...]] = ()
+    """Two or more runs of train_peft.py, folders or Hub ids; adapters are merged into their base first."""
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    """What each run counts, in their order; alike when not given. They are divided by their sum."""
+    overwrite_output_dir: bool = False
+    """Replace the run that is in --output_dir."""
+    hub_token: str | None = field(default=None, repr=False)
+    """Token for private runs on the Hub; the one of `hf auth login` when not given. Never saved or logged."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+def average_problems(settings: AverageSettings) -> list[str]:
+    """Return what is wrong with a combination of settings, a line each."""
+    problems = []
+    if len(settings.runs) < 2:
+        problems.append(f"an average needs two runs or more, found {len(settings.runs)}")
+    if settings.weights is not None and len(settings.weights) != len(settings.runs):
+        problems.append(
+            f"--weights: must be one for each of the {len(settings.runs)} runs, found {len(settings.weights)}"
+        )
+    if len(set(settings.runs)) < len(settings.runs):
+        problems.append("a run is given twice; use --weights to count it more")
+    return problems
+
+
+def average_inputs(settings: AverageSettings) -> None:
+    """Raise unless runs given as folders exist."""
+    check_models(*settings.runs)
 
 
 def average(settings: AverageSettings) -> str:
@@ -23,6 +64,14 @@ def average(settings: AverageSettings) -> str:
     Raises:
         AisleError: the runs do not go together, or the folder cannot be written; it is as it was then.
     """
+    from aisle.commands.train.run_dir import SETTINGS, check_run_dir, only_writer
+    from aisle.commands.train.settings import RunSettings
+    from aisle.config.load import saved_form, write_yaml
+    from aisle.models.averaging import average_runs
+    from aisle.models.loading import read_settings_file
+    from aisle.models.persistence import save_encoder
+    from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
+
     run_dir = Path(settings.output_dir)
     check_run_dir(
         run_dir,
@@ -63,6 +112,11 @@ def average(settings: AverageSettings) -> str:
 
 def _remove_figures(run_dir: Path) -> None:
     """Remove what an earlier run in the folder found of itself: it is not true of the average."""
+    from aisle.commands.train.run_dir import CHECKPOINTS, LOG, METRICS
+
     for name in (METRICS, LOG):
         (run_dir / name).unlink(missing_ok=True)
     shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+
+
+COMMAND = Command("average", AverageSettings, average, average_problems, average_inputs, extra="encode")

@@ -108,6 +108,11 @@ def json_ready(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
+def shown_time(iso: str) -> str:
+    """Return a time as people read it, to the second: `2026-01-31 09:30:00`."""
+    return iso[:19].replace("T", " ")
+
+
 @dataclass
 class Bar:
     """A progress bar that also reports where there is no terminal."""

@@ -1,24 +1,73 @@
-"""`query`: search an index for texts and print the answers."""
+"""`aisle query`: search an index for texts and print the answers."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from aisle.commands.answers import answer_table, chosen_fields
-from aisle.commands.index_settings import QuerySettings
+from pydantic import Field
+from tyro.conf import Positional
+
+from aisle.commands.command import Command
 from aisle.commands.output import Output, json_ready, quieten_libraries
 from aisle.errors import DataError
-from aisle.index import open_index
-from aisle.index.search_result import Hit
-from aisle.search.open_searcher import open_searcher
-from aisle.search.searcher import Searcher
+
+if TYPE_CHECKING:
+    from aisle.index.search_result import Hit
+    from aisle.search.searcher import Searcher
 
 PROMPT = "query> "
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class QuerySettings:
+    """Answer queries from an index.
+
+    Without queries, they are read from standard input; on a terminal the command asks for them.
+    """
+
+    index_dir: str
+    """Folder of the index."""
+    text: Positional[tuple[str, ...]] = ()
+    """Queries."""
+    queries_file: str | None = None
+    """File with a query on each line."""
+    top_k: Count = 10
+    """Products per query; more than there are gives all of them."""
+    where: str | None = None
+    """Only products that satisfy this, such as "price <= 50 and brand in ['Acme', 'Zenith']": comparisons
+    of columns with numbers and quoted texts, in, is None, and, or, not; col('list price') for odd names."""
+    min_score: float | None = None
+    """Leave out products with a lower score: their cosine in --mode dense and hybrid (not the hybrid score),
+    their BM25 score in --mode lexical. In --mode hybrid a product whose id is the query stays."""
+    fields: str | None = None
+    """Columns of the catalogue to show, such as title,brand,price; the title when not given, and with --json
+    all of them."""
+    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    """Search by embeddings, by words (BM25), or by both."""
+    fusion: Literal["convex", "rrf"] = "convex"
+    """How --mode hybrid joins the two: weighted scores, or reciprocal ranks, which have no weight."""
+    hybrid_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Weight of the embeddings in --mode hybrid, 0 to 1; what the index was tuned to when not given."""
+    ef_search: Count | None = None
+    """Candidates kept while searching; what the index was built with when not given."""
+    exact: bool = False
+    """Compare with every product instead of following the graph."""
+    model: str | None = None
+    """The encoder that made the index, if it has moved."""
+    base_model: str | None = None
+    """The base of its adapter, if it has moved."""
+    trust_remote_code: bool = False
+    """Run the Python code that the model's repository brings."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
 
 
 def query(settings: QuerySettings) -> None:
@@ -27,6 +76,10 @@ def query(settings: QuerySettings) -> None:
     Raises:
         AisleError: The index, its encoder or the queries cannot be used.
     """
+    from aisle.commands.answers import chosen_fields
+    from aisle.index import open_index
+    from aisle.search.open_searcher import open_searcher
+
     output = Output(json_only=settings.json)
     texts = list(settings.text)
     if settings.queries_file is not None:
@@ -69,6 +122,8 @@ def _answer(
     output: Output,
 ) -> None:
     """Search for texts and print their answers."""
+    from aisle.commands.answers import answer_table
+
     found = searcher.search(texts, settings.top_k, min_score=settings.min_score)
     none_satisfies = settings.where is not None and not found.rows.shape[1]
     if none_satisfies:
@@ -102,7 +157,7 @@ def _typed(output: Output) -> Iterator[str]:
     """Yield the queries that are typed, until the end of input or an empty line."""
     # Importing readline gives `input` the arrow keys: to edit a line, and to repeat earlier queries.
     with suppress(ImportError):
-        import_module("readline")
+        import readline  # noqa: F401
     output.say("type a query; an empty line ends")
     while True:
         try:
@@ -130,3 +185,6 @@ def _read_lines(path: Path) -> list[str]:
 def _refuse_blank(texts: Sequence[str]) -> None:
     if any(not text.strip() for text in texts):
         raise DataError("a query is blank; give some text")
+
+
+COMMAND = Command("query", QuerySettings, query)

@@ -1,4 +1,4 @@
-"""The whole way on the sample catalogue: train, index, evaluate against the base model and BM25, report."""
+"""`aisle quickstart`: write the sample catalogue, train, index, evaluate and report."""
 
 from __future__ import annotations
 
@@ -8,21 +8,40 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aisle.commands.evaluate.printed_tables import side_by_side
+from aisle.commands.command import Command
 from aisle.commands.output import Output, quieten_libraries
-from aisle.commands.tool_settings import QuickstartSettings
 from aisle.config.recipes import find_config
 from aisle.errors import AisleError
-from aisle.evaluation.document import Answer, Evaluation, QueryChange
-from aisle.sample_shop.generate import SampleFiles, write_sample
+
+if TYPE_CHECKING:
+    from aisle.evaluation.document import Answer, Evaluation, QueryChange
+    from aisle.sample_shop.generate import SampleFiles
 
 SAMPLE_GRADES = "E=1,S=0.1,C=0.01,I=0"
 TEXT_TEMPLATE = "{title} {brand}"
 IMPROVED, WORSENED = 2, 1
 """Queries shown of those whose answers changed most."""
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """Train on the sample catalogue, index it, and compare.
+
+    The report compares BM25, the base model, the tuned model and hybrid search.
+    """
+
+    output_dir: str = "runs/quickstart"
+    """Folder of the run; the sample and the index are written beside it."""
+    recipe: str = "quickstart"
+    """Training recipe: a YAML file, or the name of one that comes with aisle."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
 
 
 def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
@@ -31,6 +50,9 @@ def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
     Raises:
         AisleError: a step failed; its own message was printed.
     """
+    from aisle.evaluation.document import Evaluation
+    from aisle.sample_shop.generate import write_sample
+
     output = Output(json_only=settings.json)
     quieten_libraries()
     started = time.perf_counter()
@@ -98,6 +120,8 @@ def _run(command: Sequence[str], output: Output) -> None:
 
 def _show_changes(evaluation: Evaluation, output: Output) -> None:
     """Print a few answers before and after, of the queries that gained most and that lost most."""
+    from aisle.commands.evaluate.printed_tables import side_by_side
+
     shown = {"gained": evaluation.improved[:IMPROVED], "lost": evaluation.worsened[:WORSENED]}
     for what, changes in shown.items():
         if changes:
@@ -132,3 +156,6 @@ and with judged pairs of your own (a csv with query, product and relevance in 0 
   accelerate launch -m aisle train --use_peft --train_file pairs.csv --output_dir runs/mine
   aisle build --model runs/mine --catalog products.csv --index_dir runs/mine-index
 """
+
+
+COMMAND = Command("quickstart", QuickstartSettings, quickstart, extra="quickstart")

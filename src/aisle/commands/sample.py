@@ -1,14 +1,40 @@
-"""The synthetic catalogue, written to disk."""
+"""`aisle sample`: write a synthetic catalogue with judged queries."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
+
+from aisle.commands.command import Command
 from aisle.commands.output import Output
-from aisle.commands.tool_settings import SampleSettings
-from aisle.sample_shop.generate import SampleFiles, write_sample
+
+if TYPE_CHECKING:
+    from aisle.sample_shop.generate import SampleFiles
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Write a synthetic catalogue with judged queries.
+
+    The same seed gives the same files.
+    """
+
+    output_dir: str
+    """Folder that is written."""
+    products: Annotated[int, Field(ge=1, le=1_000_000)] = 2400
+    """Products in the catalogue."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another seed is another catalogue."""
+    overwrite: bool = False
+    """Replace a sample that is in --output_dir."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
 
 
 def sample(settings: SampleSettings) -> SampleFiles:
@@ -17,6 +43,8 @@ def sample(settings: SampleSettings) -> SampleFiles:
     Raises:
         DataError: the folder holds something else, or too few products are asked for.
     """
+    from aisle.sample_shop.generate import write_sample
+
     output = Output(json_only=settings.json)
     started = time.perf_counter()
     with output.progress("products", settings.products) as bar:
@@ -38,3 +66,6 @@ def sample(settings: SampleSettings) -> SampleFiles:
 
 def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
+
+
+COMMAND = Command("sample", SampleSettings, sample)

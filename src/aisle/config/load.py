@@ -14,10 +14,10 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from aisle.config.flag_names import meant_by, unknown_flags
 from aisle.config.recipes import find_config
+from aisle.config.secrets import SECRET_FIELDS
 from aisle.errors import ConfigError
 
 Settings = TypeVar("Settings")
-SECRET_FIELDS = frozenset({"hub_token"})
 UNSAVED_FIELDS = SECRET_FIELDS | {"config", "json"}
 
 

@@ -11,8 +11,8 @@ import pytest
 from aisle.cli import index_main
 from aisle.commands.evaluate.details import shown_products
 from aisle.commands.evaluate.record_provenance import command_of
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.training_curves import training_curves
-from aisle.commands.index_settings import EvaluateSettings
 from aisle.config.load import parse_settings
 from aisle.errors import EvaluationError
 from aisle.index import open_index

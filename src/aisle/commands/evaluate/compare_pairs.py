@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from aisle.commands.index_settings import EvaluateSettings
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.output import Output
 from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
 from aisle.data.files import expand_files, iter_rows

@@ -22,8 +22,8 @@ from aisle.commands.evaluate.ranked_systems import (
     lexical_ranker,
     rank_all,
 )
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.trec_files import check_run_file
-from aisle.commands.index_settings import EvaluateSettings
 from aisle.commands.output import Output
 from aisle.errors import ConfigError
 from aisle.evaluation.comparison import compare_runs

@@ -17,7 +17,7 @@ from aisle.commands.evaluate.base_encoder import (
     load_base_encoder,
     precision_on,
 )
-from aisle.commands.index_settings import EvaluateSettings
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.output import Output
 from aisle.errors import ModelError
 from aisle.index import Manifest, open_stored

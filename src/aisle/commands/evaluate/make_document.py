@@ -12,8 +12,8 @@ from aisle.commands.evaluate.details import Shown, changes_of, heatmaps_of, slic
 from aisle.commands.evaluate.engine_run import EngineRun
 from aisle.commands.evaluate.judged import Judged
 from aisle.commands.evaluate.record_provenance import provenance_of
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.training_curves import training_curves
-from aisle.commands.index_settings import EvaluateSettings
 from aisle.data.pairs import Pairs
 from aisle.evaluation.document import AnnPoint, Evaluation
 from aisle.index import SearchIndex

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from aisle.commands.evaluate.compared_models import model_name
-from aisle.commands.index_settings import EvaluateSettings
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.output import Output
 from aisle.errors import ConfigError, ModelError
 from aisle.evaluation.document import Evaluation, Retrieval

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aisle.commands.evaluate.compare_pairs import pair_files
-from aisle.commands.index_settings import EvaluateSettings
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.config.load import UNSAVED_FIELDS, saved_form
 from aisle.evaluation.document import InputFile, Provenance
 from aisle.index.manifest import MANIFEST_FILE

@@ -22,10 +22,9 @@ from aisle.commands.evaluate.judged import check_products, read_judged
 from aisle.commands.evaluate.make_document import Inputs, make_document, with_details
 from aisle.commands.evaluate.printed_tables import show_evaluation
 from aisle.commands.evaluate.publish import check_trackers, run_of_card, track, write_card
+from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.to_judge import Unjudged, unjudged_products, write_to_judge
 from aisle.commands.evaluate.trec_files import write_runs
-from aisle.commands.index_problems import evaluation_problems
-from aisle.commands.index_settings import EvaluateSettings
 from aisle.commands.indexing.text_notes import query_notes, text_notes
 from aisle.commands.output import Output, quieten_libraries
 from aisle.data.text_files import TextFormat
@@ -46,9 +45,6 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | None:
         AisleError: the index, a model, the queries, the judgements or the pairs cannot be used; or, after all
             else is written, the model card cannot be, or a tracker failed.
     """
-    problems = evaluation_problems(settings)
-    if problems:
-        raise ConfigError("\n".join(problems))
     check_trackers(settings)
     _check_report(settings)
     processes = launched_processes()

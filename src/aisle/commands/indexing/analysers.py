@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from aisle.commands.index_settings import BuildSettings
+from aisle.commands.build.settings import BuildSettings
 from aisle.errors import AisleError
 from aisle.index import read_manifest
 from aisle.index.analyser import Analyser

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from aisle.commands.index_settings import BuildSettings
+from aisle.commands.build.settings import BuildSettings
 from aisle.commands.output import Output
 from aisle.data.catalog_file import CatalogFile, write_catalog, write_distinct_products
 from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of

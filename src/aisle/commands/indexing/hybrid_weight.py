@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aisle.commands.index_settings import BuildSettings
+from aisle.commands.build.settings import BuildSettings
 from aisle.commands.indexing.analysers import analyser_before
 from aisle.data.text_files import TextFormat
 from aisle.errors import AisleError

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
+from aisle.commands.named_inputs import check_data_sets, check_models
 from aisle.commands.train.data_settings import DataSettings, data_problems
 
 Count = Annotated[int, Field(ge=1)]
@@ -175,7 +176,10 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Fine-tune a text-embedding model for product search on (query, product, relevance) pairs."""
+    """Fine-tune a text-embedding model on judged pairs.
+
+    A pair is a query, a product and its relevance; without relevance, every pair is a positive.
+    """
 
     data: OmitArgPrefixes[DataSettings] = field(default_factory=DataSettings)
     model: OmitArgPrefixes[ModelSettings] = ModelSettings()
@@ -207,6 +211,14 @@ def problems_of(settings: TrainSettings) -> list[str]:
             f"--max_train_steps {optim.max_train_steps}"
         )
     return problems
+
+
+def train_inputs(settings: TrainSettings) -> None:
+    """Raise unless data and a base model given as files or folders exist."""
+    data = settings.data
+    named = (*([data.dataset_name] if data.dataset_name else []), *(data.train_file or ()))
+    check_data_sets((*named, *(data.validation_file or ())))
+    check_models(settings.model.model_name_or_path)
 
 
 def _loss_problems(optim: OptimSettings) -> list[str]:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aisle.commands.index_problems import build_problems
-from aisle.commands.index_settings import BuildSettings
+from aisle.commands.build.settings import BuildSettings
 from aisle.commands.indexing.analysers import choose_analyser
 from aisle.commands.indexing.catalog import columns_before, read_products_of, tell_columns
 from aisle.commands.indexing.embedding import (
@@ -24,13 +23,12 @@ from aisle.commands.indexing.embedding import (
     version_before,
 )
 from aisle.commands.indexing.hybrid_weight import choose_weight
-from aisle.commands.indexing.maintain import say_pruned
 from aisle.commands.indexing.marks import stage_marks
+from aisle.commands.indexing.report_change import say_pruned
 from aisle.commands.indexing.stand_in_queries import stand_in_queries
 from aisle.commands.indexing.text_notes import say_texts
 from aisle.commands.output import Output, quieten_libraries
 from aisle.data.catalog_file import CatalogFile
-from aisle.errors import ConfigError
 from aisle.index import (
     GraphSettings,
     IndexIdentity,
@@ -59,7 +57,7 @@ def build(settings: BuildSettings) -> Manifest | None:
     Raises:
         AisleError: the catalogue, the model or the folder cannot be used.
     """
-    _check(settings)
+    refuse_foreign(Path(settings.index_dir).resolve())
     processes = launched_processes()
     output = Output(json_only=settings.json, silent=not processes.is_main)
     quieten_libraries()
@@ -222,14 +220,6 @@ def _help(settings: BuildSettings, index_dir: Path, processes: Processes) -> Non
     products = read_products(writer.staging / PRODUCTS_FILE)
     _embed(settings, plan, products, encoder, writer.shards, precision, processes, silent)
     processes.wait()
-
-
-def _check(settings: BuildSettings) -> None:
-    """Raise for flags that do not go together, or a folder that is no index, before anything is read."""
-    problems = build_problems(settings)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    refuse_foreign(Path(settings.index_dir).resolve())
 
 
 def _overrides(settings: BuildSettings) -> Overrides:

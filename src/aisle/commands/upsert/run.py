@@ -21,12 +21,12 @@ from aisle.commands.indexing.embedding import (
     embeddings_in_order,
     plan_embeddings,
 )
-from aisle.commands.indexing.maintain import report_change
 from aisle.commands.indexing.marks import marks_in_order
-from aisle.commands.indexing.partial_upsert import Merged, merge_changes
+from aisle.commands.indexing.report_change import report_change
 from aisle.commands.indexing.text_notes import say_texts
-from aisle.commands.maintain_settings import UpsertSettings
 from aisle.commands.output import Output, quieten_libraries
+from aisle.commands.upsert.partial_upsert import Merged, merge_changes
+from aisle.commands.upsert.settings import UpsertSettings
 from aisle.data.catalog_file import CatalogFile, write_catalog
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.partial_changes import write_partial_changes

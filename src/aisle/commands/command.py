@@ -1,0 +1,64 @@
+"""A command: the dataclass of its settings, its checks, and the function that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from aisle.errors import ConfigError
+from aisle.extras import require_extra
+
+Settings = TypeVar("Settings")
+
+
+def no_problems(_settings: object) -> list[str]:
+    """Accept every combination of settings."""
+    return []
+
+
+def no_inputs(_settings: object) -> None:
+    """Check no file or folder before the command runs."""
+
+
+@dataclass(frozen=True)
+class Command(Generic[Settings]):
+    """A command of the command line.
+
+    Its module is imported for every `--help`, so it imports torch, numpy, pyarrow and the like inside its
+    functions only.
+
+    Args:
+        name: as typed after `aisle`.
+        settings: dataclass of its settings; each field is a flag, and its docstring is the help.
+        run: does the work.
+        problems: returns a message for each combination of settings that cannot work.
+        inputs: raises if a file or folder that the settings name is missing.
+        extra: extra of the distribution that the command always needs, see `aisle.extras`.
+    """
+
+    name: str
+    settings: type[Settings]
+    run: Callable[[Settings], object]
+    problems: Callable[[Settings], Sequence[str]] = no_problems
+    inputs: Callable[[Settings], None] = no_inputs
+    extra: str | None = None
+
+    @property
+    def summary(self) -> str:
+        """The line for the list of commands: the first line of the settings' docstring."""
+        return (self.settings.__doc__ or "").partition("\n")[0].rstrip(".")
+
+    def check(self, settings: Settings) -> None:
+        """Refuse settings that cannot work, before anything heavy is imported.
+
+        Raises:
+            ConfigError: a combination of settings cannot work; every problem is named.
+            AisleError: an extra is not installed, or a file or folder that the settings name is missing.
+        """
+        problems = self.problems(settings)
+        if problems:
+            raise ConfigError("\n".join(problems))
+        if self.extra is not None:
+            require_extra(self.extra)
+        self.inputs(settings)

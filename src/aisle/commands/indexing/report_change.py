@@ -1,0 +1,75 @@
+"""What a command prints after it changed an index: its size and recall, removed versions, compacting."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from aisle.commands.output import Output
+from aisle.index import Manifest, wants_compacting
+
+
+def report_change(
+    output: Output, index_dir: str, manifest: Manifest, *, before: Manifest, **figures: Any
+) -> None:
+    """Say what the index is now, and to compact it where that is due.
+
+    Args:
+        output: of the command.
+        index_dir: as the user named it.
+        manifest: of the version that is current now.
+        before: of the one that was; the same where no version was made.
+        figures: what the command's JSON says besides.
+    """
+    output.say(
+        f"index: {manifest.count:,} products in {index_dir}, version {manifest.version}, "
+        f"ann_recall@10 {manifest.ann_recall_at_10:.4f} at ef_search {manifest.ef_search}"
+    )
+    pruned = manifest.pruned if manifest.version != before.version else ()
+    say_pruned(output, pruned, kept=manifest.keep_versions)
+    reason = wants_compacting(manifest)
+    if reason is not None:
+        output.say(f"{reason}; run: {compact_command(index_dir)}")
+    output.document(
+        {
+            "index_dir": index_dir,
+            "version": manifest.version,
+            "products": manifest.count,
+            "ef_search": manifest.ef_search,
+            "ann_recall@10": manifest.ann_recall_at_10,
+            "wants_compacting": reason,
+            "keep_versions": manifest.keep_versions,
+            "pruned": list(pruned),
+            **figures,
+        }
+    )
+
+
+def say_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
+    """Say which versions were removed, if any."""
+    if pruned:
+        versions = "version" if len(pruned) == 1 else "versions"
+        numbers = ", ".join(map(str, pruned))
+        output.say(f"{versions} {numbers} removed: {kept} are kept (--keep_versions)")
+
+
+def compact_command(index_dir: str) -> str:
+    """Return the command line that compacts an index."""
+    return f"aisle compact --index_dir {shlex.quote(index_dir)}"
+
+
+def curve_table(manifest: Manifest) -> Table:
+    """Return recall and time of every `ef_search` that was tried when one was chosen; that one is marked."""
+    title = f"recall@10 on {manifest.ann_recall_queries:,} queries, when ef_search was set"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("ef_search", "recall", "ms per query"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column()
+    for point in manifest.recall_curve:
+        mark = "in force" if point.ef_search == manifest.ef_search else ""
+        table.add_row(str(point.ef_search), f"{point.recall:.4f}", f"{point.milliseconds:.3f}", mark)
+    return table

@@ -1,0 +1,64 @@
+"""`aisle rollback`: make an older version of an index the current one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from aisle.commands.command import Command
+from aisle.commands.output import Output
+
+if TYPE_CHECKING:
+    from aisle.index import Manifest
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class RollbackSettings:
+    """Make an older version of an index the current one.
+
+    The version is checked first: all its files must be whole. If the manifest.json of the index is lost or
+    damaged, the newest version becomes current.
+    """
+
+    index_dir: str
+    """Folder of the index."""
+    to: Count | None = None
+    """Number of the version; the one that the current version was made from when not given."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+def roll_back(settings: RollbackSettings) -> Manifest:
+    """Make an older version the current one and return its manifest.
+
+    Raises:
+        AisleError: there is no such version, or it is damaged, or the index cannot be changed.
+    """
+    from aisle.commands.indexing.report_change import report_change
+    from aisle.index import rollback
+    from aisle.index.version_folders import current_manifest
+
+    output = Output(json_only=settings.json)
+    index_dir = Path(settings.index_dir)
+    before = current_manifest(index_dir)
+    manifest = rollback(index_dir, to=settings.to)
+    if before is None:
+        output.say(f"version {manifest.version} is current; which one was before it is not known")
+    else:
+        output.say(f"version {manifest.version} is current; it was version {before.version}")
+        if settings.to is None and manifest.version != before.parent:
+            output.say(f"version {before.parent}, which version {before.version} was made from, is gone")
+    report_change(
+        output, settings.index_dir, manifest, before=manifest, version_before=before and before.version
+    )
+    return manifest
+
+
+COMMAND = Command("rollback", RollbackSettings, roll_back)

@@ -1,0 +1,89 @@
+"""`aisle tune`: measure the recall of an index again and set ef_search."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from aisle.commands.command import Command
+from aisle.commands.output import Output
+
+if TYPE_CHECKING:
+    from aisle.index import Manifest
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Measure the recall of an index again and set ef_search.
+
+    Nothing is embedded, and the graph stays as it is.
+    """
+
+    index_dir: str
+    """Folder of the index."""
+    target_recall: Annotated[float, Field(ge=0, le=1)] | None = None
+    """recall@10 against exact search that ef_search is chosen for; 0.98 when neither is given."""
+    ef_search: Count | None = None
+    """Take this ef_search, and measure its recall."""
+    threads: Count | None = None
+    """Threads that search while recall is measured; all cores when not given. Times are those of one."""
+    keep_versions: Count | None = None
+    """Versions of the index to keep from now on, the new one included; as many as before when not given,
+    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
+    json: bool = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    config: str | None = None
+    """YAML file with defaults for any of these flags; flags given here win."""
+
+
+def tune_problems(settings: TuneSettings) -> list[str]:
+    """Return one message for each combination of settings that cannot work."""
+    if settings.target_recall is not None and settings.ef_search is not None:
+        return ["--target_recall and --ef_search: give one of them; the recall decides ef_search"]
+    return []
+
+
+def tune(settings: TuneSettings) -> Manifest:
+    """Measure recall, set `ef_search` and return the new version's manifest.
+
+    Raises:
+        AisleError: the index cannot be read or changed.
+    """
+    from aisle.commands.indexing.report_change import curve_table, report_change
+    from aisle.index import read_manifest, retune_index
+
+    output = Output(json_only=settings.json)
+    before = read_manifest(Path(settings.index_dir))
+    manifest = retune_index(
+        Path(settings.index_dir),
+        target_recall=settings.target_recall,
+        ef_search=settings.ef_search,
+        threads=settings.threads,
+        keep_versions=settings.keep_versions,
+    )
+    output.show(curve_table(manifest))
+    target = manifest.target_recall
+    reached = None if target is None else manifest.ann_recall_at_10 >= target
+    if reached is False:
+        output.say(
+            f"recall@10 of {target} is not reached; build again with a higher --M or --ef_construction"
+        )
+    curve = [asdict(point) for point in manifest.recall_curve]
+    report_change(
+        output,
+        settings.index_dir,
+        manifest,
+        before=before,
+        target_recall=target,
+        reached=reached,
+        recall_curve=curve,
+    )
+    return manifest
+
+
+COMMAND = Command("tune", TuneSettings, tune, problems=tune_problems)
