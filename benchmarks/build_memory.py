@@ -1,10 +1,10 @@
-"""Memory and time of `infer_index.py build` as the catalogue grows; the graph's own memory is told apart.
+"""Memory and time of `infer_index.py build` as the catalogue grows; the graph's memory is separate.
 
     python benchmarks/build_memory.py --products 100000 1000000 --output_dir runs/memory
 
-Each build runs in a process of its own over a synthetic catalogue (`aisle sample`) and says what it is at;
-once a second its anonymous memory (RssAnon: what is its own, without mapped files) is read. The peak before
-the graph is the one that must not grow: everything streams but the graph, which hnswlib holds in memory.
+Each build of a synthetic catalogue (`aisle sample`) runs in a separate process. Once a second, its phase and
+its anonymous memory (RssAnon: without mapped files) are read. The peak before the graph must not grow:
+everything streams except the graph, which hnswlib keeps in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def sample_catalog(products, folder):
 
 
 def phase_of(index_dir):
-    """Return what a build is at, by what it has written so far."""
+    """Return the phase of a build, judged by the files written so far."""
     staging = index_dir / ".building" / "version"
     for name, phase in (("graph.bin", "measuring"), ("nodes.npy", "graph"), ("embeddings.npy", "gathering")):
         if (staging / name).exists():
@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--products", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--flags", default="", help="further flags of build, in one string")
+    parser.add_argument("--flags", default="", help="further flags of build, in a string")
     arguments = parser.parse_args()
     found = []
     for products in arguments.products:

@@ -1,16 +1,17 @@
-"""Writers of one index killed with SIGKILL at random moments: what serves afterwards, and what was lost.
+"""Kill writers of an index with SIGKILL at random moments, and check which version survives.
 
     python benchmarks/crash_index.py --kills 50
     python benchmarks/crash_index.py --kills 50 --products 20000
     python benchmarks/crash_index.py --kills 200 --seed 1
 
-Each writer (first build, build, upsert, delete, compact, tune, rollback) is a process of its own on the same
-index directory, and embeds slowly enough to be killed while it does. A moment is drawn uniformly over the
-time that such a writer took last, switching to the new version and removing old ones included. After every
-kill the index must open with its checksums, be the version before or the one after with exactly the products
-of that one, and answer like exact search over them; where there was no index, there is none or a whole one.
-Then the same writer runs again, or another where the killed one had got through: it must succeed and leave
-nothing behind, without anybody cleaning up. Exits with 1 if anything was lost, and leaves its folder.
+Each writer (first build, build, upsert, delete, compact, tune, rollback) is a separate process on the same
+index directory, and embeds slowly enough to be killed meanwhile. The moment is drawn uniformly over the
+duration of the last writer of the kind, including the switch to the new version and the removal of old
+versions. After every kill the index must open with valid checksums, be the version before or after with
+exactly that version's products, and give the results of exact search over them. After a killed first build
+there is no index, or a complete index. Then the same writer runs again, or another writer if the killed one
+had finished. It must succeed without manual cleaning and leave no temporary files. Exits with 1 and keeps its
+folder if anything was lost.
 """
 
 from __future__ import annotations
@@ -53,18 +54,18 @@ MOST_DRAWS = 20
 
 @dataclass(frozen=True)
 class Task:
-    """What a writer is to do: a product is its number, and a revision that its vector follows from."""
+    """The task of a writer: products as numbers with a revision, which determines the vector."""
 
     writer: str
     before: dict[str, int] | None
-    """Products of the version before; None where there is no index."""
+    """Products of the version before; None if there is no index."""
     after: dict[str, int]
     version_after: int
 
 
 @dataclass(frozen=True)
 class Killed:
-    """One writer that was killed, and what was found."""
+    """A killed writer and the state of the index afterwards."""
 
     writer: str
     seconds: float
@@ -88,7 +89,7 @@ def texts_of(products):
 
 
 def embed(products):
-    """Yield the vectors of products a chunk at a time, as slowly as a small model."""
+    """Yield the vectors of products in chunks, as slowly as a small model."""
     vectors = vectors_of(products)
     for start in range(0, len(vectors), CHUNK):
         time.sleep(CHUNK_SECONDS)
@@ -96,7 +97,7 @@ def embed(products):
 
 
 def write(index_dir, task):
-    """Do what a task says."""
+    """Carry out a task."""
     before, after = task.before or {}, task.after
     if task.writer in ("build", "first build"):
         build_index(
@@ -130,7 +131,7 @@ def write(index_dir, task):
 
 
 def run_as_child(index_dir, task_file):
-    """Say when everything is imported, write, and say how long it took."""
+    """Report when everything is imported, write, and report the duration."""
     task = Task(**json.loads(task_file.read_text()))
     print("ready", flush=True)
     began = time.perf_counter()
@@ -139,7 +140,7 @@ def run_as_child(index_dir, task_file):
 
 
 class Shop:
-    """An index, and what each of its versions must hold."""
+    """An index, and the expected contents of each version."""
 
     def __init__(self, index_dir, products, draw):
         self.index_dir, self.products, self.draw = index_dir, products, draw
@@ -148,13 +149,13 @@ class Shop:
         self.next_id = 0
 
     def new(self, count):
-        """Return products that were never there, at their first revision."""
+        """Return new products, at their first revision."""
         names = [f"p{number}" for number in range(self.next_id, self.next_id + count)]
         self.next_id += count
         return dict.fromkeys(names, 0)
 
     def task(self, writer):
-        """Return what a writer is to do now."""
+        """Return the next task of a writer."""
         if self.current is None:
             return Task("first build", None, self.new(self.products), 1)
         before, numbers = self.held[self.current], self.numbers()
@@ -174,15 +175,15 @@ class Shop:
         return Task(writer, before, after, version_after)
 
     def numbers(self):
-        """Return the numbers of the versions that are kept."""
+        """Return the numbers of the kept versions."""
         return [version.number for version in list_versions(self.index_dir)]
 
     def did(self, task):
-        """Take note that a task was done."""
+        """Record a finished task."""
         self.held[task.version_after], self.current = task.after, task.version_after
 
     def problem(self, task):
-        """Return which version serves, "before", "after" or "none", and what is wrong with it, or None."""
+        """Return the version that serves ("before", "after" or "none"), and its defect or None."""
         try:
             index = open_index(self.index_dir, fingerprint=FINGERPRINT)
         except IndexIntegrityError as error:
@@ -196,7 +197,7 @@ class Shop:
         return "none", f"version {version} serves, not {self.current} or {task.version_after}"
 
     def left_behind(self):
-        """Return what a writer that got through should have removed, or None."""
+        """Return the files that a finished writer should have removed, or None."""
         names = {path.name for path in self.index_dir.iterdir()}
         damaged = [version.problem for version in list_versions(self.index_dir) if version.problem]
         return f"{sorted(names - WHOLE)} {damaged} left behind" if names != WHOLE or damaged else None
@@ -245,7 +246,7 @@ def where_it_died(index_dir, serves):
 
 
 def start(index_dir, task):
-    """Start a writer and return it once everything is imported."""
+    """Start a writer and return it once its imports are done."""
     task_file = index_dir.with_suffix(".task")
     task_file.write_text(json.dumps(task.__dict__))
     command = [sys.executable, __file__, "--child", str(index_dir), str(task_file)]
@@ -256,15 +257,15 @@ def start(index_dir, task):
 
 
 def finish(process, task):
-    """Wait for a writer and return for how many seconds it wrote."""
+    """Wait for a writer and return its seconds of writing."""
     spent, _ = process.communicate()
     if process.returncode != 0:
-        raise SystemExit(f"{task.writer} failed where nothing killed it")
+        raise SystemExit(f"{task.writer} failed without being killed")
     return float(spent)
 
 
 def killed(shop, task, seconds):
-    """Kill a writer so long after it began, and return whether it was still writing."""
+    """Kill a writer after a delay, and return whether it was still writing."""
     process = start(shop.index_dir, task)
     time.sleep(seconds)
     process.kill()
@@ -273,18 +274,18 @@ def killed(shop, task, seconds):
 
 
 def kill_and_go_on(shop, writer, times):
-    """Kill a writer at a random moment, look at the index, and let the next writer go on."""
+    """Kill a writer at a random moment, check the index, and run the next writer."""
     for _ in range(MOST_DRAWS):
         task = shop.task(writer)
         seconds = shop.draw.uniform(0, times[writer])
         if killed(shop, task, seconds):
             break
-        shop.did(task)  # faster than last time: it was over before its moment
+        shop.did(task)  # faster than last time: it finished before the drawn moment
         if writer == "first build":
             shutil.rmtree(shop.index_dir)
             shop.current, shop.held = None, {}
     else:
-        raise SystemExit(f"{writer}: {MOST_DRAWS} in a row ended before they could be killed")
+        raise SystemExit(f"{writer}: {MOST_DRAWS} in a row finished before they could be killed")
     serves, lost = shop.problem(task)
     where = where_it_died(shop.index_dir, serves)
     if lost is None and serves == "after":
@@ -318,7 +319,7 @@ def main():
     )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--products", type=int, default=4000, help="of a build")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and of what changes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments and the changes")
     parser.add_argument("--child", type=Path, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -341,7 +342,7 @@ def main():
         runs.append(kill_and_go_on(used, writer, times))
         print(f"kill {number}: {runs[-1]}", file=sys.stderr, flush=True)
         if runs[-1].lost:
-            break  # what comes after would stand on it
+            break  # later runs would build on the damage
     every_one = report(runs)
     print(f"{time.perf_counter() - began:.0f} s in all")
     if not every_one:

@@ -1,15 +1,15 @@
-"""Runs killed with SIGKILL at random moments and gone on with, against one that was left alone.
+"""Kill runs with SIGKILL at random moments, resume them, and compare with an uninterrupted run.
 
     python benchmarks/crash_resume.py --kills 20
     python benchmarks/crash_resume.py --kills 20 --processes 2
     python benchmarks/crash_resume.py --kills 3 --tiny     # random weights, made-up pairs, no data needed
 
-A moment is drawn uniformly over the time that the uninterrupted run trains, its evaluations, checkpoints and
-the saving of the model included. A killed run is started again with --resume_from_checkpoint latest, or
-anew where it died before its first checkpoint, and must end in the same adapter, the same last checkpoint
-(weights and optimiser, to the byte) and the same history of evaluations. Trains on CPU, where the same sum
-has the same bits every time. The data folder is ../shared/data, or AISLE_BENCH_DATA. Exits with 1 if a run
-ends otherwise, and leaves its folder.
+The moment is drawn uniformly over the duration of the uninterrupted run, including evaluations, checkpoints
+and saving the model. A killed run is resumed with --resume_from_checkpoint latest, or restarted if it died
+before its first checkpoint. It must end in the same adapter, the same last checkpoint (weights and optimiser,
+to the byte) and the same history of evaluations. Training runs on CPU, where sums are reproducible to the
+bit. The data folder is ../shared/data, or AISLE_BENCH_DATA. Exits with 1 and keeps its folder if a run ends
+differently.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ MOST_DRAWS = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What must not depend on whether a run was interrupted."""
+    """Results that must not depend on interruptions."""
 
     adapter: bytes
     last_checkpoint: dict[str, bytes]
     history: list[dict[str, object]]
 
     def differing(self, other):
-        """Return the names of what differs."""
+        """Return the names of the differing results."""
         names = ("adapter", "last_checkpoint", "history")
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 @dataclass(frozen=True)
 class Killed:
-    """One run that was killed and gone on with; `seconds` count from the beginning of training."""
+    """A run that was killed and resumed; `seconds` count from the start of training."""
 
     seconds: float
     where: str
@@ -71,7 +71,7 @@ class Killed:
 
 
 def write_pairs(path, *, tiny):
-    """Write the first question-answer pairs of the data folder, or made-up ones."""
+    """Write the first question-answer pairs of the data folder, or made-up pairs."""
     if tiny:
         rows = [
             {"question": f"what is the price of item {n}?", "answer": f"item {n} costs {7 * n % 61} coins"}
@@ -105,8 +105,8 @@ def write_tiny_model(folder):
 
 
 def start(run_dir, flags, *, processes):
-    """Start training and return the process; what it says goes to a file beside the run."""
-    # Threads that wait for each other crawl where other work holds the cores: OMP_NUM_THREADS=1 helps there.
+    """Start training and return the process; its output goes to a file beside the run."""
+    # Waiting threads are slow if other programs use the cores; OMP_NUM_THREADS=1 helps then.
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
     environment = {
         **threads,
@@ -135,7 +135,7 @@ def fail(run_dir, what):
 
 
 def wait_for(file, process):
-    """Wait until a file is there and return whether that came before the process's end."""
+    """Wait for a file and return whether it appeared before the process ended."""
     while not file.exists():
         if process.poll() is not None:
             return file.exists()
@@ -144,7 +144,7 @@ def wait_for(file, process):
 
 
 def uninterrupted(run_dir, flags, *, processes):
-    """Train to the end and return for how many seconds the run trained."""
+    """Train to the end and return the seconds of training."""
     process = start(run_dir, flags, processes=processes)
     wait_for(run_dir / "config.yaml", process)
     began = time.perf_counter()
@@ -156,7 +156,7 @@ def uninterrupted(run_dir, flags, *, processes):
 
 
 def killed(run_dir, flags, *, processes, seconds):
-    """Kill every process of a run so long after training began; return whether it still ran."""
+    """Kill every process of a run some time after training started; return whether it was running."""
     process = start(run_dir, flags, processes=processes)
     if not wait_for(run_dir / "config.yaml", process):
         fail(run_dir, "the run failed before it was killed")
@@ -200,18 +200,18 @@ def outcome(run_dir):
 
 
 def kill_and_go_on(run_dir, flags, *, processes, trained, draw, reference, last_step):
-    """Kill a run at a random moment, let it go on to its end, and compare."""
+    """Kill a run at a random moment, resume it to its end, and compare."""
     for _ in range(MOST_DRAWS):
         seconds = draw.uniform(0, trained)
         if killed(run_dir, flags, processes=processes, seconds=seconds):
             break
-        shutil.rmtree(run_dir)  # a faster run than the reference: it was over before its moment
+        shutil.rmtree(run_dir)  # faster than the reference: the run finished before the drawn moment
     else:
-        fail(run_dir, f"{MOST_DRAWS} runs in a row ended before they could be killed")
+        fail(run_dir, f"{MOST_DRAWS} runs in a row finished before they could be killed")
     where, steps = where_it_died(run_dir, last_step=last_step), steps_of(run_dir)
     more = ["--resume_from_checkpoint", "latest"] if steps else ["--overwrite_output_dir"]
     if start(run_dir, [*flags, *more], processes=processes).wait() != 0:
-        fail(run_dir, f"killed {where}, the run could not go on")
+        fail(run_dir, f"killed {where}, the run could not be resumed")
     differing = outcome(run_dir).differing(reference)
     if not differing:
         shutil.rmtree(run_dir)

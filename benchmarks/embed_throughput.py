@@ -1,13 +1,13 @@
-"""Embedding speed on CPU or GPU: sentence-transformers' `encode` and aisle's compute types, side by side.
+"""Embedding speed on CPU or GPU: sentence-transformers' `encode` and aisle's compute types, compared.
 
     python benchmarks/embed_throughput.py
     python benchmarks/embed_throughput.py --texts questions --rounds 9
     python benchmarks/embed_throughput.py --quality
 
-One process and one model; the contenders take turns, round after round, and each one's median counts. The
-texts are the distinct ones of the FAQ validation file. `--quality` adds what each precision of the products
-costs in the protocols of benchmarks/real_data.py; queries are in fp32, as an index answers them. The data
-folder is ../shared/data, or AISLE_BENCH_DATA.
+All contenders share a process and a model, and take turns for several rounds; the figure is the median. The
+texts are the distinct texts of the FAQ validation file. `--quality` adds the effect of each product precision
+on the protocols of benchmarks/real_data.py; queries are in fp32, as in search. The data folder is
+../shared/data, or AISLE_BENCH_DATA.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class EncodesProductsIn:
-    """An encoder whose products are encoded in one precision, and its queries in fp32."""
+    """An encoder with products in a given precision and queries in fp32."""
 
     def __init__(self, encoder, precision):
         self.encoder, self.precision = encoder, precision
@@ -37,7 +37,7 @@ class EncodesProductsIn:
         return self.encoder.encode_queries(queries)
 
     def encode_products(self, products):
-        """Return the embeddings of products, in the precision."""
+        """Return the embeddings of products, in the given precision."""
         return self.encoder.encode_products(products, precision=self.precision)
 
 
@@ -64,7 +64,7 @@ def contenders_of(model, precisions):
 
 
 def time_in_turns(contenders, texts, rounds):
-    """Return each contender's embeddings, and its seconds in every round; a first round warms up."""
+    """Return each contender's embeddings and its seconds per round, after a warm-up round."""
     embeddings = {name: encode(texts) for name, encode in contenders.items()}
     seconds = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -123,7 +123,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--quality", action="store_true")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
+    parser.add_argument("--json", action="store_true", help="print a JSON document instead of lines")
     arguments = parser.parse_args()
     encoder, contenders = contenders_of(arguments.model, arguments.precisions)
     texts = faq_texts(arguments.texts)

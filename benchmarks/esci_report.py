@@ -1,11 +1,11 @@
-"""ESCI retrieval from training to report, by the commands that a user types.
+"""ESCI retrieval from training to report, by the commands.
 
     python benchmarks/esci_report.py --output_dir runs/esci
     python benchmarks/esci_report.py --output_dir runs/esci -- --num_train_epochs 1
 
-Trains with the recipe esci_minilm on the training split of examples.csv (flags after `--` are handed on),
+Trains with the recipe esci_minilm on the training split of examples.csv (flags after `--` are passed on),
 indexes the titles of all examples and distractors, and evaluates on the test split's queries that have an
-exact product, with a page in OUTPUT_DIR/report. A title that stands under several product ids is one product.
+exact product, with a page in OUTPUT_DIR/report. A title with several product ids counts as one product.
 The data folder is ../shared/data, or AISLE_BENCH_DATA.
 """
 

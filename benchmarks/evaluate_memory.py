@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate_memory.py --products 20000 200000 --queries 1000 20000 --output_dir runs/memory
 
-Products are texts of made-up words with random unit vectors in place of embeddings, so that the memory of
-ranking and measuring is seen and not that of embedding a catalogue; queries are embedded by the model itself.
-Each evaluation ranks by words, embeddings and both, in a process of its own, whose anonymous memory (RssAnon:
-what is its own, without mapped files) is read ten times a second.
+Products are texts of made-up words with random unit vectors as embeddings, so that the memory of ranking and
+measuring is separate from that of embedding a catalogue; the model embeds the queries. Each evaluation ranks
+by BM25, embeddings and both, in a separate process. Its anonymous memory (RssAnon: without mapped files) is
+read ten times a second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHUNK = 10_000
 
 
 def texts_of(count, words, random):
-    """Return texts of made-up words; frequent ones are few, as in a language."""
+    """Return texts of made-up words, few of them frequent, as in natural language."""
     numbers = (WORDS * random.random((count, words)) ** 3).astype(int)
     return [" ".join(f"word{number}" for number in row) for row in numbers]
 
@@ -116,7 +116,7 @@ def measure(index_dir, asked, judged, flags):
 
 
 def size_mib(folder):
-    """Return what the files of an index take on the disk."""
+    """Return the size of an index on disk."""
     return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20)
 
 
@@ -128,7 +128,7 @@ def main():
     parser.add_argument("--products", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--queries", type=int, nargs="+", default=[1_000, 20_000])
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--flags", default="", help="further flags of evaluate, in one string")
+    parser.add_argument("--flags", default="", help="further flags of evaluate, in a string")
     arguments = parser.parse_args()
     for products in arguments.products:
         index_dir = arguments.output_dir / f"index{products}"

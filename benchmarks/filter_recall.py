@@ -1,11 +1,11 @@
-"""Recall@10 of filtered search at shrinking shares of the catalogue, against exact search.
+"""Recall@10 of filtered search at shrinking shares of the catalogue, compared with exact search.
 
     python benchmarks/filter_recall.py --output_dir runs/index_speed
     python benchmarks/filter_recall.py --output_dir runs/index_speed --count 200000
 
-Titles of the sample catalogue, embedded once and kept in --output_dir (benchmarks/index_speed.py keeps its
-own there, too). Each share is kept by two filters: on price, which the embeddings know nothing of, and on
-brands, which stand in the titles, so that a query's neighbours satisfy the filter all or not at all.
+Titles of the sample catalogue, embedded once and kept in --output_dir (benchmarks/index_speed.py uses it
+too). Two filters keep each share: by price, which is independent of the embeddings, and by brand, which the
+titles contain, so that either all or none of a query's neighbours satisfy the filter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def by_price(payload, share):
 
 
 def by_brand(payload, share):
-    """Return the condition that keeps brands, drawn at random, or the cheapest of one: a share in all."""
+    """Return the condition that keeps random brands, or the cheapest products of a brand, up to a share."""
     sizes = Counter(payload["brand"].to_pylist())
     names = [str(name) for name in np.random.default_rng(0).permutation(sorted(sizes))]
     if sizes[names[0]] > share * len(payload):
@@ -48,7 +48,7 @@ def cheapest(prices, share):
 
 
 def measure(index, queries, where):
-    """Return the share kept, recall@10, and milliseconds per query by the index and exactly."""
+    """Return the kept share, recall@10, and milliseconds per query of the index and of exact search."""
     started = time.perf_counter()
     found = index.search(queries, top_k=TOP_K, where=where)
     taken = time.perf_counter() - started
@@ -95,7 +95,7 @@ def main():
             kept, recall, ms, exact_ms = measure(index, queries, condition(payload, share))
             print(
                 f"{share:.1%} by {name}: {kept:.3%} kept, recall@10 {recall:.4f}, "
-                f"{ms:.2f} ms a query, exactly {exact_ms:.2f} ms"
+                f"{ms:.2f} ms a query, exact search {exact_ms:.2f} ms"
             )
 
 

@@ -1,24 +1,24 @@
-"""Training on a GPU beside its peers, and the share of the chip's matrix rate that it reaches.
+"""Training speed on a GPU compared with other libraries, and the share of the chip's matrix rate.
 
     python benchmarks/gpu_training.py --output_dir runs/gpu
     python benchmarks/gpu_training.py --output_dir runs/gpu --batches 256 --profile
     python benchmarks/gpu_training.py --output_dir runs/cpu --device cpu --geometry tiny --batches 8 --steps 3
 
-Needs no network. The contenders are those of train_throughput.py, each in a process of its own: ours and
-sentence-transformers in bf16 (fp32 on CPU), and PEFT's example's settings (fp16; fp32 on CPU), on the shape
-of e5-large-v2 with random weights and texts as long as ESCI's. Writes gpu_training.json and gpu_training.md
-anew after every run; what does not fit in memory or in `--budget_seconds` is said in the table.
+Needs no network. The contenders of train_throughput.py run in separate processes: aisle and
+sentence-transformers in bf16 (fp32 on CPU), and the settings of PEFT's example (fp16; fp32 on CPU), on the
+shape of e5-large-v2 with random weights and texts as long as ESCI's. Rewrites gpu_training.json and
+gpu_training.md after every run; the table lists runs that did not fit in memory or in `--budget_seconds`.
 
-Floating-point operations of a real token that LoRA training reads, from the model's shape:
+Floating-point operations per real token of LoRA training, from the model's shape:
 
     4 N + 6 A + 12 L h s
 
-N: frozen weights outside the embeddings; 2 N forward, and 2 N backward, for only activations get gradients
-(counted for the first layer's inputs, too, which need none: half a percent too many in 24 layers).
-A: the adapter's weights, whose own gradients are 2 A more.
+N: frozen weights outside the embeddings; 2 N forward and 2 N backward, because only activations get gradients
+(counted for the first layer's inputs too, which need no gradients: half a percent too much in 24 layers).
+A: the adapter's weights; their gradients take another 2 A.
 L layers of width h: attention is 4 h per pair of tokens and layer forward (scores and weighted sum), twice
-that backward; s is the mean of the texts' squared lengths over their mean length.
-2 a weight, token and pass, after https://arxiv.org/abs/2001.08361, section 2.1. Padding counts for nothing.
+that backward; s is the mean of the texts' squared lengths over their mean length. 2 operations per weight,
+token and pass, after https://arxiv.org/abs/2001.08361, section 2.1. Padding does not count.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ COLUMNS = (
 
 
 def matmul_flops_per_second(device):
-    """Return the median rate of products of large square matrices, in the type that training computes in."""
+    """Return the median rate of large square matrix products, in the compute type of training."""
     size, seconds = MATRIX_SIZE[device], []
     left, right = (torch.randn(size, size, device=device).to(COMPUTE_TYPE[device]) for _ in range(2))
     for _ in range(MATRIX_ROUNDS):
@@ -78,7 +78,7 @@ def matmul_flops_per_second(device):
 
 
 def flops_per_token(model, texts):
-    """Return the operations of a real token in LoRA training by the formula above; words are tokens."""
+    """Return the operations per real token of LoRA training by the formula above; words are tokens."""
     shape = json.loads((Path(model) / "config.json").read_text())
     layers, width, inner = (
         shape[f"{name}"] for name in ("num_hidden_layers", "hidden_size", "intermediate_size")
@@ -96,7 +96,7 @@ def machine(device):
 
 
 def measure(name, job, report, folder, *, timeout):
-    """Run a contender and return its figures with the shares; what went wrong is a figure, too."""
+    """Run a contender and return its figures and shares, or the reason that it failed."""
     entry = {"batch": job.batch, "contender": name}
     if timeout <= 0:
         return {**entry, "failed": "not run: --budget_seconds is spent"}
@@ -111,7 +111,7 @@ def measure(name, job, report, folder, *, timeout):
 
 
 def with_ratios(runs):
-    """Return the runs with our pairs per second over each one's at the same batch."""
+    """Return the runs with aisle's speed relative to each contender at the same batch."""
     ours = {run["batch"]: run.get("pairs_per_second") for run in runs if run["contender"] == "aisle"}
     return [
         {**run, "ratio": ours[run["batch"]] / run["pairs_per_second"]}
@@ -126,7 +126,7 @@ def markdown(report):
         f"`{report['command']}`: {report['machine']}; {report['geometry']}, {report['steps']} steps, "
         f"the first {report['warmup_steps']} not timed. Matrix product in {report['compute_type']}: "
         f"{report['matmul_flops_per_second'] / 1e12:.2f} TFLOP/s. "
-        f"A real token of training: {report['flops_per_token'] / 1e9:.4f} GFLOP.",
+        f"Per real token of training: {report['flops_per_token'] / 1e9:.4f} GFLOP.",
         "",
         "| batch | contender | " + " | ".join(title for title, _, _ in COLUMNS) + " |",
         "|---|---|" + "---|" * len(COLUMNS),
@@ -152,13 +152,15 @@ def flags():
     parser.add_argument("--geometry", default="bert_large", choices=GEOMETRIES)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--steps", type=int, default=30, help="warm-up included")
-    parser.add_argument("--warmup_steps", type=int, help="first steps that are not timed; a sixth, at most 5")
+    parser.add_argument("--steps", type=int, default=30, help="steps in all, including warm-up")
+    parser.add_argument("--warmup_steps", type=int, help="untimed first steps; default a sixth, at most 5")
     parser.add_argument("--learning_rate", type=float, default=5e-4)
-    parser.add_argument("--contenders", nargs="+", help="those of train_throughput.py; ours is compared")
-    parser.add_argument("--budget_seconds", type=float, default=500, help="no run goes on after them")
-    parser.add_argument("--our_flags", default="", help="further flags of train_peft.py, in one string")
-    parser.add_argument("--profile", action="store_true", help="profile our steps at the last batch, too")
+    parser.add_argument(
+        "--contenders", nargs="+", help="contenders of train_throughput.py to compare with aisle"
+    )
+    parser.add_argument("--budget_seconds", type=float, default=500, help="time limit of all runs")
+    parser.add_argument("--our_flags", default="", help="further flags of train_peft.py, in a string")
+    parser.add_argument("--profile", action="store_true", help="also profile aisle's steps at the last batch")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU; give --device cpu")

@@ -1,4 +1,4 @@
-"""nDCG@10 of BM25, embeddings and both fused, on real data; the weight is tuned on training queries only.
+"""nDCG@10 of BM25, embeddings and hybrid search on real data; the weight is tuned on training queries only.
 
     python benchmarks/hybrid.py scifact
     python benchmarks/hybrid.py esci --model runs/esci
@@ -67,7 +67,7 @@ TASKS = {"scifact": scifact, "esci": esci}
 
 
 class Collection:
-    """The products of a task, embedded and indexed."""
+    """Embedded and indexed products of a task."""
 
     def __init__(self, products, encoder):
         self.table = pa.table({ID_COLUMN: list(products)})
@@ -77,7 +77,7 @@ class Collection:
         self.embeddings = encoder.encode_products(list(products.values()))
 
     def answer(self, texts):
-        """Return the rankings of both sides alone, and the candidates for their fusion."""
+        """Return the rankings by BM25 and by embeddings, and the candidates for their fusion."""
         asked = self.encoder.encode_queries(texts)
         depth = candidate_depth(10, count=len(self.embeddings))
         dense = exact_search(self.embeddings, asked, top_k=depth, tie_ranks=self.tie_ranks)

@@ -1,4 +1,4 @@
-"""Build and search speed at equal recall: aisle's index, hnswlib itself, faiss and usearch, side by side.
+"""Build and search speed at equal recall: aisle's index, hnswlib, faiss and usearch, compared.
 
     pip install faiss-cpu usearch
     python benchmarks/index_speed.py --output_dir runs/index_speed
@@ -6,10 +6,10 @@
 
 The vectors are titles of the sample catalogue (`aisle sample`), embedded once and kept in --output_dir; the
 queries are its judged queries and titles that are not in the index. All contenders have the same vectors, M,
-ef_construction and threads, each searches with its own smallest ef that reaches the recall@10, and they take
-turns. "cost" is the median over the rounds of aisle's seconds over the contender's: 1.05 is 5% more; "cpu"
-is the same of processor seconds, which other programs on the machine disturb less. "aisle's own graph" is
-hnswlib's bare search of the very graph that aisle searches, at aisle's ef.
+ef_construction and threads; each searches with the smallest ef that reaches the recall@10; they take turns.
+"cost" is the median over the rounds of aisle's seconds divided by the contender's: 1.05 is 5% more. "cpu" is
+the same for processor seconds, which other programs on the machine disturb less. "aisle's own graph" is
+hnswlib's bare search of aisle's graph, at aisle's ef.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TARGETS = (0.95, 0.99)
 PART = 10_000
 PAYLOAD = ("title", "brand", "colour", "price", "department")
 UNMEASURED = {"ef_search": 64}
-"""Spares the whole build the search for an ef: the benchmark looks for its own."""
+"""A fixed ef_search, so that the build does not tune it; the benchmark finds its own."""
 
 
 def sample_rows(folder, products):
@@ -59,7 +59,7 @@ def sample_rows(folder, products):
 
 
 def embedded(folder, encode, texts):
-    """Return the embeddings of texts, part by part from the folder where they are there."""
+    """Return the embeddings of texts, reusing parts that the folder has."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for start in range(0, len(texts), PART):
@@ -149,7 +149,7 @@ def searchers(index, built, threads):
 
 
 def time_in_turns(contenders, rounds, repeats=1):
-    """Return each contender's (rounds, 2) wall and processor seconds, and what it returned last."""
+    """Return each contender's (rounds, 2) wall and processor seconds, and its last result."""
     taken, returned = {name: [] for name in contenders}, {}
     names = list(contenders)
     for turn in range(rounds):
@@ -190,7 +190,7 @@ def recall_of(search, vectors, queries, exact):
 
 
 def speed(taken, items):
-    """Return items per second of each contender, and aisle's cost against it."""
+    """Return items per second of each contender, and aisle's cost relative to it."""
     return {
         name: {
             "per second": items / statistics.median(seconds[:, 0]),
@@ -226,7 +226,7 @@ def single_query(index, encoder, texts, settings):
     for number, text in enumerate(texts[:50] + texts[:300]):
         started = time.perf_counter()
         answer(text)
-        if number >= 50:  # the first ones warm up
+        if number >= 50:  # the first queries warm up
             milliseconds.append((time.perf_counter() - started) * 1000)
     return {f"p{part}": float(np.percentile(milliseconds, part)) for part in (50, 99)}
 
@@ -295,7 +295,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="builds of each contender")
     parser.add_argument("--search_rounds", type=int, default=15, help="turns of each contender in searching")
     parser.add_argument("--repeats", type=int, default=5, help="searches of all queries in a turn")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
+    parser.add_argument("--json", action="store_true", help="print a JSON document instead of lines")
     settings = parser.parse_args()
     encoder = load_encoder(settings.model)
     tables = {str(count): measure(count, encoder, settings) for count in settings.counts}

@@ -1,10 +1,10 @@
-"""Figures that are known beforehand, by `infer_index.py evaluate` itself; exit code 1 if one is missed.
+"""Check that `infer_index.py evaluate` reproduces known figures; exit code 1 if a figure is missed.
 
     python benchmarks/known_values.py
     python benchmarks/known_values.py faq product_pairs esci
     python benchmarks/known_values.py scifact --output_dir runs/known
 
-The model is all-MiniLM-L6-v2 as it is; the protocols are those of the shared data folder, ../shared/data, or
+The model is all-MiniLM-L6-v2, untuned; the protocols are those of the shared data folder, ../shared/data, or
 AISLE_BENCH_DATA. SciFact is embedded and indexed first, which takes minutes on a CPU; its index is kept in
 --output_dir, and a second run takes its embeddings over.
 """
@@ -24,17 +24,17 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AISLE_BENCH_DATA", ROOT.parent / "shared" / "data"))
 MODEL = "all-MiniLM-L6-v2"
 NEARLY_EXACT = 1000
-"""ef_search at which the graph over 5,183 documents finds what exact search finds."""
+"""ef_search at which the graph over 5,183 documents gives the results of exact search."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A figure that a task must give.
+    """A figure that a task must reproduce.
 
     Args:
-        name: what it is.
-        expected: what is published, or was measured by another program.
-        tolerance: by how much ours may be off: half of the last digit, or more where that is said.
+        name: Name of the figure.
+        expected: Published value, or value measured by another program.
+        tolerance: Largest allowed difference: half of the last digit, or more where stated.
     """
 
     name: str
@@ -87,7 +87,7 @@ def product_pairs(output_dir):
 
 
 def esci(output_dir):
-    """Judged products of the test split, E against all other grades; measured with scikit-learn."""
+    """Judged products of the test split, E against all other labels; measured with scikit-learn."""
     with (DATA / "esci" / "examples.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     path = output_dir / "esci_test.csv"
@@ -125,7 +125,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(tasks)}; all when none is given")
+    parser.add_argument("tasks", nargs="*", help=f"tasks out of {', '.join(tasks)}; default all")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/known"))
     arguments = parser.parse_args()
     unknown = set(arguments.tasks) - set(tasks)

@@ -1,4 +1,4 @@
-"""LoRA beside full fine-tuning: seconds per epoch, the largest batch that fits, test ROC-AUC.
+"""LoRA compared with full fine-tuning: seconds per epoch, the largest batch that fits, test ROC-AUC.
 
     python benchmarks/lora_vs_full.py --data walmart_amazon --memory_gib 2
     python benchmarks/lora_vs_full.py --data wdc --memory_gib 2 --epochs 1 -- --eval_steps 50
@@ -7,7 +7,7 @@
 The table of PEFT's semantic-similarity guide, which published for e5-large-v2 on ESCI and a V100: ROC-AUC .68
 as it is; .787 after LoRA in 1.73 h with batches of 64; .797 after full fine-tuning in 2.33 h, batches of 32.
 
-Here MiniLM trains with the data's recipe by train_peft.py (flags after `--` are handed on);
+Here MiniLM trains with the data's recipe by train_peft.py (flags after `--` are passed on);
 the best evaluation is chosen on validation, and the test file is scored once, at the end. Other geometries
 have random weights and texts as long as ESCI's: time and largest batch only.
 
@@ -42,20 +42,20 @@ KILLED = -9
 
 
 class ProgramError(Exception):
-    """A run of train_peft.py failed; the message is the end of what it said."""
+    """A run of train_peft.py failed; the message is the end of its output."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What both methods train, and where.
+    """Settings that both methods share.
 
     Args:
-        model: folder of the base model.
-        data: the rows.
-        recipe: settings of train_peft.py.
-        flags: further flags, of both methods.
-        methods: flags of each method.
-        folder: where runs go.
+        model: Folder of the base model.
+        data: Rows to train on.
+        recipe: Settings file of train_peft.py.
+        flags: Further flags for both methods.
+        methods: Flags of each method.
+        folder: Folder of the runs.
     """
 
     model: str
@@ -66,10 +66,10 @@ class Bench:
     folder: Path
 
     def run(self, method, name, *flags):
-        """Train in a process of its own and return the run's metrics.json.
+        """Train in a separate process and return the run's metrics.json.
 
         Raises:
-            ProgramError: the run failed.
+            ProgramError: If the run failed.
         """
         run_dir = self.folder / name
         command = [sys.executable, str(ROOT / "train_peft.py"), "--config", str(self.recipe)]
@@ -95,10 +95,10 @@ class Bench:
         return json.loads((run_dir / "metrics.json").read_text())
 
     def peak_gib(self, method, batch):
-        """Return the peak memory of two steps of a batch, or None where they run out of memory.
+        """Return the peak memory of two steps of a batch, or None if they run out of memory.
 
         Raises:
-            ProgramError: the run failed for another reason.
+            ProgramError: If the run failed for another reason.
         """
         small = ("--train_file", self.data.train_file)
         small += ("--validation_file", str(write_validation(self.data, self.folder)))
@@ -113,12 +113,12 @@ class Bench:
 
 
 def largest_batch(fits, *, most, first=FIRST_BATCH):
-    """Return the largest batch that fits, to a sixteenth, or 0 where none does.
+    """Return the largest batch that fits, to a sixteenth, or 0 if no batch fits.
 
     Args:
-        fits: whether a batch of that many pairs does; if one does, all smaller ones do.
-        most: no larger batch is tried.
-        first: the batch that is tried first.
+        fits: Function that tells whether a batch size fits; smaller batches than a fitting batch fit too.
+        most: Largest batch to try.
+        first: First batch to try.
     """
     low, high = 0, min(first, most)
     while fits(high):
@@ -132,7 +132,7 @@ def largest_batch(fits, *, most, first=FIRST_BATCH):
 
 
 def probe(bench, method, memory_gib):
-    """Return the largest batch of a method in the given memory, as the table says it."""
+    """Return the largest batch of a method in the given memory, as text for the table."""
     pairs = len(read_rows(bench.data, bench.data.train_file)[0])
 
     def fits(batch):
@@ -146,7 +146,7 @@ def probe(bench, method, memory_gib):
 
 
 def measure(bench, arguments):
-    """Return one row per method: seconds per epoch and largest batch, by name of the column."""
+    """Return a row per method: seconds per epoch and largest batch, by column name."""
     rows = {}
     limits = ["--num_train_epochs", str(arguments.epochs)] if arguments.epochs else []
     limits += ["--max_train_steps", str(arguments.max_steps)] if arguments.max_steps else []
@@ -169,7 +169,7 @@ def training_files(bench, arguments):
 
 
 def with_scores(rows, bench, arguments):
-    """Return the rows with the test's ROC-AUC and a row of the model as it is."""
+    """Return the rows with the test ROC-AUC, and a row of the untuned model."""
     models = {
         "as it is": bench.model,
         **{method: bench.folder / method.split()[0].lower() for method in rows},
@@ -198,11 +198,18 @@ def flags():
     )
     parser.add_argument("--data", default="walmart_amazon", choices=("walmart_amazon", "wdc"))
     parser.add_argument("--geometry", default="minilm", choices=GEOMETRIES)
-    parser.add_argument("--memory_gib", type=float, help="no largest batch is looked for when not given")
-    parser.add_argument("--epochs", type=int, help="those of the recipe when not given")
+    parser.add_argument(
+        "--memory_gib", type=float, help="memory limit for the largest batch; default: do not search for it"
+    )
+    parser.add_argument("--epochs", type=int, help="default: those of the recipe")
     parser.add_argument("--max_steps", type=int, help="optimiser steps; overrides --epochs")
-    parser.add_argument("--warmup_steps", type=int, default=3, help="first steps that are not timed")
-    parser.add_argument("--full_learning_rate", type=float, default=2e-5, help="the recipes' is LoRA's")
+    parser.add_argument("--warmup_steps", type=int, default=3, help="untimed first steps")
+    parser.add_argument(
+        "--full_learning_rate",
+        type=float,
+        default=2e-5,
+        help="learning rate of full fine-tuning; the recipe has LoRA's",
+    )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/lora_vs_full"))
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda")
@@ -231,7 +238,7 @@ def main():
             folder=arguments.output_dir,
         )
         rows = measure(bench, arguments)
-        # Last, for a child's peak memory begins at its parent's, and no model was loaded here so far.
+        # Score last: a child's peak memory starts at its parent's, so no model may be loaded here before.
         rows = with_scores(rows, bench, arguments) if minilm else rows
     (arguments.output_dir / "lora_vs_full.json").write_text(json.dumps(rows, indent=1))
     print(f"`python {' '.join(sys.argv)}`: {machine(arguments.device)}\n\n{markdown(rows)}")

@@ -1,10 +1,10 @@
-"""Base, tuned and BM25 on real data, by the protocols of the shared data folder.
+"""Compare the base model, the tuned model and BM25 on real data, by the protocols of the data folder.
 
     python benchmarks/real_data.py walmart_amazon --output_dir runs/bench
     python benchmarks/real_data.py faq --output_dir runs/bench -- --num_train_epochs 1
     python benchmarks/real_data.py scifact
 
-Trains with the recipe of the data through train_peft.py (flags after `--` are handed on), on training
+Trains with the recipe of the data through train_peft.py (flags after `--` are passed on), on training
 files only; the best evaluation is chosen on validation; the test file is scored once, at the end. The data
 folder is ../shared/data, or AISLE_BENCH_DATA.
 """
@@ -69,7 +69,7 @@ def faq(encoder):
 
 
 def esci(encoder):
-    """Pairs of the test split by grade, and retrieval over all titles (a title judged E is relevant)."""
+    """Pairs of the test split by label, and retrieval over all titles (a title judged E is relevant)."""
     rows = rows_of(DATA / "esci" / "examples.csv")
     titles = list(
         dict.fromkeys(
@@ -154,8 +154,8 @@ def main():
     )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--recipe", help="the task's own in src/aisle/recipes/ when not given")
-    parser.add_argument("--name", default="tuned", help="what the tuned row and its folder are called")
+    parser.add_argument("--recipe", help="default: the task's recipe in src/aisle/recipes/")
+    parser.add_argument("--name", default="tuned", help="name of the tuned row and its folder")
     parser.add_argument("--no_train", action="store_true")
     arguments, handed_on = parser.parse_known_args()
     measure = TASKS[arguments.task]

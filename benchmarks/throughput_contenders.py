@@ -1,4 +1,4 @@
-"""The contenders of the speed benchmarks: each trains one LoRA adapter and returns its figures."""
+"""Contenders of the speed benchmarks; each trains a LoRA adapter and returns its figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROFILED_STEPS = 3
 
 
 def quality(job, encode):
-    """The joint pool's MRR, or ROC-AUC where there are labels; nothing without a file to score on."""
+    """Return the joint-pool MRR, or ROC-AUC with labels; empty without a test file."""
     from aisle.evaluation.joint_pool import joint_pool
     from aisle.evaluation.pair_metrics import score_pairs
 
@@ -38,7 +38,7 @@ def quality(job, encode):
 
 
 class Window:
-    """Counts and times what a backbone reads after the warm-up steps, to the end of the last step."""
+    """Counts the tokens of a backbone and times them, from the end of the warm-up to the last step."""
 
     def __init__(self, backbone, job):
         self.job, self.padding = job, backbone.config.pad_token_id
@@ -47,17 +47,19 @@ class Window:
         self.step_done(0)
 
     def restart(self):
-        """Forget what was counted and begin to time."""
+        """Reset the counts and start the clock."""
         self.real, self.read, self.texts, self.started = [], 0, 0, self.now()
 
     def count(self, _module, inputs):
         """Count a forward's tokens; called by torch."""
-        self.real.append((inputs[0] != self.padding).sum())  # summed up at the end: no wait for the GPU here
+        self.real.append(
+            (inputs[0] != self.padding).sum()
+        )  # summed at the end, to avoid waiting for the GPU here
         self.read += inputs[0].numel()
         self.texts += len(inputs[0])
 
     def step_done(self, step):
-        """Begin after the last warm-up step, or end after the last step; other steps are not waited for."""
+        """Start the clock after the warm-up and stop it after the last step; do not wait for other steps."""
         if step == self.job.warmup_steps:
             self.restart()
         if step == self.job.steps:
@@ -66,13 +68,13 @@ class Window:
             self.peak = peak_memory_gib(self.job.device)
 
     def now(self):
-        """Return the time when the device has done all it was given, in seconds."""
+        """Wait for the device and return the time in seconds."""
         if self.job.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def figures(self, *, loss, encode):
-        """Return the window's rates with a last loss and the quality of `encode`."""
+        """Return the rates of the timed window, the last loss, and the quality of `encode`."""
         real = int(torch.stack(self.real).sum())
         return {
             "pairs_per_second": self.texts / 2 / self.seconds,
@@ -114,7 +116,7 @@ def in_batch(queries, products, _labels):
 
 
 def our_command(job, folder):
-    """`train_peft.py` as a user runs it; the run goes to `run` in the folder."""
+    """Run `train_peft.py` as a user does, with its output in `run` in the folder."""
     data = job.data
     contrastive = ["in_batch", "--in_batch_directions", "query_to_product"]
     loss = ["cosine_target"] if data.label_column else contrastive
@@ -131,14 +133,14 @@ def our_command(job, folder):
 
 
 def aisle(job):
-    """Our program; the figures are those of its metrics.json."""
+    """Train with aisle; the figures come from its metrics.json."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(our_command(job, folder), check=True)
         return our_figures(job, folder)
 
 
 def aisle_2_processes(job):
-    """Our program on CPU as two processes of half the threads and half the batch: the same step."""
+    """Train with aisle in two CPU processes, each with half the threads and half the batch: the same step."""
     share = replace(job, batch=job.batch // 2)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     threads = {"OMP_NUM_THREADS": str(max(torch.get_num_threads() // 2, 1))}
@@ -150,7 +152,7 @@ def aisle_2_processes(job):
 
 
 def our_figures(job, folder):
-    """Return the figures of our run in `run` in the folder; peak memory is that of its main process."""
+    """Return the figures of aisle's run in `run` in the folder; peak memory is the main process's."""
     from aisle.models.loading import load_encoder
 
     metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text())
@@ -165,7 +167,7 @@ def our_figures(job, folder):
 
 
 def after_warmup(run_dir, warmup_steps):
-    """Return the rates of our run's steps after the first ones, from its log; evaluations are in no step."""
+    """Return the rates of aisle's steps after the warm-up, from its log, without evaluations."""
     lines = (Path(run_dir) / "log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [entry for entry in map(json.loads, lines) if entry["step"] - entry["steps"] >= warmup_steps]
     if not entries:
@@ -181,7 +183,7 @@ def after_warmup(run_dir, warmup_steps):
 
 
 def profile(job, folder):
-    """Return a table of what the device spends a few of our steps on; to be run in a process of its own."""
+    """Return a profile of a few of aisle's steps; run it in a separate process."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
     from torch.profiler import ProfilerActivity, schedule
     from torch.profiler import profile as record
@@ -195,13 +197,13 @@ def profile(job, folder):
         register_optimizer_step_post_hook(lambda *_: recorded.step())
         exit_code = train_main(our_command(job, folder)[2:])
     if exit_code:
-        raise RuntimeError(f"profile: train_peft.py left with {exit_code}; its message is above")
+        raise RuntimeError(f"profile: train_peft.py exited with {exit_code}; see its message above")
     spent = "self_device_time_total" if job.device == "cuda" else "self_cpu_time_total"
     return recorded.key_averages().table(sort_by=spent, row_limit=25, max_name_column_width=70)
 
 
 def sentence_transformers(job, *, bf16):
-    """Its trainer with its defaults, or with bf16 autocast; a loss module of ours where there are labels."""
+    """sentence-transformers' trainer, default or bf16 autocast; with labels, it gets aisle's loss."""
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
@@ -266,10 +268,10 @@ def sentence_transformers(job, *, bf16):
 
 
 def peft_settings(job):
-    """A loop with the settings of PEFT's example: every text padded to 70 tokens, queries and products apart.
+    """A loop with the settings of PEFT's example: texts padded to 70 tokens, queries and products separate.
 
-    Texts are tokenised before training, as there. Compute type: fp32 on CPU, fp16 autocast on a GPU, as its
-    published run had.
+    Texts are tokenised before training, as in the example. Compute type: fp32 on CPU, fp16 autocast on a GPU,
+    as in its published run.
     """
     from peft import get_peft_model
     from transformers import AutoModel, AutoTokenizer, get_scheduler

@@ -29,10 +29,10 @@ SHAPES = {
 SPECIAL_TOKENS = 2
 MAX_LENGTH = 70
 ESCI_ROWS = 40_000
-ESCI_QUERIES = 20_888  # of the release's small US training split, about twenty products each
+ESCI_QUERIES = 20_888  # in the release's small US training split, with about twenty products each
 ESCI_POSITIVES = 0.44
-# Mean and deviation of log(tokens), special ones left out, of the 1,199 real rows in the data folder: on
-# average 5 a query and 27 a title. Fixed here, so that a machine without the data measures the same.
+# Mean and deviation of log(tokens), without special tokens, of the 1,199 real rows in the data folder: on
+# average 5 per query and 27 per title. Fixed here, so that a machine without the data measures the same.
 QUERY_LOG_TOKENS = (1.48, 0.55)
 TITLE_LOG_TOKENS = (3.15, 0.58)
 MOST_LOGGED_STEPS = 10
@@ -40,7 +40,7 @@ MOST_LOGGED_STEPS = 10
 
 @dataclass(frozen=True)
 class DataSet:
-    """Files and columns of a data set; `test_file` is scored after training, if there is one."""
+    """Files and columns of a data set; `test_file`, if present, is scored after training."""
 
     train_file: str
     query_column: str
@@ -51,17 +51,17 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Job:
-    """What every contender trains.
+    """Settings that all contenders share.
 
     Args:
-        model: folder of the base model.
-        data: the rows.
-        batch: pairs in a step.
-        steps: optimiser steps in all; epochs follow each other where the rows do not suffice.
-        warmup_steps: first steps that are trained and not timed.
-        learning_rate: at the first step; it falls linearly to zero.
+        model: Folder of the base model.
+        data: Rows to train on.
+        batch: Pairs per step.
+        steps: Optimiser steps in all, over several epochs if the rows do not suffice.
+        warmup_steps: Untimed first steps.
+        learning_rate: Learning rate of the first step; it falls linearly to zero.
         device: cpu or cuda.
-        our_flags: further flags of train_peft.py, in one string.
+        our_flags: Further flags of train_peft.py, in a string.
     """
 
     model: str
@@ -75,12 +75,12 @@ class Job:
 
     @property
     def logging_steps(self) -> int:
-        """Steps in a mean of the loss: they divide the run, so that all contenders' last means are alike."""
+        """Steps per mean of the loss; they divide the run, so that the last means are comparable."""
         return max(size for size in range(1, MOST_LOGGED_STEPS + 1) if self.steps % size == 0)
 
 
 def read_rows(data, path):
-    """Return queries, products and labels (1 where there are none) of a csv or jsonl file."""
+    """Return queries, products and labels of a csv or jsonl file; without labels, all are 1."""
     with Path(path).open(encoding="utf-8", newline="") as file:
         rows = [json.loads(line) for line in file] if path.endswith(".jsonl") else list(csv.DictReader(file))
     labels = [1.0 if data.label_column is None else float(row[data.label_column]) for row in rows]
@@ -88,7 +88,7 @@ def read_rows(data, path):
 
 
 def write_validation(data, folder, rows=200):
-    """Write the first training rows as validation data, few of them: evaluation is not what is measured."""
+    """Write a few training rows as validation data; evaluation is not measured."""
     path = Path(folder) / f"validation{Path(data.train_file).suffix}"
     with Path(data.train_file).open(encoding="utf-8") as file:
         path.write_text("".join(line for line, _ in zip(file, range(rows), strict=False)), encoding="utf-8")
@@ -96,7 +96,7 @@ def write_validation(data, folder, rows=200):
 
 
 def make_data(name, folder):
-    """Return a data set by name, or of a csv or jsonl file of positives with columns query and product."""
+    """Return a data set by name, or from a csv or jsonl file of positives with columns query and product."""
     if name == "faq":
         where = DATA / "cloud_faq"
         return DataSet(
@@ -112,10 +112,10 @@ def make_data(name, folder):
 
 
 def esci_lengths(folder, rows=ESCI_ROWS):
-    """Write judged pairs of random words whose texts have ESCI's numbers of tokens, and return the file.
+    """Write judged pairs of random words with ESCI's text lengths in tokens, and return the file.
 
-    They are a random sample of a set with as many queries as ESCI's: two pairs of a batch share a query as
-    seldom as there, which matters to a contender that encodes each text of a batch once.
+    The pairs are a random sample over as many queries as ESCI has, so that two pairs of a batch share a query
+    as rarely as in ESCI. This matters to contenders that encode each text of a batch once.
     """
     draw = random.Random(0)
     words = single_token_words()
@@ -136,23 +136,23 @@ def esci_lengths(folder, rows=ESCI_ROWS):
 
 
 def single_token_words():
-    """Return the words that MiniLM's tokenizer reads as one token each, sorted."""
+    """Return the words that are a single token for MiniLM's tokenizer, sorted."""
     tokenizer = json.loads((find_model("all-MiniLM-L6-v2").path / "tokenizer.json").read_text("utf-8"))
     return sorted(word for word in tokenizer["model"]["vocab"] if word.isascii() and word.isalpha())
 
 
 def make_geometry(name, folder):
-    """Return the folder of a model: MiniLM's own weights, or random ones in a BERT of that shape."""
+    """Return the folder of a model: MiniLM, or a BERT of the given shape with random weights."""
     if name == "minilm":
         return str(find_model("all-MiniLM-L6-v2").path)
     return in_own_process(_random_weights, name, str(folder))
 
 
 def in_own_process(function, *arguments):
-    """Return what a function returns in a fresh process.
+    """Call a function in a fresh process and return its result.
 
-    Linux counts a parent's peak memory as its children's, too (getrusage(2), `ru_maxrss` outlives exec):
-    a parent that holds a model would show in every contender's figure.
+    Linux counts a parent's peak memory towards its children (getrusage(2), `ru_maxrss` outlives exec), so
+    that a model in the parent would show in every contender's figure.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

@@ -6,13 +6,12 @@
     python benchmarks/train_throughput.py --contenders aisle --max_steps 30 --busy 2   # beside others
     python benchmarks/train_throughput.py --geometry bert_large --data esci_lengths --max_steps 30 --batch 64
 
-Every contender runs in a process of its own, one after the other, `--rounds` times over; the figures are
-medians of the rounds, pairs per second with the lowest and the highest, and the ratios are ours over theirs
-within a round: the median, the lowest and the highest. All train the same LoRA adapter (r8 on q, k, v)
-with the same loss, batch, learning rate, steps and seed. The first `--warmup_steps` are not timed, nor are
-loading, evaluation and saving. Tokens are those that a contender reads, padding left out; ours reads a
-text that occurs twice in a batch once, so compare contenders by pairs. The data folder is ../shared/data, or
-AISLE_BENCH_DATA.
+Contenders run in separate processes, one after the other, for `--rounds` rounds. The figures are medians over
+the rounds; pairs per second also have the lowest and the highest. Ratios are aisle's speed divided by the
+contender's within a round: median, lowest and highest. All train the same LoRA adapter (r8 on q, k, v)
+with the same loss, batch, learning rate, steps and seed. The first `--warmup_steps`, loading, evaluation and
+saving are not timed. Tokens exclude padding; aisle reads a text that occurs twice in a batch once, so compare
+contenders by pairs. The data folder is ../shared/data, or AISLE_BENCH_DATA.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ SHOWN = (
 
 
 class ContenderError(Exception):
-    """A contender did not finish; the message is the end of its log."""
+    """A contender failed; the message is the end of its log."""
 
 
 def run_contender(name, job, folder, *, timeout=None):
-    """Run one contender in a fresh process and return its figures.
+    """Run a contender in a fresh process and return its figures.
 
     Raises:
-        ContenderError: it failed, or took longer than `timeout` seconds.
+        ContenderError: If it failed, or took longer than `timeout` seconds.
     """
     job_file, result_file, log_file = folder / "job.json", folder / "result.json", folder / f"{name}.log"
     job_file.write_text(json.dumps(asdict(job)))
@@ -78,7 +77,7 @@ def run_contender(name, job, folder, *, timeout=None):
         try:
             failed = child.wait(timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)  # ours has a child of its own
+            os.killpg(child.pid, signal.SIGKILL)  # aisle starts a child process
             child.wait()
             raise ContenderError(f"{name}: not done after {timeout:.0f} s") from None
     if failed:
@@ -87,7 +86,7 @@ def run_contender(name, job, folder, *, timeout=None):
 
 
 def job_of(arguments, data, model):
-    """Return the job that the flags describe; without --max_steps it is one epoch."""
+    """Return the job that the flags describe; an epoch without --max_steps."""
     epoch = -(-len(read_rows(data, data.train_file)[0]) // arguments.batch)
     steps = arguments.max_steps or epoch
     if steps <= arguments.warmup_steps:
@@ -125,13 +124,13 @@ def table(rounds, quality):
 
 
 def spread(values, form):
-    """Return the lowest and the highest of several values in brackets; nothing for one value."""
+    """Return the lowest and highest value in brackets; empty for a single value."""
     return f" ({form.format(min(values))} to {form.format(max(values))})" if len(values) > 1 else ""
 
 
 @contextmanager
 def other_programs(count):
-    """Keep so many processes computing in the block, as other programs on the machine would."""
+    """Keep processes busy during the block, like other programs on the machine."""
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -148,18 +147,18 @@ def flags():
     parser.add_argument("--data", default="faq", help=f"{', '.join(DATA_SETS)}, or a csv or jsonl file")
     parser.add_argument("--geometry", default="minilm", choices=GEOMETRIES)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--max_steps", type=int, help="one epoch when not given")
-    parser.add_argument("--warmup_steps", type=int, default=3, help="first steps that are not timed")
+    parser.add_argument("--max_steps", type=int, help="default: an epoch")
+    parser.add_argument("--warmup_steps", type=int, default=3, help="untimed first steps")
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--busy", type=int, default=0, help="other programs that compute meanwhile")
+    parser.add_argument("--busy", type=int, default=0, help="number of other programs that compute meanwhile")
     parser.add_argument("--contenders", nargs="+", default=DEFAULT_CONTENDERS, choices=CONTENDERS)
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda")
     )
-    parser.add_argument("--our_flags", default="", help="further flags of train_peft.py, in one string")
+    parser.add_argument("--our_flags", default="", help="further flags of train_peft.py, in a string")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
-    parser.add_argument("--profile", type=Path, help="write what a few of our steps spend their time on, too")
+    parser.add_argument("--profile", type=Path, help="also write a profile of a few of aisle's steps")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
@@ -167,7 +166,7 @@ def flags():
 
 
 def contend(name, job_file, result_file):
-    """Be one contender: the child's side of `run_contender`."""
+    """Run as a contender: the child's side of `run_contender`."""
     job = json.loads(job_file.read_text())
     figures = CONTENDERS[name](Job(**{**job, "data": DataSet(**job["data"])}))
     result_file.write_text(json.dumps(figures))
