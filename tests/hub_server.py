@@ -1,13 +1,13 @@
-"""A Hugging Face Hub on localhost, small enough to read, that the real clients can talk to.
+"""A small Hugging Face Hub on localhost for the real clients.
 
     with HubServer() as hub:
         hub.add_dataset("acme/pairs", folder)
         subprocess.run([...], env=hub.environment(cache))
         hub.repos["acme/model"].files["adapter_config.json"]
 
-It speaks what `huggingface_hub` sends when it uploads (create, preupload, LFS batch with the basic
-transfer, ndjson commit) and downloads (info, tree, paths-info, resolve with ranges); xet is not spoken, so
-clients run with HF_HUB_DISABLE_XET=1. Writes need the token; everything is kept in memory.
+It implements the requests of `huggingface_hub` for uploads (create, preupload, LFS batch with the basic
+transfer, ndjson commit) and downloads (info, tree, paths-info, resolve with ranges). It lacks xet, so clients
+run with HF_HUB_DISABLE_XET=1. Writes need the token; everything is kept in memory.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Repo:
         return self.commits[-1][1]
 
     def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        """Return the commit and its tree at a branch or commit, None where there is none."""
+        """Return the commit and its tree at a branch or commit, None if there is none."""
         known = {sha: (sha, files) for sha, files in self.commits}
         return self.commits[-1] if revision == "main" else known.get(revision)
 
@@ -79,7 +79,7 @@ class HubServer:
         """`METHOD /path` of every request, in order."""
         self.failure: tuple[int | None, str] | None = None
         self.lost: set[str] = set()
-        """Paths that a commit forgets although it says it went well."""
+        """Paths that a commit drops although it reports success."""
         self.released = threading.Event()
         self.connections: list[socket.socket] = []
 
@@ -97,7 +97,7 @@ class HubServer:
         self._server.shutdown()
         self._thread.join()
         for connection in self.connections:
-            with suppress(OSError):  # the client had closed it already
+            with suppress(OSError):  # the client had already closed it
                 connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
 
@@ -121,14 +121,14 @@ class HubServer:
         return repo_id if kind == "models" else f"{kind}/{repo_id}"
 
     def fail_with(self, status: int | None, *, at: str = "/") -> None:
-        """Answer every request whose path holds `at` with a status; None leaves it without an answer.
+        """Answer every request with `at` in its path with a status; None leaves it without an answer.
 
         The body repeats the Authorization header, as a careless proxy would.
         """
         self.failure = (status, at)
 
     def environment(self, cache: Path, **more: str) -> dict[str, str]:
-        """Return the environment in which a client process talks to this server and to nothing else."""
+        """Return the environment in which a client process reaches only this server."""
         others = ("HF_", "HUGGING", "TRANSFORMERS_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         hub = {"HF_ENDPOINT": self.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -136,7 +136,7 @@ class HubServer:
 
 
 class _Refusal(Exception):  # noqa: N818 (it is an answer, not an error)
-    """An answer other than success, with the headers by which the clients tell the reasons apart."""
+    """An answer other than success, with the headers that give clients the reason."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -299,7 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _etag(path: str, content: bytes) -> str:
-    """Return what the Hub gives as ETag and as the identity of an unchanged file."""
+    """Return the Hub's ETag, which identifies an unchanged file."""
     return hashlib.sha256(content).hexdigest() if is_lfs(path) else blob_id(content)
 
 

@@ -1,4 +1,4 @@
-"""The docs say what works: every command is parsed or run, Python blocks run, links and flags exist."""
+"""The docs match the program: every command parses or runs, Python blocks run, links and flags exist."""
 
 import ast
 import json
@@ -18,7 +18,7 @@ FLAGS_OF_OTHERS = {
     *("node_rank", "num_cpu_threads_per_process", "quiet"),
 }
 SUBSTITUTES = {"all-MiniLM-L6-v2": "tiny_bert"}
-"""What a command of the tutorial names, and the fixture that stands in for it."""
+"""Name in a command of the tutorial -> fixture that replaces it."""
 BLOCKS = [b for page in PAGES for b in blocks_of(page.read_text("utf-8"), page.relative_to(ROOT).as_posix())]
 COMMAND_BLOCKS = [block for block in BLOCKS if block.has_commands]
 PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
@@ -88,7 +88,7 @@ def test_of_a_session_only_the_lines_after_the_prompt_are_commands():
 
 @pytest.fixture(scope="module")
 def tutorial_dir(tmp_path_factory, request):
-    """Return the folder in which the files of the tutorial were written and its commands run, one by one."""
+    """Write the files of the tutorial, run its commands in order, and return the folder."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     for state in (AcceleratorState, GradientState, PartialState):

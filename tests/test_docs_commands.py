@@ -1,7 +1,7 @@
-"""The commands of README and guides, run one after the other in a shop that has the files they name.
+"""Run the commands of README and guides in order, in a shop with the files that they name.
 
-A tiny model stands in for every other, and a training has two steps: what is tested is that what the docs say
-goes through, flag by flag and file by file. The tutorial is run as it stands by tests/test_docs.py.
+A tiny model replaces every other, and trainings have two steps: the tests check that the docs' commands run
+with their flags and files. tests/test_docs.py runs the tutorial unchanged.
 """
 
 import csv
@@ -29,7 +29,7 @@ PAGES = [
 ]
 QUICK = {"--max_length": "16", "--max_train_steps": "2", "--num_warmup_steps": "0"}
 STANDS_FOR = {"500": "1", "step_00000500": "step_00000001"}
-"""What two steps have of what a page names: a checkpoint after the first."""
+"""Name on a page -> its equivalent in a run of two steps, with a checkpoint after the first."""
 
 
 def blocks_on(page):
@@ -38,7 +38,7 @@ def blocks_on(page):
 
 
 def ours(words):
-    """Return the script and its arguments; None for the commands of others, such as make and pip."""
+    """Return the script and its arguments; None for other programs, such as make and pip."""
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     at = next((at for at, word in enumerate(words) if word in {*SCRIPTS, "aisle"}), None)
@@ -64,7 +64,7 @@ def read_rows(path, delimiter=","):
 
 
 def write_shop(folder):
-    """Write what the guides ask their reader to have."""
+    """Write the files that the guides expect."""
     write_sample(folder, products=500, seed=0)
     products, train = read_rows(folder / "products.csv"), read_rows(folder / "train.csv")[:200]
     judged = [(row["query"], row["product_title"], row["esci_label"]) for row in train]
@@ -111,7 +111,7 @@ def write_shop(folder):
 
 
 def write_esci(folder):
-    """Put ESCI's names of columns on the files that its guide names."""
+    """Rename the columns of the files in the ESCI guide to ESCI's names."""
     shutil.copy(folder / "test.csv", folder / "train.csv")
     rows = [(row["product_id"], row["title"]) for row in read_rows(folder / "products.csv")]
     write_rows(folder / "products.csv", ("product_id", "product_title"), rows)
@@ -120,7 +120,7 @@ def write_esci(folder):
 
 
 def run(script, arguments, model):
-    """Run a command of ours in this process, a training with the tiny model and two steps."""
+    """Run an aisle command in this process; trainings use the tiny model and two steps."""
     words = [
         STANDS_FOR.get(word, re.sub(r"step_\d+", lambda m: STANDS_FOR[m[0]], word)) for word in arguments
     ]
@@ -135,7 +135,7 @@ def run(script, arguments, model):
 
 @pytest.fixture(scope="module")
 def shop(tiny_bert, tmp_path_factory):
-    """A shop with the runs and indexes that the guides take for granted."""
+    """A shop with the runs and indexes that the guides expect."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     for state in (AcceleratorState, GradientState, PartialState):

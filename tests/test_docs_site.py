@@ -1,4 +1,4 @@
-"""The site of the docs: warnings fail its build, each command has a page, nothing is loaded from outside."""
+"""The docs site: warnings fail its build, each command has a page, pages load nothing from the network."""
 
 import contextlib
 import importlib.util
@@ -17,7 +17,7 @@ from tests.doc_commands import ROOT, names_of
 
 @pytest.fixture(scope="module")
 def hook():
-    """Return a function from the name of a hook of mkdocs to its module."""
+    """Return a function from the name of a mkdocs hook to its module."""
 
     @cache
     def load(name):
@@ -85,11 +85,11 @@ PLANTED = {
     "index.md": "[a file that is not there](gone.md)",
     "tutorial.md": "[an anchor that is not there](results.md#no-such-anchor)",
 }
-"""Page -> what is added to it; mkdocs warns of each."""
+"""Page -> text to add to it; mkdocs warns about each."""
 
 
 def docs_site_recipe():
-    """Return the commands of `make docs-site`, with this interpreter's folder for the Makefile's."""
+    """Return the commands of `make docs-site`, with this interpreter's folder in place of the Makefile's."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
     recipe = re.search(r"^docs-site:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
     return recipe.replace("\t", "").replace("$(BIN)", str(Path(sys.executable).parent))

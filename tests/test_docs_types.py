@@ -1,4 +1,4 @@
-"""The Python blocks of the docs are typed as they stand: what they call takes what they give."""
+"""Python blocks of the docs pass mypy."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def check(folder, texts):
-    """Return what mypy says of programs, with the settings of the project."""
+    """Run mypy on programs with the project's settings, and return the result."""
     files = []
     for number, text in enumerate(texts):
         files.append(folder / f"block_{number}.py")

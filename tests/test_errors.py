@@ -16,7 +16,7 @@ def error_classes():
 
 
 def drawn_parents():
-    """Return child -> parent, as the tree in the docstring is drawn."""
+    """Return {child: parent} from the tree in the docstring."""
     parents, path = {}, []
     for line in errors.__doc__.splitlines():
         found = re.match(r"^((?:[│ ]   )*(?:[├└]── )?)(\w+(?:Error|Stopped))\s", line)

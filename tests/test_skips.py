@@ -1,4 +1,4 @@
-"""What may be left out: in CI only what the machine itself lacks, and the conditions of that are right."""
+"""Skipped tests: CI allows only skips for hardware that the machine lacks."""
 
 import os
 import platform
@@ -43,7 +43,7 @@ def test_a_skip_for_want_of_a_program_fails_in_ci(given, workers, code, text, fa
         check=False,
     )
 
-    # A module whose only skip is at its top holds no test: 5.
+    # pytest exits with 5 for a module that is skipped at its top, because it has no tests.
     assert (done.returncode != 0) if code else (done.returncode in {0, 5}), done.stdout
     assert ("must not be skipped" in done.stdout) == bool(code)
     assert (failed in done.stdout.partition("short test summary")[2]) == bool(code)

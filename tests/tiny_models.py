@@ -1,11 +1,11 @@
-"""Base models of every architecture that fine-tuning is promised for: random weights, seeded, a few MiB."""
+"""Tiny base models of every supported architecture: seeded random weights, a few MiB."""
 
 import json
 import shutil
 from pathlib import Path
 
 POSITIONS = 64
-"""Longest text that a tiny model reads, in tokens."""
+"""Maximum length of a tiny model, in tokens."""
 DIM = 32
 SHARED = {
     "vocab_size": 30_522,
@@ -13,14 +13,14 @@ SHARED = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 48,
-    # Far wider than usual, so that texts lie far apart and a wrong mask or position shows.
+    # Far wider than usual, so that texts differ strongly and a wrong mask or position shows.
     "initializer_range": 0.3,
     "pad_token_id": 0,
 }
 ABSOLUTE = SHARED | {"max_position_embeddings": POSITIONS}
-# Positions of these begin after the padding index: 1 in the published models, as here.
+# Positions start after the padding index: 1 in the published models, as here.
 OFFSET = SHARED | {"max_position_embeddings": POSITIONS + 2, "pad_token_id": 1}
-# Room for the end token that transformers adds to the tokenizers of these.
+# Space for the end token that transformers adds with these tokenizers.
 DECODER = SHARED | {
     **{"vocab_size": 30_528, "max_position_embeddings": POSITIONS},
     **{"num_key_value_heads": 1, "head_dim": 16},
@@ -50,14 +50,14 @@ CONFIGS = {
     "roformer": ABSOLUTE,
 }
 UNREAD = ("longformer", "roformer")
-"""Trained as any other, with weights that no embedding reads."""
+"""Supported architectures with weights that do not affect embeddings."""
 ARCHITECTURES = tuple(name for name in CONFIGS if name not in UNREAD)
 DECODERS = ("qwen2", "qwen3", "mistral")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
 def write_tiny_model(folder: Path, architecture: str, tokenizer_dir: Path, *, seed: int = 0) -> Path:
-    """Return the folder, with a model of that architecture and the tokenizer of MiniLM in it."""
+    """Write a model of the architecture with MiniLM's tokenizer, and return the folder."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -65,7 +65,7 @@ def write_tiny_model(folder: Path, architecture: str, tokenizer_dir: Path, *, se
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = AutoModel.from_config(config, dtype=torch.float32)
-        # Biases and norms start at constants, under which some mistakes would not show.
+        # Biases and norms start at constants, which would hide some mistakes.
         with torch.no_grad():
             for parameter in backbone.parameters():
                 if parameter.dim() == 1:
@@ -81,7 +81,7 @@ def write_tiny_model(folder: Path, architecture: str, tokenizer_dir: Path, *, se
 
 
 def _pad_with_first_unused(folder: Path) -> None:
-    """Make [unused0], id 1, the padding token, as it is the padding id that these models are built around."""
+    """Make [unused0], id 1, the padding token, because these models expect padding id 1."""
     _edit_json(folder / "tokenizer_config.json", pad_token="[unused0]")
     _edit_json(folder / "special_tokens_map.json", pad_token="[unused0]")
 

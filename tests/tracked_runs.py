@@ -1,4 +1,4 @@
-"""What trackers wrote, read back: TensorBoard's events, and the file of an offline wandb run."""
+"""Read back the trackers' output: TensorBoard events, and the file of an offline wandb run."""
 
 import json
 import struct
@@ -7,12 +7,12 @@ from pathlib import Path
 
 _BLOCK = 32_768
 _HEADER = 7
-"""Bytes before a piece of a record, and before the first block: LevelDB's log format."""
+"""Header bytes of a record piece, and of the file: LevelDB's log format."""
 
 
 @dataclass
 class WandbRun:
-    """An offline run: what was logged, by name, the settings, and the folder of its files."""
+    """An offline run: logged values by name, settings, and the folder of its files."""
 
     logged: dict[str, object]
     config: dict[str, object]
@@ -22,7 +22,7 @@ class WandbRun:
 
 
 def read_wandb(folder):
-    """Return the one offline run below a folder; wandb's service, which writes its file, is ended first."""
+    """Return the offline run below a folder, after stopping wandb's service, which writes its file."""
     import wandb
     from wandb.proto import wandb_internal_pb2
 
@@ -44,7 +44,7 @@ def read_wandb(folder):
 
 
 def read_tensorboard(folder):
-    """Return the events of the one evaluation below a folder."""
+    """Return the events of the evaluation below a folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (path,) = {path.parent for path in Path(folder).rglob("events.out*") if path.parent.name == "aisle"}
@@ -58,7 +58,7 @@ def _name(item):
 
 
 def _records(content):
-    """Yield the records of a log: pieces that never cross the border of a block."""
+    """Yield the records of a log, joined from pieces within blocks."""
     at, record = _HEADER, b""
     while at + _HEADER <= len(content):
         left = _BLOCK - at % _BLOCK

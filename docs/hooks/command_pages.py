@@ -1,7 +1,7 @@
-"""A hook of mkdocs: each command's page, from the dataclass of its settings, and its place in the navigation.
+"""mkdocs hook: generate a page per command from its settings, and add it to the navigation.
 
-What stands on the pages is what the command line reads: names, types, limits and defaults come from the
-settings of `aisle.commands`, the explanations from the docstrings under their fields.
+The pages use the same sources as the command line: names, types, limits and defaults from the settings of
+`aisle.commands`, and explanations from the docstrings below the fields.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ POSITIONAL = get_args(Positional[str])[1]
 
 
 def on_config(config: Any) -> Any:
-    """Put every command's page in the navigation, where mkdocs.yml names the folder of the pages.
+    """Put every command's page in the navigation, at the entry for the folder of the pages.
 
     Raises:
-        PluginError: the navigation does not name the folder.
+        PluginError: If the navigation lacks the entry.
     """
     if not _fill_navigation(config.nav):
         raise PluginError(f"mkdocs.yml: the navigation must have one entry whose value is {FOLDER}/")
@@ -78,11 +78,11 @@ def _calls(name: str) -> Iterator[str]:
     if name in {"train", *INDEX_COMMANDS}:
         yield f"`python {script}` is the same command in a checkout."
     yield "Every flag is a key of the same name in a `--config` file."
-    yield "What is on or off is turned off by `--no_` before its name."
+    yield "`--no_` before its name turns a switch off."
 
 
 def _tables(settings: type[Any]) -> Iterator[tuple[str, type[Any], list[str]]]:
-    """Return the heading, the dataclass and the names of the settings of each table."""
+    """Yield the heading, the dataclass and the setting names of each table."""
     hints = get_type_hints(settings)
     groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     for name, group in groups.items():
@@ -91,7 +91,7 @@ def _tables(settings: type[Any]) -> Iterator[tuple[str, type[Any], list[str]]]:
 
 
 def _entry(group: type[Any], name: str) -> Iterator[str]:
-    """Return a setting as an item of a definition list."""
+    """Yield a setting as an item of a definition list."""
     hint = get_type_hints(group, include_extras=True)[name]
     positional = get_origin(hint) is Annotated and POSITIONAL in get_args(hint)
     shown = f"`{name.upper()}`, without a flag" if positional else f"`--{name}`"
@@ -101,7 +101,7 @@ def _entry(group: type[Any], name: str) -> Iterator[str]:
 
 
 def takes(hint: Any) -> str:
-    """Return what a value may be, in words: `whole number, at least 1`."""
+    """Describe the values of a type: `whole number, at least 1`."""
     metadata: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *rest = get_args(hint)
@@ -137,7 +137,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is None or field.default == ():
         return ""
     if isinstance(field.default, bool):
-        return "; on unless said otherwise" if field.default else ""
+        return "; on by default" if field.default else ""
     values = field.default if isinstance(field.default, tuple) else (field.default,)
     return "; default `" + " ".join(map(str, values)) + "`"
 

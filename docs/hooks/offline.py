@@ -1,4 +1,4 @@
-"""A hook of mkdocs: a page that loads anything from outside fails the build."""
+"""mkdocs hook: fail the build if a page loads anything from the network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 
-# A link to another site (<a href>) is followed by the reader, not by the page.
+# Links to other sites (<a href>) are allowed: pages do not load them.
 LOADED_FROM_OUTSIDE = re.compile(
     r"""<(?:script|img|iframe|source|audio|video|embed)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'\s>]+"""
     r"""|<link\b[^>]*\bhref=["']?(?:https?:)?//[^"'\s>]+""",
@@ -16,14 +16,14 @@ LOADED_FROM_OUTSIDE = re.compile(
 
 
 def on_post_page(output: str, *, page: Any, config: Any) -> str:
-    """Return the page as it is, after looking for what it would load from outside.
+    """Check that a page loads nothing from the network, and return it unchanged.
 
     Raises:
-        PluginError: a script, style sheet, picture or frame has an address on the network.
+        PluginError: If a script, style sheet, image or frame has an address on the network.
     """
     found = LOADED_FROM_OUTSIDE.search(output)
     if found is not None:
         raise PluginError(
-            f"{page.file.src_uri}: the site must work offline, and the page loads {found.group()}"
+            f"{page.file.src_uri}: the site must work offline, but the page loads {found.group()}"
         )
     return output
