@@ -150,7 +150,7 @@ def index_writer(index_dir: StrPath, *, command: str, keep_versions: int | None 
         yield writer
     finally:
         _clear(writer, made=made)
-        os.close(lock)
+        lock.release()
 
 
 def _clear(writer: Writer, *, made: bool) -> None:

@@ -1,55 +1,62 @@
-"""One writer at a time: a file lock that says who holds it, and ends with its process."""
+"""Let one process write at a time: a file lock that names its holder, and ends with the holder's process."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import socket
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from aisle.errors import IndexLockedError, IndexStoreError
 
 __all__ = ["take_lock"]
 
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""Errors of a file system that has no locks, as some network file systems."""
 
-def take_lock(path: Path, command: str) -> int:
-    """Return the descriptor that holds a lock; closing it, or the end of the process, gives the lock back.
+
+def take_lock(path: Path, command: str) -> BaseFileLock:
+    """Take a lock and return it; `release`, or the end of the process, gives it back.
 
     Args:
-        path: of the lock's file, in the folder that it is for.
-        command: told to whoever else wants it.
+        path: Path of the lock file, in the folder that it protects.
+        command: Name of the holder, for the message to a process that is refused.
 
     Raises:
-        IndexLockedError: another process holds it.
-        IndexStoreError: the file system has no locks, so that nobody could be kept out.
+        IndexLockedError: another process holds the lock.
+        IndexStoreError: the file system has no locks, so that two writers could not be kept apart.
         OSError: the file cannot be written.
     """
-    while True:
-        made = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise IndexLockedError(f"{path.parent}: {_holder(path)} is writing it; try again later") from None
-        except OSError as error:
-            # Some network file systems: without a lock two writers would write over each other.
-            os.close(descriptor)
-            if made:
-                path.unlink(missing_ok=True)
-            raise IndexStoreError(
-                f"{path.parent}: its file system refuses the lock that keeps two writers apart: "
-                f"{error.strerror or error}; write to a folder on a local disk and copy it, or mount this "
-                "one with locks (NFS without nolock, Lustre with flock)"
-            ) from error
-        # The last holder may have removed the file between our opening and locking it.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                break
-        os.close(descriptor)
+    made = not path.exists()
+    lock = FileLock(
+        path,
+        blocking=False,
+        thread_local=False,
+        fallback_to_soft=False,  # a soft lock outlives a process that was killed
+        on_acquired=lambda descriptor: _write_holder(descriptor, command),
+    )
+    try:
+        lock.acquire()
+    except Timeout:
+        raise IndexLockedError(f"{path.parent}: {_holder(path)} is writing it; try again later") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        if made:
+            path.unlink(missing_ok=True)
+        raise IndexStoreError(
+            f"{path.parent}: its file system refuses the lock that keeps two writers apart: "
+            f"{error.strerror or error}; write to a folder on a local disk and copy it, or mount this "
+            "one with locks (NFS without nolock, Lustre with flock)"
+        ) from error
+    return lock
+
+
+def _write_holder(descriptor: int, command: str) -> None:
     holder = {
         "command": command,
         "pid": os.getpid(),
@@ -58,7 +65,6 @@ def take_lock(path: Path, command: str) -> int:
     }
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps(holder).encode())
-    return descriptor
 
 
 def _holder(path: Path) -> str:

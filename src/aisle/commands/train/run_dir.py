@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -76,7 +75,7 @@ def only_writer(run_dir: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             (run_dir / LOCK).unlink()
-        os.close(lock)
+        lock.release()
 
 
 def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:
