@@ -1,8 +1,10 @@
 """Processes that were launched together, and those that do not find each other."""
 
 import pytest
+import torch
 
 from aisle.errors import ConfigError
+from aisle.models.loading import best_device
 from aisle.training.process_group import Processes, check_count, launched_processes, must_use_cpu
 
 
@@ -37,3 +39,10 @@ def test_accelerate_is_told_to_use_the_cpu_where_several_have_nothing_else(
     monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
 
     assert must_use_cpu() is told
+
+
+def test_apples_gpu_is_left_alone_by_training_and_by_encoders(monkeypatch):
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: torch.device("mps"))
+
+    assert must_use_cpu()
+    assert best_device() == "cpu"

@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from aisle.commands.command import Command
 from aisle.commands.output import Output, json_ready, quieten_libraries
 from aisle.errors import DataError
+from aisle.extras import require_extra
 
 if TYPE_CHECKING:
     from aisle.index.search_result import Hit
@@ -88,6 +89,7 @@ def query(settings: QuerySettings) -> None:
     index = open_index(settings.index_dir)
     fields = chosen_fields(settings.fields, index)
     if settings.mode != "lexical":
+        require_extra("encode")
         quieten_libraries()
     searcher = open_searcher(
         index,

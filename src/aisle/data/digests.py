@@ -1,4 +1,4 @@
-"""Which texts were seen before, at 16 bytes each: 128-bit digests in sorted arrays."""
+"""Digests of texts, and a set of them that finds repeats at 16 bytes a text."""
 
 from __future__ import annotations
 
@@ -9,28 +9,35 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DigestSet", "Words", "text_digests"]
+__all__ = ["DigestSet", "Words", "text_digest", "text_digests"]
 
 Words: TypeAlias = npt.NDArray[np.uint64]
 
 
-def text_digests(texts: Iterable[str]) -> Words:
-    """Return the 128-bit BLAKE2b digest of each text: (texts, 2) uint64.
+def text_digest(text: str) -> bytes:
+    """Return the 128-bit BLAKE2b digest of a text: 16 bytes."""
+    return blake2b(text.encode(), digest_size=16).digest()
 
-    Equal digests are taken for equal texts: among 100 million texts, the chance that any two differ and have
-    the same one is below 2e-23 (n^2 / 2^129).
+
+def text_digests(texts: Iterable[str]) -> Words:
+    """Return the digest of each text: (texts, 2) uint64.
+
+    Texts with equal digests count as equal: among 100 million texts, the probability that two different ones
+    share a digest is below 2e-23 (n^2 / 2^129).
     """
-    digests = b"".join(blake2b(text.encode(), digest_size=16).digest() for text in texts)
+    digests = bytearray()  # a list of them would take five times the memory
+    for text in texts:
+        digests += text_digest(text)
     return np.frombuffer(digests, "<u8").reshape(-1, 2)
 
 
 class DigestSet:
-    """A growing set of 128-bit digests, each with any number of further 64-bit words.
+    """A growing set of 128-bit digests, each stored with any number of 64-bit words.
 
-    It holds 16 bytes for each digest and 8 for each further word, and for a moment 9 bytes more while two
-    runs merge; a Python set of texts holds about 150. The digests lie in sorted runs, of which each is more
-    than twice as long as the next: there are few, and a digest moves only log2(n) times (a log-structured
-    merge: O'Neil et al. 1996, https://doi.org/10.1007/s002360050048).
+    It takes 16 bytes for each digest and 8 for each word, and 9 bytes more while two runs merge; a Python set
+    of texts takes about 150. The digests lie in sorted runs, each more than twice as long as the next, so
+    there are few runs and a digest moves only log2(n) times (a log-structured merge: O'Neil et al. 1996,
+    https://doi.org/10.1007/s002360050048).
     """
 
     def __init__(self) -> None:
@@ -40,16 +47,16 @@ class DigestSet:
         return sum(len(run[0]) for run in self._runs)
 
     def insert(self, digests: Words, *words: Words) -> tuple[npt.NDArray[np.bool_], list[Words]]:
-        """Return which digests are there for the first time, and the words that were kept with each.
+        """Add digests; return which of them are new, and the words that are stored with each.
 
         Args:
-            digests: (n, 2); among equal ones, the first counts.
-            words: each (n,); always as many of them. Those of a digest's first time are kept.
+            digests: (n, 2) uint64; the first of several equal digests counts as new.
+            words: Arrays of (n,), the same number in every call. The words of a new digest are stored.
 
         Returns:
-            (n,) whether it is the first time, and for each of `words` (n,) the word kept with the digest.
+            (n,) whether the digest is new, and for each of `words` (n,) the word stored with the digest.
         """
-        # lexsort is stable: the first of equal digests stays the first.
+        # lexsort is stable: the first of equal digests stays first.
         order = np.lexsort((digests[:, 1], digests[:, 0]))
         columns = [column[order] for column in (digests[:, 0], digests[:, 1], *words)]
         starts = np.ones(len(order), np.bool_)
@@ -77,7 +84,7 @@ class DigestSet:
 
 
 def _merged(run: list[Words], other: list[Words]) -> list[Words]:
-    """Return two sorted runs as one; word by word, so that only one of them is there twice."""
+    """Merge two sorted runs, one column at a time, so that only one column is in memory twice."""
     places = np.searchsorted(run[0], other[0])
     for index, column in enumerate(other):
         run[index] = np.insert(run[index], places, column)
@@ -85,7 +92,7 @@ def _merged(run: list[Words], other: list[Words]) -> list[Words]:
 
 
 def _find(run: list[Words], high: Words, low: Words) -> npt.NDArray[np.int64]:
-    """Return the place of each digest in a run, -1 for one that is not there."""
+    """Return the position of each digest in a run, -1 if the run lacks it."""
     found = np.full(len(high), -1, np.int64)
     at = np.searchsorted(run[0], high)
     left = np.arange(len(high))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aisle.data.catalog_texts import CatalogTexts
+from aisle.data.digests import text_digest
 from aisle.data.pair_rows import PairColumns, PairParser, find_pair_columns
 from aisle.data.pair_shapes import find_shape
 from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, require_columns
@@ -218,7 +218,7 @@ def split_by_query(pairs: Pairs, *, validation_share: float, seed: int) -> tuple
             "The pairs have a single distinct query; a split needs two. Give validation pairs instead."
         )
     count = min(max(round(validation_share * len(names)), 1), len(names) - 1)
-    ordered = sorted(names, key=lambda name: blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest())
+    ordered = sorted(names, key=lambda name: text_digest(f"{seed}\0{name}"))
     chosen = set(ordered[:count])
     train = [index for index, group in enumerate(groups) if group not in chosen]
     validation = [index for index, group in enumerate(groups) if group in chosen]

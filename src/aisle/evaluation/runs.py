@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import io
 import math
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -16,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from aisle.errors import EvaluationError
-from aisle.io.durable import sync
+from aisle.io.durable import replacing
 from aisle.types.sequences import as_sequence
 
 __all__ = ["falling_scores", "read_trec_run", "to_run", "write_trec_run"]
@@ -83,17 +82,15 @@ def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: s
     """
     if not any(run.values()):
         raise EvaluationError(f"{path}: the run is empty: it ranks products for no query")
-    beside = path.with_name(f".{path.name}.writing")
     try:
-        with beside.open("wb") as file, _text_to(file, gzipped=_is_gzipped(path)) as text:
+        with (
+            replacing(path) as beside,
+            beside.open("wb") as file,
+            _text_to(file, gzipped=_is_gzipped(path)) as text,
+        ):
             text.writelines(_trec_lines(path, run, tag))
-        sync(beside)
-        os.replace(beside, path)
     except OSError as error:
         raise EvaluationError(f"{path}: the run cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):  # it is gone when all went well
-            beside.unlink()
 
 
 def read_trec_run(path: Path) -> dict[str, dict[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from aisle.index.layout import (
     version_numbers,
 )
 from aisle.index.manifest import Manifest, read_manifest
-from aisle.io.durable import sync
+from aisle.io.durable import replace_bytes, sync
 
 __all__ = [
     "KEEP_VERSIONS",
@@ -62,10 +61,7 @@ def switch(index_dir: Path, version: Path) -> None:
     Raises:
         OSError: the system refuses.
     """
-    beside = index_dir / SWITCHING
-    beside.write_bytes((version / MANIFEST_FILE).read_bytes())
-    sync(beside)
-    os.replace(beside, index_dir / MANIFEST_FILE)
+    replace_bytes(index_dir / MANIFEST_FILE, (version / MANIFEST_FILE).read_bytes())
     sync(index_dir)
 
 

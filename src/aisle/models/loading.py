@@ -155,9 +155,9 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
 
 
 def best_device() -> str:
-    """Return the name of the accelerator there is, or `cpu`."""
+    """Return the type of this machine's accelerator, or `cpu` if it has none that aisle supports."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if accelerator is None else accelerator.type
+    return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
 
 
 def read_settings_file(folder: Path) -> dict[str, Any] | None:

@@ -60,13 +60,16 @@ def launched_processes() -> Processes:
 
 
 def must_use_cpu() -> bool:
-    """Return whether Accelerate is to be told to compute on CPU.
+    """Return whether Accelerate has to be told to compute on the CPU.
 
-    The launcher says so; or there are several processes and nothing else to compute on, where each would
-    take itself for the only one if Accelerate were not told.
+    That is when the launcher asks for it; when there are several processes and no accelerator, as each would
+    otherwise run as the only process; and on Apple's MPS, which aisle does not support.
     """
     import torch
 
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None and accelerator.type == "mps":
+        return True
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return asked or (several and not torch.accelerator.is_available())

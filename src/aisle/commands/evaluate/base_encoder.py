@@ -23,7 +23,7 @@ from aisle.commands.indexing.embedding import (
 from aisle.commands.output import Output
 from aisle.errors import IndexStoreError, ModelError
 from aisle.index.array_files import read_array, write_embeddings
-from aisle.io.durable import sync
+from aisle.io.durable import replacing
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import ADAPTER_FILE, Overrides, load_encoder, read_settings_file
 from aisle.models.model_source import find_model
@@ -175,15 +175,13 @@ def catalog_embeddings(
         )
     processes.wait()
     if processes.is_main:
-        staged = path.with_suffix(".writing")
         chunks = embeddings_in_order(plan, None, shards, dim=encoder.dim)
         try:
-            write_embeddings(staged, chunks, products=products, dim=encoder.dim, store_dtype="float32")
+            with replacing(path) as staged:
+                write_embeddings(staged, chunks, products=products, dim=encoder.dim, store_dtype="float32")
         except ModelError as error:
             raise ModelError(f"base: {encoder.name}: {error}") from None
-        sync(staged)
-        os.replace(staged, path)
-        for other in folder.glob(f"{encoder_key}-*"):
+        for other in folder.glob(f"*{encoder_key}-*"):  # also what a crash left half-written
             if other.is_dir():
                 shutil.rmtree(other, ignore_errors=True)
             elif other != path:

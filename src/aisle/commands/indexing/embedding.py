@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aisle.data.digests import text_digests
 from aisle.errors import IndexIntegrityError
 from aisle.index import StoredProducts, open_stored
 from aisle.index.layout import MANIFEST_FILE, version_numbers
@@ -58,12 +59,9 @@ class EmbeddingPlan:
         return int(np.count_nonzero(self.source < 0))
 
 
-def text_digests(products: pa.Table) -> Digests:
+def product_digests(products: pa.Table) -> Digests:
     """Return the (products,) 128-bit BLAKE2b digests of the texts: 16 bytes a product in memory."""
-    digests = bytearray()
-    for text in text_of(products):
-        digests += blake2b(text.encode(), digest_size=16).digest()
-    return np.frombuffer(digests, "V16")
+    return text_digests(text_of(products)).view("V16")[:, 0]
 
 
 def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by: str) -> EmbeddingPlan:
@@ -74,8 +72,8 @@ def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by
         known: the version before, if the encoder and its settings are the same.
         made_by: what besides the texts decides their embeddings: encoder, compute type, dimensions.
     """
-    old = np.empty(0, "V16") if known is None else text_digests(known.products)
-    new = text_digests(products)
+    old = np.empty(0, "V16") if known is None else product_digests(known.products)
+    new = product_digests(products)
     first = first_of_equals(np.concatenate([old, new]))[len(old) :] - len(old)
     is_first = first == np.arange(len(new))
     rows = np.flatnonzero(is_first)
