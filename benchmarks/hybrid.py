@@ -25,8 +25,9 @@ from aisle.index import exact_search
 from aisle.index.fusion import fuse, tune_weight
 from aisle.index.hybrid_search import candidate_depth, gather_candidates
 from aisle.index.lexical import Bm25Index
-from aisle.index.products import ID_COLUMN, rank_ids
+from aisle.index.products import rank_ids
 from aisle.models.loading import load_encoder
+from aisle.types.columns import ID_COLUMN
 
 DATA = Path(os.environ.get("AISLE_BENCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 METRIC = "ndcg@10"

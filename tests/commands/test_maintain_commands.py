@@ -4,7 +4,7 @@ import pytest
 
 from aisle.cli import index_main, main
 from aisle.index import index_writer, open_index, read_manifest
-from aisle.index.products import ID_COLUMN
+from aisle.types.columns import ID_COLUMN
 from tests.commands.array_index import COUNT, ask, write_index
 
 EVERY_COMMAND = {

@@ -10,8 +10,8 @@ import pytest
 
 from aisle.cli import index_main
 from aisle.index import open_index, read_manifest
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN
 from aisle.models.encoder import TorchEncoder
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from tests.commands.array_index import ask, write_index
 
 SHOP = "product_id,title,price,qty\n1,red sofa,49.99,3\n2,blue sofa,20,4\n"

@@ -10,8 +10,8 @@ import pytest
 from aisle.cli import index_main
 from aisle.commands.upsert.run import Changes, count_changes
 from aisle.index import index_writer, open_index, read_manifest
-from aisle.index.products import ID_COLUMN
 from aisle.models.encoder import TorchEncoder
+from aisle.types.columns import ID_COLUMN
 from tests.commands.array_index import ask, write_index
 from tests.commands.conftest import write_rows
 

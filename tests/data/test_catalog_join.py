@@ -7,9 +7,10 @@ import pytest
 
 from aisle.commands.train.data_settings import DataSettings
 from aisle.commands.train.read_data import read_training_data
-from aisle.data.catalog_file import TEXT_COLUMN, write_catalog
+from aisle.data.catalog_file import write_catalog
 from aisle.data.files import iter_rows
 from aisle.errors import DataError
+from aisle.types.columns import TEXT_COLUMN
 
 CATALOG = """sku,title,brand,price
 P1,Compact couch,Birk,349

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from aisle.index import compact_index, list_versions, open_index, retune_index, rollback, upsert_products
-from aisle.index.products import TEXT_COLUMN
+from aisle.types.columns import TEXT_COLUMN
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ANSWERS = json.loads((FIXTURES / "index_of_format_3.json").read_text(encoding="utf-8"))

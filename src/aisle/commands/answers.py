@@ -12,7 +12,7 @@ from rich.text import Text
 from aisle.commands.terminal import printable
 from aisle.errors import ConfigError
 from aisle.index import SearchIndex
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 TITLES = ("title", "product_title", "name")
 SHOWN_CHARACTERS = 120

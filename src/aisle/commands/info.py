@@ -92,7 +92,8 @@ def _manifest_of(index_dir: Path, number: int) -> Manifest:
 def _columns(folder: Path, manifest: Manifest) -> dict[str, str]:
     """Return the payload's columns, which filters use, and their types."""
     from aisle.index.manifest import PRODUCTS_FILE, file_problem
-    from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products
+    from aisle.index.products import read_products
+    from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
     problem = file_problem(folder / PRODUCTS_FILE, manifest.files[PRODUCTS_FILE], verify="sizes")
     if problem is not None:

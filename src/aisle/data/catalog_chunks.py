@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aisle.data.payload import KnownColumns, Misfit, PayloadChunk, PayloadTypes
 from aisle.data.payload_values import infer_columns
-from aisle.data.product_rows import CELLS, ID_COLUMN, TEXT_COLUMN, Product
+from aisle.data.product_rows import CELLS, Product
 from aisle.data.rows import BadRowLog, Problem, Row, place
 from aisle.io.arrow_writer import writing
 from aisle.io.durable import sync
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 if TYPE_CHECKING:
     import pyarrow as pa

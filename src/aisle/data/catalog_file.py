@@ -15,25 +15,16 @@ from aisle.data.catalog_chunks import CatalogChunks
 from aisle.data.digests import DigestSet, text_digests
 from aisle.data.pair_rows import PairColumns, find_product_columns
 from aisle.data.payload import KnownColumns
-from aisle.data.product_rows import (
-    ID_COLUMN,
-    TEXT_COLUMN,
-    ListedProductParser,
-    Product,
-    ProductParser,
-    Window,
-    windows,
-)
+from aisle.data.product_rows import ListedProductParser, Product, ProductParser, Window, windows
 from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, missing_column, place
 from aisle.data.templates import parse_template
 from aisle.data.type_change import TypeChange
+from aisle.types.columns import ID_COLUMN
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "ID_COLUMN",
-    "TEXT_COLUMN",
     "CatalogFile",
     "new_products",
     "write_catalog",

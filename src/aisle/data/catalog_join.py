@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from aisle.data.catalog_file import ID_COLUMN, TEXT_COLUMN, write_catalog
+from aisle.data.catalog_file import write_catalog
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.rows import OnBadRow, Row
 from aisle.errors import DataError
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.ids import NearIds, no_common_ids
 
 __all__ = ["read_catalog_texts"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from aisle.data.column_aliases import JUDGED_LABEL, JUDGED_PRODUCT_ID, QUERY_FILE_ID, QUERY_FILE_TEXT
 from aisle.data.files import has_format, iter_rows
 from aisle.data.labels import LabelReader, map_advice
 from aisle.data.rows import Problem, Row, id_text, place, require_columns, shorten, text_problem
@@ -14,10 +15,6 @@ from aisle.errors import DataError
 
 __all__ = ["read_qrels", "read_queries"]
 
-_QUERY_ID = ("query_id", "query-id", "_id", "qid")
-_QUERY = ("query", "text")
-_PRODUCT_ID = ("product_id", "corpus-id", "corpus_id", "doc_id", "docid")
-_LABEL = ("relevance", "score", "label", "esci_label")
 _ID_FLAGS = {"query id": "--query_id_column", "product id": "--id_column"}
 _TREC_FIELDS = ("query_id", "iteration", "product_id", "relevance")
 
@@ -46,8 +43,8 @@ def read_queries(
     queries: dict[str, str] = {}
     first: dict[str, str] = {}
     for row in _good_rows(iter_rows(files, text=text_format)):
-        query_id = _id(row, _column(row, "query id", _QUERY_ID, query_id_column))
-        text = row.values[_column(row, "query", _QUERY)]
+        query_id = _id(row, _column(row, "query id", QUERY_FILE_ID, query_id_column))
+        text = row.values[_column(row, "query", QUERY_FILE_TEXT)]
         reason = text_problem(text)
         if reason is not None:
             raise DataError(f"{_where(row)}: the query {reason}: {shorten(text)}.")
@@ -99,9 +96,9 @@ def read_qrels(
     readers: dict[str, LabelReader] = {}
     negative = blank = 0
     for row in _good_rows(_judgement_rows(files, text_format)):
-        query_id = _id(row, _column(row, "query id", _QUERY_ID, query_id_column))
-        product_id = _id(row, _column(row, "product id", _PRODUCT_ID, product_id_column))
-        label = _column(row, "relevance", _LABEL)
+        query_id = _id(row, _column(row, "query id", QUERY_FILE_ID, query_id_column))
+        product_id = _id(row, _column(row, "product id", JUDGED_PRODUCT_ID, product_id_column))
+        label = _column(row, "relevance", JUDGED_LABEL)
         if _is_blank(row.values[label]):
             blank += 1
             continue

@@ -9,19 +9,20 @@ from operator import itemgetter
 from typing import Any
 
 from aisle.data.catalog_texts import CatalogTexts
+from aisle.data.column_aliases import (
+    PAIR_HARD_NEGATIVES,
+    PAIR_LABEL,
+    PAIR_PRODUCT,
+    PAIR_PRODUCT_ID,
+    PAIR_QUERY,
+    PAIR_QUERY_ID,
+)
 from aisle.data.labels import LabelReader
 from aisle.data.rows import Problem, Row, find_column, id_text, is_unicode, text_problem
 from aisle.data.unread_numbers import NO_LABELS
 from aisle.errors import DataError
 
 __all__ = ["PairColumns", "PairParser", "find_pair_columns", "find_product_columns", "listed_ids"]
-
-_QUERY = ("query", "question", "search_term", "anchor")
-_PRODUCT = ("product", "product_title", "title", "positive", "pos")
-_LABEL = ("relevance", "relevance_label", "label", "esci_label")
-_QUERY_ID = ("query_id",)
-_PRODUCT_ID = ("product_id",)
-_HARD_NEGATIVES = ("hard_negatives", "negatives", "neg")
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
         DataError: a column that was asked for is missing, or no query or product column, or with `by_id` no
             column of product ids, can be found.
     """
-    query = _find_text_column(row, wanted.query, "query", _QUERY)
+    query = _find_text_column(row, wanted.query, "query", PAIR_QUERY)
     product: str | None = None
     if by_id:
-        product_id = find_column(row, wanted.product_id, _PRODUCT_ID)
+        product_id = find_column(row, wanted.product_id, PAIR_PRODUCT_ID)
         if product_id is None:
             raise DataError(
-                f"{row.source}: there is no column of product ids to look up in --catalog; it is found by "
-                f"the name {_PRODUCT_ID[0]}. Name another with --product_id_column, or with --id_column if "
+                f"{row.source}: there is no column of product ids to look up in --catalog; its name is "
+                f"{PAIR_PRODUCT_ID[0]}. Name another with --product_id_column, or with --id_column if "
                 f"it has the catalogue's name. The columns are: {', '.join(row.values)}."
             )
     else:
@@ -87,16 +88,16 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
         query=query,
         product=product,
         label=_find_label(row, wanted.label),
-        query_id=find_column(row, wanted.query_id, _QUERY_ID),
+        query_id=find_column(row, wanted.query_id, PAIR_QUERY_ID),
         product_id=product_id,
-        hard_negatives=find_column(row, wanted.hard_negatives, _HARD_NEGATIVES),
+        hard_negatives=find_column(row, wanted.hard_negatives, PAIR_HARD_NEGATIVES),
     )
 
 
 def _find_label(row: Row, wanted: str | None) -> str | None:
     if wanted == NO_LABELS and NO_LABELS not in row.values:
         return None
-    return find_column(row, wanted, _LABEL)
+    return find_column(row, wanted, PAIR_LABEL)
 
 
 def find_product_columns(row: Row, wanted: PairColumns) -> tuple[str, str | None]:
@@ -105,8 +106,8 @@ def find_product_columns(row: Row, wanted: PairColumns) -> tuple[str, str | None
     Raises:
         DataError: a column that was asked for is missing, or no product column can be found.
     """
-    product = _find_text_column(row, wanted.product, "product", _PRODUCT)
-    return product, find_column(row, wanted.product_id, _PRODUCT_ID)
+    product = _find_text_column(row, wanted.product, "product", PAIR_PRODUCT)
+    return product, find_column(row, wanted.product_id, PAIR_PRODUCT_ID)
 
 
 def _find_text_column(row: Row, wanted: str | None, role: str, names: Sequence[str]) -> str:

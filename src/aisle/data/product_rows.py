@@ -13,6 +13,7 @@ from aisle.data.rows import Problem, Row, id_text, is_unicode, require_columns, 
 from aisle.data.templates import TextTemplate
 from aisle.errors import DataError
 from aisle.io.arrow_writer import BATCH_SIZE, value_size
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CELLS",
     "GIVEN_COLUMN",
-    "ID_COLUMN",
-    "TEXT_COLUMN",
     "ListedProductParser",
     "PartialProductParser",
     "Product",
@@ -30,13 +29,8 @@ __all__ = [
     "windows",
 ]
 
-ID_COLUMN = "product_id"
-"""The column of a catalogue file that holds the ids."""
-TEXT_COLUMN = "__text__"
-"""The column of a catalogue file that holds what is embedded."""
-
 GIVEN_COLUMN = "__given__"
-"""The column of a file of changes that holds the names of the columns that a row gives."""
+"""Column of a file of changes: the names of the columns that a row gives."""
 
 WINDOW_ROWS = 20_000
 CELLS = 2**22

@@ -18,8 +18,8 @@ import pyarrow.compute
 
 from aisle.errors import DataError, IndexIntegrityError, IndexStoreError, ModelError
 from aisle.index.manifest import MARKS_FILE, QUERIES_FILE
-from aisle.index.products import ID_COLUMN
 from aisle.index.scoring import FloatArray
+from aisle.types.columns import ID_COLUMN
 
 __all__ = [
     "link_files",

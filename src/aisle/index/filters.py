@@ -31,7 +31,7 @@ from aisle.index.filter_values import (
     is_one_of,
     scalar_of,
 )
-from aisle.index.products import TEXT_COLUMN
+from aisle.types.columns import TEXT_COLUMN
 
 __all__ = ["Filter", "parse_filter"]
 

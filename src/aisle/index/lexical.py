@@ -19,8 +19,9 @@ from aisle.index.array_files import read_array, write_array, writing
 from aisle.index.id_lookup import IdLookup
 from aisle.index.manifest import LEXICAL_FOLDER, Manifest
 from aisle.index.postings import run_starts, tokenize, word_scores
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN, text_of
+from aisle.index.products import text_of
 from aisle.index.scoring import Rows, Scores
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.sequences import as_sequence
 
 __all__ = ["LEXICAL_FILES", "Bm25Index", "analyser_of", "best_rows", "write_lexical"]

@@ -11,12 +11,11 @@ import pyarrow.compute
 
 from aisle.errors import DataError, IndexIntegrityError, IndexStoreError
 from aisle.index.scoring import Rows
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.sequences import as_sequence
 
 __all__ = [
-    "ID_COLUMN",
     "TAKEN_ROWS",
-    "TEXT_COLUMN",
     "make_products",
     "rank_ids",
     "read_products",
@@ -25,9 +24,6 @@ __all__ = [
     "write_products",
 ]
 
-ID_COLUMN = "product_id"
-TEXT_COLUMN = "__text__"
-"""What was embedded; a reserved name, no payload."""
 TAKEN_ROWS = 65_536
 
 

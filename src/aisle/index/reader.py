@@ -26,11 +26,12 @@ from aisle.index.manifest import (
     read_manifest,
     verify_files,
 )
-from aisle.index.products import ID_COLUMN, rank_ids, read_products
+from aisle.index.products import rank_ids, read_products
 from aisle.index.row_groups import RowGroups
 from aisle.index.scoring import FloatArray
 from aisle.index.search_index import SearchIndex
 from aisle.index.version_folders import current_directory
+from aisle.types.columns import ID_COLUMN
 
 __all__ = ["StoredProducts", "check_fingerprint", "open_index", "open_stored"]
 

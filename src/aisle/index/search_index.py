@@ -22,9 +22,9 @@ from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
     Manifest,
 )
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN
 from aisle.index.scoring import FloatArray, Rows, Scores, exact_search
 from aisle.index.search_result import SearchResult, payload_of
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 __all__ = ["Mode", "SearchIndex", "SearchResult"]
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import SearchError
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN, take_rows
+from aisle.index.products import take_rows
 from aisle.index.scoring import Rows, Scores
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 __all__ = ["Hit", "SearchResult", "payload_of"]
 

@@ -14,11 +14,11 @@ from aisle.index.array_files import read_array, write_embeddings
 from aisle.index.incremental import joined, stage_change
 from aisle.index.layout import StrPath
 from aisle.index.manifest import Manifest
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN
 from aisle.index.reader import open_index
 from aisle.index.scoring import FloatArray
 from aisle.index.search_index import SearchIndex
 from aisle.index.writer import index_writer
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.sequences import as_sequence
 
 __all__ = ["delete_products", "upsert_products"]

@@ -1,4 +1,4 @@
-"""Kinds of columns, by their Arrow types."""
+"""Names and kinds of columns that several packages share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["NOTE_KEY", "Kind", "kind_of_type"]
+__all__ = ["ID_COLUMN", "NOTE_KEY", "TEXT_COLUMN", "Kind", "kind_of_type"]
+
+ID_COLUMN = "product_id"
+"""Column of product ids, in catalogue files and in an index."""
+TEXT_COLUMN = "__text__"
+"""Column of the texts that are embedded, in catalogue files and in an index; the name is reserved."""
 
 Kind = Literal["texts", "numbers", "true or false", "dates", "times", "lists", "nothing"]
 """What a column holds. `nothing`: it has had no value yet, and gets its type from its first one."""

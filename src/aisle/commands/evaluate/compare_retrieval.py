@@ -31,11 +31,11 @@ from aisle.evaluation.document import GraphLoss, Retrieval, SystemKind
 from aisle.evaluation.graph_loss import graph_loss
 from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.index import SearchIndex, ann_recall, open_index
-from aisle.index.products import ID_COLUMN
 from aisle.index.scoring import FloatArray
 from aisle.models.encoder import TorchEncoder
 from aisle.search.encoders import encoder_of_index
 from aisle.training.process_group import Processes
+from aisle.types.columns import ID_COLUMN
 
 Rankings = Mapping[str, Mapping[str, float]]
 """{query id: {product id: score}}, best first."""

@@ -21,12 +21,12 @@ from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.output import Output
 from aisle.errors import ModelError
 from aisle.index import Manifest, open_stored
-from aisle.index.products import TEXT_COLUMN
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import load_encoder
 from aisle.search.encoders import encoder_of_index
 from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.process_group import Processes
+from aisle.types.columns import TEXT_COLUMN
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from aisle.evaluation.changes import (
 from aisle.evaluation.document import Heatmap, QueryChange, Slice
 from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.index import SearchIndex
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN, take_rows, text_of
+from aisle.index.products import take_rows, text_of
 from aisle.index.scoring import FloatArray, row_scores
 from aisle.models.encoder import TorchEncoder
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 TITLE_COLUMNS = ("title", "product_title", "name")
 SLICE_COLUMNS = ("department", "category", "brand")

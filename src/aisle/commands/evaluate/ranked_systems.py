@@ -12,8 +12,8 @@ import pyarrow as pa
 from aisle.index import SearchIndex, SearchResult, exact_search
 from aisle.index.fusion import Fusion
 from aisle.index.hybrid_search import candidate_depth, fuse_dense, search_hybrid, search_lexical
-from aisle.index.products import ID_COLUMN
 from aisle.models.encoder import TorchEncoder
+from aisle.types.columns import ID_COLUMN
 
 CHUNK_QUERIES = 1024
 """Queries embedded and searched at a time: 100 answers of each, and their embeddings, are a few MiB."""

@@ -34,8 +34,8 @@ from aisle.evaluation.headline import advice, headline
 from aisle.evaluation.number_format import counted
 from aisle.extras import require_extra
 from aisle.index import open_index
-from aisle.index.products import ID_COLUMN
 from aisle.training.process_group import launched_processes
+from aisle.types.columns import ID_COLUMN
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation | None:

@@ -12,7 +12,7 @@ from aisle.commands.output import Output
 from aisle.errors import ConfigError
 from aisle.evaluation.runs import write_trec_run
 from aisle.index import SearchIndex
-from aisle.index.products import ID_COLUMN
+from aisle.types.columns import ID_COLUMN
 
 
 def check_run_file(path: Path, queries: Iterable[str], index: SearchIndex) -> None:

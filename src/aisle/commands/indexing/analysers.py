@@ -16,7 +16,8 @@ from aisle.index.languages import detect_language
 from aisle.index.layout import version_directory
 from aisle.index.lexical import analyser_of
 from aisle.index.manifest import MANIFEST_FILE
-from aisle.index.products import TEXT_COLUMN, take_rows
+from aisle.index.products import take_rows
+from aisle.types.columns import TEXT_COLUMN
 
 SAMPLED_TEXTS = 2000
 

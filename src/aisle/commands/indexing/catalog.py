@@ -17,8 +17,9 @@ from aisle.data.text_files import TextFormat
 from aisle.errors import IndexStoreError
 from aisle.index import read_manifest
 from aisle.index.manifest import MANIFEST_FILE, PRODUCTS_FILE
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products
+from aisle.index.products import read_products
 from aisle.index.version_folders import current_directory
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 
 def read_products_of(

@@ -17,13 +17,14 @@ from aisle.data.digests import text_digests
 from aisle.errors import IndexIntegrityError
 from aisle.index import StoredProducts, open_stored
 from aisle.index.layout import MANIFEST_FILE, version_numbers
-from aisle.index.products import TEXT_COLUMN, take_rows, text_of
+from aisle.index.products import take_rows, text_of
 from aisle.index.row_groups import first_of_equals
 from aisle.io.durable import file_sha256, replace_text, sync
 from aisle.models.encoder import DistinctTokens, TorchEncoder
 from aisle.models.precision import fastest_precision
 from aisle.system.memory import return_free_memory
 from aisle.training.prefetch import prefetched
+from aisle.types.columns import TEXT_COLUMN
 from aisle.types.encoder_protocol import Precision
 
 SHARD_TEXTS = 8192

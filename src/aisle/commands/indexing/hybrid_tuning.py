@@ -19,8 +19,9 @@ from aisle.index.fusion import WEIGHTS, Candidates, fuse, tune_weight
 from aisle.index.hybrid_search import candidate_depth, gather_candidates
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import EMBEDDINGS_FILE, LEXICAL_FOLDER, PRODUCTS_FILE
-from aisle.index.products import ID_COLUMN, rank_ids, read_products
+from aisle.index.products import rank_ids, read_products
 from aisle.models.encoder import TorchEncoder
+from aisle.types.columns import ID_COLUMN
 
 TUNED_DEPTH = 10
 

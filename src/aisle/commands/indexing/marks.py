@@ -12,8 +12,9 @@ from aisle.commands.indexing.embedding import MARKS_SUFFIX, SHARD_TEXTS, Embeddi
 from aisle.index import StoredProducts, Writer
 from aisle.index.array_files import read_marks, write_array
 from aisle.index.manifest import MARKS_FILE
-from aisle.index.products import TEXT_COLUMN, take_rows
+from aisle.index.products import take_rows
 from aisle.models.encoder import TorchEncoder
+from aisle.types.columns import TEXT_COLUMN
 
 
 def stage_marks(

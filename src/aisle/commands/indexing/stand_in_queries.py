@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from aisle.index.products import TEXT_COLUMN, take_rows
+from aisle.index.products import take_rows
+from aisle.types.columns import TEXT_COLUMN
 
 TUNING_QUERIES = 500
 

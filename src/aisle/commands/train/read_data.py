@@ -15,11 +15,11 @@ from aisle.data.esci import ESCI_GAINS, iter_esci_rows
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.pair_rows import listed_ids
 from aisle.data.pairs import PairColumns, Pairs, check_disjoint, find_pair_columns, read_pairs, split_by_query
-from aisle.data.product_rows import ID_COLUMN
 from aisle.data.rows import Row
 from aisle.data.templates import parse_template
 from aisle.data.text_files import TextFormat
 from aisle.errors import DataError
+from aisle.types.columns import ID_COLUMN
 
 SANITY_DATASET = "smangrul/amazon_esci"
 SANITY_ROWS = 1024

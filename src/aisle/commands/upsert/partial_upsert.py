@@ -16,7 +16,8 @@ from aisle.data.partial_changes import GIVEN_COLUMN
 from aisle.data.rows import Problem, shorten
 from aisle.data.templates import TextTemplate, parse_template
 from aisle.errors import ConfigError, DataError
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN, take_rows
+from aisle.index.products import take_rows
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 __all__ = ["Merged", "merge_changes"]
 

@@ -34,9 +34,10 @@ from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.index import Manifest, StoredProducts, open_stored, upsert_products
 from aisle.index.manifest import MARKS_FILE
-from aisle.index.products import ID_COLUMN, TEXT_COLUMN, read_products, take_rows
+from aisle.index.products import read_products, take_rows
 from aisle.models.encoder import TorchEncoder
 from aisle.search.encoders import encoder_of_index
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 COMPARED_ROWS = 8192
 

@@ -1,0 +1,29 @@
+"""Names by which the columns of pairs, queries and judgements are found, the first one that a source has."""
+
+from __future__ import annotations
+
+__all__ = [
+    "JUDGED_LABEL",
+    "JUDGED_PRODUCT_ID",
+    "PAIR_HARD_NEGATIVES",
+    "PAIR_LABEL",
+    "PAIR_PRODUCT",
+    "PAIR_PRODUCT_ID",
+    "PAIR_QUERY",
+    "PAIR_QUERY_ID",
+    "QUERY_FILE_ID",
+    "QUERY_FILE_TEXT",
+]
+
+PAIR_QUERY = ("query", "question", "search_term", "anchor")
+PAIR_PRODUCT = ("product", "product_title", "title", "positive", "pos")
+PAIR_LABEL = ("relevance", "relevance_label", "label", "esci_label")
+PAIR_QUERY_ID = ("query_id",)
+PAIR_PRODUCT_ID = ("product_id",)
+PAIR_HARD_NEGATIVES = ("hard_negatives", "negatives", "neg")
+
+QUERY_FILE_ID = ("query_id", "query-id", "_id", "qid")
+"""Ids of queries in query files and in judgements: aisle's own name, then those of BEIR and TREC."""
+QUERY_FILE_TEXT = ("query", "text")
+JUDGED_PRODUCT_ID = ("product_id", "corpus-id", "corpus_id", "doc_id", "docid")
+JUDGED_LABEL = ("relevance", "score", "label", "esci_label")
