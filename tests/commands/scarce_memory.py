@@ -6,16 +6,16 @@ import sys
 import torch
 
 from aisle.cli import train_main
-from aisle.training import gradients
-from aisle.training.gradients import GradientPass
+from aisle.training import step
+from aisle.training.forward import Forward
 from aisle.training.objective import Objective
 
 PART, *ARGUMENTS = sys.argv[1:]
 OWNER, METHOD = {
-    "forward": (GradientPass, "_embed"),
-    "exchange": (gradients, "gather_rows"),
+    "forward": (Forward, "with_graph"),
+    "exchange": (step, "gather_rows"),
     "loss": (Objective, "parts"),
-    "backward": (GradientPass, "_carry_back"),
+    "backward": (Forward, "backward"),
 }[PART]
 plain = getattr(OWNER, METHOD)
 calls = 0

@@ -20,10 +20,12 @@ from aisle.models.tower import Tower
 from aisle.text.token_batches import Layout
 from aisle.text.tokens import tokenize
 from aisle.training.batches import BatchPlan, Collator
-from aisle.training.gradients import GradientPass
+from aisle.training.forward import Forward
 from aisle.training.loop import Trainer
+from aisle.training.memory_retry import MemoryRetry
 from aisle.training.objective import Objective, weight_of
 from aisle.training.schedule import Schedule
+from aisle.training.step import TrainingStep
 from aisle.training.tokenized import TokenizedPairs
 from aisle.training.train_state import TrainState
 
@@ -122,10 +124,12 @@ def trainer_of(
     packed=True,
     dropout=0.0,
     evaluate=None,
+    max_grad_norm=None,
+    sync=None,
     **schedule,
 ):
     """A trainer whose steps move weights by half of their gradient."""
-    accelerator = Accelerator(cpu=True)
+    accelerator, state = Accelerator(cpu=True), TrainState()
     objective = Objective(
         loss, temperature=temperature, learn_temperature=learn_temperature, directions=directions
     )
@@ -139,25 +143,33 @@ def trainer_of(
         "checkpointing_steps": None,
         "checkpoints_to_keep": None,
         "early_stopping_patience": None,
-        "max_grad_norm": None,
     }
     return Trainer(
         accelerator=accelerator,
-        passes=GradientPass(accelerator, model, objective, cached, max_tokens),
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
+        step=TrainingStep(
+            accelerator=accelerator,
+            forward=Forward(accelerator, model, wrapper_sums=sync is None),
+            objective=objective,
+            optimizer=optimizer,
+            scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
+            max_grad_norm=max_grad_norm,
+            retry=MemoryRetry(
+                accelerator, optimizer, sync, max_tokens if cached else None, state, log=lambda _: None
+            ),
+            sync=sync,
+        ),
         plan=BatchPlan(len(pairs), batch_size, 1, accumulation, seed=1),
         schedule=Schedule(**(settings | schedule)),
         collate=collator_of(pairs, loss=loss, packed=packed, max_tokens=max_tokens),
         evaluate=evaluate or (lambda: {"roc_auc": 0.5}),
         sample=lambda: np.zeros((1, 1), np.float32),
         selection_metric="roc_auc",
-        say=lambda _: None,
+        log=lambda _: None,
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
         checkpoints_dir=Path("unused"),
         identity={},
-        state=TrainState(),
+        state=state,
     )
 
 

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from aisle.errors import TrainingError, TrainingStopped
 from aisle.losses.objectives import cosine_target
 from aisle.models.tower import Tower
+from aisle.training.step import TrainingStep
 from aisle.training.step_metrics import StepMetrics, metrics_to_sum
 from tests.training.conftest import collator_of, texts_of, tokenized, trainer_of, weights_of
 
@@ -62,7 +63,7 @@ def test_a_short_last_step_weighs_its_pairs_alike(base):
     logged = []
     trainer = trainer_of(base, pairs, batch_size=8, accumulation=2, total_steps=2)
     trainer.on_log = logged.append
-    trainer.optimizer.param_groups[0]["lr"] = 0.0
+    trainer.step.optimizer.param_groups[0]["lr"] = 0.0
     trainer.run()
     batch = collator_of(pairs)(np.arange(20))
     with torch.no_grad():
@@ -80,14 +81,14 @@ def test_the_mean_of_a_step_is_over_its_positives_wherever_they_lie(base):
     logged = []
     trainer = trainer_of(base, pairs, batch_size=4, accumulation=2, loss="in_batch")
     trainer.on_log = logged.append
-    trainer.optimizer.param_groups[0]["lr"] = 0.0
+    trainer.step.optimizer.param_groups[0]["lr"] = 0.0
     trainer.run()
     total = 0.0
     for rows in next(trainer.plan.steps(0)):
         batch = collator_of(pairs, loss="in_batch")(rows)
         with torch.no_grad():
             found = trainer.model(batch.token_batches)
-            total += sum(float(part) for part in trainer.passes.objective.parts(found, batch))
+            total += sum(float(part) for part in trainer.step.objective.parts(found, batch))
     assert logged[0]["loss"] == pytest.approx(total / 4, abs=1e-6)
 
 
@@ -104,14 +105,14 @@ def test_a_loss_that_is_no_number_is_named_with_its_step(base, monkeypatch, lag)
     """Where a device computes on meanwhile, a step's figures are read after the next."""
     pairs, _ = pairs_of(base, 40)
     trainer = trainer_of(base, pairs, batch_size=4, total_steps=10, logging_steps=10)
-    monkeypatch.setattr(type(trainer), "_figures_lag", property(lambda self: lag))
-    step = type(trainer)._step
+    monkeypatch.setattr(type(trainer), "_metrics_are_late", property(lambda self: lag))
+    step = TrainingStep.__call__
 
-    def nan_in_the_third(self, batches, *, stop):
-        figures = step(self, batches, stop=stop)
-        return figures * torch.nan if self.state.step == 2 else figures
+    def nan_in_the_third(self, batches, *, number, stop):
+        metrics = step(self, batches, number=number, stop=stop)
+        return metrics * torch.nan if number == 3 else metrics
 
-    monkeypatch.setattr(type(trainer), "_step", nan_in_the_third)
+    monkeypatch.setattr(TrainingStep, "__call__", nan_in_the_third)
     with pytest.raises(TrainingError, match=r"^step 3: the loss is nan"):
         trainer.run()
 
@@ -191,7 +192,7 @@ def test_a_run_stops_early_after_so_many_evaluations_without_a_better_one(base):
         evaluate=lambda: {"roc_auc": next(values)},
     )
     said = []
-    trainer.say = said.append
+    trainer.log = said.append
     trainer.run()
     assert (trainer.state.step, trainer.state.stopped_early, trainer.state.best["step"]) == (4, True, 2)
     assert said == ["stopping early after step 4: no better evaluation in the last 2"]
@@ -236,16 +237,16 @@ def test_a_stop_on_a_device_whose_figures_lag_counts_every_step(base, tmp_path, 
     trainer = trainer_of(base, pairs, batch_size=4, total_steps=10, logging_steps=100)
     trainer.checkpoints_dir = tmp_path
     steps = []
-    plain = trainer._step
+    plain = TrainingStep.__call__
 
-    def step(batches, *, stop):
+    def step(self, batches, *, number, stop):
         steps.append(stop)
         if len(steps) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return plain(batches, stop=stop)
+        return plain(self, batches, number=number, stop=stop)
 
-    trainer._step = step
-    monkeypatch.setattr(type(trainer), "_figures_lag", property(lambda _: True))
+    monkeypatch.setattr(TrainingStep, "__call__", step)
+    monkeypatch.setattr(type(trainer), "_metrics_are_late", property(lambda _: True))
     with pytest.raises(TrainingStopped):
         trainer.run()
     window = trainer.state.window

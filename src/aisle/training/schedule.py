@@ -31,7 +31,6 @@ class Schedule:
         checkpointing_steps: write a checkpoint every so many steps, or after each epoch.
         checkpoints_to_keep: older ones than so many are removed; None keeps all.
         early_stopping_patience: stop after so many evaluations without a better one; None is off.
-        max_grad_norm: longer gradients are cut to it; None is off.
     """
 
     total_steps: int
@@ -40,7 +39,6 @@ class Schedule:
     checkpointing_steps: int | Literal["epoch"] | None
     checkpoints_to_keep: int | None
     early_stopping_patience: int | None
-    max_grad_norm: float | None
 
     def due(self, step: int, *, epoch_ends: bool) -> Due:
         """Return what is to be done after a step."""

@@ -1,4 +1,4 @@
-"""The figures of a step, summed over processes and read from the device when they are needed.
+"""Metrics of a step, summed over the ranks, and read from the device when they are needed.
 
 They travel as float32: not every device has float64 (Apple's GPUs and some of Intel's do not).
 """
@@ -13,12 +13,12 @@ import torch
 from aisle.errors import TrainingError
 
 HALF = 1 << 12
-"""A count of tokens travels as a multiple of it and a rest, whose sums float32 holds exactly."""
+"""A count of tokens travels as a multiple of this and a remainder, both of which float32 sums exactly."""
 
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What a step was, over all processes."""
+    """Metrics of a step over all ranks."""
 
     loss: float
     real_tokens: int
@@ -27,17 +27,17 @@ class StepMetrics:
     gradient_norm: float
 
     @classmethod
-    def read(cls, step: int, figures: torch.Tensor) -> StepMetrics:
-        """Return the figures of a step; waits for the device.
+    def read(cls, step: int, summed: torch.Tensor) -> StepMetrics:
+        """Return the metrics of a step; waits for the device.
 
         Args:
-            step: its number, for the message.
-            figures: the sum over processes of what `metrics_to_sum` gives, and the gradient's norm.
+            step: Number of the step, for the message.
+            summed: The sum over the ranks of `metrics_to_sum`, and the norm of the gradient.
 
         Raises:
-            TrainingError: the loss is no number any more.
+            TrainingError: The loss is not a finite number.
         """
-        loss, high, low, read_high, read_low, stop, norm = figures.tolist()
+        loss, high, low, read_high, read_low, stop, norm = summed.tolist()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"step {step}: the loss is {loss}; lower --learning_rate, add "
@@ -47,8 +47,34 @@ class StepMetrics:
         return cls(loss, real, read, stop > 0, norm)
 
 
+class StepMetricsReader:
+    """Reads the metrics of steps, a step late where reading would make the host wait for the device.
+
+    Args:
+        late: Whether a device computes while the host goes on.
+    """
+
+    def __init__(self, *, late: bool) -> None:
+        self.late = late
+        self._unread: list[tuple[int, torch.Tensor]] = []
+
+    def add(self, step: int, summed: torch.Tensor) -> None:
+        """Take over the metrics of a step, which the device may not have computed yet."""
+        self._unread.append((step, summed))
+
+    def read(self, *, wait: bool) -> list[StepMetrics]:
+        """Return the metrics of steps that were not read yet: all if `wait`, else without a late step.
+
+        Raises:
+            TrainingError: A loss is not a finite number.
+        """
+        ready = len(self._unread) if wait or not self.late else len(self._unread) - 1
+        found, self._unread = self._unread[:ready], self._unread[ready:]
+        return [StepMetrics.read(step, summed) for step, summed in found]
+
+
 def metrics_to_sum(loss: torch.Tensor, *, real_tokens: int, read_tokens: int, stop: bool) -> torch.Tensor:
-    """Return a process's figures as one tensor on the device of the loss, (6,) float32."""
+    """Return a rank's metrics as one tensor on the device of the loss: (6,) float32."""
     work = [*divmod(real_tokens, HALF), *divmod(read_tokens, HALF), stop]
     shared = torch.tensor(work, dtype=torch.float32).to(loss.device, non_blocking=True)
     return torch.cat([loss.float().reshape(1), shared])

@@ -31,13 +31,15 @@ from aisle.text.token_batches import WHOLE_BATCH, Layout, device_layout
 from aisle.training.accelerator import expect_unused_weights
 from aisle.training.batches import BatchPlan, Collator
 from aisle.training.distributed import wait_for_all
-from aisle.training.gradients import GradientPass
+from aisle.training.forward import Forward
 from aisle.training.loop import Trainer
+from aisle.training.memory_retry import MemoryRetry
 from aisle.training.objective import Objective, weight_of
 from aisle.training.optimizer import adamw
 from aisle.training.rank_sync import RankSync
 from aisle.training.schedule import Schedule
 from aisle.training.selection import SELECTION_METRICS, make_evaluator
+from aisle.training.step import TrainingStep
 from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
 from aisle.training.train_state import TrainState
 from aisle.training.trained_weights import register_trained_weights_only
@@ -129,20 +131,28 @@ def make_trainer(
     selection = run.selection
     assert selection is not None  # resolved before
     state = TrainState()
+    sync = _rank_sync(accelerator, say) if settings.lora.use_peft else None
     accelerator.register_for_checkpointing(scheduler, state, objective)
     register_trained_weights_only(accelerator)
     return Trainer(
         accelerator=accelerator,
-        passes=GradientPass(
-            accelerator,
-            model,
-            objective,
-            optim.cached_embeddings,
-            layout.max_tokens,
-            sync=_rank_sync(accelerator, say) if settings.lora.use_peft else None,
+        step=TrainingStep(
+            accelerator=accelerator,
+            forward=Forward(accelerator, model, wrapper_sums=sync is None),
+            objective=objective,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            max_grad_norm=optim.max_grad_norm,
+            retry=MemoryRetry(
+                accelerator=accelerator,
+                optimizer=optimizer,
+                sync=sync,
+                cached_tokens=layout.max_tokens if optim.cached_embeddings else None,
+                state=state,
+                log=say,
+            ),
+            sync=sync,
         ),
-        optimizer=optimizer,
-        scheduler=scheduler,
         plan=plan,
         schedule=Schedule(
             total_steps=total_steps,
@@ -151,7 +161,6 @@ def make_trainer(
             checkpointing_steps=run.checkpointing_steps,
             checkpoints_to_keep=run.checkpoints_to_keep,
             early_stopping_patience=run.early_stopping_patience,
-            max_grad_norm=optim.max_grad_norm,
         ),
         collate=_collator(train, optim, layout, accelerator, known),
         evaluate=make_evaluator(
@@ -164,7 +173,7 @@ def make_trainer(
         ),
         sample=lambda: embed(sampled).cpu().numpy(),
         selection_metric=SELECTION_METRICS[selection] if run.keep == "best" else None,
-        say=say,
+        log=say,
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
         checkpoints_dir=Path(str(run.output_dir)) / "checkpoints",

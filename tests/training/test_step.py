@@ -8,7 +8,8 @@ import torch
 from aisle.errors import TrainingError
 from aisle.models.tower import Tower
 from aisle.training import objective
-from aisle.training.gradients import RandomState
+from aisle.training.grad_cache import sub_batches
+from aisle.training.random_state import RandomState
 from tests.training.conftest import texts_of, tokenized, trainer_of, weights_of
 
 LOSSES = ["cosine_target", "cosent", "listwise", "in_batch"]
@@ -103,7 +104,7 @@ def test_random_numbers_go_on_after_a_cached_step_as_after_its_first_pass(base):
     torch.manual_seed(0)
     batch = trainer.collate(next(trainer.plan.steps(0))[0])
     with torch.no_grad():
-        for part in trainer.passes._sub_batches(batch):
+        for part in sub_batches(batch, 32):
             trainer.model([part])
     assert torch.equal(after, torch.rand(1))
 
@@ -130,7 +131,7 @@ def test_a_learned_temperature_moves_by_the_slope_of_the_loss(base, loss):
 
     trainer = trainer_of(base, pairs, loss=loss, learn_temperature=True)
     trainer.run()
-    moved = trainer.passes.objective.log_temperature.item() - math.log(0.1)
+    moved = trainer.step.objective.log_temperature.item() - math.log(0.1)
     slope = (loss_at(0.1 * math.exp(0.01)) - loss_at(0.1 * math.exp(-0.01))) / 0.02
     assert moved == pytest.approx(-0.5 * slope, rel=1e-2)
     assert abs(moved) > 1e-3
@@ -151,7 +152,7 @@ def test_a_learned_temperature_is_the_same_with_cached_embeddings_and_accumulati
             accumulation=4,
         )
         trainer.run()
-        found.append(trainer.passes.objective.log_temperature.item())
+        found.append(trainer.step.objective.log_temperature.item())
     # It moved by .88, and float32 rounds at 1e-7: processors differ by a few of those.
     assert found[0] == pytest.approx(found[1], abs=3e-6)
     assert found[0] != pytest.approx(math.log(0.1), abs=1e-4)
@@ -188,7 +189,7 @@ def test_out_of_memory_halves_the_sub_batch_and_not_the_batch_and_says_so_once(b
     plain = moved_by(trainer_of(base, pairs, loss="in_batch"))
     said = []
     trainer = trainer_of(base, pairs, loss="in_batch", total_steps=2)
-    trainer.say = said.append
+    trainer.step.retry.log = said.append
     trainer.schedule = type(trainer.schedule)(**{**vars(trainer.schedule), "total_steps": 1})
     scarce = Scarce(monkeypatch, tokens=60)
     assert_same(plain, moved_by(trainer))
@@ -233,6 +234,6 @@ def test_memory_that_runs_out_in_the_optimiser_ends_the_run_with_what_to_change(
     def step():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(trainer.optimizer, "step", step)
+    monkeypatch.setattr(trainer.step.optimizer, "step", step)
     with pytest.raises(TrainingError, match=r"step 1, the optimiser: out of memory.*--use_peft"):
         trainer.run()
