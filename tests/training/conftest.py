@@ -24,6 +24,7 @@ from aisle.training.forward import Forward
 from aisle.training.loop import Trainer
 from aisle.training.memory_retry import MemoryRetry
 from aisle.training.objective import Objective, weight_of
+from aisle.training.rank_sync import RankSync
 from aisle.training.schedule import Schedule
 from aisle.training.step import TrainingStep
 from aisle.training.tokenized import TokenizedPairs
@@ -125,7 +126,7 @@ def trainer_of(
     dropout=0.0,
     evaluate=None,
     max_grad_norm=None,
-    sync=None,
+    sync=False,
     **schedule,
 ):
     """A trainer whose steps move weights by half of their gradient."""
@@ -135,6 +136,8 @@ def trainer_of(
     )
     embedder = embedder_of(base, dropout=dropout)
     parameters = [p for m in (embedder, objective) for p in m.parameters() if p.requires_grad]
+    ranks, rank = accelerator.num_processes, accelerator.process_index
+    sync = RankSync.of_all(accelerator) if sync and ranks > 1 else None
     model, optimizer = accelerator.prepare(embedder, torch.optim.SGD(parameters, lr=0.5))
     settings = {
         "total_steps": 1,
@@ -158,9 +161,9 @@ def trainer_of(
             ),
             sync=sync,
         ),
-        plan=BatchPlan(len(pairs), batch_size, 1, accumulation, seed=1),
+        plan=BatchPlan(len(pairs), batch_size, ranks, accumulation, seed=1),
         schedule=Schedule(**(settings | schedule)),
-        collate=collator_of(pairs, loss=loss, packed=packed, max_tokens=max_tokens),
+        collate=collator_of(pairs, loss=loss, packed=packed, max_tokens=max_tokens, process=(rank, ranks)),
         evaluate=evaluate or (lambda: {"roc_auc": 0.5}),
         sample=lambda: np.zeros((1, 1), np.float32),
         selection_metric="roc_auc",

@@ -1,7 +1,7 @@
 """A training step: embed, gather, loss, backward to embeddings, backward to weights, reduce, clip, optimise.
 
 The loss needs the embeddings of the whole batch, over all ranks, and nothing else of the model. So its
-gradient is first taken by the embeddings; then each rank carries the rows of its own texts back to the weights.
+gradient is first taken by the embeddings; then each rank carries its own rows back to the weights.
 Between the `_alone` blocks, ranks exchange tensors (`distributed`). Other modules deal with scarce memory:
 `grad_cache` embeds in sub-batches, `memory_retry` goes over to that, `rank_sync` makes all ranks retry.
 """

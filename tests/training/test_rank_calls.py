@@ -1,0 +1,39 @@
+"""Two ranks over gloo call the same collectives in the same order, whatever their share of the batch."""
+
+import json
+
+import pytest
+
+from tests.commands.launch import ROOT, torchrun
+from tests.training.rank_calls import CASES
+
+
+@pytest.fixture(scope="module")
+def calls_by_rank(tiny_bert, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calls")
+    torchrun(2, "tests/training/rank_calls.py", tiny_bert, folder, timeout=150, env={"PYTHONPATH": str(ROOT)})
+    return [json.loads((folder / f"rank_{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_rank_calls_the_same_collectives(calls_by_rank, case):
+    first, second = (calls[case] for calls in calls_by_rank)
+
+    assert len(first) >= 2 * 3  # of each step at least embeddings, their gradient, metrics
+    assert first == second
+
+
+def test_ranks_that_retry_call_more_collectives_and_as_many(calls_by_rank):
+    plain, retried = calls_by_rank[0]["full_batch"], calls_by_rank[0]["out_of_memory_forward"]
+
+    assert len(retried) > len(plain)
+    assert {name for name, *_ in retried} == {name for name, *_ in plain}
+
+
+def test_a_rank_with_nothing_of_a_batch_calls_what_a_full_one_calls(calls_by_rank):
+    """The calls of a step do not depend on what is in its batch."""
+    full, empty = (
+        [name for name, *_ in calls_by_rank[1][case]] for case in ("full_batch", "rank_without_a_positive")
+    )
+
+    assert full == empty
