@@ -227,7 +227,7 @@ def test_arguments_out_of_range_are_named(searcher, arguments, message):
 
 
 def test_a_mode_that_needs_an_encoder_says_so(index):
-    with pytest.raises(SearchError, match="mode 'dense' needs an encoder, and the searcher has none"):
+    with pytest.raises(SearchError, match="searcher has no encoder, which mode 'dense' and 'hybrid' need"):
         Searcher(index, mode="lexical").search(["sofa"], mode="dense")
 
 

@@ -145,7 +145,7 @@ class Searcher:
         check_mode(mode)
         check_count("top_k", top_k)
         if mode != "lexical" and query_embeddings is None:
-            query_embeddings = _encode(opened.encoder, queries, mode=mode)
+            query_embeddings = _encoder_of(opened).encode_queries(queries)
         found = index.search(
             query_embeddings,
             queries=queries,
@@ -165,6 +165,14 @@ class Searcher:
                 found = replace(found, cosines=found.scores)
             found = rerank_answers(found, queries, self.rerank)
         return found.first(top_k)
+
+    def encode(self, queries: Iterable[str]) -> npt.NDArray[np.float32]:
+        """Return the (queries, dim) float32 embeddings of queries, to search for them several times.
+
+        Raises:
+            SearchError: The searcher has no encoder.
+        """
+        return _encoder_of(self._opened).encode_queries(queries)
 
     def reload_if_changed(self) -> bool:
         """Open the current version of the index where it is another than the one that answers.
@@ -238,13 +246,13 @@ def _made(encoder: Encoder, manifest: Manifest) -> bool:
     return (encoder.fingerprint, encoder.dim) == (manifest.fingerprint, manifest.dim)
 
 
-def _encode(encoder: Encoder | None, queries: Sequence[str], *, mode: Mode) -> npt.NDArray[np.float32]:
-    if encoder is None:
+def _encoder_of(opened: _Opened) -> Encoder:
+    if opened.encoder is None:
         raise SearchError(
-            f"mode {mode!r} needs an encoder, and the searcher has none; open it with mode={mode!r}, or "
+            "the searcher has no encoder, which mode 'dense' and 'hybrid' need; open it with such a mode, or "
             "search with mode='lexical'"
         )
-    return encoder.encode_queries(queries)
+    return opened.encoder
 
 
 def _both(standing: str | None, where: str | None, index: SearchIndex) -> str | None:

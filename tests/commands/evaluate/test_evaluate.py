@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aisle.commands.evaluate import base_encoder, rows
+from aisle.commands.evaluate import base_encoder
 from aisle.commands.output import Output
 from aisle.evaluation.document import Evaluation
 from aisle.evaluation.runs import read_trec_run
 from aisle.index import open_index
 from aisle.models.loading import load_encoder
+from aisle.search import rankings
 from tests.commands.evaluate.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
 
 
@@ -90,7 +91,7 @@ def test_the_rows_are_what_each_system_ranks_by_the_python_api(flags, shop, tiny
 def test_the_size_of_a_chunk_changes_nothing(flags, capfd, monkeypatch):
     found = []
     for size in (1, 3, 1000):
-        monkeypatch.setattr(rows, "CHUNK_QUERIES", size)
+        monkeypatch.setattr(rankings, "CHUNK_QUERIES", size)
         _, document, _ = evaluate(capfd, *flags)
         document["provenance"] = None
         for part in ("before", "after"):

@@ -10,21 +10,11 @@ import pyarrow.compute
 
 from aisle.commands.evaluate.compared_models import Models, embed_base, has_texts, wanted_rows
 from aisle.commands.evaluate.engine_run import EngineRun
-from aisle.commands.evaluate.judged import Judged, check_products, known_products
 from aisle.commands.evaluate.printed_tables import caveats
-from aisle.commands.evaluate.ranked_systems import (
-    BY_GRAPH,
-    GRAPH_DEPTH,
-    Ranker,
-    Run,
-    exact_ranker,
-    index_ranker,
-    lexical_ranker,
-    rank_all,
-)
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.trec_files import check_run_file
 from aisle.commands.output import Output
+from aisle.data.judged_queries import JudgedQueries, check_judged_products, known_products
 from aisle.errors import ConfigError
 from aisle.evaluation.comparison import compare_runs
 from aisle.evaluation.document import GraphLoss, Retrieval, SystemKind
@@ -33,7 +23,18 @@ from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.index import SearchIndex, ann_recall, open_index
 from aisle.index.scoring import FloatArray
 from aisle.models.encoder import TorchEncoder
-from aisle.search.encoders import encoder_of_index
+from aisle.search.open_searcher import open_searcher
+from aisle.search.rankings import (
+    BY_GRAPH,
+    GRAPH_DEPTH,
+    Ranker,
+    Run,
+    index_ranker,
+    lexical_ranker,
+    other_encoder_ranker,
+    rank_all,
+)
+from aisle.search.searcher import Searcher
 from aisle.training.process_group import Processes
 from aisle.types.columns import ID_COLUMN
 
@@ -72,7 +73,7 @@ class Ranked:
 def evaluate_retrieval(
     settings: EvaluateSettings,
     index: SearchIndex,
-    judged: Judged,
+    judged: JudgedQueries,
     models: Models,
     processes: Processes,
     output: Output,
@@ -106,26 +107,22 @@ def evaluate_retrieval(
     if "base" in rows and models.base is not None:
         embeddings = embed_base(settings, index.manifest, index.products, models.base, processes, output)
         dense["base"] = (models.base, embeddings)
-        rankers.append(exact_ranker(index, models.base, embeddings, name="base", top_k=top_k))
+        rankers.append(other_encoder_ranker(index, models.base, embeddings, name="base", top_k=top_k))
     own = models.name if "tuned" in rows or ("base" in rows and models.name == "base") else None
     if own is not None and models.measured is not None:
         dense[own] = (models.measured, index.embeddings)
     if "bm25" in rows:
         rankers.append(lexical_ranker(index, name="bm25", top_k=top_k))
     if models.measured is not None:
-        rankers.append(
-            index_ranker(
-                index,
-                models.measured,
-                dense=models.name,
-                hybrid="hybrid" if "hybrid" in rows else None,
-                top_k=top_k,
-                ef_search=settings.ef_search,
-                fusion=settings.fusion,
-                weight=settings.hybrid_weight,
-                graph=True,
-            )
+        searcher = Searcher(
+            index,
+            models.measured,
+            fusion=settings.fusion,
+            weight=settings.hybrid_weight,
+            ef_search=settings.ef_search,
         )
+        hybrid = "hybrid" if "hybrid" in rows else None
+        rankers.append(index_ranker(searcher, dense=models.name, hybrid=hybrid, top_k=top_k, graph=True))
     usual: dict[str, SystemKind] = {"bm25": "bm25", "base": "base", "tuned": "tuned", "hybrid": "hybrid"}
     present = {} if engine is None else {_free_name(engine.name, others): engine.run}
     kinds: dict[str, SystemKind] = dict.fromkeys(present, "other")
@@ -160,7 +157,7 @@ def evaluate_retrieval(
 
 
 def _graph_losses(
-    found: Mapping[str, Run], judged: Judged, settings: EvaluateSettings
+    found: Mapping[str, Run], judged: JudgedQueries, settings: EvaluateSettings
 ) -> tuple[GraphLoss, ...]:
     """Return what each row of the index loses through the graph, the row by embeddings first."""
     asked = {query_id: judged.qrels[query_id] for query_id in judged.queries}
@@ -208,32 +205,18 @@ def _possible_rows(settings: EvaluateSettings, index: SearchIndex) -> tuple[tupl
 
 
 def _compared(
-    settings: EvaluateSettings, index: SearchIndex, judged: Judged, top_k: int
+    settings: EvaluateSettings, index: SearchIndex, judged: JudgedQueries, top_k: int
 ) -> tuple[dict[str, Ranker], list[str]]:
     """Return the ranker of each index of --compare by its row's name, and what differs in their products."""
     rankers: dict[str, Ranker] = {}
     notes: list[str] = []
     for folder in map(Path, settings.compare):
         other = open_index(folder)
-        check_products(judged, other.products.column(ID_COLUMN), catalogue=f"--compare {folder}")
-        encoder = encoder_of_index(
-            other.manifest,
-            folder,
-            model=None,
-            base_model=None,
-            trust_remote_code=settings.trust_remote_code,
-        )
+        check_judged_products(judged, other.products.column(ID_COLUMN), catalogue=f"--compare {folder}")
+        searcher = open_searcher(other, trust_remote_code=settings.trust_remote_code)
         name = _free_name(folder.resolve().name, rankers)
         rankers[name] = index_ranker(
-            other,
-            encoder,
-            dense=name,
-            hybrid=None,
-            top_k=min(top_k, len(other)),
-            ef_search=None,
-            fusion=settings.fusion,
-            weight=None,
-            graph=False,
+            searcher, dense=name, hybrid=None, top_k=min(top_k, len(other)), graph=False
         )
         notes += _other_products(name, index, other)
     return rankers, notes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from aisle.commands.evaluate.judged import Judged, catalogue_texts, known_products
+from aisle.data.judged_queries import JudgedQueries, iter_ids, known_products
 from aisle.errors import DataError
 from aisle.evaluation.runs import read_trec_run
 from aisle.types.ids import no_common_ids
@@ -30,7 +30,7 @@ class EngineRun:
 
 
 def read_engine_run(
-    path: Path, judged: Judged, product_ids: pa.ChunkedArray, *, cutoffs: Collection[int]
+    path: Path, judged: JudgedQueries, product_ids: pa.ChunkedArray, *, cutoffs: Collection[int]
 ) -> EngineRun:
     """Return the rankings of a run file for the judged queries.
 
@@ -66,7 +66,7 @@ def read_engine_run(
                 one=f"--run {path}",
                 ours=products,
                 other="the index",
-                theirs=catalogue_texts(product_ids),
+                theirs=iter_ids(product_ids),
                 count=len(product_ids),
             )
         )

@@ -10,10 +10,10 @@ from aisle.commands.evaluate.compare_retrieval import Ranked
 from aisle.commands.evaluate.compared_models import Models, model_name
 from aisle.commands.evaluate.details import Shown, changes_of, heatmaps_of, slices_of
 from aisle.commands.evaluate.engine_run import EngineRun
-from aisle.commands.evaluate.judged import Judged
 from aisle.commands.evaluate.record_provenance import provenance_of
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.training_curves import training_curves
+from aisle.data.judged_queries import JudgedQueries
 from aisle.data.pairs import Pairs
 from aisle.evaluation.document import AnnPoint, Evaluation
 from aisle.index import SearchIndex
@@ -33,7 +33,7 @@ class Inputs:
         pair_notes: what has to be known of the reading of --pairs.
     """
 
-    judged: Judged | None
+    judged: JudgedQueries | None
     pairs: Pairs | None
     index: SearchIndex | None
     shown: Shown | None

@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from aisle.commands.evaluate.judged import Judged
 from aisle.commands.output import Output
+from aisle.data.judged_queries import JudgedQueries
 from aisle.evaluation.document import Estimate, Evaluation, GraphLoss, Pairs, Retrieval, RetrievalRow
 from aisle.evaluation.number_format import UNDEFINED, counted
 from aisle.evaluation.retrieval_metrics import table_metrics
@@ -96,7 +96,7 @@ def graph_line(loss: GraphLoss, *, ef_search: int | None) -> str:
     )
 
 
-def caveats(retrieval: Retrieval, judged: Judged) -> list[str]:
+def caveats(retrieval: Retrieval, judged: JudgedQueries) -> list[str]:
     """Return what was left out of the figures, or counts as wrong without being known to be."""
     said = []
     if judged.unjudged:

@@ -18,7 +18,6 @@ from aisle.commands.evaluate.compare_retrieval import Ranked, evaluate_retrieval
 from aisle.commands.evaluate.compared_models import Models, help_embedding, load_models
 from aisle.commands.evaluate.details import shown_products
 from aisle.commands.evaluate.engine_run import read_engine_run
-from aisle.commands.evaluate.judged import check_products, read_judged
 from aisle.commands.evaluate.make_document import Inputs, make_document, with_details
 from aisle.commands.evaluate.printed_tables import show_evaluation
 from aisle.commands.evaluate.publish import check_trackers, run_of_card, track, write_card
@@ -27,6 +26,7 @@ from aisle.commands.evaluate.to_judge import Unjudged, unjudged_products, write_
 from aisle.commands.evaluate.trec_files import write_runs
 from aisle.commands.indexing.text_notes import query_notes, text_notes
 from aisle.commands.output import Output, quieten_libraries
+from aisle.data.judged_queries import check_judged_products, read_judged_queries
 from aisle.data.text_files import TextFormat
 from aisle.errors import ConfigError
 from aisle.evaluation.document import Evaluation, SystemKind
@@ -111,7 +111,7 @@ def _read(settings: EvaluateSettings) -> Inputs:
     """Return all that is read from files: a mistake in them shows before anything is embedded."""
     judged = None
     if settings.queries is not None and settings.qrels is not None:
-        judged = read_judged(
+        judged = read_judged_queries(
             settings.queries,
             settings.qrels,
             settings.label_map,
@@ -130,7 +130,7 @@ def _read(settings: EvaluateSettings) -> Inputs:
     engine = None
     if judged is not None:
         ids = index.products.column(ID_COLUMN)
-        check_products(judged, ids, catalogue="the index")
+        check_judged_products(judged, ids, catalogue="the index")
         if settings.run is not None:
             engine = read_engine_run(Path(settings.run), judged, ids, cutoffs=settings.cutoffs)
     shown = shown_products(index, title_column=settings.title_column, slice_columns=settings.slice_column)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from aisle.commands.evaluate.details import Runs, Shown
-from aisle.commands.evaluate.judged import Judged
+from aisle.data.judged_queries import JudgedQueries
 from aisle.errors import EvaluationError
 from aisle.io.durable import replace_text
 
@@ -36,7 +36,7 @@ class Unjudged:
     systems: tuple[str, ...]
 
 
-def unjudged_products(runs: Runs, judged: Judged) -> list[Unjudged]:
+def unjudged_products(runs: Runs, judged: JudgedQueries) -> list[Unjudged]:
     """Return the unjudged products among the best `DEPTH` of any system, those first that count most.
 
     A product that stands higher counts for more, and one that more systems show: the first of the
@@ -59,7 +59,7 @@ def unjudged_products(runs: Runs, judged: Judged) -> list[Unjudged]:
     return sorted(listed, key=lambda one: (one.best_rank, -len(one.systems)))
 
 
-def write_to_judge(folder: Path, listed: list[Unjudged], judged: Judged, shown: Shown) -> Path:
+def write_to_judge(folder: Path, listed: list[Unjudged], judged: JudgedQueries, shown: Shown) -> Path:
     """Write the table, its column relevance blank, and return its path.
 
     Args:

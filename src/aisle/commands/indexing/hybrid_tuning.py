@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from aisle.commands.evaluate.judged import check_products, read_judged
+from aisle.data.judged_queries import check_judged_products, read_judged_queries
 from aisle.data.text_files import PLAIN_TEXT, TextFormat
 from aisle.errors import DataError
 from aisle.evaluation.retrieval_metrics import evaluate_run
@@ -52,10 +52,10 @@ def tuned_weight(
         EvaluationError: no query has a relevant product.
         IndexIntegrityError: a file of the version is missing or damaged.
     """
-    known = read_judged(queries_file, [qrels_file], label_map, text_format=text_format)
+    known = read_judged_queries(queries_file, [qrels_file], label_map, text_format=text_format)
     queries, qrels = known.queries, known.qrels
     products = read_products(folder / PRODUCTS_FILE)
-    check_products(known, products.column(ID_COLUMN), catalogue="the catalogue")
+    check_judged_products(known, products.column(ID_COLUMN), catalogue="the catalogue")
     embeddings = read_array(
         folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
     )

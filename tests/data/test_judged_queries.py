@@ -3,13 +3,13 @@
 import pyarrow as pa
 import pytest
 
-from aisle.commands.evaluate.judged import Judged, check_products, read_judged
+from aisle.data.judged_queries import JudgedQueries, check_judged_products, read_judged_queries
 from aisle.errors import DataError
 from tests.commands.evaluate.evaluated_shop import write_table
 
 
 def judged(tmp_path, queries, qrels):
-    return read_judged(
+    return read_judged_queries(
         str(write_table(tmp_path / "q.csv", ["query_id", "query"], [(one, "sofa") for one in queries])),
         [str(write_table(tmp_path / "qrels.csv", ["query_id", "product_id", "relevance"], qrels))],
         None,
@@ -37,10 +37,10 @@ def test_queries_that_do_not_meet_are_shown_from_both_sides_with_the_remedy(tmp_
     ],
 )
 def test_products_that_do_not_meet_are_an_error_with_both_sides(ours, theirs, remedy):
-    known = Judged({"1": "sofa"}, {"1": {ours: 1.0, "worthless": 0.0}})
+    known = JudgedQueries({"1": "sofa"}, {"1": {ours: 1.0, "worthless": 0.0}})
 
     with pytest.raises(DataError) as error:
-        check_products(known, pa.chunked_array([[theirs, "worthless"]]), catalogue="the index")
+        check_judged_products(known, pa.chunked_array([[theirs, "worthless"]]), catalogue="the index")
 
     assert f"In the judgements: {ours!r}; in the index: {theirs!r}, 'worthless'" in str(error.value)
     assert remedy in str(error.value)
@@ -48,7 +48,7 @@ def test_products_that_do_not_meet_are_an_error_with_both_sides(ours, theirs, re
 
 def test_a_part_that_meets_is_enough_and_the_rest_is_counted(tmp_path):
     found = judged(tmp_path, ["1", "2", "3"], [("1", "a", 1), ("9", "b", 1)])
-    check_products(found, pa.chunked_array([["a"]]), catalogue="the index")
+    check_judged_products(found, pa.chunked_array([["a"]]), catalogue="the index")
 
     assert found.queries == {"1": "sofa"}
     assert found.unknown == ("9",)
@@ -59,4 +59,4 @@ def test_only_products_of_queries_that_can_be_asked_count_as_met(tmp_path):
     found = judged(tmp_path, ["1"], [("1", "x", 1), ("9", "a", 1)])
 
     with pytest.raises(DataError, match="no relevant product id in common"):
-        check_products(found, pa.chunked_array([["a"]]), catalogue="the index")
+        check_judged_products(found, pa.chunked_array([["a"]]), catalogue="the index")

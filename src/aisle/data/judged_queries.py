@@ -1,4 +1,4 @@
-"""Queries with their judgements, read from files that have to fit each other and the catalogue."""
+"""Read queries with their judgements, and check that both and the catalogue use the same ids."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from aisle.errors import DataError
 from aisle.types.ids import no_common_ids
 
 CHUNK_IDS = 65_536
-"""Ids of a catalogue that are Python texts at a time."""
+"""Ids of a catalogue that are held as Python strings at a time."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedQueries:
     """Queries with judgements.
 
     Args:
-        queries: query id -> text, of those that are judged.
-        qrels: query id -> product id -> relevance.
-        unknown: ids of judged queries that have no text.
-        unjudged: queries with a text and no judgement, which are not asked.
-        source: name of the judgements' file.
-        notes: what has to be known of the reading.
+        queries: Query id -> text of each judged query.
+        qrels: Query id -> product id -> relevance.
+        unknown: Ids of judged queries without a text.
+        unjudged: Number of queries with a text and no judgement; they are left out.
+        source: Name of the judgements' file.
+        notes: Remarks of the reader, for people.
     """
 
     queries: Mapping[str, str]
@@ -39,7 +39,7 @@ class Judged:
     notes: tuple[str, ...] = ()
 
 
-def read_judged(
+def read_judged_queries(
     queries_file: str,
     qrels_files: Sequence[str],
     label_map: Mapping[str, float] | None,
@@ -47,19 +47,19 @@ def read_judged(
     id_column: str | None = None,
     query_id_column: str | None = None,
     text_format: TextFormat = PLAIN_TEXT,
-) -> Judged:
+) -> JudgedQueries:
     """Return the judged queries.
 
     Args:
-        queries_file: ids and texts of queries.
-        qrels_files: judgements of them, joined.
-        label_map: what each label is worth; None where the labels are numbers.
-        id_column: column of the judgements with the product ids; None finds it.
-        query_id_column: column of both files with the query ids; None finds it.
-        text_format: how text files are written.
+        queries_file: File with the ids and texts of queries.
+        qrels_files: Files with their judgements, which are joined.
+        label_map: Gain of each label; None where the labels are numbers.
+        id_column: Column of the judgements with the product ids; None finds it.
+        query_id_column: Column of both files with the query ids; None finds it.
+        text_format: Delimiter and encoding of text files.
 
     Raises:
-        DataError: a file cannot be read, or no judged query has a text.
+        DataError: A file cannot be read, or no judged query has a text.
     """
     notes: list[str] = []
     qrels = read_qrels(
@@ -77,7 +77,7 @@ def read_judged(
         raise DataError(
             no_common_ids("query", one=source, ours=qrels, other=queries_file, theirs=texts, count=len(texts))
         )
-    return Judged(
+    return JudgedQueries(
         queries,
         qrels,
         unknown=tuple(query_id for query_id in qrels if query_id not in queries),
@@ -87,16 +87,16 @@ def read_judged(
     )
 
 
-def check_products(judged: Judged, product_ids: pa.ChunkedArray, *, catalogue: str) -> None:
-    """Refuse judgements by which every ranking of a catalogue would be worth nothing.
+def check_judged_products(judged: JudgedQueries, product_ids: pa.ChunkedArray, *, catalogue: str) -> None:
+    """Refuse judgements whose relevant products are all missing from a catalogue.
 
     Args:
-        judged: queries and judgements.
-        product_ids: of the catalogue.
-        catalogue: what to call it.
+        judged: Queries and judgements.
+        product_ids: Product ids of the catalogue.
+        catalogue: Name of the catalogue in messages.
 
     Raises:
-        DataError: no relevant product of any query that can be asked is in the catalogue.
+        DataError: The catalogue has no relevant product of any judged query.
     """
     relevant = {
         product: None
@@ -104,7 +104,7 @@ def check_products(judged: Judged, product_ids: pa.ChunkedArray, *, catalogue: s
         for product, relevance in judged.qrels[query_id].items()
         if relevance > 0
     }
-    # Without a relevant product at all the metrics say so themselves.
+    # Judgements without any relevant product are reported by the metrics.
     if relevant and not known_products(relevant, product_ids):
         raise DataError(
             no_common_ids(
@@ -112,21 +112,21 @@ def check_products(judged: Judged, product_ids: pa.ChunkedArray, *, catalogue: s
                 one=judged.source,
                 ours=relevant,
                 other=catalogue,
-                theirs=catalogue_texts(product_ids),
+                theirs=iter_ids(product_ids),
                 count=len(product_ids),
             )
         )
 
 
 def known_products(ids: Mapping[str, object], product_ids: pa.ChunkedArray) -> list[str]:
-    """Return those of `ids` that a catalogue has; its own ids, which may be millions, stay in Arrow."""
+    """Return the `ids` that a catalogue has; its own ids, which may be millions, stay in Arrow."""
     asked = pa.array(list(ids), pa.string())
     known = pyarrow.compute.is_in(asked, value_set=product_ids.combine_chunks())
     found: list[str] = asked.filter(known).to_pylist()
     return found
 
 
-def catalogue_texts(product_ids: pa.ChunkedArray) -> Iterator[str]:
-    """Yield the ids of a catalogue, a chunk of them as Python texts at a time."""
+def iter_ids(product_ids: pa.ChunkedArray) -> Iterator[str]:
+    """Yield the ids of a catalogue; a chunk of them is held as Python strings at a time."""
     for start in range(0, len(product_ids), CHUNK_IDS):
         yield from product_ids.slice(start, CHUNK_IDS).to_pylist()
