@@ -16,6 +16,7 @@ from aisle.models.loading import LoadedModel
 from aisle.models.prepare_backbone import cast_frozen, freeze_pooler, set_dropout
 from aisle.models.tower import Tower
 from aisle.training.accelerator import set_seed
+from aisle.training.launch_support import is_sharded
 
 COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -94,8 +95,3 @@ def _checkpoint_activations(backbone: Any) -> None:
             f"--gradient_checkpointing: {type(backbone).__name__} has none. To train in less memory use "
             "--cached_embeddings, with a lower --max_tokens_per_sub_batch if need be"
         ) from None
-
-
-def is_sharded(accelerator: Any) -> bool:
-    """Return whether the layers are spread over processes, which must all call them equally often."""
-    return bool(accelerator.distributed_type.value == "FSDP")

@@ -34,6 +34,7 @@ from aisle.models.starting_point import load_starting_point
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
 from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.distributed import wait_for_all
+from aisle.training.launch_support import refuse_missing_shards, refuse_unsupported_launch
 from aisle.training.loop import Trainer
 from aisle.training.stop_signals import GracefulStop
 
@@ -61,11 +62,13 @@ def train(settings: TrainSettings) -> FinishedRun:
     started = time.perf_counter()
     run_dir = Path(str(settings.run.output_dir))
     check_run_dir(run_dir, settings.run)
+    refuse_unsupported_launch()
     accelerator = make_accelerator(
         mixed_precision=settings.optim.mixed_precision,
         report_to=settings.run.report_to if settings.run.with_tracking else None,
         project_dir=run_dir,
     )
+    refuse_missing_shards(accelerator)
     output = Output(json_only=settings.run.json, silent=not accelerator.is_main_process)
     quieten_libraries()
     output.say(

@@ -13,7 +13,7 @@ from transformers import get_scheduler
 
 from aisle.commands.indexing.text_notes import cut_note
 from aisle.commands.train.learnable import check_learnable
-from aisle.commands.train.prepare_model import is_sharded, make_trained_model
+from aisle.commands.train.prepare_model import make_trained_model
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.run_dir import TOKENS
 from aisle.commands.train.run_identity import digest_of, run_identity
@@ -32,6 +32,7 @@ from aisle.training.accelerator import expect_unused_weights
 from aisle.training.batches import BatchPlan, Collator
 from aisle.training.distributed import wait_for_all
 from aisle.training.forward import Forward
+from aisle.training.launch_support import is_sharded, refuse_unsupported_flags, strategy_of
 from aisle.training.loop import Trainer
 from aisle.training.memory_retry import MemoryRetry
 from aisle.training.objective import Objective, weight_of
@@ -91,8 +92,12 @@ def make_trainer(
     known = _known_positives(train) if optim.loss == "in_batch" else None
     for warning in check_learnable(optim, train, plan, known=known, total_steps=total_steps):
         say(f"warning: {warning}")
-    if is_sharded(accelerator) and (optim.learn_temperature or optim.cached_embeddings):
-        raise ConfigError("--learn_temperature and --cached_embeddings: do not go with FSDP")
+    in_use = {
+        "--learn_temperature": optim.learn_temperature,
+        "--cached_embeddings": optim.cached_embeddings,
+        "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
+    }
+    refuse_unsupported_flags(strategy_of(accelerator), [flag for flag, used in in_use.items() if used])
     embedder = make_trained_model(settings, base, accelerator, say=say)
     layout = _layout(embedder, settings, base, accelerator)
     if accelerator.num_processes > 1 and not settings.lora.use_peft and not is_sharded(accelerator):
