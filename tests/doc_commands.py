@@ -16,7 +16,7 @@ from typing import get_type_hints
 from markdown_it import MarkdownIt
 
 from aisle.commands.registry import COMMANDS, INDEX_COMMANDS
-from aisle.config.load import parse_settings
+from aisle.config.load import complete, parse_settings
 from aisle.errors import AisleError
 
 ROOT = Path(__file__).parents[1]
@@ -147,5 +147,5 @@ def problems_of(block):
 
 
 def names_of(command):
-    for name, hint in get_type_hints(command.settings).items():
+    for name, hint in get_type_hints(complete(command.settings)).items():
         yield from get_type_hints(hint) if dataclasses.is_dataclass(hint) else (name,)

@@ -7,6 +7,7 @@ The pages use the same sources as the command line: names, types, limits and def
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 from collections.abc import Iterator
 from functools import cache
@@ -21,6 +22,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from aisle.commands.command import Command
 from aisle.commands.registry import COMMANDS, INDEX_COMMANDS
+from aisle.config.load import complete
 
 FOLDER = "reference/commands"
 NOUNS = {int: "whole number", float: "number", str: "text", bool: "on or off"}
@@ -29,6 +31,7 @@ GROUPS = {
     "data": "Data",
     "model": "Model",
     "lora": "Adapter",
+    "objective": "Loss",
     "optim": "Objective, batches, learning rate, precision",
     "run": "The run",
 }
@@ -66,8 +69,9 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 def page_of(name: str, command: Command[Any]) -> str:
     """Return a command's page in Markdown."""
-    lines = [f"# aisle {name}", "", _docstring(command.settings), "", *_calls(name)]
-    for title, group, names in _tables(command.settings):
+    settings = complete(command.settings)
+    lines = [f"# aisle {name}", "", _docstring(settings), "", *_calls(name)]
+    for title, group, names in _tables(settings):
         lines += ["", f"## {title}"]
         lines += [line for name in names for line in _entry(group, name)]
     return "\n".join(lines) + "\n"
@@ -148,8 +152,13 @@ def _module(name: str) -> Any:
 
 
 def _docstring(settings: type[Any]) -> str:
-    return _module(settings.__module__)[settings.__name__].docstring.value
+    return str(inspect.getdoc(settings))
 
 
 def _meaning(group: type[Any], field: str) -> str:
-    return _module(group.__module__)[group.__name__].members[field].docstring.value
+    """Return the help of a setting: what its annotation holds, or the docstring under the field."""
+    for extra in get_args(get_type_hints(group, include_extras=True)[field])[1:]:
+        if isinstance(text := getattr(extra, "help", None), str):
+            return text
+    home = next(kind for kind in group.__mro__ if field in inspect.get_annotations(kind))
+    return str(_module(home.__module__)[home.__name__].members[field].docstring.value)

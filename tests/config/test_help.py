@@ -2,34 +2,45 @@ import ast
 import dataclasses
 import inspect
 import re
+import sys
 from itertools import pairwise
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 
 from aisle.commands.registry import COMMANDS
-from aisle.commands.train.settings import TrainSettings
-from aisle.config.load import parse_settings
+from aisle.config.load import complete, parse_settings
 
-SETTINGS = {name: command.settings for name, command in COMMANDS.items()}
+SETTINGS = {name: complete(command.settings) for name, command in COMMANDS.items()}
 
 
 def documented_fields(settings_type):
     """Yield (name, docstring) of each field, groups dissolved, as the source has them."""
-    hints = get_type_hints(settings_type)
-    body = ast.parse(inspect.getsource(settings_type)).body[0].body
+    hints = get_type_hints(settings_type, include_extras=True)
     docstrings = {
+        name: text for kind in reversed(settings_type.__mro__) for name, text in docstrings_in(kind).items()
+    }
+    for field in dataclasses.fields(settings_type):
+        given = [extra.help for extra in get_args(hints[field.name])[1:] if getattr(extra, "help", None)]
+        group = get_args(hints[field.name])[:1] or (hints[field.name],)
+        if dataclasses.is_dataclass(group[0]):
+            yield from documented_fields(group[0])
+        else:
+            yield field.name, given[0] if given else docstrings.get(field.name)
+
+
+def docstrings_in(kind):
+    """Return the docstring of each field that a class of the source declares itself."""
+    if kind is object or kind is not getattr(sys.modules[kind.__module__], kind.__name__, None):
+        return {}  # made from the registered losses
+    body = ast.parse(inspect.getsource(kind)).body[0].body
+    return {
         node.target.id: following.value.value
         for node, following in pairwise(body)
         if isinstance(node, ast.AnnAssign)
         and isinstance(following, ast.Expr)
         and isinstance(following.value, ast.Constant)
     }
-    for field in dataclasses.fields(settings_type):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from documented_fields(hints[field.name])
-        else:
-            yield field.name, docstrings.get(field.name)
 
 
 def words(text):
@@ -53,13 +64,13 @@ def test_help_shows_every_flag_with_its_docstring(settings_type, capsys, monkeyp
 
 
 def test_training_flags_have_one_home_each():
-    names = [name for name, _ in documented_fields(TrainSettings)]
+    names = [name for name, _ in documented_fields(SETTINGS["train"])]
 
     assert len(names) == len(set(names))
 
 
 def test_flags_are_shown_with_underscores(capsys):
     with pytest.raises(SystemExit):
-        parse_settings(TrainSettings, ["--help"], prog="prog")
+        parse_settings(SETTINGS["train"], ["--help"], prog="prog")
 
     assert not re.search(r"--\w+-\w", capsys.readouterr().out)

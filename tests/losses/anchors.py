@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from aisle.losses.objectives import Anchors, Exclusions
+from aisle.losses.anchors import Anchors, Exclusions
 
 
 def exclusions(rows):

@@ -4,7 +4,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from aisle.losses.objectives import cosent
+from aisle.losses.cosent import cosent
 from tests.losses.vectors import at, exact, gradients, unit
 
 

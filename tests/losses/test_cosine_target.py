@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from aisle.losses.objectives import cosine_target
+from aisle.losses.cosine_target import cosine_target
 from tests.losses.vectors import at, exact, unit
 
 

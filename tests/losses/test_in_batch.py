@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from aisle.losses.objectives import Anchors, in_batch, rows_of
+from aisle.losses.anchors import Anchors
+from aisle.losses.embedding_rows import rows_of
+from aisle.losses.in_batch import in_batch
 from tests.losses.anchors import anchors_of, diagonal, exclusions, random_anchors
 from tests.losses.vectors import at, exact, gradients, unit
 

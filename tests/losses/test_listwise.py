@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from aisle.losses.objectives import listwise, listwise_weight
+from aisle.losses.batch_weight import batch_weight
+from aisle.losses.listwise import listwise
 from tests.losses.vectors import at, exact, gradients, unit
 
 
@@ -105,10 +106,11 @@ def test_listwise_is_float32_and_finite_at_a_small_temperature():
     assert torch.isfinite(queries.grad).all()
 
 
-def test_listwise_weight_counts_queries_with_some_relevance():
+def test_a_mean_over_queries_counts_queries_with_some_relevance():
     keys = np.array([5, 5, -3, 9, 9, 9, 7])
     relevance = np.array([0, 0.1, 0, 1, 0.5, 0, 1])
 
-    assert listwise_weight(relevance, keys) == 3
-    assert listwise_weight(np.zeros(7), keys) == 0
-    assert listwise_weight(np.array([]), np.array([], dtype=np.int64)) == 0
+    assert batch_weight("query", relevance=relevance, query_keys=keys) == 3
+    assert batch_weight("query", relevance=np.zeros(7), query_keys=keys) == 0
+    none = np.array([], dtype=np.int64)
+    assert batch_weight("query", relevance=np.array([]), query_keys=none) == 0

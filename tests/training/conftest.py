@@ -1,7 +1,6 @@
 """Trainers over tiny models, put together without the command line."""
 
 import copy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from aisle.data.batching import distinct
 from aisle.data.negatives import KnownPositives, equality_keys
-from aisle.losses.objectives import Direction
+from aisle.losses.in_batch import Direction
+from aisle.losses.registry import loss_named
 from aisle.models.loading import Overrides, load_base
 from aisle.models.model_source import find_model
 from aisle.models.prepare_backbone import freeze_pooler, set_dropout
@@ -23,7 +23,7 @@ from aisle.training.batches import BatchPlan, Collator
 from aisle.training.forward import Forward
 from aisle.training.loop import Trainer
 from aisle.training.memory_retry import MemoryRetry
-from aisle.training.objective import Objective, weight_of
+from aisle.training.objective import Objective
 from aisle.training.rank_sync import RankSync
 from aisle.training.schedule import Schedule
 from aisle.training.step import TrainingStep
@@ -91,16 +91,22 @@ def tokenized(
     )
 
 
+def parameters_of(loss, **values):
+    """The parameters of a loss; values that it has no parameter for are left out."""
+    kind = loss_named(loss).parameters
+    return kind(**{name: value for name, value in values.items() if name in kind.__dataclass_fields__})
+
+
 def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, process=(0, 1), separate=False):
     known = None
-    if loss == "in_batch":
+    if loss_named(loss).contrasts:
         known = KnownPositives.of(
             pairs.query_keys[pairs.queries],
             pairs.product_keys[pairs.products],
             pairs.positive(np.arange(len(pairs))),
         )
     layout = Layout(packed, max_tokens, group_cost=4, pad_token_id=0, separate_sides=separate)
-    return Collator(pairs, layout, *process, known=known, weigh=partial(weight_of, loss))
+    return Collator(pairs, layout, *process, known=known, unit=loss_named(loss).unit)
 
 
 def embedder_of(base, *, dropout=0.0):
@@ -132,7 +138,13 @@ def trainer_of(
     """A trainer whose steps move weights by half of their gradient."""
     accelerator, state = Accelerator(cpu=True), TrainState()
     objective = Objective(
-        loss, temperature=temperature, learn_temperature=learn_temperature, directions=directions
+        loss_named(loss),
+        parameters_of(
+            loss,
+            temperature=temperature,
+            learn_temperature=learn_temperature,
+            in_batch_directions=directions,
+        ),
     )
     embedder = embedder_of(base, dropout=dropout)
     parameters = [p for m in (embedder, objective) for p in m.parameters() if p.requires_grad]

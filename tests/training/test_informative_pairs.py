@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from aisle.data.negatives import KnownPositives
+from aisle.losses.registry import loss_named
 from aisle.training.batches import BatchPlan
 from aisle.training.informative_pairs import informative_share
-from tests.training.conftest import DIRECTIONS, tokenized
+from tests.training.conftest import DIRECTIONS, parameters_of, tokenized
 
 
 @pytest.fixture
@@ -27,7 +28,8 @@ def share(base):
                     yield [np.arange(start, min(start + batch, len(queries)))]
 
         plan = InOrder(len(queries), batch, 1, 1, seed=1)
-        return informative_share(loss, pairs, plan, known=known, directions=directions)
+        parameters = parameters_of(loss, in_batch_directions=directions)
+        return informative_share(loss_named(loss), parameters, pairs, plan, known=known)
 
     return of
 

@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aisle.errors import TrainingError, TrainingStopped
-from aisle.losses.objectives import cosine_target
+from aisle.losses.cosine_target import LOSS, cosine_target
 from aisle.models.tower import Tower
 from aisle.training.step import TrainingStep
 from aisle.training.step_metrics import StepMetrics, metrics_to_sum
@@ -201,9 +202,8 @@ def test_a_run_stops_early_after_so_many_evaluations_without_a_better_one(base):
 def test_a_loss_that_is_no_number_stops_training_and_says_what_to_try(base, monkeypatch):
     pairs, _ = pairs_of(base, 8)
     trainer = trainer_of(base, pairs, batch_size=4)
-    monkeypatch.setattr(
-        "aisle.losses.objectives.cosine_target", lambda queries, *_: queries.sum(dim=1) * float("nan")
-    )
+    broken = replace(LOSS, function=lambda queries, _, relevance: queries.sum(dim=1) * float("nan"))
+    monkeypatch.setattr(trainer.step.objective, "loss", broken)
     with pytest.raises(TrainingError, match=r"step 1: the loss is nan; lower --learning_rate"):
         trainer.run()
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from aisle.errors import TrainingError
+from aisle.losses.parameters import Temperature
+from aisle.losses.registry import loss_named
 from aisle.models.tower import Tower
 from aisle.training import objective
 from aisle.training.grad_cache import sub_batches
@@ -159,7 +161,7 @@ def test_a_learned_temperature_is_the_same_with_cached_embeddings_and_accumulati
 
 
 def test_a_learned_temperature_stops_at_its_floor_and_can_rise_again(base):
-    learned = objective.Objective("cosent", temperature=0.02, learn_temperature=True, directions=())
+    learned = objective.Objective(loss_named("cosent"), Temperature(temperature=0.02, learn_temperature=True))
     with torch.no_grad():
         learned.log_temperature.sub_(5)
     learned.keep_temperature()

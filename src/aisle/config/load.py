@@ -36,6 +36,7 @@ def parse_settings(
         ConfigError: flags are unknown, or the YAML file or values are not valid; all are named at once.
         SystemExit: a flag lacks its value (2), or help was asked for (0).
     """
+    settings_type = complete(settings_type)
     unknown = unknown_flags(arguments, _known_names(settings_type))
     if unknown:
         raise ConfigError("\n".join(unknown))
@@ -56,6 +57,16 @@ def parse_settings(
     flat = flatten(parsed)
     flat |= {name: value for name, value in secrets.items() if flat[name] is None}
     return _validated(settings_type, flat, origin=None)
+
+
+def complete(settings_type: type[Settings]) -> type[Settings]:
+    """Return a settings class with the fields that depend on what is registered, if it has any.
+
+    Its class method `complete` returns them: the settings of a training have a flag for each parameter of a
+    loss.
+    """
+    made: type[Settings] = getattr(settings_type, "complete", lambda: settings_type)()
+    return made
 
 
 def _text_where_no_number() -> ConstructorRegistry:
@@ -195,7 +206,8 @@ def _by_field(error: ValidationError) -> list[list[Any]]:
 
 def _field_of(detail: Any) -> str:
     names = [str(part) for part in detail["loc"]]
-    return names[1] if names[0] in {"data", "model", "lora", "optim", "run"} and len(names) > 1 else names[0]
+    groups = {"data", "model", "lora", "objective", "optim", "run"}
+    return names[1] if names[0] in groups and len(names) > 1 else names[0]
 
 
 def _describe(details: Sequence[Any], origin: str | None) -> str:

@@ -1,1 +1,1 @@
-"""Training losses: pure functions of embeddings and labels."""
+"""Training losses: a file for each loss, and the registry that the rest of aisle reads them from."""

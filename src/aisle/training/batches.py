@@ -11,14 +11,16 @@ import torch
 
 from aisle.data.batching import epoch_order, process_share
 from aisle.data.negatives import BatchExclusions, Csr, KnownPositives
-from aisle.losses.objectives import Anchors, Exclusions
+from aisle.losses.anchors import Anchors, Exclusions
+from aisle.losses.batch_weight import batch_weight
+from aisle.losses.specification import Unit
 from aisle.text.token_batches import Layout, TokenBatch
 from aisle.training.tokenized import TokenizedPairs
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """The positives of a batch and what they are held against.
+    """The positives of a batch and the texts that they are contrasted with.
 
     Args:
         queries: (queries,) rows of the distinct queries among the batch's embeddings.
@@ -46,7 +48,7 @@ class PairBatch:
         query_keys: (pairs,) equal for pairs of the same query.
         relevance: (pairs,) float32 in [0, 1], or None where pairs carry no label.
         own: first of the pairs whose loss this process takes, and the one after its last.
-        contrast: what the positives are held against, if the loss asks for it.
+        contrast: the positives and the texts to contrast them with, if the loss takes anchors.
         weight: what the sum of the losses of all pairs is divided by.
         real_tokens: tokens of this process's texts.
     """
@@ -97,8 +99,8 @@ class Collator:
         layout: how texts are laid out for the backbone.
         process_index: of this process.
         num_processes: that share a batch.
-        known: the positives of all pairs, if the loss contrasts them.
-        weigh: what the sum of a batch's losses is divided by, from relevance and query keys.
+        known: the positives of all pairs, for a loss that contrasts.
+        unit: what the mean of a step is taken over.
     """
 
     pairs: TokenizedPairs
@@ -106,7 +108,7 @@ class Collator:
     process_index: int
     num_processes: int
     known: KnownPositives | None
-    weigh: Callable[[np.ndarray | None, np.ndarray, int], int]
+    unit: Unit
 
     def __call__(self, rows: np.ndarray) -> PairBatch:
         """Return the batch of these pairs."""
@@ -149,7 +151,7 @@ class Collator:
             relevance=None if labelled is None else torch.from_numpy(np.array(labelled, np.float32)),
             own=(int(own_pairs[0]), int(own_pairs[-1]) + 1) if len(own_pairs) else (0, 0),
             contrast=self._contrast(rows, places),
-            weight=float(self.weigh(labelled, query_keys, len(rows))),
+            weight=float(batch_weight(self.unit, relevance=labelled, query_keys=query_keys)),
             real_tokens=sum(int(pairs.texts.lengths(texts).sum()) for texts in mine),
         )
 

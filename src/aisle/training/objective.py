@@ -1,54 +1,45 @@
-"""A run's loss: which one, at which temperature, and what a step's mean is taken over."""
+"""The loss of a run, with its temperature, as the training step calls it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from aisle.losses import objectives as losses
-from aisle.losses.objectives import rows_of
+from aisle.losses.embedding_rows import rows_of
+from aisle.losses.parameters import LOWEST_TEMPERATURE, Parameters, Temperature
+from aisle.losses.specification import Loss
 from aisle.training.batches import PairBatch
 
-Loss = Literal["cosine_target", "cosent", "in_batch", "listwise"]
 SCORES_AT_A_TIME = 1 << 24
-"""Cosines of an in-batch loss that are in memory at a time, per direction."""
-LOWEST_TEMPERATURE = 0.01
-"""Learned temperatures stay above it, as CLIP's do (https://arxiv.org/abs/2103.00020, section 2.5)."""
+"""Cosines of anchors with the batch's texts that are in memory at a time, per direction."""
 
 
 class Objective(nn.Module):
-    """The loss of a batch from the embeddings of its texts, in parts that fit in memory.
+    """Computes the loss of a batch from the embeddings of its texts, in parts that fit in memory.
 
     Args:
-        loss: which one.
-        temperature: cosines are divided by it; at first, where it is learned.
-        learn_temperature: train its logarithm with the model.
-        directions: what the in-batch loss holds against what.
+        loss: the loss of the run.
+        parameters: its parameters. A temperature among them may be learned.
     """
 
-    def __init__(
-        self,
-        loss: Loss,
-        *,
-        temperature: float,
-        learn_temperature: bool,
-        directions: Sequence[losses.Direction],
-    ) -> None:
+    def __init__(self, loss: Loss, parameters: Parameters) -> None:
         super().__init__()
-        self.loss: Loss = loss
-        self.directions = tuple(directions)
+        self.loss = loss
+        self._given = loss.arguments(parameters)
+        scale = parameters if isinstance(parameters, Temperature) else None
+        self._scales = scale is not None
         self.log_temperature = nn.Parameter(
-            torch.tensor(math.log(temperature)), requires_grad=learn_temperature
+            torch.tensor(math.log(scale.temperature) if scale else 0.0),
+            requires_grad=scale is not None and scale.learn_temperature,
         )
 
     @property
     def temperature(self) -> torch.Tensor:
-        """What cosines are divided by."""
+        """What cosines are divided by; 1 for a loss without a temperature."""
         return self.log_temperature.exp()
 
     def keep_temperature(self) -> None:
@@ -65,52 +56,40 @@ class Objective(nn.Module):
     def parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
         """Yield this process's share of the sum of the batch's losses, in parts to be added up.
 
-        Over all parts and processes they come to `batch.weight` times the batch's mean loss.
+        Summed over all parts and processes, they are `batch.weight` times the batch's mean loss.
 
         Args:
             embeddings: (texts, dim) of the whole batch, unit L2 norm.
             batch: the batch.
         """
-        if self.loss == "in_batch":
-            yield from self._in_batch_parts(embeddings, batch)
+        if self.loss.contrasts:
+            yield from self._anchor_parts(embeddings, batch)
             return
-        start, stop = batch.own
-        queries, products = rows_of(embeddings, batch.query_rows), rows_of(embeddings, batch.product_rows)
-        assert batch.relevance is not None  # settings that need labels are refused without them
-        if self.loss == "cosine_target":
-            found = losses.cosine_target(
-                queries[start:stop], products[start:stop], batch.relevance[start:stop]
-            )
-            yield found.sum()
-        elif self.loss == "cosent":
-            found = losses.cosent(queries, products, batch.relevance, temperature=self.temperature)
-            yield found[start:stop].sum()
-        else:
-            found = losses.listwise(
-                queries, products, batch.relevance, batch.query_keys, temperature=self.temperature
-            )
-            yield found[start:stop].sum()
+        # A loss over the batch needs the pairs of all processes, any other only those of this one.
+        own = slice(*batch.own)
+        taken = slice(None) if self.loss.over_batch else own
+        losses = self.loss.function(
+            rows_of(embeddings, batch.query_rows)[taken],
+            rows_of(embeddings, batch.product_rows)[taken],
+            **{name: getattr(batch, name)[taken] for name in self.loss.inputs},
+            **self._arguments(),
+        )
+        yield (losses[own] if self.loss.over_batch else losses).sum()
 
-    def _in_batch_parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
+    def _anchor_parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
         contrast = batch.contrast
-        assert contrast is not None  # the collator makes it for this loss
+        assert contrast is not None  # the collator makes it for these losses
         columns = len(contrast.queries) + len(contrast.products)
         anchors, rows = contrast.anchors, max(SCORES_AT_A_TIME // columns, 1)
         for start in range(0, len(anchors), rows):
-            # Taken from the embeddings anew: each part's graph is freed by its backward pass.
-            yield losses.in_batch(
+            # The embeddings are taken again for each part, whose graph is freed by its backward pass.
+            yield self.loss.function(
                 rows_of(embeddings, contrast.queries),
                 rows_of(embeddings, contrast.products),
                 anchors if rows >= len(anchors) else anchors.block(start, min(start + rows, len(anchors))),
-                temperature=self.temperature,
-                directions=self.directions,
+                **self._arguments(),
             ).sum()
 
-
-def weight_of(loss: Loss, relevance: np.ndarray | None, query_keys: np.ndarray, pairs: int) -> int:
-    """Return what the sum of a batch's losses is divided by: pairs, positives, or queries with a positive."""
-    if loss == "in_batch":
-        return pairs if relevance is None else int((relevance > 0.5).sum())
-    if loss == "listwise" and relevance is not None:
-        return losses.listwise_weight(relevance, query_keys)
-    return pairs
+    def _arguments(self) -> dict[str, Any]:
+        """Return the parameters as the loss function takes them, with the present temperature."""
+        return {**self._given, "temperature": self.temperature} if self._scales else self._given

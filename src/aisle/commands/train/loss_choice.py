@@ -1,57 +1,59 @@
-"""Which loss suits which labels, and what the best evaluation is chosen by."""
+"""Choose the loss for the labels at hand, and the metric that selects the best evaluation."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from aisle.commands.train.loss_settings import LossSettings, chosen_loss, unused_parameters
 from aisle.commands.train.settings import OptimSettings
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
+from aisle.losses.registry import loss_named, registered_losses
+from aisle.losses.specification import Loss
 
-Loss = Literal["cosine_target", "cosent", "in_batch", "listwise"]
 Selection = Literal["roc_auc", "retrieval", "joint_pool"]
-FEW_POSITIVES = 0.3
-"""Below this share of positives cosine_target saturates early: on walmart_amazon (.09) and wdc (.26) cosent
-is far better by validation (docs/results.md)."""
-MANY_POSITIVES = 0.9
-"""Above this share there is hardly a judged negative to learn from."""
 
 
-def resolve_loss(wanted: Loss | None, train: Pairs) -> Loss:
-    """Return the loss of a run: the one asked for, or the default for its pairs.
+def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
+    """Return the loss of a run: the loss that was asked for, or the default for its pairs.
 
     Raises:
-        ConfigError: the loss needs labels and there are none, or the labels give it nothing to learn from.
+        ConfigError: the loss needs labels and there are none, or it cannot learn from the labels.
     """
-    loss = wanted or ("cosine_target" if train.labelled else "in_batch")
-    if loss != "in_batch" and not train.labelled:
-        raise ConfigError(f"--loss {loss}: needs labelled pairs; use in_batch, or give --label_column")
-    missing = _missing(loss, train)
-    if missing is not None:
+    loss = _default_loss(labelled=train.labelled) if wanted is None else loss_named(wanted)
+    if loss.needs_labels and not train.labelled:
+        other = _default_loss(labelled=False).name
+        raise ConfigError(f"--loss {loss.name}: needs labelled pairs; use {other}, or give --label_column")
+    reason = _reason_to_refuse(loss, train)
+    if reason is not None:
         raise ConfigError(
-            f"--loss {loss}: {missing}; look at --label_column, and at what --label_map says labels are worth"
+            f"--loss {loss.name}: {reason}; look at --label_column, and at the relevance that --label_map "
+            "gives to each label"
         )
     return loss
 
 
-def _missing(loss: Loss, train: Pairs) -> str | None:
-    """Return what a loss needs of the labels and does not find, or None."""
+def _default_loss(*, labelled: bool) -> Loss:
+    kind = "labelled" if labelled else "unlabelled"
+    return next(loss for loss in registered_losses() if loss.default_for == kind)
+
+
+def _reason_to_refuse(loss: Loss, train: Pairs) -> str | None:
+    """Return why a loss cannot learn from the labels of the training pairs, or None if it can."""
     relevance = train.relevance
     if relevance is None:
         return None
     if not relevance.max():
         return "needs positives, and every training pair's relevance is 0"
-    if loss == "in_batch" and not train.positive_share():
+    if loss.contrasts and not train.positive_share():
         return (
             f"needs positives, and no training pair's relevance is above 0.5 (highest: {relevance.max():g})"
         )
-    if loss in ("cosent", "listwise") and relevance.min() == relevance.max():
-        return f"ranks pairs by their relevance, and that of every training pair is {relevance.max():g}"
-    return None
+    return None if loss.refuse is None else loss.refuse(relevance)
 
 
 def resolve_selection(wanted: Selection | None, validation: Pairs) -> Selection:
-    """Return what the best evaluation is chosen by: what is asked for, or the default for the pairs.
+    """Return the method that selects the best evaluation: the one asked for, or the default for the pairs.
 
     Raises:
         ConfigError: it needs labels, and there are none.
@@ -62,46 +64,27 @@ def resolve_selection(wanted: Selection | None, validation: Pairs) -> Selection:
 
 
 def loss_hint(loss: Loss, train: Pairs) -> str | None:
-    """Return advice where another loss is likely to suit the labels better, or None."""
+    """Return advice if another loss is likely to suit the labels better, or None."""
     relevance = train.relevance
-    if relevance is None or loss != "cosine_target":
-        return None
-    if relevance.min() == relevance.max():
-        return (
-            f"warning: the relevance of every training pair is {relevance.max():g}, so that cosine_target "
-            "draws all texts together and nothing apart; --loss in_batch takes negatives from the batch"
-        )
-    share = train.positive_share()
-    if share < FEW_POSITIVES:
-        return (
-            f"hint: {share:.0%} of the training pairs are positives; --loss cosent ranks them above the "
-            "others and usually suits such data far better than cosine_target"
-        )
-    if share > MANY_POSITIVES:
-        return (
-            f"hint: {share:.0%} of the training pairs are positives, so there are few judged negatives; "
-            "--loss in_batch takes negatives from the batch"
-        )
-    return None
+    return None if relevance is None or loss.hint is None else loss.hint(relevance)
 
 
-def unused_settings(optim: OptimSettings, train: Pairs) -> list[str]:
+def unused_settings(objective: LossSettings, optim: OptimSettings, train: Pairs) -> list[str]:
     """Return a line for each setting, and each column, that the run's loss or schedule does not read.
 
     Args:
-        optim: with the loss resolved.
+        objective: with the loss resolved.
+        optim: batches and schedule.
         train: the training pairs.
     """
-    loss, usual = optim.loss, OptimSettings()
-    found = []
-    if loss == "cosine_target" and optim.temperature != usual.temperature:
-        found.append("--temperature is not used: the cosine_target loss has none")
-    if loss != "in_batch" and set(optim.in_batch_directions) != set(usual.in_batch_directions):
-        found.append(f"--in_batch_directions is not used: the {loss} loss has none")
-    if loss != "in_batch" and "hard_negatives" in train.table.column_names:
-        found.append(f"the hard negatives are not used: of the losses, in_batch alone reads them, not {loss}")
+    loss, _ = chosen_loss(objective)
+    usual = OptimSettings()
+    unused = unused_parameters(objective)
+    if not loss.contrasts and "hard_negatives" in train.table.column_names:
+        readers = " and ".join(other.name for other in registered_losses() if other.contrasts)
+        unused.append(f"the hard negatives are not used: {loss.name} does not read them; {readers} does")
     if optim.torch_compile_backend != usual.torch_compile_backend and not optim.torch_compile:
-        found.append("--torch_compile_backend is not used: for it give --torch_compile")
+        unused.append("--torch_compile_backend is not used: for it give --torch_compile")
     if optim.lr_scheduler_type == "constant" and optim.num_warmup_steps:
-        found.append("--num_warmup_steps is not used: for it give --lr_scheduler_type constant_with_warmup")
-    return found
+        unused.append("--num_warmup_steps is not used: for it give --lr_scheduler_type constant_with_warmup")
+    return unused

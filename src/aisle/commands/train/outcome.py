@@ -71,7 +71,7 @@ def run_metrics(
         seconds: that the run took, in this process.
     """
     return {
-        "loss": settings.optim.loss,
+        "loss": settings.objective.loss,
         "selection": settings.run.selection,
         "selection_metric": trainer.selection_metric,
         "base": trainer.state.base,

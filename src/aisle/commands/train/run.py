@@ -171,7 +171,7 @@ def _resolve(
     if model.max_length is None and read_settings_file(source.path) is None:
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
-    loss = resolve_loss(optim.loss, data.train)
+    loss = resolve_loss(settings.objective.loss, data.train)
     default_rate = LORA_LEARNING_RATE if settings.lora.use_peft else FULL_LEARNING_RATE
     resolved = replace(
         settings,
@@ -183,23 +183,26 @@ def _resolve(
             max_length=base.settings.max_length,
         ),
         lora=resolve_lora(settings.lora, base.adapter, say=output.say),
+        objective=replace(settings.objective, loss=loss.name),
         optim=replace(
             optim,
-            loss=loss,
             learning_rate=optim.learning_rate or default_rate,
-            group_by_query=optim.group_by_query or loss == "listwise",
+            group_by_query=optim.group_by_query or loss.keeps_queries_together,
         ),
         run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
     )
     if resolved.optim.group_by_query and not optim.group_by_query:
-        output.say("--group_by_query: taken, as the listwise loss ranks a query's products within a batch")
+        output.say(
+            f"--group_by_query: taken, as the {loss.name} loss ranks a query's products within a batch"
+        )
     _refuse_problems(resolved)
-    for note in (loss_hint(loss, data.train), *unused_settings(resolved.optim, data.train)):
+    unused = unused_settings(resolved.objective, resolved.optim, data.train)
+    for note in (loss_hint(loss, data.train), *unused):
         if note is not None:
             output.say(note)
     output.say(
         f"model: {source.name}, {base.settings.pooling} pooling, at most {base.settings.max_length} tokens, "
-        f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss}"
+        f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss.name}"
     )
     return resolved, base
 

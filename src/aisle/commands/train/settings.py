@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
 from aisle.commands.named_inputs import check_data_sets, check_models
 from aisle.commands.train.data_settings import DataSettings, data_problems
+from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-LOWEST_LEARNED_TEMPERATURE = 0.01
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
@@ -70,25 +71,11 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """Objective, batches, learning rate and precision."""
+    """Batches, learning rate and precision."""
 
-    loss: Literal["cosine_target", "cosent", "in_batch", "listwise"] | None = None
-    """Objective: cosine_target draws relevant pairs to cosine 1 and others to 0; cosent ranks relevant pairs
-    above others; in_batch tells a positive's product from the rest of the batch; listwise ranks the judged
-    products of each query. When not given, cosine_target with labels and in_batch without."""
-    temperature: Positive = 0.05
-    """Cosines are divided by it in the cosent, in_batch and listwise losses."""
-    learn_temperature: bool = False
-    """Train the temperature with the model, from --temperature on."""
-    in_batch_directions: tuple[
-        Literal["query_to_product", "product_to_query", "query_to_query", "product_to_product"], ...
-    ] = ("query_to_product", "product_to_query", "query_to_query", "product_to_product")
-    """What the in_batch loss holds against what. query_to_product alone is the one-sided loss; with
-    product_to_query it is symmetric; the other two add the texts of the own side as negatives. Hard negatives
-    are among the products."""
     group_by_query: bool = False
-    """Keep a query's judged products together in a batch: hard negatives for the in_batch loss. Always on for
-    the listwise loss, which ranks them."""
+    """Keep a query's judged products together in a batch: they are hard negatives for a loss that contrasts
+    the batch. Always on for a loss that ranks the products of a query."""
     per_device_train_batch_size: Count = 64
     """Pairs per process in one forward pass."""
     per_device_eval_batch_size: Count = 128
@@ -184,11 +171,32 @@ class TrainSettings:
     data: OmitArgPrefixes[DataSettings] = field(default_factory=DataSettings)
     model: OmitArgPrefixes[ModelSettings] = ModelSettings()
     lora: OmitArgPrefixes[LoraSettings] = LoraSettings()
+    objective: OmitArgPrefixes[LossSettings] = field(default_factory=lambda: loss_settings()())
     optim: OmitArgPrefixes[OptimSettings] = OptimSettings()
     run: OmitArgPrefixes[RunSettings] = RunSettings()
     config: str | None = None
     """YAML file with defaults for any of these flags, or the name of a recipe that comes with aisle, such as
     faq; flags given here win."""
+
+    @classmethod
+    def complete(cls) -> type[TrainSettings]:
+        """Return the class with a flag for each parameter of the losses that are registered now."""
+        own: Any = cls
+        losses: Any = loss_settings()
+        return _with_losses(own, losses)
+
+
+@cache
+def _with_losses(settings: Any, losses: Any) -> type[TrainSettings]:
+    group: Any = OmitArgPrefixes
+    made: type[TrainSettings] = make_dataclass(
+        settings.__name__,
+        [("objective", group[losses], field(default_factory=losses))],
+        bases=(settings,),
+        frozen=True,
+        namespace={"__module__": settings.__module__, "__doc__": settings.__doc__},
+    )
+    return made
 
 
 def problems_of(settings: TrainSettings) -> list[str]:
@@ -204,7 +212,7 @@ def problems_of(settings: TrainSettings) -> list[str]:
         problems.append("--model_name_or_path: is empty; give a Hub id or a folder")
     if run.keep == "last" and run.early_stopping_patience is not None:
         problems.append("--early_stopping_patience: needs --keep best")
-    problems += _loss_problems(optim)
+    problems += loss_problems(settings.objective)
     if optim.max_train_steps is not None and optim.num_warmup_steps > optim.max_train_steps:
         problems.append(
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most "
@@ -219,18 +227,3 @@ def train_inputs(settings: TrainSettings) -> None:
     named = (*([data.dataset_name] if data.dataset_name else []), *(data.train_file or ()))
     check_data_sets((*named, *(data.validation_file or ())))
     check_models(settings.model.model_name_or_path)
-
-
-def _loss_problems(optim: OptimSettings) -> list[str]:
-    problems = []
-    if optim.learn_temperature and optim.loss == "cosine_target":
-        problems.append("--learn_temperature: cosine_target has no temperature; use another --loss")
-    if optim.learn_temperature and optim.temperature < LOWEST_LEARNED_TEMPERATURE:
-        problems.append(
-            f"--temperature {optim.temperature:g}: must be at least {LOWEST_LEARNED_TEMPERATURE} where "
-            "--learn_temperature trains it"
-        )
-    if "query_to_product" not in optim.in_batch_directions:
-        directions = " ".join(optim.in_batch_directions)
-        problems.append(f"--in_batch_directions {directions}: query_to_product must be among them")
-    return problems

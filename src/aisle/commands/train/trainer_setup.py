@@ -13,11 +13,12 @@ from transformers import get_scheduler
 
 from aisle.commands.indexing.text_notes import cut_note
 from aisle.commands.train.learnable import check_learnable
+from aisle.commands.train.loss_settings import chosen_loss
 from aisle.commands.train.prepare_model import make_trained_model
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.run_dir import TOKENS
 from aisle.commands.train.run_identity import digest_of, run_identity
-from aisle.commands.train.settings import OptimSettings, TrainSettings
+from aisle.commands.train.settings import TrainSettings
 from aisle.data.negatives import KnownPositives
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
@@ -35,7 +36,7 @@ from aisle.training.forward import Forward
 from aisle.training.launch_support import is_sharded, refuse_unsupported_flags, strategy_of
 from aisle.training.loop import Trainer
 from aisle.training.memory_retry import MemoryRetry
-from aisle.training.objective import Objective, weight_of
+from aisle.training.objective import Objective
 from aisle.training.optimizer import adamw
 from aisle.training.rank_sync import RankSync
 from aisle.training.schedule import Schedule
@@ -89,11 +90,15 @@ def make_trainer(
         raise ConfigError(
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
         )
-    known = _known_positives(train) if optim.loss == "in_batch" else None
-    for warning in check_learnable(optim, train, plan, known=known, total_steps=total_steps):
+    loss, parameters = chosen_loss(settings.objective)
+    known = _known_positives(train) if loss.contrasts else None
+    for warning in check_learnable(
+        loss, parameters, optim, train, plan, known=known, total_steps=total_steps
+    ):
         say(f"warning: {warning}")
+    objective = Objective(loss, parameters).to(accelerator.device)
     in_use = {
-        "--learn_temperature": optim.learn_temperature,
+        "--learn_temperature": objective.learns,
         "--cached_embeddings": optim.cached_embeddings,
         "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
     }
@@ -108,7 +113,6 @@ def make_trainer(
             expect_unused_weights(accelerator)
     if optim.torch_compile:
         compile_layers(embedder.backbone, accelerator.device, backend=optim.torch_compile_backend)
-    objective = _objective(optim).to(accelerator.device)
     model, optimizer = accelerator.prepare(
         embedder,
         adamw(
@@ -167,7 +171,14 @@ def make_trainer(
             checkpoints_to_keep=run.checkpoints_to_keep,
             early_stopping_patience=run.early_stopping_patience,
         ),
-        collate=_collator(train, optim, layout, accelerator, known),
+        collate=Collator(
+            pairs=train,
+            layout=layout,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            known=known,
+            unit=loss.unit,
+        ),
         evaluate=make_evaluator(
             accelerator,
             validation,
@@ -251,37 +262,9 @@ def _layout(embedder: Tower, settings: TrainSettings, base: LoadedModel, acceler
     return Layout(packed, WHOLE_BATCH, WHOLE_BATCH, layout.pad_token_id)
 
 
-def _objective(optim: OptimSettings) -> Objective:
-    assert optim.loss is not None  # resolved before
-    return Objective(
-        optim.loss,
-        temperature=optim.temperature,
-        learn_temperature=optim.learn_temperature,
-        directions=optim.in_batch_directions,
-    )
-
-
 def _known_positives(train: TokenizedPairs) -> KnownPositives:
     return KnownPositives.of(
         train.query_keys[train.queries],
         train.product_keys[train.products],
         train.positive(np.arange(len(train))),
-    )
-
-
-def _collator(
-    train: TokenizedPairs,
-    optim: OptimSettings,
-    layout: Layout,
-    accelerator: Any,
-    known: KnownPositives | None,
-) -> Collator:
-    assert optim.loss is not None  # resolved before
-    return Collator(
-        pairs=train,
-        layout=layout,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        known=known,
-        weigh=partial(weight_of, optim.loss),
     )

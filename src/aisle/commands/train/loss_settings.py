@@ -1,0 +1,104 @@
+"""The settings of the loss: `--loss`, and a flag for each parameter of a registered loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, make_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
+
+from tyro.conf import arg
+
+from aisle.losses.parameters import Parameters, Temperature
+from aisle.losses.registry import loss_named, registered_losses
+from aisle.losses.specification import Loss
+
+_Parameters = TypeVar("_Parameters", bound=Parameters)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """The loss and its parameters. `loss_settings()` returns this class with a field for each parameter."""
+
+    loss: str | None = None
+    """The loss."""
+
+
+def loss_settings() -> type[LossSettings]:
+    """Return `LossSettings` with the names of the registered losses and a field for each parameter."""
+    return _made_for(registered_losses())
+
+
+@cache
+def _made_for(losses: tuple[Loss, ...]) -> type[LossSettings]:
+    names = tuple(loss.name for loss in losses)
+    made: type[LossSettings] = make_dataclass(
+        LossSettings.__name__,
+        [("loss", Annotated[Literal[names] | None, arg(help=_loss_help(losses))], None)],
+        bases=(*_most_derived(loss.parameters for loss in losses), LossSettings),
+        frozen=True,
+        namespace={"__module__": __name__, "__doc__": "The loss and its parameters."},
+    )
+    return made
+
+
+def _loss_help(losses: tuple[Loss, ...]) -> str:
+    does = "; ".join(f"{loss.full_name} {loss.help}" for loss in losses)
+    default = {loss.default_for: loss.name for loss in losses}
+    return (
+        f"The loss. {does}. When not given, {default['labelled']} with labels and {default['unlabelled']} "
+        "without."
+    )
+
+
+def _most_derived(kinds: Iterator[type[Parameters]]) -> tuple[type[Parameters], ...]:
+    """Return the classes that no other one inherits from, so that a class can inherit from all of them."""
+    distinct = list(dict.fromkeys(kinds))
+    inherited = {parent for kind in distinct for parent in kind.__mro__[1:]}
+    return tuple(kind for kind in distinct if kind not in inherited)
+
+
+def parameters_in(settings: LossSettings, kind: type[_Parameters]) -> _Parameters:
+    """Return the parameters of a class by the values that the settings have for them."""
+    return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
+
+
+def chosen_loss(settings: LossSettings) -> tuple[Loss, Parameters]:
+    """Return the loss that the settings name, and its parameters; call when `loss` is resolved."""
+    assert settings.loss is not None
+    loss = loss_named(settings.loss)
+    return loss, parameters_in(settings, loss.parameters)
+
+
+def loss_problems(settings: LossSettings) -> list[str]:
+    """Return one message for each setting of a loss that cannot work."""
+    losses = registered_losses()
+    problems = [
+        f"--learn_temperature: {loss.name} has no temperature; use another --loss"
+        for loss in losses
+        if loss.name == settings.loss
+        and not issubclass(loss.parameters, Temperature)
+        and parameters_in(settings, Temperature).learn_temperature
+    ]
+    for loss in losses:
+        problems += parameters_in(settings, loss.parameters).problems()
+    return list(dict.fromkeys(problems))
+
+
+def unused_parameters(settings: LossSettings) -> list[str]:
+    """Return a line for each parameter that was set and that the chosen loss does not have."""
+    loss, parameters = chosen_loss(settings)
+    own = {field.name for field in fields(parameters)}
+    return [
+        f"--{field.name} is not used: the {loss.name} loss has none"
+        for field in fields(settings)
+        if field.name not in {*own, "loss"} and _is_set(getattr(settings, field.name), field.default)
+    ]
+
+
+def _is_set(value: Any, default: Any) -> bool:
+    """Return whether a value differs from the default; the order of several values does not matter."""
+    assert default is not MISSING
+    if isinstance(value, tuple) and isinstance(default, tuple):
+        return set(value) != set(default)
+    return bool(value != default)

@@ -1,0 +1,15 @@
+"""Checks of labels that several losses share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def equal_relevance(relevance: np.ndarray) -> str | None:
+    """Return why a loss that ranks by relevance cannot learn from labels, or None if it can."""
+    if relevance.min() == relevance.max():
+        return f"ranks pairs by their relevance, and that of every training pair is {relevance.max():g}"
+    return None

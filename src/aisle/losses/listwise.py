@@ -1,0 +1,88 @@
+"""The loss `listwise`: a softmax over the judged products of a query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aisle.losses.embedding_rows import pair_cosines
+from aisle.losses.label_checks import equal_relevance
+from aisle.losses.parameters import Temperature
+from aisle.losses.specification import BatchContents, Comparison, Loss
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+def listwise(
+    query_embeddings: torch.Tensor,
+    product_embeddings: torch.Tensor,
+    relevance: torch.Tensor,
+    query_keys: torch.Tensor,
+    *,
+    temperature: float | torch.Tensor,
+) -> torch.Tensor:
+    """Return each pair's part of the softmax cross-entropy over the judged products of its query.
+
+    For a query's pairs j in the batch, with targets t_j = y_j / sum of y, the part of j is
+
+        -t_j log( exp(cos_j / temperature) / sum over the query's pairs k of exp(cos_k / temperature) )
+
+    and the loss of the query is the sum of its parts. The source's top-one probabilities, with targets in
+    proportion to relevance.
+
+    Args:
+        query_embeddings: (pairs, dim), unit L2 norm.
+        product_embeddings: (pairs, dim), unit L2 norm.
+        relevance: (pairs,) in [0, 1].
+        query_keys: (pairs,) int64, equal for the pairs of a query, in any order.
+        temperature: cosines are divided by it.
+
+    Returns:
+        (pairs,) losses; their sum is divided by the number of queries with some relevance above 0. They are 0
+        for the other queries.
+    """
+    import torch
+
+    scores = pair_cosines(query_embeddings, product_embeddings) / temperature
+    keys, query = torch.unique(query_keys, return_inverse=True)
+    per_query = scores.new_zeros(len(keys))
+    # The peak shifts the exponents and cancels out, so it needs no gradient.
+    peak = per_query.scatter_reduce(0, query, scores.detach(), "amax", include_self=False)
+    shifted = scores - peak[query]
+    log_softmax = shifted - per_query.index_add(0, query, shifted.exp()).log()[query]
+    relevance = relevance.to(scores.dtype)
+    total = per_query.index_add(0, query, relevance)
+    targets = relevance / total.where(total > 0, 1)[query]
+    return -targets * log_softmax
+
+
+def _in_lists(batch: BatchContents, _: Temperature) -> np.ndarray:
+    """Return for each pair whether its query has two or more pairs and some relevance, (pairs,) bool."""
+    import numpy as np
+
+    assert batch.relevance is not None  # the loss needs labels
+    keys, query, sizes = np.unique(batch.query_keys, return_inverse=True, return_counts=True)
+    some = np.bincount(query, weights=batch.relevance > 0, minlength=len(keys)) > 0
+    found: np.ndarray = ((sizes > 1) & some)[query]
+    return found
+
+
+LOSS = Loss(
+    name="listwise",
+    function=listwise,
+    help="ranks the judged products of each query",
+    source="ListNet, https://doi.org/10.1145/1273496.1273513",
+    other_names=("ListNet",),
+    inputs=("relevance", "query_keys"),
+    over_batch=True,
+    unit="query",
+    parameters=Temperature,
+    keeps_queries_together=True,
+    refuse=equal_relevance,
+    comparison=Comparison(
+        find=_in_lists,
+        nothing="no query has two judged products, one of them relevant, in a batch of {batch} pairs",
+        remedy="Give a higher --per_device_train_batch_size; with one product a query, another --loss",
+    ),
+)

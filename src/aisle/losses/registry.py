@@ -1,0 +1,85 @@
+"""The losses that `--loss` accepts, by name."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import MISSING, fields
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from aisle import losses
+from aisle.losses.specification import Loss
+
+_REGISTERED: dict[str, Loss] = {}
+
+
+def register(loss: Loss) -> None:
+    """Add a loss. Its name becomes a value of `--loss`, and its parameters become flags.
+
+    A module of this package needs no call: its constant `LOSS` is registered.
+
+    Raises:
+        ValueError: the name is taken; the function does not take the inputs and parameters that the loss
+            declares; a parameter has no default, or another loss has one of the same name and another class.
+    """
+    known = {one.name: one for one in registered_losses()}
+    if loss.name in known:
+        raise ValueError(f"loss {loss.name!r}: the name is taken; choose another")
+    _check(loss)
+    for other in known.values():
+        _check_shared_parameters(loss, other)
+    _REGISTERED[loss.name] = loss
+
+
+def unregister(name: str) -> None:
+    """Take back what `register` added."""
+    del _REGISTERED[name]
+
+
+def registered_losses() -> tuple[Loss, ...]:
+    """Return all losses, aisle's own first."""
+    return (*_own_losses(), *_REGISTERED.values())
+
+
+def loss_named(name: str) -> Loss:
+    """Return a loss by the value of `--loss`; KeyError if there is none."""
+    return {loss.name: loss for loss in registered_losses()}[name]
+
+
+@cache
+def _own_losses() -> tuple[Loss, ...]:
+    """Return the constant `LOSS` of every module of this package that has one."""
+    modules = [import_module(f"{losses.__name__}.{found.name}") for found in iter_modules(losses.__path__)]
+    found = [module.LOSS for module in modules if hasattr(module, "LOSS")]
+    for loss in found:
+        _check(loss)
+    return tuple(found)
+
+
+def _check(loss: Loss) -> None:
+    """Refuse a loss whose function cannot be called with what the loss declares."""
+    required = [f.name for f in fields(loss.parameters) if f.default is f.default_factory is MISSING]
+    if required:
+        raise ValueError(f"loss {loss.name!r}: parameter {required[0]} must have a default")
+    given = {*loss.inputs, *loss.arguments(loss.parameters())}
+    taken = set(list(inspect.signature(loss.function).parameters)[2:])
+    if given != taken:
+        raise ValueError(
+            f"loss {loss.name!r}: its inputs and parameters are {sorted(given)}, and its function takes "
+            f"{sorted(taken)} after the embeddings; make them the same"
+        )
+
+
+def _check_shared_parameters(loss: Loss, other: Loss) -> None:
+    """Refuse a parameter that another loss has too, unless both inherit it from the same class."""
+    homes = [
+        {name: home for home in reversed(one.parameters.__mro__) for name in inspect.get_annotations(home)}
+        for one in (loss, other)
+    ]
+    for name in sorted(homes[0].keys() & homes[1].keys()):
+        if homes[0][name] is not homes[1][name]:
+            raise ValueError(
+                f"loss {loss.name!r}: its parameter {name} is one of {other.name!r} too; inherit it from "
+                f"{homes[1][name].__name__}, or choose another name"
+            )
