@@ -222,7 +222,7 @@ def test_a_missing_id_column_is_named_with_the_columns(write):
         ({"product_id": "\udc80"}, "product_id is not valid Unicode"),
         ({"title": None}, "title is blank"),
         ({"title": " \t"}, "title is blank"),
-        ({"title": [["a"]]}, "title is a list of more than texts and numbers"),
+        ({"title": [["a"]]}, "title is a list with items other than texts and numbers"),
         ({"title": "\ud800"}, "title is not valid Unicode"),
         ({"brand": "\ud800"}, "brand is not valid Unicode"),
         ({"product_id": "B1"}, "product_id is a duplicate"),

@@ -166,7 +166,7 @@ def test_a_column_s_name_that_is_no_unicode_makes_a_bad_row(path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "The data holds no rows"),
+        ([], "The data has no rows"),
         (rows_of(product(1, title=" "), product(2, title=None)), "No good row is left"),
         ([Row("a.csv", 1, {}, 2, Problem("is broken", "x"))], "No good row is left"),
     ],

@@ -127,5 +127,5 @@ def test_bad_rows_of_the_catalogue_follow_on_bad_row(files):
 
 
 def test_without_a_catalogue_judgements_by_id_are_told_of_it(files):
-    with pytest.raises(DataError, match="training looks their texts up with --catalog"):
+    with pytest.raises(DataError, match="training looks up the texts with --catalog"):
         files(JUDGED.replace("sku", "product_id"), **NO_CATALOG)

@@ -152,12 +152,12 @@ def test_a_parquet_string_that_is_not_utf8_is_a_bad_row(tmp_path):
         ("p.csv", b'a,b\n1,"', "line 2: a quote opens a field"),
         ("p.csv", b'"a,b\n1,2\n', "line 1: a quote opens a field"),
         ("p.csv", "a,b\n1,2\n".encode("utf-16"), "the header is not UTF-8"),
-        ("p.csv.gz", gzip.compress(CSV.encode() * 100, mtime=0)[:-20], "damaged or cut short"),
-        ("p.jsonl.gz", b"not gzip at all", "damaged or cut short"),
+        ("p.csv.gz", gzip.compress(CSV.encode() * 100, mtime=0)[:-20], "damaged or truncated"),
+        ("p.jsonl.gz", b"not gzip at all", "damaged or truncated"),
         ("p.parquet", b"PAR1 is not enough", "not a parquet file"),
-        ("p.json", b'{"rows": []}', "holds an array of objects"),
+        ("p.json", b'{"rows": []}', "must hold an array of objects"),
         ("p.json", b'[{"a": 1},\n{"a": }]', "line 2: the file is not JSON"),
-        ("p.json", b'{"a": 1}\n{"a": 2}\n', "name the file so"),
+        ("p.json", b'{"a": 1}\n{"a": 2}\n', "name it .jsonl"),
         ("p.json", b'[{"a": 1},\n{"a": "\xff"}]', "line 2: the text is not UTF-8"),
         ("p.xlsx", b"x", "csv, tsv, jsonl, json, parquet"),
     ],
@@ -270,7 +270,7 @@ def test_a_damaged_saved_data_set_is_one_sentence(tmp_path):
 def test_a_saved_data_set_is_not_read_file_by_file(tmp_path):
     folder = saved(tmp_path / "saved", train=[{"query": "a"}])
     with pytest.raises(
-        DataError, match=r"save_to_disk wrote; its files are not rows\. Give it as a whole: with --d"
+        DataError, match=r"save_to_disk wrote; its files are not rows\. Give the folder: with --d"
     ):
         expand_files([str(folder)])
 

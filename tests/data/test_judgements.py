@@ -105,7 +105,7 @@ def test_bad_judgements_are_errors_that_name_the_row(tmp_path, name, text, messa
 )
 def test_rows_without_a_label_are_not_judged_yet_left_out_and_counted(tmp_path, name, text, label_map):
     said = []
-    qrels = read_qrels([write(tmp_path / name, text)], label_map=label_map, say=said.append)
+    qrels = read_qrels([write(tmp_path / name, text)], label_map=label_map, log=said.append)
     assert qrels == {"1": {"a": 1.0, "d": 0.0}}
     assert said == ["judgements with a blank label, which are left out as not judged yet: 3"]
 
@@ -215,5 +215,5 @@ def test_grades_below_zero_count_as_not_relevant_and_are_counted(tmp_path, name)
         path.write_text(header + "".join(",".join(row) + "\n" for row in rows))
     said = []
 
-    assert read_qrels([path], say=said.append) == {"1": {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}}
-    assert said == ["judgements with a grade below 0, which count as not relevant: 2"]
+    assert read_qrels([path], log=said.append) == {"1": {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}}
+    assert said == ["judgements with a label below 0, which count as not relevant: 2"]

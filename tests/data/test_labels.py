@@ -29,7 +29,8 @@ def test_grades_of_0_to_4_ask_for_a_map_and_are_never_skipped(on_bad_row, kind):
     said = refusal([kind(n % 5) for n in range(50)], on_bad_row=on_bad_row)
     assert said == (
         "Column 'relevance' is not between 0 and 1 in 30 of 50 rows; it holds 0, 1, 2, 3, 4. If these are "
-        "grades, say what each is worth, for example in equal steps: --label_map 0=0,1=0.25,2=0.5,3=0.75,4=1"
+        "relevance levels, give the relevance of each, for example in equal steps: "
+        "--label_map 0=0,1=0.25,2=0.5,3=0.75,4=1"
     )
 
 
@@ -59,7 +60,7 @@ def test_a_single_typing_error_is_a_bad_row_like_any_other():
 def test_a_continuous_scale_is_to_be_divided():
     said = refusal([50 + n * 0.7 for n in range(60)], on_bad_row="skip")
     assert "it holds from 50 to" in said
-    assert "dividing it by the highest" in said
+    assert "divide it by the highest" in said
 
 
 @pytest.mark.parametrize("on_bad_row", ["error", "skip"])

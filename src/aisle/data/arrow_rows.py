@@ -1,4 +1,4 @@
-"""Rows out of Arrow tables, as parquet files and the Hub give them, with the types that they declare."""
+"""Read rows from Arrow tables, as parquet files and the Hub have them, with their declared types."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["declared_types", "table_rows"]
 
 
 def declared_types(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the types that a catalogue keeps of an Arrow schema; objects and others are found by value.
+    """Return the types of an Arrow schema that a catalogue keeps; other types, such as objects, are inferred.
 
-    Numbers in single precision are double ones: see `table_rows`.
+    Single-precision numbers become double: see `table_rows`.
     """
     import pyarrow as pa
 
@@ -45,9 +45,9 @@ def table_rows(
     first: int,
     declared: Mapping[str, pa.DataType] | None = None,
 ) -> Iterator[Row]:
-    """Yield the rows of an Arrow table; the first one is row number `first`.
+    """Yield the rows of an Arrow table, numbered from `first`.
 
-    A number in single precision is the shortest decimal that stands for it: 49.99, and not 49.9900016784668.
+    A single-precision number becomes its shortest decimal: 49.99, not 49.9900016784668.
     """
     names = table.schema.names
     try:
@@ -70,7 +70,7 @@ def _one_by_one(
     first: int,
     declared: Mapping[str, pa.DataType] | None,
 ) -> Iterator[Row]:
-    """Yield rows like `table_rows` where some value cannot be read, as a string that is not UTF-8."""
+    """Yield rows like `table_rows`, from a table with values that cannot be read, such as invalid UTF-8."""
     for index in range(table.num_rows):
         try:
             part = table.slice(index, 1)

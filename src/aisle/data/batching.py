@@ -1,4 +1,4 @@
-"""Which rows meet in which batch, and each text of a batch once."""
+"""Order rows into batches, and keep each text of a batch once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class DistinctTexts:
-    """The distinct texts of a batch and where each of its rows finds its own.
+    """The distinct texts of a batch, and the text of each row.
 
     Args:
-        texts: the distinct texts, in order of first appearance.
-        rows: for every text given, its place in `texts`.
+        texts: Distinct texts, in order of first appearance.
+        rows: Position in `texts` of the text of each row.
     """
 
     texts: list[str]
@@ -22,30 +22,30 @@ class DistinctTexts:
 
 
 def distinct(texts: Iterable[str]) -> DistinctTexts:
-    """Return each text once, with the rows that use it."""
+    """Return each text once, and for each row the position of its text."""
     places: dict[str, int] = {}
     rows = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
     return DistinctTexts(texts=list(places), rows=rows)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """Return the order of the rows in an epoch; the same for the same seed and epoch everywhere.
+    """Return the order of the rows in an epoch; it depends on the seed and the epoch only.
 
     Args:
-        count: rows in all.
-        seed: of the run.
-        epoch: another epoch is another order.
-        groups: (count,) the group of each row, if the rows of a group are to stay together.
+        count: Number of rows.
+        seed: Seed of the run.
+        epoch: Number of the epoch; each has a different order.
+        groups: (count,) group of each row, to keep the rows of a group together.
     """
     order = np.random.default_rng([seed, epoch]).permutation(count)
     if groups is None:
         return order
-    # A group takes the place of its first row; the sort is stable, so its rows stay shuffled.
+    # A group moves to the position of its first row; the sort is stable, so its rows stay shuffled.
     _, first, member = np.unique(groups[order], return_index=True, return_inverse=True)
     grouped: np.ndarray = order[np.argsort(first[member], kind="stable")]
     return grouped
 
 
 def process_share(rows: np.ndarray, *, process_index: int, num_processes: int) -> np.ndarray:
-    """Return one process's part of a global batch; parts differ in size by one at most."""
+    """Return the part of a global batch that a process computes; parts differ in size by at most one row."""
     return np.array_split(rows, num_processes)[process_index]

@@ -1,4 +1,4 @@
-"""Reads from a catalogue the texts of the products that judgements name by id."""
+"""Read from a catalogue the texts of products that judgements or pairs name by id."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def read_catalog_texts(
     text_template: str,
     on_bad_row: OnBadRow,
 ) -> CatalogTexts:
-    """Return the texts of some products, as a build of the catalogue reads and writes them.
+    """Return the texts of the wanted products, exactly as a build of the catalogue would embed them.
 
     Args:
-        rows: of the catalogue.
-        wanted: ids of the products that are judged; memory holds their texts only.
-        judgements: what to call the source of these ids.
-        catalog: what to call the catalogue.
-        id_column: the catalogue's column of ids.
-        text_template: the text out of a row's fields.
-        on_bad_row: what becomes of the catalogue's bad rows.
+        rows: Rows of the catalogue.
+        wanted: Ids of the judged products; only their texts are kept in memory.
+        judgements: Name of the source of these ids, for messages.
+        catalog: Name of the catalogue, for messages.
+        id_column: Column of ids in the catalogue.
+        text_template: Template of the text that is embedded.
+        on_bad_row: What to do with bad rows of the catalogue.
 
     Raises:
         ConfigError: the template is malformed.
-        DataError: the catalogue cannot be read, or none of the ids is in it.
+        DataError: the catalogue cannot be read, or has no wanted id.
     """
     texts: dict[str, str] = {}
     near, asked = NearIds(wanted), frozenset(wanted)

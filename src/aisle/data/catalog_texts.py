@@ -1,4 +1,4 @@
-"""The texts of a catalogue's products by their ids, for judgements that name products by id."""
+"""Texts of a catalogue by product id, for pairs and judgements that name products by id."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["CatalogTexts"]
 
 @dataclass(frozen=True)
 class CatalogTexts:
-    """What an index of the catalogue embeds, by product id.
+    """The text that an index would embed for each judged product, by product id.
 
     Attributes:
-        texts: product id to text, of the products that are judged.
-        near: judged id to one of the catalogue that differs only in how it is written.
-        count: products of the catalogue.
-        bad_rows: the report of the rows that are not among them.
+        texts: Product id to text, for the judged products.
+        near: Judged id to an id of the catalogue that differs only in spelling.
+        count: Number of products in the catalogue.
+        bad_rows: Report of the rows that were left out.
     """
 
     texts: Mapping[str, str]
@@ -27,7 +27,7 @@ class CatalogTexts:
     bad_rows: BadRows
 
     def text(self, column: str, value: object) -> str | Problem:
-        """Return the text of the product with this id, or the problem if the catalogue lacks it."""
+        """Return the text of the product with this id, or a problem if the catalogue lacks it."""
         identity = id_text(value)
         if isinstance(identity, Problem):
             return Problem(f"{column} {identity.reason}", identity.found)

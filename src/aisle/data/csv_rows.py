@@ -1,4 +1,4 @@
-"""Rows of csv and tsv files: header, delimiter, quotes, and what is wrong with them."""
+"""Read rows of csv and tsv files, and check header, delimiter and quotes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def csv_rows(path: Path, text: TextFormat, *, tabs: bool = False) -> Iterator[Ro
     """Yield the rows of a csv file.
 
     Args:
-        path: the file.
-        text: how it is written.
-        tabs: whether it is a tsv, whose delimiter is the tab.
+        path: Path of the file.
+        text: Format of the file.
+        tabs: Whether the file is a tsv, which is always delimited by tabs.
 
     Raises:
-        DataError: the header is missing, of another encoding or with other delimiters, or names a column
-            twice; a quote is never closed.
+        DataError: the header is missing, has a different encoding or delimiter, or names a column twice;
+            a quote is never closed.
     """
     csv.field_size_limit(_CSV_FIELD_LIMIT)
     source, number = str(path), 0
@@ -69,7 +69,7 @@ def csv_rows(path: Path, text: TextFormat, *, tabs: bool = False) -> Iterator[Ro
 
 
 def not_in_encoding(found: str | list[str], encoding: str) -> Problem:
-    """Return the problem of a row with bytes that are not of the encoding."""
+    """Return the problem of a row with bytes that are not valid in the encoding."""
     if encoding != "utf-8":
         return Problem(f"is not valid {encoding}", found)
     broken = found if isinstance(found, str) else next(field for field in found if not is_unicode(field))
@@ -77,28 +77,28 @@ def not_in_encoding(found: str | list[str], encoding: str) -> Problem:
 
 
 def _header(path: Path, reader: Iterator[list[str]], text: TextFormat, delimiter: str) -> list[str]:
-    """Return the column names of a csv file; leading blank lines are passed over."""
+    """Return the column names of a csv file; leading blank lines are skipped."""
     try:
         header = next((fields for fields in reader if fields), [])
     except csv.Error as error:
         _refuse_open_quote(path, error, 1, text, delimiter)
         if "NUL" not in str(error):
             raise DataError(f"{path}, line 1: the header is not valid csv: {error}.") from None
-        # Python 3.10 refuses NUL, as UTF-16 has it; later ones read it.
+        # Python 3.10 refuses NUL, which UTF-16 contains; later versions read it.
         header = ["\0"]
     if not any(name.strip() for name in header):
         raise DataError(f"{path}: there is no header; the first line must name the columns.")
     whole = "".join(header)
     if not is_unicode(whole) or "\0" in whole:
         if text.encoding != "utf-8":
-            raise DataError(f"{path}, line 1: the header is not {text.encoding}. Name another --encoding.")
+            raise DataError(f"{path}, line 1: the header is not {text.encoding}. Give another --encoding.")
         raise DataError(f"{path}, line 1: the header is not UTF-8. {encoding_advice(whole)}")
     refuse_duplicates(path, header)
     return header
 
 
 def _refuse_other_delimiter(path: Path, header: str, delimiter: str, rows: Iterator[list[str]]) -> None:
-    """Raise when the only name of a header is several, with other delimiters between them."""
+    """Raise if the only column name contains another delimiter, so that it is several names."""
     counts = {mark: header.count(mark) for mark in ";\t|,"}
     other = max(counts, key=lambda mark: counts[mark])
     if not counts[other]:
@@ -124,24 +124,24 @@ def _refuse_other_delimiter(path: Path, header: str, delimiter: str, rows: Itera
 
 
 def refuse_duplicates(path: Path, columns: Sequence[str]) -> None:
-    """Check that names of columns are unique.
+    """Check that column names are unique.
 
     Raises:
-        DataError: one is there twice.
+        DataError: a name occurs twice.
     """
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise DataError(
-            f"{path}: the header names {', '.join(map(repr, twice))} more than once; names are unique."
+            f"{path}: the header names {', '.join(map(repr, twice))} more than once; names must be unique."
         )
 
 
 def _refuse_open_quote(path: Path, error: csv.Error, line: int, text: TextFormat, delimiter: str) -> None:
-    """Raise when the csv error is a quoted field that runs to the end of the file."""
+    """Raise if the csv error comes from a quoted field that runs to the end of the file."""
     if "unexpected end of data" not in str(error):
         return
     with open_text(path, newline="", encoding=text.encoding) as stream:
-        # Read leniently, the open field is the row's last: the newlines it swallowed say where it began.
+        # Read leniently, the open field is the last of the row; the newlines in it show where it began.
         reader = csv.reader(islice(stream, line - 1, None), delimiter=delimiter)
         swallowed = next(reader)[-1].rstrip("\r\n")
         last = line - 1 + reader.line_num

@@ -1,4 +1,4 @@
-"""Rows out of a data set by its name: a local file, a folder of split files, a saved data set, a Hub id."""
+"""Read a data set by name: a local file, a folder of split files, a saved data set, or a Hub id."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 _HUB_BATCH = 4096
 
-# A split's word stands alone: `walmart_train.csv` and `dev-00001.parquet` name one, `latest.csv` does not.
+# The word of a split must stand alone: `walmart_train.csv`, `dev-00001.parquet`, not `latest.csv`.
 _SPLIT_WORDS = {
     "train": re.compile(r"(?<![a-z])train(ing)?(set|data)?(?![a-z])"),
     "validation": re.compile(r"(?<![a-z])(val|valid|validation|dev)(set|data)?(?![a-z])"),
@@ -38,14 +38,14 @@ _SPLIT_WORDS = {
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """Where a data set's splits are.
+    """Location of the splits of a data set.
 
     Attributes:
-        name: the data set as the user named it.
-        splits: split to its files; None for a data set on the Hub, whose splits `split_names` asks for.
-        ignored: files of a folder that name no split although others do.
-        config: the configuration to take of a data set on the Hub that has several.
-        saved: whether the files are folders that `datasets`' `save_to_disk` wrote.
+        name: Data set as the user named it.
+        splits: Split to its files; None for a data set on the Hub, see `splits_of`.
+        ignored: Files of a folder that name no split although others do.
+        config: Configuration to use, for a data set on the Hub that has several.
+        saved: Whether the files are folders that `Dataset.save_to_disk` wrote.
     """
 
     name: str
@@ -56,19 +56,19 @@ class DatasetSource:
 
 
 def resolve_dataset(name: str, *, config: str | None = None) -> DatasetSource:
-    """Return where the splits of a data set are; nothing is read or fetched.
+    """Return where the splits of a data set are, without reading or downloading anything.
 
-    A file or a glob is the train split. A folder's files, or its sub-folders, say their split in their
-    names: train, validation (valid, val, dev) or test; when none does, all are the train split. A folder that
-    `save_to_disk` wrote has the splits that it was saved with. Any other name is an id on the Hub.
+    A file or a glob is the train split. The names of files or sub-folders in a folder name their splits:
+    train, validation (valid, val, dev) or test; if no name does, all are the train split. A folder that
+    `save_to_disk` wrote has the splits that were saved. Any other name is an id on the Hub.
 
     Args:
-        name: a file, a glob, a folder or an id.
-        config: the configuration to take of a data set on the Hub.
+        name: File, glob, folder or Hub id.
+        config: Configuration of a data set on the Hub.
 
     Raises:
-        DataError: the name is that of a file that does not exist, a folder holds no data or has a file that
-            names two splits, or a configuration is named for local files.
+        DataError: a file does not exist, a folder has no data or a file that names two splits, or a
+            configuration is given for local files.
     """
     path = Path(name).expanduser()
     local = path.exists() or looks_local(name)
@@ -88,7 +88,7 @@ def resolve_dataset(name: str, *, config: str | None = None) -> DatasetSource:
 
 
 def looks_local(name: str) -> bool:
-    """Return whether a data set's name can only be a file or a folder here."""
+    """Return whether the name of a data set can only be a local file or folder."""
     starts = ("/", "./", "../", "~")
     return name.startswith(starts) or name.count("/") > 1 or has_format(name) or "*" in name
 
@@ -106,11 +106,11 @@ def _resolve_folder(name: str, folder: Path) -> DatasetSource:
 
 
 def _split_of(path: Path) -> str | None:
-    """Return the split that a file's name says, or else the nearest folder's."""
+    """Return the split in the name of a file, or else in the name of the nearest folder."""
     for part in reversed(path.parts):
         found = [split for split, word in _SPLIT_WORDS.items() if word.search(part.lower())]
         if len(found) > 1:
-            raise DataError(f"{path}: the name says {' and '.join(found)}; a file belongs to one split.")
+            raise DataError(f"{path}: the name says {' and '.join(found)}; a file must belong to one split.")
         if found:
             return found[0]
     return None
@@ -119,10 +119,10 @@ def _split_of(path: Path) -> str | None:
 def splits_of(
     source: DatasetSource, *, revision: str | None = None, token: str | None = None
 ) -> dict[str, str]:
-    """Return what a data set's splits are to its names for them; asks the Hub for those of its own.
+    """Return the standard name of each split to its name in the data set; asks the Hub for its data sets.
 
-    A split is train, validation or test by its name, or by the words that name it in a folder's files (`dev`
-    is validation), if only one has them; others keep their names.
+    A split is train, validation or test by its name, or by a word that means it (`dev` is validation) if only
+    one split has such a word; other splits keep their names.
 
     Raises:
         DataError: the Hub cannot be reached or has no such data set, or a configuration must be chosen.
@@ -154,10 +154,10 @@ def iter_split(
     token: str | None = None,
     text: TextFormat = PLAIN_TEXT,
 ) -> Iterator[Row]:
-    """Return the rows of one split of a data set; `text` says how local text files are written.
+    """Return the rows of a split; `text` is the format of local text files.
 
     Raises:
-        DataError: there is no such split, or it cannot be read.
+        DataError: the data set lacks the split, or it cannot be read.
     """
     if source.splits is None:
         return iter_hub_rows(source.name, split=split, config=source.config, revision=revision, token=token)
@@ -191,15 +191,15 @@ def iter_hub_rows(
     """Yield the rows of a split of a data set on the Hub.
 
     Args:
-        dataset_name: its id, `owner/name`.
-        split: the name of a split.
-        config: the name of a configuration; None where it has one, or says which is meant.
-        revision: branch, tag or commit; None is the default branch.
-        streaming: fetch while reading; otherwise fetch first, into the cache.
-        token: for gated and private data sets; None takes that of a login.
+        dataset_name: Id of the data set, `owner/name`.
+        split: Name of the split.
+        config: Name of the configuration; None is the only one or the default.
+        revision: Branch, tag or commit; None is the default branch.
+        streaming: Whether to download while reading; otherwise the data set is first downloaded to the cache.
+        token: Token for gated and private data sets; None uses the login.
 
     Raises:
-        DataError: the Hub cannot be reached, the data set or split does not exist, or access is not granted.
+        DataError: the Hub cannot be reached, the data set or split does not exist, or access is denied.
     """
     import datasets
 
@@ -216,12 +216,12 @@ def iter_hub_rows(
 
 @contextmanager
 def _hub_errors(name: str, *, config: str | None, revision: str | None, token: str | None) -> Iterator[None]:
-    """Turn what `datasets` raises into one sentence."""
+    """Turn errors of `datasets` into a DataError with one sentence."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     unreachable = (
-        f"{name}: this is no local file or folder, and the Hub cannot be reached for it: no network, or "
+        f"{name}: this is not a local file or folder, and the Hub cannot be reached: no network, or "
         "offline mode (HF_HUB_OFFLINE). Check the name and the connection, or give local files."
     )
     try:
@@ -230,7 +230,7 @@ def _hub_errors(name: str, *, config: str | None, revision: str | None, token: s
         raise DataError(unreachable) from None
     except (FileNotFoundError, HfHubHTTPError) as error:
         raise DataError(_absent(name, error)) from None
-    except HTTPError:  # the client's own: httpx's or httpx2's, by release
+    except HTTPError:  # httpx's or httpx2's, depending on the release
         raise DataError(unreachable) from None
     except (DatasetsError, OSError, RuntimeError, ValueError) as error:
         if _is_about_configs(error):
@@ -244,7 +244,7 @@ def _is_about_configs(error: Exception) -> bool:
 
 
 def _choose_config(name: str, config: str | None, revision: str | None, token: str | None) -> str:
-    """Return that a configuration must be chosen, and which there are."""
+    """Return the message that a configuration must be chosen, with the choices."""
     import datasets
 
     names = datasets.get_dataset_config_names(name, revision=revision, token=token)
@@ -255,7 +255,7 @@ def _choose_config(name: str, config: str | None, revision: str | None, token: s
 def _absent(name: str, error: Exception) -> str:
     if "gated" in str(error).lower():
         return f"{name}: the data set is gated. Ask for access on its page, then log in with `hf auth login`."
-    return f"{name}: no such file or folder here, and the Hub does not give it: {_first_line(error)}"
+    return f"{name}: there is no such file or folder, and the Hub refuses it: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""Rows out of the original release of the Amazon Shopping Queries data set (ESCI).
+"""Read rows from the original release of the Amazon Shopping Queries data set (ESCI).
 
-Its two parquet files, examples and products, are joined on the product's id and locale.
+Its two parquet files, examples and products, are joined on product id and locale.
 Reddy et al. 2022, https://arxiv.org/abs/2206.06588; https://github.com/amazon-science/esci-data
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ESCI_GAINS", "EsciLocale", "EsciSplit", "EsciVersion", "iter_esci_rows"]
 
 ESCI_GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
-"""Gain of exact, substitute, complement and irrelevant, as the paper sets them for nDCG."""
+"""Gains of exact, substitute, complement and irrelevant that the paper sets for nDCG."""
 
 EsciSplit = Literal["train", "test"]
 EsciLocale = Literal["us", "es", "jp"]
@@ -37,15 +37,15 @@ def iter_esci_rows(
 ) -> Iterator[Row]:
     """Return the rows of one split: query, query_id, product_id, product_title, product_brand, esci_label.
 
-    The columns have the names that `read_pairs` finds by itself. Row numbers are those of the examples file.
-    An example whose product is missing is a row with a problem. Held in memory are the examples asked for and
-    the titles and brands of their products.
+    `read_pairs` finds these columns by name. Row numbers are those of the examples file. An example without
+    its product is a row with a problem. Memory holds the examples of the split, and the titles and brands of
+    their products.
 
     Args:
-        folder: holds the release's two parquet files.
-        split: the release's own division of the queries.
-        locale: the marketplace; a query belongs to one.
-        version: `small` is the ranking task's subset of harder queries.
+        folder: Folder with the two parquet files of the release.
+        split: Split of the queries, as the release divides them.
+        locale: Marketplace; each query belongs to one.
+        version: `small` is the subset of harder queries for the ranking task.
 
     Raises:
         DataError: an argument is unknown, a file is missing or damaged, or no example is left.
@@ -98,7 +98,7 @@ def _joined_rows(folder: Path, split: str, locale: str, version: str) -> Iterato
 
 
 def _read_examples(path: Path, split: str, locale: str, version: str) -> pa.Table:
-    """Return the examples asked for, and the `number` of each in the file, 1 for the first."""
+    """Return the examples of a split, with their row `number` in the file from 1."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -108,7 +108,7 @@ def _read_examples(path: Path, split: str, locale: str, version: str) -> pa.Tabl
     with pq.ParquetFile(path) as file:
         wanted = [*_EXAMPLE_COLUMNS, *filters]
         _require(path, file.schema_arrow.names, wanted)
-        # Batches and a mask rather than a pushed-down filter: the filter would lose the rows' numbers.
+        # Batches and a mask instead of a pushed-down filter, which would lose the row numbers.
         for batch in file.iter_batches(batch_size=2**16, columns=wanted):
             table = pa.Table.from_batches([batch])
             mask = pa.chunked_array([pa.repeat(True, batch.num_rows)])
@@ -123,7 +123,7 @@ def _read_examples(path: Path, split: str, locale: str, version: str) -> pa.Tabl
 
 
 def _read_products(path: Path, locale: str, ids: pa.ChunkedArray) -> pa.Table:
-    """Return id, title and brand of a locale's products that are among `ids`."""
+    """Return id, title and brand of the products of a locale that are among `ids`."""
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
@@ -135,7 +135,7 @@ def _read_products(path: Path, locale: str, ids: pa.ChunkedArray) -> pa.Table:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Return the table with large strings for all its texts: writers differ, and a join needs one type."""
+    """Return the table with all texts as large strings: writers differ, and a join needs one type."""
     import pyarrow as pa
 
     fields = [
@@ -148,6 +148,6 @@ def _require(path: Path, names: list[str], wanted: list[str]) -> None:
     missing = [name for name in wanted if name not in names]
     if missing:
         raise DataError(
-            f"{path}: there is no column {', '.join(map(repr, missing))}; this is no file of the original "
+            f"{path}: there is no column {', '.join(map(repr, missing))}; this is not a file of the original "
             f"ESCI release. The columns are: {', '.join(names)}."
         )

@@ -1,4 +1,4 @@
-"""The formats of files, by their extensions."""
+"""File formats by extension."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from aisle.errors import DataError
 __all__ = ["FORMATS", "file_format", "has_format", "is_untyped"]
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "csv.gz", "tsv.gz", "jsonl.gz", "json.gz")
-"""The file name extensions that can be read."""
+"""Extensions of the files that can be read."""
 
 
 def file_format(path: Path) -> str:
     """Return the format of a file by its extension, one of `FORMATS`.
 
     Raises:
-        DataError: the extension is none of them.
+        DataError: the extension is unknown.
     """
     for extension in FORMATS:
         if path.name.lower().endswith(f".{extension}"):
             return extension
-    raise DataError(f"{path}: the extension is not one that can be read: {', '.join(FORMATS)}.")
+    raise DataError(f"{path}: this extension cannot be read; use one of {', '.join(FORMATS)}.")
 
 
 def has_format(name: str) -> bool:
@@ -30,5 +30,5 @@ def has_format(name: str) -> bool:
 
 
 def is_untyped(source: str) -> bool:
-    """Return whether a source is csv or tsv, in which every value is text."""
+    """Return whether a source is csv or tsv, where every value is text."""
     return source.lower().removesuffix(".gz").endswith((".csv", ".tsv"))

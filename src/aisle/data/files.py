@@ -1,7 +1,7 @@
-"""Rows out of local files: csv, tsv, jsonl, json and parquet, each of the texts also as .gz.
+"""Read rows from local files: csv, tsv, jsonl, json and parquet; text files also as .gz.
 
 Text is UTF-8 unless a `TextFormat` says otherwise. A row that cannot be read is yielded with its `problem`,
-so that one reading finds them all; a file that cannot be read is an error.
+so that one pass finds every bad row; a file that cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _JSONL_PEEK = 1000
 
 
 def expand_files(patterns: Iterable[str]) -> list[Path]:
-    """Return the files that names, globs (`**` too) and folders stand for: sorted, each once.
+    """Return the files that match names, globs (also `**`) and folders: sorted, each once.
 
-    A folder stands for every file below it that is not hidden and can be read by its extension.
+    A folder matches every file below it that is not hidden and has an extension that can be read.
 
     Raises:
         DataError: a pattern matches nothing, or a file has an extension that cannot be read.
@@ -51,7 +51,7 @@ def _expand(pattern: str) -> list[Path]:
     if path.is_dir():
         below = [file for file in path.rglob("*") if file.is_file() and has_format(file.name)]
         return [file for file in below if not any(part[0] == "." for part in file.relative_to(path).parts)]
-    # A name is tried as it is first: `offers[1].csv` is a fine name and another file's glob.
+    # Try the name itself first: `offers[1].csv` can be a file, and is also a glob.
     names = [path] if path.is_file() else map(Path, glob.glob(str(path), recursive=True))
     files = [file for file in names if file.is_file()]
     for file in files:
@@ -60,16 +60,16 @@ def _expand(pattern: str) -> list[Path]:
 
 
 def iter_rows(files: Iterable[Path], *, fill: bool = True, text: TextFormat = PLAIN_TEXT) -> Iterator[Row]:
-    """Yield the rows of files in their order, streaming; only `.json` is read whole.
+    """Yield the rows of files in order; all but `.json` are streamed.
 
     Args:
-        files: of any of `FORMATS`.
-        fill: give JSON objects null for the columns that they leave out and others have.
-        text: how text files are written.
+        files: Files of any of `FORMATS`.
+        fill: Whether JSON objects get null for columns that they lack and other objects have.
+        text: Format of text files.
 
     Raises:
-        DataError: a file is missing, empty, damaged or of no known format; a header is missing, not UTF-8 or
-            names a column twice; a quote is never closed.
+        DataError: a file is missing, empty, damaged or of an unknown format; a header is missing, is not
+            UTF-8 or names a column twice; a quote is never closed.
     """
     for path in files:
         form = file_format(path)
@@ -97,7 +97,7 @@ def _jsonl_rows(path: Path, encoding: str, *, fill: bool) -> Iterator[Row]:
         yield from rows
         return
     head = list(islice(rows, _JSONL_PEEK))
-    # Writers may leave nulls out: the first thousand objects together say which columns there are.
+    # Writers may omit nulls, so the columns are those of the first thousand objects together.
     blank = dict.fromkeys(name for row in head for name in row.values)
     for row in chain(head, rows):
         if row.problem is None and not blank.keys() <= row.values.keys():
@@ -140,11 +140,13 @@ def _json_rows(path: Path, encoding: str, *, fill: bool) -> Iterator[Row]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        hint = " One object per line is jsonl: name the file so." if error.msg == "Extra data" else ""
+        hint = (
+            " A file with one object per line is jsonl: name it .jsonl." if error.msg == "Extra data" else ""
+        )
         raise DataError(f"{path}, line {error.lineno:,}: the file is not JSON: {error.msg}.{hint}") from None
     items = value.get("data") if isinstance(value, dict) else value
     if not isinstance(items, list):
-        raise DataError(f'{path}: a .json file holds an array of objects, or {{"data": [...]}}.')
+        raise DataError(f'{path}: a .json file must hold an array of objects, or {{"data": [...]}}.')
     rows = [_object_row(str(path), number, None, item) for number, item in enumerate(items, start=1)]
     blank = dict.fromkeys(name for row in rows for name in row.values) if fill else {}
     yield from (row._replace(values={**blank, **row.values}) if row.problem is None else row for row in rows)
@@ -166,4 +168,4 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: this is not a parquet file, or a damaged one: {reason}") from None
+        raise DataError(f"{path}: the file is damaged or is not parquet: {reason}") from None

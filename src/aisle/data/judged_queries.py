@@ -68,7 +68,7 @@ def read_judged_queries(
         query_id_column=query_id_column,
         product_id_column=id_column,
         text_format=text_format,
-        say=notes.append,
+        log=notes.append,
     )
     source = ", ".join(qrels_files)
     texts = read_queries([Path(queries_file)], query_id_column=query_id_column, text_format=text_format)

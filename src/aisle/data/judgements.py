@@ -1,4 +1,4 @@
-"""Queries and their judgements (qrels), in the formats of TREC, BEIR and plain tables."""
+"""Read queries and judgements (qrels) from TREC, BEIR and plain tables."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def read_queries(
     Columns: the id is query_id, query-id, _id or qid; the text is query or text.
 
     Args:
-        files: csv, tsv, jsonl (BEIR's too), json or parquet.
-        only: ids to keep, as those that have judgements; None keeps all.
-        query_id_column: the column of ids; None finds it.
-        text_format: how text files are written.
+        files: Files in csv, tsv, jsonl (also BEIR's), json or parquet.
+        only: Ids to keep, for example those with judgements; None keeps all.
+        query_id_column: Column of ids; None finds it by name.
+        text_format: Format of text files.
 
     Raises:
         DataError: a file or column is missing, a row is bad, an id has two texts, or no query is left.
@@ -70,23 +70,23 @@ def read_qrels(
     query_id_column: str | None = None,
     product_id_column: str | None = None,
     text_format: TextFormat = PLAIN_TEXT,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return query id to product id to relevance, in reading order.
 
     It reads TREC files (four fields and no header: query, iteration, document, relevance), BEIR's tsv, and
-    any table with a query_id, a product_id and a relevance, score, label or esci_label. Rows of a table whose
-    label is blank or null are not judged yet, as in a list to judge that is filled in bit by bit: left out.
+    any table with a query_id, a product_id and a relevance, score, label or esci_label. Rows with a blank or
+    null label are left out as not judged yet, so a list to judge can be filled in bit by bit.
 
     Args:
-        files: csv, tsv, jsonl, json, parquet; a file with another extension is read as TREC, and so is a tsv
-            whose first line is a TREC line.
-        label_map: label to relevance; None when the labels are numbers, which are finite. One below 0, as
-            TREC gives to spam and to what nobody has looked at, counts as 0: not relevant.
-        query_id_column: the column of query ids, in files that name their columns; None finds it.
-        product_id_column: the column of product ids, likewise.
-        text_format: how text files are written.
-        say: told how many labels are blank, and how many are below 0.
+        files: Files in csv, tsv, jsonl, json or parquet; a file with another extension, and a tsv whose first
+            line is a TREC line, is read as TREC.
+        label_map: Label to relevance; None if the labels are finite numbers. A number below 0, which TREC
+            gives to spam and to unjudged documents, counts as 0: not relevant.
+        query_id_column: Column of query ids, in files with column names; None finds it by name.
+        product_id_column: Column of product ids, in files with column names; None finds it by name.
+        text_format: Format of text files.
+        log: Called with a line about blank labels, and a line about labels below 0.
 
     Raises:
         DataError: a file or column is missing, a row is bad, or a product has two relevances for a query.
@@ -121,15 +121,15 @@ def read_qrels(
     if not qrels:
         found = f": the label is blank in all rows ({blank:,})" if blank else ""
         raise DataError(f"The judgement files hold no judgements{found}; at least one is needed.")
-    if blank and say is not None:
-        say(f"judgements with a blank label, which are left out as not judged yet: {blank:,}")
-    if negative and say is not None:
-        say(f"judgements with a grade below 0, which count as not relevant: {negative:,}")
+    if blank and log is not None:
+        log(f"judgements with a blank label, which are left out as not judged yet: {blank:,}")
+    if negative and log is not None:
+        log(f"judgements with a label below 0, which count as not relevant: {negative:,}")
     return qrels
 
 
 def _is_blank(label: object) -> bool:
-    """Return whether a label is missing: null, or text without a character."""
+    """Return whether a label is null or blank text."""
     return label is None or (isinstance(label, str) and not label.strip())
 
 
@@ -178,7 +178,7 @@ def _trec_rows(path: Path, encoding: str) -> Iterator[Row]:
 
 
 def _good_rows(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield rows; judgements are few and precious, so the first bad one is an error."""
+    """Yield rows; the first bad row is an error, because every judgement counts."""
     for row in rows:
         if row.problem is not None:
             raise DataError(f"{_where(row)}: {row.problem.reason}: {shorten(row.problem.found)}.")

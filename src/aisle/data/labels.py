@@ -1,4 +1,4 @@
-"""Relevance labels as numbers."""
+"""Read relevance labels as numbers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["LabelReader", "map_advice"]
 _CACHED = 1000
 _LISTED = 10
 _MOST_GRADES = 12
-"""With more distinct numbers than this they are no grades."""
+"""Labels with more distinct numbers than this are not relevance levels."""
 _SHARE = 100
-"""A hundredth of the rows with labels beyond 1 are no typing errors."""
+"""If one row in this many or more has a label above 1, it is a scale and not a typing error."""
 _POSITIVE_ABOVE = 0.5
-"""As everywhere where two classes are needed."""
+"""Relevance above this is a positive, as everywhere that two classes are needed."""
 
 
 class LabelReader:
-    """Reads the labels of one column and remembers those that are no numbers.
+    """Reader of the labels of a column; it counts labels that are not numbers.
 
     Args:
-        column: the column's name, for messages.
-        label_map: label to relevance; None when the labels are numbers themselves.
-        highest: the largest number allowed; None for any.
+        column: Name of the column, for messages.
+        label_map: Label to relevance; None if the labels are numbers.
+        highest: Largest number allowed; None for no limit.
 
     Raises:
-        DataError: the map is empty, or gives a number out of range.
+        DataError: the map is empty, or has a number out of range.
     """
 
     def __init__(self, column: str, *, label_map: Mapping[str, float] | None, highest: float | None) -> None:
@@ -53,14 +53,14 @@ class LabelReader:
             raise DataError("--label_map is empty; give label=number pairs, or leave the flag out.")
         for label, value in label_map.items():
             if not self._allows(value):
-                raise DataError(f"--label_map: {label!r} is {value}; a relevance is a number {self._range}.")
+                raise DataError(f"--label_map: {label!r} is {value}; a relevance must be {self._range}.")
 
     def _allows(self, value: float) -> bool:
         return 0 <= value <= self._highest and math.isfinite(value)
 
     def read(self, value: object) -> float | Problem:
-        """Return the relevance that a label stands for, or why it stands for none."""
-        # Only texts are cached: True, 1 and 1.0 are one key of a dict and three labels of a map.
+        """Return the relevance of a label, or the problem with it."""
+        # Only texts are cached: True, 1 and 1.0 are the same key of a dict, but three labels of a map.
         if not isinstance(value, str):
             return self._counted(self._parse(value))
         known = self._cache.get(value)
@@ -111,16 +111,16 @@ class LabelReader:
         return Problem(f"{self._column} is not in the label map ({', '.join(label_map)})", value)
 
     def refuse_unusable(self, *, read: int) -> None:
-        """Check that the labels are not of a kind that must be given a worth before they can be used.
+        """Refuse labels that need a label map before they can be used.
 
-        Leaving such rows out (`--on_bad_row skip`) would leave the worse labels only.
+        Skipping such rows (`--on_bad_row skip`) would keep only the lower labels.
 
         Args:
-            read: rows read, good and bad.
+            read: Number of rows read, good and bad.
 
         Raises:
-            DataError: more than half of the labels are words, grades such as 0 to 4 go beyond 1, or some
-                labels cannot be used and none of the others is a positive.
+            DataError: more than half of the labels are words, levels such as 0 to 4 exceed 1, or some labels
+                cannot be used and no other label is a positive.
         """
         words = sum(self._words.values())
         if 2 * words > read or (words and not self._positive):
@@ -139,7 +139,7 @@ class LabelReader:
             )
         if self._unmapped and self._map is not None and not self._positive:
             raise DataError(
-                f"--label_map: by the labels that it names ({', '.join(self._map)}) no row is a positive "
+                f"--label_map: with the labels that it names ({', '.join(self._map)}) no row is a positive "
                 f"(relevance above {_POSITIVE_ABOVE}), and column {self._column!r} also holds "
                 f"{', '.join(map(repr, self._unmapped))}. Add those."
             )
@@ -152,21 +152,22 @@ class LabelReader:
 
     def _scale_advice(self) -> str:
         if len(self._numbers) > _MOST_GRADES:
-            return "Write it as a number between 0 and 1, as by dividing it by the highest that there can be."
+            return "Write it as a number between 0 and 1: divide it by the highest possible value."
         highest = max(self._numbers)
         example = ",".join(f"{number:g}={max(number, 0) / highest:.4g}" for number in sorted(self._numbers))
         return (
-            f"If these are grades, say what each is worth, for example in equal steps: --label_map {example}"
+            "If these are relevance levels, give the relevance of each, for example in equal steps: "
+            f"--label_map {example}"
         )
 
 
 def map_advice(words: Collection[str]) -> str:
-    """Return how to say what labels that are words are worth; the worth is the user's to know."""
+    """Return advice on --label_map for labels that are words; only the user knows their relevance."""
     if set(words) <= {"E", "S", "C", "I"}:
-        return 'Say what they are worth, in this way: --label_map "E=1,S=0.1,C=0.01,I=0".'
+        return 'Give the relevance of each: --label_map "E=1,S=0.1,C=0.01,I=0".'
     blank = ",".join(f"{word}=" for word in sorted(words))
-    more = ", and other labels likewise" if len(words) == _LISTED else ""
+    more = ", and the same for the other labels" if len(words) == _LISTED else ""
     return (
-        f'Say what each is worth, from 0 (wrong) to 1 (right): --label_map "{blank}", with a number after '
-        f"each sign{more}."
+        f'Give the relevance of each, from 0 (wrong) to 1 (right): --label_map "{blank}", with a number '
+        f"after each sign{more}."
     )

@@ -1,4 +1,4 @@
-"""Which texts of a batch are no negatives of its pairs: equal ones, and those known to be right."""
+"""Find texts of a batch to exclude from the negatives of its pairs: equal texts and known positives."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Ints = npt.NDArray[np.int64]
 
 
 def equality_keys(texts: Sequence[str] | np.ndarray, ids: Sequence[str] | None) -> Ints:
-    """Return (entries,) int64: equal for entries with the same text, the same id, or connected by others.
+    """Return (entries,) int64 keys, equal for entries that share a text or an id, directly or through others.
 
     Keys are 0, 1, 2, ... in order of first appearance.
 
     Args:
-        texts: (entries,) the texts, or an integer for each that is equal for equal texts.
-        ids: (entries,) the id of each; None where there are none.
+        texts: (entries,) texts, or integers that are equal for equal texts.
+        ids: (entries,) ids; None if there are none.
 
     Raises:
-        ValueError: there are not as many ids as texts.
+        ValueError: the numbers of ids and texts differ.
     """
     text_numbers = _first_appearance(texts)
     if ids is None:
@@ -37,7 +37,7 @@ def equality_keys(texts: Sequence[str] | np.ndarray, ids: Sequence[str] | None) 
         raise ValueError(f"{len(id_numbers)} ids for {len(text_numbers)} texts; give one for each")
     if not len(text_numbers):
         return text_numbers
-    # Texts and ids are the two sides of a graph, and each entry is an edge between its own.
+    # Texts and ids are the two sides of a bipartite graph; each entry is an edge between its text and its id.
     first_id = int(text_numbers.max()) + 1
     nodes = first_id + int(id_numbers.max()) + 1
     edges = (np.ones(len(text_numbers)), (text_numbers, id_numbers + first_id))
@@ -46,7 +46,7 @@ def equality_keys(texts: Sequence[str] | np.ndarray, ids: Sequence[str] | None) 
 
 
 def _first_appearance(values: Sequence[str] | np.ndarray) -> Ints:
-    """Return the number of each value, the distinct ones being numbered as they first appear."""
+    """Return the number of each value; distinct values are numbered in order of first appearance."""
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "iu":
         return distinct(values).rows
     _, first, member = np.unique(values, return_index=True, return_inverse=True)
@@ -57,11 +57,11 @@ def _first_appearance(values: Sequence[str] | np.ndarray) -> Ints:
 
 @dataclass(frozen=True)
 class Csr:
-    """Rows of column numbers, one row after another (compressed sparse rows).
+    """Compressed sparse rows of column numbers.
 
     Attributes:
         indptr: (rows + 1,) int64; row i is `columns[indptr[i] : indptr[i + 1]]`.
-        columns: (entries,) int64, sorted within a row and without repeats.
+        columns: (entries,) int64, sorted and distinct within a row.
     """
 
     indptr: Ints
@@ -69,7 +69,7 @@ class Csr:
 
     @classmethod
     def of(cls, rows: Ints, columns: Ints, *, count: int) -> Csr:
-        """Return `count` rows out of entries, (entries,) each, that are sorted by row and column."""
+        """Return `count` rows from entries, (entries,) each, that are sorted by row and column."""
         return cls(np.searchsorted(rows, np.arange(count + 1)).astype(np.int64), columns)
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Csr:
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
     def take(self, rows: Ints) -> Csr:
-        """Return these rows, in this order and as often as they are named."""
+        """Return the given rows in the given order; a row can be given several times."""
         lengths = np.diff(self.indptr)[rows]
         indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
         places = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
@@ -90,11 +90,11 @@ class Csr:
 
 @dataclass(frozen=True)
 class Adjacency:
-    """The neighbours of keys, by key.
+    """Neighbours of keys in a graph.
 
     Attributes:
-        keys: (keys,) int64, sorted, those that have neighbours.
-        neighbours: (keys) rows of neighbouring keys.
+        keys: (keys,) int64, sorted; the keys that have neighbours.
+        neighbours: A row of neighbouring keys for each key.
     """
 
     keys: Ints
@@ -102,7 +102,7 @@ class Adjacency:
 
     @classmethod
     def of(cls, keys: Ints, neighbours: Ints) -> Adjacency:
-        """Return the adjacency of edges, (edges,) each, in any order and with repeats."""
+        """Return the adjacency of edges, (edges,) each; they can be unsorted and repeated."""
         order = np.lexsort((neighbours, keys))
         keys, neighbours = keys[order], neighbours[order]
         new = np.ones(len(keys), dtype=bool)
@@ -111,7 +111,7 @@ class Adjacency:
         return cls(found, Csr.of(rows, neighbours[new], count=len(found)))
 
     def among(self, keys: Ints, targets: Ints) -> Csr:
-        """Return for each of `keys` the places in `targets`, sorted and distinct, of its neighbours there."""
+        """Return for each key the positions of its neighbours in the sorted, distinct `targets`."""
         at, known = _find(self.keys, keys)
         near = self.neighbours.take(at[known])
         places, there = _find(targets, near.columns)
@@ -120,13 +120,13 @@ class Adjacency:
 
 @dataclass(frozen=True)
 class BatchExclusions:
-    """For each anchor of a batch, the texts that are no negatives of it.
+    """For each anchor of a batch, columns to exclude from its negatives.
 
     Attributes:
-        products: (anchors) rows of product columns: the anchor's product, those equal to it, and the known
-            positives of its query.
-        queries: (anchors) rows of query columns: the anchor's query, those equal to it, and those of which
-            its product is a known positive.
+        products: Row of product columns for each anchor: its product, equal ones, and the known positives of
+            its query.
+        queries: Row of query columns for each anchor: its query, equal ones, and those that have its product
+            as a known positive.
     """
 
     products: Csr
@@ -135,11 +135,11 @@ class BatchExclusions:
 
 @dataclass(frozen=True)
 class KnownPositives:
-    """Which products are right for which queries in all training pairs, by key.
+    """Positives of all training pairs, by key.
 
     Attributes:
-        products_of: query key to the keys of its positive products.
-        queries_of: product key to the keys of the queries it is right for.
+        products_of: Query key to the keys of its positive products.
+        queries_of: Product key to the keys of the queries for which it is a positive.
     """
 
     products_of: Adjacency
@@ -150,9 +150,9 @@ class KnownPositives:
         """Return the positives among pairs.
 
         Args:
-            query_keys: (pairs,) equal for equal queries, see `equality_keys`.
-            product_keys: (pairs,) likewise for products.
-            positive: (pairs,) whether the product is right for the query.
+            query_keys: (pairs,) keys of queries, see `equality_keys`.
+            product_keys: (pairs,) keys of products.
+            positive: (pairs,) whether the product is a positive for the query.
         """
         queries, products = query_keys[positive], product_keys[positive]
         return cls(Adjacency.of(queries, products), Adjacency.of(products, queries))
@@ -160,10 +160,10 @@ class KnownPositives:
     def exclusions(
         self, *, anchor_queries: Ints, anchor_products: Ints, query_keys: Ints, product_keys: Ints
     ) -> BatchExclusions:
-        """Return the texts of a batch that are no negatives of its anchors.
+        """Return the columns of a batch to exclude from the negatives of its anchors.
 
-        Columns are the distinct texts of the batch; several of them may share a key. A key that no training
-        pair has is equal to itself and has no known positives.
+        Columns are the distinct texts of the batch; several can share a key. A key that no training pair has
+        is equal to itself and has no known positives.
 
         Args:
             anchor_queries: (anchors,) column of each anchor's query.
@@ -213,7 +213,7 @@ def _right_columns(anchors: Ints, column_keys: Ints, *, known: Adjacency, partne
 
 
 def _find(values: Ints, wanted: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Return where each wanted number stands among sorted distinct ones, and whether it is there at all."""
+    """Return the position of each wanted number among sorted distinct ones, and whether it is there."""
     places = np.searchsorted(values, wanted)
     found = places < len(values)
     found[found] = values[places[found]] == wanted[found]

@@ -1,4 +1,4 @@
-"""A pair out of a row: which columns, and what makes the row a bad one."""
+"""Parse a row into a pair: find the columns, and check the values."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = ["PairColumns", "PairParser", "find_pair_columns", "find_product_colum
 
 @dataclass(frozen=True)
 class PairColumns:
-    """The columns that make a pair; None means: find it by its usual names.
+    """Columns of a pair; None means: find the column by its usual names.
 
-    `find_pair_columns` returns the columns as found; there, None means that the data has no such column.
+    In the result of `find_pair_columns`, None means that the data lacks the column.
     """
 
     query: str | None = None
@@ -43,8 +43,8 @@ class PairColumns:
     product_id: str | None = None
     """Id of the product; found: product_id."""
     hard_negatives: str | None = None
-    """List of products that are wrong for the query; found: hard_negatives, negatives, neg, or put together
-    from the columns negative, negative_1, negative_2 and so on."""
+    """List of products that are wrong for the query; found: hard_negatives, negatives, neg, or collected from
+    the columns negative, negative_1, negative_2 and so on."""
 
     def __str__(self) -> str:
         named = {
@@ -61,16 +61,16 @@ class PairColumns:
 
 
 def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> PairColumns:
-    """Return the columns to read, by the names that a row has.
+    """Return the columns to read, found by the column names of a row.
 
     Args:
-        row: of the data.
-        wanted: the columns that the user named.
-        by_id: whether the products' texts come from a catalogue, by the ids of the pairs.
+        row: A row of the data.
+        wanted: Columns that the user named.
+        by_id: Whether the texts of products are looked up in a catalogue by product id.
 
     Raises:
-        DataError: a column that was asked for is missing, or no query or product column, or with `by_id` no
-            column of product ids, can be found.
+        DataError: a column that the user named is missing, or no query column, product column or (with
+            `by_id`) product id column is found.
     """
     query = _find_text_column(row, wanted.query, "query", PAIR_QUERY)
     product: str | None = None
@@ -101,10 +101,10 @@ def _find_label(row: Row, wanted: str | None) -> str | None:
 
 
 def find_product_columns(row: Row, wanted: PairColumns) -> tuple[str, str | None]:
-    """Return the columns of the product's text and, where there is one, of its id.
+    """Return the column of the product's text and, if there is one, of its id.
 
     Raises:
-        DataError: a column that was asked for is missing, or no product column can be found.
+        DataError: a column that the user named is missing, or no product column is found.
     """
     product = _find_text_column(row, wanted.product, "product", PAIR_PRODUCT)
     return product, find_column(row, wanted.product_id, PAIR_PRODUCT_ID)
@@ -114,25 +114,24 @@ def _find_text_column(row: Row, wanted: str | None, role: str, names: Sequence[s
     column = find_column(row, wanted, names)
     if column is not None:
         return column
-    by_id = " Where products are named by their ids, training looks their texts up with --catalog."
+    by_id = " If the data has product ids only, training looks up the texts with --catalog."
     hint = by_id if role == "product" else ""
     raise DataError(
-        f"{row.source}: there is no {role} column; it is found by one of the names {', '.join(names)}. "
+        f"{row.source}: there is no {role} column; its name is one of {', '.join(names)}. "
         f"Name another with --{role}_column.{hint} The columns are: {', '.join(row.values)}."
     )
 
 
 class PairParser:
-    """Turns a row's values into the tuple that is stored.
+    """Parser from the values of a row to the tuple that is stored.
 
     Args:
-        columns: as `find_pair_columns` returned them.
-        label_map: label to relevance in [0, 1]; None when the labels are numbers.
-        products: the texts of products, hard negatives too, by the ids that the rows have; None when the rows
-            have the texts.
+        columns: Columns from `find_pair_columns`.
+        label_map: Label to relevance in [0, 1]; None if the labels are numbers.
+        products: Texts of products and hard negatives by id; None if the rows have the texts.
 
     Raises:
-        DataError: there is a map and no label column, or the map is out of range.
+        DataError: there is a map but no label column, or the map is out of range.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class PairParser:
         self._get_texts = itemgetter(*self._texts)
 
     def parse(self, values: Mapping[str, object]) -> tuple[object, ...] | Problem:
-        """Return the pair in the order of `schema`, or why there is none."""
+        """Return the pair in the order of `schema`, or the problem with the row."""
         try:
             texts: tuple[object, ...] = self._get_texts(values)
         except KeyError:
@@ -195,7 +194,7 @@ class PairParser:
         return pair
 
     def _check(self, values: tuple[object, ...]) -> tuple[object, ...] | Problem:
-        """Return the texts, then the ids as texts, or the first problem among them."""
+        """Return the texts, then the ids as texts, or the first problem."""
         for column, value in zip(self._texts[:2], values, strict=False):
             reason = text_problem(value)
             if reason is not None:
@@ -208,7 +207,7 @@ class PairParser:
 
 
 def _are_texts(values: tuple[Any, ...]) -> bool:
-    """Return whether all values are texts as `text_problem` wants them; quick, for nearly all rows are."""
+    """Return whether `text_problem` accepts all values; fast, because nearly all rows pass."""
     try:
         return all(map(str.strip, values)) and is_unicode("".join(values))
     except TypeError:
@@ -218,9 +217,9 @@ def _are_texts(values: tuple[Any, ...]) -> bool:
 def _read_hard_negatives(
     column: str, value: object, *, product: object, catalog: CatalogTexts | None
 ) -> list[str] | Problem:
-    """Return the texts of a cell: a list, or a text that is one in JSON, as csv has it; none when empty.
+    """Return the texts of a cell: a list or, in csv, a JSON list; an empty cell has none.
 
-    With a catalogue the cell holds the products' ids.
+    With a catalogue, the cell holds product ids.
     """
     listed = _listed(column, value)
     if isinstance(listed, Problem):
@@ -240,7 +239,7 @@ def _read_hard_negatives(
 
 
 def _listed(column: str, value: object) -> list[object] | Problem:
-    """Return the entries of a cell: a list, or a text that is one in JSON, as csv has it; none when empty."""
+    """Return the entries of a cell: a list or, in csv, a JSON list; an empty cell has none."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return []
     texts: object = value
@@ -253,7 +252,7 @@ def _listed(column: str, value: object) -> list[object] | Problem:
 
 
 def listed_ids(values: Mapping[str, object], columns: PairColumns) -> list[str]:
-    """Return the ids of the products that a row of judgements by id names, those that are none left out."""
+    """Return the valid product ids in a row of pairs by id: of its product and its hard negatives."""
     found = [values.get(columns.product_id or "")]
     if columns.hard_negatives is not None:
         listed = _listed(columns.hard_negatives, values.get(columns.hard_negatives))

@@ -1,4 +1,4 @@
-"""Rows that hold more than a pair: triplets, and lists of positives and negatives."""
+"""Split rows that hold several pairs: triplets, and lists of positives and negatives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aisle.data.rows import Problem, Row
 __all__ = ["PairShape", "find_shape"]
 
 NEGATIVE_COLUMNS = "negative"
-"""The column that is made of a triplet's negatives, where there is no list of them."""
+"""Name of the list that is made from the negatives of a triplet."""
 _NEGATIVE = re.compile(r"negative(_\d+)?")
 _POSITIVE_SCORES, _NEGATIVE_SCORES = "pos_scores", "neg_scores"
 _POSITIVE_ABOVE = 0.5
@@ -21,13 +21,13 @@ _POSITIVE_ABOVE = 0.5
 
 @dataclass(frozen=True)
 class PairShape:
-    """How rows are written, and the pairs that one row makes.
+    """Layout of rows, and how a row splits into pairs.
 
     Attributes:
-        columns: of the pairs that come out.
-        negatives: columns with a negative each, as sentence-transformers' triplets have them.
-        lists: whether the product column holds a list of positives, as FlagEmbedding's `pos` does.
-        scores: whether positives and negatives have scores, `pos_scores` and `neg_scores`.
+        columns: Columns of the resulting pairs.
+        negatives: Columns that hold a negative each, as in sentence-transformers' triplets.
+        lists: Whether the product column holds a list of positives, as FlagEmbedding's `pos` does.
+        scores: Whether positives and negatives have scores, `pos_scores` and `neg_scores`.
     """
 
     columns: PairColumns
@@ -36,7 +36,7 @@ class PairShape:
     scores: bool = False
 
     def pairs(self, row: Row) -> Iterator[Row]:
-        """Yield the pairs of a row; a row that cannot be taken apart comes back with its problem."""
+        """Yield the pairs of a row; a row that cannot be split is yielded with its problem."""
         if row.problem is not None or not (self.negatives or self.lists):
             yield row
             return
@@ -89,12 +89,12 @@ class PairShape:
 
 
 def find_shape(row: Row, columns: PairColumns, *, unlabelled: bool) -> PairShape:
-    """Return how rows are written, by the first good one.
+    """Return the layout of rows, from the first good row.
 
     Args:
-        row: the first good one.
-        columns: as found.
-        unlabelled: whether the user said that every pair is a positive, so that scores are not read.
+        row: First good row.
+        columns: Columns as found.
+        unlabelled: Whether the user declared every pair a positive; scores are then ignored.
     """
     lists = columns.product is not None and isinstance(row.values.get(columns.product), list)
     negatives = tuple(name for name in row.values if _NEGATIVE.fullmatch(name))

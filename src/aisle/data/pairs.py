@@ -1,4 +1,4 @@
-"""Pairs of a query and a product, with a relevance where there are judgements."""
+"""Pairs of a query and a product, with a relevance if they are judged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 PEEKED_ROWS = 1000
-"""Rows whose numbers are looked at where no relevance was found."""
+"""Rows that are searched for columns of numbers if there is no label column."""
 
 __all__ = [
     "PairColumns",
@@ -43,9 +43,9 @@ class Pairs:
     """Pairs on disk, memory-mapped.
 
     Attributes:
-        table: columns `query` and `product` (string), `relevance` (float32 in [0, 1]) where there are
-            judgements, `query_id` and `product_id` (string) where there are ids, `hard_negatives` (list of
-            string) where rows bring products that are wrong for their query.
+        table: Columns `query` and `product` (string), and if the data has them: `relevance` (float32 in
+            [0, 1]), `query_id` and `product_id` (string), `hard_negatives` (list of string: products that are
+            wrong for the query).
     """
 
     table: datasets.Dataset
@@ -55,7 +55,7 @@ class Pairs:
 
     @property
     def labelled(self) -> bool:
-        """Whether the pairs are judged; otherwise every pair is a positive."""
+        """Whether the pairs are judged; if not, every pair is a positive."""
         return "relevance" in self.table.column_names
 
     @property
@@ -65,7 +65,7 @@ class Pairs:
         return relevance is not None and not bool(np.isin(relevance, (0, 1)).all())
 
     def positive_share(self, *, above: float = 0.5) -> float:
-        """Return the share of pairs with a relevance `above` this one, in [0, 1]; 1 for unlabelled pairs."""
+        """Return the share of pairs with a relevance above `above`, in [0, 1]; 1 for unlabelled pairs."""
         relevance = self.relevance
         return 1.0 if relevance is None else float((relevance > np.float32(above)).mean())
 
@@ -85,17 +85,17 @@ class Pairs:
 
     @property
     def query_ids(self) -> list[str] | None:
-        """The query's id of each pair; None where there are none."""
+        """The query id of each pair; None if the data has none."""
         return self._values("query_id") if "query_id" in self.table.column_names else None
 
     @property
     def product_ids(self) -> list[str] | None:
-        """The product's id of each pair; None where there are none."""
+        """The product id of each pair; None if the data has none."""
         return self._values("product_id") if "product_id" in self.table.column_names else None
 
     @property
     def relevance(self) -> npt.NDArray[np.float32] | None:
-        """The relevance of each pair, (pairs,) float32 in [0, 1]; None where there are no judgements."""
+        """The relevance of each pair, (pairs,) float32 in [0, 1]; None for unlabelled pairs."""
         if not self.labelled:
             return None
         column = self.table.select_columns("relevance").with_format("arrow")[:]["relevance"]
@@ -103,7 +103,7 @@ class Pairs:
 
     @property
     def hard_negatives(self) -> list[list[str]] | None:
-        """The products that are wrong for each pair's query, any number; None where there are none."""
+        """The products that are wrong for the query of each pair, any number; None if the data has none."""
         return self._values("hard_negatives") if "hard_negatives" in self.table.column_names else None
 
     def _values(self, column: str) -> list[Any]:
@@ -113,13 +113,13 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairsRead:
-    """Pairs, the report of the rows that are not among them, and the columns they were read from.
+    """Pairs, the report of bad rows, and the columns that were read.
 
     Attributes:
-        pairs: a row may have made several.
-        bad_rows: counted in pairs where rows make several.
-        columns: as found.
-        unread_numbers: columns of numbers that are not read, where no relevance was found.
+        pairs: Pairs; a row can make several.
+        bad_rows: Report of the rows that were left out, counted in pairs if rows make several.
+        columns: Columns as found.
+        unread_numbers: Columns of numbers that are not read, if there is no label column.
     """
 
     pairs: Pairs
@@ -137,23 +137,25 @@ def read_pairs(
     products: CatalogTexts | None = None,
     cache_dir: Path | None = None,
 ) -> PairsRead:
-    """Return the pairs that rows hold, written to disk in batches so that memory stays flat.
+    """Read pairs from rows and write them to disk in batches, so that memory stays flat.
 
-    Texts are kept exactly as they are. A row is bad when a text is null, blank, not text or not valid
-    Unicode, when its label is not in the map (without one: not a number in [0, 1]), when an id is missing,
-    or when its hard negatives are no list of texts or hold its own product.
+    Texts are kept exactly. A row is bad if a text is null, blank, not text or not valid Unicode, if its label
+    is not in the map (without a map: not a number in [0, 1]), if an id is missing, or if its hard negatives
+    are not a list of texts or contain its own product.
 
     Args:
-        rows: of one or more sources; all have the same columns.
-        columns: the columns to read.
-        label_map: label to relevance in [0, 1]; None when the labels are numbers.
-        on_bad_row: what becomes of bad rows.
-        products: texts by product id, for rows that name products by their ids; None when they have texts.
-        cache_dir: folder for the Arrow file, the caller's to remove; None: a temporary one, removed at exit.
+        rows: Rows of one or more sources, all with the same columns.
+        columns: Columns to read.
+        label_map: Label to relevance in [0, 1]; None if the labels are numbers.
+        on_bad_row: What to do with bad rows.
+        products: Texts by product id, for rows that name products by id; None if the rows have the texts.
+        cache_dir: Folder for the Arrow file, which the caller removes; None is a temporary folder that is
+            removed at exit.
 
     Raises:
         DataError: a column is missing, labels are words without a map, a column of numbers may be the
-            relevance, no good row is left, or there are bad rows under `error`; or the disk is full.
+            relevance, no good row is left, there are bad rows and `on_bad_row` is `error`, or the disk is
+            full.
     """
     log = BadRowLog()
     head, rest = log.first_good(rows, on_bad_row)
@@ -188,28 +190,28 @@ def read_pairs(
 
 
 def query_key(query: str) -> str:
-    """Return what makes two queries the same one: the text without case and surplus white space."""
+    """Return the text without case and surplus white space; queries with equal keys are the same query."""
     return " ".join(query.casefold().split())
 
 
 def split_by_query(pairs: Pairs, *, validation_share: float, seed: int) -> tuple[Pairs, Pairs]:
     """Return training and validation pairs that have no query in common.
 
-    Queries are the same when their texts are (`query_key`), when their ids are, or through a third one. A
-    query goes to validation by a hash of the seed and its text, so neither the order of the rows nor the
-    platform matters.
+    Queries are the same if they share a text (`query_key`) or an id, directly or through other queries. A
+    hash of the seed and the text decides which queries are for validation, so the split depends on neither
+    the order of rows nor the platform.
 
     Args:
-        pairs: to be divided; the order of rows is kept in both parts.
-        validation_share: share of the distinct queries, in (0, 1); each part gets at least one.
-        seed: another seed is another division.
+        pairs: Pairs to split; both parts keep the order of rows.
+        validation_share: Share of the distinct queries, in (0, 1); each part gets at least one query.
+        seed: Seed of the hash; each seed is a different split.
 
     Raises:
         DataError: the share is out of range, or there are fewer than two distinct queries.
     """
     if not 0 < validation_share < 1:
         raise DataError(
-            f"--validation_share is {validation_share}; it is a share of the queries, between 0 and 1."
+            f"--validation_share is {validation_share}; it must be a share of the queries, between 0 and 1."
         )
     groups = _query_groups([query_key(query) for query in pairs.queries], pairs.query_ids)
     names = set(groups)
@@ -226,24 +228,18 @@ def split_by_query(pairs: Pairs, *, validation_share: float, seed: int) -> tuple
 
 
 def _query_groups(keys: Sequence[str], ids: Sequence[str] | None) -> list[str]:
-    """Return each pair's group: the smallest key among queries that texts or ids connect (union-find)."""
+    """Return the group of each pair: the smallest key among queries that share a text or an id."""
     if ids is None:
         return list(keys)
-    parent = {key: key for key in keys}
+    from aisle.data.negatives import equality_keys  # imports SciPy
 
-    def root(key: str) -> str:
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    first_key: dict[str, str] = {}
-    for key, identity in zip(keys, ids, strict=True):
-        low, high = sorted((root(key), root(first_key.setdefault(identity, key))))
-        parent[high] = low
-    return [root(key) for key in keys]
+    groups = equality_keys(keys, ids).tolist()
+    smallest: dict[int, str] = {}
+    for group, key in zip(groups, keys, strict=True):
+        smallest[group] = min(key, smallest.get(group, key))
+    return [smallest[group] for group in groups]
 
 
 def check_disjoint(train: Pairs, validation: Pairs) -> int:
-    """Return how many distinct queries (by `query_key`) are in both; 0 is right."""
+    """Return the number of distinct queries (by `query_key`) that are in both parts; it should be 0."""
     return len(set(map(query_key, train.queries)) & set(map(query_key, validation.queries)))

@@ -1,4 +1,4 @@
-"""Some columns of known products: read, checked and written to a file like a catalogue."""
+"""Read changes to some columns of products that an index has, for `upsert --partial`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def write_partial_changes(
     ids: pa.ChunkedArray,
     on_bad_row: OnBadRow,
 ) -> CatalogFile:
-    """Return the changes that rows hold, written to a file; its texts are blank.
+    """Write the changes in rows to a file like a catalogue's, and return it; its texts are blank.
 
-    The file has the columns that some row gives, with the types of `known`, and `GIVEN_COLUMN`.
+    The file has every column that a row gives, with the types of `known`, and `GIVEN_COLUMN`.
 
     Args:
-        rows: with the id column and some columns of the index; read once.
-        path: the file to write, as for `write_catalog`.
-        id_column: the column of unique ids.
-        known: columns of the index, binding.
-        ids: of the index's products.
-        on_bad_row: what becomes of rows without an id, with one seen before or not in the index, or with a
-            value that is not of its column's type.
+        rows: Rows with the id column and some columns of the index; read once.
+        path: Path of the file to write, as for `write_catalog`.
+        id_column: Column of unique ids.
+        known: Columns of the index; their types are kept.
+        ids: Product ids of the index.
+        on_bad_row: What to do with a row without an id, with a repeated id, with an id that the index lacks,
+            or with a value that does not fit the type of its column.
 
     Raises:
-        DataError: a column is not one of the index, no good row is left, there are bad rows under `error`, or
-            the file cannot be written.
+        DataError: the index lacks a column, no good row is left, there are bad rows and `on_bad_row` is
+            `error`, or the file cannot be written.
     """
     parser = PartialProductParser(id_column, known.types)
     log, seen = BadRowLog(), DigestSet()

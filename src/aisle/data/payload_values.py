@@ -1,4 +1,4 @@
-"""Values of the payload's columns: in the type that Arrow finds for them, or in one that is given."""
+"""Convert values of payload columns to the type that Arrow infers, or to a given type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["InferredColumn", "as_text", "fitted", "infer_columns", "kind_rule"]
 
 
 class InferredColumn(NamedTuple):
-    """The values of a column in one type, blank texts as null; where they have several kinds, as texts."""
+    """Values of a column in one type, or as texts if they have several kinds; blank texts are null."""
 
     values: pa.Array
     kinds: Sequence[Kind | None] | None
@@ -29,12 +29,12 @@ def infer_columns(
     left_out: str | None,
     declared: Mapping[str, pa.DataType] | None = None,
 ) -> dict[str, InferredColumn]:
-    """Return the columns of rows, each with the type that Arrow finds for its values, or as texts.
+    """Return the columns of rows, each in the type that Arrow infers from its values, or as texts.
 
     Args:
-        rows: column to value; a column that a row does not have is null there.
-        left_out: a column that is none of the payload.
-        declared: types that the source declares, as parquet does; they hold without values too.
+        rows: Column to value; a column that a row lacks is null there.
+        left_out: Column that is not part of the payload.
+        declared: Types that the source declares, as parquet does; they also apply to columns without values.
     """
     names = dict.fromkeys(name for values in rows for name in values if name != left_out)
     declared = declared or {}
@@ -53,13 +53,13 @@ _RULES: Mapping[Kind, str] = {
 
 
 def kind_rule(kind: pa.DataType) -> str:
-    """Return what a value of another kind does wrong, for people."""
+    """Return the rule that a value of another kind breaks, for messages."""
     named = kind_of_type(kind)
     return f"is not of the type {kind}" if named is None else _RULES[named]
 
 
 def fitted(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, pa.Array | None]:
-    """Return values as a type, null for those that are not of it, and which fit; None where all do."""
+    """Return values converted to a type, null for those that do not fit, and which fit; None if all do."""
     import pyarrow as pa
 
     if column.type == kind:
@@ -85,9 +85,9 @@ def fitted(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, pa.Array | No
 
 
 def _infer(values: list[object], declared: pa.DataType | None) -> InferredColumn:
-    """Return the values with the type that is declared or that Arrow finds, or as texts; blank is null.
+    """Return the values in the declared type, in the type that Arrow infers, or as texts; blank is null.
 
-    Objects are always JSON texts: as Arrow structs, ids for keys would make a column of every one of them.
+    Objects become JSON texts: as Arrow structs, every key that is an id would become a column.
     """
     import pyarrow as pa
 
@@ -121,5 +121,5 @@ def _null_if_blank(value: object) -> object:
 
 
 def as_text(value: object) -> str | None:
-    """Return a text as it is, and any other value as JSON."""
+    """Return a text unchanged, and any other value as JSON."""
     return value if value is None or isinstance(value, str) else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""Rows, what can be wrong with them, and the report of it for people."""
+"""Rows, the problems that make a row bad, and the report of bad rows."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 OnBadRow = Literal["error", "skip"]
-"""What becomes of bad rows: `error` reads to the end, reports them all and stops; `skip` leaves them out."""
+"""What to do with bad rows: `error` reads to the end, reports them all and stops; `skip` leaves them out."""
 
 _SHOWN = 10
 _SHORT = 80
 
 
 class Problem(NamedTuple):
-    """Why a row cannot be used; equal reasons are counted together, `note` is shown after what was found."""
+    """Why a row cannot be used; equal reasons are counted together, and `note` is shown after the value."""
 
     reason: str
     found: object
@@ -46,15 +46,15 @@ class Problem(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of a source. A named tuple: making one costs a third of a frozen dataclass.
+    """A row of a source. It is a named tuple, which is three times as fast to make as a frozen dataclass.
 
     Attributes:
-        source: the file as the user named it, or the id of a data set.
-        number: data row, 1 for the first; headers and blank lines do not count.
-        values: column to value; columns that a JSON object leaves out are None.
-        line: line of the file where the row begins, 1 for the first; None where a format has no lines.
-        problem: why the source could not read the row, and then `values` is empty; None for a good row.
-        declared: column to the type that the source declares (parquet, the Hub); None where it declares none.
+        source: File as the user named it, or id of a data set.
+        number: Number of the data row from 1; headers and blank lines do not count.
+        values: Column to value; columns that a JSON object lacks are None.
+        line: Line of the file where the row begins, from 1; None for a format without lines.
+        problem: Why the row could not be read, with empty `values`; None for a good row.
+        declared: Column to the type that the source declares (parquet, the Hub); None if it declares none.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class BadRow:
-    """A bad row as the report shows it; `found` is a shortened repr."""
+    """A bad row in the report; `found` is a shortened repr."""
 
     source: str
     number: int
@@ -84,10 +84,10 @@ class BadRows:
     """How many rows are bad and why.
 
     Attributes:
-        total: bad rows.
-        read: rows read, good and bad.
-        by_reason: reason to count, most frequent first.
-        first: the first ten bad rows in reading order.
+        total: Number of bad rows.
+        read: Number of rows read, good and bad.
+        by_reason: Reason to count, most frequent first.
+        first: First ten bad rows in reading order.
     """
 
     total: int
@@ -106,7 +106,7 @@ class BadRows:
 
 
 class BadRowLog:
-    """Counts bad rows while a source is read."""
+    """Count bad rows while a source is read."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -125,32 +125,32 @@ class BadRowLog:
         return sum(self._counts.values())
 
     def report(self, *, good: int) -> BadRows:
-        """Return the counts so far, beside `good` rows that are not bad."""
+        """Return the report so far, given the number of good rows."""
         by_reason = dict(sorted(self._counts.items(), key=lambda item: -item[1]))
         return BadRows(self.total, good + self.total, by_reason, tuple(self._first))
 
     def settle(self, on_bad_row: OnBadRow, *, good: int) -> BadRows:
-        """Return the report once all rows are read.
+        """Return the report after all rows are read, or refuse the data.
 
         Raises:
-            DataError: no row is good, or some are bad under `error`.
+            DataError: no row is good, or some are bad and `on_bad_row` is `error`.
         """
         report = self.report(good=good)
         if not report.read:
             raise DataError(
-                "The data holds no rows; at least one is needed. Check that the right files are named."
+                "The data has no rows; at least one is needed. Check that the right files are named."
             )
         if report.total and on_bad_row == "error":
-            raise DataError(f"{report}\nMend these rows, or leave them out with --on_bad_row skip.")
+            raise DataError(f"{report}\nFix these rows, or leave them out with --on_bad_row skip.")
         if not good:
             raise DataError(f"No good row is left.\n{report}")
         return report
 
     def first_good(self, rows: Iterable[Row], on_bad_row: OnBadRow) -> tuple[Row, Iterator[Row]]:
-        """Return the first row without a problem, and all rows from it on; those before it are counted.
+        """Return the first good row, and an iterator over all rows from it on; bad rows before are counted.
 
         Raises:
-            DataError: there is none.
+            DataError: every row is bad.
         """
         rest = iter(rows)
         for row in rest:
@@ -162,12 +162,12 @@ class BadRowLog:
 
 
 def place(source: str, number: int, line: int | None) -> str:
-    """Return where a row is, for people: `file.csv, row 3 (line 5)`."""
+    """Return the place of a row for messages: `file.csv, row 3 (line 5)`."""
     return f"{source}, row {number:,}" + ("" if line is None else f" (line {line:,})")
 
 
 def shorten(value: object) -> str:
-    """Return the repr of a value, at most about 80 characters long."""
+    """Return the repr of a value, shortened to about 80 characters of text."""
     if isinstance(value, str) and len(value) > _SHORT:
         return f"{value[:_SHORT]!r}... ({len(value):,} characters)"
     text = repr(value)
@@ -175,7 +175,7 @@ def shorten(value: object) -> str:
 
 
 def text_problem(value: object) -> str | None:
-    """Return what keeps a value from being a text with something in it; None when nothing does."""
+    """Return why a value is not a usable text (null, not text, blank, not Unicode), or None if it is."""
     if not isinstance(value, str):
         return "is null" if value is None else "is not text"
     if not value or value.isspace():
@@ -195,9 +195,9 @@ def is_unicode(text: str) -> bool:
 
 
 def id_text(value: object) -> str | Problem:
-    """Return an id as a string, or why it is none: only texts and integers are ids.
+    """Return an id as a string, or the problem: only texts and integers are ids.
 
-    A float is refused: it is what an integer becomes in a column with nulls, and `1e6` is not `1000000`.
+    A float is refused, because integers become floats in a column with nulls, and `1e6` is not `1000000`.
     """
     if isinstance(value, str):
         problem = text_problem(value)
@@ -208,13 +208,13 @@ def id_text(value: object) -> str | Problem:
 
 
 def missing_column(source: str, column: str, columns: Iterable[str], *, flag: str | None = None) -> DataError:
-    """Return the error for a column that a source does not have.
+    """Return the error for a column that a source lacks.
 
     Args:
-        source: the file, or the flag that names the column.
-        column: its name.
-        columns: those that there are.
-        flag: the flag that names the column, where it is not the source.
+        source: File, or flag that names the column.
+        column: Name of the missing column.
+        columns: Columns of the source.
+        flag: Flag that names the column, unless `source` is that flag.
     """
     there = list(columns)
     near = difflib.get_close_matches(column, there, n=1)
@@ -226,15 +226,15 @@ def missing_column(source: str, column: str, columns: Iterable[str], *, flag: st
 
 
 def require_columns(row: Row, columns: Iterable[str | None], *, flag: str | None = None) -> None:
-    """Check that a row has the columns; None among them is a column that is off.
+    """Check that a row has columns; None among them is ignored.
 
     Args:
-        row: the first of its source.
-        columns: that it must have.
-        flag: the flag that names them; None where it is not one flag.
+        row: First row of a source.
+        columns: Columns that it must have.
+        flag: Flag that names them; None if several flags do.
 
     Raises:
-        DataError: one is missing.
+        DataError: a column is missing.
     """
     for column in columns:
         if column is not None and column not in row.values:
@@ -242,10 +242,10 @@ def require_columns(row: Row, columns: Iterable[str | None], *, flag: str | None
 
 
 def find_column(row: Row, wanted: str | None, candidates: Sequence[str]) -> str | None:
-    """Return `wanted`, or when it is None the first candidate that the row has, or None when it has none.
+    """Return `wanted`, or else the first of the candidates that the row has, or else None.
 
     Raises:
-        DataError: `wanted` is given and the row does not have it.
+        DataError: the row lacks the column that is wanted.
     """
     if wanted is None:
         return next((column for column in candidates if column in row.values), None)

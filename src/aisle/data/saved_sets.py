@@ -1,4 +1,4 @@
-"""Folders that `save_to_disk` of `datasets` wrote."""
+"""Read data sets that `datasets.Dataset.save_to_disk` wrote."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["open_saved", "refuse_saved", "saved_splits"]
 
 
 def saved_splits(folder: Path) -> dict[str, Path]:
-    """Return split to folder of a saved data set, the only one being train; empty for any other folder."""
+    """Return split to folder of a saved data set; a single split is train. Empty for any other folder."""
     if (folder / "dataset_dict.json").is_file():
         return {path.parent.name: path.parent for path in sorted(folder.glob("*/state.json"))}
     saved = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
@@ -25,7 +25,7 @@ def open_saved(folder: Path) -> datasets.Dataset:
     """Return a saved split, memory-mapped.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the split cannot be read.
     """
     import datasets
 
@@ -37,13 +37,13 @@ def open_saved(folder: Path) -> datasets.Dataset:
 
 
 def refuse_saved(folder: Path) -> None:
-    """Check that a folder is not to be read file by file although it is a saved data set.
+    """Refuse to read the files of a saved data set as rows.
 
     Raises:
-        DataError: it is one.
+        DataError: the folder is a saved data set.
     """
     if saved_splits(folder):
         raise DataError(
-            f"{folder}: this folder is a data set that save_to_disk wrote; its files are not rows. Give it "
-            "as a whole: with --dataset_name to train, as the only one of --pairs to build or evaluate."
+            f"{folder}: this folder is a data set that save_to_disk wrote; its files are not rows. Give the "
+            "folder: with --dataset_name to train, or as the only value of --pairs to build or evaluate."
         )

@@ -1,4 +1,4 @@
-"""A product's text out of the fields of its row."""
+"""Templates that make the text of a product from the fields of its row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BRACES = re.compile(r"\{\{|\}\}|\{(?P<field>[^{}]*)\}|[{}]")
 
 @dataclass(frozen=True)
 class TextTemplate:
-    """A template in pieces: `(literal, field)` in order; a None field is a literal at the end."""
+    """A parsed template: pairs of `(literal, field)` in order; field None marks a literal at the end."""
 
     pieces: tuple[tuple[str, str | None], ...]
 
@@ -30,10 +30,10 @@ class TextTemplate:
         return tuple(dict.fromkeys(field for _, field in self.pieces if field is not None))
 
     def render(self, values: Mapping[str, object]) -> str | Problem:
-        """Return the text of a row, or why it has none.
+        """Return the text of a row, or the problem if every field is blank or a field is not text.
 
-        Values are kept exactly. A field that is null or blank is left out, and so is the white space that it
-        would leave double or at an end.
+        Values are kept exactly. A null or blank field is left out, together with white space that would be
+        doubled or stand at an end.
         """
         text, gap, left_out, some = "", "", False, False
         for literal, field in self.pieces:
@@ -53,16 +53,16 @@ class TextTemplate:
 
 
 def _joined(before: str, after: str) -> str:
-    """Return two literals that an absent field held apart, with white space between them once."""
+    """Join the literals around a field that is left out, without doubling white space between them."""
     return re.sub(r"\s{2,}", lambda run: run.group()[0], before + after)
 
 
 def _field_text(field: str, value: object) -> str | Problem:
-    """Return a field's text, that of a list with commas; empty when the value is null, NaN or blank."""
+    """Return the text of a field, the items of a list joined by commas; empty for null, NaN or blank."""
     if isinstance(value, list | tuple):
         texts = [_field_text(field, item) for item in value if not isinstance(item, list | tuple)]
         if len(texts) < len(value) or any(isinstance(text, Problem) for text in texts):
-            return Problem(f"{field} is a list of more than texts and numbers", value)
+            return Problem(f"{field} is a list with items other than texts and numbers", value)
         return ", ".join(str(text) for text in texts if text)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -77,10 +77,10 @@ def _field_text(field: str, value: object) -> str | Problem:
 
 
 def parse_template(template: str) -> TextTemplate:
-    """Return a template such as `"{title} {brand}"`; `{{` and `}}` stand for braces.
+    """Parse a template such as `"{title} {brand}"`; `{{` and `}}` are literal braces.
 
-    What stands between braces is a column's name, to the letter: `{attr.size}` and `{Colour (EU)}` name the
-    columns `attr.size` and `Colour (EU)`.
+    The text between braces is the exact name of a column: `{attr.size}` and `{Colour (EU)}` are the columns
+    `attr.size` and `Colour (EU)`.
 
     Raises:
         ConfigError: the braces do not match, or there is no field.

@@ -1,4 +1,4 @@
-"""Text files as the user says they are written: the encoding, and what stands between the fields of csv."""
+"""Open text files in the encoding and with the csv delimiter that the user names."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _UTF_8 = "utf-8"
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How text files are written.
+    """Format of text files: delimiter and encoding.
 
     Attributes:
-        delimiter: the character between the fields of csv; None is the comma, or what a first line such as
-            `sep=;` says. In tsv it is always the tab.
-        encoding: of all text files, a name that Python knows; UTF-8 with or without a byte order mark.
+        delimiter: Character between the fields of csv; None is the comma, or the character that a first line
+            such as `sep=;` names. In tsv it is always the tab.
+        encoding: Python's name of the encoding; UTF-8 is read with or without a byte order mark.
     """
 
     delimiter: str | None = None
@@ -35,7 +35,7 @@ class TextFormat:
 
     @classmethod
     def of(cls, delimiter: str | None, encoding: str) -> TextFormat:
-        """Return the format that two flags name.
+        """Return the format for the values of --delimiter and --encoding.
 
         Raises:
             ConfigError: the delimiter is not one character (or `tab`), or the encoding is not known.
@@ -51,43 +51,45 @@ class TextFormat:
             "".encode(name)
         except (LookupError, ValueError):
             raise ConfigError(
-                f"--encoding: {encoding!r} is no encoding of texts; name one such as utf-8, cp1252 or utf-16"
+                f"--encoding: {encoding!r} is not a text encoding; use for example utf-8, cp1252 or utf-16"
             ) from None
         return cls(delimiter, _UTF_8 if name == "utf-8-sig" else name)
 
 
 PLAIN_TEXT = TextFormat()
-"""UTF-8, with commas."""
+"""UTF-8 with commas."""
 
 
 @contextmanager
 def open_text(path: Path, *, newline: str, encoding: str = _UTF_8) -> Iterator[io.TextIOBase]:
-    """Open a text file, through gzip for `.gz`; bytes that are not of the encoding arrive as lone surrogates.
+    """Open a text file, with gzip for `.gz`; bytes that are not valid in the encoding become lone surrogates.
 
     Raises:
-        DataError: the file cannot be read or is of another encoding, or its gzip stream is damaged or cut
-            short.
+        DataError: the file cannot be read or has a different encoding, or its gzip stream is damaged or
+            truncated.
     """
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     codec = "utf-8-sig" if encoding == _UTF_8 else encoding
-    # The wider encodings have no place for single bytes.
+    # UTF-16 and UTF-32 cannot represent single invalid bytes.
     errors = "strict" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
     try:
         with opener(path, "rt", encoding=codec, errors=errors, newline=newline) as stream:
             yield stream
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
-            f"{path}: the gzip stream is damaged or cut short ({error}). Fetch the file again."
+            f"{path}: the gzip stream is damaged or truncated ({error}). Download the file again."
         ) from None
     except UnicodeError as error:
-        raise DataError(f"{path}: the file is not valid {encoding} ({error}). Name its --encoding.") from None
+        raise DataError(
+            f"{path}: the file is not valid {encoding} ({error}). Give its encoding with --encoding."
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read: {error.strerror or error}.") from None
 
 
 def encoding_advice(text: str) -> str:
-    """Return what to do about a text that was read as UTF-8 and is not."""
+    """Return advice on a text that is not UTF-8 although it was read as UTF-8."""
     if "\0" in text:
-        return "Save the file as UTF-8, or name its encoding: --encoding utf-16."
+        return "Save the file as UTF-8, or give --encoding utf-16."
     read = text.encode(_UTF_8, "surrogateescape").decode("cp1252", "replace")
     return f"It reads as {shorten(read)} in cp1252: save the file as UTF-8, or give --encoding cp1252."

@@ -1,4 +1,4 @@
-"""A column that holds other values than in the version before: what is said of it."""
+"""Describe a column whose kind of values changed since the version before."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ __all__ = ["TypeChange"]
 
 @dataclass(frozen=True)
 class TypeChange:
-    """A column whose values are of another kind than in the version before."""
+    """A column whose kind of values differs from the version before."""
 
     column: str
     before: Kind | None
     now: Kind | None
     version: int
     others: int
-    """Values that are not of the kind before."""
+    """Number of values that are not of the kind before."""
     values: int
-    """All that are not blank."""
+    """Number of values that are not blank."""
     first: Seen | None
-    """The first of the others."""
+    """First value that is not of the kind before."""
     left_out: bool
-    """Whether their rows were left out, and the kind is kept."""
+    """Whether rows with those values were left out, so that the kind stays."""
 
     @property
     def few(self) -> bool:
-        """Whether less than half of the values are of another kind."""
+        """Whether fewer than half of the values changed their kind."""
         return 0 < 2 * self.others < self.values
 
     def document(self) -> dict[str, object]:
-        """Return the change as JSON has it."""
+        """Return the change for JSON output."""
         return {
             "column": self.column,
             "before": self.before,

@@ -1,4 +1,4 @@
-"""Columns of numbers that are not read as relevance although they might be."""
+"""Find columns of numbers that may be the relevance although no label column was found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aisle.errors import DataError
 __all__ = ["NO_LABELS", "unread_numbers"]
 
 NO_LABELS = "none"
-"""Given as --label_column: every pair is a positive, whatever other columns there are."""
+"""Value of --label_column: every pair is a positive, whatever other columns there are."""
 _JUDGEMENT = re.compile(
     r"(?<![a-z])(scores?|ratings?|grades?|gains?|rel|relevan\w*|judg\w*|labels?|targets?|similarity|sim|stars?)"
     r"(?![a-z])"
@@ -22,15 +22,15 @@ _SHOWN = 5
 
 
 def unread_numbers(rows: Sequence[Row], *, read: Collection[str]) -> tuple[str, ...]:
-    """Return the columns of numbers that are not read, where no column of relevance was found.
+    """Return the columns of numbers that are not read, when no label column was found.
 
     Args:
-        rows: the first ones of the data, without problems.
-        read: columns that are read.
+        rows: First good rows of the data.
+        read: Columns that are read.
 
     Raises:
-        DataError: the name or the values of a column are those of a relevance: without it, what is judged to
-            be wrong would be trained as right.
+        DataError: a column has the name or the values of a relevance. Without it, pairs judged wrong would be
+            trained as positives.
     """
     found, suspicious = [], []
     for column in dict.fromkeys(name for row in rows for name in row.values):
@@ -48,14 +48,14 @@ def unread_numbers(rows: Sequence[Row], *, read: Collection[str]) -> tuple[str, 
         more = ", ..." if len(numbers) > _SHOWN else ""
         raise DataError(
             f"{rows[0].source}: no column is read as relevance, so every pair would count as a positive; "
-            f"but {column!r} holds numbers that may be one ({shown}{more}). Give "
+            f"but {column!r} holds numbers that may be the relevance ({shown}{more}). Give "
             f"--label_column {column}, or --label_column {NO_LABELS} if every pair is a positive."
         )
     return tuple(found)
 
 
 def _numbers(values: Sequence[object]) -> set[float]:
-    """Return the distinct numbers of a column; empty if a value that is not blank is none."""
+    """Return the distinct numbers of a column; empty if it holds anything else but blanks."""
     found = set()
     for value in values:
         if value is None or (isinstance(value, str) and not value.strip()):

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aisle.commands import embedding
 from aisle.commands.evaluate import base_encoder
 from aisle.commands.evaluate.base_encoder import base_of, cache_folder, catalog_embeddings
+from aisle.commands.indexing import embedding
 from aisle.commands.output import Output
 from aisle.errors import IndexStoreError
 from aisle.index import build_index, open_index

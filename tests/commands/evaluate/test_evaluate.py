@@ -297,7 +297,7 @@ def test_what_is_said_to_people_is_in_the_document(flags, shop, tmp_path, tiny_b
     figures = ("tuned through the graph", "hybrid through the graph", "base: embeddings of 6 products")
     assert [line for line in said if line not in known and not line.startswith(figures)] == []
     for expected in (
-        "judgements with a grade below 0, which count as not relevant: 1",
+        "judgements with a label below 0, which count as not relevant: 1",
         "queries without judgements, which are not asked: 1 of 4",
         "queries without a relevant product, which are left out: 1",
         "queries without an answer, which count as 0: bm25 1",

@@ -146,7 +146,7 @@ def test_a_damaged_gzip_file_is_the_user_s_mistake(by_words, shop, tmp_path, cap
     code, _, said = evaluate(capfd, *by_words, "--queries", path, "--qrels", shop["qrels"])
 
     assert code == 2
-    assert "q.csv.gz: the gzip stream is damaged or cut short" in said
+    assert "q.csv.gz: the gzip stream is damaged or truncated" in said
 
 
 def test_a_judgement_given_twice_counts_once_and_two_grades_of_one_product_are_refused(
