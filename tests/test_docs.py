@@ -18,7 +18,7 @@ FLAGS_OF_OTHERS = {
     *("node_rank", "num_cpu_threads_per_process", "quiet"),
 }
 SUBSTITUTES = {"all-MiniLM-L6-v2": "tiny_bert"}
-"""Name in a command of the tutorial -> fixture that replaces it."""
+"""Name in a command of the tutorial, or in a Python block -> fixture that replaces it."""
 BLOCKS = [b for page in PAGES for b in blocks_of(page.read_text("utf-8"), page.relative_to(ROOT).as_posix())]
 COMMAND_BLOCKS = [block for block in BLOCKS if block.has_commands]
 PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
@@ -129,9 +129,12 @@ def test_no_query_of_the_tutorial_is_trained_on_and_judged(tutorial_dir):
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=place_of)
-def test_a_python_block_runs_where_the_tutorial_ended(block, tutorial_dir, monkeypatch):
+def test_a_python_block_runs_where_the_tutorial_ended(block, tutorial_dir, monkeypatch, request):
     monkeypatch.chdir(tutorial_dir)
-    exec(compile(block.text, block.place, "exec"), {})
+    code = block.text
+    for name, fixture in SUBSTITUTES.items():
+        code = code.replace(name, str(request.getfixturevalue(fixture)))
+    exec(compile(code, block.place, "exec"), {})
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "json"], ids=place_of)

@@ -41,7 +41,7 @@ ALLOWED = {
     "cli": {"errors", "extras", "version", "config", "commands", "system"},
     "__main__": {"cli"},
     # The public names; all except types are imported on first use.
-    "aisle": {"version", "index", "models", "search"},
+    "aisle": {"version", "index", "models", "search", "commands"},
 }
 # Library -> packages that may import it.
 DOORS = {
@@ -185,6 +185,7 @@ EXTRA_OF = {
     "reporting": "train",
     "reporting/html": "report",
     "data/dataset_sources.py": "train",
+    "data/memory_rows.py": "train",
     "data/negatives.py": "train",
     "data/pairs.py": "train",
     "data/saved_sets.py": "train",
@@ -228,7 +229,8 @@ def extra_of(path):
 def test_every_library_that_is_imported_is_declared_where_the_module_belongs():
     """Tests have all development dependencies; a user's machine may not."""
     listed = declared()
-    parts = {"markupsafe": "jinja2"}  # part of jinja2's interface
+    # Part of jinja2's interface; part of every datasets installation, named in types only.
+    parts = {"markupsafe": "jinja2", "pandas": "datasets"}
     undeclared = {
         f"{path.relative_to(SOURCE)}:{line}: {first}"
         for path in MODULES

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 import aisle
+from aisle.commands.train.from_python import train
 from aisle.index import build_index, open_index
 from aisle.models.loading import Overrides, load_encoder
 from aisle.search.open_searcher import open_searcher
@@ -16,6 +17,7 @@ def test_public_names_are_those_of_their_rooms():
     assert aisle.build_index is build_index
     assert aisle.open_index is open_index
     assert aisle.open_searcher is open_searcher
+    assert aisle.train is train
 
 
 def test_the_module_runs_as_the_command_does():

@@ -1,7 +1,7 @@
 """Product search by fine-tuned text embeddings.
 
-`open_searcher`, `load_encoder`, `build_index` and `open_index` are imported when they are first used, so that
-`import aisle` costs nothing, and searching an index does not import torch.
+`train`, `open_searcher`, `load_encoder`, `build_index` and `open_index` are imported when they are first
+used: `import aisle` costs nothing, and searching an index does not import torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aisle.version import __version__
 
 if TYPE_CHECKING:
+    from aisle.commands.train.from_python import train
     from aisle.index import build_index, open_index
     from aisle.models.loading import load_encoder
     from aisle.search.open_searcher import open_searcher
@@ -20,6 +21,7 @@ else:
         "load_encoder": "aisle.models.loading",
         "open_index": "aisle.index",
         "open_searcher": "aisle.search.open_searcher",
+        "train": "aisle.commands.train.from_python",
     }
 
     def __getattr__(name: str) -> object:
@@ -30,7 +32,7 @@ else:
         return getattr(import_module(_HOMES[name]), name)
 
 
-__all__ = ["__version__", "build_index", "load_encoder", "open_index", "open_searcher"]
+__all__ = ["__version__", "build_index", "load_encoder", "open_index", "open_searcher", "train"]
 
 
 def __dir__() -> list[str]:

@@ -45,15 +45,21 @@ class Output:
     Args:
         json_only: print results as JSON on stdout, and everything else on stderr.
         silent: say nothing at all: processes other than the main one.
+        stderr: print for people on stderr, also without `json_only`. A notebook shows it either way.
     """
 
     json_only: bool = False
     silent: bool = False
+    stderr: bool = False
     console: Console = field(init=False)
 
     def __post_init__(self) -> None:
-        console = _Console(stderr=self.json_only, quiet=self.silent, highlight=False)
+        console = self._console()
         object.__setattr__(self, "console", console)
+
+    def _console(self, width: int | None = None) -> Console:
+        stderr = self.json_only or self.stderr
+        return _Console(stderr=stderr, quiet=self.silent, highlight=False, width=width)
 
     def say(self, message: str) -> None:
         """Print a line for people, as it is."""
@@ -67,7 +73,7 @@ class Output:
             whole_lines: where no terminal limits them, lines are as long as they are.
         """
         if whole_lines and not self.console.is_terminal:
-            wide = _Console(stderr=self.json_only, quiet=self.console.quiet, highlight=False, width=UNLIMITED)
+            wide = self._console(width=UNLIMITED)
             wide.print(renderable)
         else:
             self.console.print(renderable)
@@ -81,7 +87,7 @@ class Output:
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Bar]:
-        """Yield a progress bar: live on a terminal, a line now and then elsewhere."""
+        """Yield a progress bar: live on a terminal and in a notebook, a log line every 15 s elsewhere."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -89,10 +95,16 @@ class Output:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        hidden = self.silent or not self.console.is_terminal
+        live = self.console.is_terminal or _has_widgets(self.console)
+        hidden = self.silent or not live
         with Progress(*columns, console=self.console, disable=hidden, transient=True) as bar:
             task = bar.add_task(label, total=total, note="")
             yield Bar(self, bar, task, label, total)
+
+
+def _has_widgets(console: Console) -> bool:
+    """Return whether a console is that of a notebook which can redraw a bar."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def json_ready(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar, get_type_hints
 
 import tyro
@@ -69,6 +69,34 @@ def complete(settings_type: type[Settings]) -> type[Settings]:
     return made
 
 
+def settings_of_call(settings_type: type[Settings], given: Mapping[str, Any], *, caller: str) -> Settings:
+    """Return the settings that a Python call gives by the names of the flags.
+
+    Args:
+        settings_type: a frozen dataclass, as in `parse_settings`.
+        given: the keyword arguments; `config` names a YAML file or a recipe with defaults for the others.
+        caller: function that was called, for messages.
+
+    Raises:
+        ConfigError: names are unknown, or values or the YAML file are not valid; all are named at once.
+    """
+    settings_type = complete(settings_type)
+    plain = {name: _plain(value) for name, value in given.items()}
+    if plain.get("config") is None:
+        return _validated(settings_type, plain, origin=caller)
+    path = find_config(str(plain["config"]), flag="config")
+    from_file = _read_yaml(path)
+    _validated(settings_type, from_file, origin=str(path), is_yaml=True)  # for messages that name the file
+    return _validated(settings_type, {**from_file, **plain}, origin=caller)
+
+
+def _plain(value: object) -> object:
+    """Return a path as text, and a list as a tuple of plain values."""
+    if isinstance(value, PurePath):
+        return str(value)
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
 def _text_where_no_number() -> ConstructorRegistry:
     """What is not a number stays text, so that the validation names every wrong value and not the first."""
     registry = ConstructorRegistry()
@@ -105,7 +133,8 @@ def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: P
     ]
     missing = [name for name in required if name not in given]
     filled = {**given, **dict.fromkeys(missing, "")}
-    validated = _validated(settings_type, filled, origin=None if config_file is None else str(config_file))
+    origin = None if config_file is None else str(config_file)
+    validated = _validated(settings_type, filled, origin=origin, is_yaml=True)
     return dataclasses.replace(validated, **dict.fromkeys(missing, tyro.MISSING))
 
 
@@ -162,7 +191,9 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _validated(settings_type: type[Settings], flat: Mapping[str, Any], *, origin: str | None) -> Settings:
+def _validated(
+    settings_type: type[Settings], flat: Mapping[str, Any], *, origin: str | None, is_yaml: bool = False
+) -> Settings:
     groups = _groups_of(settings_type)
     known = {name: group for group, names in groups.items() for name in names}
     problems = [_unknown_key(key, known, origin) for key in flat if key not in known]
@@ -175,7 +206,7 @@ def _validated(settings_type: type[Settings], flat: Mapping[str, Any], *, origin
     try:
         settings = TypeAdapter(settings_type).validate_python(nested)
     except ValidationError as error:
-        problems += [_describe(details, origin) for details in _by_field(error)]
+        problems += [_describe(details, origin, is_yaml=is_yaml) for details in _by_field(error)]
     if problems:
         raise ConfigError("\n".join(problems))
     return settings
@@ -210,13 +241,13 @@ def _field_of(detail: Any) -> str:
     return names[1] if names[0] in groups and len(names) > 1 else names[0]
 
 
-def _describe(details: Sequence[Any], origin: str | None) -> str:
+def _describe(details: Sequence[Any], origin: str | None, *, is_yaml: bool) -> str:
     name, value = _field_of(details[0]), details[0]["input"]
     where = f"--{name}" if origin is None else f"{origin}: {name}"
     messages = dict.fromkeys(detail["msg"].removeprefix("Value error, ") for detail in details)
     rule = ", or ".join(message[0].lower() + message[1:] for message in messages)
     found = "" if name in SECRET_FIELDS else f"; found {value!r}"
-    if origin is not None and isinstance(value, bool):
+    if origin is not None and is_yaml and isinstance(value, bool):
         found += "; YAML reads a bare yes, no, on or off as a truth value: put it in quotes"
     return f"{where}: {rule}{found}"
 

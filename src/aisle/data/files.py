@@ -21,7 +21,15 @@ from aisle.data.text_files import PLAIN_TEXT, TextFormat, encoding_advice, open_
 from aisle.errors import DataError
 from aisle.types.sequences import as_sequence
 
-__all__ = ["FORMATS", "expand_files", "file_format", "has_format", "is_untyped", "iter_rows"]
+__all__ = [
+    "FORMATS",
+    "expand_files",
+    "file_format",
+    "fill_columns",
+    "has_format",
+    "is_untyped",
+    "iter_rows",
+]
 
 _PARQUET_BATCH = 4096
 _JSONL_PEEK = 1000
@@ -93,11 +101,12 @@ def _require_content(path: Path) -> None:
 
 def _jsonl_rows(path: Path, encoding: str, *, fill: bool) -> Iterator[Row]:
     rows = _jsonl_objects(path, encoding)
-    if not fill:
-        yield from rows
-        return
+    yield from fill_columns(rows) if fill else rows
+
+
+def fill_columns(rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows with null for the columns that they leave out and any of the first 1,000 rows has."""
     head = list(islice(rows, _JSONL_PEEK))
-    # Writers may omit nulls, so the columns are those of the first thousand objects together.
     blank = dict.fromkeys(name for row in head for name in row.values)
     for row in chain(head, rows):
         if row.problem is None and not blank.keys() <= row.values.keys():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, TorchDynamoPlugin
 from accelerate.utils import set_seed as _set_seed
 
@@ -61,6 +63,22 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("--mixed_precision fp16: needs a GPU, and there is none; use bf16 or no")
     return accelerator
+
+
+@contextmanager
+def separate_state() -> Iterator[None]:
+    """Forget Accelerate's state of this process at the end of the block, so that it can train again.
+
+    Accelerate keeps device, compute type and processes for the whole process; a second run with another
+    compute type would be refused. State that was there before the block stays.
+    """
+    kinds = (AcceleratorState, GradientState, PartialState)
+    fresh = [kind for kind in kinds if not kind._shared_state]
+    try:
+        yield
+    finally:
+        for kind in fresh:
+            kind._reset_state()
 
 
 def expect_unused_weights(accelerator: Accelerator) -> None:

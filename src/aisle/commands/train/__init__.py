@@ -8,7 +8,7 @@ from aisle.commands.command import Command
 from aisle.commands.train.settings import TrainSettings, problems_of, train_inputs
 
 if TYPE_CHECKING:
-    from aisle.commands.train.run import FinishedRun
+    from aisle.commands.train.finished_run import FinishedRun
 
 
 def train(settings: TrainSettings) -> FinishedRun:

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from aisle.config.label_map import LabelMap
 
+MEMORY = "memory:"
+"""Begins the name of pairs that `aisle.train` took from memory, where config.yaml has the names of files."""
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -67,6 +70,11 @@ class DataSettings:
     """Stop at rows that cannot be used, or leave them out and say how many."""
     sanity_test: bool = False
     """Use the first 1,024 rows of each split only."""
+
+
+def is_in_memory(names: tuple[str, ...] | None) -> bool:
+    """Return whether --train_file or --validation_file of a saved run stands for data from memory."""
+    return bool(names) and any(name.startswith(MEMORY) for name in names or ())
 
 
 def data_problems(data: DataSettings) -> list[str]:

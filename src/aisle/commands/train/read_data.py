@@ -35,8 +35,27 @@ class TrainingData:
     validation: Pairs
 
 
+Rows = Callable[[], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class MemoryRows:
+    """Rows that the caller has in memory, in place of --train_file and --validation_file."""
+
+    train: Rows | None = None
+    validation: Rows | None = None
+
+
+NO_MEMORY = MemoryRows()
+
+
 def read_training_data(
-    settings: DataSettings, *, seed: int, token: str | None, say: Callable[[str], None]
+    settings: DataSettings,
+    *,
+    seed: int,
+    token: str | None,
+    say: Callable[[str], None],
+    memory: MemoryRows = NO_MEMORY,
 ) -> TrainingData:
     """Return the training and validation pairs that the settings ask for.
 
@@ -45,11 +64,12 @@ def read_training_data(
         seed: of the split, where validation data is held out.
         token: for gated and private data sets on the Hub.
         say: told what was read, which columns were taken and which rows were left out.
+        memory: rows that come from memory.
 
     Raises:
         DataError: a source cannot be read, rows are bad, or no pairs are left.
     """
-    train_rows, validation_rows = _row_sources(settings, token, say)
+    train_rows, validation_rows = _row_sources(settings, token, say, memory)
     products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], say)
     train = _read(train_rows(), settings, products, name="train", say=say)
     if settings.sanity_test:
@@ -77,19 +97,15 @@ def read_training_data(
     return TrainingData(train, validation)
 
 
-Rows = Callable[[], Iterator[Row]]
-
-
 def _row_sources(
-    settings: DataSettings, token: str | None, say: Callable[[str], None]
+    settings: DataSettings, token: str | None, say: Callable[[str], None], memory: MemoryRows
 ) -> tuple[Rows, Rows | None]:
     text = TextFormat.of(settings.delimiter, settings.encoding)
     if settings.train_file:
-        files = expand_files(settings.train_file)
+        train = memory.train or _file_rows(settings.train_file, text)
         if not settings.validation_file:
-            return lambda: iter_rows(files, text=text), None
-        held_out = expand_files(settings.validation_file)
-        return lambda: iter_rows(files, text=text), lambda: iter_rows(held_out, text=text)
+            return train, None
+        return train, memory.validation or _file_rows(settings.validation_file, text)
     if settings.esci_dir:
         folder, locale, version = Path(settings.esci_dir), settings.esci_locale, settings.esci_version
         # The release's test split is for the final figures: validation is held out of its train split.
@@ -107,6 +123,11 @@ def _row_sources(
         lambda: iter_split(source, splits["train"], revision=revision, token=token, text=text),
         lambda: iter_split(source, splits["validation"], revision=revision, token=token, text=text),
     )
+
+
+def _file_rows(names: Sequence[str], text: TextFormat) -> Rows:
+    files = expand_files(names)
+    return lambda: iter_rows(files, text=text)
 
 
 def _columns(settings: DataSettings, head: Row | None) -> PairColumns:

@@ -83,13 +83,14 @@ def check_resumable(
     )
 
 
-def how_to_resume(trainer: Trainer, why: str) -> str:
-    """Return what to say to the user of a run that was stopped."""
+def how_to_resume(trainer: Trainer, why: str, *, from_python: bool) -> str:
+    """Return the message for the user of a stopped run: where the checkpoint is and how to resume."""
+    if from_python:
+        how = 'call aisle.train again with the same arguments and resume_from_checkpoint="latest"'
+    else:
+        how = f"go on with: {resume_command(*started_as())}"
     checkpoint = trainer.checkpoints_dir / f"step_{trainer.state.step:08d}"
-    return (
-        f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n"
-        f"go on with: {resume_command(*started_as())}"
-    )
+    return f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n{how}"
 
 
 def _how_to_train_further(run_dir: Path) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aisle.commands.output import Output, figures, quieten_libraries
 from aisle.commands.train.compiler_choice import with_compiler
-from aisle.commands.train.lora_choice import resolve_lora
-from aisle.commands.train.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
+from aisle.commands.train.data_settings import MEMORY, DataSettings
+from aisle.commands.train.finished_run import FinishedRun
 from aisle.commands.train.outcome import check_outcome, run_metrics, undefined_selection
-from aisle.commands.train.read_data import TrainingData, read_training_data
+from aisle.commands.train.read_data import NO_MEMORY, MemoryRows, TrainingData, read_training_data
+from aisle.commands.train.resolve_settings import resolve_settings
 from aisle.commands.train.resume import how_to_resume, resume
 from aisle.commands.train.run_dir import (
     TrainingLog,
@@ -23,14 +24,13 @@ from aisle.commands.train.run_dir import (
     only_writer,
     start_run_dir,
 )
-from aisle.commands.train.settings import ModelSettings, TrainSettings, problems_of
+from aisle.commands.train.run_identity import digest_of
+from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trainer_setup import make_trainer
 from aisle.config.load import saved_form
-from aisle.errors import ConfigError, TrainingStopped
-from aisle.models.loading import LoadedModel, Overrides, read_settings_file
-from aisle.models.model_source import find_model
+from aisle.errors import TrainingStopped
+from aisle.models.loading import LoadedModel
 from aisle.models.persistence import save_encoder
-from aisle.models.starting_point import load_starting_point
 from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
 from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.distributed import wait_for_all
@@ -38,27 +38,21 @@ from aisle.training.launch_support import refuse_missing_shards, refuse_unsuppor
 from aisle.training.loop import Trainer
 from aisle.training.stop_signals import GracefulStop
 
-DEFAULT_MAX_LENGTH = 128
-LORA_LEARNING_RATE = 5e-4
-FULL_LEARNING_RATE = 2e-5
 
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a run left behind."""
-
-    run_dir: Path
-    metrics: Mapping[str, Any]
-    main_process: bool
-
-
-def train(settings: TrainSettings) -> FinishedRun:
+def train(
+    settings: TrainSettings, *, memory: MemoryRows = NO_MEMORY, from_python: bool = False
+) -> FinishedRun:
     """Fine-tune an encoder and return the finished run; call on every process of a launch.
+
+    Args:
+        settings: of the run.
+        memory: rows that come from memory.
+        from_python: whether a Python call started the run: nothing is printed on stdout, and messages name
+            the call in place of a command line.
 
     Raises:
         AisleError: the settings, the data, the model or the run's folder cannot be used, or training failed.
     """
-    _refuse_problems(settings)
     started = time.perf_counter()
     run_dir = Path(str(settings.run.output_dir))
     check_run_dir(run_dir, settings.run)
@@ -69,7 +63,7 @@ def train(settings: TrainSettings) -> FinishedRun:
         project_dir=run_dir,
     )
     refuse_missing_shards(accelerator)
-    output = Output(json_only=settings.run.json, silent=not accelerator.is_main_process)
+    output = Output(json_only=settings.run.json, silent=not accelerator.is_main_process, stderr=from_python)
     quieten_libraries()
     output.say(
         f"processes: {accelerator.num_processes}, distribution: {accelerator.distributed_type.value}, "
@@ -81,11 +75,25 @@ def train(settings: TrainSettings) -> FinishedRun:
 
     settings = with_compiler(settings, say=output.say)
     data = read_training_data(
-        settings.data, seed=settings.optim.seed, token=settings.run.hub_token, say=output.say
+        settings.data,
+        seed=settings.optim.seed,
+        token=settings.run.hub_token,
+        say=output.say,
+        memory=memory,
     )
-    settings, base = _resolve(settings, data, output)
+    settings = replace(settings, data=_with_digests(settings.data, data, memory))
+    settings, base = resolve_settings(settings, data, say=output.say)
     with only_writer(run_dir) if accelerator.is_main_process else nullcontext():
-        return _train(settings, data, base, accelerator, output, started=started)
+        return _train(settings, data, base, accelerator, output, started=started, from_python=from_python)
+
+
+def _with_digests(settings: DataSettings, data: TrainingData, memory: MemoryRows) -> DataSettings:
+    """Return the settings with the digest of pairs from memory in the place of the files' names."""
+    if memory.train is not None:
+        settings = replace(settings, train_file=(f"{MEMORY} pairs, {digest_of(data.train)}",))
+    if memory.validation is not None:
+        settings = replace(settings, validation_file=(f"{MEMORY} pairs, {digest_of(data.validation)}",))
+    return settings
 
 
 def _train(
@@ -96,6 +104,7 @@ def _train(
     output: Output,
     *,
     started: float,
+    from_python: bool,
 ) -> FinishedRun:
     run_dir = Path(str(settings.run.output_dir))
     trainer = make_trainer(settings, data, base, accelerator, say=output.say)
@@ -121,7 +130,7 @@ def _train(
         try:
             trainer.run()
         except TrainingStopped as stopped:
-            raise TrainingStopped(how_to_resume(trainer, str(stopped))) from None
+            raise TrainingStopped(how_to_resume(trainer, str(stopped), from_python=from_python)) from None
     with GracefulStop():  # the rest is short: a run that is asked to stop now is finished, not lost
         warnings = check_outcome(settings, trainer)
         metrics = run_metrics(settings, data, trainer, seconds=time.perf_counter() - started)
@@ -146,80 +155,6 @@ def _train(
         output.say(f"warning: {warning}")
     output.say(f"saved to {run_dir}")
     return FinishedRun(run_dir, metrics, main_process=accelerator.is_main_process)
-
-
-def _resolve(
-    settings: TrainSettings, data: TrainingData, output: Output
-) -> tuple[TrainSettings, LoadedModel]:
-    """Return the settings with nothing left open, and the base model."""
-    model, optim = settings.model, settings.optim
-    source = find_model(model.model_name_or_path, revision=model.model_revision, token=settings.run.hub_token)
-    run_dir = Path(str(settings.run.output_dir))
-    if run_dir.resolve() == source.path.resolve():
-        raise ConfigError(
-            f"--output_dir {run_dir}: is the model that training begins at; give another folder"
-        )
-    base = load_starting_point(
-        source,
-        overrides=_overrides(model),
-        train_adapter=settings.lora.use_peft,
-        token=settings.run.hub_token,
-        trust_remote_code=model.trust_remote_code,
-    )
-    if base.note is not None:
-        output.say(base.note)
-    if model.max_length is None and read_settings_file(source.path) is None:
-        shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
-        base = replace(base, settings=replace(base.settings, max_length=shorter))
-    loss = resolve_loss(settings.objective.loss, data.train)
-    default_rate = LORA_LEARNING_RATE if settings.lora.use_peft else FULL_LEARNING_RATE
-    resolved = replace(
-        settings,
-        model=replace(
-            model,
-            pooling=base.settings.pooling,
-            query_prompt=base.settings.query_prompt,
-            product_prompt=base.settings.product_prompt,
-            max_length=base.settings.max_length,
-        ),
-        lora=resolve_lora(settings.lora, base.adapter, say=output.say),
-        objective=replace(settings.objective, loss=loss.name),
-        optim=replace(
-            optim,
-            learning_rate=optim.learning_rate or default_rate,
-            group_by_query=optim.group_by_query or loss.keeps_queries_together,
-        ),
-        run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
-    )
-    if resolved.optim.group_by_query and not optim.group_by_query:
-        output.say(
-            f"--group_by_query: taken, as the {loss.name} loss ranks a query's products within a batch"
-        )
-    _refuse_problems(resolved)
-    unused = unused_settings(resolved.objective, resolved.optim, data.train)
-    for note in (loss_hint(loss, data.train), *unused):
-        if note is not None:
-            output.say(note)
-    output.say(
-        f"model: {source.name}, {base.settings.pooling} pooling, at most {base.settings.max_length} tokens, "
-        f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss.name}"
-    )
-    return resolved, base
-
-
-def _refuse_problems(settings: TrainSettings) -> None:
-    problems = problems_of(settings)
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def _overrides(model: ModelSettings) -> Overrides:
-    return Overrides(
-        pooling=model.pooling,
-        query_prompt=model.query_prompt,
-        product_prompt=model.product_prompt,
-        max_length=model.max_length,
-    )
 
 
 def _logger(
@@ -251,16 +186,18 @@ def _tell_evaluation(entry: dict[str, Any], trainer: Trainer, output: Output) ->
     trainer.accelerator.log({f"eval/{name}": value for name, value in numbers.items()}, step=entry["step"])
 
 
-def train_and_push(settings: TrainSettings) -> FinishedRun:
-    """Train, upload the run if that is asked for, and print the JSON document if that is.
+def train_and_push(
+    settings: TrainSettings, *, memory: MemoryRows = NO_MEMORY, from_python: bool = False
+) -> FinishedRun:
+    """Train, upload the run with --push_to_hub, and print the JSON document with --json; see `train`.
 
     Raises:
         AisleError: as in `train`; a failed upload (HubError) leaves the run whole on disk.
     """
-    finished = train(settings)
+    finished = train(settings, memory=memory, from_python=from_python)
     if not finished.main_process:
         return finished
-    output = Output(json_only=settings.run.json)
+    output = Output(json_only=settings.run.json, stderr=from_python)
     url = None
     if settings.run.push_to_hub:
         from aisle.hub import push_run

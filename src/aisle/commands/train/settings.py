@@ -10,8 +10,9 @@ from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
 from aisle.commands.named_inputs import check_data_sets, check_models
-from aisle.commands.train.data_settings import DataSettings, data_problems
+from aisle.commands.train.data_settings import DataSettings, data_problems, is_in_memory
 from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
+from aisle.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -224,6 +225,13 @@ def problems_of(settings: TrainSettings) -> list[str]:
 def train_inputs(settings: TrainSettings) -> None:
     """Raise unless data and a base model given as files or folders exist."""
     data = settings.data
+    files = {"--train_file": data.train_file, "--validation_file": data.validation_file}
+    for flag, names in files.items():
+        if is_in_memory(names):
+            raise ConfigError(
+                f"{flag} {' '.join(names or ())}: this run took its pairs from memory, and no file has them; "
+                'resume it from Python: aisle.train with the same data and resume_from_checkpoint="latest"'
+            )
     named = (*([data.dataset_name] if data.dataset_name else []), *(data.train_file or ()))
     check_data_sets((*named, *(data.validation_file or ())))
     check_models(settings.model.model_name_or_path)

@@ -1,0 +1,35 @@
+"""A finished run, as `aisle.train` returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aisle.models.encoder import TorchEncoder
+from aisle.models.loading import load_encoder
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run.
+
+    Attributes:
+        run_dir: folder of the run.
+        metrics: contents of its metrics.json: the evaluations, the best of them, and the training's figures.
+        main_process: whether this process wrote the run; the only one unless several were launched.
+    """
+
+    run_dir: Path
+    metrics: Mapping[str, Any]
+    main_process: bool
+
+    @property
+    def best_step(self) -> int:
+        """Step whose weights were kept."""
+        return int((self.metrics["best"] or {}).get("step", self.metrics["steps"]))
+
+    def load_encoder(self) -> TorchEncoder:
+        """Return the tuned encoder; see `aisle.load_encoder`."""
+        return load_encoder(self.run_dir)

@@ -1,0 +1,88 @@
+"""Settings that the model and the data decide: loss, learning rate, prompts, maximum length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from aisle.commands.train.lora_choice import resolve_lora
+from aisle.commands.train.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
+from aisle.commands.train.read_data import TrainingData
+from aisle.commands.train.settings import ModelSettings, TrainSettings, problems_of
+from aisle.errors import ConfigError
+from aisle.models.loading import LoadedModel, Overrides, read_settings_file
+from aisle.models.model_source import find_model
+from aisle.models.starting_point import load_starting_point
+
+DEFAULT_MAX_LENGTH = 128
+LORA_LEARNING_RATE = 5e-4
+FULL_LEARNING_RATE = 2e-5
+
+
+def resolve_settings(
+    settings: TrainSettings, data: TrainingData, *, say: Callable[[str], None]
+) -> tuple[TrainSettings, LoadedModel]:
+    """Return the settings with nothing left open, and the base model."""
+    model, optim = settings.model, settings.optim
+    source = find_model(model.model_name_or_path, revision=model.model_revision, token=settings.run.hub_token)
+    run_dir = Path(str(settings.run.output_dir))
+    if run_dir.resolve() == source.path.resolve():
+        raise ConfigError(
+            f"--output_dir {run_dir}: is the model that training begins at; give another folder"
+        )
+    base = load_starting_point(
+        source,
+        overrides=_overrides(model),
+        train_adapter=settings.lora.use_peft,
+        token=settings.run.hub_token,
+        trust_remote_code=model.trust_remote_code,
+    )
+    if base.note is not None:
+        say(base.note)
+    if model.max_length is None and read_settings_file(source.path) is None:
+        shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
+        base = replace(base, settings=replace(base.settings, max_length=shorter))
+    loss = resolve_loss(settings.objective.loss, data.train)
+    default_rate = LORA_LEARNING_RATE if settings.lora.use_peft else FULL_LEARNING_RATE
+    resolved = replace(
+        settings,
+        model=replace(
+            model,
+            pooling=base.settings.pooling,
+            query_prompt=base.settings.query_prompt,
+            product_prompt=base.settings.product_prompt,
+            max_length=base.settings.max_length,
+        ),
+        lora=resolve_lora(settings.lora, base.adapter, say=say),
+        objective=replace(settings.objective, loss=loss.name),
+        optim=replace(
+            optim,
+            learning_rate=optim.learning_rate or default_rate,
+            group_by_query=optim.group_by_query or loss.keeps_queries_together,
+        ),
+        run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
+    )
+    if resolved.optim.group_by_query and not optim.group_by_query:
+        say(f"--group_by_query: taken, as the {loss.name} loss ranks a query's products within a batch")
+    problems = problems_of(resolved)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    unused = unused_settings(resolved.objective, resolved.optim, data.train)
+    for note in (loss_hint(loss, data.train), *unused):
+        if note is not None:
+            say(note)
+    say(
+        f"model: {source.name}, {base.settings.pooling} pooling, at most {base.settings.max_length} tokens, "
+        f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss.name}"
+    )
+    return resolved, base
+
+
+def _overrides(model: ModelSettings) -> Overrides:
+    return Overrides(
+        pooling=model.pooling,
+        query_prompt=model.query_prompt,
+        product_prompt=model.product_prompt,
+        max_length=model.max_length,
+    )
