@@ -4,9 +4,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from aisle.cli import train_main
-from aisle.commands.evaluate.publish import write_card
 from aisle.errors import ModelError
 from aisle.evaluation.document import Evaluation
+from aisle.reporting.evaluation_card import write_evaluation_card
 from aisle.reporting.html import headline_of, tables_of
 from aisle.reporting.model_card.search_section import BEGIN, END
 from tests.commands.evaluate.evaluated_shop import evaluate, write_adapter
@@ -144,7 +144,7 @@ def test_a_card_without_a_row_of_its_model_is_not_written(run_dir):
     without = retrieval(systems=(("bm25", "bm25"), ("base", "base")))
 
     with pytest.raises(ModelError, match=r"--model_card: is about the row tuned.* has only bm25, base;"):
-        write_card(run_dir, made_up(retrieval=without), without)
+        write_evaluation_card(run_dir, made_up(retrieval=without), without)
 
     assert (run_dir / "README.md").read_bytes() == before
     assert not (run_dir / "evaluation").exists()

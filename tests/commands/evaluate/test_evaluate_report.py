@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from aisle.cli import index_main
-from aisle.commands.evaluate.details import shown_products
-from aisle.commands.evaluate.record_provenance import command_of
+from aisle.commands.evaluate.reproducibility import command_of
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.training_curves import training_curves
 from aisle.config.load import parse_settings
 from aisle.errors import EvaluationError
 from aisle.index import open_index
 from aisle.models.loading import load_encoder
+from aisle.reporting.product_labels import product_labels
 from tests.commands.evaluate.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
 from tests.commands.launch import torchrun
 
@@ -165,11 +165,11 @@ def test_the_measured_curve_of_the_index_is_part_of_it(flags, shop, capfd):
 def test_products_are_shown_by_title_else_text_else_id(shop):
     index = open_index(shop["index"])
 
-    assert shown_products(index, title_column=None, slice_columns=None).titles(["b", "gone"]) == {
+    assert product_labels(index, title_column=None, slice_columns=None).titles(["b", "gone"]) == {
         "b": "blue lamp",
         "gone": "gone",
     }
-    by_department = shown_products(index, title_column="department", slice_columns=())
+    by_department = product_labels(index, title_column="department", slice_columns=())
     assert by_department.titles(["b"]) == {"b": "light"}
 
 

@@ -19,18 +19,15 @@ from aisle.errors import ConfigError
 from aisle.evaluation import document
 from aisle.evaluation.document import JointPoolRow, SystemKind
 from aisle.evaluation.joint_pool import joint_pool_row
-from aisle.evaluation.number_format import counted
 from aisle.evaluation.pair_comparison import compare_pairs
 from aisle.evaluation.pair_metrics import is_positive
 from aisle.models.encoder import TorchEncoder
 
-FEWEST = 10
-"""Pairs of a class, or questions, from which an interval can be believed."""
 CHUNK_PAIRS = 8192
 """Pairs embedded at a time: their embeddings of 1,024 components are 64 MiB."""
 
 
-def read_judged_pairs(settings: EvaluateSettings, *, say: Callable[[str], None]) -> Pairs:
+def read_judged_pairs(settings: EvaluateSettings, *, log: Callable[[str], None]) -> Pairs:
     """Return the pairs of --pairs.
 
     Raises:
@@ -45,16 +42,16 @@ def read_judged_pairs(settings: EvaluateSettings, *, say: Callable[[str], None])
         on_bad_row=settings.on_bad_row,
     )
     label = read.columns.label or "none: every pair is a positive"
-    say(
+    log(
         f"pairs: {len(read.pairs):,}; query: {read.columns.query}, product: {read.columns.product}, "
         f"label: {label}"
     )
     if read.bad_rows.total:
-        say(f"pairs: {read.bad_rows}")
+        log(f"pairs: {read.bad_rows}")
     return read.pairs
 
 
-def positive_pairs(pairs: Pairs, settings: EvaluateSettings, *, say: Callable[[str], None]) -> Pairs:
+def positive_pairs(pairs: Pairs, settings: EvaluateSettings, *, log: Callable[[str], None]) -> Pairs:
     """Return the pairs that are positive: what the joint pool is made of.
 
     Raises:
@@ -71,40 +68,8 @@ def positive_pairs(pairs: Pairs, settings: EvaluateSettings, *, say: Callable[[s
             f"{rule}); lower --positive_threshold, or say what labels are worth with --pairs_label_map"
         )
     if not positive.all():
-        say(f"joint pool: {int(positive.sum()):,} of {len(pairs):,} pairs are positive and taken")
+        log(f"joint pool: {int(positive.sum()):,} of {len(pairs):,} pairs are positive and taken")
     return pairs.select(np.flatnonzero(positive))
-
-
-def pair_caveats(pairs: Pairs, settings: EvaluateSettings) -> list[str]:
-    """Return what makes the figures of pairs less than they seem: too few of them, or texts given twice."""
-    if settings.protocol == "joint_pool":
-        return _pool_caveats(pairs)
-    if pairs.relevance is None:
-        return []
-    positive = int(is_positive(pairs.relevance.astype(np.float64), settings.positive_threshold).sum())
-    return [
-        f"warning: {counted(number, 'pair')} of {len(pairs):,} {'is' if number == 1 else 'are'} {which}: the "
-        "intervals of so few are too narrow to be believed"
-        for which, number in (("positive", positive), ("negative", len(pairs) - positive))
-        if 0 < number < FEWEST
-    ]
-
-
-def _pool_caveats(pairs: Pairs) -> list[str]:
-    notes = []
-    if len(pairs) < FEWEST:
-        notes.append(
-            f"warning: the pool is of {counted(len(pairs), 'question')}: the "
-            "intervals of so few are too narrow to be believed"
-        )
-    for what, texts in (("questions", pairs.queries), ("answers", pairs.products)):
-        repeated = len(pairs) - len(set(texts))
-        if repeated:
-            notes.append(
-                f"warning: {repeated:,} of {len(pairs):,} {what} have come before: only the partner in the "
-                "same row counts as right, so that no model reaches 1; leave the repeated rows out"
-            )
-    return notes
 
 
 def pair_files(settings: EvaluateSettings) -> list[Path]:

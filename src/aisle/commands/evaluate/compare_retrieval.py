@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow.compute
 
+from aisle.commands.evaluate.caveats import retrieval_caveats
 from aisle.commands.evaluate.compared_models import Models, embed_base, has_texts, wanted_rows
 from aisle.commands.evaluate.engine_run import EngineRun
-from aisle.commands.evaluate.printed_tables import caveats
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.trec_files import check_run_file
 from aisle.commands.output import Output
@@ -152,7 +152,12 @@ def evaluate_retrieval(
     asked = models.name if settings.mode == "dense" else MODE_ROWS[settings.mode]
     main = asked if asked in runs else [name for name in ranked if name not in others][-1]
     graph = _graph_losses(found, judged, settings)
-    notes += [*said, *(() if engine is None else engine.notes), *judged.notes, *caveats(retrieval, judged)]
+    notes += [
+        *said,
+        *(() if engine is None else engine.notes),
+        *judged.notes,
+        *retrieval_caveats(retrieval, judged),
+    ]
     return Ranked(retrieval, metrics, runs, main, base, tuple(present), dense, graph, tuple(notes))
 
 

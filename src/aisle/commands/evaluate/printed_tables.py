@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from aisle.commands.output import Output
-from aisle.data.judged_queries import JudgedQueries
 from aisle.evaluation.document import Estimate, Evaluation, GraphLoss, Pairs, Retrieval, RetrievalRow
 from aisle.evaluation.number_format import UNDEFINED, counted
 from aisle.evaluation.retrieval_metrics import table_metrics
@@ -23,8 +22,6 @@ PAIR_COLUMNS = {
     "spearman": "Spearman",
     "best_f1": "best F1",
 }
-NAMED = 3
-"""Ids quoted in a message."""
 
 
 def show_evaluation(
@@ -94,45 +91,6 @@ def graph_line(loss: GraphLoss, *, ef_search: int | None) -> str:
         f"{loss.graph:.3f} for {loss.exact:.3f} by exact search ({loss.difference.value:+.4f}{ends}; "
         f"{counted(loss.changed, 'query', 'queries')} changed)"
     )
-
-
-def caveats(retrieval: Retrieval, judged: JudgedQueries) -> list[str]:
-    """Return what was left out of the figures, or counts as wrong without being known to be."""
-    said = []
-    if judged.unjudged:
-        said.append(
-            f"queries without judgements, which are not asked: {judged.unjudged:,} of "
-            f"{judged.unjudged + len(judged.queries):,}"
-        )
-    cutoff = "10" if "10" in retrieval.rows[0].unjudged else next(iter(retrieval.rows[0].unjudged), None)
-    if cutoff is not None:
-        shares = ", ".join(f"{row.name} {row.unjudged[cutoff]:.0%}" for row in retrieval.rows)
-        said.append(f"not judged among the top {cutoff}, and taken as not relevant: {shares}")
-    unanswered = [f"{row.name} {row.unanswered:,}" for row in retrieval.rows if row.unanswered]
-    if unanswered:
-        said.append(f"queries without an answer, which count as 0: {', '.join(unanswered)}")
-    if retrieval.without_relevant:
-        said.append(f"queries without a relevant product, which are left out: {retrieval.without_relevant:,}")
-    products = len({product for grades in judged.qrels.values() for product in grades})
-    for what, ids, total in (
-        (
-            "judged queries that are not in the queries file, and are left out",
-            retrieval.unknown_queries,
-            len(judged.qrels),
-        ),
-        (
-            "judged products that are not in the index, and count as missed where they are relevant",
-            retrieval.unknown_products,
-            products,
-        ),
-    ):
-        if ids:
-            said.append(f"warning: {what}: {len(ids):,} of {total:,} ({_named(ids)})")
-    return said
-
-
-def _named(ids: Sequence[str]) -> str:
-    return ", ".join(map(repr, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
 
 
 def _cell(row: RetrievalRow, column: str) -> Text:
@@ -211,6 +169,11 @@ def _joint_pool_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def _one_line(text: str) -> str:
+    """Return `text` on one line and without control characters, which could drive the terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
 def side_by_side(
     query: str, results: Mapping[str, Sequence[tuple[float, str]]], *, title_width: int = 60
 ) -> Table:
@@ -239,8 +202,3 @@ def _answer(answers: Sequence[tuple[float, str]], rank: int, title_width: int) -
     if len(shown) > title_width:
         shown = shown[: title_width - 1].rstrip() + "…"
     return Text.assemble((f"{score:.3f}", "dim"), " ", shown)
-
-
-def _one_line(text: str) -> str:
-    """Return `text` on one line and without control characters, which could drive the terminal."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -1,4 +1,4 @@
-"""How the figures of an evaluation were made: command, files with checksums, versions, settings."""
+"""Record how to make the same figures again: command, files with checksums, versions, settings."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "hn
 def provenance_of(
     settings: EvaluateSettings, *, resolved: Mapping[str, Any], model: str | None
 ) -> Provenance:
-    """Return how an evaluation was made.
+    """Return the provenance of an evaluation.
 
     Args:
-        settings: as they were given; a secret among them is left out.
-        resolved: what the settings left open and came to.
-        model: folder of the encoder, if it is one.
+        settings: Settings of the user; secrets are left out.
+        resolved: Values of settings that were left open.
+        model: Name or folder of the encoder.
 
     Raises:
-        OSError: an input cannot be read any more.
+        OSError: An input cannot be read any more.
     """
     return Provenance(
         command=command_of(settings),
@@ -48,7 +48,7 @@ def provenance_of(
 
 
 def command_of(settings: EvaluateSettings) -> str:
-    """Return the command line that makes the same figures: every flag that is not at its default."""
+    """Return the command line that makes the same figures: each flag that is not at its default."""
     words = ["python", "infer_index.py", "evaluate"]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -60,11 +60,11 @@ def command_of(settings: EvaluateSettings) -> str:
 
 
 def _words(value: Any) -> Sequence[str]:
-    """Return a flag's value as it is typed; a flag that is on has none."""
+    """Return the value of a flag as it is typed; a switch has none."""
     if isinstance(value, bool):
         return ()
     if isinstance(value, Mapping):
-        return (",".join(f"{label}={worth:g}" for label, worth in value.items()),)
+        return (",".join(f"{label}={gain:g}" for label, gain in value.items()),)
     return tuple(map(str, value)) if isinstance(value, tuple) else (str(value),)
 
 
@@ -79,7 +79,7 @@ def _versions() -> dict[str, str]:
 
 
 def _inputs(settings: EvaluateSettings, model: str | None) -> Iterable[InputFile]:
-    """Yield the files; an index and a run are named by the file that holds the checksums of the others."""
+    """Yield the input files; of an index and a run only the file with the checksums of the others."""
     named = [("queries", settings.queries), *(("judgements", path) for path in settings.qrels or ())]
     named.append(("present engine", settings.run))
     files = [(role, Path(path)) for role, path in named if path is not None]

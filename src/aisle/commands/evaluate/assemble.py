@@ -1,53 +1,30 @@
-"""The document of an evaluation: what was measured, what explains it, and how it was made."""
+"""Assemble an evaluation from its parts: figures, analysis of the queries, provenance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aisle.commands.evaluate.compare_retrieval import Ranked
 from aisle.commands.evaluate.compared_models import Models, model_name
-from aisle.commands.evaluate.details import Shown, changes_of, heatmaps_of, slices_of
-from aisle.commands.evaluate.engine_run import EngineRun
-from aisle.commands.evaluate.record_provenance import provenance_of
+from aisle.commands.evaluate.read_inputs import Inputs
+from aisle.commands.evaluate.reproducibility import provenance_of
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.training_curves import training_curves
-from aisle.data.judged_queries import JudgedQueries
-from aisle.data.pairs import Pairs
 from aisle.evaluation.document import AnnPoint, Evaluation
 from aisle.index import SearchIndex
 from aisle.index.hybrid_search import weight_of
+from aisle.reporting.query_analysis import changes_of, heatmaps_of, slices_of
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What an evaluation reads before it computes anything; None where it was not given.
-
-    Args:
-        judged: of --queries and --qrels.
-        pairs: of --pairs.
-        index: of --index_dir.
-        shown: how a report names the products of the index.
-        engine: rankings of --run.
-        pair_notes: what has to be known of the reading of --pairs.
-    """
-
-    judged: JudgedQueries | None
-    pairs: Pairs | None
-    index: SearchIndex | None
-    shown: Shown | None
-    engine: EngineRun | None = None
-    pair_notes: tuple[str, ...] = ()
-
-
-def make_document(
+def assemble_evaluation(
     settings: EvaluateSettings, inputs: Inputs, models: Models, ranked: Ranked | None
 ) -> Evaluation:
-    """Return the evaluation of rankings and index; what pairs say is to be added.
+    """Return the evaluation of the rankings and the index; the figures of pairs are added later.
 
     Raises:
-        OSError: an input cannot be read any more.
+        OSError: An input cannot be read any more.
     """
     index = inputs.index
     model = model_name(settings, None if index is None else index.manifest)
@@ -83,14 +60,14 @@ def make_document(
     )
 
 
-def with_details(
+def add_query_analysis(
     settings: EvaluateSettings, evaluation: Evaluation, inputs: Inputs, ranked: Ranked | None
 ) -> Evaluation:
-    """Return the evaluation with heat maps, parts of the queries, and those that changed most."""
-    judged, shown = inputs.judged, inputs.shown
-    if judged is None or ranked is None or shown is None:
+    """Return the evaluation with heat maps, gains by group of queries, and the queries that changed most."""
+    judged, labels = inputs.judged, inputs.labels
+    if judged is None or ranked is None or labels is None:
         return evaluation
-    known: dict[str, Any] = {"queries": judged.queries, "qrels": judged.qrels, "shown": shown}
+    known: dict[str, Any] = {"queries": judged.queries, "qrels": judged.qrels, "labels": labels}
     heatmaps = heatmaps_of(ranked.dense, query_ids=ranked.metrics[ranked.main].query_ids, **known)
     evaluation = replace(evaluation, heatmaps=heatmaps)
     if evaluation.base is None or evaluation.tuned is None:
@@ -115,7 +92,7 @@ def with_details(
 def _resolved(
     settings: EvaluateSettings, index: SearchIndex | None, models: Models, ranked: Ranked | None
 ) -> dict[str, Any]:
-    """Return what the settings left open, and what it came to."""
+    """Return the values of settings that were left open."""
     found: dict[str, Any] = {"model": model_name(settings, None if index is None else index.manifest)}
     if models.measured is not None:
         found["fingerprint"] = models.measured.fingerprint
