@@ -84,16 +84,16 @@ print(RocAuc().compute(prediction_scores=[.9, .1], references=[1, 0]))
     assert list((tmp_path / "cache").rglob("*")) == []
 
 
-def test_the_room_works_without_importing_torch():
+def test_the_package_works_without_importing_torch():
     code = """
 import sys
 import numpy as np
 from aisle.evaluation import changes, comparison, joint_pool, metrics
-from aisle.evaluation import pair_comparison, pairs, retrieval, runs
-pairs.score_pairs(np.array([.1, .2, .3]), np.array([0, .1, 1]))
+from aisle.evaluation import pair_comparison, pair_metrics, retrieval_metrics, runs
+pair_metrics.score_pairs(np.array([.1, .2, .3]), np.array([0, .1, 1]))
 runs.to_run(["q"], ["p"], [[0]], [[1.0]])
 qrels = {"q": {"p": 1.0}}
-retrieval.evaluate_run(qrels, qrels)
+retrieval_metrics.evaluate_run(qrels, qrels)
 comparison.compare_runs({"a": qrels}, qrels, kinds={"a": "base"}, base="a", products=1, known_products=["p"])
 pair_comparison.compare_pairs({"a": np.array([.1, .2, .3])}, np.array([0, .1, 1]), kinds={"a": "base"})
 print(sorted(name for name in ("torch", "transformers", "evaluate", "datasets") if name in sys.modules))

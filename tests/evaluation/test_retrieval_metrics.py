@@ -10,7 +10,7 @@ from sklearn.metrics import ndcg_score
 
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.errors import EvaluationError
-from aisle.evaluation import retrieval
+from aisle.evaluation import retrieval_metrics
 from aisle.evaluation.retrieval_metrics import DEFAULT_CUTOFFS, evaluate_run, table_metrics
 
 ESCI = [0.0, 0.01, 0.1, 1.0]
@@ -207,7 +207,7 @@ def test_the_number_of_queries_at_a_time_changes_nothing(size, monkeypatch):
     qrels, run = _random_case(5)
     whole = evaluate_run(qrels, run, cutoffs=(1, 5, 100))
 
-    monkeypatch.setattr(retrieval, "CHUNK_QUERIES", size)
+    monkeypatch.setattr(retrieval_metrics, "CHUNK_QUERIES", size)
     chunked = evaluate_run(qrels, run, cutoffs=(1, 5, 100))
 
     assert chunked == whole

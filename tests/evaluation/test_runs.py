@@ -194,7 +194,7 @@ def test_scores_that_are_equal_as_float32_are_set_apart(tmp_path):
 
 
 def test_scores_without_a_number_below_them_are_refused(tmp_path):
-    with pytest.raises(EvaluationError, match="several scores are -inf, and no number is below it"):
+    with pytest.raises(EvaluationError, match="several scores are -inf, and there is no lower number"):
         write_trec_run(tmp_path / "run", {"q": {"a": -math.inf, "b": -math.inf}})
 
 

@@ -1,4 +1,4 @@
-"""How good are the scores and the rankings: pairs, retrieval, runs, tables for people."""
+"""Quality of scores and rankings: metrics on pairs and retrieval, intervals, comparisons, run files."""
 
 from aisle.extras import require_extra
 

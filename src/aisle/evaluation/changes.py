@@ -1,4 +1,4 @@
-"""Where a gain comes from: the queries that changed most, and parts of the queries."""
+"""Locate a gain: the queries that changed most, and parts of the queries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rankings = Mapping[str, Sequence[tuple[str, float]]]
 """{query id: (product id, score), best first}."""
 
 FEWEST_QUERIES = 10
-"""Queries from which a slice has an interval."""
+"""Fewest queries of a slice with an interval."""
 _MOST_RANKS = 100
 _WORD = re.compile(r"\w+")
 
@@ -48,22 +48,22 @@ def changed_queries(
 ) -> tuple[tuple[QueryChange, ...], tuple[QueryChange, ...]]:
     """Return the queries that improved most, and those that worsened most, largest change first.
 
-    Equal changes come in the order of query ids; a query whose metric is the same is in neither.
+    Equal changes come in the order of query ids; queries with an equal metric are in neither list.
 
     Args:
         base: metrics before.
         tuned: metrics after, over the same queries.
-        metric: what to go by, such as "ndcg@10".
-        queries: {query id: text}; the id stands in for a text that is missing.
-        before: the base's answers, best first; a query may be missing.
-        after: the tuned system's answers, likewise.
-        titles: {product id: title}; the id stands in for a title that is missing.
+        metric: Metric of the change, such as "ndcg@10".
+        queries: {query id: text}; the id replaces a missing text.
+        before: The base's results, best first; queries may be missing.
+        after: The tuned system's results, likewise.
+        titles: {product id: title}; the id replaces a missing title.
         qrels: {query id: {product id: relevance}}.
-        shown: most queries per list.
-        depth: answers per query and system; None is as many as the metric counts, `ranks_of`.
+        shown: Largest number of queries per list.
+        depth: Results per query and system; None means as many as the metric counts, `ranks_of`.
 
     Raises:
-        EvaluationError: the two are over different queries, or have no such metric.
+        EvaluationError: If the two cover different queries, or lack the metric.
     """
     values = _paired(base, tuned, metric)
     deep = ranks_of(metric) if depth is None else depth
@@ -99,7 +99,7 @@ def changed_queries(
 
 
 def ranks_of(metric: str) -> int:
-    """Return how many ranks of an answer to show: as many as "ndcg@10" counts, and at most 100."""
+    """Return the number of ranks to show: as many as the metric counts, at most 100."""
     cutoff = metric.rpartition("@")[2]
     return min(int(cutoff), _MOST_RANKS) if cutoff.isdecimal() else _MOST_RANKS
 
@@ -115,20 +115,20 @@ def slices(
 ) -> tuple[Slice, ...]:
     """Return both systems' means on parts of the queries, and the difference with its 95% interval.
 
-    Labels come in the order in which a grouping first names them. Queries that a grouping does not
-    name are in none of its slices; a label without an evaluated query has no slice. A slice of fewer
-    than 10 queries has a difference without an interval, which would be too narrow to be believed.
+    Labels keep the order of their first occurrence in a grouping. Queries that a grouping lacks are in
+    no slice of it; labels without an evaluated query have no slice. A slice of fewer than 10 queries has
+    no interval, because it would be too narrow to trust.
 
     Args:
         base: metrics before.
         tuned: metrics after, over the same queries.
         metric: such as "ndcg@10".
-        groups: {what is grouped by, such as "query length": {query id: label}}.
-        resamples: bootstrap draws per slice.
-        seed: of the draws; the same seed gives the same intervals.
+        groups: {name of the grouping, such as "query length": {query id: label}}.
+        resamples: Bootstrap draws per slice.
+        seed: Seed of the draws; the same seed gives the same intervals.
 
     Raises:
-        EvaluationError: the two are over different queries, or have no such metric.
+        EvaluationError: If the two cover different queries, or lack the metric.
     """
     before, after = _paired(base, tuned, metric)
     places = {query_id: place for place, query_id in enumerate(base.query_ids)}
@@ -158,7 +158,7 @@ def slices(
 def query_length_groups(queries: Mapping[str, str]) -> dict[str, str]:
     """Return {query id: "1-2 words", "3-4 words" or "5+ words"}, shortest first.
 
-    Words are what white space separates.
+    White space separates words.
     """
     lengths = {query_id: len(text.split()) for query_id, text in queries.items()}
     bounds = {"1-2 words": 2, "3-4 words": 4, "5+ words": float("inf")}
@@ -172,14 +172,14 @@ def query_length_groups(queries: Mapping[str, str]) -> dict[str, str]:
 def word_frequency_groups(queries: Mapping[str, str], texts_of_catalogue: Iterable[str]) -> dict[str, str]:
     """Return {query id: "rare", "medium" or "frequent"}, rarest first.
 
-    A query goes by its rarest word: the one that the fewest texts of the catalogue contain, which
-    may be none. Queries are ranked by that number, equal ones share their mean rank, and the ranks
-    are cut into thirds; queries of equal rarity are thus always together. Words are runs of
-    letters, digits and underscores after NFKC and case folding; a query without one has no label.
+    The rarest word of a query counts: the word that the fewest texts of the catalogue contain, possibly
+    none. Queries are ranked by that number, ties share their mean rank, and the ranks are split into
+    thirds, so that equally rare queries stay together. Words are runs of letters, digits and underscores
+    after NFKC and case folding; queries without a word have no label.
 
     Args:
         queries: {query id: text}.
-        texts_of_catalogue: read once; only the words of the queries are counted.
+        texts_of_catalogue: Texts, read once; only the words of the queries are counted.
     """
     words = {query_id: _words(text) for query_id, text in queries.items()}
     counted = frozenset[str]().union(*words.values())

@@ -1,4 +1,4 @@
-"""Systems side by side on the same judged queries: means with intervals, and differences to a base."""
+"""Compare systems on the same judged queries: means with intervals, and differences to a base."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ def compare_runs(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[Retrieval, dict[str, RetrievalMetrics]]:
-    """Return the systems side by side, and each one's metrics per query.
+    """Return the comparison, and the metrics per query of each system.
 
-    All means are over the same queries: those with a relevant product that could be asked. A
-    judged query of `unknown_queries` has no text, so no system was asked: it is in no mean, and is
-    listed. A judged product that is not in the catalogue counts as missed, and is listed.
+    All means are over the same queries: those with a text and a relevant product. Judged queries in
+    `unknown_queries` have no text, so they are listed and left out of all means. Judged products that
+    are not in the catalogue count as missed, and are listed.
 
-    Every figure has a 95% bootstrap interval over queries. Every row but the base has its paired
-    differences to it: the interval is that of the difference itself, p comes from the paired
-    randomisation test (10,000 sign patterns), and is corrected by Holm's method for the number of
-    rows, each metric on its own.
+    Every figure has a 95% bootstrap interval over queries. Every row except the base has paired
+    differences to it: the interval is that of the difference, and p comes from the paired
+    randomisation test (10,000 sign patterns), corrected by Holm's method for the number of rows,
+    separately for each metric.
 
     Args:
         runs: {system: {query id: {product id: score}}}, in the order of the rows.
         qrels: {query id: {product id: relevance >= 0}}.
-        kinds: {system: what it is}.
-        base: the system that the others are held against; None for no differences.
-        products: the catalogue's size.
-        known_products: ids of the catalogue, at least of the judged products in it.
-        unknown_queries: ids of judged queries that the queries file does not have.
-        cutoffs: the k of the metrics, each at least 1.
-        relevant_from: lowest relevance, above 0, of a relevant product; None means above 0.
-        resamples: bootstrap draws per interval.
-        seed: of all draws; the same seed gives the same document.
+        kinds: {system: its kind}.
+        base: System to compare the others with; None for no differences.
+        products: Size of the catalogue.
+        known_products: Ids in the catalogue, at least those of the judged products.
+        unknown_queries: Ids of judged queries missing from the queries file.
+        cutoffs: Values of k for the metrics, each at least 1.
+        relevant_from: Lowest relevance, above 0, of a relevant product; None means above 0.
+        resamples: Bootstrap draws per interval.
+        seed: Seed of all draws; the same seed gives the same document.
 
     Raises:
-        EvaluationError: there is no system, `base` or a kind names none, no judged query could be
-            asked, or `evaluate_run` refuses a run, which is then named.
+        EvaluationError: If there is no system, `base` or a kind names an unknown system, no judged query
+            has a text, or `evaluate_run` refuses a run; the message names the run.
     """
     _check(runs, kinds, base)
     cutoffs = as_sequence(cutoffs, "cutoffs", EvaluationError)
@@ -121,7 +121,7 @@ def _check(runs: Mapping[str, object], kinds: Mapping[str, SystemKind], base: st
 def _differences(
     metrics: Mapping[str, RetrievalMetrics], base: str, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Difference]]:
-    """Return {system: {metric: difference to the base}} of all systems but the base."""
+    """Return {system: {metric: difference to the base}} for all systems except the base."""
     others = [name for name in metrics if name != base]
     found: dict[str, dict[str, Difference]] = {name: {} for name in others}
     for metric, before in metrics[base].per_query.items():

@@ -1,4 +1,4 @@
-"""What an evaluation found, in plain values: what the report shows and `evaluate --json` prints.
+"""The results of an evaluation as plain values, for the report and `evaluate --json`.
 
 Every class is immutable and holds JSON-ready values alone; `Evaluation.to_dict` gives the JSON document, and
 `Evaluation.from_dict` reads it back, so that a report can be drawn again from its own file.
@@ -42,7 +42,7 @@ SystemKind = Literal["bm25", "base", "tuned", "hybrid", "other"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95% bootstrap interval; all None where the figure is undefined."""
+    """A figure with its 95% bootstrap interval; all None if the figure is undefined."""
 
     value: float | None
     low: float | None = None
@@ -51,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A system's mean of one metric less the base's, over the same queries."""
+    """A system's mean of a metric minus the base's, over the same queries."""
 
     mean: float
     low: float
@@ -60,7 +60,7 @@ class Difference:
     p_value: float
     """Two-sided paired randomisation test; in (0, 1]."""
     p_corrected: float
-    """The same by Holm's correction for the number of systems that are held against the base."""
+    """`p_value` with Holm's correction for the number of systems compared with the base."""
     better: int
     """Queries with a higher value than the base's."""
     worse: int
@@ -69,36 +69,36 @@ class Difference:
 
 @dataclass(frozen=True)
 class RetrievalRow:
-    """How well one system ranks."""
+    """Ranking quality of a system."""
 
     name: str
     kind: SystemKind
     metrics: Mapping[str, Estimate]
     """By name: "recall@10", "mrr@10", "ndcg@10", "precision@1"."""
     differences: Mapping[str, Difference]
-    """To the base, by the metric's name; empty for the base, and where there is none."""
+    """Differences to the base, by metric; empty for the base and without a base."""
     unjudged: Mapping[str, float]
-    """Share of the ranked products that nobody has judged, by cutoff ("10"); in [0, 1]."""
+    """Share of unjudged products in the rankings, by cutoff ("10"); in [0, 1]."""
     unanswered: int
-    """Queries without an answer, which count as 0."""
+    """Queries without results, which count as 0."""
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Systems side by side on the same queries."""
+    """Systems compared on the same queries."""
 
     rows: tuple[RetrievalRow, ...]
     queries: int
-    """Judged queries with at least one relevant product: what the means are over."""
+    """Number of judged queries with at least one relevant product; the means are over these."""
     products: int
-    """In the catalogue."""
+    """Number of products in the catalogue."""
     judgements: int
     without_relevant: int
-    """Judged queries without a relevant product; left out."""
+    """Number of judged queries without a relevant product, which are left out."""
     unknown_queries: tuple[str, ...]
-    """Ids of judged queries that the queries file does not have."""
+    """Ids of judged queries missing from the queries file."""
     unknown_products: tuple[str, ...]
-    """Ids of judged products that the catalogue does not have."""
+    """Ids of judged products missing from the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often scores fall between edges, by relevance grade."""
+    """Counts of scores between edges, by relevance level."""
 
     edges: tuple[float, ...]
     """(bins + 1,) rising."""
     counts: Mapping[str, tuple[int, ...]]
-    """By grade, as "1" or "0.1", highest first: (bins,)."""
+    """{relevance level, such as "1" or "0.1": (bins,)}, highest first."""
 
 
 @dataclass(frozen=True)
 class PairsRow:
-    """How well one system's scores tell judged pairs apart."""
+    """How well a system's scores separate judged pairs."""
 
     name: str
     kind: SystemKind
@@ -129,7 +129,7 @@ class PairsRow:
     """"roc_auc", "average_precision", "best_f1", "spearman"."""
     best_f1_threshold: float | None
     by_grade: Mapping[str, Estimate]
-    """ROC-AUC of the highest grade against each of the others, by grade: "0.1", "0.01", "0"."""
+    """ROC-AUC of the highest relevance level against each other level: "0.1", "0.01", "0"."""
     roc: Curve
     precision_recall: Curve
     histogram: Histogram
@@ -137,18 +137,18 @@ class PairsRow:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Systems side by side on the same judged pairs."""
+    """Systems compared on the same judged pairs."""
 
     rows: tuple[PairsRow, ...]
     pairs: int
     positive_share: float
     note: str | None
-    """Why figures are undefined, if any are."""
+    """The reason for undefined figures, if any."""
 
 
 @dataclass(frozen=True)
 class JointPoolRow:
-    """Question-answer pairs by the joint-pool protocol."""
+    """Figures of a system by the joint-pool protocol."""
 
     name: str
     kind: SystemKind
@@ -159,7 +159,7 @@ class JointPoolRow:
 
 @dataclass(frozen=True)
 class AnnPoint:
-    """What the graph finds of the exact top 10 at one ef_search, and in what time."""
+    """Recall of the exact top 10 and time per query at an ef_search."""
 
     ef_search: int
     recall: float
@@ -169,25 +169,25 @@ class AnnPoint:
 
 @dataclass(frozen=True)
 class GraphLoss:
-    """What a row loses where it follows the graph instead of comparing with every product."""
+    """Loss of a system that is searched through the graph instead of exactly."""
 
     name: str
-    """Of the row."""
+    """Name of the system."""
     recall_at_10: float
-    """Share of the exact top 10 that is found through the graph; of the row tuned it is `ann_recall@10`."""
+    """Share of the exact top 10 that the graph finds; for the row tuned this is `ann_recall@10`."""
     exact: float
-    """Mean nDCG@10 by exact search, as in the row."""
+    """Mean nDCG@10 by exact search, as in the table."""
     graph: float
     """The same through the graph."""
     difference: Estimate
-    """Mean of nDCG@10 through the graph less that by exact search."""
+    """Mean difference of nDCG@10: through the graph minus exact."""
     changed: int
-    """Queries of which it differs."""
+    """Number of queries with another nDCG@10."""
 
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """One figure over the steps of the run that made the encoder."""
+    """A figure over the steps of the encoder's training run."""
 
     name: str
     """"loss", or a validation metric such as "roc_auc"."""
@@ -197,7 +197,7 @@ class TrainingCurve:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Cosines of chosen queries with chosen products."""
+    """Cosines of selected queries with selected products."""
 
     system: str
     queries: tuple[str, ...]
@@ -206,7 +206,7 @@ class Heatmap:
     scores: tuple[tuple[float, ...], ...]
     """(queries, products)."""
     relevance: tuple[tuple[float | None, ...], ...]
-    """(queries, products); None where nobody has judged."""
+    """(queries, products); None if unjudged."""
 
 
 @dataclass(frozen=True)
@@ -224,18 +224,18 @@ class Slice:
 
 @dataclass(frozen=True)
 class Answer:
-    """One product of a ranking."""
+    """A product of a ranking."""
 
     product_id: str
     title: str
     score: float
     relevance: float | None
-    """None where nobody has judged."""
+    """None if unjudged."""
 
 
 @dataclass(frozen=True)
 class QueryChange:
-    """A query whose ranking changed, with the top before and after, as deep as its metric counts."""
+    """A query with a changed ranking: the top results before and after, as deep as the metric counts."""
 
     query_id: str
     query: str
@@ -248,14 +248,14 @@ class QueryChange:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All of it; a part that was not asked for is None or empty."""
+    """All results of an evaluation; parts that were not requested are None or empty."""
 
     title: str
     provenance: Provenance
     base: str | None = None
-    """The row that the others are held against."""
+    """The system that the others are compared with."""
     tuned: str | None = None
-    """The row that the sentence, the slices and the changed queries are about."""
+    """The system that the headline, the slices and the changed queries are about."""
     headline_metric: str = "ndcg@10"
     retrieval: Retrieval | None = None
     pairs: Pairs | None = None
@@ -272,7 +272,7 @@ class Evaluation:
     to_judge: int = 0
     """Rows of to_judge.csv beside the report: unjudged products among the top 10 of the systems."""
     notes: tuple[str, ...] = field(default=())
-    """What a reader must know before believing the figures."""
+    """Caveats for the reader."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document as JSON-ready values."""
@@ -280,9 +280,9 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
-        """Return the evaluation that `to_dict` made a document of.
+        """Return the evaluation from a document made by `to_dict`.
 
         Raises:
-            pydantic.ValidationError: a field is missing, unknown or of another type.
+            pydantic.ValidationError: If a field is missing, unknown or has another type.
         """
         return TypeAdapter(cls).validate_python(content)

@@ -1,4 +1,4 @@
-"""What approximate search costs a ranking: exact search and the graph over the same embeddings."""
+"""Measure the loss of approximate search: exact search and graph search over the same embeddings."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def graph_loss(
     resamples: int = 1000,
     seed: int = 0,
 ) -> GraphLoss:
-    """Return nDCG@10 of a row by exact search and through the graph, and the difference.
+    """Return nDCG@10 of a system by exact search and through the graph, and the difference.
 
     Args:
-        name: of the row.
-        qrels: {query id: {product id: relevance}} of the queries that were asked.
+        name: Name of the system.
+        qrels: {query id: {product id: relevance}} of the evaluated queries.
         exact: {query id: {product id: score}} by exact search, at least 10 products deep.
-        graph: the same through the graph.
-        recall_at_10: share of the exact top 10 that the graph finds.
-        relevant_from: as for `evaluate_run`.
-        resamples: bootstrap draws of the difference's interval.
-        seed: of the draws.
+        graph: The same through the graph.
+        recall_at_10: Share of the exact top 10 that the graph finds.
+        relevant_from: As for `evaluate_run`.
+        resamples: Bootstrap draws for the interval of the difference.
+        seed: Seed of the draws.
 
     Raises:
         EvaluationError: as for `evaluate_run`.

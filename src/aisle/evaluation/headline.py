@@ -1,4 +1,4 @@
-"""One sentence that says whether a system is better than another, and what to try where it is not."""
+"""Summarise a comparison in a sentence, and give advice if no system is clearly better."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ __all__ = ["advice", "headline"]
 
 _SPELLINGS = {"ndcg": "nDCG", "mrr": "MRR"}
 _POWER = (1.96 + 0.84) / 1.96
-"""A gain is seen in 80% of draws of the queries where it is this many half-widths of the interval."""
+"""Half-widths of the interval at which a gain is significant in 80% of draws of the queries."""
 _MOST_QUERIES = 100
-"""Times the queries at hand beyond which a gain is too small to be worth judging for."""
+"""Multiple of the present queries above which more judging is not advised."""
 _UNJUDGED = 0.1
-"""Share of the first page from which unjudged products are worth judging first."""
+"""Share of unjudged products in the top results from which judging them is advised."""
 
 
 def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> str:
-    """Return one sentence that says whether `tuned` is better than the base.
+    """Return a sentence that tells whether `tuned` is better than the base.
 
-    "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries". It "beats", or "is
-    worse than", only if the 95% interval excludes 0 and the randomisation test, which does not
-    trust a handful of queries, has a corrected p < 0.05; otherwise it "is not clearly better than" the
-    base, with p, and with the reason where the interval alone would have it otherwise.
+    "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries". It "beats" or "is
+    worse than" the base only if the 95% interval excludes 0 and the corrected p of the randomisation
+    test, which is reliable with few queries, is below 0.05. Otherwise it "is not clearly better than"
+    the base, with p, and with the reason if the interval excludes 0.
 
     Args:
-        retrieval: what `compare_runs` returned.
-        base: the system that it was held against.
-        tuned: the system that the sentence is about.
-        metric: such as "ndcg@10".
+        retrieval: Result of `compare_runs`.
+        base: System that it is compared with.
+        tuned: System that the sentence is about.
+        metric: Metric such as "ndcg@10".
 
     Raises:
-        EvaluationError: there is no such system or metric, or it was not held against a base.
+        EvaluationError: If the system or metric is unknown, or was not compared with a base.
     """
     _, found = _compared(retrieval, tuned, metric)
     name = _spelled(metric)
@@ -56,16 +56,16 @@ def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg
 
 
 def advice(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> tuple[str, ...]:
-    """Return what to try where `tuned` is not clearly better than the base, likeliest help first.
+    """Return advice if `tuned` is not clearly better than the base, the most promising first.
 
     Args:
-        retrieval: what `compare_runs` returned.
-        base: the system that it was held against.
-        tuned: the system that is not clearly better.
-        metric: such as "ndcg@10".
+        retrieval: Result of `compare_runs`.
+        base: System that it is compared with.
+        tuned: System that is not clearly better.
+        metric: Metric such as "ndcg@10".
 
     Raises:
-        EvaluationError: as for `headline`.
+        EvaluationError: As for `headline`.
     """
     row, found = _compared(retrieval, tuned, metric)
     if _is_clear(found) and found.mean > 0:
@@ -127,14 +127,14 @@ def _is_clear(found: Difference) -> bool:
 
 
 def _why_not(found: Difference, comparisons: int) -> str:
-    """Return p, and why a difference whose interval leaves 0 out is not called one."""
+    """Return p, and the reason if the interval excludes 0 but the difference is not clear."""
     p_value = f"p {found.p_value:.3f}"
     if found.p_value < SIGNIFICANT <= found.p_corrected:
         return f"{p_value}, corrected for {counted(comparisons, 'comparison')} {found.p_corrected:.3f}"
     if not (found.low > 0 or found.high < 0):
         return p_value
     moved = found.better + found.worse
-    least = 2.0 ** (1 - moved)  # of all patterns of signs, the observed one and its reverse
+    least = 2.0 ** (1 - moved)  # the observed pattern of signs and its reverse, of all patterns
     if least * comparisons >= SIGNIFICANT:
         return (
             f"{p_value}: too few queries, since with {moved} that differ p is at least {least:.2g} and the "
@@ -144,9 +144,9 @@ def _why_not(found: Difference, comparisons: int) -> str:
 
 
 def _needed(found: Difference) -> int | None:
-    """Return how many queries would show the gain in 80% of draws; None where there is none, or too many.
+    """Return the queries needed to show the gain in 80% of draws; None without a gain, or for too many.
 
-    The half-width of the interval falls with the root of the number of queries.
+    The half-width of the interval falls with the square root of the number of queries.
     """
     if found.mean <= 0:
         return None
@@ -168,5 +168,5 @@ def _spelled(metric: str) -> str:
 
 
 def _digits(*values: float) -> int:
-    """Return the fewest decimals, 2 to 4, at which no value that is not 0 looks like 0."""
+    """Return the fewest decimals, 2 to 4, at which no non-zero value looks like 0."""
     return next((n for n in (2, 3) if all(round(value, n) or not value for value in values)), 4)

@@ -1,4 +1,4 @@
-"""The joint-pool protocol for question-answer pairs: every text must find its partner among all others."""
+"""The joint-pool protocol for question-answer pairs: every text ranks all others, its partner is right."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aisle.evaluation.significance import estimated_mean
 __all__ = ["JointPool", "joint_pool", "joint_pool_row"]
 
 _NORM_TOLERANCE = 1e-2
-"""Half-precision encoders leave norms within 1e-3 of one; unnormalised ones are far away."""
+"""Half-precision encoders give norms within 1e-3 of one; unnormalised embeddings are far from it."""
 
 
 @dataclass(frozen=True)
 class JointPool:
-    """How often, and how early, a text finds its partner."""
+    """How often, and at which rank, texts find their partners."""
 
     precision_at_1: float
     """Texts whose nearest neighbour is their partner / texts; in [0, 1]."""
@@ -36,7 +36,7 @@ def joint_pool(
     """Return precision@1 and mean reciprocal rank over the pool of all questions and answers.
 
     Each of the 2n texts ranks the other 2n - 1 by cosine; the partner (the answer at the
-    question's row, and the reverse) is the one right answer. Equal cosines rank in pool order,
+    question's row, and the reverse) is the only right answer. Equal cosines rank in pool order,
     questions first:
 
         rank = 1 + #(others above the partner) + #(others equal to it and earlier in the pool)
@@ -44,7 +44,7 @@ def joint_pool(
     Args:
         query_embeddings: (n, dim) float32, unit L2 norm.
         answer_embeddings: (n, dim) float32, unit L2 norm; row i belongs to question i.
-        chunk_rows: texts ranked at a time; changes memory (chunk_rows * 2n * 12 bytes), not the result.
+        chunk_rows: Texts ranked at a time; affects memory (chunk_rows * 2n * 12 bytes), not the result.
 
     Raises:
         EvaluationError: the shapes differ or are empty, a norm is not one, or `chunk_rows` < 1.
@@ -67,20 +67,20 @@ def joint_pool_row(
 ) -> JointPoolRow:
     """Return the figures of `joint_pool` with 95% bootstrap intervals.
 
-    A question and its answer are drawn together: they find each other, or fail to, for the same
-    reasons, and drawn apart they would pass for twice as much evidence as they are.
+    A question and its answer are drawn together, because they find each other for the same reasons;
+    drawn separately, they would count as twice the evidence.
 
     Args:
-        name: of the system.
-        kind: what the system is.
+        name: Name of the system.
+        kind: Kind of the system.
         query_embeddings: (n, dim) float32, unit L2 norm.
         answer_embeddings: (n, dim) float32, unit L2 norm; row i belongs to question i.
-        resamples: draws of n question-answer pairs, at least 1.
-        seed: of the draws; the same seed gives the same intervals.
-        chunk_rows: as for `joint_pool`.
+        resamples: Draws of n question-answer pairs, at least 1.
+        seed: Seed of the draws; the same seed gives the same intervals.
+        chunk_rows: As for `joint_pool`.
 
     Raises:
-        EvaluationError: as for `joint_pool`, the system named.
+        EvaluationError: As for `joint_pool`; the message names the system.
     """
     try:
         ranks = _ranks(query_embeddings, answer_embeddings, chunk_rows)

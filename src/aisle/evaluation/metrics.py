@@ -1,4 +1,4 @@
-"""`evaluate.Metric` classes over judged pairs that live here and need no network.
+"""`evaluate.Metric` classes over judged pairs that work offline.
 
     from aisle.evaluation.metrics import RocAuc
 
@@ -11,8 +11,8 @@
 `compute` accepts `positive_threshold`, see `aisle.evaluation.pair_metrics.score_pairs`, whose figures
 these are. An undefined figure is None.
 
-The classes are made when they are first asked for: importing `evaluate` imports transformers and
-with it torch (4 s), which nobody pays who only imports this module.
+The classes are created on first use, because importing `evaluate` imports transformers and
+torch (4 s).
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def _metric_class(name: str) -> type[Any]:
 
     class PairMetric(evaluate.Metric):  # type: ignore[misc]
         def __init__(self) -> None:
-            # Metric makes a folder for its Arrow files even when it keeps all in memory and writes
-            # none; a folder that is gone at once keeps the user's cache untouched.
+            # Metric makes a folder for Arrow files even if it keeps everything in memory; a temporary
+            # folder leaves the user's cache untouched.
             with tempfile.TemporaryDirectory() as scratch:
                 super().__init__(keep_in_memory=True, cache_dir=scratch)
 

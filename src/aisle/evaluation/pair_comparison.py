@@ -1,4 +1,4 @@
-"""Systems side by side on the same judged pairs: figures with intervals, curves, histograms."""
+"""Compare systems on the same judged pairs: figures with intervals, curves, histograms."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def compare_pairs(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Pairs:
-    """Return the figures of `score_pairs` per system with 95% intervals, and what a report draws.
+    """Return the figures of `score_pairs` per system with 95% intervals, curves and histograms.
 
     Intervals are percentile bootstrap intervals over pairs, see `pair_intervals`: pairs are drawn,
-    not queries, so they are too narrow where a query has many pairs; above 100,000 pairs fewer
-    resamples are drawn. With one class only, ROC-AUC, average precision and F1 are None, both
-    curves are empty, and `note` says why.
+    not queries, so they are too narrow if queries have many pairs. Above 100,000 pairs fewer
+    resamples are drawn. With only one class, ROC-AUC, average precision and F1 are None, both
+    curves are empty, and `note` gives the reason.
 
-    With three to ten grades, the highest is also held against each of the others alone. With more
-    than ten, relevance is continuous: there are no figures by grade, and the histogram counts
+    With three to ten relevance levels, the highest is also compared with each other level. With more
+    than ten, relevance counts as continuous: there are no figures by level, and the histogram counts
     "positive" and "negative" pairs.
 
     Args:
         scores: {system: (pairs,) finite, higher means more relevant}, in the order of the rows.
         relevance: (pairs,) in [0, 1].
-        kinds: {system: what it is}.
+        kinds: {system: its kind}.
         positive_threshold: lowest relevance of a positive pair; None means above 0.5.
-        resamples: bootstrap draws.
-        seed: of the draws; the same seed gives the same intervals.
+        resamples: Bootstrap draws.
+        seed: Seed of the draws; the same seed gives the same intervals.
 
     Raises:
-        EvaluationError: there is no system, `kinds` misses one, `resamples` is below 1, or
-            `score_pairs` refuses scores or relevance, the system named.
+        EvaluationError: If there is no system, `kinds` misses a system, `resamples` is below 1, or
+            `score_pairs` refuses scores or relevance; the message names the system.
     """
     if not scores:
-        raise EvaluationError("there is no system to evaluate; give the scores of at least one")
+        raise EvaluationError("there is no system to evaluate; give scores of at least one system")
     if resamples < 1:
         raise EvaluationError(f"resamples must be at least 1, found {resamples}")
     checked: dict[str, NDArray[np.float64]] = {}
@@ -110,7 +110,7 @@ def _estimate(value: float | None, interval: tuple[float | None, float | None]) 
 def _by_grade(
     scores: NDArray[np.float64], relevance: NDArray[np.float64], intervals: PairIntervals
 ) -> dict[str, Estimate]:
-    """Return ROC-AUC of the highest grade against each other one, best grade first."""
+    """Return ROC-AUC of the highest relevance level against each other level, best level first."""
     highest = relevance.max()
     found = {}
     for grade, interval in sorted(intervals.by_grade.items(), reverse=True):
@@ -138,7 +138,7 @@ def _precision_recall(scores: NDArray[np.float64], positive: NDArray[np.bool_]) 
 
 
 def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> Curve:
-    """Return at most 400 points of a curve, evenly spread along its length, both ends among them."""
+    """Return at most 400 points of a curve, evenly spread along its length, including both ends."""
     if len(x) > _CURVE_POINTS:
         length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
         kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _CURVE_POINTS)))
@@ -162,7 +162,7 @@ def _histogram(
 
 
 def _note(notes: Mapping[str, str | None]) -> str | None:
-    """Return what the systems have to say, once where all say the same."""
+    """Join the systems' notes; if all notes are equal, return one."""
     if len(set(notes.values())) == 1:
         return next(iter(notes.values()))
     return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)

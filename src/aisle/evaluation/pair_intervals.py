@@ -1,4 +1,4 @@
-"""Bootstrap intervals of the figures over judged pairs, from one sort for all resamples."""
+"""Bootstrap intervals of the figures on judged pairs, with a single sort for all resamples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aisle.evaluation.pair_metrics import MOST_GRADES
 __all__ = ["PairIntervals", "pair_intervals"]
 
 _FULL_WORK = 100_000
-"""Pairs up to which every resample asked for is drawn: 1,000 of them take about 10 s."""
+"""Pairs up to which all requested resamples are drawn; 1,000 resamples then take about 10 s."""
 _FEWEST_RESAMPLES = 200
 """Ends of a 95% interval rest on 5 resamples each."""
 
@@ -21,17 +21,17 @@ _FIGURES = ("roc_auc", "average_precision", "best_f1", "spearman")
 
 Interval = tuple[float | None, float | None]
 Counts = NDArray[np.intp]
-"""(levels,) how many pairs have each distinct score, best first."""
+"""(levels,) number of pairs with each distinct score, best first."""
 
 
 @dataclass(frozen=True)
 class PairIntervals:
-    """95% intervals; (None, None) where no resample has the figure."""
+    """95% intervals; (None, None) if no resample has the figure."""
 
     figures: Mapping[str, Interval]
     """"roc_auc", "average_precision", "best_f1", "spearman"."""
     by_grade: Mapping[float, Interval]
-    """ROC-AUC of the highest grade against each other one."""
+    """ROC-AUC of the highest relevance level against each other level."""
 
 
 def pair_intervals(
@@ -44,20 +44,20 @@ def pair_intervals(
 ) -> PairIntervals:
     """Return percentile bootstrap intervals over pairs.
 
-    Pairs are drawn with replacement, whatever their query or grade. A resample in which a figure
-    is undefined, as one without a positive pair, is left out of that figure's interval. Above
-    100,000 pairs fewer resamples are drawn, in inverse proportion, but no fewer than 200. Each
-    resample's best F1 has its own best threshold.
+    Pairs are drawn with replacement, independent of query and relevance. Resamples in which a figure
+    is undefined, for example without a positive pair, are left out of that figure's interval. Above
+    100,000 pairs fewer resamples are drawn, in inverse proportion, but at least 200. The best F1 of
+    each resample uses its best threshold.
 
-    The scores are sorted once: a resample only counts how often each pair comes (one resample is
-    held at a time), and the figures follow from counts per distinct score and grade.
+    The scores are sorted once. A resample only counts its pairs, one resample at a time, and the
+    figures follow from the counts per distinct score and relevance level.
 
     Args:
         scores: (pairs,) finite, at least one.
         relevance: (pairs,) finite.
         positive: (pairs,) True for positive pairs.
-        resamples: draws, at least 1.
-        seed: of the draws; the same seed gives the same intervals, and the same draws for every system.
+        resamples: Number of draws, at least 1.
+        seed: Seed of the draws; the same seed gives the same intervals, and the same draws for every system.
     """
     grades, first_of_grade, grade_of = np.unique(relevance, return_index=True, return_inverse=True)
     levels, level_of = np.unique(-scores, return_inverse=True)  # best first
@@ -122,7 +122,7 @@ def _best_f1(positives: Counts, negatives: Counts) -> float:
 
 def _spearman(level_of: Counts, grade_of: Counts) -> Iterator[float]:
     if np.ptp(level_of) and np.ptp(grade_of):
-        # levels count from the best score, grades from the lowest
+        # score levels count from the best score, relevance levels from the lowest
         yield -float(np.corrcoef(_mean_ranks(level_of), _mean_ranks(grade_of))[0, 1])
 
 

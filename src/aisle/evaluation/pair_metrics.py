@@ -24,34 +24,34 @@ __all__ = [
 ]
 
 MOST_GRADES = 10
-"""With more distinct grades than this the judgements are continuous, and a mean per grade says nothing."""
+"""With more distinct values, relevance counts as continuous, without a mean per level."""
 
 _ROUNDING = 1e-6
-"""A grade of 0.7 stored as float32 is 0.69999999 and must still meet a threshold of 0.7."""
+"""A relevance of 0.7 stored as float32 is 0.69999999, and must still meet a threshold of 0.7."""
 
 
 @dataclass(frozen=True)
 class PairMetrics:
-    """What the scores of judged pairs are worth; None where a figure is undefined."""
+    """Quality of the scores of judged pairs; undefined figures are None."""
 
     roc_auc: float | None
-    """Chance that a positive pair scores above a negative one, ties count half; in [0, 1]."""
+    """Probability that a positive pair scores above a negative pair, ties count half; in [0, 1]."""
     average_precision: float | None
     """Area under the precision-recall steps; in [0, 1], `positive_share` for random scores."""
     best_f1: float | None
-    """F1 at the best threshold; chosen on these very pairs, so it flatters."""
+    """F1 at the best threshold; optimistic, because the threshold is chosen on the same pairs."""
     best_f1_threshold: float | None
-    """Pairs that score this or more are called positive; the highest of equally good thresholds."""
+    """Threshold of the best F1: pairs from this score on are positive; the highest of equal thresholds."""
     spearman: float | None
-    """Rank correlation of scores and grades, in [-1, 1]; only for more than two distinct grades."""
+    """Rank correlation of scores and relevance, in [-1, 1]; only with more than two distinct levels."""
     pairs: int
     """Judged pairs."""
     positive_share: float
     """Positive pairs / pairs, in [0, 1]."""
     mean_score_per_grade: Mapping[str, float]
-    """Mean score per relevance grade, lowest grade first; empty for more than ten grades."""
+    """Mean score per relevance level, lowest first; empty for more than ten levels."""
     note: str | None
-    """Why figures are None, or None."""
+    """The reason for undefined figures, or None."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
@@ -63,15 +63,15 @@ def score_pairs(
 ) -> PairMetrics:
     """Return the metrics of `scores` against judgements.
 
-    ROC-AUC, average precision and F1 need two classes. Graded relevance is cut in two: a pair is
-    positive where relevance > 0.5, or, if `positive_threshold` is given, relevance >= threshold.
-    ESCI grades (E 1, S 0.1, C 0.01, I 0) thus come out as E against the rest. With one class
-    only, the four figures are None and `note` says why.
+    ROC-AUC, average precision and F1 need two classes. Relevance is split in two: a pair is
+    positive if relevance > 0.5 or, with `positive_threshold`, if relevance >= threshold. ESCI's labels
+    (E 1, S 0.1, C 0.01, I 0) thus become E against the rest. With only one class, the four figures are
+    None and `note` gives the reason.
 
     Args:
         scores: (pairs,) finite, higher means more relevant.
         relevance: (pairs,) in [0, 1].
-        positive_threshold: lowest relevance of a positive pair; None means above 0.5.
+        positive_threshold: Lowest relevance of a positive pair; None means above 0.5.
 
     Raises:
         EvaluationError: the arrays differ in length, are empty or not one-dimensional, a score is
@@ -101,7 +101,7 @@ def score_pairs(
 
 
 def roc_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
-    """Return the area under the ROC curve, or None with one class only.
+    """Return the area under the ROC curve, or None with only one class.
 
     Args:
         scores: (pairs,) finite.
@@ -115,7 +115,7 @@ def roc_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float |
 
 
 def average_precision(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
-    """Return sum over thresholds of (recall step * precision), or None with one class only.
+    """Return sum over thresholds of (recall step * precision), or None with only one class.
 
     Args:
         scores: (pairs,) finite.
@@ -129,10 +129,10 @@ def average_precision(scores: NDArray[np.float64], positive: NDArray[np.bool_]) 
 
 
 def best_f1(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """Return the best F1 and the highest threshold that reaches it, or None with one class only.
+    """Return the best F1 and the highest threshold that reaches it, or None with only one class.
 
-    F1 = 2 * true positives / (called positive + positives), a pair being called positive where
-    its score >= threshold. Every distinct score is tried as the threshold.
+    F1 = 2 * true positives / (predicted positive + positives); a pair is predicted positive if its
+    score >= threshold. Every distinct score is tried as the threshold.
 
     Args:
         scores: (pairs,) finite.
@@ -170,14 +170,14 @@ def checked_pairs(
     """Return scores and relevance as float64, (pairs,) each.
 
     Raises:
-        EvaluationError: as for `score_pairs`.
+        EvaluationError: As for `score_pairs`.
     """
     scores = np.asarray(scores, dtype=np.float64)
     relevance = np.asarray(relevance, dtype=np.float64)
     if scores.ndim != 1 or scores.shape != relevance.shape:
         raise EvaluationError(
             f"scores and relevance must be one-dimensional and equally long, found shapes "
-            f"{scores.shape} and {relevance.shape}; give one score and one relevance per pair"
+            f"{scores.shape} and {relevance.shape}; give a score and a relevance per pair"
         )
     if not len(scores):
         raise EvaluationError("there is no pair to evaluate; check the validation data and its filters")

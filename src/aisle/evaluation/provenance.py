@@ -1,4 +1,4 @@
-"""How the figures of an evaluation were made."""
+"""Provenance of an evaluation: command, settings, versions and input files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["InputFile", "Provenance"]
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that the figures come from."""
+    """A file behind the figures."""
 
     role: str
     """"queries", "judgements", "pairs", "index" and so on."""
     path: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the figures were made."""
+    """Command, settings, versions and inputs behind the figures."""
 
     command: str
     date: str
-    """UTC, ISO 8601."""
+    """Date in UTC, ISO 8601."""
     seed: int
     resamples: int
     versions: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Quality of rankings against judgements: recall, MRR, nDCG and precision, computed by ranx."""
+"""Quality of rankings compared with judgements: recall, MRR, nDCG and precision, computed by ranx."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from aisle.types.sequences import as_sequence
 __all__ = ["DEFAULT_CUTOFFS", "MAIN_METRICS", "RetrievalMetrics", "evaluate_run", "table_metrics"]
 
 MAIN_METRICS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
-"""What tables for people show of the default cutoffs; the other figures say little more."""
+"""Metrics that tables show for the default cutoffs; the others add little."""
 DEFAULT_CUTOFFS = (1, 10, 100)
 CHUNK_QUERIES = 1024
-"""Queries measured at a time: the texts of their ids, 100 answers of each, are some 10 MiB."""
+"""Queries measured at a time; their ids with 100 results each take some 10 MiB."""
 _ROUNDING = 1e-6
-"""A grade of 0.7 stored as float32 is 0.69999999 and must still meet a threshold of 0.7."""
+"""A relevance of 0.7 stored as float32 is 0.69999999, and must still meet a threshold of 0.7."""
 
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """Means over the evaluated queries, and what was left out."""
+    """Means over the evaluated queries, and counts of those left out."""
 
     values: Mapping[str, float]
     """`recall@k`, `mrr@k`, `ndcg@k` per cutoff, and `precision@1`; all in [0, 1]."""
     queries: int
     """Queries in the means: those with a relevant product."""
     without_relevant: tuple[str, ...]
-    """Judged queries without a relevant product: in no mean."""
+    """Judged queries without a relevant product; left out of the means."""
     unanswered: tuple[str, ...]
-    """Evaluated queries for which the run has no product: they count as 0."""
+    """Evaluated queries without a result in the run; they count as 0."""
     unjudged: int
-    """Queries of the run that no judgement names: in no mean."""
+    """Queries of the run without judgements; left out of the means."""
     unjudged_shares: Mapping[str, float]
-    """By cutoff ("10"): products in the top k that nobody has judged for their query / products in
-    the top k, over all evaluated queries; they count as not relevant. 0 if nothing is ranked."""
+    """By cutoff ("10"): unjudged products in the top k / products in the top k, over all evaluated
+    queries; unjudged products count as not relevant. 0 if nothing is ranked."""
     unknown_products: tuple[str, ...] | None
-    """Relevant products that are not in the catalogue: no ranking can find them, yet they count
-    as missed. None if the catalogue was not given."""
+    """Relevant products that are not in the catalogue; they count as missed. None without a
+    catalogue."""
     query_ids: tuple[str, ...] = field(repr=False)
-    """(queries,) the order of `per_query`."""
+    """(queries,) ids in the order of `per_query`."""
     per_query: Mapping[str, NDArray[np.float64]] = field(repr=False, compare=False)
-    """Per metric (queries,) float64: for intervals and paired comparisons."""
+    """{metric: (queries,) float64}, for intervals and paired comparisons."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the values per query, ready for JSON."""
+        """Return everything except the values per query, ready for JSON."""
         return {
             **self.values,
             "queries": self.queries,
@@ -69,7 +69,7 @@ class RetrievalMetrics:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a chunk of queries comes to: metric -> (queries,) values, and counts by cutoff."""
+    """Figures of a chunk of queries: {metric: (queries,) values}, and counts by cutoff."""
 
     per_query: Mapping[str, NDArray[np.float64]]
     unanswered: tuple[str, ...]
@@ -85,11 +85,11 @@ def evaluate_run(
     relevant_from: float | None = None,
     known_products: Iterable[str] | None = None,
 ) -> RetrievalMetrics:
-    """Return the metrics of `run` against `qrels`.
+    """Return the metrics of `run` compared with `qrels`.
 
-    Recall, MRR and precision see a product as relevant where its relevance is above 0, or at
-    least `relevant_from` if that is given; a query without any such product is left out of every
-    mean. nDCG uses all grades, with linear gains: DCG = sum over ranks i of gain_i / log2(i + 1)
+    For recall, MRR and precision, a product is relevant if its relevance is above 0 or, with
+    `relevant_from`, at least that. Queries without a relevant product are left out of every mean. nDCG
+    uses all relevance levels, with linear gains: DCG = sum over ranks i of gain_i / log2(i + 1)
     (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002), divided by the DCG of the ideal order.
     Products with equal scores rank by product id.
 
@@ -144,7 +144,7 @@ def evaluate_run(
 
 
 def table_metrics(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the metrics of a table for people: of the default cutoffs the main ones, of others all."""
+    """Return the metrics that a table shows: the main metrics for default cutoffs, all for others."""
     known = tuple(names)
     return MAIN_METRICS if set(known) == set(metric_names(DEFAULT_CUTOFFS)) else known
 
@@ -242,7 +242,7 @@ def _per_query(
     run = _run_array(ids, rankings)
     graded = _qrels_array(ids, [_scaled(products) for products in judged])
     binary = _qrels_array(ids, [dict.fromkeys(products, 1.0) for products in relevant])
-    # ranx fails on a list of one metric with a cutoff; no list here is that short
+    # ranx fails on a list with a single metric with a cutoff; lists here are longer
     ndcg = ranx.evaluate(graded, run, ["ndcg@1", *(f"ndcg@{k}" for k in cutoffs)], return_mean=False)
     others = [*(f"{name}@{k}" for name in ("recall", "mrr") for k in cutoffs), "precision@1"]
     found = ndcg | ranx.evaluate(binary, run, others, return_mean=False)
@@ -251,8 +251,8 @@ def _per_query(
 
 
 def _scaled(judged: Mapping[str, float]) -> dict[str, float]:
-    # ranx drops gains below 1, and would make ints of those in its own Qrels; a linear nDCG does
-    # not change when all gains of a query are divided by the smallest.
+    # ranx drops gains below 1, and converts gains in its Qrels to int. A linear nDCG does not change
+    # if all gains of a query are divided by the smallest.
     positive = {product: gain for product, gain in judged.items() if gain > 0}
     smallest = min(positive.values())
     return {product: gain / smallest for product, gain in positive.items()}
@@ -271,8 +271,8 @@ def _qrels_array(
 
 
 def _run_array(ids: Sequence[Mapping[str, int]], rankings: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """Return (queries, longest ranking, 2): id, -1 where not judged or padded; the score is unused."""
-    # ranx reads the order of the rows, not the score; arrays instead of its Run spare hashed ids and a
+    """Return (queries, longest ranking, 2): id, -1 if not judged or padding; the score is unused."""
+    # ranx reads the order of the rows, not the score; arrays instead of its Run avoid hashed ids and a
     # NumbaTypeSafetyWarning
     array = np.full((len(ids), max(1, *map(len, rankings)), 2), -1.0)
     for row, (query_ids, ranking) in enumerate(zip(ids, rankings, strict=True)):
@@ -282,8 +282,8 @@ def _run_array(ids: Sequence[Mapping[str, int]], rankings: Sequence[Sequence[str
 
 @functools.cache
 def _ranx() -> Any:
-    # ranx imports ir_datasets, which on import makes twenty folders in the home directory, and
-    # fails where that is read-only; aisle never uses them.
+    # ranx imports ir_datasets, which creates twenty folders in the home directory on import, and fails
+    # if that is read-only; aisle never uses them.
     if "ir_datasets" in sys.modules or "IR_DATASETS_HOME" in os.environ:
         import ranx
 

@@ -1,4 +1,4 @@
-"""A run: the ranking of every query, by ids, in memory and in TREC's format."""
+"""Runs, the rankings of all queries by ids: in memory and in TREC's format."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def to_run(
         scores: per query, their scores, higher is better.
 
     Raises:
-        EvaluationError: the lengths differ, or a query id comes twice.
+        EvaluationError: If the lengths differ, or a query id occurs twice.
     """
     query_ids = as_sequence(query_ids, "query_ids", EvaluationError)
     product_ids = as_sequence(product_ids, "product_ids", EvaluationError)
     rows, scores = list(rows), list(scores)
     if not len(query_ids) == len(rows) == len(scores):
         raise EvaluationError(
-            f"a run needs one ranking per query, found {len(query_ids)} query ids, {len(rows)} lists of rows "
+            f"a run needs a ranking per query, found {len(query_ids)} query ids, {len(rows)} lists of rows "
             f"and {len(scores)} lists of scores"
         )
     if len(set(query_ids)) < len(query_ids):
@@ -64,21 +64,21 @@ def to_run(
 def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: str = "aisle") -> None:
     """Write a run as lines of `query Q0 product rank score tag`, which trec_eval and ranx read.
 
-    Products are ranked from 1 by score, equal scores by product id. trec_eval takes no notice of the
-    rank, reads scores as float32, and orders equal ones by the product id from Z to A: scores that it
-    would take for equal are therefore written a least step apart, so that every reader has our order.
-    All others are written in full, so that reading gives the same run, but for queries without a
-    product, which the format does not know. The file is written beside `path` and put in its place in
-    one go; a name that ends in .gz is gzipped, the same run to the same bytes.
+    Products are ranked from 1 by score, equal scores by product id. trec_eval ignores the
+    rank, reads scores as float32, and orders equal scores by product id from Z to A. Scores that are
+    equal as float32 are therefore written with the smallest difference, so that every reader gets the
+    same order. All others are written in full, so that reading gives the same run, except queries
+    without a product, which the format cannot express. The file is written atomically; if its name
+    ends in .gz it is gzipped, and the same run gives the same bytes.
 
     Args:
-        path: the file; its folder exists.
+        path: File to write, in an existing folder.
         run: {query id: {product id: score}}, higher is better.
-        tag: name of the system, the last field.
+        tag: Name of the system, the last field.
 
     Raises:
-        EvaluationError: the run has no product, a score is NaN, scores are too low to be set apart, an
-            id or the tag is empty or has white space in it, or the file cannot be written.
+        EvaluationError: If the run has no product, a score is NaN, scores are too low to separate, an id
+            or the tag is empty or contains white space, or the file cannot be written.
     """
     if not any(run.values()):
         raise EvaluationError(f"{path}: the run is empty: it ranks products for no query")
@@ -96,14 +96,13 @@ def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: s
 def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
     """Return {query id: {product id: score}} of a TREC run file, gzipped or not, best first.
 
-    Scores order a ranking, higher is better, as for trec_eval. Equal scores are in the order of their
-    ranks, then of their lines, and are set a least step apart, so that they stay in it. Blank lines
-    are skipped.
+    Scores order a ranking, higher is better, as for trec_eval. Equal scores are ordered by rank,
+    then by line, and get the smallest difference to keep this order. Blank lines are skipped.
 
     Raises:
-        EvaluationError: the file cannot be read or holds no ranking; a line, which is named, has not
-            six fields, a rank or score that is no number, or a product that the query already has; or
-            the ranks of a query contradict its scores, as where these are distances.
+        EvaluationError: If the file cannot be read or has no ranking; if a line does not have six fields,
+            has a rank or score that is not a number, or repeats a product of the query (the message
+            names the line); or if ranks contradict scores, for example because these are distances.
     """
     run: dict[str, dict[str, tuple[float, int]]] = {}
     try:
@@ -124,21 +123,21 @@ def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{path}: a run file is UTF-8 text, found {error.reason}") from None
     if not run:
-        raise EvaluationError(f"{path}: the run file is empty; a line holds {_FIELDS}")
+        raise EvaluationError(f"{path}: the run file is empty; a line has {_FIELDS}")
     return {query: _in_order(f"{path}, query {query!r}", products) for query, products in run.items()}
 
 
 def falling_scores(place: str, scores: Iterable[float]) -> list[float]:
-    """Return scores, best first, of which each is below the one before it as float32 too.
+    """Return strictly falling scores, best first, also as float32.
 
-    A score that is not is lowered to the next float32 below the one before it.
+    A score that is not below its predecessor is lowered to the next float32 below it.
 
     Args:
-        place: what an error message names.
-        scores: best first; none is NaN.
+        place: Place for error messages.
+        scores: Scores, best first, without NaN.
 
     Raises:
-        EvaluationError: scores are so low that there is no number below them.
+        EvaluationError: If scores are so low that there is no number below them.
     """
     falling: list[float] = []
     last: np.float32 | None = None
@@ -149,7 +148,7 @@ def falling_scores(place: str, scores: Iterable[float]) -> list[float]:
             value = np.nextafter(last, np.float32(-np.inf))
             if not value < last:
                 raise EvaluationError(
-                    f"{place}: several scores are {score}, and no number is below it to tell them apart; "
+                    f"{place}: several scores are {score}, and there is no lower number to separate them; "
                     "leave those products out, or give them finite scores"
                 )
             score = float(value)
@@ -159,7 +158,7 @@ def falling_scores(place: str, scores: Iterable[float]) -> list[float]:
 
 
 def _in_order(place: str, products: Mapping[str, tuple[float, int]]) -> dict[str, float]:
-    """Return {product: score} best first, of {product: (score, rank)}."""
+    """Return {product: score}, best first, from {product: (score, rank)}."""
     ranked = sorted(products.items(), key=lambda item: (-item[1][0], item[1][1]))
     for (better, (score, rank)), (worse, (low, before)) in pairwise(ranked):
         if rank > before:
@@ -178,9 +177,9 @@ def _is_gzipped(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _text_to(file: BinaryIO, *, gzipped: bool) -> Iterator[io.TextIOWrapper]:
-    """Yield a writer of UTF-8 text to an open file, through gzip if asked for; the file stays open."""
+    """Yield a writer of UTF-8 text to an open file, optionally through gzip; the file stays open."""
     with contextlib.ExitStack() as stack:
-        # Without name and date the same run gives the same bytes.
+        # Without name and date, the same run gives the same bytes.
         zipped = gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) if gzipped else None
         inner = file if zipped is None else stack.enter_context(zipped)
         yield stack.enter_context(io.TextIOWrapper(inner, encoding="utf-8", newline="\n"))

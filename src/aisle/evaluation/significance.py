@@ -1,4 +1,4 @@
-"""Can a figure be believed: bootstrap intervals, the paired randomisation test, Holm's correction."""
+"""Statistical tests of figures: bootstrap intervals, the paired randomisation test, Holm's correction."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ __all__ = [
 ]
 
 SIGNIFICANT = 0.05
-"""A difference is called one where its corrected p-value is below this."""
+"""Level of significance of a corrected p-value."""
 _CHUNK_SIGNS = 1 << 21
-"""Signs held at a time: 16 MB of float64."""
+"""Signs in memory at a time: 16 MB of float64."""
 _ROUNDING = 1e-12
-"""Values in [0, 1] that are equal on paper differ by less than this, and sums of them by less than this
-share of the sum of their sizes."""
+"""Rounding error of equal values in [0, 1], and relative rounding error of their sums."""
 
 
 def bootstrap_interval(
@@ -35,19 +34,19 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of the mean of `values`.
 
-    For two systems over the same queries give the differences per query: an interval that
-    excludes 0 is a difference that another draw of queries would most likely show too. Few values
-    give too narrow an interval, and one value gives a point. One resample is held at a time.
+    To compare two systems on the same queries, give the differences per query: if the interval
+    excludes 0, another draw of queries would most likely show a difference too. With few values the
+    interval is too narrow; a single value gives a point. Memory holds a single resample at a time.
     (Efron, Bootstrap methods, Annals of Statistics 7(1), 1979.)
 
     Args:
         values: (queries,) finite.
-        confidence: share of resampled means inside, in (0, 1).
-        resamples: draws with replacement, at least 1.
-        seed: of the draws; the same seed gives the same interval.
+        confidence: Share of resampled means inside the interval, in (0, 1).
+        resamples: Draws with replacement, at least 1.
+        seed: Seed of the draws; the same seed gives the same interval.
 
     Raises:
-        EvaluationError: `values` is empty, not one-dimensional or not finite, or `confidence` or
+        EvaluationError: If `values` is empty, not one-dimensional or not finite, or `confidence` or
             `resamples` is out of range.
     """
     values = _checked(values, resamples)
@@ -60,7 +59,7 @@ def bootstrap_interval(
 
 
 def estimated_mean(values: NDArray[Any], *, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Return the mean of `values` with its `bootstrap_interval`, which one value alone does not have."""
+    """Return the mean of `values` with its `bootstrap_interval`; a single value has no interval."""
     mean = float(_checked(values, resamples).mean())
     if len(values) == 1:
         return Estimate(mean)
@@ -68,7 +67,7 @@ def estimated_mean(values: NDArray[Any], *, resamples: int = 1000, seed: int = 0
 
 
 def paired_differences(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `after - before`, (queries,), with 0 where only rounding differs; both lie in [0, 1]."""
+    """Return `after - before`, (queries,), with 0 if they differ only by rounding; both are in [0, 1]."""
     differences = after - before
     return np.where(np.abs(differences) < _ROUNDING, 0.0, differences)
 
@@ -76,27 +75,26 @@ def paired_differences(before: NDArray[np.float64], after: NDArray[np.float64]) 
 def randomisation_p(differences: NDArray[Any], *, resamples: int = 10_000, seed: int = 0) -> float:
     """Return the two-sided p-value of the paired randomisation test that the mean difference is 0.
 
-    If two systems were alike, each query's difference could as well have the other sign. The
-    p-value is the share of sign patterns whose mean is at least as far from 0 as the observed one
+    If two systems were equally good, each query's difference could equally have the opposite sign. The
+    p-value is the share of sign patterns with a mean at least as far from 0 as the observed mean
     (Smucker, Allan and Carterette, CIKM 2007):
 
         p = (1 + #(sampled patterns as far from 0)) / (1 + resamples)
 
-    The observed pattern counts as one, so p is never 0. All patterns are counted instead, and p is
-    exact, where there are no more of them than `resamples`. Queries without a difference change
-    nothing; with no other query, p is 1.
+    The observed pattern is included, so p is never 0. If there are at most `resamples` patterns, all are
+    counted and p is exact. Queries without a difference have no effect; if all are, p is 1.
 
     Args:
-        differences: (queries,) finite; one system less the other.
-        resamples: sign patterns to draw, at least 1.
-        seed: of the draws; the same seed gives the same p.
+        differences: (queries,) finite, the difference of two systems.
+        resamples: Sign patterns to draw, at least 1.
+        seed: Seed of the draws; the same seed gives the same p.
 
     Raises:
-        EvaluationError: `differences` is empty, not one-dimensional or not finite, or `resamples`
+        EvaluationError: If `differences` is empty, not one-dimensional or not finite, or `resamples`
             is below 1.
     """
-    # scipy's permutation_test(permutation_type="samples") finds the same, but took 2.3 s for 5,000
-    # queries where this takes 0.03 s, and an evaluation makes thirty such tests; a test compares the two
+    # scipy's permutation_test(permutation_type="samples") gives the same result, but took 2.3 s for 5,000
+    # queries compared with 0.03 s here; an evaluation runs thirty tests. A test compares the two.
     differences = _checked(differences, resamples)
     moved = differences[differences != 0]
     if not len(moved):
@@ -105,7 +103,7 @@ def randomisation_p(differences: NDArray[Any], *, resamples: int = 10_000, seed:
     observed = abs(total) - _ROUNDING * np.abs(moved).sum()
     exact = len(moved) < resamples.bit_length()  # 2**n <= resamples
     blocks = _all_signs(len(moved)) if exact else _drawn_signs(len(moved), resamples, seed)
-    # with half of the signs turned, the sum is that of the others less that of the turned
+    # the sum with flipped signs is the sum of the others minus the sum of the flipped values
     as_far = sum(int((np.abs(total - 2 * (turned @ moved)) >= observed).sum()) for turned in blocks)
     return as_far / 2 ** len(moved) if exact else (1 + as_far) / (1 + resamples)
 
@@ -113,15 +111,15 @@ def randomisation_p(differences: NDArray[Any], *, resamples: int = 10_000, seed:
 def holm(p_values: Iterable[float]) -> list[float]:
     """Return the p-values corrected for their number, in the order given.
 
-    The i-th smallest of m is multiplied by m - i + 1; none gets smaller than one before it, or
-    larger than 1. Calling those below 0.05 significant is wrong about any of them in at most 5% of
-    cases (Holm, Scandinavian Journal of Statistics 6(2), 1979).
+    The i-th smallest of m is multiplied by m - i + 1; values never fall below their predecessor and
+    never exceed 1. With values below 0.05 called significant, the probability of any false call is at
+    most 5% (Holm, Scandinavian Journal of Statistics 6(2), 1979).
 
     Args:
-        p_values: each in [0, 1].
+        p_values: P-values in [0, 1].
 
     Raises:
-        EvaluationError: a value is outside [0, 1].
+        EvaluationError: If a value is outside [0, 1].
     """
     p_values = as_sequence(p_values, "p_values", EvaluationError)
     for value in p_values:
@@ -139,7 +137,7 @@ def _checked(values: NDArray[Any], resamples: int) -> NDArray[np.float64]:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise EvaluationError(
-            f"significance needs one value per query of at least one query, found shape {values.shape}"
+            f"significance needs a value per query of at least one query, found shape {values.shape}"
         )
     if not np.isfinite(values).all():
         first = int(np.argmax(~np.isfinite(values)))
@@ -150,7 +148,7 @@ def _checked(values: NDArray[Any], resamples: int) -> NDArray[np.float64]:
 
 
 def _all_signs(count: int) -> Iterator[NDArray[np.float64]]:
-    """Yield every pattern once: (rows, count) of 0 and 1, 1 where the sign is turned."""
+    """Yield every pattern once: (rows, count) of 0 and 1; 1 flips the sign."""
     rows = max(1, _CHUNK_SIGNS // count)
     for start in range(0, 2**count, rows):
         patterns = np.arange(start, min(start + rows, 2**count))
