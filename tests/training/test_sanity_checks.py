@@ -76,7 +76,7 @@ def test_embeddings_that_are_no_numbers_are_refused(value):
     tuned = TUNED.copy()
     tuned[1, 0] = value
 
-    with pytest.raises(TrainingError, match="embeddings of 1 of 2 texts are no finite numbers"):
+    with pytest.raises(TrainingError, match="embeddings of 1 of 2 texts are not finite"):
         check(tuned=tuned)
 
 

@@ -1,4 +1,4 @@
-"""The accelerator of a run, and the experiment trackers behind it."""
+"""Accelerate's accelerator for a run, and its experiment trackers."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ TRACKER_PACKAGES = {
 }
 IN_TRACK_EXTRA = ("wandb", "tensorboard")
 ADVICE = "Log in to it first, choose another with --report_to, or set WANDB_MODE=offline"
-"""What to do where a tracker does not start."""
+"""Advice for a tracker that does not start."""
 
 
 def make_accelerator(*, mixed_precision: str | None, report_to: str | None, project_dir: Path) -> Accelerator:
-    """Return the accelerator that the launch environment and the settings ask for.
+    """Return the accelerator for the launch environment and the settings.
 
-    Accumulation is the training loop's: it weighs batches by their pairs, which Accelerate's does not.
+    The training step accumulates gradients itself, weighted by the pairs of each batch.
 
     Args:
-        mixed_precision: compute type; None takes that of `accelerate launch`.
-        report_to: trackers with commas, or `all`; None tracks nothing.
-        project_dir: where trackers write.
+        mixed_precision: Compute type; None takes that of `accelerate launch`.
+        report_to: Trackers, separated by commas, or `all`; None tracks nothing.
+        project_dir: Folder for the trackers' files.
 
     Raises:
-        ConfigError: a tracker is unknown, the device has no such compute type, or the processes that were
-            launched do not find each other.
-        OptionalDependencyError: a tracker is not installed.
+        ConfigError: A tracker is unknown, the device does not support the compute type, or the launched
+            processes do not find each other.
+        OptionalDependencyError: A tracker is not installed.
     """
     trackers = None if report_to is None else tracker_names(report_to)
     try:
@@ -55,7 +55,7 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
             mixed_precision=mixed_precision,
             log_with=trackers,
             project_dir=str(project_dir),
-            dynamo_backend="no",  # layers are compiled one by one, before they are prepared
+            dynamo_backend="no",  # kernels.compiled_layers compiles layer by layer, before `prepare`
         )
     except ValueError as error:
         raise ConfigError(f"--mixed_precision {mixed_precision}: {error}") from None
@@ -82,18 +82,18 @@ def separate_state() -> Iterator[None]:
 
 
 def expect_unused_weights(accelerator: Accelerator) -> None:
-    """Let processes sum the gradients of all weights though some have none; call before `prepare`.
+    """Let DDP sum gradients although some trained weights have none; call before `prepare`.
 
-    Without it each waits, in the next step, for gradients that never come, and stops.
+    Otherwise DDP waits for those gradients, and raises an error in the next step.
     """
     accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
 
 
 def launched_compiler() -> str | None:
-    """Return the compiler that `accelerate launch --dynamo_backend`, or its configuration, asks for.
+    """Return the compiler of `accelerate launch --dynamo_backend` or of its configuration, None without.
 
     Raises:
-        ConfigError: Accelerate knows none of that name.
+        ConfigError: Accelerate has no compiler of that name.
     """
     try:
         backend = TorchDynamoPlugin().backend
@@ -103,10 +103,10 @@ def launched_compiler() -> str | None:
 
 
 def open_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
-    """Open the trackers and give them the run's settings; secrets are not among those.
+    """Open the trackers with the run's settings, which contain no secrets.
 
     Raises:
-        Exception: a tracker cannot be started; each has errors of its own: no key, no server, no network.
+        Exception: A tracker cannot be started; each raises its own errors: no key, no server, no network.
     """
     plain = {
         name: value if isinstance(value, int | float | str | bool) else str(value)
@@ -121,7 +121,7 @@ def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> Non
     """Open the trackers of a training run.
 
     Raises:
-        ConfigError: a tracker cannot be started.
+        ConfigError: A tracker cannot be started.
     """
     try:
         open_trackers(accelerator, settings)
@@ -130,16 +130,16 @@ def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> Non
 
 
 def set_seed(seed: int, *, device_specific: bool = False) -> None:
-    """Seed every random number generator; with `device_specific` each process gets a seed of its own."""
+    """Seed every random number generator; with `device_specific` each rank gets a different seed."""
     _set_seed(seed, device_specific=device_specific)
 
 
 def tracker_names(report_to: str) -> list[str]:
-    """Return the trackers that `--report_to` names; `all` is those that are installed.
+    """Return the trackers of `--report_to`; `all` means every installed tracker.
 
     Raises:
-        ConfigError: one is unknown or not installed, or none is named.
-        OptionalDependencyError: one that the extra `track` brings is not installed.
+        ConfigError: A tracker is unknown or not installed, or the value is empty.
+        OptionalDependencyError: A tracker of the extra `track` is not installed.
     """
     names = [name.strip() for name in report_to.split(",") if name.strip()]
     if not names:

@@ -1,4 +1,4 @@
-"""Checkpoints: written beside, checksummed, renamed; what is there is whole."""
+"""Checkpoints: written to a hidden folder, checksummed and renamed, so that only whole ones are found."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from aisle.training.trained_weights import read_trained_weights
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 DIGEST = "sha256"
-"""The manifest's own checksum, in the manifest; checkpoints of before it had one are read without."""
+"""Key of the manifest's checksum in the manifest; earlier checkpoints have none, and are read without it."""
 BEST_FILE = "best.safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk that was found whole.
+    """A checkpoint on disk whose files match their checksums.
 
     Args:
-        path: its folder.
-        step: optimiser steps done when it was written.
-        identity: what must be the same for a run to go on from it.
+        path: Folder of the checkpoint.
+        step: Steps of the optimiser before it was written.
+        identity: What must be equal for a run to resume from it.
     """
 
     path: Path
@@ -44,10 +44,10 @@ class Checkpoint:
         """Return the trained weights of the best evaluation so far, or None before the first.
 
         Args:
-            trained: names of the weights that the run trains.
+            trained: Names of the weights that the run trains.
 
         Raises:
-            CheckpointError: the file has weights of other names.
+            CheckpointError: The file has weights of other names.
         """
         file = self.path / BEST_FILE
         return read_trained_weights(file, trained) if file.is_file() else None
@@ -61,20 +61,20 @@ def save_checkpoint(
     identity: Mapping[str, Any],
     best_weights: Mapping[str, torch.Tensor] | None,
 ) -> Path:
-    """Write a checkpoint of everything that is registered with the accelerator; call on all processes.
+    """Write a checkpoint of everything that is registered with the accelerator; call on all ranks.
 
-    It appears under its name only when every file is on disk with its checksum: a run that is killed
-    while writing, or runs out of disk, keeps the checkpoints it had.
+    It gets its name once every file is on disk with its checksum: a run that is killed while writing, or
+    runs out of disk, keeps the checkpoints it had.
 
     Args:
-        accelerator: holds model, optimiser, scaler, random states and the registered objects.
-        checkpoints_dir: where the checkpoint's folder is made.
-        step: optimiser steps done.
-        identity: what must be the same for a run to go on from it.
-        best_weights: trained weights of the best evaluation so far.
+        accelerator: Accelerate's, with model, optimiser, scaler, random states and the registered objects.
+        checkpoints_dir: Folder of the run's checkpoints.
+        step: Steps of the optimiser so far.
+        identity: What must be equal for a run to resume from it.
+        best_weights: Trained weights of the best evaluation so far.
 
     Raises:
-        CheckpointError: it could not be written.
+        CheckpointError: The checkpoint cannot be written.
     """
     target = checkpoints_dir / f"step_{step:08d}"
     staging = checkpoints_dir / f".{target.name}.writing"
@@ -96,31 +96,31 @@ def save_checkpoint(
             sync(checkpoints_dir)
             _remove([_hidden(target)])
     except Exception as error:
-        # torch, safetensors and the file system each report a full disk in a type and words of their own.
+        # torch, safetensors and the file system report a full disk by different types and messages.
         free = shutil.disk_usage(checkpoints_dir).free
         if accelerator.is_main_process:
             shutil.rmtree(staging, ignore_errors=True)
         raise CheckpointError(
             f"{target}: cannot be written ({error}); {free:,} bytes were free on that disk. The checkpoints "
-            "before it are whole: make room and go on with --resume_from_checkpoint latest"
+            "before it are whole: free some space, and resume with --resume_from_checkpoint latest"
         ) from error
     wait_for_all(accelerator)
     return target
 
 
 def prune_checkpoints(checkpoints_dir: Path, *, keep: int) -> list[Path]:
-    """Remove the oldest checkpoints and return the paths they had; call on the main process only.
+    """Remove the oldest checkpoints and return their former paths; call on the main rank only.
 
-    The newest whole one always stays, however many damaged ones are newer. Each goes under a hidden name
-    before its files do, so that a killed run leaves no half-removed one that looks like a checkpoint. What
-    killed runs left of checkpoints that they were writing or removing goes too.
+    The newest whole checkpoint always stays, even if `keep` damaged ones are newer. Each folder gets a hidden
+    name before its files are removed, so that a killed run leaves no half-removed checkpoint. Remains of
+    checkpoints that killed runs were writing or removing are removed as well.
 
     Args:
-        checkpoints_dir: where the run's checkpoints are; none may be in writing.
-        keep: how many of the newest stay, at least 1.
+        checkpoints_dir: Folder of the run's checkpoints; no checkpoint may be in the course of writing.
+        keep: How many of the newest stay, at least 1.
 
     Raises:
-        CheckpointError: a checkpoint cannot be renamed.
+        CheckpointError: A checkpoint cannot be renamed.
     """
     found = _newest_first(checkpoints_dir)
     doomed = found[keep:]
@@ -141,14 +141,14 @@ def prune_checkpoints(checkpoints_dir: Path, *, keep: int) -> list[Path]:
 
 
 def find_checkpoint(run_dir: Path, wanted: str) -> tuple[Checkpoint, list[str]]:
-    """Return the checkpoint to go on from, and what was wrong with newer ones that were passed over.
+    """Return the checkpoint to resume from, and the problems of newer checkpoints that are damaged.
 
     Args:
-        run_dir: the run.
-        wanted: a checkpoint's folder, or `latest`.
+        run_dir: Folder of the run.
+        wanted: Folder of a checkpoint, or `latest`.
 
     Raises:
-        CheckpointError: there is none, or the one named is damaged.
+        CheckpointError: There is no whole checkpoint, or the named one is damaged.
     """
     if wanted != "latest":
         return read_checkpoint(Path(wanted)), []
@@ -169,7 +169,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Return a checkpoint after checking every file against its checksum.
 
     Raises:
-        CheckpointError: it is missing, of another format, or a file is missing or altered.
+        CheckpointError: The checkpoint is missing or of another format, or a file is missing or altered.
     """
     manifest_file = path / MANIFEST
     if not manifest_file.is_file():
@@ -197,10 +197,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """Refuse to go on with another model, other data or other batches than the checkpoint's.
+    """Refuse to resume with another model, other data or other batches than the checkpoint's.
 
     Raises:
-        CheckpointError: something differs; every difference is named with both values.
+        CheckpointError: Something differs; the message names every difference with both values.
     """
     differing = [
         f"{name} was {checkpoint.identity.get(name)!r} and is now {value!r}"
@@ -210,12 +210,12 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
     if differing:
         raise CheckpointError(
             f"{checkpoint.path}: belongs to another run: {'; '.join(differing)}. "
-            "Go on with the settings it was made with, or start anew"
+            "Resume with the settings of that run, or start a new one"
         )
 
 
 def _newest_first(checkpoints_dir: Path) -> list[Path]:
-    """Return the folders named as checkpoints are, whole or not."""
+    """Return the folders with the name of a checkpoint, whole or not."""
     steps = {path: path.name.removeprefix("step_") for path in checkpoints_dir.glob("step_*")}
     return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: -int(steps[path]))
 
@@ -233,7 +233,7 @@ def _hidden(path: Path) -> Path:
 
 
 def _hide(path: Path) -> Path:
-    """Give a checkpoint a name that is no checkpoint's, and return it."""
+    """Rename a checkpoint to a hidden name, and return the new path."""
     hidden = _hidden(path)
     _remove([hidden])
     os.replace(path, hidden)
@@ -241,7 +241,7 @@ def _hide(path: Path) -> Path:
 
 
 def _remove(folders: list[Path]) -> None:
-    """Remove hidden folders as far as the file system lets us: what is left costs room and nothing else."""
+    """Remove hidden folders; what cannot be removed takes up space and does no other harm."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -261,6 +261,6 @@ def _seal(folder: Path, *, step: int, identity: Mapping[str, Any]) -> None:
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all of a manifest but its checksum."""
+    """Return the SHA-256 of a manifest without its checksum."""
     content = {name: value for name, value in manifest.items() if name != DIGEST}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

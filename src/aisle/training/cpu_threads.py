@@ -1,4 +1,4 @@
-"""CPU threads of a process: an equal share of the processors, or the number that the user gives."""
+"""Set the CPU threads of a process: an equal share of the processors, or the user's number."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from aisle.system.processors import available_processors, threads_chosen_by_user
 
 
 def use_cpu_threads(threads: int | None = None, *, processes: int = 1) -> str:
-    """Set how many CPU threads this process computes with, and return a line that says how many and why.
+    """Set the number of CPU threads of this process, and return a line with the number and the reason.
 
-    The number does not depend on how busy the machine is: sums over other threads differ in the last bit, and
-    a resumed run must end in the same weights.
+    The number does not depend on the load of the machine: sums over another number of threads differ in the
+    last bit, and a resumed run must end in the same weights.
 
     Args:
-        threads: what the user asks for; None takes `OMP_NUM_THREADS` where the user set it, and else an equal
+        threads: The user's number; None takes `OMP_NUM_THREADS` if the user set it, and otherwise an equal
             share of the processors.
-        processes: of the program; those of this machine where a launcher says how many they are.
+        processes: Processes of the program, if the launcher does not give their number on this machine.
     """
     processors = available_processors()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
@@ -39,8 +39,8 @@ def use_cpu_threads(threads: int | None = None, *, processes: int = 1) -> str:
 
 
 def _load() -> float:
-    """Return how many threads of all programs ran or waited to run in the last minute, on average."""
+    """Return the mean number of threads, of all programs, that ran or waited in the last minute."""
     try:
         return os.getloadavg()[0]
-    except (AttributeError, OSError):  # Windows has none
+    except (AttributeError, OSError):  # not available on Windows
         return 0.0

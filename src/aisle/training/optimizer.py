@@ -1,4 +1,4 @@
-"""The optimiser: AdamW over what is trained."""
+"""The optimiser: AdamW over the trained weights."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import nn
 
 
 def adamw(*modules: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW (https://arxiv.org/abs/1711.05101) over the trained parameters of modules.
+    """Return AdamW (https://arxiv.org/abs/1711.05101) over the trained parameters of some modules.
 
-    Weight decay falls on matrices only: biases, norms and other vectors are left out.
+    Weight decay applies to matrices only, and not to biases, norms and other vectors.
     """
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [

@@ -10,10 +10,10 @@ import torch
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory used so far: of the GPU on one, of the process elsewhere."""
+    """Return the peak memory so far: of the GPU if the device is a GPU, otherwise of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    # Not getrusage: a process inherits the peak of the one that started it.
+    # getrusage would return the peak of the parent process if that is higher.
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024

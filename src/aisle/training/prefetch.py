@@ -1,4 +1,4 @@
-"""The next batch is prepared while this one computes."""
+"""Prepare the next batch in a thread while the model computes the present one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Made = TypeVar("Made")
 def prefetched(
     items: Iterable[Item], make: Callable[[Item], Made]
 ) -> Generator[tuple[Item, Made], None, None]:
-    """Yield each item with what `make` makes of it; the next one is made meanwhile, in a thread.
+    """Yield each item with the result of `make`, while a thread makes the next result.
 
-    An error of `make` is raised where its item would have been yielded.
+    An error in `make` is raised at its item's turn.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as worker:
         waiting = None

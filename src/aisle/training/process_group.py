@@ -1,4 +1,4 @@
-"""The processes of a program: one without a launcher, several under `accelerate launch` or torchrun."""
+"""Processes of a program: one without a launcher, several under `accelerate launch` or torchrun."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from aisle.errors import ConfigError
 
 LONGEST_WAIT = timedelta(days=7)
-"""The others wait while one reads a catalogue; the limit of torch is minutes."""
+"""Limit for a collective. Torch's own is minutes, and processes wait while the first reads a catalogue."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that were launched together.
+    """This process and the number of processes that were launched with it.
 
     Args:
-        index: of this process.
-        count: of all.
-        device: that this process computes on; None is the default one.
-        state: Accelerate's; None without a launcher.
+        index: Rank of this process.
+        count: Number of processes.
+        device: Device that this process computes on; None is the default device.
+        state: Accelerate's `PartialState`; None without a launcher.
     """
 
     index: int = 0
@@ -31,11 +31,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that reads, writes and speaks."""
+        """Whether this is the main process, which reads, writes and prints."""
         return self.index == 0
 
     def wait(self) -> None:
-        """Wait until all are here."""
+        """Wait until every process has called this."""
         if self.state is not None:
             from aisle.training.distributed import wait_for_all  # loads torch
 
@@ -43,10 +43,10 @@ class Processes:
 
 
 def launched_processes() -> Processes:
-    """Return this process's place, and join the others.
+    """Join the process group, and return this process.
 
     Raises:
-        ConfigError: the processes that were launched do not find each other.
+        ConfigError: The launched processes do not find each other.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
@@ -76,13 +76,13 @@ def must_use_cpu() -> bool:
 
 
 def check_count(found: int) -> None:
-    """Refuse to go on where each process would take itself for the only one, and write over the others.
+    """Refuse to run if processes did not find each other: they would overwrite each other's files.
 
     Args:
-        found: processes that know of each other.
+        found: Processes in the process group.
 
     Raises:
-        ConfigError: more were launched.
+        ConfigError: More were launched.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if found < launched:

@@ -1,4 +1,4 @@
-"""Whether a run learned anything: a run that did not must say so, not save a model that looks trained."""
+"""Sanity checks at the end of a run: refuse a model that learned nothing, warn of a collapsed one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from aisle.errors import TrainingError
 
 LEAST_CHANGE = 1e-6
-"""Largest difference between equal embeddings: float32 of unit norm, summed in another order."""
+"""Largest difference of equal embeddings: float32 of unit norm, summed in different orders."""
 LEAST_LOSS_CHANGE = 1e-7
-"""Largest relative difference between equal losses, about the spacing of float32."""
+"""Largest relative difference of equal losses, about the spacing of float32."""
 LEAST_STEPS = 3
-"""Fewer losses may be alike by chance."""
+"""Steps below which equal losses may be chance."""
 COLLAPSED = 0.99
-"""Mean cosine of unlike texts from which on they have one embedding, for all that a search can tell."""
+"""Mean cosine of different texts above which a search cannot distinguish their embeddings."""
 
 
 def check_learned(
@@ -33,19 +33,19 @@ def check_learned(
     Args:
         base: (texts, dim) float32, embeddings of some texts by the base model; at least one text.
         tuned: (texts, dim) float32, embeddings of the same texts after training.
-        loss_range: lowest and highest loss of a step.
-        steps: that were taken.
-        learning_rate: the run's peak.
-        trained: what was trained, for the message: "LoRA on query, key, value".
+        loss_range: Lowest and highest loss of a step.
+        steps: Steps of the run.
+        learning_rate: Peak learning rate.
+        trained: The trained weights, for the message: "LoRA on query, key, value".
 
     Raises:
-        TrainingError: an embedding is no finite number, no embedding differs from the base model's by more
-            than 1e-6, or the losses of three or more steps are all alike to 1e-7 of their size.
+        TrainingError: An embedding is not finite, no embedding differs from the base model's by more than
+            1e-6, or the losses of three or more steps are equal to 1e-7 of their size.
     """
     broken = int((~np.isfinite(tuned).all(axis=1)).sum())
     if broken:
         raise TrainingError(
-            f"the trained model's embeddings of {broken} of {len(tuned)} texts are no finite numbers; "
+            f"the trained model's embeddings of {broken} of {len(tuned)} texts are not finite; "
             f"lower --learning_rate (it was {learning_rate:g})"
         )
     change = float(np.abs(tuned - base).max())
@@ -64,18 +64,18 @@ def check_learned(
 
 
 def collapse_warning(base: np.ndarray, tuned: np.ndarray, *, learning_rate: float) -> str | None:
-    """Return the warning that the trained model tells no text from another, or None where it does.
+    """Return a warning if the trained model gives different texts nearly the same embedding, else None.
 
     Args:
         base: (texts, dim) float32, unit L2 norm, embeddings of some texts by the base model.
         tuned: (texts, dim) float32, unit L2 norm, embeddings of the same texts after training.
-        learning_rate: the run's peak.
+        learning_rate: Peak learning rate.
     """
     _, unlike = np.unique(base, axis=0, return_index=True)
     texts = len(unlike)
     if texts < 2:
         return None
-    # The squared norm of the sum is the sum of all cosines, each text's with itself among them.
+    # The squared norm of the sum is the sum of all cosines, including each text's with itself.
     mean = (float((tuned[unlike].sum(axis=0) ** 2).sum()) - texts) / (texts * (texts - 1))
     if mean < COLLAPSED:
         return None
@@ -87,12 +87,12 @@ def collapse_warning(base: np.ndarray, tuned: np.ndarray, *, learning_rate: floa
 
 
 def no_gain_warning(base: Mapping[str, Any], kept: Mapping[str, Any], *, metric: str) -> str | None:
-    """Return the warning that the kept model ranks no better than its base, or None where it does or cannot.
+    """Return a warning if the tuned model ranks no better than its base, else None.
 
     Args:
-        base: metrics of the base model on the validation pairs.
-        kept: metrics of the weights that are saved, on the same pairs.
-        metric: the metric that selects, higher is better.
+        base: Metrics of the base model on the validation pairs.
+        kept: Metrics of the weights that are saved, on the same pairs.
+        metric: The selection metric; higher is better.
     """
     before, after = base.get(metric), kept.get(metric)
     if before is None or after is None:
@@ -108,5 +108,5 @@ def no_gain_warning(base: Mapping[str, Any], kept: Mapping[str, Any], *, metric:
 def _what_to_look_at(learning_rate: float, trained: str) -> str:
     return (
         f"Look at --learning_rate (it was {learning_rate:g}), at --lora_target_modules (trained: {trained}), "
-        "and at the labels: are they all equal, and does --label_map say what they are worth"
+        "and at the labels: are they all equal, and does --label_map give their relevance"
     )

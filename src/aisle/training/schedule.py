@@ -1,4 +1,4 @@
-"""When a run ends, evaluates, logs and saves."""
+"""When to log, evaluate, save and end a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done between two steps."""
+    """What is due between two steps."""
 
     log: bool
     evaluation: bool
@@ -16,21 +16,21 @@ class Due:
 
     @property
     def anything(self) -> bool:
-        """Whether any of it is."""
+        """Whether anything is due."""
         return self.log or self.evaluation or self.checkpoint
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a run ends, evaluates, logs and saves, in optimiser steps.
+    """When to log, evaluate, save and end a run, in steps of the optimiser.
 
     Args:
-        total_steps: steps in all.
-        eval_steps: evaluate every so many steps as well as after each epoch.
-        logging_steps: log every so many steps.
-        checkpointing_steps: write a checkpoint every so many steps, or after each epoch.
-        checkpoints_to_keep: older ones than so many are removed; None keeps all.
-        early_stopping_patience: stop after so many evaluations without a better one; None is off.
+        total_steps: Steps of the whole run.
+        eval_steps: Steps between evaluations; None evaluates at the end of epochs only.
+        logging_steps: Steps between logs.
+        checkpointing_steps: Steps between checkpoints, or `epoch`; None saves no checkpoints.
+        checkpoints_to_keep: Number of newest checkpoints to keep; None keeps all.
+        early_stopping_patience: Evaluations in a row without a better one after which to stop; None is off.
     """
 
     total_steps: int
@@ -41,7 +41,7 @@ class Schedule:
     early_stopping_patience: int | None
 
     def due(self, step: int, *, epoch_ends: bool) -> Due:
-        """Return what is to be done after a step."""
+        """Return what is due after a step."""
         last = step == self.total_steps
 
         def every(steps: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, and the one by which the best evaluation is chosen."""
+"""Validation metrics, and the metric that selects the best evaluation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SELECTION_METRICS: dict[Selection, str] = {
     "retrieval": "mrr",
     "joint_pool": "joint_pool_mrr",
 }
-"""The metric that each way of selecting goes by; the highest value is best."""
+"""Metric of each `--selection`; the highest value is best."""
 MOST_RANKED_PAIRS = 10_000
-"""Ranking is quadratic: the queries of 10,000 pairs that rank their products take 1e8 cosines, and every text
-of their joint pool that ranks all others 4e8."""
+"""Most pairs to rank, since ranking is quadratic: retrieval over 10,000 pairs computes 1e8 cosines, and their
+joint pool 4e8."""
 
 
 def make_evaluator(
@@ -36,30 +36,30 @@ def make_evaluator(
     embed: Callable[[np.ndarray], torch.Tensor],
     *,
     also_right: Callable[[], np.ndarray],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Callable[[], dict[str, Any]]:
-    """Return the function that measures the model as it is, to be called on all processes.
+    """Return a function that evaluates the present model; call it on all ranks.
 
-    Judged pairs are measured by their cosines, whatever selects.
+    Judged pairs are always evaluated by their cosines as well.
 
     Args:
-        accelerator: gathers over the processes.
-        pairs: the validation pairs.
-        selection: what the best evaluation is chosen by.
-        embed: embeddings of the texts of these numbers, (texts, dim) float32, on every process.
-        also_right: queries and products that are right for them by the training pairs, for retrieval.
-        say: told what is measured.
+        accelerator: Accelerate's.
+        pairs: The validation pairs.
+        selection: How the best evaluation is selected.
+        embed: Returns the embeddings of texts, given their numbers: (texts, dim) float32, on every rank.
+        also_right: Returns queries and relevant products of the training pairs, for retrieval.
+        log: Called with a message for the user.
 
     Raises:
-        EvaluationError: no validation pair is a positive, and the selection needs one.
+        EvaluationError: No validation pair is a positive, and the selection needs one.
     """
     parts: list[tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]] = []
     if pairs.labelled:
         parts.append((np.concatenate([pairs.queries, pairs.products]), partial(_cosines, pairs)))
     if selection == "retrieval":
-        parts.append(_retrieval(accelerator, pairs, also_right(), say))
+        parts.append(_retrieval(accelerator, pairs, also_right(), log))
     elif selection == "joint_pool":
-        parts.append(_joint_pool(accelerator, pairs, say))
+        parts.append(_joint_pool(accelerator, pairs, log))
     numbers = np.concatenate([texts for texts, _ in parts])
     ends = np.cumsum([len(texts) for texts, _ in parts]).tolist()
 
@@ -87,13 +87,13 @@ def _cosines(pairs: TokenizedPairs, embedded: torch.Tensor) -> dict[str, Any]:
 
 
 def _retrieval(
-    accelerator: Any, pairs: TokenizedPairs, also: np.ndarray, say: Callable[[str], None]
+    accelerator: Any, pairs: TokenizedPairs, also: np.ndarray, log: Callable[[str], None]
 ) -> tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]:
-    """Return the texts to embed, and what measures their embeddings."""
+    """Return the texts to embed, and the function that evaluates their embeddings."""
     _positives(pairs, "retrieval")
     task = RetrievalTask.of(pairs, first=MOST_RANKED_PAIRS, also=also)
     count = len(task.queries)
-    say(
+    log(
         f"validation: {count:,} queries rank the {task.product_count:,} products{_of(pairs)}; the best "
         f"evaluation has the highest {SELECTION_METRICS['retrieval']}"
     )
@@ -109,11 +109,11 @@ def _retrieval(
 
 
 def _joint_pool(
-    accelerator: Any, pairs: TokenizedPairs, say: Callable[[str], None]
+    accelerator: Any, pairs: TokenizedPairs, log: Callable[[str], None]
 ) -> tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]:
-    """Return the texts to embed, and what measures their embeddings."""
+    """Return the texts to embed, and the function that evaluates their embeddings."""
     rows = _positives(pairs, "joint_pool")[:MOST_RANKED_PAIRS]
-    say(
+    log(
         f"validation: the {2 * len(rows):,} queries and products{_of(pairs)} rank each other in one pool; "
         f"the best evaluation has the highest {SELECTION_METRICS['joint_pool']}"
     )
@@ -142,7 +142,7 @@ def _of(pairs: TokenizedPairs) -> str:
 
 
 def _once(accelerator: Any, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what the first process measures, on every process; what it refuses, all refuse."""
+    """Return the main rank's result on every rank; an error of the main rank is raised on all."""
     measured: Any = None
     if accelerator.is_main_process:
         try:

@@ -1,4 +1,4 @@
-"""Being asked to stop: a signal becomes a wish that the training loop grants between two steps."""
+"""Turn SIGTERM and SIGINT into a stop request that the training loop checks between steps."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ DEFAULT_HANDLERS: dict[signal.Signals, Any] = {
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGINT: signal.default_int_handler,
 }
-"""The signals that ask a run to stop, and what Python does about them of itself."""
+"""Signals that request a stop, with Python's default handlers."""
 
 
 class GracefulStop:
-    """A context in which the first SIGTERM or SIGINT is noted, and the second stops the process at once.
+    """A context in which the first SIGTERM or SIGINT requests a stop, and the second ends the process.
 
-    Outside the main thread, where Python allows no handlers, it notes nothing. A signal that the process was
-    started to ignore (a shell's background job, `nohup`) stays ignored.
+    Outside the main thread, where Python allows no handlers, signals keep their effect. A signal that the
+    process was started to ignore (a shell's background job, `nohup`) stays ignored.
 
         with GracefulStop() as stop:
             while not stop.requested:
                 ...
 
     Attributes:
-        requested: name of the first signal since the context was entered, or None.
+        requested: Name of the first signal since the context was entered, or None.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class GracefulStop:
     ) -> None:
         while self._previous:
             number, handler = self._previous.popitem()
-            # None stands for a handler that Python did not install and cannot put back.
+            # None means that Python did not install the handler, and cannot restore it.
             signal.signal(number, DEFAULT_HANDLERS[number] if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The pairs of a run as token ids on disk: tokenised once a machine, memory-mapped by every process."""
+"""Pairs as token ids on disk: tokenised once per machine, and memory-mapped by every process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run knows of itself: how far it is, what it has measured, what was best."""
+"""Training progress: step, evaluations, best evaluation, throughput."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 @dataclass
 class Throughput:
-    """Work done and time taken by training steps, evaluations and checkpoints left out.
+    """Work and time of training steps, without evaluations and checkpoints.
 
     Args:
-        seconds: waiting for batches included.
-        steps: optimiser steps.
-        pairs: over all processes.
-        real_tokens: of the distinct texts of each batch.
-        read_tokens: what the model computed, padding included.
-        loss: sum of the steps' losses.
+        seconds: Time of the steps, including waits for batches.
+        steps: Steps of the optimiser.
+        pairs: Pairs of all ranks.
+        real_tokens: Tokens of the distinct texts of each batch.
+        read_tokens: Tokens that the model computed, including padding.
+        loss: Sum of the steps' losses.
     """
 
     seconds: float = 0.0
@@ -27,24 +27,24 @@ class Throughput:
     loss: float = 0.0
 
     def add_step(self, *, loss: float, real_tokens: int, read_tokens: int) -> None:
-        """Count a step; its pairs and its time are counted apart."""
+        """Count a step; the loop counts its pairs and its time."""
         self.steps += 1
         self.loss += loss
         self.real_tokens += real_tokens
         self.read_tokens += read_tokens
 
     def add(self, other: Throughput) -> None:
-        """Count the work of another stretch of the run."""
+        """Add the work of other steps."""
         for one in fields(self):
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     @property
     def mean_loss(self) -> float:
-        """Mean over the steps."""
+        """Mean loss of the steps."""
         return self.loss / max(self.steps, 1)
 
     def rates(self) -> dict[str, float]:
-        """Return pairs and real tokens a second, and the share of padding among the tokens read."""
+        """Return pairs and real tokens per second, and the share of padding in the tokens that were read."""
         seconds = max(self.seconds, 1e-9)
         return {
             "pairs_per_second": self.pairs / seconds,
@@ -55,21 +55,21 @@ class Throughput:
 
 @dataclass
 class TrainState:
-    """The state of a run that is not in the model, the optimiser or a random number generator.
+    """State of a run besides the model, the optimiser and the random number generators.
 
     Args:
-        step: optimiser steps done.
-        base: metrics before training.
-        base_sample: embeddings of a few texts before training, as lists.
-        history: one entry per evaluation: step, epoch and metrics.
-        best: the entry whose selection metric was highest.
-        total: throughput of the steps that were logged.
-        window: of those since.
-        last_loss: mean loss of the last steps that were logged.
-        loss_range: lowest and highest loss of a step.
-        sub_batch_tokens: tokens of a sub-batch, if memory ran out; None otherwise.
-        evaluations_without_gain: evaluations since the best one.
-        stopped_early: whether the run ended because they were too many.
+        step: Steps of the optimiser so far.
+        base: Metrics before training.
+        base_sample: Embeddings of a few texts before training, as lists.
+        history: An entry per evaluation: step, epoch and metrics.
+        best: The entry with the highest selection metric.
+        total: Throughput of the steps up to the last log.
+        window: Throughput of the steps since the last log.
+        last_loss: Mean loss of the steps of the last log.
+        loss_range: Lowest and highest loss of a step.
+        sub_batch_tokens: Tokens of a sub-batch after memory ran out; None otherwise.
+        evaluations_without_gain: Evaluations since the best.
+        stopped_early: Whether early stopping ended the run.
     """
 
     step: int = 0
@@ -90,7 +90,7 @@ class TrainState:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state that `state_dict` gave; what an older version did not write stays as it is."""
+        """Load the values of `state_dict`; fields that an older version did not write keep their value."""
         for one in fields(self):
             if one.name not in state:
                 continue
@@ -98,21 +98,21 @@ class TrainState:
             setattr(self, one.name, Throughput(**value) if one.name in ("total", "window") else value)
 
     def note_loss(self, loss: float) -> None:
-        """Widen the range of losses by a step's."""
+        """Widen the range of losses to include a step's loss."""
         low, high = self.loss_range or (loss, loss)
         self.loss_range = (min(low, loss), max(high, loss))
 
     def close_window(self) -> Throughput:
-        """Return the work since the last log, and begin anew."""
+        """Return the work since the last log, and start a new window."""
         window, self.window = self.window, Throughput()
         self.total.add(window)
         self.last_loss = window.mean_loss
         return window
 
     def record(self, entry: dict[str, Any], *, metric: str | None) -> bool:
-        """Keep an evaluation and return whether it is the best so far by `metric`.
+        """Add an evaluation to the history, and return whether it is the best so far by `metric`.
 
-        The first of equal values stays the best. Where the metric is undefined, the latest is the best.
+        Of equal values the first stays the best. If the metric is undefined, the latest is the best.
         """
         self.history.append(entry)
         value = None if metric is None else entry.get(metric)

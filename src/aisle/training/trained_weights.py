@@ -1,4 +1,4 @@
-"""The weights that a run trains, which alone its checkpoints hold."""
+"""Trained weights: their names, and checkpoints that contain no other weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aisle.models.weight_names import names_that_differ, without_wrappers
 
 
 def register_trained_weights_only(accelerator: Any) -> None:
-    """Make checkpoints hold the trained weights and not the frozen ones."""
+    """Make checkpoints contain the trained weights only, without the frozen ones."""
 
     def keep_trained(models: list[Any], weights: list[dict[str, torch.Tensor]], _: str) -> None:
         for index, (model, state) in enumerate(zip(models, weights, strict=False)):
@@ -26,7 +26,7 @@ def register_trained_weights_only(accelerator: Any) -> None:
         while models:
             model = accelerator.unwrap_model(models.pop())
             weights = read_trained_weights(Path(folder) / "model.safetensors", trained_names(model))
-            model.load_state_dict(weights, strict=False)  # the frozen ones are the base model's
+            model.load_state_dict(weights, strict=False)  # the frozen weights are the base model's
 
     if accelerator.distributed_type.value != "FSDP":
         accelerator.register_save_state_pre_hook(keep_trained)
@@ -34,19 +34,19 @@ def register_trained_weights_only(accelerator: Any) -> None:
 
 
 def trained_names(model: torch.nn.Module) -> set[str]:
-    """Return the names of the parameters that are trained."""
+    """Return the names of the trained parameters."""
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def read_trained_weights(file: Path, trained: Collection[str]) -> dict[str, torch.Tensor]:
-    """Return the weights in a file, under the names that the model has for them.
+    """Return the weights in a file, under the model's names.
 
     Args:
-        file: safetensors.
-        trained: names of the weights that the run trains.
+        file: Safetensors file.
+        trained: Names of the weights that the run trains.
 
     Raises:
-        CheckpointError: the file has weights of other names.
+        CheckpointError: The file has weights of other names.
     """
     weights = without_wrappers(load_file(file))
     _check_names(str(file), weights, trained)
@@ -56,4 +56,6 @@ def read_trained_weights(file: Path, trained: Collection[str]) -> dict[str, torc
 def _check_names(where: str, weights: Mapping[str, torch.Tensor], trained: Collection[str]) -> None:
     differing = names_that_differ(weights, trained)
     if differing is not None:
-        raise CheckpointError(f"{where}: {differing}; go on with the settings of the run, or start anew")
+        raise CheckpointError(
+            f"{where}: {differing}; resume with the settings of that run, or start a new one"
+        )

@@ -1,4 +1,4 @@
-"""Embeddings of validation texts, each text once, shared among the processes."""
+"""Embed validation texts, each text once, divided among the ranks."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def embed_texts(
     layout: Layout,
     max_texts: int,
 ) -> torch.Tensor:
-    """Return the embeddings of some texts on every process; call on all of them.
+    """Return the embeddings of some texts on every rank; call on all ranks.
 
-    Each process encodes every n-th of the distinct texts; none is lost or counted twice.
+    Each of n ranks embeds every n-th distinct text.
 
     Args:
-        accelerator: gathers over the processes.
-        model: the prepared embedder.
-        texts: tokenised.
-        numbers: (wanted,) which of the texts, in any order and as often as wanted.
-        layout: how texts are laid out for the backbone.
-        max_texts: the most texts of a forward pass.
+        accelerator: Accelerate's.
+        model: The prepared embedder.
+        texts: Tokenised texts.
+        numbers: (wanted,) numbers of the texts to embed, in any order; a number may occur repeatedly.
+        layout: Layout of texts for the backbone.
+        max_texts: Most texts of a forward pass.
 
     Returns:
         (wanted, dim) float32 on the accelerator's device, unit L2 norm.
 
     Raises:
-        TrainingError: memory ran out.
+        TrainingError: Memory ran out.
     """
     distinct, wanted = np.unique(numbers, return_inverse=True)
     world = accelerator.num_processes
@@ -72,7 +72,7 @@ def _embed_shares(
     max_texts: int,
 ) -> torch.Tensor:
     """Return the embeddings of the texts of all processes' shares, one share after the other; float32."""
-    # Under a sharded model all processes must call it equally often: one without a text reads one.
+    # All ranks must call a sharded model equally often: a rank without a text embeds the first text.
     share = shares[accelerator.process_index]
     mine = share if len(share) else shares[0][:1]
     groups = [

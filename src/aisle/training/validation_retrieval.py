@@ -1,4 +1,4 @@
-"""Retrieval among the validation pairs: each query ranks the products of all of them."""
+"""Retrieval on validation pairs: each query ranks the products of all pairs."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from aisle.training.tokenized import TokenizedPairs
 CUTOFF = 10
 """The k of recall@k and ndcg@k."""
 FIGURES = ("mrr", f"recall@{CUTOFF}", f"ndcg@{CUTOFF}", "precision@1")
-"""What a ranking is measured by, in the order of `query_figures`."""
+"""Metrics of a ranking, in the order of `query_figures`."""
 BLOCK_BYTES = 2**26
-"""Memory for the cosines of a block of queries; masks and ranks take about three times that again."""
+"""Memory for the cosines of a block of queries; masks and ranks need three times as much in addition."""
 
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """The queries of pairs, the products to rank, and which of them are right.
+    """Queries of pairs, products to rank, and the relevant products of each query.
 
-    A product is all texts that have its id or its text, and ranks by the nearest of them.
+    A product comprises all texts with its id or its text, and ranks by the nearest of them.
 
     Args:
-        queries: (queries,) int64, the text of each distinct query that has a right product.
+        queries: (queries,) int64, the text of each distinct query with a relevant product.
         texts: (texts,) int64, the distinct texts of the products.
         products: (texts,) int64, the product of each of those texts: 0 to the number of products.
-        right: (right,) int64, the right products of the first query, then of the second, and so on.
-        right_offsets: (queries + 1,) int64, where each query's begin.
+        right: (right,) int64, the relevant products of the first query, then of the second, and so on.
+        right_offsets: (queries + 1,) int64, where each query's relevant products begin.
     """
 
     queries: np.ndarray
@@ -45,13 +45,12 @@ class RetrievalTask:
     def of(
         cls, pairs: TokenizedPairs, *, first: int | None = None, also: np.ndarray | None = None
     ) -> RetrievalTask:
-        """Return the task that pairs make.
+        """Return the retrieval task of some pairs.
 
         Args:
-            pairs: every positive among them is right for its query.
-            first: only the queries and products of so many pairs are ranked; None takes all.
-            also: (2, more) int64, queries and products that are right for them though no pair says so, as
-                `known_elsewhere` finds them.
+            pairs: Validation pairs; the product of every positive is relevant to its query.
+            first: Rank only the queries and products of so many pairs; None ranks all.
+            also: (2, more) int64, further queries and their relevant products, from `known_elsewhere`.
         """
         texts = np.unique(pairs.products[:first])
         keys, products = np.unique(pairs.product_keys[texts], return_inverse=True)
@@ -81,19 +80,19 @@ class RetrievalTask:
 
     @property
     def product_count(self) -> int:
-        """How many products each query ranks."""
+        """Number of products that each query ranks."""
         return int(self.products.max(initial=-1)) + 1
 
 
 def known_elsewhere(pairs: Pairs, tokenized: TokenizedPairs, others: Pairs) -> np.ndarray:
-    """Return what other pairs say is right for queries of these: (2, found) int64, query and product texts.
+    """Return relevant products of these queries in other pairs: (2, found) int64, query and product texts.
 
-    A query that was trained on with another product must not have it counted as wrong.
+    A product that training pairs judge relevant to a query must not count as wrong.
 
     Args:
-        pairs: validation pairs.
-        tokenized: the same ones.
-        others: training pairs.
+        pairs: Validation pairs.
+        tokenized: The same pairs, tokenised.
+        others: Training pairs.
     """
     queries: dict[str, set[int]] = {}
     for query, number in zip(pairs.queries, tokenized.queries.tolist(), strict=True):
@@ -117,18 +116,18 @@ def known_elsewhere(pairs: Pairs, tokenized: TokenizedPairs, others: Pairs) -> n
 def measure_retrieval(
     accelerator: Any, task: RetrievalTask, queries: torch.Tensor, texts: torch.Tensor
 ) -> dict[str, float]:
-    """Return the means of `FIGURES` over the queries, the same on every process; call on all of them.
+    """Return the means of `FIGURES` over the queries, the same on every rank; call on all ranks.
 
-    Each process ranks its share of the queries, in blocks of bounded memory.
+    Each rank ranks its share of the queries, in blocks of bounded memory.
 
     Args:
-        accelerator: gathers over the processes.
-        task: what is ranked.
+        accelerator: Accelerate's.
+        task: The queries and products to rank.
         queries: (queries, dim) float32, unit L2 norm.
         texts: (texts, dim) float32, unit L2 norm.
 
     Raises:
-        EvaluationError: an embedding is no finite number.
+        EvaluationError: An embedding is not finite.
     """
     count, world = len(task.queries), accelerator.num_processes
     bounds = [count * index // world for index in range(world + 1)]
@@ -150,31 +149,31 @@ def query_figures(
 ) -> torch.Tensor:
     """Return `FIGURES` of the queries from number `first` to before `last`: (queries, 4).
 
-    The rank of a right product is 1 + the products above it; a wrong product with the same cosine is above
-    it, so that a model that gives all texts one embedding finds nothing. mrr is 1 / rank of the first right
-    product, recall@10 the right products among the first ten / all right products, ndcg@10 the sum over those
-    of 1 / log2(rank + 1) / the highest sum that there could be (Järvelin and Kekäläinen, ACM TOIS 20(4),
-    2002), and precision@1 whether the first is right.
+    The rank of a relevant product is 1 + the number of products above it; a wrong product with the same
+    cosine counts as above it, so that a model with the same embedding for all texts finds nothing. mrr is
+    1 / rank of the first relevant product, recall@10 the share of the relevant products among the first ten,
+    ndcg@10 their sum of 1 / log2(rank + 1) divided by the highest possible sum (Järvelin and Kekäläinen,
+    ACM TOIS 20(4), 2002), and precision@1 whether the first product is relevant.
 
     Args:
-        task: what is ranked.
+        task: The queries and products to rank.
         queries: (all queries, dim) float32, unit L2 norm.
         texts: (texts, dim) float32, unit L2 norm.
-        first: number of the first query.
-        last: number after the last query; None is their number.
-        block_bytes: memory for the cosines of a block of queries; it changes no figure.
+        first: Number of the first query.
+        last: Number after the last query; None takes all.
+        block_bytes: Memory for the cosines of a block of queries; it does not change the result.
 
     Raises:
-        EvaluationError: an embedding is no finite number.
+        EvaluationError: An embedding is not finite.
     """
     for name, embeddings in (("queries", queries), ("products", texts)):
         broken = int((~torch.isfinite(embeddings).all(dim=1)).sum())
         if broken:
             raise EvaluationError(
-                f"the embeddings of {broken} of {len(embeddings)} validation {name} are no finite numbers; "
+                f"the embeddings of {broken} of {len(embeddings)} validation {name} are not finite; "
                 "lower --learning_rate, or train with --mixed_precision bf16 in place of fp16"
             )
-    # Sums in float32 round differently in blocks of another size, which would decide near ties.
+    # float32 sums round differently in blocks of another size, which would change near ties.
     exact = torch.float32 if texts.device.type == "mps" else torch.float64
     pool = texts.to(exact)
     last = len(task.queries) if last is None else last
@@ -189,7 +188,7 @@ def query_figures(
 def _block_figures(
     task: RetrievalTask, queries: torch.Tensor, pool: torch.Tensor, first: int
 ) -> torch.Tensor:
-    # Rounded as embeddings are, equal texts in other batches tie.
+    # In float32, like the embeddings, equal texts from different batches tie.
     cosines = _by_product(task, (queries @ pool.T).float())
     offsets = task.right_offsets[first : first + len(queries) + 1]
     counts = np.diff(offsets)
@@ -201,7 +200,7 @@ def _block_figures(
     best_right = cosines.masked_fill(~right, -torch.inf).topk(k, dim=1).values
     wrong = cosines.masked_fill(right, -torch.inf)
     reciprocal = 1 / (1 + (wrong >= best_right[:, :1]).sum(dim=1)).to(pool.dtype)
-    # As many wrong ones as the cutoff above a right one put it beyond the cutoff, and no more need counting.
+    # Wrong products beyond the cutoff need no counting: so many already rank a relevant one below it.
     above = (wrong.topk(k, dim=1).values[:, None, :] >= best_right[:, :, None]).sum(dim=2)
     places = torch.arange(1, k + 1, device=pool.device)
     ranks = places + above

@@ -1,4 +1,4 @@
-"""Which compiler a run has: that of its settings, or that of `accelerate launch`."""
+"""Choose the compiler of a run: that of its settings, or that of `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from aisle.kernels.compiled_layers import compilers
 from aisle.training.accelerator import launched_compiler
 
 
-def with_compiler(settings: TrainSettings, *, say: Callable[[str], None]) -> TrainSettings:
-    """Return the settings with the compiler that `accelerate launch` asks for.
+def with_compiler(settings: TrainSettings, *, log: Callable[[str], None]) -> TrainSettings:
+    """Return the settings with the compiler of `accelerate launch`, if it names one.
 
     Raises:
-        ConfigError: torch does not know the compiler.
+        ConfigError: torch has no compiler of that name.
     """
     optim, launched = settings.optim, launched_compiler()
     if launched is not None:
         optim = replace(optim, torch_compile=True, torch_compile_backend=launched)
-        say(
+        log(
             f"accelerate launch asks for the dynamo backend {launched}: layers are compiled one by one, as "
             f"with --torch_compile --torch_compile_backend {launched}"
         )

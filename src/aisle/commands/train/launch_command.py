@@ -1,4 +1,4 @@
-"""The command line that a program was started with, launcher included, in a form that a shell takes again."""
+"""The command line that started a program, including its launcher, ready to paste into a shell."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CHOOSES_THE_MACHINE = (
     *("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
     *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "WANDB_MODE"),
 )
-"""Variables that a resumed run must have as it had them; none of them can hold a secret."""
+"""Variables that a resumed run needs with the same values; none of them contains a secret."""
 SECRET_FLAGS = ("__hub_token",)
 
 
 def started_as() -> tuple[list[str], dict[str, str]]:
-    """Return the words and the environment that this program was started with, by a launcher or without one.
+    """Return the command line and the environment of the launcher, or of this process without a launcher.
 
-    A launcher's process is read from /proc; where there is none, the words are this process's own.
+    A launcher is found in /proc, as the parent process.
     """
     parent = Path(f"/proc/{os.getppid()}")
     try:
@@ -47,20 +47,20 @@ def _strings(path: Path) -> list[str]:
 
 
 def _launcher(words: Sequence[str]) -> str | None:
-    """Return the launcher that a command line runs, None where it runs none."""
+    """Return the launcher in a command line, or None."""
     if words[1:2] == ["-m"] and words[2:3] and words[2] in LAUNCHER_MODULES:
         return words[2]
     return next((name for word in words[:2] if (name := Path(word).name) in LAUNCHERS), None)
 
 
 def resume_command(words: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Return the command line that goes on with the run that another began; it can be pasted into a shell.
+    """Return the command line that resumes a run, ready to paste into a shell.
 
-    A token is left out: it is not to be printed, and goes with the call again.
+    A Hub token is left out, because tokens are never printed.
 
     Args:
-        words: of the command line that began the run, the interpreter's first.
-        environment: that it was started with.
+        words: Command line that started the run, beginning with the interpreter.
+        environment: Environment that it was started with.
     """
     kept, skip = [], False
     for word in _called_by_name(words):
@@ -78,7 +78,7 @@ def resume_command(words: Sequence[str], environment: Mapping[str, str]) -> str:
 
 
 def _called_by_name(words: Sequence[str]) -> list[str]:
-    """Return a command line without the interpreter where its program can be called by itself."""
+    """Return a command line without the interpreter, if the program is executable."""
     interpreter, *rest = words
     if rest and not rest[0].startswith("-") and os.path.isabs(rest[0]) and os.access(rest[0], os.X_OK):
         return [_shortest(rest[0]), *rest[1:]]
@@ -86,7 +86,7 @@ def _called_by_name(words: Sequence[str]) -> list[str]:
 
 
 def _shortest(program: str) -> str:
-    """Return a program's name where the shell finds the same program by it, else its path."""
+    """Return a program's name if the shell finds the same program by it, otherwise its path."""
     found = shutil.which(Path(program).name)
     same = found is not None and os.path.abspath(found) == os.path.abspath(program)
     return Path(program).name if same else program

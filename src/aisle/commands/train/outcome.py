@@ -1,4 +1,4 @@
-"""What a training run came to: its figures, and whether it learned."""
+"""The outcome of a training run: its metrics, and whether it learned anything."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from aisle.training.selection import SELECTION_METRICS
 
 
 def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
-    """Return what to warn of at the end of a run; call on all processes.
+    """Return the warnings at the end of a run; call on all ranks.
 
     Raises:
-        TrainingError: the run learned nothing; its checkpoints stay.
+        TrainingError: The run learned nothing; its checkpoints stay.
     """
     state, rate = trainer.state, float(settings.optim.learning_rate or 0)
     base, tuned = np.array(state.base_sample, dtype=np.float32), trainer.sample()
@@ -43,11 +43,11 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
 
 
 def undefined_selection(metric: str | None, base: Mapping[str, Any]) -> str | None:
-    """Return what to say where the metric that selects the best evaluation has no value, or None.
+    """Return a note if the selection metric is undefined on the validation pairs, else None.
 
     Args:
-        metric: that selects; None where the last evaluation is asked for.
-        base: metrics before training.
+        metric: Selection metric; None if the last evaluation is kept.
+        base: Metrics before training.
     """
     if metric is None or base.get(metric) is not None:
         return None
@@ -65,10 +65,10 @@ def run_metrics(
     """Return the contents of metrics.json.
 
     Args:
-        settings: with nothing left open.
-        data: the pairs.
-        trainer: at its end.
-        seconds: that the run took, in this process.
+        settings: Resolved settings.
+        data: The pairs.
+        trainer: The trainer after its last step.
+        seconds: Duration of the run in this process.
     """
     return {
         "loss": settings.objective.loss,

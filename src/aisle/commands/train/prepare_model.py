@@ -22,7 +22,7 @@ COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def make_trained_model(
-    settings: TrainSettings, base: LoadedModel, accelerator: Any, *, say: Callable[[str], None]
+    settings: TrainSettings, base: LoadedModel, accelerator: Any, *, log: Callable[[str], None]
 ) -> Tower:
     """Return the embedder that is trained, on its device; the base model's backbone is changed.
 
@@ -30,7 +30,7 @@ def make_trained_model(
         settings: with nothing left open.
         base: the base model.
         accelerator: its device, compute type and distribution.
-        say: told how much of the model is trained.
+        log: Called with messages for the user.
 
     Raises:
         ModelError: the architecture has no gradient checkpointing, or no layer of the names that
@@ -68,15 +68,15 @@ def make_trained_model(
             base_revision=revision,
         )
     if lora.use_peft and lora.use_dora:
-        say(
+        log(
             "warning: --use_dora: aisle and PEFT read the run as it was trained; sentence-transformers "
             "leaves out DoRA's magnitudes, so that its embeddings are close, and not the same"
         )
     if lora.use_peft and not settings.optim.torch_compile:
         fuse_lora(backbone)
     if not lora.use_peft and lora != LoraSettings():
-        say("full fine-tuning: the LoRA settings are not used without --use_peft")
-    say(str(trainable_share(backbone)))
+        log("full fine-tuning: the LoRA settings are not used without --use_peft")
+    log(str(trainable_share(backbone)))
     compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)
     # DoRA measures the frozen weights themselves, so it wants them unrounded.
     if compute_type is not None and lora.use_peft and not lora.use_dora and not is_sharded(accelerator):

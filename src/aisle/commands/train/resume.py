@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, and the command that does."""
+"""Resume from a checkpoint, and the command that does so."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from aisle.training.loop import Trainer
 from aisle.training.trained_weights import trained_names
 
 CONSTANT = ("constant", "constant_with_warmup")
-"""Schedules whose learning rate at a step does not depend on how many steps there are."""
+"""Schedules with a learning rate that does not depend on the number of steps."""
 
 
-def resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, *, say: Callable[[str], None]) -> bool:
-    """Go on from a checkpoint if one is asked for; return whether it was.
+def resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, *, log: Callable[[str], None]) -> bool:
+    """Resume from a checkpoint if the settings name one; return whether they do.
 
     Raises:
-        CheckpointError: there is no whole checkpoint, or it is another run's.
+        CheckpointError: There is no whole checkpoint, or it belongs to another run.
     """
     wanted = settings.run.resume_from_checkpoint
     if wanted is None:
@@ -35,28 +35,29 @@ def resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, *, say: Cal
             raise CheckpointError(f"{error}\nThe run is finished: {_how_to_train_further(run_dir)}") from None
         raise
     for problem in passed_over:
-        say(f"warning: passed over a damaged checkpoint: {problem}")
+        log(f"warning: skipped a damaged checkpoint: {problem}")
     note = check_resumable(checkpoint, trainer.identity, settings, run_dir)
     trainer.accelerator.load_state(str(checkpoint.path))
     if trainer.accelerator.is_main_process:
         trained = trained_names(trainer.accelerator.unwrap_model(trainer.model))
         trainer.best_weights = checkpoint.best_weights(trained)
-    say(f"going on from {checkpoint.path}, step {checkpoint.step:,}")
+    log(f"resuming from {checkpoint.path}, step {checkpoint.step:,}")
     if note is not None:
-        say(note)
+        log(note)
     return True
 
 
 def check_resumable(
     checkpoint: Checkpoint, identity: dict[str, Any], settings: TrainSettings, run_dir: Path
 ) -> str | None:
-    """Refuse a checkpoint that the run cannot go on from; return what to say where it goes on for longer.
+    """Refuse a checkpoint that the run cannot resume from; return a note if the number of steps differs.
 
-    More steps than the checkpoint's run had are allowed where the learning rate of each step stays what it
-    was, so that the weights are those of a run that had as many from the beginning.
+    Another number of steps is allowed if the learning rate of each step stays the same: the weights are then
+    those of a run that had this number of steps from the beginning.
 
     Raises:
-        CheckpointError: it is another run's, or the number of steps changes the learning rates.
+        CheckpointError: The checkpoint belongs to another run, or the number of steps changes the learning
+            rates.
     """
     before, now = checkpoint.identity.get(STEPS), identity[STEPS]
     if before in (None, now):
@@ -67,10 +68,9 @@ def check_resumable(
     if shape not in CONSTANT:
         raise CheckpointError(
             f"{checkpoint.path}: {STEPS} were {before:,} and are now {now:,}, and --lr_scheduler_type "
-            f"{shape} spreads the learning rate over all of them: what was trained until now would have had "
-            "another. "
-            f"Go on with the number it had, or, when it is finished, {_how_to_train_further(run_dir)}. A run "
-            f"with --lr_scheduler_type {' or '.join(CONSTANT)} can be given more epochs"
+            f"{shape} spreads the learning rate over all steps: the steps so far would have had other rates. "
+            f"Resume with the former number, or, when the run is finished, {_how_to_train_further(run_dir)}. "
+            f"A run with --lr_scheduler_type {' or '.join(CONSTANT)} can be given more epochs"
         )
     if now < checkpoint.step:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Training, from settings to a finished run."""
+"""Train a model: from settings to a finished run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def train(
             the call in place of a command line.
 
     Raises:
-        AisleError: the settings, the data, the model or the run's folder cannot be used, or training failed.
+        AisleError: The settings, the data, the model or the run's folder cannot be used, or training failed.
     """
     started = time.perf_counter()
     run_dir = Path(str(settings.run.output_dir))
@@ -73,7 +73,7 @@ def train(
     if accelerator.device.type == "cpu":
         output.say(use_cpu_threads(settings.optim.threads, processes=accelerator.num_processes))
 
-    settings = with_compiler(settings, say=output.say)
+    settings = with_compiler(settings, log=output.say)
     data = read_training_data(
         settings.data,
         seed=settings.optim.seed,
@@ -107,10 +107,10 @@ def _train(
     from_python: bool,
 ) -> FinishedRun:
     run_dir = Path(str(settings.run.output_dir))
-    trainer = make_trainer(settings, data, base, accelerator, say=output.say)
-    trainer.on_evaluation = lambda entry: _tell_evaluation(entry, trainer, output)
+    trainer = make_trainer(settings, data, base, accelerator, log=output.say)
+    trainer.on_evaluation = lambda entry: _report_evaluation(entry, trainer, output)
     set_seed(settings.optim.seed, device_specific=True)
-    resumed = resume(settings, run_dir, trainer, say=output.say)
+    resumed = resume(settings, run_dir, trainer, log=output.say)
     if accelerator.is_main_process:
         start_run_dir(run_dir, settings)
     if settings.run.with_tracking:
@@ -118,7 +118,7 @@ def _train(
     if not resumed:
         trainer.state.base = trainer.evaluate()
         trainer.state.base_sample = trainer.sample().tolist()
-        _tell_evaluation({"step": 0, **trainer.state.base}, trainer, output)
+        _report_evaluation({"step": 0, **trainer.state.base}, trainer, output)
     undefined = undefined_selection(trainer.selection_metric, trainer.state.base or {})
     if undefined is not None:
         output.say(undefined)
@@ -131,7 +131,7 @@ def _train(
             trainer.run()
         except TrainingStopped as stopped:
             raise TrainingStopped(how_to_resume(trainer, str(stopped), from_python=from_python)) from None
-    with GracefulStop():  # the rest is short: a run that is asked to stop now is finished, not lost
+    with GracefulStop():  # the rest is short: a run that gets a stop signal now is finished first
         warnings = check_outcome(settings, trainer)
         metrics = run_metrics(settings, data, trainer, seconds=time.perf_counter() - started)
         if accelerator.is_main_process:
@@ -160,25 +160,25 @@ def _train(
 def _logger(
     trainer: Trainer, output: Output, advance: Callable[[int, str], None], log: TrainingLog
 ) -> Callable[[dict[str, Any]], None]:
-    told = trainer.state.step
+    logged = trainer.state.step
 
     def on_log(values: dict[str, Any]) -> None:
-        nonlocal told
+        nonlocal logged
         advance(
-            values["step"] - told,
+            values["step"] - logged,
             f"loss {values['loss']:.4f} · lr {values['learning_rate']:.1e} · "
             f"gradient {values['gradient_norm']:.2f} · {values['pairs_per_second']:.0f} pairs/s · "
             f"{values['tokens_per_second']:.0f} tokens/s · {values['padding_share']:.0%} padding · "
             f"{values['peak_memory_bytes'] / 2**30:.1f} GiB",
         )
-        told = values["step"]
+        logged = values["step"]
         log.add(values)
-        trainer.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=told)
+        trainer.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=logged)
 
     return on_log
 
 
-def _tell_evaluation(entry: dict[str, Any], trainer: Trainer, output: Output) -> None:
+def _report_evaluation(entry: dict[str, Any], trainer: Trainer, output: Output) -> None:
     step, steps = entry["step"], trainer.schedule.total_steps
     when = f"step {step:,} of {steps:,}" if step else "before training"
     output.say(f"{when}: {figures(entry)}")
@@ -192,7 +192,7 @@ def train_and_push(
     """Train, upload the run with --push_to_hub, and print the JSON document with --json; see `train`.
 
     Raises:
-        AisleError: as in `train`; a failed upload (HubError) leaves the run whole on disk.
+        AisleError: As in `train`; after a failed upload (HubError) the run is complete on disk.
     """
     finished = train(settings, memory=memory, from_python=from_python)
     if not finished.main_process:

@@ -1,4 +1,4 @@
-"""A run's folder: whether it may be written, and the files that are not the encoder's."""
+"""The folder of a run: check it, lock it, and write its settings, log, metrics and model card."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SETTINGS = "config.yaml"
 METRICS = "metrics.json"
 LOG = "log.jsonl"
 TOKENS = ".tokens"
-"""Where a run keeps its tokenised pairs until it is finished."""
+"""Folder of a run's tokenised pairs, removed when the run is finished."""
 LOCK = ".lock"
 RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
-"""What shows that a folder holds a run."""
+"""Files and folders by which a folder counts as a run."""
 
 
 def check_run_dir(run_dir: Path, run: RunSettings) -> None:
-    """Refuse a folder that holds another run; nothing is written.
+    """Refuse a folder that contains another run; nothing is written.
 
     Raises:
-        ConfigError: it does, and is neither to be overwritten nor gone on with.
+        ConfigError: The folder contains a run, and the settings neither overwrite nor resume it.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"--output_dir {run_dir}: is a file; give a folder")
@@ -45,7 +45,7 @@ def check_run_dir(run_dir: Path, run: RunSettings) -> None:
     if wanted is None:
         raise ConfigError(
             f"--output_dir {run_dir}: holds another run ({', '.join(held)}); give another folder, "
-            "--overwrite_output_dir to replace it, or --resume_from_checkpoint latest to go on with it"
+            "--overwrite_output_dir to replace it, or --resume_from_checkpoint latest to resume it"
         )
     if run_dir.resolve() not in Path(wanted).resolve().parents:
         raise ConfigError(
@@ -56,10 +56,10 @@ def check_run_dir(run_dir: Path, run: RunSettings) -> None:
 
 @contextmanager
 def only_writer(run_dir: Path) -> Iterator[None]:
-    """Keep other trainings out of a run's folder while the block runs; enter it on the main process only.
+    """Lock a run's folder against other trainings during the block; enter it on the main rank only.
 
     Raises:
-        ConfigError: another training writes there, or the folder cannot be locked or written.
+        ConfigError: Another training writes there, or the folder cannot be locked or written.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -79,13 +79,13 @@ def only_writer(run_dir: Path) -> Iterator[None]:
 
 
 def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:
-    """Make the run's folder and save the settings.
+    """Create the run's folder and save the settings.
 
-    A finished run that is to be overwritten stays until the new one is finished; only its checkpoints go,
-    since they would be taken for the new run's.
+    A finished run stays until the run that overwrites it is finished. Only its checkpoints are removed,
+    because the new run could resume from them by mistake.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: The folder cannot be written.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -98,11 +98,11 @@ def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:
 
 
 class TrainingLog:
-    """What is logged of a run, a JSON document a line; a resumed run goes on with its lines.
+    """The log of a run, a JSON document per line; a resumed run appends to it.
 
     Args:
-        run_dir: the run.
-        step: what was logged after it is cut off: those steps are taken again.
+        run_dir: Folder of the run.
+        step: Step that the run resumes from; lines of later steps are removed.
     """
 
     def __init__(self, run_dir: Path, *, step: int) -> None:
@@ -114,13 +114,13 @@ class TrainingLog:
         replace_text(self.path, kept)
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Add a line; what cannot be written (a full disk) is left out, the run matters more."""
+        """Add a line. A line that cannot be written (a full disk) is dropped, so that the run continues."""
         with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(json_ready(values)) + "\n")
 
 
 def _step_of(line: str) -> float:
-    """Return the step of a line, or infinity for one that a killed run left unfinished."""
+    """Return the step of a line, or infinity for a line that a killed run did not finish."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -134,5 +134,5 @@ def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str,
     encoder = read_settings_file(run_dir) or {}
     card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
-    remove_card_charts(run_dir)  # of the run that this one replaces
+    remove_card_charts(run_dir)  # charts of the run that this run replaces
     shutil.rmtree(run_dir / TOKENS, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What must be the same for a run to go on from another's checkpoint."""
+"""Identity of a run: what must be equal for it to resume from a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aisle.models.loading import LoadedModel
 
 FREE_TO_CHANGE = frozenset(
     {
-        *("model_name_or_path", "model_revision", "trust_remote_code"),  # its files are compared
-        *("num_train_epochs", "max_train_steps", "mixed_precision"),  # what they come to is compared
+        *("model_name_or_path", "model_revision", "trust_remote_code"),  # the model's files are compared
+        *("num_train_epochs", "max_train_steps", "mixed_precision"),  # their effect is compared
     }
 )
-"""Settings that a resumed run may spell differently."""
+"""Settings that may differ in a resumed run."""
 STEPS = "steps in all"
 TEXTS_AT_A_TIME = 10_000
 
@@ -31,15 +31,15 @@ def run_identity(
     total_steps: int,
     accelerator: Any,
 ) -> dict[str, Any]:
-    """Return what must be the same for a run to go on from another's checkpoint, by name.
+    """Return what must be equal for a run to resume from a checkpoint, by name.
 
     Args:
-        settings: with nothing left open.
-        base: the base model.
-        train: digest of the training pairs.
-        validation: digest of the validation pairs.
-        total_steps: of the run.
-        accelerator: its precision and number of processes.
+        settings: Resolved settings.
+        base: The base model.
+        train: Digest of the training pairs.
+        validation: Digest of the validation pairs.
+        total_steps: Steps of the run.
+        accelerator: Accelerate's, for precision and number of processes.
     """
     if base.adapter is None:
         base_dir = model_dir = base.source.path
@@ -53,8 +53,8 @@ def run_identity(
     return {
         **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
         "base model's fingerprint": fingerprint[:16],
-        "keep": settings.run.keep,  # weights that one kept are gone for the other
-        "selection": settings.run.selection,  # the best so far is best by that
+        "keep": settings.run.keep,  # weights that one keeps, the other has discarded
+        "selection": settings.run.selection,  # the best evaluation so far depends on it
         STEPS: total_steps,
         "precision": accelerator.mixed_precision,
         "device": accelerator.device.type,

@@ -1,4 +1,4 @@
-"""The parts of a training run, put together from its settings."""
+"""Assemble the trainer of a run from its settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from aisle.training.validation_retrieval import known_elsewhere
 from aisle.types.text_marks import CUT
 
 SAMPLED_PAIRS = 32
-"""Validation pairs whose embeddings show at the end whether anything was learned."""
+"""Validation pairs to embed before and after training, to check that the model changed."""
 
 
 def make_trainer(
@@ -59,24 +59,24 @@ def make_trainer(
     base: LoadedModel,
     accelerator: Any,
     *,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Trainer:
-    """Return the trainer of a run, at its beginning.
+    """Return the trainer of a run, before its first step.
 
     Args:
-        settings: with nothing left open.
-        data: the pairs.
-        base: the base model; its backbone is changed.
-        accelerator: prepares the model and the optimiser.
-        say: told how much of the model is trained, and what is made ready.
+        settings: Resolved settings.
+        data: The pairs.
+        base: The base model; its backbone is changed.
+        accelerator: Accelerate's.
+        log: Called with messages for the user.
     """
     optim, run = settings.optim, settings.run
     train_digest, validation_digest = digest_of(data.train), digest_of(data.validation)
-    tokenized = partial(_tokenized, settings, base, accelerator, say)
+    tokenized = partial(_tokenized, settings, base, accelerator, log)
     train, validation = tokenized(data.train, train_digest), tokenized(data.validation, validation_digest)
     cut = int(np.count_nonzero(train.marks & CUT))
     if cut:
-        say(cut_note(cut, f"of {len(train.marks):,} distinct training texts"))
+        log(cut_note(cut, f"of {len(train.marks):,} distinct training texts"))
     plan = BatchPlan(
         pairs=len(train),
         batch_size=optim.per_device_train_batch_size,
@@ -95,7 +95,7 @@ def make_trainer(
     for warning in check_learnable(
         loss, parameters, optim, train, plan, known=known, total_steps=total_steps
     ):
-        say(f"warning: {warning}")
+        log(f"warning: {warning}")
     objective = Objective(loss, parameters).to(accelerator.device)
     in_use = {
         "--learn_temperature": objective.learns,
@@ -103,13 +103,13 @@ def make_trainer(
         "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
     }
     refuse_unsupported_flags(strategy_of(accelerator), [flag for flag, used in in_use.items() if used])
-    embedder = make_trained_model(settings, base, accelerator, say=say)
+    embedder = make_trained_model(settings, base, accelerator, log=log)
     layout = _layout(embedder, settings, base, accelerator)
     if accelerator.num_processes > 1 and not settings.lora.use_peft and not is_sharded(accelerator):
         first = layout.batch(train.texts, np.arange(1)).to(accelerator.device)
         unused = weights_without_gradient(embedder, first)
         if unused:
-            say(f"{len(unused)} weights have no gradient, and stay as they are: {_some(unused)}")
+            log(f"{len(unused)} weights have no gradient, and stay as they are: {_some(unused)}")
             expect_unused_weights(accelerator)
     if optim.torch_compile:
         compile_layers(embedder.backbone, accelerator.device, backend=optim.torch_compile_backend)
@@ -140,7 +140,7 @@ def make_trainer(
     selection = run.selection
     assert selection is not None  # resolved before
     state = TrainState()
-    sync = _rank_sync(accelerator, say) if settings.lora.use_peft else None
+    sync = _rank_sync(accelerator, log) if settings.lora.use_peft else None
     accelerator.register_for_checkpointing(scheduler, state, objective)
     register_trained_weights_only(accelerator)
     return Trainer(
@@ -158,7 +158,7 @@ def make_trainer(
                 sync=sync,
                 cached_tokens=layout.max_tokens if optim.cached_embeddings else None,
                 state=state,
-                log=say,
+                log=log,
             ),
             sync=sync,
         ),
@@ -185,11 +185,11 @@ def make_trainer(
             selection,
             embed,
             also_right=lambda: known_elsewhere(data.validation, validation, data.train),
-            say=say,
+            log=log,
         ),
         sample=lambda: embed(sampled).cpu().numpy(),
         selection_metric=SELECTION_METRICS[selection] if run.keep == "best" else None,
-        log=say,
+        log=log,
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
         checkpoints_dir=Path(str(run.output_dir)) / "checkpoints",
@@ -210,15 +210,15 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} others"
 
 
-def _rank_sync(accelerator: Any, say: Callable[[str], None]) -> RankSync | None:
-    """Return what the processes agree by, where they are several and each has the whole model."""
+def _rank_sync(accelerator: Any, log: Callable[[str], None]) -> RankSync | None:
+    """Return the synchronisation of several ranks that have the whole model each, else None."""
     if accelerator.num_processes == 1 or is_sharded(accelerator):
         return None
     sync = RankSync.of_all(accelerator)
     if sync is None:
-        say(
-            "warning: the processes cannot talk over gloo (is GLOO_SOCKET_IFNAME the network's interface?); "
-            "should one of them run out of memory, the run stops"
+        log(
+            "warning: gloo does not connect the processes (is GLOO_SOCKET_IFNAME the network's interface?); "
+            "the run will stop if one of them runs out of memory"
         )
     return sync
 
@@ -227,11 +227,11 @@ def _tokenized(
     settings: TrainSettings,
     base: LoadedModel,
     accelerator: Any,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     pairs: Pairs,
     digest: str,
 ) -> TokenizedPairs:
-    """Return the pairs, tokenised by one process of each machine and memory-mapped by all."""
+    """Return the pairs, tokenised by one process per machine and memory-mapped by all."""
     folders = [base.source.path, *([] if base.adapter is None else [base.adapter.run.path])]
     files = [folder / name for folder in folders for name in TOKENIZER_FILES]
     tokenizer = [file_sha256(path) for path in files if path.is_file()]
@@ -239,7 +239,7 @@ def _tokenized(
     name = blake2b(repr(made_of).encode(), digest_size=8).hexdigest()
     folder = Path(str(settings.run.output_dir)) / TOKENS / name
     if accelerator.is_local_main_process and not folder.is_dir():
-        say(f"tokenising {len(pairs):,} pairs")
+        log(f"tokenising {len(pairs):,} pairs")
         write_tokenized(tokenize_pairs(pairs, base.side_tokenizers), folder)
     wait_for_all(accelerator)
     return open_tokenized(folder)
@@ -258,7 +258,7 @@ def _layout(embedder: Tower, settings: TrainSettings, base: LoadedModel, acceler
     )
     if not is_sharded(accelerator):
         return layout
-    # Sharded layers are gathered by all processes at once, so all must call them equally often.
+    # Every rank takes part in gathering sharded layers, so all must call them equally often.
     return Layout(packed, WHOLE_BATCH, WHOLE_BATCH, layout.pad_token_id)
 
 
