@@ -96,3 +96,21 @@ def tiny_model(minilm_dir, tmp_path_factory):
 def tiny_bert(tiny_model):
     """The folder of a BERT with 2 layers and 32 dimensions; read it, never write to it."""
     return tiny_model("bert")
+
+
+@pytest.fixture(scope="session")
+def shift_weights():
+    """Return a function that moves a module's trained weights as training would, by a seed.
+
+    A fresh adapter changes nothing until its B is not zero.
+    """
+    import torch
+
+    def shift(module, *, seed):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+    return shift

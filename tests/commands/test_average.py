@@ -55,7 +55,10 @@ def average(runs, tmp_path, capfd):
 
 
 def parameters(folder):
-    return {n: p.detach().numpy() for n, p in load_encoder(folder, device="cpu").embedder.named_parameters()}
+    return {
+        n: p.detach().numpy()
+        for n, p in load_encoder(folder, device="cpu").model.product_tower.named_parameters()
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from aisle.kernels.packed_attention import can_pack, first_position, packed_attention
-from aisle.models import packing
+from aisle.kernels import packed_attention as packing
+from aisle.kernels.packed_attention import first_position, packed_attention
 from aisle.models.adapters import attach_lora
-from aisle.models.prepare_backbone import set_dropout
+from aisle.models.heads import Normalize
+from aisle.models.pooling import Pooling
+from aisle.models.prepare_model import set_dropout
 from aisle.models.tower import Tower, autocast
 from aisle.text.token_batches import Layout, pack, pad, split
 from aisle.text.tokens import TokenizedTexts, offsets_of
@@ -40,6 +42,18 @@ OF_ITS_OWN = {
 }
 
 
+def can_pack(backbone, *, max_length):
+    """Whether a backbone reads packed texts, asked with the numbers of its configuration."""
+    config = backbone.config
+    return packing.can_pack(
+        backbone,
+        max_length=max_length,
+        vocabulary_size=config.vocab_size,
+        positions=getattr(config, "max_position_embeddings", None) or 0,
+        pad_token_id=config.pad_token_id or 0,
+    )
+
+
 @pytest.fixture(scope="module")
 def texts():
     ids = np.random.default_rng(1).integers(1000, 30_000, size=int(LENGTHS.sum()))
@@ -67,8 +81,8 @@ def padded_of(texts):
 
 
 @pytest.fixture
-def embedder_of(tiny_model, shift_weights):
-    """Return a function from an architecture to its embedder, as training has it, dropout off."""
+def tower_of(tiny_model, shift_weights):
+    """Return a function from an architecture to its tower, as training has it, dropout off."""
 
     def load(architecture, *, pooling="mean", adapter=False):
         backbone = AutoModel.from_pretrained(tiny_model(architecture), dtype=torch.float32)
@@ -76,7 +90,7 @@ def embedder_of(tiny_model, shift_weights):
         if adapter:
             backbone = with_lora(backbone)
             shift_weights(backbone, seed=1)
-        return Tower(backbone, pooling=pooling, normalize=True)
+        return Tower(backbone, Pooling(pooling), [Normalize()])
 
     return load
 
@@ -103,16 +117,16 @@ def variant_of(name):
         return AutoModel.from_config(config, dtype=torch.float32).eval()
 
 
-def embed(embedder, batches):
+def embed(tower, batches):
     with torch.no_grad():
-        return embedder(batches)
+        return tower(batches)
 
 
-def gradients(embedder, batches):
+def gradients(tower, batches):
     """The gradients of all trained weights, of a loss that weighs each embedding otherwise."""
-    embedder.zero_grad(set_to_none=True)
-    (embedder(batches) * EMBEDDING_WEIGHTS).sum().backward()
-    trained = {name: one for name, one in embedder.named_parameters() if one.requires_grad}
+    tower.zero_grad(set_to_none=True)
+    (tower(batches) * EMBEDDING_WEIGHTS).sum().backward()
+    trained = {name: one for name, one in tower.named_parameters() if one.requires_grad}
     return {name: one.grad.clone() for name, one in trained.items() if one.grad is not None}
 
 
@@ -134,14 +148,14 @@ def see_each_other(run, query, key, value, *, scaling, **_):
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("architecture", PACKING)
 def test_packed_texts_have_the_embeddings_of_padded_ones_and_of_each_text_alone(
-    architecture, pooling, embedder_of, texts, packed, padded_of
+    architecture, pooling, tower_of, texts, packed, padded_of
 ):
-    embedder = embedder_of(architecture, pooling=pooling).eval()
+    tower = tower_of(architecture, pooling=pooling).eval()
 
-    found = embed(embedder, [packed])
+    found = embed(tower, [packed])
 
-    alone = [embed(embedder, [pad(texts, ROWS[row : row + 1], 0)]) for row in ROWS]
-    torch.testing.assert_close(found, embed(embedder, padded_of(embedder.backbone)), rtol=0, atol=1e-5)
+    alone = [embed(tower, [pad(texts, ROWS[row : row + 1], 0)]) for row in ROWS]
+    torch.testing.assert_close(found, embed(tower, padded_of(tower.backbone)), rtol=0, atol=1e-5)
     torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-5)
 
 
@@ -149,49 +163,49 @@ def test_packed_texts_have_the_embeddings_of_padded_ones_and_of_each_text_alone(
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("architecture", PACKING)
 def test_packed_texts_give_the_gradients_of_padded_ones(
-    architecture, adapter, pooling, embedder_of, packed, padded_of
+    architecture, adapter, pooling, tower_of, packed, padded_of
 ):
-    embedder = embedder_of(architecture, pooling=pooling, adapter=adapter).train()
+    tower = tower_of(architecture, pooling=pooling, adapter=adapter).train()
 
-    found = gradients(embedder, [packed])
+    found = gradients(tower, [packed])
 
-    assert_same_gradients(found, gradients(embedder, padded_of(embedder.backbone)))
+    assert_same_gradients(found, gradients(tower, padded_of(tower.backbone)))
     assert all(("lora_" in name) == adapter for name in found)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_of_decoders_read_packed_texts_as_padded_ones(variant, packed, padded_of):
-    embedder = Tower(variant_of(variant), pooling="mean", normalize=True)
+    tower = Tower(variant_of(variant), Pooling("mean"), [Normalize()])
 
-    assert can_pack(embedder.backbone, max_length=POSITIONS)
+    assert can_pack(tower.backbone, max_length=POSITIONS)
     torch.testing.assert_close(
-        embed(embedder, [packed]), embed(embedder, padded_of(embedder.backbone)), rtol=0, atol=1e-5
+        embed(tower, [packed]), embed(tower, padded_of(tower.backbone)), rtol=0, atol=1e-5
     )
-    found = gradients(embedder, [packed])
-    assert_same_gradients(found, gradients(embedder, padded_of(embedder.backbone)))
+    found = gradients(tower, [packed])
+    assert_same_gradients(found, gradients(tower, padded_of(tower.backbone)))
 
 
 @pytest.mark.parametrize("max_tokens", [1, 30, 60])
 @pytest.mark.parametrize("architecture", ["roberta", "modernbert", "qwen3"])
 def test_a_split_batch_has_the_embeddings_of_the_whole_in_the_same_order(
-    architecture, max_tokens, embedder_of, texts, packed
+    architecture, max_tokens, tower_of, texts, packed
 ):
-    embedder = embedder_of(architecture).eval()
-    whole = embed(embedder, [packed])
+    tower = tower_of(architecture).eval()
+    whole = embed(tower, [packed])
 
-    for batch in (packed, pad(texts, ROWS, embedder.backbone.config.pad_token_id)):
+    for batch in (packed, pad(texts, ROWS, tower.backbone.config.pad_token_id)):
         parts = split(batch, max_tokens)
         assert len(parts) > 1
-        torch.testing.assert_close(embed(embedder, parts), whole, rtol=0, atol=1e-5)
+        torch.testing.assert_close(embed(tower, parts), whole, rtol=0, atol=1e-5)
 
 
-def test_packed_and_padded_batches_can_take_turns(embedder_of, texts, packed, padded_of):
-    embedder = embedder_of("bert").eval()
-    padded = padded_of(embedder.backbone)
+def test_packed_and_padded_batches_can_take_turns(tower_of, texts, packed, padded_of):
+    tower = tower_of("bert").eval()
+    padded = padded_of(tower.backbone)
 
-    mixed = embed(embedder, [packed, *padded, packed])
+    mixed = embed(tower, [packed, *padded, packed])
 
-    whole = embed(embedder, padded)
+    whole = embed(tower, padded)
     torch.testing.assert_close(mixed, torch.cat([whole, whole, whole]), rtol=0, atol=1e-5)
 
 
@@ -200,7 +214,7 @@ def test_packed_and_padded_batches_can_take_turns(embedder_of, texts, packed, pa
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("architecture", PACKING)
 def test_gradient_checkpointing_gives_packed_texts_the_same_gradients(
-    architecture, adapter, embedder_of, packed, monkeypatch
+    architecture, adapter, tower_of, packed, monkeypatch
 ):
     attended, attend_run = [], packing._attend_run
 
@@ -209,12 +223,12 @@ def test_gradient_checkpointing_gives_packed_texts_the_same_gradients(
         return attend_run(*parts, **how)
 
     monkeypatch.setattr(packing, "_attend_run", counted)
-    embedder = embedder_of(architecture, adapter=adapter).train()
-    expected = gradients(embedder, [packed])
+    tower = tower_of(architecture, adapter=adapter).train()
+    expected = gradients(tower, [packed])
     once = len(attended)
 
-    embedder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    found = gradients(embedder, [packed])
+    tower.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    found = gradients(tower, [packed])
 
     assert len(attended) - once == 2 * once  # the layers were run again in the backward pass
     assert_same_gradients(found, expected)
@@ -222,19 +236,19 @@ def test_gradient_checkpointing_gives_packed_texts_the_same_gradients(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_but_mpnet_packs(architecture, precision, embedder_of):
+def test_every_architecture_but_mpnet_packs(architecture, precision, tower_of):
     """MPNet adds a bias for the distance of two tokens, which our attention is not given."""
-    embedder = embedder_of(architecture)
+    tower = tower_of(architecture)
 
-    assert embedder.packs(precision, max_length=POSITIONS) == (architecture != "mpnet")
+    assert tower.packs(precision, max_length=POSITIONS) == (architecture != "mpnet")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("architecture", PACKING)
-def test_attention_over_the_bounds_of_texts_is_refused(architecture, precision, embedder_of, monkeypatch):
+def test_attention_over_the_bounds_of_texts_is_refused(architecture, precision, tower_of, monkeypatch):
     monkeypatch.setattr(packing, "_attend_run", see_each_other)
 
-    assert not embedder_of(architecture).packs(precision, max_length=POSITIONS)
+    assert not tower_of(architecture).packs(precision, max_length=POSITIONS)
 
 
 @pytest.mark.parametrize("architecture", OF_ITS_OWN)
@@ -256,21 +270,21 @@ def test_attention_that_overlooks_what_a_layer_asks_for_is_refused(wrong, monkey
     assert not can_pack(variant_of("window of a decoder"), max_length=POSITIONS)
 
 
-def test_a_window_shows_only_in_a_text_that_is_longer(embedder_of, monkeypatch):
+def test_a_window_shows_only_in_a_text_that_is_longer(tower_of, monkeypatch):
     """Hence the probe of the longest text: on short ones a forgotten window is not seen."""
     attend_run = packing._attend_run
     monkeypatch.setattr(
         packing, "_attend_run", lambda *parts, **how: attend_run(*parts, **(how | {"window": None}))
     )
-    backbone = embedder_of("modernbert").backbone
+    backbone = tower_of("modernbert").backbone
 
     assert can_pack(backbone, max_length=4)
     assert not can_pack(backbone, max_length=POSITIONS)
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "xlm-roberta"])
-def test_positions_that_begin_elsewhere_are_refused(architecture, embedder_of, monkeypatch):
-    backbone = embedder_of(architecture).backbone
+def test_positions_that_begin_elsewhere_are_refused(architecture, tower_of, monkeypatch):
+    backbone = tower_of(architecture).backbone
     assert first_position(backbone) == 2
 
     monkeypatch.setattr(packing, "first_position", lambda _: 0)
@@ -279,24 +293,24 @@ def test_positions_that_begin_elsewhere_are_refused(architecture, embedder_of, m
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "modernbert", "qwen2"])
-def test_positions_begin_at_nought_where_no_padding_index_shifts_them(architecture, embedder_of):
-    assert first_position(embedder_of(architecture).backbone) == 0
+def test_positions_begin_at_nought_where_no_padding_index_shifts_them(architecture, tower_of):
+    assert first_position(tower_of(architecture).backbone) == 0
 
 
 @pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError])
-def test_an_architecture_that_takes_no_packed_texts_is_padded(error, embedder_of, monkeypatch):
+def test_an_architecture_that_takes_no_packed_texts_is_padded(error, tower_of, monkeypatch):
     def refuse(*_, **__):
         raise error("no such argument")
 
     monkeypatch.setattr(packing, "read_packed", refuse)
 
-    assert not can_pack(embedder_of("bert").backbone, max_length=POSITIONS)
+    assert not can_pack(tower_of("bert").backbone, max_length=POSITIONS)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("architecture", ["bert", "mpnet", "qwen3"])
-def test_trying_out_leaves_a_backbone_as_it_was(architecture, training, embedder_of):
-    backbone = embedder_of(architecture).backbone.train(training)
+def test_trying_out_leaves_a_backbone_as_it_was(architecture, training, tower_of):
+    backbone = tower_of(architecture).backbone.train(training)
     attention = backbone.config._attn_implementation
     state = torch.get_rng_state()
 
@@ -309,18 +323,18 @@ def test_trying_out_leaves_a_backbone_as_it_was(architecture, training, embedder
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 5])
-def test_models_of_short_texts_can_be_tried_out(max_length, embedder_of):
-    assert can_pack(embedder_of("bert").backbone, max_length=max_length)
+def test_models_of_short_texts_can_be_tried_out(max_length, tower_of):
+    assert can_pack(tower_of("bert").backbone, max_length=max_length)
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
-def test_saved_files_name_no_attention_of_ours(adapter, embedder_of, packed, tmp_path):
-    embedder = embedder_of("bert", adapter=adapter).eval()
-    embed(embedder, [packed])
-    assert embedder.backbone.config._attn_implementation == packing.ATTENTION
+def test_saved_files_name_no_attention_of_ours(adapter, tower_of, packed, tmp_path):
+    tower = tower_of("bert", adapter=adapter).eval()
+    embed(tower, [packed])
+    assert tower.backbone.config._attn_implementation == packing.ATTENTION
 
-    embedder.backbone.save_pretrained(tmp_path, **({"save_embedding_layers": False} if adapter else {}))
-    embedder.backbone.config.save_pretrained(tmp_path)
+    tower.backbone.save_pretrained(tmp_path, **({"save_embedding_layers": False} if adapter else {}))
+    tower.backbone.config.save_pretrained(tmp_path)
 
     written = [path.read_text(encoding="utf-8") for path in tmp_path.glob("*.json")]
     assert len(written) == 1 + adapter
@@ -382,16 +396,16 @@ def attend_both_ways(*, key_heads, causal, window, device, dtype, scaling=0.3):
 
 
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "mpnet"])
-def test_packed_texts_train_under_autocast(architecture, embedder_of, packed, padded_of):
+def test_packed_texts_train_under_autocast(architecture, tower_of, packed, padded_of):
     """Rotary positions leave queries and keys in float32 there, and values in bf16."""
-    embedder = embedder_of(architecture, adapter=True)
+    tower = tower_of(architecture, adapter=True)
     with autocast(torch.device("cpu"), "bf16"):
-        found = gradients(embedder, [packed])
+        found = gradients(tower, [packed])
     assert all(bool(torch.isfinite(gradient).all()) for gradient in found.values())
 
 
-def test_backbones_keep_no_keys_and_values_of_what_they_read(embedder_of, packed):
-    backbone = embedder_of("qwen2").backbone
+def test_backbones_keep_no_keys_and_values_of_what_they_read(tower_of, packed):
+    backbone = tower_of("qwen2").backbone
     assert backbone.config.use_cache is False
     output = backbone(input_ids=packed.input_ids[None])
     assert getattr(output, "past_key_values", None) is None
@@ -418,15 +432,15 @@ def test_attention_on_a_gpu_is_that_by_hand(key_heads, causal, window):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="Flash Attention runs on GPUs alone")
 @pytest.mark.parametrize("architecture", PACKING)
-def test_packed_embeddings_on_a_gpu_are_close_to_padded_ones(architecture, embedder_of, packed, padded_of):
+def test_packed_embeddings_on_a_gpu_are_close_to_padded_ones(architecture, tower_of, packed, padded_of):
     device = torch.device("cuda")
-    embedder = embedder_of(architecture).to(device).eval()
-    assert embedder.packs("bf16", max_length=POSITIONS)
-    assert not embedder.packs("fp32", max_length=POSITIONS)
+    tower = tower_of(architecture).to(device).eval()
+    assert tower.packs("bf16", max_length=POSITIONS)
+    assert not tower.packs("fp32", max_length=POSITIONS)
 
     with autocast(device, "bf16"):
-        found = embed(embedder, [packed.to(device)])
-        expected = embed(embedder, [batch.to(device) for batch in padded_of(embedder.backbone)])
+        found = embed(tower, [packed.to(device)])
+        expected = embed(tower, [batch.to(device) for batch in padded_of(tower.backbone)])
 
     assert (found * expected).sum(dim=1).min() > 0.995
 

@@ -9,13 +9,15 @@ from aisle.models import averaging
 
 def test_runs_whose_weights_have_other_names_are_refused(monkeypatch):
     """A weight that one run lacks would come out as a fraction of the other's."""
-    embedders = {
+    towers = {
         "one": nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}),
         "two": nn.ModuleDict({"a": nn.Linear(1, 1)}),
     }
     monkeypatch.setattr(averaging, "_described", lambda run, token: {"base_model": "base"})
     monkeypatch.setattr(
-        averaging, "load_encoder", lambda run, **options: SimpleNamespace(embedder=embedders[run])
+        averaging,
+        "load_encoder",
+        lambda run, **options: SimpleNamespace(model=SimpleNamespace(product_tower=towers[run])),
     )
 
     with pytest.raises(ModelError, match=r"two: cannot be averaged with one: .* 2 missing \(b\.bias for ex"):

@@ -187,13 +187,13 @@ def test_progress_counts_every_text_once(encoder):
 
 def test_a_model_in_training_is_refused_as_dropout_would_change_its_embeddings(tiny_bert):
     encoder = load_encoder(tiny_bert, device="cpu")
-    assert not encoder.embedder.training  # as it was loaded
-    encoder.embedder.train()
+    assert not encoder.model.training  # as it was loaded
+    encoder.model.train()
 
-    with pytest.raises(ModelError, match=r"is in training mode, with dropout; call embedder\.eval\(\)"):
+    with pytest.raises(ModelError, match=r"is in training mode, with dropout; call model\.eval\(\)"):
         encoder.encode_products(TEXTS)
 
-    assert encoder.embedder.training
+    assert encoder.model.training
 
 
 def test_bf16_stays_close_to_fp32_and_gives_float32_of_unit_norm(encoder):
@@ -261,7 +261,7 @@ def test_minilm_ranks_by_meaning(minilm):
 def test_a_text_that_occurs_again_is_encoded_once_and_counted_each_time(tiny_bert):
     encoder = load_encoder(tiny_bert, device="cpu")
     read, told = [], []
-    encoder.embedder.register_forward_pre_hook(
+    encoder.model.product_tower.register_forward_pre_hook(
         lambda _, inputs: read.extend(len(batch) for batch in inputs[0])
     )
 
@@ -277,7 +277,7 @@ def test_a_text_that_occurs_again_is_encoded_once_and_counted_each_time(tiny_ber
 def batches_read_by(encoder):
     """Return a list that fills up with the batches that the model reads."""
     read = []
-    encoder.embedder.register_forward_pre_hook(lambda _, inputs: read.extend(inputs[0]))
+    encoder.model.product_tower.register_forward_pre_hook(lambda _, inputs: read.extend(inputs[0]))
     return read
 
 
@@ -323,7 +323,7 @@ def test_whether_texts_can_be_packed_is_tried_out_once_for_each_compute_type(tin
     for precision in ("fp32", "bf16", "fp32", "bf16"):
         encoder.encode_products(["sofa", "lamp"], precision=precision)
 
-    assert tried == [{"max_length": 24}] * 2
+    assert [how["max_length"] for how in tried] == [24, 24]
 
 
 def test_a_single_query_does_not_wait_for_trying_out(tiny_bert, monkeypatch):

@@ -258,3 +258,18 @@ def test_the_tokenizer_of_a_run_may_run_code_where_that_is_allowed(trusted, run,
     load_encoder(run, device="cpu", trust_remote_code=trusted)
 
     assert allowed == [("base", trusted), (run.name, trusted)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (Overrides(), "ee39ff5dfd10787e07a1681d536bb9804c023d44557c2d7602f991ea0ec60ec4"),
+        (
+            Overrides("cls", query_prompt="query: ", product_prompt="passage: ", max_length=40),
+            "d8bece02234a97820d2ef55b98be1f4af988edff1d10339e18acc2e2e57402a9",
+        ),
+    ],
+)
+def test_models_without_heads_keep_the_fingerprint_of_earlier_versions(overrides, expected, minilm):
+    """Existing runs and indexes stay valid: these values were computed before towers had heads."""
+    assert load_encoder(minilm, overrides=overrides, device="cpu").fingerprint == expected

@@ -6,8 +6,10 @@ from torch import nn
 from aisle.errors import ModelError
 from aisle.models import int8_tower as int8
 from aisle.models.adapters import attach_lora
+from aisle.models.heads import Normalize
 from aisle.models.int8_linear import Int8Linear, multiplies_int8
 from aisle.models.loading import load_encoder
+from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
 from tests.tiny_models import ARCHITECTURES
 
@@ -40,10 +42,14 @@ def adapted(encoder, shift_weights):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = attach_lora(
-            encoder.embedder.backbone, rank=RANK, base_reference="base", base_revision=None, **options
+            encoder.model.product_tower.backbone,
+            rank=RANK,
+            base_reference="base",
+            base_revision=None,
+            **options,
         )
     shift_weights(backbone, seed=1)
-    return Tower(backbone, pooling="mean", normalize=True).eval()
+    return Tower(backbone, Pooling("mean"), [Normalize()]).eval()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -67,18 +73,18 @@ def test_minilm_keeps_its_embeddings(minilm):
 
 
 def test_all_linear_layers_are_replaced_and_all_else_is_shared(encoder):
-    copied = int8.int8_tower(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
     assert not [one for one in copied.modules() if type(one) is nn.Linear]
-    linear = [name for name, one in encoder.embedder.named_modules() if type(one) is nn.Linear]
+    linear = [name for name, one in encoder.model.product_tower.named_modules() if type(one) is nn.Linear]
     assert [name for name, one in copied.named_modules() if isinstance(one, Int8Linear)] == linear
-    own = dict(encoder.embedder.named_parameters())
+    own = dict(encoder.model.product_tower.named_parameters())
     shared = {name for name, one in copied.named_parameters() if one is own.get(name)}
     assert {name for name in own if name.rsplit(".", 1)[0] not in linear} == shared
 
 
 def test_queries_keys_and_values_share_codes_with_scales_of_channels(encoder):
-    copied = int8.int8_tower(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         attention = layer.attention.self
@@ -131,15 +137,15 @@ def test_an_adapter_is_merged_into_the_copy_alone(encoder, adapted):
 
 def test_a_copy_made_under_inference_mode_serves_outside_it(encoder):
     with torch.inference_mode():
-        copied = int8.int8_tower(encoder.embedder, max_length=64)
+        copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
-    batch = int8.random_tokens(encoder.embedder.backbone, 8)
+    batch = int8.random_tokens(encoder.model.product_tower.vocabulary_size, 8)
     with torch.no_grad():
         assert torch.isfinite(copied([batch])).all()
 
 
 def test_gelu_is_taken_into_the_product_before_it(encoder):
-    copied = int8.int8_tower(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         assert layer.intermediate.dense._activation == ("gelu", "none")
@@ -148,19 +154,19 @@ def test_gelu_is_taken_into_the_product_before_it(encoder):
 
 def test_gelu_of_half_an_output_stays_where_it_is(tiny_model):
     """ModernBERT's: the other half is multiplied with it."""
-    embedder = load_encoder(tiny_model("modernbert"), device="cpu").embedder
+    tower = load_encoder(tiny_model("modernbert"), device="cpu").model.product_tower
 
-    copied = int8.int8_tower(embedder, max_length=64)
+    copied = int8.int8_tower(tower, max_length=64)
 
     linear = [one for one in copied.modules() if isinstance(one, Int8Linear)]
     assert {one._activation for one in linear} == {("none", "")}
 
 
 def test_an_activation_that_is_called_twice_stays_where_it_is(encoder):
-    first, second = encoder.embedder.backbone.encoder.layer
+    first, second = encoder.model.product_tower.backbone.encoder.layer
     first.intermediate.intermediate_act_fn = second.intermediate.intermediate_act_fn
 
-    copied = int8.int8_tower(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         assert layer.intermediate.dense._activation == ("none", "")
@@ -168,10 +174,10 @@ def test_an_activation_that_is_called_twice_stays_where_it_is(encoder):
 
 
 def test_another_activation_than_exact_gelu_stays_where_it_is(encoder):
-    for layer in encoder.embedder.backbone.encoder.layer:
+    for layer in encoder.model.product_tower.backbone.encoder.layer:
         layer.intermediate.intermediate_act_fn = nn.GELU(approximate="tanh")
 
-    copied = int8.int8_tower(encoder.embedder, max_length=64)
+    copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
         assert layer.intermediate.dense._activation == ("none", "")
@@ -181,14 +187,14 @@ def test_a_model_that_int8_changes_too_much_is_refused(encoder, monkeypatch):
     monkeypatch.setattr(int8, "MARGIN", 50)
 
     with pytest.raises(ModelError, match=r"does not suit this model.* cosine of 0\.\d+ .*use fp32 or bf16"):
-        int8.int8_tower(encoder.embedder, max_length=64)
+        int8.int8_tower(encoder.model.product_tower, max_length=64)
 
 
 def test_other_devices_are_refused(encoder):
-    embedder = encoder.embedder.to("meta")
+    tower = encoder.model.product_tower.to("meta")
 
     with pytest.raises(ModelError, match="int8 is for CPUs, and the model is on meta; use fp32 or bf16"):
-        int8.int8_tower(embedder, max_length=64)
+        int8.int8_tower(tower, max_length=64)
 
 
 def test_a_cpu_without_integer_products_is_refused(encoder, monkeypatch):

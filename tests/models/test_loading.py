@@ -250,7 +250,7 @@ def test_backbones_saved_in_half_precision_compute_in_float32(tiny_bert, tmp_pat
 
     encoder = load_encoder(folder, device="cpu")
 
-    assert {parameter.dtype for parameter in encoder.embedder.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in encoder.model.product_tower.parameters()} == {torch.float32}
 
 
 def test_a_run_over_a_base_with_a_pooling_of_its_own_loads_with_the_pooling_it_was_trained_with(

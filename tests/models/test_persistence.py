@@ -8,9 +8,12 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
+from aisle.models.bi_encoder import BiEncoder
+from aisle.models.heads import Normalize
 from aisle.models.loading import Overrides, load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
+from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
 from aisle.text.token_batches import pad
 from aisle.text.tokens import TokenizedTexts
@@ -142,21 +145,21 @@ def test_weights_given_are_saved_in_place_of_those_the_model_has_now(
     expected = encoder.encode_queries(TEXTS)
     if adapter:  # as it is while it trains: beside the base's weights, not merged into them
         base = load_base(find_model(str(tiny_bert)), overrides=Overrides())
-        unmerged = Tower(load_adapter(base.backbone, best), pooling="mean", normalize=True).eval()
-        encoder = replace(encoder, embedder=unmerged)
+        unmerged = Tower(load_adapter(base.backbone, best), Pooling("mean"), [Normalize()]).eval()
+        encoder = replace(encoder, model=BiEncoder(unmerged).eval())
     trained = {
         name: value.clone()
-        for name, value in encoder.embedder.state_dict().items()
+        for name, value in encoder.model.product_tower.state_dict().items()
         if not adapter or "lora_" in name
     }
-    for name, parameter in encoder.embedder.named_parameters():
+    for name, parameter in encoder.model.product_tower.named_parameters():
         parameter.requires_grad_(name in trained)
-    shift_weights(encoder.embedder, seed=2)
+    shift_weights(encoder.model.product_tower, seed=2)
     assert np.abs(encoder.encode_queries(TEXTS) - expected).max() > 1e-3
 
     save_encoder(
         tmp_path / "saved",
-        embedder=encoder.embedder,
+        tower=encoder.model.product_tower,
         weights=trained,
         tokenizer=encoder.tokenizer,
         settings=encoder.settings,
@@ -173,13 +176,13 @@ def test_weights_given_under_names_that_no_weight_has_are_refused(prefix, tiny_b
     """Merged into the state by name they would be left out, and the last weights saved as the best."""
     source = find_model(str(tiny_bert))
     base = load_base(source, overrides=Overrides())
-    embedder = Tower(base.backbone, pooling="mean", normalize=True)
-    weights = {prefix + name: value for name, value in embedder.state_dict().items()}
+    tower = Tower(base.backbone, Pooling("mean"), [Normalize()])
+    weights = {prefix + name: value for name, value in tower.state_dict().items()}
 
     with pytest.raises(ModelError, match=r"names of its weights do not match .* unknown") as caught:
         save_encoder(
             tmp_path / "saved",
-            embedder=embedder,
+            tower=tower,
             weights=weights,
             tokenizer=base.tokenizer,
             settings=base.settings,
@@ -278,16 +281,16 @@ def test_a_run_of_the_packaged_minilm_finds_its_base_by_name(save_run, minilm):
     assert load_encoder(run, device="cpu").fingerprint == description["fingerprint"]
 
 
-def test_an_embedder_embeds_several_batches_in_order(tiny_bert):
+def test_a_tower_embeds_several_batches_in_order(tiny_bert):
     base = load_base(find_model(str(tiny_bert)), overrides=Overrides())
-    embedder = Tower(base.backbone, pooling="mean", normalize=True).eval()
+    tower = Tower(base.backbone, Pooling("mean"), [Normalize()]).eval()
     ids = np.array([101, 2417, 102, 101, 102, 101, 6007, 6007, 102], np.int32)
     texts = TokenizedTexts(ids, np.array([0, 3, 5, 9]))
     first, second = pad(texts, np.array([0]), 0), pad(texts, np.array([1, 2]), 0)
 
     with torch.no_grad():
-        together = embedder([first, second])
-        apart = torch.cat([embedder([first]), embedder([second])])
+        together = tower([first, second])
+        apart = torch.cat([tower([first]), tower([second])])
 
     torch.testing.assert_close(together, apart, rtol=0, atol=0)
     assert together.shape == (3, 32)

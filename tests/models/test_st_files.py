@@ -53,21 +53,6 @@ def test_a_pooling_that_aisle_does_not_have_is_refused_unless_another_is_asked_f
     assert read_st_files(path, pooling="mean").pooling == "mean"
 
 
-def test_a_model_with_a_further_layer_is_refused(folder):
-    path = folder(
-        "modules.json",
-        [
-            {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
-            {"idx": 1, "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
-        ],
-    )
-
-    with pytest.raises(
-        ModelError, match=r"modules\.json: the model ends in sentence_transformers.models.Dense"
-    ):
-        read_st_files(path, pooling=None)
-
-
 def test_the_layers_that_aisle_has_are_accepted(minilm_dir):
     said = read_st_files(minilm_dir, pooling=None)
 

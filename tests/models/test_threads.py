@@ -9,9 +9,12 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from aisle.models.bi_encoder import BiEncoder
 from aisle.models.encoder import TorchEncoder
+from aisle.models.heads import Normalize
 from aisle.models.int8_linear import multiplies_int8
 from aisle.models.loading import Overrides, load_encoder
+from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
 from aisle.text.token_batches import pack, pad
 from aisle.text.tokens import tokenize
@@ -88,13 +91,13 @@ def test_padded_and_packed_batches_go_through_one_backbone_at_the_same_time(tiny
     tokens = tokenize(encoder.tokenizer, SHORT + LONG, prompt="", max_length=64)
     rows = np.argsort(-tokens.lengths(), kind="stable")
     batches = [pack(tokens, rows), pad(tokens, rows, pad_token_id=0)]
-    embedder = encoder.embedder
+    tower = encoder.model.product_tower
     with torch.inference_mode():
-        expected = embedder(batches[1:]).numpy()
+        expected = tower(batches[1:]).numpy()
 
     def work(number):
         with torch.inference_mode():
-            return [embedder([batches[(number + place) % 2]]).numpy() for place in range(CALLS)]
+            return [tower([batches[(number + place) % 2]]).numpy() for place in range(CALLS)]
 
     for found in in_threads(work):
         for embeddings in found:
@@ -126,13 +129,13 @@ def test_the_int8_copy_does_not_count_the_texts_that_others_embed_meanwhile(mini
     forward = Tower.forward
 
     def disturbed(self, batches):
-        if self is not encoder.embedder:
-            forward(encoder.embedder, [pad(tokens, np.arange(2), pad_token_id=0)])
+        if self is not encoder.model.product_tower:
+            forward(encoder.model.product_tower, [pad(tokens, np.arange(2), pad_token_id=0)])
         return forward(self, batches)
 
     tokens = tokenize(encoder.tokenizer, LONG[:2], prompt="", max_length=256)
     monkeypatch.setattr(Tower, "forward", disturbed)
-    encoder._int8_embedder()
+    encoder._int8_tower("product")
     monkeypatch.undo()
 
     np.testing.assert_array_equal(encoder.encode_products(SHORT, precision="int8"), expected)
@@ -141,7 +144,7 @@ def test_the_int8_copy_does_not_count_the_texts_that_others_embed_meanwhile(mini
 def test_an_encoder_never_switches_its_model_over(tiny_bert, monkeypatch):
     """Not for a moment: another thread might compute in it, with dropout or with gradients."""
     encoder = load_encoder(tiny_bert, device="cpu")
-    modules, switched, train = set(encoder.embedder.modules()), [], torch.nn.Module.train
+    modules, switched, train = set(encoder.model.product_tower.modules()), [], torch.nn.Module.train
 
     def recorded(module, mode=True):
         switched.extend([mode] if module in modules else [])
@@ -174,8 +177,10 @@ def test_threads_take_turns_in_a_model_that_changes_itself_in_a_pass(tiny_bert):
     backbone = AutoModel.from_pretrained(tiny_bert, dtype=torch.float32)
     backbone.embeddings.dropout = ChangesItself()
     plain = load_encoder(tiny_bert, device="cpu")
-    embedder = Tower(backbone, pooling="mean", normalize=True).eval()
-    encoder = TorchEncoder(embedder, plain.tokenizer, plain.settings, fingerprint=None, name="someone's")
+    tower = Tower(backbone, Pooling("mean"), [Normalize()]).eval()
+    encoder = TorchEncoder(
+        BiEncoder(tower).eval(), plain.tokenizer, plain.settings, None, None, name="someone's"
+    )
 
     def work(number):
         return [encoder.encode_queries([LONG[number % 6]]) for _ in range(5)]

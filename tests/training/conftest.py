@@ -13,9 +13,11 @@ from aisle.data.batching import distinct
 from aisle.data.negatives import KnownPositives, equality_keys
 from aisle.losses.in_batch import Direction
 from aisle.losses.registry import loss_named
+from aisle.models.heads import Normalize
 from aisle.models.loading import Overrides, load_base
 from aisle.models.model_source import find_model
-from aisle.models.prepare_backbone import freeze_pooler, set_dropout
+from aisle.models.pooling import Pooling
+from aisle.models.prepare_model import freeze_pooler, set_dropout
 from aisle.models.tower import Tower
 from aisle.text.token_batches import Layout
 from aisle.text.tokens import tokenize
@@ -109,11 +111,11 @@ def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, proc
     return Collator(pairs, layout, *process, known=known, unit=loss_named(loss).unit)
 
 
-def embedder_of(base, *, dropout=0.0):
+def tower_of(base, *, dropout=0.0):
     backbone = copy.deepcopy(base.backbone)
     set_dropout(backbone, dropout)
     freeze_pooler(backbone)
-    return Tower(backbone, pooling="mean", normalize=True)
+    return Tower(backbone, Pooling("mean"), [Normalize()])
 
 
 def trainer_of(
@@ -133,6 +135,7 @@ def trainer_of(
     evaluate=None,
     max_grad_norm=None,
     sync=False,
+    tower=None,
     **schedule,
 ):
     """A trainer whose steps move weights by half of their gradient."""
@@ -146,11 +149,11 @@ def trainer_of(
             in_batch_directions=directions,
         ),
     )
-    embedder = embedder_of(base, dropout=dropout)
-    parameters = [p for m in (embedder, objective) for p in m.parameters() if p.requires_grad]
+    tower = tower or tower_of(base, dropout=dropout)
+    parameters = [p for m in (tower, objective) for p in m.parameters() if p.requires_grad]
     ranks, rank = accelerator.num_processes, accelerator.process_index
     sync = RankSync.of_all(accelerator) if sync and ranks > 1 else None
-    model, optimizer = accelerator.prepare(embedder, torch.optim.SGD(parameters, lr=0.5))
+    model, optimizer = accelerator.prepare(tower, torch.optim.SGD(parameters, lr=0.5))
     settings = {
         "total_steps": 1,
         "eval_steps": None,
@@ -175,7 +178,14 @@ def trainer_of(
         ),
         plan=BatchPlan(len(pairs), batch_size, ranks, accumulation, seed=1),
         schedule=Schedule(**(settings | schedule)),
-        collate=collator_of(pairs, loss=loss, packed=packed, max_tokens=max_tokens, process=(rank, ranks)),
+        collate=collator_of(
+            pairs,
+            loss=loss,
+            packed=packed,
+            max_tokens=max_tokens,
+            process=(rank, ranks),
+            separate=tower.separate_sides,
+        ),
         evaluate=evaluate or (lambda: {"roc_auc": 0.5}),
         sample=lambda: np.zeros((1, 1), np.float32),
         selection_metric="roc_auc",

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aisle.errors import TrainingError, TrainingStopped
 from aisle.losses.cosine_target import LOSS, cosine_target
+from aisle.models.heads import Normalize
+from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
 from aisle.training.step import TrainingStep
 from aisle.training.step_metrics import StepMetrics, metrics_to_sum
@@ -27,7 +29,7 @@ def pairs_of(base, count, *, distinct_texts=True):
 def plain_gradient(base, rows):
     """Mean loss over all pairs, each text padded to 16 tokens, one backward: the definition."""
     queries, products, relevance = rows
-    model = Tower(copy.deepcopy(base.backbone), pooling="mean", normalize=True).eval()
+    model = Tower(copy.deepcopy(base.backbone), Pooling("mean"), [Normalize()]).eval()
     found = []
     for texts in (queries, products):
         tokens = base.tokenizer(

@@ -84,7 +84,7 @@ def average(settings: AverageSettings) -> str:
     with only_writer(run_dir):
         fingerprint = save_encoder(
             run_dir,
-            embedder=found.embedder,
+            tower=found.tower,
             weights=None,
             tokenizer=found.tokenizer,
             settings=found.settings,

@@ -1,8 +1,8 @@
-"""torch.compile, layer by layer: what surrounds the attention becomes few operations.
+"""torch.compile, layer by layer: the operations around the attention are fused into few.
 
-A layer is compiled on its own: layers that are alike share their code, so that it takes a fraction of the
-time for the whole backbone, and the attention over packed texts, which is other code for every division of
-lengths, stays what it is. (Regional compilation,
+Each layer is compiled separately: equal layers share their code, so compilation takes a fraction of the time
+for the whole backbone. The attention over packed texts, whose code differs for every combination of lengths,
+is not compiled. (Regional compilation,
 https://docs.pytorch.org/tutorials/recipes/regional_compilation.html)
 """
 
@@ -19,12 +19,12 @@ from aisle.kernels.fast_dropout import use_uncompiled_dropout
 
 
 def compile_layers(backbone: nn.Module, device: torch.device, *, backend: str = "inductor") -> None:
-    """Compile the layers of a backbone, in place, at the first call of each; names of weights stay.
+    """Compile the layers of a backbone in place, each at its first call; the names of weights stay.
 
     Args:
-        backbone: any `AutoModel`, with or without an adapter.
-        device: where it computes.
-        backend: torch's compiler, one of `compilers()`.
+        backbone: Any `AutoModel`, with or without an adapter.
+        device: Device that it computes on.
+        backend: One of torch's compilers, see `compilers`.
     """
     if device.type == "cpu":
         use_uncompiled_dropout(backbone)
@@ -33,13 +33,13 @@ def compile_layers(backbone: nn.Module, device: torch.device, *, backend: str = 
 
 
 def compilers() -> list[str]:
-    """Return the names of the compilers that torch knows, those for debugging among them."""
+    """Return the names of torch's compilers, including those for debugging."""
     dynamo: Any = importlib.import_module("torch._dynamo")
     return sorted(dynamo.list_backends(exclude_tags=()))
 
 
 def repeated_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Return the layers that a backbone is a stack of; the backbone itself where it is none."""
+    """Return the layers that a backbone is a stack of; the backbone itself if it is not a stack."""
     return list(_repeated(backbone)) or [backbone]
 
 

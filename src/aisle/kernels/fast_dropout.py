@@ -1,8 +1,8 @@
-"""Dropout whose masks cost next to nothing on CPU, where torch draws every one of them by itself.
+"""Dropout with cheap masks on CPU, where torch draws a random number for every value.
 
-torch takes 2 ns for each number that may be dropped, a sixth of a training step. Here one 64-bit draw of
-SFC64 (https://numpy.org/doc/stable/reference/random/bit_generators/sfc64.html) decides four. The draws are
-seeded from torch's generator, whose state is all that has to be kept to repeat them.
+torch takes 2 ns for each value, a sixth of a training step. Here a 64-bit draw of SFC64
+(https://numpy.org/doc/stable/reference/random/bit_generators/sfc64.html) decides four values. The draws are
+seeded from torch's generator: to repeat them, restoring its state is enough.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _uncompiled: Any = torch.compiler.disable
 
 
 class UncompiledDropout(FastDropout):
-    """Fast dropout that torch.compile leaves as it is.
+    """Fast dropout that torch.compile does not compile.
 
-    A class, as layers whose modules have functions of their own would be compiled one by one.
+    It is a class because layers with functions set on their modules would be compiled separately.
     """
 
     forward = _uncompiled(FastDropout.forward)
@@ -52,12 +52,12 @@ def keep_mask(shape: torch.Size, dropout: float, dtype: torch.dtype) -> torch.Te
 
 
 def use_fast_dropout(backbone: nn.Module) -> None:
-    """Put fast dropout in the place of a backbone's own; it has no weights, so that names stay."""
+    """Replace a backbone's dropout by fast dropout; it has no weights, so the names of weights stay."""
     _replace(backbone, nn.Dropout, FastDropout)
 
 
 def use_uncompiled_dropout(backbone: nn.Module) -> None:
-    """Keep a backbone's fast dropout out of what torch.compile compiles."""
+    """Exclude a backbone's fast dropout from what torch.compile compiles."""
     _replace(backbone, FastDropout, UncompiledDropout)
 
 

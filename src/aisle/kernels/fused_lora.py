@@ -1,4 +1,4 @@
-"""A linear layer with its LoRA adapter as one operation: the same function, half the memory traffic."""
+"""A linear layer and its LoRA adapter as a single operation: the same function, half the memory traffic."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import nn
 class AdaptedLinear(torch.autograd.Function):
     """x (W + s B A)^T + b, with the gradient of x, A and B; W and b are frozen.
 
-    The sum of the weights is small beside the texts, so that the forward pass is one product, and so is the
-    gradient of x; the gradients of A and B stay products with the rank. (https://arxiv.org/abs/2106.09685)
+    Adding up the weights is cheap compared with the texts, so the forward pass is a single product, and so is
+    the gradient of x; the gradients of A and B stay products of low rank. (https://arxiv.org/abs/2106.09685)
     """
 
     @staticmethod
@@ -45,10 +45,10 @@ class AdaptedLinear(torch.autograd.Function):
 
 
 def fuse_lora(backbone: nn.Module) -> None:
-    """Make the plain LoRA layers of a backbone compute as one operation in float32.
+    """Make the plain LoRA layers of a backbone compute in a single operation in float32.
 
-    Layers with dropout, DoRA or trained base weights stay PEFT's, and so does any pass under autocast: in
-    half precision the sum of the weights would round the adapter away.
+    Layers with dropout, DoRA or trained base weights keep PEFT's code, and so does any pass under autocast:
+    in half precision, adding up the weights would round the adapter away.
     """
     from peft.tuners.lora import Linear
 

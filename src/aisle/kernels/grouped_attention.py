@@ -1,8 +1,8 @@
 """Attention within each of many short texts, packed end to end: for training on CPU.
 
-Texts are short, so that what costs is not the products but the calls and copies around them. Here texts of
-like length are attended to together, in one operation that writes every group's part in place; only the
-attention weights are padded, and what is padded has weight 0.
+Texts are short, so the calls and copies around the products cost more than the products. Here texts of
+similar length are computed together, in a single operation that writes every group's part in place; only the
+attention weights are padded, and padding has weight 0.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from aisle.kernels.fast_dropout import keep_mask
 from aisle.text.token_batches import length_groups
 
 LONGEST = 128
-"""The weights of longer texts are not worth keeping: their memory grows with the square of the length."""
+"""Longest text whose attention weights are kept: their memory grows with the square of the length."""
 MAX_TOKENS = 4096
 GROUP_COST = 32
-"""What a further group costs, in padded tokens (docs/notes/training-speed.md)."""
+"""Cost of one more group, in padded tokens (docs/notes/training-speed.md)."""
 
 Runs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Texts that are attended to together, each head of a text by itself: (texts x heads, length) places.
+    """Texts that are computed together, each head of a text by itself: (texts x heads, length) places.
 
     Args:
-        places: where they stand among all groups' places.
-        rows: (places,) the head's row of a token that stands there; padding repeats the text's first token.
-        shape: texts x heads, and the longest text's tokens.
+        places: The group's part of all groups' places.
+        rows: (places,) row of the token's head at each place; padding repeats the text's first token.
+        shape: Texts x heads, and tokens in the longest text.
         hidden: (texts x heads, 1, length) -inf for padding and 0 for tokens; None without padding.
         real: (texts x heads, length, 1) 0 for padding and 1 for tokens; None without padding.
     """
@@ -47,7 +47,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The groups of a packed batch, and the way back: (tokens x heads,) the place of each head's row."""
+    """The groups of a packed batch, and (tokens x heads,) the place of each head's row, for the way back."""
 
     groups: tuple[Group, ...]
     places: torch.Tensor
@@ -66,12 +66,12 @@ class GroupedAttention(torch.autograd.Function):
         scaling: float,
         dropout: float = 0.0,
     ) -> torch.Tensor:
-        """Return what each token attends to: (tokens, heads, head_dim), as the inputs are."""
+        """Return the attention of each token: (tokens, heads, head_dim), like the inputs."""
         grouping = group_heads(runs, query.shape[1])
         masks = _weight_masks(grouping, dropout, query.dtype)
         attended = query.new_empty(_places(grouping, query))
         kept = []
-        # Autocast would compute the weights in another type than the rest.
+        # Autocast would compute the weights in a different type from the rest.
         with torch.autocast(query.device.type, enabled=False):
             for group, mask in zip(grouping.groups, masks, strict=True):
                 queries, keys, values = (_by_head(one, group) for one in (query, key, value))

@@ -1,14 +1,17 @@
-"""Attention over packed texts: each token sees the tokens of its own text, and nothing is padded.
+"""Attention over packed texts: each token sees the tokens of its own text, without padding.
 
 It plugs into transformers' attention interface (https://huggingface.co/docs/transformers/attention_interface),
-so it serves every architecture that uses it. Which do is tried out, not listed: `can_pack` compares.
-A backbone is switched to `dispatched_attention` once and for good: each call reads from its own arguments
-whether its batch is packed, so that threads can share a backbone.
+so it works with every architecture that uses the interface. There is no list of them: `can_pack` tries a
+backbone and compares. A backbone is switched to `dispatched_attention` permanently: each call reads from its
+arguments whether its batch is packed, so that threads can share a backbone.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Callable, Collection
+from functools import cache
 from itertools import chain
 from typing import Any, TypeVar, cast
 
@@ -25,12 +28,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 ATTENTION = "aisle_attention"
 NATIVE = "sdpa"
-"""The attention of padded batches; a backbone that has another one reads no packed texts."""
+"""Attention of padded batches; a backbone with another attention cannot read packed texts."""
 PROBED_LENGTHS = (1, 3, 3, 7)
 MOST_PROBED_TOKENS = 512
 LARGEST_ERROR = 1e-3
 LARGEST_ERROR_IN_HALF_PRECISION = 0.1
-"""Of any token vector, relative to its length. Rounding stays far below: 4e-6, and 0.013 in bf16."""
+"""Largest error of a token vector, relative to its length. Rounding is far below: 4e-6, and 0.013 in bf16."""
 
 
 def packed_attention(
@@ -51,32 +54,32 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Return attention within each text of a packed batch: (1, tokens, heads, head_dim).
 
-    On CPU the texts of one length are attended to together; on a GPU all texts are, by Flash Attention
+    On CPU, texts of equal length are computed together; on a GPU all texts are, by Flash Attention
     (https://arxiv.org/abs/2205.14135) over variable lengths, which needs half precision.
 
     Args:
-        module: the attention layer.
+        module: The attention layer.
         query: (1, heads, tokens, head_dim).
-        key: (1, key heads, tokens, head_dim); several query heads may share one.
-        value: as `key`.
-        attention_mask: None; the texts' bounds are in `packed`.
-        packed: the batch.
-        scaling: of the scores; 1 / sqrt(head_dim) when None.
-        dropout: of the attention weights.
-        is_causal: whether a token sees those before it only; the layer's own `is_causal` when None.
-        sliding_window: how many tokens a token sees to either side, itself counted; all when None.
-        softcap: a bound on the scores, as Gemma 2 has it; there is none here.
-        s_aux: attention sinks; there are none here.
+        key: (1, key heads, tokens, head_dim); several query heads may share a key head.
+        value: Like `key`.
+        attention_mask: None; `packed` has the boundaries of the texts.
+        packed: The batch.
+        scaling: Factor of the scores; 1 / sqrt(head_dim) if None.
+        dropout: Dropout rate of the attention weights.
+        is_causal: Whether a token sees only earlier tokens; the layer's `is_causal` if None.
+        sliding_window: Number of tokens that a token sees to either side, itself included; all if None.
+        softcap: Limit on the scores, as in Gemma 2; not supported.
+        s_aux: Attention sinks; not supported.
 
     Raises:
-        ValueError: the layer asks for a bound on its scores or for sinks.
+        ValueError: the layer asks for a softcap or sinks, or for a window that this torch does not have.
     """
     if softcap is not None or s_aux is not None:
         raise ValueError("packed attention has neither a softcap nor sinks")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
     if torch.is_autocast_enabled(query.device.type):
-        # Rotary positions leave queries and keys in float32; autocast would cast them for torch's attention.
+        # Rotary positions leave queries and keys in float32; for torch's attention autocast would cast them.
         half = torch.get_autocast_dtype(query.device.type)
         query, key, value = (one.to(half) for one in (query, key, value))
     if query.device.type == "cuda" and query.dtype != torch.float32 and not dropout:
@@ -84,7 +87,7 @@ def packed_attention(
     heads = query.shape[1]
     if key.shape[1] != heads:
         key, value = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (key, value))
-    # With dropout also without gradients: cached embeddings need the same draws in both passes.
+    # With dropout even without gradients: cached embeddings need the same random numbers in both passes.
     trains = dropout > 0 or (torch.is_grad_enabled() and (query.requires_grad or value.requires_grad))
     on_cpu = query.device.type == "cpu"
     if trains and on_cpu and not causal and sliding_window is None and packed.longest <= LONGEST:
@@ -144,22 +147,67 @@ def _varlen(
     causal: bool,
     window: int | None,
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention import varlen
 
-    side = -1 if window is None else window - 1
-    attended: Any = varlen_attn(
-        query,
-        key,
-        value,
-        packed.offsets,
-        packed.offsets,
-        packed.longest,
-        packed.longest,
-        scale=scaling,
-        window_size=(side, 0 if causal else side),
-        enable_gqa=key.shape[1] != query.shape[1],
+    options = varlen_options(
+        _parameters_of(varlen.varlen_attn),
+        scaling=scaling,
+        causal=causal,
+        window=window,
+        grouped=key.shape[1] != query.shape[1],
     )
-    return cast(torch.Tensor, attended)
+    if key.shape[1] != query.shape[1] and "enable_gqa" not in options:
+        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], dim=1) for one in (key, value))
+    attend: Any = varlen.varlen_attn
+    attended: torch.Tensor = attend(
+        query, key, value, packed.offsets, packed.offsets, packed.longest, packed.longest, **options
+    )
+    return attended
+
+
+@cache
+def _parameters_of(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def varlen_options(
+    parameters: Collection[str],
+    *,
+    scaling: float | None,
+    causal: bool,
+    window: int | None,
+    grouped: bool,
+) -> dict[str, Any]:
+    """Return the keyword arguments for torch's attention over variable lengths.
+
+    They differ between versions of torch: 2.13 has `window_size` and `enable_gqa`, earlier versions have
+    `is_causal` and fewer of the others.
+
+    Args:
+        parameters: Names of the function's parameters.
+        scaling: Factor of the scores; None for the function's default.
+        causal: Whether a token sees only earlier tokens.
+        window: Number of tokens that a token sees to either side, itself included; all if None.
+        grouped: Whether several query heads share a key head.
+
+    Raises:
+        ValueError: this version has no window, or no factor of the scores, and the layer needs it.
+    """
+    options: dict[str, Any] = {}
+    if "window_size" in parameters:
+        side = -1 if window is None else window - 1
+        options["window_size"] = (side, 0 if causal else side)
+    elif window is not None:
+        raise ValueError("this version of torch has no sliding window over packed texts")
+    else:
+        options["is_causal"] = causal
+    if "scale" in parameters:
+        options["scale"] = scaling
+    elif scaling is not None:
+        raise ValueError("this version of torch has no scale of the scores over packed texts")
+    if "enable_gqa" in parameters:
+        options["enable_gqa"] = grouped
+    return options
 
 
 _uncompiled: Any = torch.compiler.disable
@@ -178,20 +226,22 @@ def dispatched_attention(
     """Return the attention of a batch, packed or padded; see `packed_attention`.
 
     Args:
-        module: the attention layer.
-        arguments: query, key, value and mask.
-        packed: the batch, where it is packed; it comes through the backbone's forward as a keyword.
-        attended: grows with every call; for `can_pack`.
-        options: of the layer.
+        module: The attention layer.
+        arguments: Query, key, value and mask.
+        packed: The batch, if it is packed; it comes through the backbone's forward as a keyword.
+        attended: Gets an entry for every call, True once the attention is computed; for `can_pack`.
+        options: Options of the layer.
     """
-    if attended is not None:
-        attended.append(True)
     if packed is None:
         native: tuple[torch.Tensor, None] = _NATIVE_ATTENTION(module, *arguments, **options)
         return native
-    # Compiled, it would be other code for every division of lengths.
+    if attended is not None:
+        attended.append(False)
+    # torch.compile would compile it again for every combination of lengths.
     attend = _packed_attention_uncompiled if torch.compiler.is_compiling() else packed_attention
     found: tuple[torch.Tensor, None] = attend(module, *arguments, packed=packed, **options)
+    if attended is not None:
+        attended[-1] = True
     return found
 
 
@@ -205,7 +255,7 @@ def read_packed(backbone: Any, batch: PackedBatch, *, first_position: int, **opt
     dispatch_attention(backbone)
     output = backbone(
         input_ids=batch.input_ids[None],
-        # transformers leaves a mask of four dimensions as it is, and so builds none of tokens x tokens.
+        # transformers does not change a mask of four dimensions, and so builds none of tokens x tokens.
         attention_mask=batch.input_ids.new_zeros(1, 1, 1, 1),
         position_ids=batch.positions[None] + first_position,
         packed=batch,
@@ -216,45 +266,49 @@ def read_packed(backbone: Any, batch: PackedBatch, *, first_position: int, **opt
 
 
 def dispatch_attention(backbone: Any) -> None:
-    """Switch a backbone from torch's attention to `dispatched_attention`, for good.
+    """Switch a backbone from torch's attention to `dispatched_attention`, permanently.
 
-    Padded batches are attended to as before, so that passes in other threads may go on meanwhile.
+    Padded batches are computed as before, so that passes in other threads may continue.
     """
     if backbone.config._attn_implementation != ATTENTION:
         backbone.config._attn_implementation = ATTENTION
 
 
 def shared_copy(module: Module) -> Module:
-    """Return a copy of a module that shares its weights; hooks and switches then concern the copy alone."""
+    """Return a copy of a module that shares its weights; hooks and switches then affect the copy alone."""
     memo: dict[int, Any] = {id(one): one for one in chain(module.parameters(), module.buffers())}
     return copy.deepcopy(module, memo)
 
 
 def first_position(backbone: nn.Module) -> int:
-    """Return the position of a text's first token: RoBERTa and its kin count from after the padding index."""
+    """Return the position of a text's first token: RoBERTa's relatives count from after the padding index."""
     for name, module in backbone.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return 0 if module.padding_idx is None else module.padding_idx + 1
     return 0
 
 
-def can_pack(backbone: nn.Module, *, max_length: int) -> bool:
-    """Return whether a backbone gives the same token vectors for packed texts as for padded ones.
+def can_pack(
+    backbone: nn.Module, *, max_length: int, vocabulary_size: int, positions: int, pad_token_id: int
+) -> bool:
+    """Return whether a backbone gives the same token vectors for packed texts as for padded texts.
 
-    It is asked on a few short texts and on some of `max_length` tokens, whose length would show a window,
-    and which together have more tokens than there are positions.
-    The architectures that do not (those with relative position biases, as MPNet) are padded.
+    It tries a few short texts and some of `max_length` tokens, which would reveal a window, and which
+    together have more tokens than there are positions. Architectures that fail (those with relative position
+    biases, such as MPNet) read padded texts.
 
     Args:
-        backbone: on its device, in its compute type.
-        max_length: the longest text that it will read.
+        backbone: Backbone on its device, in its compute type.
+        max_length: Longest text that it will read.
+        vocabulary_size: Number of tokens that it has embeddings for.
+        positions: Number of positions that it has embeddings for; 0 if there is no limit.
+        pad_token_id: Token that it expects as padding.
     """
     config: Any = backbone.config
     device = next(backbone.parameters()).device
-    positions = min(getattr(config, "max_position_embeddings", None) or 0, MOST_PROBED_TOKENS)
-    long = [max_length] * (1 + positions // max_length)
+    long = [max_length] * (1 + min(positions, MOST_PROBED_TOKENS) // max_length)
     lengths = np.sort([*long, *(min(length, max_length) for length in PROBED_LENGTHS)])
-    ids = np.random.default_rng(0).integers(5, max(config.vocab_size, 6), size=int(lengths.sum()))
+    ids = np.random.default_rng(0).integers(5, max(vocabulary_size, 6), size=int(lengths.sum()))
     texts = TokenizedTexts(ids.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
     rows = np.arange(len(lengths))
     if config._attn_implementation not in (NATIVE, ATTENTION):
@@ -264,18 +318,20 @@ def can_pack(backbone: nn.Module, *, max_length: int) -> bool:
         native, probed = shared_copy(backbone).eval(), shared_copy(backbone).eval()
         cast(Any, native.config)._attn_implementation = NATIVE
         dispatch_attention(probed)
-        padded = pad(texts, rows, config.pad_token_id or 0).to(device)
+        padded = pad(texts, rows, pad_token_id).to(device)
         packed = pack(texts, rows).to(device)
         start = first_position(backbone)
         with torch.no_grad():
             expected = _read_padded(native, padded)
             found = read_packed(probed, packed, first_position=start, attended=attended)
-            # Others may look at the attention's name, and read padded texts in another way by ours.
+            # An architecture may depend on the attention's name, and read padded texts differently with ours.
             again = _read_padded(probed, padded)
-    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
-        # An architecture may refuse positions, the batch, the attention or a copy in a way of its own.
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        if isinstance(error, TypeError) and attended and not attended[-1]:
+            raise  # our attention was called wrongly, or calls torch wrongly: an error, not a refusal
+        # An architecture may refuse positions, the batch, the attention or a copy by an error of any type.
         return False
-    # Some architectures take the choice of attention and go on with their own.
+    # Some architectures accept the choice of attention and still use their own.
     if not attended or found.shape != expected.shape:
         return False
     half = torch.is_autocast_enabled(device.type)

@@ -1,4 +1,4 @@
-"""LoRA adapters: which layers they change, how they are attached and read back."""
+"""LoRA adapters: choose the layers, attach an adapter, load a saved one."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ ATTENTION_PROJECTIONS = (
     ("c_attn",),  # GPT-2
 )
 POOLER = r"(.*\.)?pooler\..*"
-"""BERT's pooler has a layer named dense too, which no embedding reads: its gradients would never come."""
-# PEFT's semantic-search example wraps the backbone in a module of its own: its keys carry one `model.` more.
+"""BERT's pooler has a layer named dense, too, but no embedding depends on it: it would get no gradient."""
+# PEFT's semantic-search example wraps the backbone in a module: its keys have an additional `model.`.
 WRAPPED_PREFIX = "base_model.model.model."
 PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
 class TrainableShare:
-    """How many of a model's weights are trained."""
+    """Number of a model's weights, and of those that are trained."""
 
     trainable: int
     total: int
@@ -49,7 +49,7 @@ def default_target_modules(backbone: nn.Module) -> tuple[str, ...]:
     """Return the names of the attention projections of an architecture.
 
     Raises:
-        ModelError: no known family fits; the message lists the linear layers there are.
+        ModelError: the architecture is of no known family; the message lists its linear layers.
     """
     names = linear_layer_names(backbone)
     for family in ATTENTION_PROJECTIONS:
@@ -67,7 +67,7 @@ def linear_layer_names(backbone: nn.Module) -> set[str]:
 
 
 def _linear_layers(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the layers that LoRA adapts, by name; GPT-2's Conv1D is one with its weight transposed."""
+    """Return the layers that LoRA can adapt, by name; GPT-2's Conv1D is linear with a transposed weight."""
     from transformers.pytorch_utils import Conv1D
 
     return [
@@ -87,21 +87,21 @@ def attach_lora(
     base_reference: str,
     base_revision: str | None,
 ) -> Any:
-    """Return the backbone with a fresh LoRA adapter (https://arxiv.org/abs/2106.09685), all else frozen.
+    """Return the frozen backbone with a new LoRA adapter (https://arxiv.org/abs/2106.09685) to train.
 
     Args:
-        backbone: any `AutoModel`.
-        rank: rank of the update matrices.
-        alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`.
-        dropout: dropout before the update matrices.
-        target_modules: names of the linear layers to adapt; the attention projections when None.
+        backbone: Any `AutoModel`.
+        rank: Rank of the update matrices.
+        alpha: The update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`.
+        dropout: Dropout before the update matrices.
+        target_modules: Names of the linear layers to adapt; the attention projections if None.
         use_dora: https://arxiv.org/abs/2402.09353.
         use_rslora: https://arxiv.org/abs/2312.03732.
-        base_reference: the base model as PEFT finds it again, kept in the adapter's configuration.
-        base_revision: its commit, if it is on the Hub.
+        base_reference: Name by which PEFT finds the base model, kept in the adapter's configuration.
+        base_revision: The base model's commit, if it is on the Hub.
 
     Raises:
-        ModelError: a target is not the name of a linear layer; the message lists those there are.
+        ModelError: a target is not the name of a linear layer; the message lists the linear layers.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -120,7 +120,7 @@ def attach_lora(
         task_type=TaskType.FEATURE_EXTRACTION,
         revision=base_revision,
     )
-    with _peft_looks_at_checkpointing():
+    with _without_checkpointing_warning():
         adapted = get_peft_model(backbone, config)
     adapted.peft_config["default"].base_model_name_or_path = base_reference
     return adapted
@@ -134,14 +134,14 @@ def attach_trained_lora(
     base_reference: str,
     base_revision: str | None,
 ) -> Any:
-    """Return the backbone with a saved LoRA adapter on it that is trained further, all else frozen.
+    """Return the backbone, frozen, with a saved LoRA adapter that is trained further.
 
     Args:
-        backbone: of the model that the adapter was trained on.
-        adapter_dir: where the adapter is.
-        dropout: before the update matrices; the adapter's own was for its own training.
-        base_reference: as in `attach_lora`.
-        base_revision: as in `attach_lora`.
+        backbone: Backbone of the model that the adapter was trained on.
+        adapter_dir: Folder of the adapter.
+        dropout: Dropout before the update matrices; the saved dropout was for the earlier training.
+        base_reference: As in `attach_lora`.
+        base_revision: As in `attach_lora`.
 
     Raises:
         ModelError: as in `load_adapter`.
@@ -153,14 +153,14 @@ def attach_trained_lora(
 
 
 def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout: float | None = None) -> Any:
-    """Return the backbone with a saved adapter on it, ready for inference or for more training.
+    """Return the backbone with a saved adapter, for inference or for more training.
 
-    Adapters saved by PEFT's semantic-search example are read too: their keys carry one `model.` more.
+    Adapters saved by PEFT's semantic-search example are read, too: their keys have an additional `model.`.
 
     Args:
-        backbone: of the model that the adapter was trained on.
-        adapter_dir: where the adapter is.
-        trained_with_dropout: dropout before LoRA's matrices while it is trained further; None for inference.
+        backbone: Backbone of the model that the adapter was trained on.
+        adapter_dir: Folder of the adapter.
+        trained_with_dropout: Dropout before LoRA's matrices while it is trained further; None for inference.
 
     Raises:
         ModelError: the adapter's files are missing, or do not fit the backbone.
@@ -177,9 +177,9 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout
         config.inference_mode = trained_with_dropout is None
         if trained_with_dropout is not None:
             config.lora_dropout = trained_with_dropout
-        config.base_model_name_or_path = None  # PEFT would warn where the base has moved; we are given it
+        config.base_model_name_or_path = None  # PEFT would warn if the base has moved; we have the backbone
         weights = _unwrapped(load_file(weights_file), backbone)
-        with _peft_looks_at_checkpointing():
+        with _without_checkpointing_warning():
             adapted = get_peft_model(backbone, config)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         result: Any = set_peft_model_state_dict(adapted, weights)
@@ -188,7 +188,7 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         kind = type(backbone).__name__
         raise ModelError(f"{adapter_dir}: the adapter does not fit {kind}: {error}") from None
-    # PEFT counts all of the base's weights as missing. These are the adapter's own: LoRA's, DoRA's
+    # PEFT reports all weights of the base as missing. `expected` are the adapter's weights: LoRA's, DoRA's
     # magnitudes, trained biases, and modules that are saved whole.
     missing = sorted(set(expected) - set(weights))
     if missing or result.unexpected_keys:
@@ -202,21 +202,21 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout
 
 
 def trainable_share(model: nn.Module) -> TrainableShare:
-    """Return how many weights of a model are trained."""
+    """Return the number of a model's weights, and of those that are trained."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return TrainableShare(trainable=sum(n for n, on in sizes if on), total=sum(n for n, _ in sizes))
 
 
 @contextmanager
-def _peft_looks_at_checkpointing() -> Iterator[None]:
-    """PEFT reads a property that transformers deprecates; nobody who trains can do anything about it."""
+def _without_checkpointing_warning() -> Iterator[None]:
+    """Silence a warning that no user can avoid: PEFT reads a property that transformers deprecates."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         yield
 
 
 def _are_transposed(backbone: nn.Module, targets: Sequence[str]) -> bool:
-    """Return whether the targets' weights are (in, out), as GPT-2's are; PEFT has to know."""
+    """Return whether the targets' weights are (in, out), as GPT-2's are; PEFT needs this setting."""
     names = tuple(f".{target}" for target in targets)
     kinds = {type(module) for name, module in _linear_layers(backbone) if f".{name}".endswith(names)}
     return bool(kinds) and not any(issubclass(kind, nn.Linear) for kind in kinds)

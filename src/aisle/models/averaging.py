@@ -1,7 +1,7 @@
-"""The average of the weights of runs that began at one base model: one model, as fast as any of them.
+"""Average the weights of runs that were trained from the same base model into a single, equally fast model.
 
-Source: model soups, https://arxiv.org/abs/2203.05482. Runs with other data, losses or settings differ in
-where they are wrong, and the average of their weights is often better than the best of them.
+Source: model soups, https://arxiv.org/abs/2203.05482. Runs with different data, losses or settings make
+different errors, and the average of their weights is often better than the best run.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ class AveragedRuns:
     """The average of some runs.
 
     Args:
-        embedder: with the averaged weights, on the CPU.
-        tokenizer: of the first run.
-        settings: of all runs.
-        base: the model that all runs began at.
+        tower: Tower with the averaged weights, on the CPU.
+        tokenizer: Tokenizer of the first run.
+        settings: Settings of all runs.
+        base: Model that all runs were trained from.
     """
 
-    embedder: Tower
+    tower: Tower
     tokenizer: Any
     settings: EncoderSettings
     base: ModelSource
 
 
 def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | None = None) -> AveragedRuns:
-    """Return the weighted average of the weights of runs; adapters are merged into their base before.
+    """Return the weighted average of the weights of runs; adapters are merged into their base first.
 
-    The sum is taken in float64; the first run and one other are in memory beside it.
+    The sum is in float64; besides it, the first run and another one are in memory.
 
     Args:
-        runs: folders or Hub ids, of LoRA or of full fine-tuning.
-        weights: one for each run, above 0; they are divided by their sum.
-        token: for private and gated repositories on the Hub.
+        runs: Folders or Hub ids of runs, of LoRA or of full fine-tuning.
+        weights: A number above 0 for each run; they are divided by their sum.
+        token: Token for private and gated repositories on the Hub.
 
     Raises:
-        ModelError: a run cannot be loaded, is no run, or began at another base model or with other settings
-            than the first.
+        ModelError: a run cannot be loaded, is not a run, or differs from the first run in its base model or
+            settings.
     """
     runs, weights = (as_sequence(runs, "runs", ModelError), as_sequence(weights, "weights", ModelError))
     described = [_described(run, token) for run in runs]
@@ -62,8 +62,8 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
     for run, weight in zip(runs, weights, strict=True):
         encoder = load_encoder(run, token=token, device="cpu")
         first = first or encoder
-        own = dict(encoder.embedder.named_parameters())
-        differing = names_that_differ(own, dict(first.embedder.named_parameters()))
+        own = dict(encoder.model.product_tower.named_parameters())
+        differing = names_that_differ(own, dict(first.model.product_tower.named_parameters()))
         if differing is not None:
             raise ModelError(f"{run}: cannot be averaged with {runs[0]}: {differing}")
         for name, parameter in own.items():
@@ -71,11 +71,11 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
             total[name] = total[name] + part if name in total else part
     assert first is not None  # there are runs
     with torch.no_grad():
-        for name, parameter in first.embedder.named_parameters():
+        for name, parameter in first.model.product_tower.named_parameters():
             parameter.copy_(total[name])
     saved = described[0]
     base = find_model(str(saved["base_model"]), revision=saved.get("base_revision"), token=token)
-    return AveragedRuns(first.embedder, first.tokenizer, first.settings, base)
+    return AveragedRuns(first.model.product_tower, first.tokenizer, first.settings, base)
 
 
 def _described(run: str, token: str | None) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _described(run: str, token: str | None) -> dict[str, Any]:
 
 
 def _check_alike(first: str, one: dict[str, Any], run: str, other: dict[str, Any]) -> None:
-    """Refuse runs whose weights, or what is done with them, do not go together."""
+    """Refuse runs that differ in their base model or settings."""
     for name in ("base_model", "base_revision", *(field.name for field in fields(EncoderSettings))):
         if one.get(name) != other.get(name):
             raise ModelError(

@@ -1,4 +1,4 @@
-"""A backbone from its files: loaded as a text encoder, or refused with what is wrong with it."""
+"""Load a backbone from its files as a text encoder, or refuse it with the reason."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.model_source import ModelSource
-from aisle.models.st_files import read_json
+from aisle.models.modules_file import read_json
 
 PROBE_TEXT = "a"
-T5_KIN = ("t5", "mt5", "umt5")
-"""Encoder-decoders whose encoder is loaded by itself, as sentence-transformers does (sentence-t5)."""
+T5_FAMILY = ("t5", "mt5", "umt5")
+"""Encoder-decoders of which the encoder alone is loaded, as sentence-transformers does (sentence-t5)."""
 
 
 def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Module:
-    """Return the backbone in float32; of T5 and its kin, the encoder.
+    """Return the backbone in float32; of T5 and its relatives, the encoder.
 
     Raises:
-        ModelError: there are no safetensors weights; they lack some of the architecture's; the model has a
-            decoder that reads an encoder's output; or it needs a package or code that is not there.
+        ModelError: there are no safetensors weights; weights of the architecture are missing; the model has a
+            decoder that reads an encoder's output; or it needs a package or code that is missing.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig
@@ -52,7 +52,7 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
         hint = "" if trust_remote_code else code_hint(source.path)
         reason = hint or f": {one_line(error)}"
         raise ModelError(f"{source.name}: cannot be loaded as a model{reason}") from None
-    # transformers draws missing weights at random; the pooler's do not matter, as no embedding reads them.
+    # transformers draws missing weights at random. The pooler's do not matter: no embedding depends on them.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         hint = "" if trust_remote_code else code_hint(source.path)
@@ -65,11 +65,11 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
 
 
 def check_reads_text(source: ModelSource, backbone: nn.Module, tokenizer: Any) -> None:
-    """Refuse a backbone that does not turn the tokenizer's tokens into one vector each.
+    """Refuse a backbone that does not return a vector for each of the tokenizer's tokens.
 
     Raises:
-        ModelError: the tokenizer has tokens that the backbone has no embedding for, or the backbone fails on
-            a text or returns something else.
+        ModelError: the tokenizer has tokens without an embedding in the backbone, or the backbone fails on a
+            text or returns something else.
     """
     model: Any = backbone
     try:
@@ -90,35 +90,76 @@ def check_reads_text(source: ModelSource, backbone: nn.Module, tokenizer: Any) -
         found = tuple(output.last_hidden_state.shape)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{source.name}: {kind} does not read a text: {one_line(error)}") from None
-    expected = (1, tokens["input_ids"].shape[1], int(model.config.hidden_size))
+    expected = (1, tokens["input_ids"].shape[1], hidden_size(backbone))
     if found != expected:
         raise ModelError(
             f"{source.name}: {kind} must return a vector for each token, {expected}; it returned {found}"
         )
 
 
+def hidden_size(backbone: nn.Module) -> int:
+    """Return the length of a backbone's token vectors."""
+    config: Any = backbone.config
+    return int(config.hidden_size)
+
+
+def padding_token(backbone: nn.Module) -> int:
+    """Return the token that a backbone expects as padding; 0 if its configuration names none."""
+    config: Any = backbone.config
+    return int(config.pad_token_id or 0)
+
+
+def positions(backbone: nn.Module) -> int:
+    """Return the number of positions in a backbone's configuration; 0 if it names no limit."""
+    config: Any = backbone.config
+    return int(getattr(config, "max_position_embeddings", None) or 0)
+
+
+def vocabulary_size(backbone: nn.Module) -> int:
+    """Return the number of tokens that a backbone has embeddings for."""
+    config: Any = backbone.config
+    return int(config.vocab_size)
+
+
+def longest_input(backbone: nn.Module, tokenizer: Any) -> int:
+    """Return the most tokens that a backbone can read."""
+    longest = positions(backbone) or tokenizer.model_max_length
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa and its relatives count positions from the one after the padding index.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            longest = module.num_embeddings - first
+    return int(min(longest, tokenizer.model_max_length, 1_000_000))
+
+
+def is_decoder(backbone: nn.Module) -> bool:
+    """Return whether a backbone was trained as a language model that generates text."""
+    config: Any = backbone.config
+    return any("ForCausalLM" in name for name in config.architectures or ())
+
+
 def code_hint(folder: Path) -> str:
-    """Return what to do about a model that brings code of its own; empty for one that does not."""
+    """Return advice for a model whose repository contains Python code; empty for other models."""
     if "auto_map" not in read_json(folder / "config.json"):
         return ""
     return ". The model brings Python code of its own: read it, and run it with --trust_remote_code"
 
 
 def one_line(error: Exception) -> str:
-    """Return a library's message in one line of at most 300 characters."""
+    """Return an error's message in a single line of at most 300 characters."""
     words = " ".join(str(error).split())
     return words[:300] + "..." * (len(words) > 300) if words else type(error).__name__
 
 
 def _text_model(source: ModelSource, config: Any) -> Any:
-    """Return the class to load a configuration with: that of T5's encoder for T5 and its kin.
+    """Return the class that loads a configuration: for T5 and its relatives, the class of T5's encoder.
 
     Raises:
-        ModelError: it is another encoder with a decoder.
+        ModelError: the model is another encoder with a decoder.
     """
     from transformers import AutoModel, AutoModelForTextEncoding
 
-    if config.model_type in T5_KIN:
+    if config.model_type in T5_FAMILY:
         return AutoModelForTextEncoding
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(

@@ -1,4 +1,4 @@
-"""The encoder: a backbone with its pooling, prompts and maximum length, in one piece."""
+"""The encoder that computes with torch: a bi-encoder with its tokenizer, prompts and maximum length."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ import torch
 from torch import nn
 
 from aisle.errors import ModelError
+from aisle.models.bi_encoder import BiEncoder
 from aisle.models.int8_tower import int8_tower
-from aisle.models.pooling import Pooling
+from aisle.models.pooling import PoolingMode
 from aisle.models.tower import Tower, autocast
 from aisle.text.token_batches import device_layout
-from aisle.text.tokens import TokenizedTexts, tokenize
+from aisle.text.tokens import Side, TokenizedTexts, tokenize
 from aisle.types.encoder_protocol import Precision
 from aisle.types.sequences import as_sequence
 
 Made = TypeVar("Made")
 
 INT8_TOKENS = 4096
-"""Padded tokens at a time: a tenth faster than 1,024, whose products are cut up more; 8,192 are slower."""
+"""Padded tokens at a time in int8: a tenth faster than 1,024, which splits products more; 8,192 is slower."""
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """What has to be known to use an encoder besides its weights.
+    """Settings that decide an embedding, besides the weights.
 
     Args:
-        pooling: how token vectors become one.
-        query_prompt: put before every query.
-        product_prompt: put before every product.
-        max_length: longest text in tokens, prompt and special tokens included.
-        normalize: whether embeddings have unit L2 norm.
+        pooling: How a text's token vectors become one vector.
+        query_prompt: Prompt before every query.
+        product_prompt: Prompt before every product.
+        max_length: Longest text in tokens, prompt and special tokens included.
+        normalize: Whether embeddings have unit L2 norm.
     """
 
-    pooling: Pooling
+    pooling: PoolingMode
     query_prompt: str
     product_prompt: str
     max_length: int
@@ -48,42 +49,46 @@ class EncoderSettings:
 
 @dataclass(frozen=True)
 class DistinctTokens:
-    """The tokens of texts, each distinct one once.
+    """Tokens of texts, each distinct text once.
 
     Args:
-        tokens: of the distinct texts.
-        place: (texts,) which of them each text is.
+        tokens: Tokens of the distinct texts.
+        place: (texts,) number of each text among the distinct texts.
+        side: Side of the texts, which decides the tower that reads them.
     """
 
     tokens: TokenizedTexts
     place: np.ndarray
+    side: Side
 
     @property
     def marks(self) -> np.ndarray:
-        """Mark of each text, where they were asked for: (texts,) uint8, see `types.text_marks`."""
+        """Mark of each text, if marks were requested: (texts,) uint8, see `types.text_marks`."""
         marks = self.tokens.marks
         return np.zeros(len(self.place), np.uint8) if marks is None else marks[self.place]
 
 
 @dataclass(frozen=True)
 class TorchEncoder:
-    """Turns queries and products into embeddings; threads may share it.
+    """Turn queries and products into embeddings with torch; any number of threads may share it.
 
     Args:
-        embedder: the model, on its device.
-        tokenizer: the model's own.
-        settings: pooling, prompts, maximum length.
-        fingerprint: hash of all that decides an embedding; None before the encoder was saved.
-        name: what messages call it.
-        revision: commit of the Hub repository that it was loaded from, if it was.
-        dimensions: components of an embedding that are kept; None keeps all.
-        note: what was taken of it because nobody says otherwise, to be printed.
+        model: The query tower and the product tower, on their device.
+        tokenizer: The towers' tokenizer.
+        settings: Pooling, prompts, maximum length.
+        fingerprint: Hash of everything that decides a product's embedding; None before it was saved.
+        query_fingerprint: Hash of everything that decides a query's embedding; the same with one tower.
+        name: Name of the model in messages.
+        revision: Commit of the Hub repository that it was loaded from; None for other models.
+        dimensions: Number of components of an embedding that are kept; None keeps all.
+        note: What was assumed about the model because its files do not tell; to be printed.
     """
 
-    embedder: Tower
+    model: BiEncoder
     tokenizer: Any
     settings: EncoderSettings
     fingerprint: str | None
+    query_fingerprint: str | None
     name: str
     revision: str | None = None
     dimensions: int | None = None
@@ -103,19 +108,13 @@ class TorchEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
-        return next(self.embedder.parameters()).device
+        """Device that the model computes on."""
+        return next(self.model.parameters()).device
 
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        backbone: Any = self.embedder.backbone
-        return int(self.dimensions or backbone.config.hidden_size)
-
-    @property
-    def query_fingerprint(self) -> str | None:
-        """Fingerprint of the tower that reads queries: `fingerprint`, as one tower reads both sides."""
-        return self.fingerprint
+        return self.dimensions or self.model.dim
 
     def encode_queries(self, queries: Iterable[str], **options: Any) -> np.ndarray:
         """Return the embeddings of queries; see `encode_texts` for the options.
@@ -123,7 +122,7 @@ class TorchEncoder:
         Returns:
             (queries, dim) float32, unit L2 norm.
         """
-        return self.encode_texts(queries, prompt=self.settings.query_prompt, **options)
+        return self.encode_texts(queries, prompt=self.settings.query_prompt, side="query", **options)
 
     def encode_products(self, products: Iterable[str], **options: Any) -> np.ndarray:
         """Return the embeddings of products; see `encode_texts` for the options.
@@ -131,26 +130,28 @@ class TorchEncoder:
         Returns:
             (products, dim) float32, unit L2 norm.
         """
-        return self.encode_texts(products, prompt=self.settings.product_prompt, **options)
+        return self.encode_texts(products, prompt=self.settings.product_prompt, side="product", **options)
 
     def encode_texts(
         self,
         texts: Iterable[str],
         *,
         prompt: str,
+        side: Side = "product",
         max_tokens: int | None = None,
         precision: Precision = "fp32",
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Return the embeddings of texts, in their order; a text that occurs again is encoded once.
+        """Return the embeddings of texts, in their order; a text that occurs twice is encoded once.
 
         Args:
-            texts: any number of texts, of an iterator too; longer ones than the maximum length are cut off.
-            prompt: put before every text.
-            max_tokens: padded tokens encoded at a time.
-            precision: compute type; the embeddings are float32 all the same. int8 is for CPUs; its copy of
-                the model is made on first use, from the weights of then.
-            on_progress: called with the number of texts that are done, as they are done.
+            texts: Any iterable of texts; a text longer than the maximum length is cut off.
+            prompt: Prompt before every text.
+            side: Side of the texts, which decides the tower; with one tower it makes no difference.
+            max_tokens: Padded tokens encoded at a time.
+            precision: Number type to compute in; embeddings are always float32. int8 is for CPUs; its copy
+                of the model is made on first use, from the weights at that time.
+            on_progress: Called with the number of texts that were encoded since the last call.
 
         Returns:
             (texts, dim) float32, unit L2 norm.
@@ -160,14 +161,16 @@ class TorchEncoder:
                 not compute in int8; or the model is in training mode.
         """
         return self.encode_tokens(
-            self.tokenize(texts, prompt=prompt),
+            self.tokenize(texts, prompt=prompt, side=side),
             max_tokens=max_tokens,
             precision=precision,
             on_progress=on_progress,
         )
 
-    def tokenize(self, texts: Iterable[str], *, prompt: str, marked: bool = False) -> DistinctTokens:
-        """Return the tokens of texts, of one that occurs again only once; a thread may do that meanwhile.
+    def tokenize(
+        self, texts: Iterable[str], *, prompt: str, side: Side = "product", marked: bool = False
+    ) -> DistinctTokens:
+        """Return the tokens of texts, each distinct text once; safe while another thread encodes.
 
         Raises:
             ModelError: `texts` is one text, or an entry is not a text or not Unicode.
@@ -178,7 +181,7 @@ class TorchEncoder:
         place = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
         options: dict[str, Any] = {"max_length": self.settings.max_length, "marked": marked}
         tokens = tokenize(self.tokenizer, list(places), prompt=prompt, **options)
-        return DistinctTokens(tokens, place)
+        return DistinctTokens(tokens, place, side)
 
     def tokenize_products(self, products: Iterable[str], *, marked: bool = False) -> DistinctTokens:
         """Return the tokens of products, with the products' prompt; see `tokenize`."""
@@ -197,27 +200,27 @@ class TorchEncoder:
         Returns:
             (texts, dim) float32, unit L2 norm.
         """
-        if self.embedder.training:
-            # To switch it over here would switch it over under the threads that train it.
-            raise ModelError(f"{self.name}: is in training mode, with dropout; call embedder.eval() before")
-        tokens, place = texts.tokens, texts.place
+        if self.model.training:
+            # Switching it to evaluation here would switch it for the threads that train it, too.
+            raise ModelError(f"{self.name}: is in training mode, with dropout; call model.eval() before")
+        tokens, place, side = texts.tokens, texts.place, texts.side
         distinct = len(tokens.lengths())
         repeats = np.bincount(place, minlength=distinct)
         embeddings = np.empty((distinct, self.dim), dtype=np.float32)
         device = self.device
         layout = device_layout(
             device,
-            # One text, a query's usual case, has no padding: whether it could be packed is not worth asking.
-            packed=distinct > 1 and self._packs("fp32" if precision == "int8" else precision),
+            # A single text, the usual query, has no padding: there is no need to try packing.
+            packed=distinct > 1 and self._packs(side, "fp32" if precision == "int8" else precision),
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
         )
-        embedder = self._int8_embedder() if precision == "int8" else self.embedder
+        tower = self._int8_tower(side) if precision == "int8" else self.model.tower(side)
         with torch.inference_mode(), autocast(device, precision):
             for rows in layout.rows(tokens.lengths()):
                 batch = layout.batch(tokens, rows).to(device)
-                with self._turn():
-                    found = embedder([batch]).float()
+                with self._turn(side):
+                    found = tower([batch]).float()
                 embeddings[rows] = self._cut(found).cpu().numpy()
                 if on_progress is not None:
                     on_progress(int(repeats[rows].sum()))
@@ -225,12 +228,12 @@ class TorchEncoder:
         return in_order
 
     def truncated(self, dimensions: int | None) -> TorchEncoder:
-        """Return the encoder that gives the first `dimensions` components, at unit norm again.
+        """Return an encoder that keeps the first `dimensions` components, scaled to unit norm again.
 
-        For encoders that were trained so (Matryoshka, https://arxiv.org/abs/2205.13147); others lose much.
+        For encoders trained for it (Matryoshka, https://arxiv.org/abs/2205.13147); others lose much quality.
 
         Raises:
-            ModelError: the encoder has fewer, or gives no unit vectors.
+            ModelError: the encoder has fewer components, or its embeddings are not unit vectors.
         """
         if dimensions is None:
             return self
@@ -245,21 +248,28 @@ class TorchEncoder:
             return embeddings
         return nn.functional.normalize(embeddings[:, : self.dimensions], dim=1)
 
-    def _int8_embedder(self) -> Tower:
-        """Return the copy of the model in int8; it is made once."""
-        return self._once("int8", lambda: int8_tower(self.embedder, max_length=self.settings.max_length))
+    def _int8_tower(self, side: Side) -> Tower:
+        """Return the int8 copy of a side's tower; it is made once."""
+        tower = self.model.tower(side)
+        return self._once(
+            f"int8 {self._tower_name(side)}",
+            lambda: int8_tower(tower, max_length=self.settings.max_length),
+        )
 
-    def _packs(self, precision: Precision) -> bool:
-        """Return whether texts are packed; tried out once for each compute type."""
+    def _packs(self, side: Side, precision: Precision) -> bool:
+        """Return whether a side's tower reads packed texts; tried once for each compute type."""
 
         def try_out() -> bool:
-            with self._turn():
-                return self.embedder.packs(precision, max_length=self.settings.max_length)
+            with self._turn(side):
+                return self.model.tower(side).packs(precision, max_length=self.settings.max_length)
 
-        return self._once(f"packs {precision}", try_out)
+        return self._once(f"packs {self._tower_name(side)} {precision}", try_out)
+
+    def _tower_name(self, side: Side) -> str:
+        return side if self.model.separate_sides else "shared"
 
     def _once(self, name: str, make: Callable[[], Made]) -> Made:
-        """Return what `make` returns the first time, whichever thread asks first."""
+        """Return the result of the first call of `make` under a name, whichever thread calls first."""
         if name not in self._made:
             with _MAKING:
                 if name not in self._made:
@@ -267,17 +277,17 @@ class TorchEncoder:
         made: Made = self._made[name]
         return made
 
-    def _turn(self) -> AbstractContextManager[object]:
-        """Return what a forward pass waits for: nothing, unless the model changes itself in the pass."""
-        return _PASSING if self.embedder.changes_itself else nullcontext()
+    def _turn(self, side: Side) -> AbstractContextManager[object]:
+        """Return the lock of a forward pass: none, unless the tower changes its state during the pass."""
+        return _PASSING if self.model.tower(side).changes_itself else nullcontext()
 
 
-# Of all encoders: an encoder with a lock of its own could be neither copied nor sent to a process.
+# Shared by all encoders: an encoder that holds a lock could not be copied or sent to a process.
 _MAKING, _PASSING = threading.Lock(), threading.Lock()
 
 
 def _check_texts(texts: Sequence[str]) -> None:
-    """Refuse what is no text."""
+    """Refuse entries that are not texts."""
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise ModelError(f"texts[{position}] must be a text; found {type(text).__name__} {text!r:.60}")

@@ -1,15 +1,18 @@
-"""A hash of everything that decides an embedding."""
+"""Fingerprint: a hash of everything that decides an embedding."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from aisle.io.durable import file_sha256
 from aisle.models.encoder import EncoderSettings
-from aisle.models.st_files import lower_cases, read_json
+from aisle.models.heads import Head, fingerprint_parts
+from aisle.models.modules_file import read_json
+from aisle.models.st_files import lower_cases
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -21,7 +24,7 @@ TOKENIZER_FILES = (
     "spm.model",
     "tokenizer.model",
 )
-# What of a tokenizer's configuration changes its tokens; where it lay and who wrote it do not.
+# Keys of a tokenizer's configuration that change its tokens; where it was stored and who wrote it do not.
 TOKENIZER_KEYS = (
     "tokenizer_class",
     "do_lower_case",
@@ -43,7 +46,7 @@ TOKENIZER_KEYS = (
     "bos_token",
     "eos_token",
 )
-# What of an adapter's configuration does not change its output: where its base lies and how it was trained.
+# Keys of an adapter's configuration that do not change its output: where its base is, how it was trained.
 ADAPTER_KEYS_LEFT_OUT = (
     "base_model_name_or_path",
     "revision",
@@ -57,18 +60,26 @@ ADAPTER_KEYS_LEFT_OUT = (
 )
 
 
-def fingerprint_of(*, base_dir: Path, model_dir: Path, adapter: bool, settings: EncoderSettings) -> str:
-    """Return the fingerprint of an encoder, 64 hexadecimal digits.
+def fingerprint_of(
+    *,
+    base_dir: Path,
+    model_dir: Path,
+    adapter: bool,
+    settings: EncoderSettings,
+    heads: Sequence[Head] = (),
+) -> str:
+    """Return the fingerprint of a tower, 64 hexadecimal digits.
 
     It covers the base model's weights, architecture and code, the adapter's weights (DoRA's magnitudes and
-    whole layers that were trained with it, too) and configuration, the tokenizer, pooling, prompts, maximum
-    length and normalisation. Two encoders with the same fingerprint give the same embeddings.
+    whole layers trained with it, too) and configuration, the heads, the tokenizer, pooling, prompts, maximum
+    length and normalisation. Two towers with the same fingerprint give the same embeddings.
 
     Args:
-        base_dir: folder of the base model's weights.
-        model_dir: folder of the run, or of the base model itself.
-        adapter: whether `model_dir` holds an adapter over the base.
-        settings: what is not in the weights.
+        base_dir: Folder of the base model's weights.
+        model_dir: Folder of the run, or of the base model itself.
+        adapter: Whether `model_dir` holds an adapter over the base.
+        settings: Settings besides the weights.
+        heads: Modules after the pooling, without the normalisation at the end, which is in `settings`.
     """
     parts: dict[str, object] = {"settings": asdict(settings)}
     parts["base"] = {path.name: file_sha256(path) for path in sorted(base_dir.glob("*.safetensors"))}
@@ -76,12 +87,14 @@ def fingerprint_of(*, base_dir: Path, model_dir: Path, adapter: bool, settings: 
     if adapter:
         config = json.loads((model_dir / "adapter_config.json").read_text(encoding="utf-8"))
         parts["adapter_config"] = {
-            # Sets are written in any order.
+            # Sets are written in no fixed order.
             key: sorted(value, key=str) if isinstance(value, list) else value
             for key, value in config.items()
             if key not in ADAPTER_KEYS_LEFT_OUT and value is not None
         }
         parts["adapter"] = file_sha256(model_dir / "adapter_model.safetensors")
+    if heads:  # a model without heads keeps the fingerprint that it had before there were any
+        parts["heads"] = fingerprint_parts(heads)
     parts["code"] = [_code(folder) for folder in dict.fromkeys((base_dir, model_dir))]
     parts["tokenizer"] = _tokenizer(model_dir) or _tokenizer(base_dir)
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -101,11 +114,11 @@ def _tokenizer(folder: Path) -> dict[str, object]:
 
 
 def _code(folder: Path) -> dict[str, str]:
-    """Return the hashes of the code that a repository brings, where its files name some."""
-    brings = any(
+    """Return the hashes of a repository's Python code; empty if its files name none."""
+    has_code = any(
         read_json(folder / name).get("auto_map") for name in ("config.json", "tokenizer_config.json")
     )
-    if not brings:
+    if not has_code:
         return {}
     return {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*.py"))}
 

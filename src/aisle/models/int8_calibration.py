@@ -70,16 +70,16 @@ class _Observer:
             shared.gelus[name] = activation
 
 
-def observe(embedder: Tower, layers: dict[str, nn.Module], batch: TokenBatch) -> list[SharedInput]:
-    """Return the inputs of these linear layers when the embedder reads a batch.
+def observe(tower: Tower, layers: dict[str, nn.Module], batch: TokenBatch) -> list[SharedInput]:
+    """Return the inputs of these linear layers when the tower reads a batch.
 
     Args:
-        embedder: in evaluation mode, without gradients.
+        tower: in evaluation mode, without gradients.
         layers: linear layers by name; one that is not called is in no input.
         batch: the texts.
     """
     seen = _Observer()
-    hooks = [hook for module in embedder.modules() for hook in _hooks_of(module, seen)]
+    hooks = [hook for module in tower.modules() for hook in _hooks_of(module, seen)]
     hooks += [
         layer.register_forward_hook(
             lambda _, entries, output, name=name: seen.after_linear(name, entries[0], output)
@@ -87,7 +87,7 @@ def observe(embedder: Tower, layers: dict[str, nn.Module], batch: TokenBatch) ->
         for name, layer in layers.items()
     ]
     try:
-        embedder([batch])
+        tower([batch])
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,10 +1,10 @@
-"""A copy of an embedder whose linear layers compute in 8-bit integers; the rest is shared, in float32.
+"""Copy a tower with linear layers that compute in 8-bit integers; the rest is shared, in float32.
 
-A few channels of a norm's output are ten to twenty times larger than the others, and one scale for all would
-leave these few codes. So each channel has its own, between what suits it and what suits the weights that take
-it up (SmoothQuant, https://arxiv.org/abs/2211.10438). The ranges come from random tokens, so that an
-embedding depends on nothing but its text; a norm bounds its outputs, whatever the text. Other inputs have a
-scale for each token.
+A few channels of a norm's output are ten to twenty times larger than the others, and a common scale would
+leave few codes for the others. So each channel has its own scale, a compromise between its range and that of
+the weights that absorb the scale (SmoothQuant, https://arxiv.org/abs/2211.10438). The ranges come from random
+tokens, so that an embedding depends on its text alone; a norm bounds its outputs, whatever the text. Other
+inputs have a scale for each token.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ from aisle.text.token_batches import PaddedBatch
 CALIBRATION_TEXTS = 16
 CALIBRATION_TOKENS = 32
 SMOOTHING = 0.7
-"""The exponent of a channel's range in its scale; 1 - this for the weights'."""
+"""Exponent of a channel's range in its scale; the weights' range has 1 - SMOOTHING."""
 MARGIN = 1.2
-"""How far beyond the calibration's ranges an input may go."""
+"""Factor by which an input may exceed the calibration's range."""
 SMALLEST_RANGE = 1e-5
 LOWEST_COSINE = 0.95
-"""Of the random texts' embeddings with those in fp32; MiniLM has 0.99."""
+"""Lowest cosine between a random text's embeddings in int8 and in fp32; MiniLM has 0.99."""
 
 
-def int8_tower(embedder: Tower, *, max_length: int) -> Tower:
-    """Return a copy for inference on CPU; adapters are merged into its codes.
+def int8_tower(tower: Tower, *, max_length: int) -> Tower:
+    """Return a copy for inference on CPU; adapters are merged into its codes, heads stay in float32.
 
     Args:
-        embedder: in float32, on CPU, in evaluation mode; it stays as it is.
-        max_length: longest text that it reads, in tokens.
+        tower: Tower in float32, on CPU, in evaluation mode; it is not changed.
+        max_length: Longest text that it reads, in tokens.
 
     Raises:
-        ModelError: it is not on CPU, this CPU does not multiply 8-bit integers, or the embeddings are not
-            close to those in fp32.
+        ModelError: the tower is not on CPU, this CPU does not multiply 8-bit integers, or the embeddings are
+            not close to those in fp32.
     """
-    device = next(embedder.parameters()).device
+    device = next(tower.parameters()).device
     if device.type != "cpu":
         raise ModelError(f"int8 is for CPUs, and the model is on {device}; use fp32 or bf16 there")
     if not multiplies_int8():
         raise ModelError("int8 needs a CPU with VNNI instructions, which this one lacks; use fp32 or bf16")
-    tokens = random_tokens(embedder.backbone, min(max_length, CALIBRATION_TOKENS))
+    tokens = random_tokens(tower.vocabulary_size, min(max_length, CALIBRATION_TOKENS))
     with torch.inference_mode(False), torch.no_grad():
-        # The calibration hooks into the layers: texts that other threads embed meanwhile must not count.
-        observed = shared_copy(embedder).eval()
-        layers = dict(_linear_layers(observed))
+        # The calibration observes a copy: texts that other threads embed at the same time must not count.
+        observed = shared_copy(tower).eval()
+        layers = dict(_linear_layers(observed.backbone))
         weights = {name: _merged(layer) for name, layer in layers.items()}
-        # What the copy does not replace it shares: no parameter is stored twice.
+        # The copy shares everything that it does not replace: no parameter is stored twice.
         memo: dict[int, Any] = {id(one): one for one in chain(observed.parameters(), observed.buffers())}
         for shared in observe(observed, layers, tokens):
             scales = _channel_scales(shared, weights) if shared.normed else None
@@ -70,14 +70,14 @@ def int8_tower(embedder: Tower, *, max_length: int) -> Tower:
                 if activation is not None:
                     memo[id(activation)] = nn.Identity()
         copied = copy.deepcopy(observed, memo)
-        _check(nn.functional.cosine_similarity(copied([tokens]), embedder([tokens])))
+        _check(nn.functional.cosine_similarity(copied([tokens]), tower([tokens])))
     return copied
 
 
-def random_tokens(backbone: Any, length: int) -> PaddedBatch:
-    """Return `CALIBRATION_TEXTS` texts of random tokens, the same ones every time."""
+def random_tokens(vocabulary_size: int, length: int) -> PaddedBatch:
+    """Return `CALIBRATION_TEXTS` texts of random tokens, the same texts every time."""
     size = (CALIBRATION_TEXTS, length)
-    ids = np.random.default_rng(0).integers(5, max(backbone.config.vocab_size, 6), size=size)
+    ids = np.random.default_rng(0).integers(5, max(vocabulary_size, 6), size=size)
     input_ids = torch.from_numpy(ids)
     return PaddedBatch(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
 
@@ -91,12 +91,12 @@ def _check(cosines: torch.Tensor) -> None:
         )
 
 
-def _linear_layers(embedder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the linear layers by name; one with an adapter counts as one layer."""
+def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the linear layers by name; a layer with an adapter is a single layer."""
     from peft.tuners.lora import Linear
 
     within: set[nn.Module] = set()
-    for name, module in embedder.named_modules():
+    for name, module in backbone.named_modules():
         if module in within:
             continue
         adapted = isinstance(module, Linear) and type(module.get_base_layer()) is nn.Linear
@@ -117,7 +117,7 @@ def _merged(layer: Any) -> nn.Linear:
 
 
 def _channel_scales(shared: SharedInput, weights: dict[str, nn.Linear]) -> torch.Tensor:
-    """Return what a code is worth in each channel: (in,)."""
+    """Return the value of a code's unit in each channel: (in,)."""
     of_weights = torch.stack([weights[name].weight.abs().amax(0) for name in shared.layers]).amax(0)
     largest, of_weights = shared.largest.clamp_min(SMALLEST_RANGE), of_weights.clamp_min(SMALLEST_RANGE)
     factors = largest**SMOOTHING / of_weights ** (1 - SMOOTHING)

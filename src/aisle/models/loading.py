@@ -1,4 +1,4 @@
-"""Encoders from a run, an adapter or a base model."""
+"""Load an encoder from a run, an adapter or a base model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
-from aisle.models.backbone import check_reads_text, load_backbone
+from aisle.models.backbone import (
+    check_reads_text,
+    hidden_size,
+    is_decoder,
+    load_backbone,
+    longest_input,
+)
+from aisle.models.bi_encoder import BiEncoder
 from aisle.models.encoder import EncoderSettings, TorchEncoder
 from aisle.models.fingerprint import fingerprint_of
+from aisle.models.heads import Head, Normalize, load_heads
 from aisle.models.model_source import ModelSource, find_model
-from aisle.models.pooling import Pooling
-from aisle.models.st_files import names_pooling, read_json, read_st_files
+from aisle.models.modules_file import MODULES_FILE, read_json
+from aisle.models.pooling import Pooling, PoolingMode
+from aisle.models.st_files import names_pooling, read_st_files
 from aisle.models.tokenizers import load_tokenizer
 from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
@@ -26,7 +35,9 @@ from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
 
 SETTINGS_FILE = "aisle.json"
 FORMAT_VERSION = 2
-"""Of `aisle.json`. In 2 the fingerprint covers all of an adapter's settings and the code of repositories."""
+"""Format of `aisle.json`. In 2 the fingerprint covers all settings of an adapter and repositories' code."""
+SHARED_TOWER = ("query", "product")
+"""Sides of the tower of a run with a single tower, as `aisle.json` lists them."""
 ADAPTER_FILE = "adapter_config.json"
 # https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".
 E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?/?$", re.IGNORECASE)
@@ -34,7 +45,7 @@ E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsup
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the user says about an encoder instead of its files; None leaves it to them."""
+    """The user's settings of an encoder, which win over its files; None leaves a setting to the files."""
 
     pooling: Literal["mean", "cls", "last"] | None = None
     query_prompt: str | None = None
@@ -44,15 +55,30 @@ class Overrides:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A base model as it comes: backbone, tokenizer, settings; `adapter` where a LoRA run is begun at."""
+    """A model loaded from its files, in parts that training changes.
+
+    Args:
+        source: Where its files are.
+        backbone: Its backbone, in float32.
+        heads: Its modules after the pooling, without the normalisation at the end.
+        tokenizer: Its tokenizer.
+        settings: Pooling, prompts, maximum length, normalisation.
+        adapter: Adapter of the LoRA run that training starts from, if any.
+        note: What was assumed because its files do not tell; to be printed.
+    """
 
     source: ModelSource
     backbone: nn.Module
+    heads: tuple[Head, ...]
     tokenizer: Any
     settings: EncoderSettings
     adapter: TrainedAdapter | None = None
     note: str | None = None
-    """What was taken because nobody says otherwise, to be printed."""
+
+    def tower(self) -> Tower:
+        """Return the tower of the model's parts."""
+        last = [Normalize()] if self.settings.normalize else []
+        return Tower(self.backbone, Pooling(self.settings.pooling), [*self.heads, *last])
 
     @property
     def side_tokenizers(self) -> SideTokenizers:
@@ -78,13 +104,13 @@ def load_encoder(
     """Return the encoder of a run, an adapter or a base model.
 
     Args:
-        model: a run's folder, a folder with a PEFT adapter, a base model's folder, or a Hub id of these.
-        base_model: the base of an adapter whose configuration names none, or one that is not to be found.
-        overrides: settings that win over the files'.
-        revision: branch, tag or commit on the Hub.
-        token: for gated and private repositories.
-        device: `cuda`, `cpu`, ...; the accelerator there is when None.
-        trust_remote_code: run the code that the repository brings.
+        model: Folder of a run, of a PEFT adapter or of a base model, or a Hub id of these.
+        base_model: Base of an adapter, if the adapter's configuration names none or it has moved.
+        overrides: Settings that win over the files'.
+        revision: Branch, tag or commit on the Hub.
+        token: Token for gated and private repositories.
+        device: `cuda`, `cpu`, ...; None takes the accelerator if there is one.
+        trust_remote_code: Run the Python code in the model's repository.
 
     Raises:
         ModelError: files are missing, do not fit together, or are not safetensors.
@@ -101,18 +127,18 @@ def load_encoder(
         base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
         # Merged into the weights it costs nothing to compute (MiniLM, r16 on all layers: a quarter less).
         backbone = load_adapter(base.backbone, source.path).merge_and_unload()
-        own = has_tokenizer(source.path)
-        tokenizer = (
-            load_tokenizer(source.path, trust_remote_code=trust_remote_code) if own else base.tokenizer
-        )
+        loaded = replace(with_run_files(base, source, trust_remote_code), backbone=backbone)
     else:
         base_source = source
-        base = load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)
-        backbone, tokenizer = base.backbone, base.tokenizer
-    settings = base.settings if saved is None else saved_settings(saved, overrides)
-    check_prompts(settings, tokenizer)
+        loaded = load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)
+    settings = loaded.settings if saved is None else saved_settings(saved, overrides)
+    check_prompts(settings, loaded.tokenizer)
     fingerprint = fingerprint_of(
-        base_dir=base_source.path, model_dir=source.path, adapter=adapter, settings=settings
+        base_dir=base_source.path,
+        model_dir=source.path,
+        adapter=adapter,
+        settings=settings,
+        heads=loaded.heads,
     )
     if saved is not None and not overridden and fingerprint != saved["fingerprint"]:
         raise ModelError(
@@ -120,30 +146,32 @@ def load_encoder(
             f"{base_source.path} it has {fingerprint}: the base is another one, or a file was altered. "
             "Give the base it was trained on with --base_model"
         )
-    embedder = Tower(backbone, pooling=settings.pooling, normalize=settings.normalize)
+    model_on_device = BiEncoder(replace(loaded, settings=settings).tower()).to(device or best_device())
     return TorchEncoder(
-        embedder=embedder.to(device or best_device()).eval(),
-        tokenizer=tokenizer,
+        model=model_on_device.eval(),
+        tokenizer=loaded.tokenizer,
         settings=settings,
         fingerprint=fingerprint,
+        query_fingerprint=fingerprint,
         name=source.name,
         revision=source.revision,
-        note=base.note,
+        note=loaded.note,
     )
 
 
 def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: bool = False) -> LoadedModel:
-    """Return a base model in float32, with the settings its own files give.
+    """Return a base model in float32, with the settings of its own files.
 
     Raises:
-        ModelError: it cannot be loaded or does not read text, there is no tokenizer, `max_length` is more
-            than it can read, or a prompt fills it.
+        ModelError: the model cannot be loaded or does not read text, there is no tokenizer, `max_length` is
+            more than it can read, or a prompt fills it.
     """
     backbone = load_backbone(source, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
     check_reads_text(source, backbone, tokenizer)
     settings = _base_settings(source, backbone, tokenizer, overrides)
     check_prompts(settings, tokenizer)
+    heads = load_heads(source.root or source.path, dim=hidden_size(backbone))
     note = None
     if overrides.pooling is None and not names_pooling(source.root or source.path):
         kind = {"last": "the last token, as decoders are", "mean": "the mean of all tokens"}
@@ -151,7 +179,17 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
             f"{source.name}: has no file that says how it is pooled; it is pooled by "
             f"{kind[settings.pooling]}. --pooling says otherwise"
         )
-    return LoadedModel(source, backbone, tokenizer, settings, note=note)
+    return LoadedModel(source, backbone, heads, tokenizer, settings, note=note)
+
+
+def with_run_files(base: LoadedModel, source: ModelSource, trust_remote_code: bool) -> LoadedModel:
+    """Return a base model with the tokenizer and the heads of an adapter's folder, if it has them."""
+    tokenizer, heads = base.tokenizer, base.heads
+    if (source.path / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
+    if (source.path / MODULES_FILE).is_file():
+        heads = load_heads(source.path, dim=hidden_size(base.backbone))
+    return replace(base, tokenizer=tokenizer, heads=heads)
 
 
 def best_device() -> str:
@@ -161,10 +199,10 @@ def best_device() -> str:
 
 
 def read_settings_file(folder: Path) -> dict[str, Any] | None:
-    """Return the contents of a run's `aisle.json`, or None where there is none.
+    """Return the contents of a run's `aisle.json`, or None if the folder has none.
 
     Raises:
-        ModelError: it is not valid.
+        ModelError: the file is not valid, or lists separate towers.
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():
@@ -179,18 +217,24 @@ def read_settings_file(folder: Path) -> dict[str, Any] | None:
             )
         for key in ("pooling", "query_prompt", "product_prompt", "max_length", "normalize", "base_model"):
             saved[key]
+        towers = [tuple(tower["sides"]) for tower in saved.get("towers", [])]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: is damaged ({error}); restore it or train again") from None
+    if towers not in ([], [SHARED_TOWER]):
+        raise ModelError(
+            f"{path}: lists separate towers for queries and products, and this aisle reads runs with one "
+            "tower for both; load it with the aisle that made it"
+        )
     return saved
 
 
 def base_of_adapter(
     source: ModelSource, saved: dict[str, Any] | None, base_model: str | None, token: str | None
 ) -> ModelSource:
-    """Return where an adapter's base is: as the user says, its `aisle.json`, or PEFT's configuration.
+    """Return where an adapter's base is: from the user, else `aisle.json`, else PEFT's configuration.
 
     Raises:
-        ModelError: none is named, or it is not to be found.
+        ModelError: no base is named, or it cannot be found.
     """
     if base_model is not None:
         return find_model(base_model, token=token)
@@ -210,9 +254,9 @@ def base_of_adapter(
 
 
 def with_saved(overrides: Overrides, saved: dict[str, Any]) -> Overrides:
-    """Return what goes before the base model's files: what the user says, then what the run says.
+    """Return the overrides of a base model's files: the user's settings, then the run's.
 
-    aisle may not know what the base asks for, where the user has said something else in training.
+    The base's files may ask for a pooling or prompts that aisle does not have and that training replaced.
     """
     return replace(
         overrides,
@@ -223,9 +267,9 @@ def with_saved(overrides: Overrides, saved: dict[str, Any]) -> Overrides:
 
 
 def saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettings:
-    """Return the settings of a run's `aisle.json`, with the user's before them."""
+    """Return the settings of a run's `aisle.json`; the user's settings win."""
     return EncoderSettings(
-        pooling=overrides.pooling or cast(Pooling, saved["pooling"]),
+        pooling=overrides.pooling or cast(PoolingMode, saved["pooling"]),
         query_prompt=_first_given(overrides.query_prompt, saved["query_prompt"]),
         product_prompt=_first_given(overrides.product_prompt, saved["product_prompt"]),
         max_length=overrides.max_length or int(saved["max_length"]),
@@ -236,7 +280,7 @@ def saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettin
 def _base_settings(
     source: ModelSource, backbone: nn.Module, tokenizer: Any, overrides: Overrides
 ) -> EncoderSettings:
-    said = read_st_files(
+    files = read_st_files(
         source.root or source.path,
         pooling=overrides.pooling,
         query_prompt=overrides.query_prompt,
@@ -244,19 +288,19 @@ def _base_settings(
     )
     e5 = bool(E5_NAME.search(source.hub_id or source.name))
     limit = longest_input(backbone, tokenizer)
-    max_length = overrides.max_length or min(limit, said.max_length or limit)
+    max_length = overrides.max_length or min(limit, files.max_length or limit)
     if max_length > limit:
         raise ModelError(f"--max_length {max_length}: {source.name} reads at most {limit} tokens")
     return EncoderSettings(
-        pooling=said.pooling or _usual_pooling(backbone),
-        query_prompt=_first_given(said.query_prompt, "query: " if e5 else ""),
-        product_prompt=_first_given(said.product_prompt, "passage: " if e5 else ""),
+        pooling=files.pooling or ("last" if is_decoder(backbone) else "mean"),
+        query_prompt=_first_given(files.query_prompt, "query: " if e5 else ""),
+        product_prompt=_first_given(files.product_prompt, "passage: " if e5 else ""),
         max_length=max_length,
     )
 
 
 def check_prompts(settings: EncoderSettings, tokenizer: Any) -> None:
-    """Refuse a prompt that leaves no token of a text to be read: all texts would have one embedding.
+    """Refuse a prompt that leaves no room for a text: all texts would have the same embedding.
 
     Raises:
         ModelError: a prompt is too long.
@@ -271,28 +315,5 @@ def check_prompts(settings: EncoderSettings, tokenizer: Any) -> None:
             )
 
 
-def longest_input(backbone: nn.Module, tokenizer: Any) -> int:
-    """Return how many tokens a backbone can read."""
-    config: Any = backbone.config
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    for name, module in backbone.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa and its kin count positions from the one after the padding index.
-            first = 0 if module.padding_idx is None else module.padding_idx + 1
-            positions = module.num_embeddings - first
-    return int(min(positions, tokenizer.model_max_length, 1_000_000))
-
-
-def _usual_pooling(backbone: nn.Module) -> Pooling:
-    config: Any = backbone.config
-    decoder = any("ForCausalLM" in name for name in config.architectures or ())
-    return "last" if decoder else "mean"
-
-
 def _first_given(*values: str | None) -> str:
     return next((value for value in values if value is not None), "")
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Return whether a folder brings a tokenizer of its own."""
-    return (folder / "tokenizer_config.json").is_file()

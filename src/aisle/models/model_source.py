@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aisle.errors import ModelError
 from aisle.io.durable import file_sha256
-from aisle.models.st_files import MODULES_FILE, module_folder
+from aisle.models.modules_file import MODULES_FILE, module_folder
 
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_NAMES = ("all-MiniLM-L6-v2", MINILM_HUB_ID)

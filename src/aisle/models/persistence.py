@@ -1,42 +1,43 @@
-"""A trained encoder on disk, in the formats of PEFT, transformers and sentence-transformers at once."""
+"""Save a trained encoder in the formats of PEFT, transformers and sentence-transformers at once."""
 
 from __future__ import annotations
 
-import json
+import copy
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from aisle.errors import ModelError
 from aisle.io.durable import apply_umask, sync
+from aisle.models.backbone import hidden_size
 from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
-from aisle.models.loading import FORMAT_VERSION, SETTINGS_FILE
+from aisle.models.heads import HEADS, head_folder, load_heads
+from aisle.models.loading import FORMAT_VERSION, SETTINGS_FILE, SHARED_TOWER
 from aisle.models.model_source import ModelSource
+from aisle.models.modules_file import MODULES_FILE, write_json
+from aisle.models.pooling import FOLDER as POOLING_FOLDER
 from aisle.models.tower import Tower
 from aisle.models.weight_names import names_that_differ
 
 ENCODER_FILES = (
     *("config.json", "model*.safetensors*", "adapter_*", "tokenizer*", "special_tokens_map.json", "vocab*"),
-    *("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", "[12]_*/config.json"),
+    *(MODULES_FILE, "config_sentence_transformers.json", "sentence_*_config.json", "1_Pooling/config.json"),
+    *(f"[0-9]*_{kind}/{name}" for kind in HEADS for name in ("config.json", "model.safetensors")),
 )
-"""What an encoder of another kind may have left in a run's folder."""
-ST_MODULES = (
-    ("", "sentence_transformers.models.Transformer"),
-    ("1_Pooling", "sentence_transformers.models.Pooling"),
-    ("2_Normalize", "sentence_transformers.models.Normalize"),
-)
+"""Files that an encoder of another kind may have left in a run's folder."""
+ST_PACKAGE = "sentence_transformers.models"
 
 
 def save_encoder(
     run_dir: Path,
     *,
-    embedder: Tower,
+    tower: Tower,
     weights: Mapping[str, torch.Tensor] | None,
     tokenizer: Any,
     settings: EncoderSettings,
@@ -46,42 +47,48 @@ def save_encoder(
 ) -> str:
     """Write an encoder into a run's folder and return its fingerprint.
 
-    Everything is written into a folder beside and moved in when it is whole, `aisle.json` last: a run
-    with an `aisle.json` is complete.
+    All files are written to a staging folder and then moved, `aisle.json` last: a run with an `aisle.json`
+    is complete.
 
     Args:
-        run_dir: the run; its other files are left alone.
-        embedder: the trained model, unwrapped, on any device.
-        weights: the embedder's trained weights to save in place of those it has now; None saves these.
-        tokenizer: the model's tokenizer.
-        settings: what is not in the weights.
-        source: the base model.
-        adapter: whether the backbone carries an adapter, which alone is saved then.
-        began_at: the LoRA run that training began at, if it did; it is kept in `aisle.json`.
+        run_dir: Folder of the run; its other files are left alone.
+        tower: Trained tower, unwrapped, on any device.
+        weights: Trained weights to save instead of the tower's present ones; None saves the present ones.
+        tokenizer: The tower's tokenizer.
+        settings: Settings besides the weights.
+        source: The base model.
+        adapter: Whether the backbone has an adapter; then the adapter is saved, and not the backbone.
+        began_at: Record of the LoRA run that training started from, if any; kept in `aisle.json`.
 
     Raises:
-        ModelError: it could not be written; what was in the folder is as it was.
+        ModelError: the encoder could not be written; the folder is as before.
     """
     staging = run_dir / ".saving"
     shutil.rmtree(staging, ignore_errors=True)
     try:
         staging.mkdir(parents=True)
-        _write_weights(staging, embedder, weights, adapter=adapter)
+        _check_names(tower, weights)
+        _write_backbone(staging, tower, weights, adapter=adapter)
+        _write_heads(staging, tower, weights)
         tokenizer.save_pretrained(staging)
-        dim = int(cast(Any, embedder.backbone).config.hidden_size)
-        for name, content in _sentence_transformers_files(settings, dim=dim).items():
-            _write_json(staging / name, content)
-        base_dir = source.path if adapter else staging
-        fingerprint = fingerprint_of(base_dir=base_dir, model_dir=staging, adapter=adapter, settings=settings)
+        for name, content in _sentence_transformers_files(tower, settings).items():
+            write_json(staging / name, content)
+        fingerprint = fingerprint_of(
+            base_dir=source.path if adapter else staging,
+            model_dir=staging,
+            adapter=adapter,
+            settings=settings,
+            heads=load_heads(staging, dim=hidden_size(tower.backbone)),
+        )
         description = _description(settings, source, fingerprint, adapter=adapter)
         if began_at is not None:
             description["began_at"] = dict(began_at)
-        _write_json(staging / SETTINGS_FILE, description)
+        write_json(staging / SETTINGS_FILE, description)
         apply_umask(staging)
         for path in staging.rglob("*"):
             sync(path)
     except Exception as error:
-        # tokenizers, safetensors and the file system each report a full disk in a type of their own.
+        # tokenizers, safetensors and the file system report a full disk by errors of different types.
         free = shutil.disk_usage(run_dir.parent).free
         shutil.rmtree(staging, ignore_errors=True)
         raise ModelError(
@@ -93,14 +100,42 @@ def save_encoder(
     return fingerprint
 
 
-def _write_weights(
-    folder: Path, embedder: Tower, weights: Mapping[str, torch.Tensor] | None, *, adapter: bool
+def _check_names(tower: Tower, weights: Mapping[str, torch.Tensor] | None) -> None:
+    """Refuse weights under names that the tower's trained weights do not have.
+
+    Raises:
+        ModelError: the names differ.
+    """
+    if weights is None:
+        return
+    trained = {name for name, parameter in tower.named_parameters() if parameter.requires_grad}
+    differing = names_that_differ(weights, trained)
+    if differing is not None:
+        raise ModelError(f"the best evaluation's weights cannot be saved: {differing}")
+
+
+def _write_backbone(
+    folder: Path, tower: Tower, weights: Mapping[str, torch.Tensor] | None, *, adapter: bool
 ) -> None:
-    backbone: Any = embedder.backbone
+    backbone: Any = tower.backbone
     # PEFT would ask the Hub whether the vocabulary has grown since; it cannot have.
     options = {"save_embedding_layers": False} if adapter else {}
-    backbone.save_pretrained(folder, state_dict=_backbone_weights(backbone, weights), **options)
+    state = None if weights is None else {**backbone.state_dict(), **_within("backbone", weights)}
+    backbone.save_pretrained(folder, state_dict=state, **options)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's template; the model card is ours
+
+
+def _write_heads(folder: Path, tower: Tower, weights: Mapping[str, torch.Tensor] | None) -> None:
+    for number, trained in enumerate(tower.heads):
+        head = copy.deepcopy(trained)
+        head.load_state_dict({**head.state_dict(), **_within(f"heads.{number}", weights or {})})
+        head.save(folder / head_folder(number, head))
+
+
+def _within(name: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of a part of the tower, under the part's own names."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
 def _description(
@@ -114,38 +149,20 @@ def _description(
         **asdict(settings),
         "adapter": adapter,
         "fingerprint": fingerprint,
+        "towers": [{"sides": list(SHARED_TOWER), "path": "", "fingerprint": fingerprint}],
     }
 
 
-def _backbone_weights(
-    backbone: Any, weights: Mapping[str, torch.Tensor] | None
-) -> dict[str, torch.Tensor] | None:
-    if weights is None:
-        return None
-    own = {name.removeprefix("backbone."): value for name, value in weights.items()}
-    trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
-    differing = names_that_differ(own, trained)
-    if differing is not None:
-        raise ModelError(f"the best evaluation's weights cannot be saved: {differing}")
-    return {**backbone.state_dict(), **own}
-
-
-def _sentence_transformers_files(settings: EncoderSettings, *, dim: int) -> dict[str, Any]:
-    modules = ST_MODULES if settings.normalize else ST_MODULES[:2]
+def _sentence_transformers_files(tower: Tower, settings: EncoderSettings) -> dict[str, Any]:
+    """Return the files that describe a tower's modules and prompts: name -> content."""
+    modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling")]
+    modules += [(head_folder(number, head), head.kind) for number, head in enumerate(tower.heads)]
     return {
-        "modules.json": [
-            {"idx": idx, "name": str(idx), "path": path, "type": kind}
+        MODULES_FILE: [
+            {"idx": idx, "name": str(idx), "path": path, "type": f"{ST_PACKAGE}.{kind}"}
             for idx, (path, kind) in enumerate(modules)
         ],
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": dim,
-            "pooling_mode_cls_token": settings.pooling == "cls",
-            "pooling_mode_mean_tokens": settings.pooling == "mean",
-            "pooling_mode_lasttoken": settings.pooling == "last",
-            "pooling_mode_max_tokens": False,
-            "pooling_mode_mean_sqrt_len_tokens": False,
-            "include_prompt": True,
-        },
+        f"{POOLING_FOLDER}/config.json": tower.pooling.config(dim=hidden_size(tower.backbone)),
         "config_sentence_transformers.json": {
             "prompts": {"query": settings.query_prompt, "document": settings.product_prompt},
             "default_prompt_name": None,
@@ -155,13 +172,8 @@ def _sentence_transformers_files(settings: EncoderSettings, *, dim: int) -> dict
     }
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _move_in(staging: Path, run_dir: Path) -> None:
-    """Replace an earlier encoder's files by the saved ones: `aisle.json` goes first and comes last."""
+    """Replace an earlier encoder's files: `aisle.json` is removed first and moved in last."""
     (run_dir / SETTINGS_FILE).unlink(missing_ok=True)
     files = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if path.is_file()]
     for pattern in ENCODER_FILES:

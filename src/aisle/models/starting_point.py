@@ -1,6 +1,8 @@
-"""What a training begins at: a base model, or a finished run whose adapter is trained further or merged."""
+"""Load the model that training starts from: a base model, or a finished run."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
@@ -11,15 +13,14 @@ from aisle.models.loading import (
     Overrides,
     base_of_adapter,
     check_prompts,
-    has_tokenizer,
     load_base,
     read_settings_file,
     saved_settings,
+    with_run_files,
     with_saved,
 )
 from aisle.models.model_source import ModelSource
-from aisle.models.st_files import read_json
-from aisle.models.tokenizers import load_tokenizer
+from aisle.models.modules_file import read_json
 from aisle.models.trained_adapter import TrainedAdapter
 
 
@@ -31,17 +32,17 @@ def load_starting_point(
     token: str | None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """Return the model that a training begins at.
+    """Return the model that training starts from.
 
-    Of a LoRA run it is the base that the run's adapter was trained on: with `train_adapter` as it is, since
-    the adapter is put on it and trained further; otherwise with the adapter merged into its weights.
+    For a LoRA run this is the base of the run's adapter. With `train_adapter` its weights are unchanged, as
+    the adapter is attached later and trained further; otherwise the adapter is merged into its weights.
 
     Args:
-        source: a base model, a run, or a folder with a PEFT adapter.
-        overrides: settings that win over the files'.
-        train_adapter: whether an adapter is trained, not all weights.
-        token: for a base on the Hub.
-        trust_remote_code: run the code that the base's repository brings.
+        source: A base model, a run, or a folder with a PEFT adapter.
+        overrides: Settings that win over the files'.
+        train_adapter: Whether an adapter is trained, instead of all weights.
+        token: Token for a base on the Hub.
+        trust_remote_code: Run the Python code in the base's repository.
 
     Raises:
         ModelError: files are missing or do not fit together, or the adapter is not LoRA.
@@ -57,13 +58,13 @@ def load_starting_point(
         overrides = with_saved(overrides, saved)
     base_source = base_of_adapter(source, saved, None, token)
     base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
-    tokenizer = base.tokenizer
-    if has_tokenizer(source.path):
-        tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
+    base = with_run_files(base, source, trust_remote_code)
     own = base.settings if saved is None else saved_settings(saved, Overrides())
     settings = base.settings if saved is None else saved_settings(saved, overrides)
-    check_prompts(settings, tokenizer)
-    fingerprint = fingerprint_of(base_dir=base_source.path, model_dir=source.path, adapter=True, settings=own)
+    check_prompts(settings, base.tokenizer)
+    fingerprint = fingerprint_of(
+        base_dir=base_source.path, model_dir=source.path, adapter=True, settings=own, heads=base.heads
+    )
     if saved is not None and fingerprint != saved["fingerprint"]:
         raise ModelError(
             f"{source.name}: was saved with fingerprint {saved['fingerprint']}, and with the base model "
@@ -76,10 +77,11 @@ def load_starting_point(
     if not train_adapter:
         backbone = load_adapter(backbone, source.path).merge_and_unload()
         backbone.requires_grad_(True)  # PEFT froze them
-    return LoadedModel(
+    return replace(
+        base,
         source=base_source if train_adapter else source,
         backbone=backbone,
-        tokenizer=tokenizer,
         settings=settings,
         adapter=adapter,
+        note=None,
     )

@@ -8,7 +8,8 @@ from typing import Any
 from aisle.errors import ModelError
 from aisle.models.backbone import code_hint, one_line
 from aisle.models.fingerprint import TOKENIZER_FILES
-from aisle.models.st_files import lower_cases, read_json
+from aisle.models.modules_file import read_json
+from aisle.models.st_files import lower_cases
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:

@@ -1,16 +1,18 @@
-"""A backbone, its pooling and the normalisation, as one module."""
+"""Tower: the modules that turn token batches into embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from aisle.kernels.packed_attention import can_pack, first_position, read_packed
-from aisle.models.pooling import Pooling, pool, pool_packed
+from aisle.models.backbone import hidden_size, padding_token, positions, vocabulary_size
+from aisle.models.heads import Head, output_dim
+from aisle.models.pooling import Pooling
 from aisle.text.token_batches import PackedBatch, TokenBatch
 from aisle.types.encoder_protocol import Precision
 
@@ -19,20 +21,29 @@ CHANGING_ROPE = frozenset({"dynamic", "longrope"})
 
 
 class Tower(nn.Module):
-    """Token batches in, embeddings out: what is trained, and what an encoder runs.
+    """Turn token batches into embeddings: tokens -> backbone -> token vectors -> pooling -> heads.
+
+    The tower is what training changes and what an encoder runs. On disk it is a modules.json of
+    sentence-transformers.
 
     Args:
-        backbone: any `AutoModel`, with or without an adapter.
-        pooling: how token vectors become one.
-        normalize: whether embeddings have unit L2 norm.
+        backbone: Any `AutoModel`, with or without an adapter.
+        pooling: How a text's token vectors become one vector.
+        heads: Modules after the pooling, in order: projections, normalisation.
     """
 
-    def __init__(self, backbone: nn.Module, *, pooling: Pooling, normalize: bool) -> None:
+    separate_sides = False
+    """One tower reads queries and products in the same batch."""
+
+    def __init__(self, backbone: nn.Module, pooling: Pooling, heads: Iterable[Head] = ()) -> None:
         super().__init__()
         self.backbone = backbone
-        self.pooling: Pooling = pooling
-        self.normalize = normalize
-        # What Accelerate's FSDP looks for to shard layer by layer.
+        self.pooling = pooling
+        modules: Any = nn.ModuleList([cast(nn.Module, head) for head in heads])
+        self.heads = modules
+        self.dim = output_dim(self.heads, hidden_size(backbone))
+        """Length of an embedding."""
+        # Accelerate's FSDP shards the layers of these classes one by one.
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)
         self._first_position = first_position(backbone)
         self.changes_itself = _changes_itself(backbone)
@@ -40,36 +51,54 @@ class Tower(nn.Module):
         if getattr(config, "use_cache", False):
             config.use_cache = False  # decoders would keep the keys and values of every text
 
+    @property
+    def backbones(self) -> tuple[nn.Module, ...]:
+        """The backbone, as `BiEncoder.backbones` gives both."""
+        return (self.backbone,)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens that have embeddings."""
+        return vocabulary_size(self.backbone)
+
     def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
         """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.
 
-        One forward takes several batches so that distributed wrappers see one forward a step.
+        One call takes several batches so that distributed wrappers see a single forward pass per step.
         """
         return torch.cat([self._embed(batch) for batch in batches])
 
     def packs(self, precision: Precision, *, max_length: int) -> bool:
-        """Return whether packed texts can be read, and are read fast, on the device the model is on.
+        """Return whether the tower reads packed texts, and fast, on the device that it is on.
 
-        On a GPU that takes half precision, which Flash Attention needs.
+        On a GPU this takes half precision, which Flash Attention needs.
         """
         device = next(self.parameters()).device
         if device.type != "cpu" and (device.type != "cuda" or precision == "fp32"):
             return False
         with autocast(device, precision):
-            return can_pack(self.backbone, max_length=max_length)
+            return can_pack(
+                self.backbone,
+                max_length=max_length,
+                vocabulary_size=self.vocabulary_size,
+                positions=positions(self.backbone),
+                pad_token_id=padding_token(self.backbone),
+            )
 
     def _embed(self, batch: TokenBatch) -> torch.Tensor:
         if isinstance(batch, PackedBatch):
             vectors = read_packed(self.backbone, batch, first_position=self._first_position)
-            embeddings = pool_packed(vectors, batch.offsets, self.pooling)
         else:
             output = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-            embeddings = pool(output.last_hidden_state, batch.attention_mask, self.pooling)
-        return nn.functional.normalize(embeddings, dim=1) if self.normalize else embeddings
+            vectors = output.last_hidden_state
+        embeddings = self.pooling(vectors, batch)
+        for head in self.heads:
+            embeddings = head(embeddings).float()
+        return embeddings
 
 
 def _changes_itself(backbone: nn.Module) -> bool:
-    """Return whether a forward pass may leave something behind in a backbone: threads take turns then.
+    """Return whether a forward pass may change a backbone's state: threads take turns then.
 
     Code from a repository may, and some rotary positions do.
     """
@@ -82,7 +111,7 @@ def _changes_itself(backbone: nn.Module) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which the model computes in `precision`; int8 needs none, but its own layers."""
+    """Return the context in which the model computes in `precision`; int8 has its own layers instead."""
     if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

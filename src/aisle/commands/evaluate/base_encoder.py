@@ -27,7 +27,7 @@ from aisle.io.durable import replacing
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import ADAPTER_FILE, Overrides, load_encoder, read_settings_file
 from aisle.models.model_source import find_model
-from aisle.models.st_files import read_json
+from aisle.models.modules_file import read_json
 from aisle.training.process_group import Processes
 from aisle.types.encoder_protocol import Precision
 

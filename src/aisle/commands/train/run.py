@@ -137,7 +137,7 @@ def _train(
         if accelerator.is_main_process:
             save_encoder(
                 run_dir,
-                embedder=accelerator.unwrap_model(trainer.model),
+                tower=accelerator.unwrap_model(trainer.model),
                 weights=trainer.best_weights,
                 tokenizer=base.tokenizer,
                 settings=base.settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -14,11 +15,11 @@ from transformers import get_scheduler
 from aisle.commands.indexing.text_notes import cut_note
 from aisle.commands.train.learnable import check_learnable
 from aisle.commands.train.loss_settings import chosen_loss
-from aisle.commands.train.prepare_model import make_trained_model
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.run_dir import TOKENS
 from aisle.commands.train.run_identity import digest_of, run_identity
 from aisle.commands.train.settings import TrainSettings
+from aisle.commands.train.trained_tower import tower_to_train
 from aisle.data.negatives import KnownPositives
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
@@ -26,7 +27,7 @@ from aisle.io.durable import file_sha256
 from aisle.kernels.compiled_layers import compile_layers
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import LoadedModel
-from aisle.models.prepare_backbone import drops_attention, weights_without_gradient
+from aisle.models.prepare_model import drops_attention, weights_without_gradient
 from aisle.models.tower import Tower
 from aisle.text.token_batches import WHOLE_BATCH, Layout, device_layout
 from aisle.training.accelerator import expect_unused_weights
@@ -103,20 +104,21 @@ def make_trainer(
         "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
     }
     refuse_unsupported_flags(strategy_of(accelerator), [flag for flag, used in in_use.items() if used])
-    embedder = make_trained_model(settings, base, accelerator, log=log)
-    layout = _layout(embedder, settings, base, accelerator)
+    tower = tower_to_train(settings, base, accelerator, log=log)
+    layout = _layout(tower, settings, base, accelerator)
     if accelerator.num_processes > 1 and not settings.lora.use_peft and not is_sharded(accelerator):
         first = layout.batch(train.texts, np.arange(1)).to(accelerator.device)
-        unused = weights_without_gradient(embedder, first)
+        unused = weights_without_gradient(tower, first)
         if unused:
             log(f"{len(unused)} weights have no gradient, and stay as they are: {_some(unused)}")
             expect_unused_weights(accelerator)
     if optim.torch_compile:
-        compile_layers(embedder.backbone, accelerator.device, backend=optim.torch_compile_backend)
+        for backbone in tower.backbones:
+            compile_layers(backbone, accelerator.device, backend=optim.torch_compile_backend)
     model, optimizer = accelerator.prepare(
-        embedder,
+        tower,
         adamw(
-            embedder,
+            tower,
             objective,
             learning_rate=float(optim.learning_rate or 0),
             weight_decay=optim.weight_decay,
@@ -245,21 +247,22 @@ def _tokenized(
     return open_tokenized(folder)
 
 
-def _layout(embedder: Tower, settings: TrainSettings, base: LoadedModel, accelerator: Any) -> Layout:
+def _layout(tower: Tower, settings: TrainSettings, base: LoadedModel, accelerator: Any) -> Layout:
     half = accelerator.mixed_precision in ("bf16", "fp16")
     # Flash Attention over packed texts has no dropout.
-    drops = accelerator.device.type != "cpu" and drops_attention(embedder.backbone)
-    packed = not drops and embedder.packs("bf16" if half else "fp32", max_length=base.settings.max_length)
+    drops = accelerator.device.type != "cpu" and any(map(drops_attention, tower.backbones))
+    packed = not drops and tower.packs("bf16" if half else "fp32", max_length=base.settings.max_length)
     layout = device_layout(
         accelerator.device,
         packed=packed,
         pad_token_id=base.tokenizer.pad_token_id,
         max_tokens=settings.optim.max_tokens_per_sub_batch,
+        separate_sides=tower.separate_sides,
     )
     if not is_sharded(accelerator):
         return layout
     # Every rank takes part in gathering sharded layers, so all must call them equally often.
-    return Layout(packed, WHOLE_BATCH, WHOLE_BATCH, layout.pad_token_id)
+    return replace(layout, max_tokens=WHOLE_BATCH, group_cost=WHOLE_BATCH)
 
 
 def _known_positives(train: TokenizedPairs) -> KnownPositives:

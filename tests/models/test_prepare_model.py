@@ -7,7 +7,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from aisle.models.adapters import attach_lora
-from aisle.models.prepare_backbone import cast_frozen, freeze_pooler, set_dropout
+from aisle.models.heads import Normalize
+from aisle.models.pooling import Pooling
+from aisle.models.prepare_model import cast_frozen, freeze_pooler, set_dropout
 from aisle.models.tower import Tower, autocast
 from aisle.text.token_batches import pack, pad
 from aisle.text.tokens import TokenizedTexts, offsets_of
@@ -59,10 +61,10 @@ def with_lora(backbone, *, dropout=0.0):
 
 
 def two_training_forwards(backbone, layout):
-    embedder = Tower(backbone, pooling="mean", normalize=True).train()
+    tower = Tower(backbone, Pooling("mean"), [Normalize()]).train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return embedder([LAYOUTS[layout]()]), embedder([LAYOUTS[layout]()])
+        return tower([LAYOUTS[layout]()]), tower([LAYOUTS[layout]()])
 
 
 @pytest.mark.parametrize(("architecture", "layout"), READ_EACH_WAY)
@@ -121,7 +123,7 @@ def test_the_pooler_alone_is_frozen_and_all_else_has_gradients(architecture):
     frozen = {name for name, one in backbone.named_parameters() if not one.requires_grad}
     has_pooler = architecture in {"bert", "roberta", "xlm-roberta", "mpnet"}
     assert frozen == ({"pooler.dense.weight", "pooler.dense.bias"} if has_pooler else set())
-    Tower(backbone, pooling="mean", normalize=True)([LAYOUTS["padded"]()]).sum().backward()
+    Tower(backbone, Pooling("mean"), [Normalize()])([LAYOUTS["padded"]()]).sum().backward()
     assert all(one.grad is not None for one in backbone.parameters() if one.requires_grad)
 
 
@@ -162,15 +164,15 @@ def test_casting_frozen_weights_changes_no_bit_of_embeddings_or_gradients(
     """Autocast rounds the same weights in each forward pass."""
     backbone = with_lora(backbone_of(architecture, 0.0))
     shift_weights(backbone, seed=1)
-    embedder = Tower(backbone, pooling="mean", normalize=True).train()
+    tower = Tower(backbone, Pooling("mean"), [Normalize()]).train()
     weights = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
 
     def embeddings_and_gradients():
-        embedder.zero_grad(set_to_none=True)
+        tower.zero_grad(set_to_none=True)
         with autocast(CPU, "bf16"):
-            embeddings = embedder([LAYOUTS[layout]()])
+            embeddings = tower([LAYOUTS[layout]()])
         (embeddings * weights).sum().backward()
-        trained = (one for one in embedder.parameters() if one.requires_grad)
+        trained = (one for one in tower.parameters() if one.requires_grad)
         return [embeddings.detach(), *(one.grad.clone() for one in trained)]
 
     before = embeddings_and_gradients()

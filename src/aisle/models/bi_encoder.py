@@ -1,0 +1,83 @@
+"""Bi-encoder: a query tower and a product tower, by default the same tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from aisle.errors import ModelError
+from aisle.models.tower import Tower
+from aisle.text.token_batches import TokenBatch
+from aisle.text.tokens import Side
+from aisle.types.encoder_protocol import Precision
+
+
+class BiEncoder(nn.Module):
+    """Turn token batches of queries and products into embeddings that can be compared.
+
+    Args:
+        query_tower: Tower that reads queries.
+        product_tower: Tower that reads products; the query tower if None.
+
+    Raises:
+        ModelError: the towers' embeddings differ in length.
+    """
+
+    def __init__(self, query_tower: Tower, product_tower: Tower | None = None) -> None:
+        super().__init__()
+        self.query_tower = query_tower
+        self.product_tower = query_tower if product_tower is None else product_tower
+        if self.query_tower.dim != self.product_tower.dim:
+            raise ModelError(
+                f"the query tower's embeddings have {self.query_tower.dim} components, and the product "
+                f"tower's have {self.product_tower.dim}; they must be equally long to be compared"
+            )
+
+    @property
+    def separate_sides(self) -> bool:
+        """Whether queries and products have separate towers, so that their batches are separate too."""
+        return self.query_tower is not self.product_tower
+
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """The query tower and the product tower; once if they are the same."""
+        return (self.query_tower, self.product_tower) if self.separate_sides else (self.product_tower,)
+
+    @property
+    def backbones(self) -> tuple[nn.Module, ...]:
+        """The towers' backbones."""
+        return tuple(tower.backbone for tower in self.towers)
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.product_tower.dim
+
+    def tower(self, side: Side) -> Tower:
+        """Return the tower that reads a side."""
+        return self.query_tower if side == "query" else self.product_tower
+
+    def packs(self, precision: Precision, *, max_length: int) -> bool:
+        """Return whether all towers read packed texts, and fast; see `Tower.packs`."""
+        return all(tower.packs(precision, max_length=max_length) for tower in self.towers)
+
+    def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
+        """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.
+
+        Args:
+            batches: Token batches; with separate towers each of a single side.
+
+        Raises:
+            ValueError: the towers are separate and a batch has no side.
+        """
+        if not self.separate_sides:
+            shared: torch.Tensor = self.product_tower(batches)
+            return shared
+        embedded = []
+        for batch in batches:
+            if batch.side is None:
+                raise ValueError("separate towers need batches of a single side; this one mixes them")
+            embedded.append(self.tower(batch.side)([batch]))
+        return torch.cat(embedded)

@@ -1,0 +1,81 @@
+"""The modules of a model as sentence-transformers lists them: modules.json, and a folder for each module."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aisle.errors import ModelError
+
+MODULES_FILE = "modules.json"
+
+
+@dataclass(frozen=True)
+class ListedModule:
+    """An entry of modules.json.
+
+    Args:
+        kind: Name of the module's class, such as Pooling.
+        type: Its full name, as it is written.
+        folder: Folder of the module's files.
+    """
+
+    kind: str
+    type: str
+    folder: Path
+
+
+def listed_modules(model_dir: Path) -> list[ListedModule]:
+    """Return the modules that a model's modules.json lists, in order; none without that file.
+
+    Raises:
+        ModelError: modules.json is damaged, or names a folder outside of the model's.
+    """
+    path = model_dir / MODULES_FILE
+    entries = _load(path)
+    modules = []
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        name = str(entry.get("type"))
+        folder = (model_dir / str(entry.get("path") or "")).resolve()
+        if not folder.is_relative_to(model_dir.resolve()):
+            raise ModelError(f"{path}: names the folder {folder} outside of the model's")
+        modules.append(ListedModule(name.rpartition(".")[2], name, folder))
+    return modules
+
+
+def module_folder(model_dir: Path, kind: str) -> Path | None:
+    """Return the folder of a model's first module of a kind, or None.
+
+    Raises:
+        ModelError: as in `listed_modules`.
+    """
+    return next((module.folder for module in listed_modules(model_dir) if module.kind == kind), None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; empty if the file is missing.
+
+    Raises:
+        ModelError: the file is not JSON.
+    """
+    loaded = _load(path)
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, and its folder if it is missing."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: is not valid JSON ({error}); restore it") from None

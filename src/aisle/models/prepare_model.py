@@ -1,0 +1,164 @@
+"""Prepare a model for training: dropout, adapter, frozen weights in the compute type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from aisle.errors import ModelError
+from aisle.kernels.fast_dropout import use_fast_dropout
+from aisle.kernels.fused_lora import fuse_lora
+from aisle.models.adapters import attach_lora, attach_trained_lora
+from aisle.models.loading import LoadedModel
+from aisle.models.tower import Tower
+from aisle.text.token_batches import TokenBatch
+
+RATES = ("attention_dropout", "dropout", "activation_dropout")
+"""Attributes in which decoders, Longformer, BART and T5 keep a dropout rate as a number."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA adapter to train; see `attach_lora` for its settings."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: Sequence[str] | None
+    use_dora: bool
+    use_rslora: bool
+
+
+def prepare_model(
+    loaded: LoadedModel,
+    *,
+    lora: Lora | None,
+    dropout: float | None = None,
+    checkpoint_activations: bool = False,
+    fuse_adapter: bool = False,
+    frozen_type: torch.dtype | None = None,
+) -> Tower:
+    """Return the tower to train, on the CPU; the loaded model's backbone is changed.
+
+    Args:
+        loaded: The model that training starts from; if it has a LoRA adapter, `lora` trains it further.
+        lora: Adapter to train, and the heads with it; None trains all weights.
+        dropout: Dropout in the backbone; None keeps the backbone's rates.
+        checkpoint_activations: Recompute activations in the backward pass, to save memory.
+        fuse_adapter: Compute LoRA layers in a single operation; not with torch.compile.
+        frozen_type: Number type of frozen linear layers, None for float32. DoRA measures the frozen weights,
+            so it should keep them in float32.
+
+    Raises:
+        ModelError: the architecture has no gradient checkpointing, or no layer named like a target of `lora`.
+    """
+    backbone: Any = loaded.backbone
+    if checkpoint_activations:
+        _checkpoint_activations(backbone)
+    if dropout is not None:
+        set_dropout(backbone, dropout)
+    use_fast_dropout(backbone)
+    freeze_pooler(backbone)
+    if lora is not None:
+        backbone = _with_adapter(backbone, loaded, lora)
+        if fuse_adapter:
+            fuse_lora(backbone)
+        if frozen_type is not None:
+            cast_frozen(backbone, frozen_type)
+    return replace(loaded, backbone=backbone).tower()
+
+
+def _with_adapter(backbone: nn.Module, loaded: LoadedModel, lora: Lora) -> Any:
+    reference, revision = loaded.source.reference, loaded.source.revision
+    if loaded.adapter is not None:
+        return attach_trained_lora(
+            backbone,
+            loaded.adapter.run.path,
+            dropout=lora.dropout,
+            base_reference=reference,
+            base_revision=revision,
+        )
+    return attach_lora(backbone, **vars(lora), base_reference=reference, base_revision=revision)
+
+
+def _checkpoint_activations(backbone: Any) -> None:
+    # Before transformers 5.20 the name was gradient_checkpointing_enable.
+    enable = getattr(backbone, "activation_checkpointing_enable", None)
+    try:
+        (enable or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+    except (ValueError, NotImplementedError, AttributeError):
+        raise ModelError(
+            f"--gradient_checkpointing: {type(backbone).__name__} has none. To train in less memory use "
+            "--cached_embeddings, with a lower --max_tokens_per_sub_batch if need be"
+        ) from None
+
+
+def set_dropout(backbone: nn.Module, dropout: float) -> None:
+    """Set the dropout of all layers of a backbone, attention included; call before an adapter is attached."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        for name in RATES:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, dropout)
+
+
+def drops_attention(backbone: nn.Module) -> bool:
+    """Return whether a layer of a backbone has dropout, which may apply to attention weights."""
+    return any(
+        (isinstance(module, nn.Dropout) and module.p > 0) or any(_rate(module, rate) > 0 for rate in RATES)
+        for name, module in backbone.named_modules()
+        if "lora_" not in name
+    )
+
+
+def _rate(module: nn.Module, name: str) -> float:
+    rate = getattr(module, name, 0.0)
+    return rate if isinstance(rate, float) else 0.0
+
+
+def freeze_pooler(backbone: nn.Module) -> None:
+    """Freeze BERT's pooler: no embedding depends on it, and DDP would wait for its gradient forever."""
+    for name, parameter in backbone.named_parameters():
+        if name.startswith("pooler."):
+            parameter.requires_grad_(False)
+
+
+def weights_without_gradient(model: nn.Module, batch: TokenBatch) -> list[str]:
+    """Return the names of trained weights that the embeddings of a batch do not depend on.
+
+    Examples are Longformer's global attention, which no embedding depends on, and RoFormer's table of
+    positions, which is never differentiated.
+
+    Args:
+        model: Model without gradients; it has none afterwards.
+        batch: Some texts, on the model's device.
+    """
+    was_training = model.training
+    model.eval()  # no random numbers are drawn
+    model([batch]).sum().backward()
+    found = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    model.zero_grad(set_to_none=True)
+    model.train(was_training)
+    return found
+
+
+def cast_frozen(backbone: nn.Module, compute_type: torch.dtype) -> None:
+    """Store the frozen linear layers in the compute type.
+
+    Autocast would cast them again in every forward pass; the rounding is the same. Norms and embeddings stay
+    in float32, in which autocast computes them.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(compute_type)
