@@ -31,7 +31,7 @@ from usearch.index import Index as UsearchIndex
 
 from aisle import build_index, load_encoder, open_index
 from aisle.index import ann_recall, exact_search
-from aisle.index.hnsw import build_graph
+from aisle.index.dense_search import build_graph
 from aisle.index.row_groups import RowGroups, number_nodes
 from aisle.index.scoring import pair_scores
 
@@ -93,7 +93,8 @@ def builders(settings):
 
     def aisle(vectors):
         groups = RowGroups.of(number_nodes(vectors), np.arange(len(vectors)))
-        return build_graph(vectors, groups, M=M, ef_construction=ef, threads=threads)
+        parameters = {"M": M, "ef_construction": ef}
+        return build_graph(vectors, groups, backend="hnsw", parameters=parameters, threads=threads)
 
     def hnsw(vectors):
         index = hnswlib.Index(space="ip", dim=vectors.shape[1])
@@ -138,7 +139,7 @@ def searchers(index, built, threads):
         built["usearch"].expansion_search = ef
         return built["usearch"].search(queries, TOP_K, threads=threads).keys.astype(np.int64)
 
-    own = hnswlib_of(index.graph.index)
+    own = hnswlib_of(index.graph.backend.index)
     return {
         OURS: aisle,
         OWN_GRAPH: own,

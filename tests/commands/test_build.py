@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aisle.cli import index_main
-from aisle.commands import embedding
+from aisle.commands.indexing import embedding
 from aisle.index import index_writer, open_index, read_manifest
 from aisle.models.encoder import TorchEncoder
 from tests.commands.conftest import write_rows
@@ -224,7 +224,7 @@ def test_a_killed_build_goes_on_from_its_shards_to_the_same_index(
 KILLED_IN_THE_SECOND_SHARD = """
 import os, sys
 from aisle.cli import index_main
-from aisle.commands import embedding
+from aisle.commands.indexing import embedding
 
 embedding.SHARD_TEXTS = 5
 shards = []

@@ -91,7 +91,7 @@ def test_without_a_query_they_are_read_from_standard_input(build, capfd, monkeyp
 def test_ef_search_of_the_build_is_in_force_when_querying(build):
     _, index_dir = build("--ef_search", 7, "--M", 4, "--ef_construction", 9)
     manifest = open_index(index_dir).manifest
-    assert (manifest.ef_search, manifest.M, manifest.ef_construction) == (7, 4, 9)
+    assert (manifest.ef_search, manifest.backend.parameters) == (7, {"M": 4, "ef_construction": 9})
 
 
 def test_distinct_products_of_pairs_become_the_catalogue(build, judged_csv):
@@ -148,8 +148,8 @@ def test_a_second_build_is_the_next_version(build):
     build()
     code, index_dir = build("--M", 5)
     assert code == 0
-    assert open_index(index_dir).manifest.M == 5
-    assert open_index(index_dir, version=1).manifest.M == 16
+    assert open_index(index_dir).manifest.backend.parameters["M"] == 5
+    assert open_index(index_dir, version=1).manifest.backend.parameters["M"] == 16
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 
 from aisle.cli import index_main
 from aisle.index import read_manifest
+from aisle.index.integrity import file_record
 from aisle.index.lexical import Bm25Index
-from aisle.index.manifest import INDEX_FILES, file_record, write_manifest
+from aisle.index.manifest import INDEX_FILES, write_manifest
 from tests.commands.array_index import COUNT, ask, write_index
 
 
@@ -184,7 +185,7 @@ def test_recall_is_measured_at_the_index_s_own_ef_search(tmp_path, capfd):
     assert document["versions"][0]["ann_recall@10"] > at_ten["ann_recall@10"] + 0.05
 
 
-@pytest.mark.parametrize("name", [*INDEX_FILES, "lexical/words.npy"])
+@pytest.mark.parametrize("name", [*INDEX_FILES, "graph.bin", "lexical/words.npy"])
 def test_an_altered_file_is_found_and_named(index_dir, capfd, name):
     file = version_dir(index_dir) / name
     content = bytearray(file.read_bytes())

@@ -107,7 +107,7 @@ def test_compacting_keeps_what_was_chosen_and_measures_again(build, clustered, t
 
         manifest = compact_index(tmp_path / name, threads=1)
 
-        same = ("M", "ef_construction", "text_template", "encoder", "store_dtype", "fingerprint", "id_column")
+        same = ("backend", "text_template", "encoder", "store_dtype", "fingerprint", "id_column")
         for key in (*same, "target_recall"):
             assert getattr(manifest, key) == getattr(made, key), key
         assert manifest.built_recall == manifest.ann_recall_at_10

@@ -124,7 +124,7 @@ def test_settings_of_the_index_stay_through_changes(build, upsert, clustered, tm
     upsert(["new"], clustered(1, seed=1))
     changed = delete_products(tmp_path / "index", ["p00001"])
 
-    names = ("encoder", "text_template", "M", "ef_construction", "ef_search", "target_recall", "built_recall")
+    names = ("encoder", "text_template", "backend", "ef_search", "target_recall", "built_recall")
     assert [getattr(changed, name) for name in names] == [getattr(made, name) for name in names]
     assert changed.ann_recall_queries == made.ann_recall_queries
 

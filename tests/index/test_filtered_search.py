@@ -7,11 +7,13 @@ import pytest
 from aisle.errors import SearchError
 from aisle.index import ann_recall, open_index
 from aisle.index import filtered_search as filtered_module
+from aisle.index.backends.hnsw import HnswBackend
+from aisle.index.dense_search import build_graph
 from aisle.index.filtered_search import filtered_search
-from aisle.index.hnsw import build_graph
 from aisle.index.row_groups import RowGroups, number_nodes
 
 COUNT, DIM = 4000, 16
+GRAPH = {"backend": "hnsw", "parameters": {"ef_construction": 100}, "threads": 1}
 SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
 
 
@@ -38,7 +40,7 @@ def shop():
     vectors, cluster = around(COUNT)
     queries, _ = around(60)
     groups = RowGroups.of(np.arange(COUNT), np.arange(COUNT))
-    graph = build_graph(vectors, groups, M=16, ef_construction=100, threads=1)
+    graph = build_graph(vectors, groups, **GRAPH)
     return vectors, cluster, queries, graph
 
 
@@ -71,7 +73,7 @@ def satisfying_rows(kind, share, vectors, cluster, query):
 
 def search(shop, satisfying, *, queries=None, **more):
     vectors, _, all_queries, graph = shop
-    settings = {"top_k": 10, "tie_ranks": np.arange(COUNT), "ef_search": 10, "threads": 1} | more
+    settings = {"top_k": 10, "tie_ranks": np.arange(COUNT), "effort": 10, "threads": 1} | more
     asked = all_queries if queries is None else queries
     return filtered_search(graph, vectors, asked, satisfying=satisfying, **settings)
 
@@ -118,14 +120,14 @@ def test_the_graph_answers_queries_whose_neighbours_satisfy_and_is_left_where_it
 
 
 def test_more_nodes_are_asked_for_only_for_the_queries_that_have_too_few(shop, by_graph, monkeypatch):
-    _, cluster, _, graph = shop
-    asked, nearest = [], type(graph).nearest
+    _, cluster, _, _ = shop
+    asked, nearest = [], HnswBackend.nearest
 
     def counted(self, query_embeddings, *, nodes, **more):
         asked.append((len(query_embeddings), nodes))
         return nearest(self, query_embeddings, nodes=nodes, **more)
 
-    monkeypatch.setattr(type(graph), "nearest", counted)
+    monkeypatch.setattr(HnswBackend, "nearest", counted)
 
     search(shop, np.isin(cluster, np.arange(20)))
 
@@ -142,9 +144,9 @@ def test_more_nodes_are_asked_for_only_for_the_queries_that_have_too_few(shop, b
 def test_the_graph_is_not_asked_where_comparing_rows_costs_less(shop, monkeypatch, nodes_cost, asks_graph):
     monkeypatch.setattr(filtered_module, "EXACT_ROWS", 0)
     monkeypatch.setattr(filtered_module, "ROWS_PER_NODE", nodes_cost)
-    calls, nearest = [], type(shop[3]).nearest
+    calls, nearest = [], HnswBackend.nearest
     monkeypatch.setattr(
-        type(shop[3]), "nearest", lambda *given, **named: calls.append(1) or nearest(*given, **named)
+        HnswBackend, "nearest", lambda *given, **named: calls.append(1) or nearest(*given, **named)
     )
 
     search(shop, np.arange(COUNT) % 2 == 0)
@@ -153,7 +155,7 @@ def test_the_graph_is_not_asked_where_comparing_rows_costs_less(shop, monkeypatc
 
 
 def test_few_rows_are_searched_exactly(shop, monkeypatch):
-    monkeypatch.setattr(type(shop[3]), "nearest", None)
+    monkeypatch.setattr(HnswBackend, "nearest", None)
     vectors, _, queries, _ = shop
     satisfying = np.arange(COUNT) % 3 == 0
 
@@ -204,7 +206,11 @@ def test_equal_embeddings_are_one_node_of_which_only_satisfying_rows_are_given(b
     vectors[100:400] = vectors[100]
     ranks = rng.permutation(600)
     graph = build_graph(
-        vectors, RowGroups.of(number_nodes(vectors), ranks), M=16, ef_construction=100, threads=1
+        vectors,
+        RowGroups.of(number_nodes(vectors), ranks),
+        backend="hnsw",
+        parameters={"ef_construction": 100},
+        threads=1,
     )
     satisfying = np.arange(600) % 3 != 0
     queries = np.concatenate([vectors[100:101], vectors[::50]])
@@ -216,7 +222,7 @@ def test_equal_embeddings_are_one_node_of_which_only_satisfying_rows_are_given(b
             satisfying=satisfying,
             top_k=top_k,
             tie_ranks=ranks,
-            ef_search=50,
+            effort=50,
             exact=exact,
         )
 
@@ -231,15 +237,18 @@ def test_nodes_whose_products_are_gone_are_passed_over(shop, by_graph):
     kept = np.arange(COUNT) % 4 != 0
     groups = RowGroups.of(np.flatnonzero(kept), np.arange(kept.sum()), nodes=COUNT)
     graph = build_graph(
-        vectors, RowGroups.of(np.arange(COUNT), np.arange(COUNT)), M=16, ef_construction=100, threads=1
+        vectors,
+        RowGroups.of(np.arange(COUNT), np.arange(COUNT)),
+        backend="hnsw",
+        parameters={"ef_construction": 100},
+        threads=1,
     )
-    for node in np.flatnonzero(~kept):
-        graph.index.mark_deleted(int(node))
-    graph = type(graph)(index=graph.index, groups=groups)
+    graph.backend.remove(np.flatnonzero(~kept))
+    graph = type(graph)(graph.backend, groups)
     held, satisfying = vectors[kept], np.arange(kept.sum()) % 2 == 0
     settings = {"top_k": 10, "tie_ranks": np.arange(len(held)), "threads": 1}
 
-    rows, scores = filtered_search(graph, held, queries, satisfying=satisfying, ef_search=200, **settings)
+    rows, scores = filtered_search(graph, held, queries, satisfying=satisfying, effort=200, **settings)
 
     true, true_scores = exact_oracle(held, queries, satisfying, top_k=10, tie_ranks=np.arange(len(held)))
     assert satisfying[rows].all()

@@ -12,6 +12,7 @@ from aisle.index import delete_products
 from aisle.index import incremental as change_module
 from aisle.index import lexical as lexical_module
 from aisle.index import writer as writer_module
+from aisle.index.backends.hnsw import HnswBackend
 
 
 def names(directory):
@@ -67,7 +68,7 @@ def test_upsert_that_cannot_be_written_whole_is_one_error_and_the_old_version_se
     [
         (build_module, "write_products"),
         (build_module, "write_array"),
-        (build_module, "save_graph"),
+        (HnswBackend, "save"),
         (lexical_module.Bm25Index, "save"),
         (writer_module, "file_record"),
         (writer_module, "write_manifest"),
@@ -90,7 +91,7 @@ def test_full_disk_is_one_error_that_says_so_and_the_old_version_serves(
 
 @pytest.mark.parametrize(
     ("module", "function"),
-    [(change_module, "write_array"), (change_module, "save_graph"), (os, "replace")],
+    [(change_module, "write_array"), (HnswBackend, "save"), (os, "replace")],
 )
 def test_full_disk_while_deleting_is_one_error_and_the_old_version_serves(
     old, assert_untouched, monkeypatch, module, function

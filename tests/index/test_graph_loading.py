@@ -4,7 +4,7 @@ import hnswlib
 import numpy as np
 import pytest
 
-from aisle.index import compact_index, delete_products, hnsw, open_index, retune_index, rollback
+from aisle.index import compact_index, delete_products, open_index, retune_index, rollback
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def loaded(monkeypatch):
             files.append(path)
             super().load_index(path, **options)
 
-    monkeypatch.setattr(hnsw.hnswlib, "Index", Counted)
+    monkeypatch.setattr(hnswlib, "Index", Counted)
     return files
 
 

@@ -12,7 +12,7 @@ from aisle.index import (
     array_files,
     compact_index,
     delete_products,
-    hnsw,
+    integrity,
     manifest,
     open_index,
     open_stored,
@@ -20,6 +20,8 @@ from aisle.index import (
     reader,
     retune_index,
 )
+from aisle.index.backends.hnsw import HnswBackend
+from aisle.index.dense_search import approximate_search, build_graph
 from aisle.index.manifest import FORMAT_VERSION
 
 FILES = [
@@ -38,10 +40,10 @@ def index_dir(build, clustered, tmp_path, monkeypatch):
     """An index that must be refused before hnswlib is given a file of it."""
     build(clustered(40), texts=[f"word{row % 7} thing" for row in range(40)])
 
-    def load_graph(*_, **__):
+    def load(*_, **__):
         pytest.fail("hnswlib was given a file that should have been refused")
 
-    monkeypatch.setattr(reader, "load_graph", load_graph)
+    monkeypatch.setattr(HnswBackend, "load", load)
     return tmp_path / "index"
 
 
@@ -106,7 +108,7 @@ def test_one_flipped_byte_is_refused_with_the_file_and_both_checksums(index_dir,
 
     assert name in str(caught.value)
     assert read_manifest(index_dir).files[name].sha256 in str(caught.value)
-    assert manifest.file_record(path).sha256 in str(caught.value)
+    assert integrity.file_record(path).sha256 in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["embeddings.npy", "products.arrow"])
@@ -181,7 +183,7 @@ def test_manifest_that_is_not_ours_is_refused(index_dir, content, message):
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [(FORMAT_VERSION + 1, "newer aisle: upgrade"), (FORMAT_VERSION - 1, "build the index again")],
+    [(FORMAT_VERSION + 1, "newer aisle: upgrade"), (FORMAT_VERSION - 2, "build the index again")],
 )
 def test_manifest_of_another_format_is_refused(index_dir, version, message):
     rewrite(index_dir, format_version=version)
@@ -197,7 +199,11 @@ def test_manifest_of_another_format_is_refused(index_dir, version, message):
     [
         ({"dim": "16"}, "dim: .*valid integer"),
         ({"dim": 16.0}, "dim: .*valid integer"),
-        ({"M": 1}, "M: .*greater than or equal to 2"),
+        ({"backend": {"name": "hnsw", "parameters": {"M": 1}}}, "M must be at least 2, found 1"),
+        ({"backend": {"name": "hnsw", "parameters": {"M": "16"}}}, "M must be int, found '16'"),
+        ({"backend": {"name": "hnsw", "parameters": {"links": 4}}}, "links: backend 'hnsw' has no such"),
+        ({"backend": {"name": "annoy", "parameters": {}}}, "must be one of hnsw, exact, found 'annoy'"),
+        ({"backend": {"name": "exact", "parameters": {}}}, "the manifest must list"),
         ({"ef_search": True}, "ef_search: .*valid integer"),
         ({"metric": "l2"}, "metric: .*'cosine'"),
         ({"store_dtype": "int8"}, "store_dtype"),
@@ -236,7 +242,7 @@ def test_manifest_with_a_wrong_value_is_refused_with_the_key(index_dir, changes,
 def test_file_names_that_are_not_ours_are_refused_and_not_read(index_dir, monkeypatch, name):
     listed = json.loads((index_dir / "manifest.json").read_text())["files"]
     rewrite(index_dir, files=listed | {name: {"sha256": "0" * 64, "size": 1}})
-    monkeypatch.setattr(manifest, "file_problem", lambda *_, **__: pytest.fail("a file was looked at"))
+    monkeypatch.setattr(integrity, "file_problem", lambda *_, **__: pytest.fail("a file was looked at"))
 
     with pytest.raises(IndexIntegrityError, match="the manifest must list"):
         open_index(index_dir)
@@ -270,7 +276,7 @@ def test_embeddings_other_than_the_manifest_says_are_refused(index_dir, changes,
 @pytest.mark.parametrize("name", ["embeddings.npy", "nodes.npy", "products.arrow"])
 def test_file_of_another_format_is_refused_even_with_its_checksum(index_dir, folder, name):
     (folder / name).write_bytes(b"not what it says " * 10)
-    record = manifest.file_record(folder / name)
+    record = integrity.file_record(folder / name)
     files = json.loads((index_dir / "manifest.json").read_text())["files"]
     rewrite(index_dir, files=files | {name: {"sha256": record.sha256, "size": record.size}})
 
@@ -297,7 +303,7 @@ def test_queries_of_another_kind_are_refused_when_they_are_needed(
         np.save(path, content)
     else:
         path.write_bytes(content or b"")
-    record = manifest.file_record(path)
+    record = integrity.file_record(path)
     listed = json.loads((tmp_path / "index" / "manifest.json").read_text())["files"]
     rewrite(
         tmp_path / "index", files=listed | {"queries.npy": {"sha256": record.sha256, "size": record.size}}
@@ -356,10 +362,10 @@ def test_saving_and_loading_changes_no_answer(build, clustered, tmp_path):
     build(vectors, ef_search=128)
     opened = open_index(tmp_path / "index")
     groups = opened.graph.groups
-    in_memory = hnsw.build_graph(vectors, groups, M=16, ef_construction=200, threads=1)
+    in_memory = build_graph(vectors, groups, backend="hnsw", parameters={}, threads=1)
 
-    rows, scores = hnsw.approximate_search(
-        in_memory, vectors, queries, top_k=10, tie_ranks=opened.tie_ranks, ef_search=128
+    rows, scores = approximate_search(
+        in_memory, vectors, queries, top_k=10, tie_ranks=opened.tie_ranks, effort=128
     )
 
     result = opened.search(queries, top_k=10)

@@ -16,6 +16,7 @@ from aisle.index import (
     retune_index,
     rollback,
 )
+from aisle.index.backends.hnsw import GRAPH_FILE
 from aisle.index.manifest import INDEX_FILES
 
 
@@ -153,7 +154,7 @@ class Oracle:
 def commit(index_dir, manifest, keep):
     """Commit a version whose files hold nothing; return its manifest."""
     with index_writer(index_dir, command="delete", keep_versions=keep) as writer:
-        for name in INDEX_FILES:
+        for name in (*INDEX_FILES, GRAPH_FILE):
             (writer.staging / name).write_bytes(str(writer.number).encode())
         return writer.commit(replace(manifest, command="delete"))
 

@@ -8,6 +8,7 @@ import pytest
 
 from aisle.errors import SearchError
 from aisle.index import ann_recall, open_index
+from aisle.index.backends.hnsw import HnswBackend
 
 
 def assert_same(found, expected, *, atol=0.0):
@@ -133,7 +134,7 @@ def test_queries_that_the_graph_cannot_answer_are_searched_exactly(build, cluste
     index = open_index(tmp_path / "index")
     queries = vectors[::15]
     with pytest.raises(RuntimeError, match="contiguous 2D array"):
-        index.graph.nearest(queries, nodes=599, ef_search=1, threads=1)
+        index.graph.backend.nearest(queries, nodes=599, effort=1, threads=1)
 
     found = index.search(queries, top_k=599)
 
@@ -143,7 +144,7 @@ def test_queries_that_the_graph_cannot_answer_are_searched_exactly(build, cluste
 def test_only_the_queries_that_the_graph_cannot_answer_are_searched_exactly(index, clustered, monkeypatch):
     queries = clustered(11, seed=1)
     expected = index.search(queries, top_k=10, ef_search=128)
-    nearest, lost, exactly = type(index.graph).nearest, queries[[3, 8]], []
+    nearest, lost, exactly = HnswBackend.nearest, queries[[3, 8]], []
 
     def fails_for_some(self, asked, **arguments):
         if any((asked == query).all(axis=1).any() for query in lost):
@@ -152,12 +153,12 @@ def test_only_the_queries_that_the_graph_cannot_answer_are_searched_exactly(inde
             )
         return nearest(self, asked, **arguments)
 
-    from aisle.index import hnsw
+    from aisle.index import dense_search
 
-    exact_search = hnsw.exact_search
-    monkeypatch.setattr(type(index.graph), "nearest", fails_for_some)
+    exact_search = dense_search.exact_search
+    monkeypatch.setattr(HnswBackend, "nearest", fails_for_some)
     monkeypatch.setattr(
-        hnsw, "exact_search", lambda e, q, **more: exactly.append(q) or exact_search(e, q, **more)
+        dense_search, "exact_search", lambda e, q, **more: exactly.append(q) or exact_search(e, q, **more)
     )
 
     found = index.search(queries, top_k=10, ef_search=128)
@@ -170,7 +171,7 @@ def test_other_faults_of_the_graph_are_not_hidden(index, clustered, monkeypatch)
     def fails(*_, **__):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(type(index.graph), "nearest", fails)
+    monkeypatch.setattr(HnswBackend, "nearest", fails)
 
     with pytest.raises(RuntimeError, match="something else"):
         index.search(clustered(2), top_k=3)

@@ -5,7 +5,7 @@ import pytest
 
 from aisle.errors import ConfigError
 from aisle.index import ann_recall, exact_search, tuning
-from aisle.index.hnsw import approximate_search, build_graph
+from aisle.index.dense_search import approximate_search, build_graph
 from aisle.index.row_groups import RowGroups, number_nodes
 from aisle.index.tuning import held_out_queries, tune
 
@@ -14,7 +14,8 @@ def graph_over(vectors, **settings):
     """Return the arguments of `tune` for a graph over vectors."""
     ranks = np.arange(len(vectors))
     groups = RowGroups.of(number_nodes(vectors), ranks)
-    graph = build_graph(vectors, groups, threads=1, **({"M": 4, "ef_construction": 20} | settings))
+    parameters = {"M": 4, "ef_construction": 20} | settings
+    graph = build_graph(vectors, groups, backend="hnsw", parameters=parameters, threads=1)
     return {"graph": graph, "stored": vectors, "queries": held_out_queries(vectors), "tie_ranks": ranks}
 
 
@@ -25,11 +26,11 @@ def measured(clustered, monkeypatch):
     def measured(recall_at, *, count=3000, **wish):
         tried = []
 
-        def search(graph, stored, queries, *, top_k, tie_ranks, ef_search, threads):
+        def search(graph, stored, queries, *, top_k, tie_ranks, effort, threads):
             rows, scores = exact_search(stored, queries, top_k=top_k)
             if len(queries) == 500:
-                tried.append(ef_search)
-            lost = round((1 - recall_at(ef_search)) * rows.size)
+                tried.append(effort)
+            lost = round((1 - recall_at(effort)) * rows.size)
             flat, worse = rows.reshape(-1), scores.reshape(-1)
             flat[:lost], worse[:lost] = -1, -1.0
             return rows, scores
@@ -46,8 +47,8 @@ def test_smallest_of_those_measured_that_reaches_is_chosen(measured, enough):
 
     assert found.reached
     assert found.recall == pytest.approx(0.99)
-    assert found.ef_search == min(ef for ef in tried if ef >= enough)
-    assert enough <= found.ef_search <= enough + max(1, found.ef_search // 16)
+    assert found.effort == min(ef for ef in tried if ef >= enough)
+    assert enough <= found.effort <= enough + max(1, found.effort // 16)
     assert len(set(tried)) == len(tried)  # each is measured once
 
 
@@ -66,14 +67,14 @@ def test_default_target_is_taken_where_nothing_is_asked(measured):
     found, _ = measured(lambda ef: 0.99 if ef >= 50 else 0.979)
 
     assert found.target == 0.98
-    assert 50 <= found.ef_search <= 53
+    assert 50 <= found.effort <= 53
 
 
 def test_recall_that_cannot_be_reached_is_said(measured):
     found, tried = measured(lambda ef: 0.9, target_recall=0.95)
 
     assert not found.reached
-    assert found.ef_search == max(tried) == 2048
+    assert found.effort == max(tried) == 2048
     assert found.recall == pytest.approx(0.9)
 
 
@@ -81,20 +82,20 @@ def test_no_more_candidates_than_nodes_are_tried(measured):
     found, tried = measured(lambda ef: 0.9, target_recall=0.95, count=550)
 
     assert not found.reached
-    assert found.ef_search == max(tried) == 550
+    assert found.effort == max(tried) == 550
 
 
 def test_recall_of_nought_takes_the_fewest_that_a_search_for_ten_keeps(measured):
     found, _ = measured(lambda ef: 0.3, target_recall=0.0)
 
-    assert (found.ef_search, found.reached) == (10, True)
+    assert (found.effort, found.reached) == (10, True)
 
 
 def test_given_value_is_measured_and_nothing_else(measured):
     found, tried = measured(lambda ef: 0.4, ef_search=77)
 
     assert tried == [77]
-    assert (found.ef_search, found.target, found.reached) == (77, None, True)
+    assert (found.effort, found.target, found.reached) == (77, None, True)
 
 
 def test_recall_is_that_of_the_graph_against_exact_search(clustered):
@@ -103,7 +104,7 @@ def test_recall_is_that_of_the_graph_against_exact_search(clustered):
     found = tune(**over, ef_search=12, threads=1)
 
     rows, scores = approximate_search(
-        over["graph"], over["stored"], over["queries"], top_k=10, tie_ranks=over["tie_ranks"], ef_search=12
+        over["graph"], over["stored"], over["queries"], top_k=10, tie_ranks=over["tie_ranks"], effort=12
     )
     exact = exact_search(over["stored"], over["queries"], top_k=10, tie_ranks=over["tie_ranks"])
     assert found.recall == ann_recall(rows, exact[0], approximate_scores=scores, exact_scores=exact[1])
@@ -115,7 +116,7 @@ def test_small_indexes_are_found_whole(clustered, count):
     found = tune(**graph_over(clustered(count)), threads=1)
 
     assert (found.recall, found.reached, found.queries) == (1.0, True, count)
-    assert found.ef_search >= 1
+    assert found.effort >= 1
 
 
 @pytest.mark.parametrize(

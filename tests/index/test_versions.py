@@ -38,7 +38,7 @@ def test_index_replaced_while_it_is_opened_comes_out_whole(build, clustered, old
     np.testing.assert_array_equal(open_index(old).embeddings, clustered(50, seed=7))
 
 
-@pytest.mark.parametrize("step", ["verify_files", "read_array", "read_products", "load_graph"])
+@pytest.mark.parametrize("step", ["verify_files", "read_array", "read_products", "recorded_backend"])
 def test_version_removed_at_any_step_of_opening_it_is_not_missed(build, clustered, old, monkeypatch, step):
     real, replaced = getattr(reader, step), []
 

@@ -91,7 +91,8 @@ def _manifest_of(index_dir: Path, number: int) -> Manifest:
 
 def _columns(folder: Path, manifest: Manifest) -> dict[str, str]:
     """Return the payload's columns, which filters use, and their types."""
-    from aisle.index.manifest import PRODUCTS_FILE, file_problem
+    from aisle.index.integrity import file_problem
+    from aisle.index.manifest import PRODUCTS_FILE
     from aisle.index.products import read_products
     from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
@@ -106,10 +107,12 @@ def _facts(
     index_dir: str, manifest: Manifest, columns: dict[str, str], size: int, *, words: str, current: bool
 ) -> Table:
     from aisle.commands.indexing.text_notes import counted
+    from aisle.index.backends import backend_named
 
     encoder = {name: value for name, value in manifest.encoder.items() if value is not None}
     target = "" if manifest.target_recall is None else f", for a recall of {manifest.target_recall}"
-    weight = manifest.hybrid_weight
+    weight, backend = manifest.hybrid_weight, backend_named(manifest.backend.name)
+    parameters = "".join(f", {name} {value}" for name, value in manifest.backend.parameters.items())
     facts = {
         "index": index_dir,
         "version": f"{manifest.version}{' (current)' if current else ''}, made by {manifest.command} on "
@@ -127,9 +130,9 @@ def _facts(
         or "none",
         "words (BM25)": words,
         "embeddings": f"{manifest.dim} x {manifest.store_dtype}, {manifest.metric}",
-        "graph": f"{manifest.graph_nodes:,} nodes and {manifest.deleted_nodes:,} of deleted products, "
-        f"M {manifest.M}, ef_construction {manifest.ef_construction}",
-        "ef_search": f"{manifest.ef_search}{target}",
+        "graph": f"{manifest.backend.name}: {manifest.graph_nodes:,} nodes and {manifest.deleted_nodes:,} of "
+        f"deleted products{parameters}",
+        "ef_search": f"{manifest.ef_search}{target}" if len(backend.efforts) > 1 else "",
         "ann_recall@10": f"{manifest.ann_recall_at_10:.4f}; "
         f"{manifest.built_recall:.4f} when the graph was built",
         "hybrid weight": "the default" if weight is None else f"{weight:.2f} for embeddings",

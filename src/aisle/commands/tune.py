@@ -54,7 +54,7 @@ def tune(settings: TuneSettings) -> Manifest:
     Raises:
         AisleError: the index cannot be read or changed.
     """
-    from aisle.commands.indexing.report_change import curve_table, report_change
+    from aisle.commands.indexing.report_change import curve_table, more_links, report_change
     from aisle.index import read_manifest, retune_index
 
     output = Output(json_only=settings.json)
@@ -70,9 +70,7 @@ def tune(settings: TuneSettings) -> Manifest:
     target = manifest.target_recall
     reached = None if target is None else manifest.ann_recall_at_10 >= target
     if reached is False:
-        output.say(
-            f"recall@10 of {target} is not reached; build again with a higher --M or --ef_construction"
-        )
+        output.say(f"recall@10 of {target} is not reached; build again with {more_links(manifest)}")
     curve = [asdict(point) for point in manifest.recall_curve]
     report_change(
         output,

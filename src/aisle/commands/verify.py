@@ -91,7 +91,7 @@ def _check(index_dir: Path, number: int, current: Manifest) -> Checked:
     """Return whether a version is whole and as good as its manifest says."""
     from aisle.index import open_index
     from aisle.index.layout import version_directory
-    from aisle.index.manifest import GRAPH_FILE, MANIFEST_FILE
+    from aisle.index.manifest import MANIFEST_FILE
 
     folder = version_directory(index_dir, number)
     try:
@@ -112,9 +112,9 @@ def _check(index_dir: Path, number: int, current: Manifest) -> Checked:
     recorded = index.manifest.ann_recall_at_10
     if abs(recall - recorded) <= RECALL_TOLERANCE:
         return Checked(number, recall, None)
+    where = ", ".join(str(folder / name) for name in index.graph.backend.files) or folder
     problem = (
-        f"{folder / GRAPH_FILE}: gives recall@10 {recall:.4f}, the manifest says {recorded:.4f}; build the "
-        "index again"
+        f"{where}: gives recall@10 {recall:.4f}, the manifest says {recorded:.4f}; build the index again"
     )
     return Checked(number, recall, problem)
 

@@ -1,6 +1,7 @@
 """The index room: build an index, open it, search it; hnswlib stays in here and torch outside."""
 
-from aisle.index.builder import GraphSettings, IndexIdentity, build_index, finish_version
+from aisle.index.build_settings import GraphSettings, IndexIdentity
+from aisle.index.builder import build_index, finish_version
 from aisle.index.compact_retune import compact_index, retune_index, wants_compacting
 from aisle.index.filters import Filter, parse_filter
 from aisle.index.manifest import FileRecord, Manifest, read_manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,19 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from aisle.errors import ConfigError
 from aisle.index.analyser import Analyser
 from aisle.index.array_files import read_array, read_marks, write_array, write_embeddings, writing
-from aisle.index.hnsw import HnswGraph, build_graph, save_graph
+from aisle.index.backends import DEFAULT_BACKEND, backend_named, make_parameters
+from aisle.index.build_settings import GraphSettings, IndexIdentity
+from aisle.index.dense_search import Graph, build_graph
 from aisle.index.languages import Language
 from aisle.index.layout import StrPath
 from aisle.index.lexical import write_lexical
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
-    GRAPH_FILE,
     NODES_FILE,
     PRODUCTS_FILE,
     QUERIES_FILE,
+    BackendRecord,
     Manifest,
 )
 from aisle.index.products import make_products, rank_ids, read_products, write_products
@@ -34,80 +35,7 @@ from aisle.index.tuning import Tuning, held_out_queries, tune
 from aisle.index.writer import Writer, index_writer
 from aisle.types.text_marks import count_marks
 
-__all__ = ["GraphSettings", "IndexIdentity", "build_index", "finish_version"]
-
-
-@dataclass(frozen=True)
-class GraphSettings:
-    """How the graph is built and searched.
-
-    Args:
-        M: links per node, at least 2; higher is larger and closer to exact.
-        ef_construction: candidates kept while building, at least `M`; higher is slower and closer to exact.
-        ef_search: candidates kept while searching; None chooses it for `target_recall`.
-        target_recall: recall@10 that `ef_search` is chosen for; a default where neither is given.
-        threads: threads that build the graph; None is one per core, 1 gives the same file every time.
-
-    Raises:
-        ConfigError: a setting is out of range.
-    """
-
-    M: int = 16
-    ef_construction: int = 200
-    ef_search: int | None = None
-    target_recall: float | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        lowest = {
-            "M": (self.M, 2),
-            "ef_construction": (self.ef_construction, self.M),
-            "ef_search": (1 if self.ef_search is None else self.ef_search, 1),
-            "threads": (1 if self.threads is None else self.threads, 1),
-        }
-        wrong = [
-            f"{name} must be at least {low}, found {value}"
-            for name, (value, low) in lowest.items()
-            if value < low
-        ]
-        if self.target_recall is not None and not 0 <= self.target_recall <= 1:
-            wrong.append(f"target_recall must be from 0 to 1, found {self.target_recall}")
-        if self.target_recall is not None and self.ef_search is not None:
-            wrong.append("ef_search and target_recall: give one of them; the recall decides ef_search")
-        if wrong:
-            raise ConfigError(f"index settings: {'; '.join(wrong)}")
-
-
-@dataclass(frozen=True)
-class IndexIdentity:
-    """What an index was made of.
-
-    Args:
-        dim: components of an embedding.
-        fingerprint: of the encoder that makes the embeddings.
-        encoder: what is needed to find that encoder again, as JSON.
-        text_template: template that turned a catalogue row into text; None where the text was given.
-        id_column: column of the catalogue with the product ids; None where they were given.
-        store_dtype: type of the stored embeddings; "float16" halves them and rounds scores to about 3 digits.
-
-    Raises:
-        ConfigError: `encoder` is not JSON, or `dim` is below 1.
-    """
-
-    dim: int
-    fingerprint: str
-    encoder: Mapping[str, Any]
-    text_template: str | None = None
-    id_column: str | None = None
-    store_dtype: Literal["float32", "float16"] = "float32"
-
-    def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ConfigError(f"index settings: dim must be at least 1, found {self.dim}")
-        try:
-            json.dumps(dict(self.encoder), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"encoder: must be JSON to be kept in the manifest: {error}") from None
+__all__ = ["build_index", "finish_version"]
 
 
 def build_index(
@@ -122,14 +50,14 @@ def build_index(
     text_template: str | None = None,
     texts: Iterable[str] | None = None,
     language: Language = "english",
-    M: int = 16,
-    ef_construction: int = 200,
+    backend: str = DEFAULT_BACKEND,
     ef_search: int | None = None,
     target_recall: float | None = None,
     store_dtype: Literal["float32", "float16"] = "float32",
     threads: int | None = None,
     keep_versions: int | None = None,
     on_progress: Callable[[int], None] | None = None,
+    **parameters: object,
 ) -> Manifest:
     """Return the manifest of a new version of the index; until it is whole, the old one serves.
 
@@ -146,24 +74,26 @@ def build_index(
         text_template: template that turned a catalogue row into text; None where the text was given.
         texts: what was embedded, one per product; without them there is no lexical search and no update.
         language: of the texts, by whose stems and stop words lexical search goes.
-        M: see `GraphSettings`, as the next three and `threads`.
-        ef_construction: candidates kept while building.
-        ef_search: candidates kept while searching.
+        backend: Graph backend: "hnsw", "exact" for no graph at all, or one that was registered.
+        ef_search: Effort of a search, for "hnsw" the candidates kept.
         target_recall: recall@10 that `ef_search` is chosen for.
         store_dtype: type of the stored embeddings.
         threads: threads that build the graph.
         keep_versions: versions to keep from now on, the new one included; None is as many as
             before, 3 at first.
         on_progress: called with the number of products placed in the graph since the last call.
+        parameters: Parameters of the backend. For "hnsw": `M`, links per node, 16 if missing, and
+            `ef_construction`, candidates kept while building, 200 if missing.
 
     Raises:
-        ConfigError: a setting is out of range or `encoder` is not JSON.
+        ConfigError: There is no such backend or parameter, a setting is out of range, or `encoder` is not
+            JSON.
         DataError: product ids, payload or the number of embeddings do not fit.
         ModelError: an embedding is of another dim, not finite or not of unit norm.
         IndexLockedError: another process writes the index.
         IndexStoreError: `index_dir` holds something else, or a file cannot be written.
     """
-    settings = GraphSettings(M, ef_construction, ef_search, target_recall, threads)
+    settings = GraphSettings(backend, parameters, ef_search, target_recall, threads)
     identity = IndexIdentity(dim, fingerprint, encoder, text_template, store_dtype=store_dtype)
     products, analyser = make_products(product_ids, payload, texts), Analyser.of(language)
     with index_writer(index_dir, command="build", keep_versions=keep_versions) as writer:
@@ -236,8 +166,10 @@ def finish_version(
         id_column=identity.id_column,
         dim=identity.dim,
         metric="cosine",
-        M=settings.M,
-        ef_construction=settings.ef_construction,
+        backend=BackendRecord(
+            settings.backend,
+            asdict(make_parameters(backend_named(settings.backend), settings.parameters)),
+        ),
         count=products.num_rows,
         graph_nodes=graph.groups.live,
         deleted_nodes=len(graph.groups) - graph.groups.live,
@@ -252,7 +184,7 @@ def finish_version(
 def tuned_fields(tuning: Tuning) -> dict[str, Any]:
     """Return what a tuning says in the manifest."""
     return {
-        "ef_search": tuning.ef_search,
+        "ef_search": tuning.effort,
         "ann_recall_at_10": tuning.recall,
         "ann_recall_queries": tuning.queries,
         "target_recall": tuning.target,
@@ -271,7 +203,7 @@ def _write_graph(
     tie_ranks: Rows,
     settings: GraphSettings,
     on_progress: Callable[[int], None] | None,
-) -> HnswGraph:
+) -> Graph:
     """Write the graph over the stored embeddings and the node of each row; return the graph."""
     node_of_row = number_nodes(stored)
     with writing(folder / NODES_FILE):
@@ -279,11 +211,11 @@ def _write_graph(
     graph = build_graph(
         stored,
         RowGroups.of(node_of_row, tie_ranks),
-        M=settings.M,
-        ef_construction=settings.ef_construction,
+        backend=settings.backend,
+        parameters=settings.parameters,
         threads=settings.threads,
         on_progress=on_progress,
     )
-    with writing(folder / GRAPH_FILE):
-        save_graph(folder / GRAPH_FILE, graph)
+    with writing(folder):
+        graph.backend.save(folder)
     return graph

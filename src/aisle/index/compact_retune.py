@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from aisle.errors import ConfigError
 from aisle.index.array_files import link_files, read_queries
-from aisle.index.builder import GraphSettings, IndexIdentity, finish_version, tuned_fields
+from aisle.index.backends import backend_named, effort_problem
+from aisle.index.build_settings import GraphSettings, IndexIdentity
+from aisle.index.builder import finish_version, tuned_fields
 from aisle.index.layout import StrPath
 from aisle.index.lexical import analyser_of
 from aisle.index.manifest import EMBEDDINGS_FILE, MARKS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
@@ -22,6 +25,8 @@ MOST_RECALL_LOST = 0.01
 
 def wants_compacting(manifest: Manifest) -> str | None:
     """Return why an index should be compacted, or None."""
+    if not backend_named(manifest.backend.name).files:  # nothing was built that could be built anew
+        return None
     labels = manifest.graph_nodes + manifest.deleted_nodes
     lost = manifest.built_recall - manifest.ann_recall_at_10
     if lost > MOST_RECALL_LOST:
@@ -67,8 +72,8 @@ def compact_index(
                 store_dtype=manifest.store_dtype,
             ),
             settings=GraphSettings(
-                manifest.M,
-                manifest.ef_construction,
+                manifest.backend.name,
+                manifest.backend.parameters,
                 manifest.ef_search if chosen else None,
                 manifest.target_recall,
                 threads,
@@ -106,6 +111,9 @@ def retune_index(
     """
     with index_writer(index_dir, command="tune", keep_versions=keep_versions) as writer:
         index = open_index(index_dir)
+        problem = effort_problem(type(index.graph.backend), ef_search)
+        if problem is not None:
+            raise ConfigError(problem)
         tuning = tune(
             index.graph,
             index.embeddings,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from aisle.index.hnsw import HnswGraph, reachable_nodes
+from aisle.index.dense_search import Graph
 from aisle.index.row_groups import RowGroups
 from aisle.index.scoring import FloatArray, Rows, Scores, best_per_query, exact_search, pair_scores
 
@@ -29,14 +29,14 @@ ASKED_NODES = 2**20
 
 
 def filtered_search(
-    graph: HnswGraph,
+    graph: Graph,
     embeddings: FloatArray,
     query_embeddings: Scores,
     *,
     satisfying: Mask,
     top_k: int,
     tie_ranks: Rows,
-    ef_search: int,
+    effort: int,
     exact: bool = False,
     threads: int | None = None,
 ) -> tuple[Rows, Scores]:
@@ -53,7 +53,7 @@ def filtered_search(
         satisfying: (count,) whether each row satisfies the filter.
         top_k: products per query, at least 1.
         tie_ranks: (count,) order among equal scores, lowest first.
-        ef_search: nodes that the graph is asked for, at least; its candidates while searching.
+        effort: How hard the backend searches; the graph is asked for at least as many nodes.
         exact: compare with every satisfying row.
         threads: threads that follow the graph; None is one per core.
 
@@ -70,7 +70,7 @@ def filtered_search(
     left = np.arange(len(query_embeddings))
     if not exact and len(kept_rows) > EXACT_ROWS:
         groups = _satisfying_groups(graph.groups, satisfying)
-        nodes = max(ef_search, math.ceil(MARGIN * top_k * graph.groups.live / groups.live))
+        nodes = max(effort, math.ceil(MARGIN * top_k * graph.groups.live / groups.live))
         while len(left) and nodes < graph.groups.live and nodes * ROWS_PER_NODE < len(kept_rows):
             block = max(1, ASKED_NODES // nodes)
             missed = []
@@ -81,6 +81,7 @@ def filtered_search(
                     embeddings,
                     query_embeddings[part],
                     nodes=nodes,
+                    effort=effort,
                     top_k=top_k,
                     tie_ranks=tie_ranks,
                     threads=threads,
@@ -104,12 +105,13 @@ def _satisfying_groups(groups: RowGroups, satisfying: Mask) -> RowGroups:
 
 
 def _through_graph(
-    graph: HnswGraph,
+    graph: Graph,
     groups: RowGroups,
     embeddings: FloatArray,
     asked: Scores,
     *,
     nodes: int,
+    effort: int,
     top_k: int,
     tie_ranks: Rows,
     threads: int | None,
@@ -119,9 +121,9 @@ def _through_graph(
     Returns:
         (queries,) mask, (answered, top_k) rows and (answered, top_k) scores.
     """
-    reached, _, answered = reachable_nodes(graph, asked, top_k=nodes, ef_search=nodes, threads=threads)
+    reached, _, answered = graph.backend.search(asked, nodes=nodes, effort=effort, threads=threads)
     sizes = groups.sizes(reached)
-    # hnswlib gives the nearest first, and misses more among the last.
+    # The nearest come first, and a graph misses more among the last.
     trusted = math.ceil(nodes * TRUSTED)
     enough = np.minimum(sizes[:, :trusted], top_k).sum(axis=1) >= top_k
     answered[answered] = enough

@@ -21,12 +21,12 @@ from aisle.index.array_files import (
     write_embeddings,
     writing,
 )
+from aisle.index.backends import NodeVectors
 from aisle.index.builder import marked_fields
-from aisle.index.hnsw import HnswGraph, save_graph
+from aisle.index.dense_search import Graph
 from aisle.index.lexical import write_lexical
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
-    GRAPH_FILE,
     MARKS_FILE,
     NODES_FILE,
     PRODUCTS_FILE,
@@ -39,7 +39,6 @@ from aisle.index.scoring import FloatArray, Rows
 from aisle.index.search_index import SearchIndex
 from aisle.index.tuning import tune
 from aisle.index.writer import Writer
-from aisle.system.processors import available_processors
 
 __all__ = ["joined", "stage_change"]
 
@@ -94,8 +93,8 @@ def stage_change(
     with writing(folder / NODES_FILE):
         write_array(folder / NODES_FILE, node_of_row)
     graph = _changed_graph(index, stored, node_of_row, tie_ranks, threads)
-    with writing(folder / GRAPH_FILE):
-        save_graph(folder / GRAPH_FILE, graph)
+    with writing(folder):
+        graph.backend.save(folder)
     write_lexical(folder, written, index.analyser)
     link_files(index.directory, folder, (QUERIES_FILE,))
     all_marks = _changed_marks(index, marks, source)
@@ -196,7 +195,7 @@ def _node_of_row(index: SearchIndex, source: Rows, embeddings: FloatArray) -> Ro
 
 def _changed_graph(
     index: SearchIndex, stored: FloatArray, node_of_row: Rows, tie_ranks: Rows, threads: int | None
-) -> HnswGraph:
+) -> Graph:
     """Return the index's own graph, changed: new nodes placed and nodes without rows marked deleted.
 
     Why not a second one: 10 million products of 1,024 components are 42 GB of graph.
@@ -204,16 +203,9 @@ def _changed_graph(
     old = index.graph.groups
     labels = max(len(old), int(node_of_row.max()) + 1)
     groups = RowGroups.of(node_of_row, tie_ranks, nodes=labels)
-    graph = index.graph.index
-    if labels > graph.get_max_elements():
-        graph.resize_index(labels)
     numbers = np.arange(len(old))
     gone = numbers[(old.sizes(numbers) > 0) & (groups.sizes(numbers) == 0)]
-    for node in gone.tolist():
-        graph.mark_deleted(node)
-    fresh = np.arange(len(old), labels)
-    for start in range(0, len(fresh), GATHERED_ROWS):
-        part = fresh[start : start + GATHERED_ROWS]
-        vectors = np.asarray(stored[groups.first(part)], dtype=np.float32)
-        graph.add_items(vectors, part, num_threads=threads or available_processors())
-    return HnswGraph(index=graph, groups=groups)
+    backend = index.graph.backend
+    backend.remove(gone)
+    backend.add(NodeVectors(stored, groups), threads=threads)
+    return Graph(backend, groups)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,12 +14,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from aisle.errors import IndexIntegrityError
 from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
-from aisle.io.durable import file_sha256
 
 __all__ = [
     "EMBEDDINGS_FILE",
     "FORMAT_VERSION",
-    "GRAPH_FILE",
     "INDEX_FILES",
     "LEXICAL_FOLDER",
     "MANIFEST_FILE",
@@ -28,30 +25,29 @@ __all__ = [
     "NODES_FILE",
     "PRODUCTS_FILE",
     "QUERIES_FILE",
+    "BackendRecord",
     "CurvePoint",
     "FileRecord",
     "Manifest",
-    "file_problem",
-    "file_record",
     "read_manifest",
-    "verify_files",
     "write_manifest",
 ]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+FORMAT_BEFORE_BACKENDS = 3
+"""Read as well: `M` and `ef_construction` stand for the backend, which is hnswlib."""
 EMBEDDINGS_FILE = "embeddings.npy"
-GRAPH_FILE = "graph.bin"
 NODES_FILE = "nodes.npy"
 PRODUCTS_FILE = "products.arrow"
 QUERIES_FILE = "queries.npy"
 MARKS_FILE = "marks.npy"
 """(products,) uint8, the mark of each text; not there where nobody tokenised them (`build_index`)."""
-INDEX_FILES = (EMBEDDINGS_FILE, GRAPH_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
+INDEX_FILES = (EMBEDDINGS_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
+"""Files of every index; those of the backend and of BM25 come on top."""
 LEXICAL_FOLDER = "lexical"
 
 _OWN_CHECKSUM = "manifest_sha256"
 _RECALL_KEY = "ann_recall@10"
-_LEXICAL_NAME = re.compile(rf"{LEXICAL_FOLDER}/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(ge=1)]
@@ -81,6 +77,16 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class BackendRecord:
+    """The graph backend of an index."""
+
+    name: str
+    """Name in the registry of `aisle.index.backends`."""
+    parameters: dict[str, Any]
+    """All its build parameters, as JSON."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything needed to open, check and query one version of an index."""
 
@@ -104,12 +110,11 @@ class Manifest:
     """Components of an embedding."""
     metric: Literal["cosine"]
     """Meaning of a score: inner product of unit vectors."""
-    M: Annotated[int, Field(ge=2)]
-    """Links per node in the graph."""
-    ef_construction: Positive
-    """Candidates kept while the graph was built."""
+    backend: BackendRecord
+    """Graph backend, and what it was built with."""
     ef_search: Positive
-    """Candidates kept while searching, unless the search says otherwise; hnswlib forgets it."""
+    """Effort of a search, in the backend's unit, unless the search gives another; for hnswlib the candidates
+    that it keeps."""
     count: Positive
     """Products in the index."""
     graph_nodes: Positive
@@ -183,11 +188,15 @@ def read_manifest(index_dir: StrPath) -> Manifest:
         raise _broken(path, f"it must be JSON, found: {error}") from None
     if not isinstance(document, dict):
         raise _broken(path, f"it must be a JSON object, found {type(document).__name__}")
-    _check_version(path, document.pop("format_version", None))
+    version = document.pop("format_version", None)
+    _check_version(path, version)
     recorded = document.pop(_OWN_CHECKSUM, None)
-    found = _checksum({"format_version": FORMAT_VERSION, **document})
+    found = _checksum({"format_version": version, **document})
     if recorded != found:
         raise _broken(path, f"{_OWN_CHECKSUM} says {recorded}, the contents have {found}: it was altered")
+    if version == FORMAT_BEFORE_BACKENDS:
+        parameters = {name: document.pop(name, None) for name in ("M", "ef_construction")}
+        document["backend"] = {"name": "hnsw", "parameters": parameters}
     try:
         # As JSON: strict mode takes a record from a JSON object, not from a dict.
         return _SCHEMA.validate_json(json.dumps(document))
@@ -195,54 +204,6 @@ def read_manifest(index_dir: StrPath) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _broken(path, f"{where}: {first['msg']}, found {first['input']!r}") from None
-
-
-def file_record(path: Path) -> FileRecord:
-    """Return checksum and size of a file.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    return FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
-
-
-def verify_files(
-    index_dir: Path, files: Mapping[str, FileRecord], *, verify: Literal["checksums", "sizes"]
-) -> None:
-    """Check the files of an index against its manifest.
-
-    Raises:
-        IndexIntegrityError: the manifest lists other files, or a file is missing, truncated or altered.
-    """
-    listed, needed = set(files), set(INDEX_FILES)
-    others = listed - needed - {MARKS_FILE}
-    foreign = sorted(name for name in others if not _LEXICAL_NAME.fullmatch(name))
-    if foreign or not needed <= listed:
-        raise IndexIntegrityError(
-            f"{index_dir}: the manifest must list {sorted(needed)} and files of {LEXICAL_FOLDER}/, found "
-            f"{sorted(listed)}; build the index again"
-        )
-    for name, recorded in sorted(files.items()):
-        problem = file_problem(index_dir / name, recorded, verify=verify)
-        if problem is not None:
-            raise IndexIntegrityError(problem)
-
-
-def file_problem(path: Path, recorded: FileRecord, *, verify: Literal["checksums", "sizes"]) -> str | None:
-    """Return what is wrong with a file of an index and how to mend it, or None.
-
-    Raises:
-        OSError: the file exists and cannot be read.
-    """
-    mend = "restore the file or build the index again"
-    if not path.is_file():
-        return f"{path}: missing; {mend}"
-    size = path.stat().st_size
-    if size != recorded.size:
-        return f"{path}: the manifest says {recorded.size} bytes, found {size}; {mend}"
-    if verify == "checksums" and (found := file_record(path).sha256) != recorded.sha256:
-        return f"{path}: altered: the manifest says SHA-256 {recorded.sha256}, found {found}; {mend}"
-    return None
 
 
 def _check_version(path: Path, version: object) -> None:
@@ -254,7 +215,7 @@ def _check_version(path: Path, version: object) -> None:
             f"{path}: this aisle reads index format {FORMAT_VERSION}, found format {version}, made by a "
             "newer aisle: upgrade aisle, or build the index again with this one"
         )
-    if version < FORMAT_VERSION:
+    if version < FORMAT_BEFORE_BACKENDS:
         raise IndexIntegrityError(
             f"{path}: this aisle reads index format {FORMAT_VERSION}, found format {version}: "
             "build the index again"

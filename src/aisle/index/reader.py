@@ -11,20 +11,19 @@ import pyarrow as pa
 
 from aisle.errors import FingerprintMismatchError, IndexIntegrityError, IndexStoreError
 from aisle.index.array_files import read_array
-from aisle.index.hnsw import load_graph
+from aisle.index.backends import NodeVectors
+from aisle.index.dense_search import Graph
+from aisle.index.integrity import file_problem, recorded_backend, verify_files
 from aisle.index.layout import StrPath, version_directory
 from aisle.index.lexical import LEXICAL_FILES, Bm25Index
 from aisle.index.manifest import (
     EMBEDDINGS_FILE,
-    GRAPH_FILE,
     LEXICAL_FOLDER,
     MARKS_FILE,
     NODES_FILE,
     PRODUCTS_FILE,
     Manifest,
-    file_problem,
     read_manifest,
-    verify_files,
 )
 from aisle.index.products import rank_ids, read_products
 from aisle.index.row_groups import RowGroups
@@ -138,7 +137,7 @@ def _open_version(
 ) -> SearchIndex:
     """Return the index of a version's folder."""
     check_fingerprint(folder, manifest, fingerprint)
-    verify_files(folder, manifest.files, verify=verify)
+    verify_files(folder, manifest, verify=verify)
     embeddings = read_array(
         folder / EMBEDDINGS_FILE, shape=(manifest.count, manifest.dim), dtype=manifest.store_dtype
     )
@@ -151,24 +150,21 @@ def _open_version(
     tie_ranks = rank_ids(products)
     labels = manifest.graph_nodes + manifest.deleted_nodes
     groups = RowGroups.of(node_of_row, tie_ranks, nodes=labels)
-    try:
-        graph = load_graph(folder / GRAPH_FILE, groups, dim=manifest.dim)
-    except RuntimeError as error:
-        raise IndexIntegrityError(
-            f"{folder / GRAPH_FILE}: hnswlib refuses it: {error}; build the index again"
-        ) from None
-    found = (graph.index.get_current_count(), len(groups), groups.live)
+    chosen, parameters = recorded_backend(folder, manifest)
+    backend = chosen.load(folder, NodeVectors(embeddings, groups), parameters)
+    found = (len(backend), len(groups), groups.live)
     if found != (labels, labels, manifest.graph_nodes):
+        stored = " and ".join(chosen.files) or f"backend {chosen.name}"
         raise IndexIntegrityError(
             f"{folder}: the manifest says {labels} graph nodes, {manifest.graph_nodes} of them in use; "
-            f"{GRAPH_FILE} has {found[0]}, and {NODES_FILE} {found[1]} with {found[2]} in use; build the "
+            f"{stored} has {found[0]}, and {NODES_FILE} {found[1]} with {found[2]} in use; build the "
             "index again"
         )
     has_texts = any(name.startswith(f"{LEXICAL_FOLDER}/") for name in manifest.files)
     return SearchIndex(
         manifest=manifest,
         embeddings=embeddings,
-        graph=graph,
+        graph=Graph(backend, groups),
         products=products,
         tie_ranks=tie_ranks,
         directory=folder,

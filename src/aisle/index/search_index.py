@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from aisle.errors import SearchError
 from aisle.index.analyser import Analyser
+from aisle.index.backends import effort_problem
+from aisle.index.dense_search import Graph, approximate_search
 from aisle.index.filtered_search import filtered_search
 from aisle.index.filters import parse_filter
 from aisle.index.fusion import Fusion
-from aisle.index.hnsw import HnswGraph, approximate_search
 from aisle.index.hybrid_search import search_hybrid, search_lexical
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
@@ -38,7 +39,7 @@ class SearchIndex:
     manifest: Manifest
     embeddings: FloatArray
     """(count, dim) float32 or float16, unit L2 norm, memory-mapped."""
-    graph: HnswGraph
+    graph: Graph
     products: pa.Table
     """(count) rows of product_id and payload columns, memory-mapped."""
     tie_ranks: Rows
@@ -119,6 +120,9 @@ class SearchIndex:
         asked = _check_queries(query_embeddings, dim=self.dim)
         check_count("top_k", top_k)
         check_count("ef_search", ef_search)
+        problem = effort_problem(type(self.graph.backend), ef_search)
+        if problem is not None:
+            raise SearchError(problem)
         check_count("threads", threads)
         top_k = min(top_k, len(self))
         if where is not None:
@@ -129,7 +133,7 @@ class SearchIndex:
                 satisfying=self.satisfying(where),
                 top_k=top_k,
                 tie_ranks=self.tie_ranks,
-                ef_search=self.manifest.ef_search if ef_search is None else ef_search,
+                effort=self.manifest.ef_search if ef_search is None else ef_search,
                 exact=exact,
                 threads=threads,
             )
@@ -142,7 +146,7 @@ class SearchIndex:
                 asked,
                 top_k=top_k,
                 tie_ranks=self.tie_ranks,
-                ef_search=self.manifest.ef_search if ef_search is None else ef_search,
+                effort=self.manifest.ef_search if ef_search is None else ef_search,
                 threads=threads,
             )
         return self.result(rows, scores)

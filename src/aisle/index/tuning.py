@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aisle.errors import ConfigError
-from aisle.index.hnsw import HnswGraph, approximate_search
+from aisle.index.dense_search import Graph, approximate_search
 from aisle.index.manifest import CurvePoint
 from aisle.index.scoring import FloatArray, Rows, Scores, ann_recall, exact_search
 
@@ -17,24 +17,23 @@ __all__ = ["DEFAULT_TARGET", "Tuning", "held_out_queries", "tune"]
 TOP_K = 10
 QUERIES = 500
 DEFAULT_TARGET = 0.98
-STEPS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-"""Values of `ef_search` that are tried, in turn, until the recall is reached."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured, and the `ef_search` that follows."""
+    """What was measured, and the effort that follows."""
 
-    ef_search: int
+    effort: int
+    """Of a search, in the backend's unit: `ef_search` for hnswlib."""
     recall: float
-    """recall@10 at `ef_search`."""
+    """recall@10 at `effort`."""
     curve: tuple[CurvePoint, ...]
     target: float | None
     queries: int
 
     @property
     def reached(self) -> bool:
-        """Whether `ef_search` gives the recall that was asked for."""
+        """Whether `effort` gives the recall that was asked for."""
         return self.target is None or self.recall >= self.target
 
 
@@ -56,7 +55,7 @@ def held_out_queries(stored: FloatArray, *, queries: int = QUERIES) -> Scores:
 
 
 def tune(
-    graph: HnswGraph,
+    graph: Graph,
     stored: FloatArray,
     queries: Scores,
     *,
@@ -87,13 +86,13 @@ def tune(
     measured = _Measure(graph, stored, queries, tie_ranks, threads)
     if ef_search is not None:
         return measured.tuning(ef_search, None)
-    below = 1
-    for step in (min(step, len(graph.groups)) for step in STEPS):
-        if measured.recall(step) >= (target or 0):
-            return measured.tuning(_smallest(measured, below, step, target or 0), target)
-        if step == len(graph.groups):
-            break
-        below = step
+    below = None
+    # An effort above the number of nodes finds no more than that number does.
+    for effort in sorted({min(effort, len(graph.groups)) for effort in graph.backend.efforts}):
+        if measured.recall(effort) >= (target or 0):
+            chosen = effort if below is None else _smallest(measured, below, effort, target or 0)
+            return measured.tuning(chosen, target)
+        below = effort
     return measured.tuning(max(measured.points), target)
 
 
@@ -101,9 +100,7 @@ def _smallest(measured: _Measure, below: int, reaching: int, target: float) -> i
     """Return the smallest value between one that is too low and one that reaches the target."""
     while reaching - below > max(1, reaching // 16):
         middle = (below + reaching) // 2
-        if middle < TOP_K:  # a search for ten keeps ten candidates at least
-            below = middle
-        elif measured.recall(middle) >= target:
+        if measured.recall(middle) >= target:
             reaching = middle
         else:
             below = middle
@@ -114,7 +111,7 @@ class _Measure:
     """Recall and time of searches, each measured once."""
 
     def __init__(
-        self, graph: HnswGraph, stored: FloatArray, queries: Scores, tie_ranks: Rows, threads: int | None
+        self, graph: Graph, stored: FloatArray, queries: Scores, tie_ranks: Rows, threads: int | None
     ) -> None:
         self.graph, self.stored, self.queries = graph, stored, queries
         self.tie_ranks, self.threads = tie_ranks, threads
@@ -122,29 +119,29 @@ class _Measure:
         self.exact = exact_search(stored, queries, top_k=self.top_k, tie_ranks=tie_ranks)
         self.points: dict[int, CurvePoint] = {}
 
-    def recall(self, ef_search: int) -> float:
-        if ef_search not in self.points:
-            rows, scores = self._search(self.queries, ef_search, self.threads)
+    def recall(self, effort: int) -> float:
+        if effort not in self.points:
+            rows, scores = self._search(self.queries, effort, self.threads)
             recall = ann_recall(rows, self.exact[0], approximate_scores=scores, exact_scores=self.exact[1])
             timed = self.queries[:100]
             started = time.perf_counter()
-            self._search(timed, ef_search, 1)
+            self._search(timed, effort, 1)
             spent = (time.perf_counter() - started) / len(timed) * 1000
-            self.points[ef_search] = CurvePoint(ef_search, recall, round(spent, 4))
-        return self.points[ef_search].recall
+            self.points[effort] = CurvePoint(effort, recall, round(spent, 4))
+        return self.points[effort].recall
 
-    def tuning(self, ef_search: int, target: float | None) -> Tuning:
-        recall = self.recall(ef_search)
-        curve = tuple(self.points[ef] for ef in sorted(self.points))
-        return Tuning(ef_search, recall, curve, target, len(self.queries))
+    def tuning(self, effort: int, target: float | None) -> Tuning:
+        recall = self.recall(effort)
+        curve = tuple(self.points[tried] for tried in sorted(self.points))
+        return Tuning(effort, recall, curve, target, len(self.queries))
 
-    def _search(self, queries: Scores, ef_search: int, threads: int | None) -> tuple[Rows, Scores]:
+    def _search(self, queries: Scores, effort: int, threads: int | None) -> tuple[Rows, Scores]:
         return approximate_search(
             self.graph,
             self.stored,
             queries,
             top_k=self.top_k,
             tie_ranks=self.tie_ranks,
-            ef_search=ef_search,
+            effort=effort,
             threads=threads,
         )

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from aisle.errors import IndexStoreError
 from aisle.index.array_files import writing
+from aisle.index.integrity import verify_files
 from aisle.index.layout import StrPath, version_directory, version_numbers
-from aisle.index.manifest import Manifest, read_manifest, verify_files
+from aisle.index.manifest import Manifest, read_manifest
 from aisle.index.version_folders import current_manifest, switch
 from aisle.index.writer import index_writer
 
@@ -87,7 +88,7 @@ def rollback(index_dir: StrPath, *, to: int | None = None) -> Manifest:
             raise IndexStoreError(f"{index_dir}: {_nowhere(number, numbers, current)}")
         target = version_directory(writer.index_dir, number)
         manifest = read_manifest(target)
-        verify_files(target, manifest.files, verify="checksums")
+        verify_files(target, manifest, verify="checksums")
         with writing(writer.index_dir):
             switch(writer.index_dir, target)
     return manifest

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aisle.errors import ConfigError, IndexIntegrityError
 from aisle.index.array_files import writing
+from aisle.index.integrity import file_record
 from aisle.index.layout import (
     BUILDING,
     COMMITTING,
@@ -24,7 +25,7 @@ from aisle.index.layout import (
     version_directory,
     version_numbers,
 )
-from aisle.index.manifest import Manifest, file_record, read_manifest, write_manifest
+from aisle.index.manifest import Manifest, read_manifest, write_manifest
 from aisle.index.version_folders import (
     kept_first,
     lineage,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aisle.commands.build.settings import BuildSettings
+from aisle.commands.build.settings import BuildSettings, backend_parameters
 from aisle.commands.indexing.analysers import choose_analyser
 from aisle.commands.indexing.catalog import columns_before, read_products_of, tell_columns
 from aisle.commands.indexing.embedding import (
@@ -24,7 +24,7 @@ from aisle.commands.indexing.embedding import (
 )
 from aisle.commands.indexing.hybrid_weight import choose_weight
 from aisle.commands.indexing.marks import stage_marks
-from aisle.commands.indexing.report_change import say_pruned
+from aisle.commands.indexing.report_change import more_links, recall_text, say_pruned
 from aisle.commands.indexing.stand_in_queries import stand_in_queries
 from aisle.commands.indexing.text_notes import say_texts
 from aisle.commands.output import Output, quieten_libraries
@@ -140,8 +140,8 @@ def _embed_and_finish(
                 store_dtype=settings.store_dtype,
             ),
             settings=GraphSettings(
-                settings.M,
-                settings.ef_construction,
+                settings.backend,
+                backend_parameters(settings),
                 settings.ef_search,
                 settings.target_recall,
                 1 if settings.deterministic else settings.threads,
@@ -255,11 +255,11 @@ def _report(
     if target is not None and manifest.ann_recall_at_10 < target:
         output.say(
             f"recall@10 of {target} is not reached: {manifest.ann_recall_at_10:.4f} at ef_search "
-            f"{manifest.ef_search}; build with a higher --M or --ef_construction"
+            f"{manifest.ef_search}; build with {more_links(manifest)}"
         )
     output.say(
         f"index: {manifest.count:,} products in {settings.index_dir}, version {manifest.version}, "
-        f"ann_recall@10 {manifest.ann_recall_at_10:.4f} at ef_search {manifest.ef_search}"
+        f"{recall_text(manifest)}"
     )
     say_texts(output, manifest)
     say_pruned(output, manifest.pruned, kept=manifest.keep_versions)
@@ -270,6 +270,7 @@ def _report(
             "products": manifest.count,
             "dim": manifest.dim,
             "fingerprint": manifest.fingerprint,
+            "backend": asdict(manifest.backend),
             "ef_search": manifest.ef_search,
             "ann_recall@10": manifest.ann_recall_at_10,
             "recall_curve": [asdict(point) for point in manifest.recall_curve],

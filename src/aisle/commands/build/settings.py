@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +14,8 @@ from aisle.data.files import expand_files
 from aisle.types.text_languages import Language
 
 Count = Annotated[int, Field(ge=1)]
+BACKEND_FLAGS = ("M", "ef_construction")
+"""Settings that are parameters of a graph backend, by the same name."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class BuildSettings:
     keeps the language of the version before; a first build takes the one whose stop words are most frequent
     (of 12 European languages), English in doubt. none keeps words as they are, for catalogues in several
     languages."""
+    backend: str = "hnsw"
+    """hnsw searches a graph, which finds nearly all of the nearest products in a fraction of the time. exact
+    compares every product with the query: for some ten thousand products, or as a reference."""
     M: Annotated[int, Field(ge=2)] = 16
     """Links per node in the graph; higher is larger and closer to exact."""
     ef_construction: Count = 200
@@ -120,6 +126,28 @@ def build_problems(settings: BuildSettings) -> list[str]:
         problems.append("--ef_search and --target_recall: give one of them; the recall decides ef_search")
     if (settings.tune_queries is None) != (settings.tune_qrels is None):
         problems.append("--tune_queries and --tune_qrels: give both or none")
+    return problems + _backend_problems(settings)
+
+
+def backend_parameters(settings: BuildSettings) -> Mapping[str, Any]:
+    """Return the parameters of the chosen graph backend that have a flag."""
+    from aisle.index.backends import backend_named
+
+    known = {field.name for field in fields(backend_named(settings.backend).Parameters)}
+    return {name: getattr(settings, name) for name in BACKEND_FLAGS if name in known}
+
+
+def _backend_problems(settings: BuildSettings) -> list[str]:
+    from aisle.index.backends import backend_named, backend_names, effort_problem
+
+    if settings.backend not in backend_names():
+        return [f"--backend: must be one of {', '.join(backend_names())}, found {settings.backend!r}"]
+    problem = effort_problem(backend_named(settings.backend), settings.ef_search)
+    problems = [] if problem is None else [f"--{problem}"]
+    usual, known = vars(BuildSettings), backend_parameters(settings)
+    for name in BACKEND_FLAGS:
+        if name not in known and getattr(settings, name) != usual[name]:
+            problems.append(f"--{name}: --backend {settings.backend} has no such parameter; leave it out")
     return problems
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from aisle.commands.output import Output
 from aisle.index import Manifest, wants_compacting
+from aisle.index.backends import backend_named
 
 
 def report_change(
@@ -27,7 +28,7 @@ def report_change(
     """
     output.say(
         f"index: {manifest.count:,} products in {index_dir}, version {manifest.version}, "
-        f"ann_recall@10 {manifest.ann_recall_at_10:.4f} at ef_search {manifest.ef_search}"
+        f"{recall_text(manifest)}"
     )
     pruned = manifest.pruned if manifest.version != before.version else ()
     say_pruned(output, pruned, kept=manifest.keep_versions)
@@ -55,6 +56,19 @@ def say_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
         versions = "version" if len(pruned) == 1 else "versions"
         numbers = ", ".join(map(str, pruned))
         output.say(f"{versions} {numbers} removed: {kept} are kept (--keep_versions)")
+
+
+def recall_text(manifest: Manifest) -> str:
+    """Return the measured recall, and the `ef_search` that gives it if the backend has one to set."""
+    recall = f"ann_recall@10 {manifest.ann_recall_at_10:.4f}"
+    if len(backend_named(manifest.backend.name).efforts) == 1:
+        return f"{recall}, by backend {manifest.backend.name}"
+    return f"{recall} at ef_search {manifest.ef_search}"
+
+
+def more_links(manifest: Manifest) -> str:
+    """Return which flags of build raise a recall that no `ef_search` reaches."""
+    return f"a higher {' or '.join(f'--{name}' for name in manifest.backend.parameters)}"
 
 
 def compact_command(index_dir: str) -> str:

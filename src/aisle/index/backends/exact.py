@@ -1,0 +1,76 @@
+"""Exact search as a backend: nothing is built, and every product is compared with every query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from aisle.index.backends.graph_backend import Found, NodeVectors
+from aisle.index.scoring import Rows, Scores
+
+__all__ = ["ExactBackend", "ExactParameters"]
+
+
+@dataclass(frozen=True)
+class ExactParameters:
+    """Exact search has no build parameters."""
+
+    def problems(self) -> list[str]:
+        """Return no problem."""
+        return []
+
+
+class ExactBackend:
+    """Leave every query to the exact scan of the stored embeddings, which answers what a graph cannot.
+
+    The scan reads the rows in their order on disk and takes no memory beside them; a search of each node's
+    vector would first have to gather them.
+    """
+
+    name: ClassVar[str] = "exact"
+    files: ClassVar[tuple[str, ...]] = ()
+    Parameters: ClassVar[type[ExactParameters]] = ExactParameters
+    efforts: ClassVar[tuple[int, ...]] = (1,)
+
+    def __init__(self, nodes: int) -> None:
+        self._nodes = nodes
+
+    @classmethod
+    def build(
+        cls,
+        vectors: NodeVectors,
+        parameters: ExactParameters,
+        *,
+        threads: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> ExactBackend:
+        """Return exact search over the nodes."""
+        if on_progress is not None:
+            on_progress(len(vectors.embeddings))
+        return cls(len(vectors))
+
+    @classmethod
+    def load(cls, folder: Path, vectors: NodeVectors, parameters: ExactParameters) -> ExactBackend:
+        """Return exact search over the nodes; there is no file to read."""
+        return cls(len(vectors))
+
+    def save(self, folder: Path) -> None:
+        """Write nothing."""
+
+    def search(self, queries: Scores, *, nodes: int, effort: int, threads: int | None) -> Found:
+        """Return no answer, so that all queries are searched exactly."""
+        return np.empty((0, nodes), np.int64), np.empty((0, nodes), np.float32), np.zeros(len(queries), bool)
+
+    def add(self, vectors: NodeVectors, *, threads: int | None = None) -> None:
+        """Count the new nodes."""
+        self._nodes = len(vectors)
+
+    def remove(self, nodes: Rows) -> None:
+        """Do nothing: the rows of removed nodes are gone from the stored embeddings."""
+
+    def __len__(self) -> int:
+        return self._nodes

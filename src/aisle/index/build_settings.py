@@ -1,0 +1,94 @@
+"""What a build is told: the graph to make, and what the embeddings were made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aisle.errors import ConfigError
+from aisle.index.backends import DEFAULT_BACKEND, backend_named, effort_problem, make_parameters
+
+__all__ = ["GraphSettings", "IndexIdentity"]
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """How the graph is built and searched.
+
+    Args:
+        backend: Name of the graph backend: "hnsw", "exact", or one that was registered.
+        parameters: Parameters of the backend, such as `M` and `ef_construction` of "hnsw"; the backend's
+            default for each that is missing.
+        ef_search: Effort of a search, for "hnsw" the candidates kept; None chooses it for `target_recall`.
+        target_recall: recall@10 that `ef_search` is chosen for; 0.98 if neither is given.
+        threads: Threads that build the graph; None is one per core, 1 gives the same file every time.
+
+    Raises:
+        ConfigError: There is no such backend or parameter, or a setting is out of range.
+    """
+
+    backend: str = DEFAULT_BACKEND
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    ef_search: int | None = None
+    target_recall: float | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        chosen = backend_named(self.backend)
+        wrong = []
+        try:
+            make_parameters(chosen, self.parameters)
+        except ConfigError as error:
+            wrong.append(str(error))
+        lowest = {
+            "ef_search": (1 if self.ef_search is None else self.ef_search, 1),
+            "threads": (1 if self.threads is None else self.threads, 1),
+        }
+        wrong += [
+            f"{name} must be at least {low}, found {value}"
+            for name, (value, low) in lowest.items()
+            if value < low
+        ]
+        problem = effort_problem(chosen, self.ef_search)
+        if problem is not None:
+            wrong.append(problem)
+        if self.target_recall is not None and not 0 <= self.target_recall <= 1:
+            wrong.append(f"target_recall must be from 0 to 1, found {self.target_recall}")
+        if self.target_recall is not None and self.ef_search is not None:
+            wrong.append("ef_search and target_recall: give one of them; the recall decides ef_search")
+        if wrong:
+            raise ConfigError(f"index settings: {'; '.join(wrong)}")
+
+
+@dataclass(frozen=True)
+class IndexIdentity:
+    """What an index was made of.
+
+    Args:
+        dim: components of an embedding.
+        fingerprint: of the encoder that makes the embeddings.
+        encoder: what is needed to find that encoder again, as JSON.
+        text_template: template that turned a catalogue row into text; None where the text was given.
+        id_column: column of the catalogue with the product ids; None where they were given.
+        store_dtype: type of the stored embeddings; "float16" halves them and rounds scores to about 3 digits.
+
+    Raises:
+        ConfigError: `encoder` is not JSON, or `dim` is below 1.
+    """
+
+    dim: int
+    fingerprint: str
+    encoder: Mapping[str, Any]
+    text_template: str | None = None
+    id_column: str | None = None
+    store_dtype: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ConfigError(f"index settings: dim must be at least 1, found {self.dim}")
+        try:
+            json.dumps(dict(self.encoder), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"encoder: must be JSON to be kept in the manifest: {error}") from None

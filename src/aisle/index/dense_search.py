@@ -1,0 +1,139 @@
+"""Search by embeddings: a backend finds nodes, their rows are put in order, the rest is searched exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aisle.index.backends import GraphBackend, NodeVectors, backend_named, make_parameters
+from aisle.index.row_groups import RowGroups
+from aisle.index.scoring import FloatArray, Rows, Scores, best_per_query, exact_search
+
+__all__ = ["Graph", "approximate_search", "build_graph"]
+
+SEARCH_BLOCK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A backend and the rows that its nodes stand for."""
+
+    backend: GraphBackend
+    groups: RowGroups
+
+
+def build_graph(
+    embeddings: FloatArray,
+    groups: RowGroups,
+    *,
+    backend: str,
+    parameters: Mapping[str, object],
+    threads: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Graph:
+    """Return a graph with one node per group; with `threads=1` the same every time.
+
+    Args:
+        embeddings: (count, dim) float32 or float16, unit L2 norm.
+        groups: Rows of each node; their embeddings are equal.
+        backend: Name of the backend.
+        parameters: Its parameters; the default of each that is missing.
+        threads: Threads that build; None is one per core.
+        on_progress: Called with the number of rows placed since the last call.
+
+    Raises:
+        ConfigError: There is no such backend or parameter, or a value is out of range.
+    """
+    chosen = backend_named(backend)
+    built = chosen.build(
+        NodeVectors(embeddings, groups),
+        make_parameters(chosen, parameters),
+        threads=threads,
+        on_progress=on_progress,
+    )
+    return Graph(built, groups)
+
+
+def approximate_search(
+    graph: Graph,
+    embeddings: FloatArray,
+    query_embeddings: Scores,
+    *,
+    top_k: int,
+    tie_ranks: Rows,
+    effort: int,
+    threads: int | None = None,
+) -> tuple[Rows, Scores]:
+    """Return the rows and scores of the `top_k` products per query that the graph leads to, best first.
+
+    The scores are those by which the graph is followed: to compute them once more takes longer than the 10%
+    that this may cost over hnswlib's bare search (docs/results.md). A query whose part of the graph is too
+    small for `top_k`, and a `top_k` that takes every node anyway, are searched exactly.
+
+    Args:
+        graph: graph over `embeddings`.
+        embeddings: (count, dim) float32 or float16, unit L2 norm.
+        query_embeddings: (queries, dim) float32, unit L2 norm.
+        top_k: products per query, 1 <= top_k <= count.
+        tie_ranks: (count,) order among equal scores, lowest first.
+        effort: How hard the backend searches.
+        threads: None is one per core.
+
+    Returns:
+        (queries, top_k) rows and (queries, top_k) scores.
+    """
+    if top_k >= graph.groups.live:
+        return exact_search(embeddings, query_embeddings, top_k=top_k, tie_ranks=tie_ranks)
+    rows = np.empty((len(query_embeddings), top_k), np.int64)
+    scores = np.empty((len(query_embeddings), top_k), np.float32)
+    for start in range(0, len(query_embeddings), SEARCH_BLOCK):
+        asked = query_embeddings[start : start + SEARCH_BLOCK]
+        nodes, cosines, answered = graph.backend.search(asked, nodes=top_k, effort=effort, threads=threads)
+        by_graph, exactly = start + np.flatnonzero(answered), start + np.flatnonzero(~answered)
+        if len(by_graph):
+            rows[by_graph], scores[by_graph] = _rows_of_nodes(
+                graph.groups, nodes, cosines, top_k=top_k, tie_ranks=tie_ranks
+            )
+        if len(exactly):
+            rows[exactly], scores[exactly] = exact_search(
+                embeddings, asked[~answered], top_k=top_k, tie_ranks=tie_ranks
+            )
+    return rows, scores
+
+
+def _rows_of_nodes(
+    groups: RowGroups, nodes: Rows, scores: Scores, *, top_k: int, tie_ranks: Rows
+) -> tuple[Rows, Scores]:
+    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, which come best first."""
+    rows = groups.first(nodes)
+    # Where each node is one row and no two scores are equal, that is the answer.
+    distinct = (groups.sizes(nodes) == 1).all(axis=1) & (scores[:, 1:] < scores[:, :-1]).all(axis=1)
+    if not distinct.all():
+        rows[~distinct], scores[~distinct] = _opened(
+            groups, nodes[~distinct], scores[~distinct], top_k=top_k, tie_ranks=tie_ranks
+        )
+    return rows, scores
+
+
+def _opened(
+    groups: RowGroups, nodes: Rows, scores: Scores, *, top_k: int, tie_ranks: Rows
+) -> tuple[Rows, Scores]:
+    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, which come best first.
+
+    Groups are opened only down to the node that completes top_k and those level with it: one group may hold
+    a large part of the catalogue.
+    """
+    take = np.minimum(groups.sizes(nodes), top_k)
+    needed = np.cumsum(take, axis=1) - take < top_k
+    last = np.where(needed, scores, np.inf).min(axis=1, keepdims=True)
+    take = np.where(scores >= last, take, 0).ravel()
+    return best_per_query(
+        np.repeat(np.repeat(np.arange(len(nodes)), top_k), take),
+        groups.first_rows(nodes.ravel(), take),
+        np.repeat(scores.ravel(), take),
+        tie_ranks=tie_ranks,
+        top_k=top_k,
+        queries=len(nodes),
+    )

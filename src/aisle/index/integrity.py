@@ -1,0 +1,87 @@
+"""Check a version of an index: its backend is known, and its files are those that the manifest lists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from aisle.errors import ConfigError, IndexIntegrityError
+from aisle.index.backends import GraphBackend, backend_named, make_parameters
+from aisle.index.manifest import (
+    INDEX_FILES,
+    LEXICAL_FOLDER,
+    MANIFEST_FILE,
+    MARKS_FILE,
+    FileRecord,
+    Manifest,
+)
+from aisle.io.durable import file_sha256
+
+__all__ = ["file_problem", "file_record", "recorded_backend", "verify_files"]
+
+_LEXICAL_NAME = re.compile(rf"{LEXICAL_FOLDER}/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+def recorded_backend(folder: Path, manifest: Manifest) -> tuple[type[GraphBackend], Any]:
+    """Return the backend that a version was built with, and its parameters.
+
+    Raises:
+        IndexIntegrityError: This aisle has no such backend, or the parameters do not fit it.
+    """
+    try:
+        backend = backend_named(manifest.backend.name)
+        return backend, make_parameters(backend, manifest.backend.parameters)
+    except ConfigError as error:
+        raise IndexIntegrityError(
+            f"{folder / MANIFEST_FILE}: {error}; register the backend, upgrade aisle, or build the "
+            "index again"
+        ) from None
+
+
+def file_record(path: Path) -> FileRecord:
+    """Return checksum and size of a file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
+
+
+def verify_files(folder: Path, manifest: Manifest, *, verify: Literal["checksums", "sizes"]) -> None:
+    """Check the files of a version against its manifest.
+
+    Raises:
+        IndexIntegrityError: The backend is unknown, the manifest lists other files, or a file is missing,
+            truncated or altered.
+    """
+    files = manifest.files
+    listed, needed = set(files), {*INDEX_FILES, *recorded_backend(folder, manifest)[0].files}
+    others = listed - needed - {MARKS_FILE}
+    foreign = sorted(name for name in others if not _LEXICAL_NAME.fullmatch(name))
+    if foreign or not needed <= listed:
+        raise IndexIntegrityError(
+            f"{folder}: the manifest must list {sorted(needed)} and files of {LEXICAL_FOLDER}/, found "
+            f"{sorted(listed)}; build the index again"
+        )
+    for name, recorded in sorted(files.items()):
+        problem = file_problem(folder / name, recorded, verify=verify)
+        if problem is not None:
+            raise IndexIntegrityError(problem)
+
+
+def file_problem(path: Path, recorded: FileRecord, *, verify: Literal["checksums", "sizes"]) -> str | None:
+    """Return what is wrong with a file of an index and how to mend it, or None.
+
+    Raises:
+        OSError: the file exists and cannot be read.
+    """
+    mend = "restore the file or build the index again"
+    if not path.is_file():
+        return f"{path}: missing; {mend}"
+    size = path.stat().st_size
+    if size != recorded.size:
+        return f"{path}: the manifest says {recorded.size} bytes, found {size}; {mend}"
+    if verify == "checksums" and (found := file_record(path).sha256) != recorded.sha256:
+        return f"{path}: altered: the manifest says SHA-256 {recorded.sha256}, found {found}; {mend}"
+    return None
