@@ -1,22 +1,22 @@
-"""Every error aisle raises on purpose, in one tree.
+"""Errors that aisle raises on purpose, in one tree.
 
-AisleError                       the user can mend it: the command line prints the message and exits with 2
+AisleError                       the user can fix it: the command line prints the message and exits with 2
 ├── ConfigError                  a flag, a YAML key or a combination of them
 ├── DataError                    pairs, catalogue, queries or judgements
 ├── ModelError                   weights, tokenizer, adapter, pooling, device
-├── TrainingError                a run that cannot start, continue or has learnt nothing
-│   └── CheckpointError          a checkpoint that is missing, damaged or of another run
-├── TrainingStopped              a signal asked a run to stop; it can go on from its last checkpoint
+├── TrainingError                a run that cannot start or continue, or has learnt nothing
+│   └── CheckpointError          a checkpoint is missing, damaged or of another run
+├── TrainingStopped              a signal stopped a run; it can resume from its last checkpoint
 ├── IndexStoreError              an index directory that cannot be read or written
 │   ├── IndexIntegrityError      a file is missing, truncated or altered
 │   ├── IndexLockedError         another process is writing the index
 │   └── FingerprintMismatchError the index was made by another encoder
-├── SearchError                  a search that the index cannot answer as asked
-├── EvaluationError              judgements and rankings that do not fit together
-├── HubError                     an upload that failed; the run on disk is whole
+├── SearchError                  a search that the index cannot answer
+├── EvaluationError              judgements and rankings that do not match
+├── HubError                     an upload failed; the run on disk is complete
 └── OptionalDependencyError      a package of an extra is not installed
 
-A message says where (flag, file and row, field), what the rule is, what was found, and what to do.
+A message says where (flag, file and row, field), states the rule and the value found, and says what to do.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = [
 
 
 class AisleError(Exception):
-    """Something the user can mend; the message says how."""
+    """An error that the user can fix; the message says how."""
 
 
 class ConfigError(AisleError):
-    """A flag, a YAML key, or a combination of them, is not valid."""
+    """A flag, a YAML key, or a combination of them is not valid."""
 
 
 class DataError(AisleError):
@@ -64,8 +64,8 @@ class CheckpointError(TrainingError):
     """A checkpoint is missing, damaged, or belongs to another run."""
 
 
-class TrainingStopped(AisleError):  # noqa: N818 - the run did what it was asked to
-    """A signal asked a run to stop, and it stopped between two steps; it can go on from a checkpoint."""
+class TrainingStopped(AisleError):  # noqa: N818 - not a failure
+    """A signal asked a run to stop, and it stopped between two steps; it can resume from a checkpoint."""
 
 
 class IndexStoreError(AisleError):
@@ -81,27 +81,27 @@ class IndexLockedError(IndexStoreError):
 
 
 class FingerprintMismatchError(IndexStoreError):
-    """An index was made by another encoder than the one that queries it."""
+    """An index was made by a different encoder than the one that queries it."""
 
 
 class SearchError(AisleError):
-    """The index cannot answer the search as asked."""
+    """The index cannot answer the search."""
 
 
 class EvaluationError(AisleError):
-    """Judgements and rankings do not fit together."""
+    """Judgements and rankings do not match."""
 
 
 class HubError(AisleError):
-    """An upload failed; the run on disk is whole."""
+    """An upload failed; the run on disk is complete."""
 
 
 class OptionalDependencyError(AisleError):
     """A package that belongs to an extra is not installed.
 
     Args:
-        package: the distribution that is missing.
-        extra: the extra of aisle that brings it.
+        package: Name of the missing package.
+        extra: Extra of aisle that installs it.
     """
 
     def __init__(self, package: str, *, extra: str) -> None:

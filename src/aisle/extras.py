@@ -1,4 +1,4 @@
-"""The extras of the distribution: which libraries each brings, and the error where they are missing.
+"""Extras of the distribution: the libraries that each installs, and the error if one is missing.
 
 The core (`pip install aisle-search`) opens an index and searches it. Each package that needs more calls
 `require_extra` when it is imported, and each command before it runs.
@@ -26,10 +26,10 @@ EXTRAS = {
 
 
 def require_extra(extra: str) -> None:
-    """Refuse to go on where a library of an extra is not installed.
+    """Raise if a library of an extra is not installed.
 
     Raises:
-        OptionalDependencyError: the first library that is missing, and the command that installs the extra.
+        OptionalDependencyError: a library is missing; the message has the command that installs the extra.
     """
     for module in EXTRAS[extra]:
         if find_spec(module) is None:

@@ -210,7 +210,7 @@ def assert_upload_failed(done, run_dir, *, why, name):
     assert "Traceback" not in done.err
     assert done.err.count("error: ") == 1
     assert why in done.err
-    assert f"The run is whole in {run_dir}; {later}\n" in done.err
+    assert f"The run is complete in {run_dir}; {later}\n" in done.err
     assert f"saved to {run_dir}" in done.out
 
 

@@ -194,7 +194,7 @@ def test_an_unknown_column_is_refused_with_the_nearest_name(build, upsert, flags
     code, document, said = upsert(index_dir, "product_id,title,prcie\n1,red sofa,9\n", *flags)
 
     assert (code, document) == (2, None)
-    assert "'prcie' is no column of the index (did you mean 'price'?)" in said
+    assert "'prcie' is not a column of the index (did you mean 'price'?)" in said
     assert rows_of(index_dir)["1"]["price"] == 49.99
 
 
@@ -216,7 +216,7 @@ def test_an_unknown_column_far_down_a_jsonl_file_is_refused(build, upsert):
     code, _, said = upsert(index_dir, "\n".join(map(json.dumps, lines)), name="u.jsonl")
 
     assert code == 2
-    assert "'colour' is no column of the index" in said
+    assert "'colour' is not a column of the index" in said
 
 
 def test_partial_changes_the_given_columns_alone_without_an_encoder(build, upsert, no_encoder, capfd):

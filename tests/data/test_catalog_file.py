@@ -121,7 +121,7 @@ def test_a_window_is_bounded_by_columns_that_come_and_go(monkeypatch):
 @pytest.mark.parametrize(
     ("column", "id_column", "mend"),
     [
-        ("product_id", "sku", r"rename the column, or take the ids from it with --id_column product_id"),
+        ("product_id", "sku", r"rename the column, or use it as ids with --id_column product_id"),
         ("__text__", "sku", "rename the column"),
     ],
 )

@@ -109,12 +109,12 @@ def test_ids_that_never_meet_show_both_sides(files):
     assert str(refused.value) == (
         "the judgements and the catalogue have no product id in common; both must use the same ids. In the "
         "judgements: '01', '02', '03'; in the catalogue: '1', '2', '3'. Written without leading zeros, 3 of "
-        "them would meet"
+        "them would match"
     )
     with pytest.raises(DataError) as refused:
         files(JUDGED.replace("P", "A-"), catalog)
     assert "In the judgements: 'A-1', 'A-2', 'A-3'; in the catalogue: '1', '2', '3'" in str(refused.value)
-    assert "would meet" not in str(refused.value)
+    assert "would match" not in str(refused.value)
 
 
 def test_bad_rows_of_the_catalogue_follow_on_bad_row(files):

@@ -23,16 +23,16 @@ def test_queries_that_do_not_meet_are_shown_from_both_sides_with_the_remedy(tmp_
     assert str(error.value) == (
         f"{tmp_path}/qrels.csv and {tmp_path}/q.csv have no query id in common; both must use the same "
         f"ids. In {tmp_path}/qrels.csv: '01', '02'; in {tmp_path}/q.csv: '1', '2', '3', ... (4 in all). "
-        "Written without leading zeros, 2 of them would meet"
+        "Written without leading zeros, 2 of them would match"
     )
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "remedy"),
     [
-        ("B01", "b01", "Written all in lower case, 1 of them would meet"),
-        ("17.0", "17", "Written without .0 at the end, 1 of them would meet"),
-        ("7", "gid://shop/Product/7", "Written without what stands before the last colon, slash or #, 1 of"),
+        ("B01", "b01", "Written all in lower case, 1 of them would match"),
+        ("17.0", "17", "Written without .0 at the end, 1 of them would match"),
+        ("7", "gid://shop/Product/7", "Written without the part before the last colon, slash or #, 1 of"),
         ("a", "b", "both must use the same ids"),
     ],
 )

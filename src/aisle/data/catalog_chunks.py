@@ -1,4 +1,4 @@
-"""Products on their way to a catalogue file: chunks with the types found in each, then the types of all."""
+"""Write a catalogue file in two passes: chunks with their inferred types, then all in one schema."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ if TYPE_CHECKING:
 
 __all__ = ["CatalogChunks"]
 
-# What a stored chunk holds before its payload: id, text, and the source, row and line for reports.
+# Columns of a stored chunk before its payload: id, text, and source, row and line for reports.
 _HEAD = (ID_COLUMN, TEXT_COLUMN, "source", "number", "line")
 
 
 class _Stored(NamedTuple):
-    """Where a chunk begins in the file of chunks, in bytes, and whether its source has only texts."""
+    """Offset of a chunk in the file of chunks, in bytes, and whether its source has texts only."""
 
     offset: int
     untyped: bool
 
 
 class CatalogChunks:
-    """A context that writes products to disk chunk by chunk, and at the end to one file of one schema.
+    """A context that writes products to disk in chunks, and at the end to a file with one schema.
 
-    A column's type is known only when its last value was read, so products are written twice. The chunks lie
-    beside the file, as Arrow streams one after another, and are removed when the context ends. Between chunks
-    nothing is held but their offsets and the payload's types.
+    The type of a column is known only after its last value, so products are written twice. The chunks are
+    Arrow streams in a file beside the final one, and are removed when the context ends. Between chunks,
+    memory holds their offsets and the payload types only.
 
     Args:
-        path: the file to write; it is there when `finish` returns, and until then what was there before.
-        texts: payload columns that stay texts, whatever they look like.
-        left_out: the column of the payload that is left out of the file; None: there is none.
-        known: columns of the products before.
-        leave_out: leave out rows whose values turn a known column into another kind; see `PayloadTypes`.
+        path: Path of the file to write; `finish` puts it in place, and an earlier file stays until then.
+        texts: Payload columns that stay texts, whatever they look like.
+        left_out: Payload column to leave out of the file; None for no column.
+        known: Columns of the products before.
+        leave_out: Whether to leave out rows whose values change the kind of a known column; see
+            `PayloadTypes`.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -79,7 +80,7 @@ class CatalogChunks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # On a full disk, closing fails too; the error that is on its way says more.
+        # On a full disk, closing fails too; the first error says more.
         with suppress(OSError):
             self._sink.close()
         self._chunk_path.unlink(missing_ok=True)
@@ -92,15 +93,15 @@ class CatalogChunks:
         untyped: bool,
         declared: Mapping[str, pa.DataType] | None = None,
     ) -> None:
-        """Write a chunk of products, each with the row that it is of.
+        """Write a chunk of products, each with its row.
 
         Args:
-            products: as many as memory can hold twice.
-            untyped: whether the source of all rows has only texts (csv).
-            declared: the types that their source declares.
+            products: Rows and products; memory must hold them twice.
+            untyped: Whether the source of all rows has texts only (csv).
+            declared: Types that the source declares.
 
         Raises:
-            DataError: the file cannot be written, as on a full disk.
+            DataError: the file cannot be written, for example on a full disk.
         """
         import pyarrow as pa
 
@@ -131,10 +132,10 @@ class CatalogChunks:
         self.count += len(products)
 
     def place_of(self, product_id: str) -> str:
-        """Return where the product with this id was read, for people.
+        """Return the place where the product with this id was read, for messages.
 
         Raises:
-            KeyError: it is in no chunk.
+            KeyError: no chunk has the id.
         """
         import pyarrow.compute as pc
 
@@ -146,13 +147,13 @@ class CatalogChunks:
         raise KeyError(product_id)
 
     def write(self, log: BadRowLog) -> None:
-        """Write the file, beside its place, without rows that have a value not of its column's type.
+        """Write the file under a temporary name, without rows whose values do not fit the column types.
 
         Args:
-            log: takes those rows.
+            log: Log of the rows that are left out.
 
         Raises:
-            DataError: the file cannot be written, as on a full disk.
+            DataError: the file cannot be written, for example on a full disk.
         """
         import pyarrow as pa
 
@@ -168,10 +169,10 @@ class CatalogChunks:
                 writer.write_batch(batch)
 
     def finish(self) -> None:
-        """Put the file that was written in its place.
+        """Move the written file to its final name.
 
         Raises:
-            DataError: the system refused to, as on a full disk.
+            DataError: the system refuses, for example on a full disk.
         """
         with self._writing():
             sync(self._beside)
@@ -192,7 +193,7 @@ class CatalogChunks:
     def _without(
         self, typed: pa.RecordBatch, part: pa.RecordBatch, misfits: Sequence[Misfit], log: BadRowLog
     ) -> pa.RecordBatch:
-        """Return a batch without the rows of the misfits, which are logged, the first of each row."""
+        """Return a batch without the rows that have misfits; log the first misfit of each row."""
         import pyarrow as pa
 
         first = {misfit.row: misfit for misfit in reversed(misfits)}
@@ -203,7 +204,7 @@ class CatalogChunks:
         return typed.filter(pa.array([number not in first for number in range(len(typed))]))
 
     def _chunks(self) -> Iterator[tuple[pa.RecordBatch, _Stored]]:
-        """Yield the chunks that were written, memory-mapped."""
+        """Yield the stored chunks, memory-mapped."""
         import pyarrow as pa
 
         if not self._stored:

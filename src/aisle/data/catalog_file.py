@@ -1,7 +1,7 @@
-"""The products to search: read, checked and written to disk, so that memory stays flat.
+"""Read and check a catalogue and write it to disk, with flat memory.
 
-While a catalogue is read, memory holds one window of rows and a 128-bit digest of every id (`DigestSet`): 16
-bytes a product, and 9 more for a moment while it grows. 100 million products take 1.6 GB, and 2.5 at most.
+While a catalogue is read, memory holds a window of rows and a 128-bit digest of every id (`DigestSet`): 16
+bytes a product, and briefly 9 more while the set grows. 100 million products take 1.6 GB, at most 2.5 GB.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ __all__ = [
     "write_distinct_products",
 ]
 
-# A report shows ten bad rows; the place of a first row is looked up for no more.
+# A report shows ten bad rows, so the place of a duplicate's first row is looked up for ten rows only.
 _PLACED = 10
 
 
 @dataclass(frozen=True)
 class CatalogFile:
-    """A catalogue that was read, checked and written to disk, in reading order; memory-mapped.
+    """A checked catalogue on disk, in reading order; memory-mapped.
 
     Attributes:
-        path: an Arrow IPC file. Its columns are `ID_COLUMN` (string, unique), `TEXT_COLUMN` (string, what is
-            embedded, none blank), then the payload with the types that were found.
-        count: products.
-        bad_rows: the report of the rows that are not among them.
-        conflicting_texts: rows of pairs whose product had another text before; the first is taken.
-        type_changes: columns whose values are of another kind than in the version before.
-        notes: about columns that look like numbers and hold texts.
+        path: Path of an Arrow IPC file. Its columns are `ID_COLUMN` (string, unique), `TEXT_COLUMN` (string,
+            never blank), then the payload with its inferred types.
+        count: Number of products.
+        bad_rows: Report of the rows that were left out.
+        conflicting_texts: Number of rows of pairs whose product had a different text before; the first is
+            kept.
+        type_changes: Columns whose kind of values differs from the version before.
+        notes: Remarks on columns that look like numbers but hold texts.
     """
 
     path: Path
@@ -60,7 +61,7 @@ class CatalogFile:
         return self.count
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the products in order, memory-mapped: at most 20,000 a batch, fewer where texts are long."""
+        """Yield the products in order, memory-mapped, in batches of up to 20,000; fewer if texts are long."""
         import pyarrow as pa
 
         with pa.memory_map(str(self.path)) as source:
@@ -79,28 +80,27 @@ def write_catalog(
     on_bad_row: OnBadRow,
     known: KnownColumns | None = None,
 ) -> CatalogFile:
-    """Return the products that rows hold, written to a file.
+    """Write the products in rows to a file and return it.
 
-    Ids are texts or integers, kept as texts. The payload is every column but that of the ids; blank texts in
-    it are null. In csv and tsv a payload column becomes one of numbers, of true or false or of dates when
-    every value that is not blank is one, but never one that the template uses or that is named like an id.
+    Ids are texts or integers, stored as texts. The payload is every other column; its blank texts become
+    null. In csv and tsv, a payload column becomes numbers, true or false, or dates if every value that is
+    not blank is one; columns of the template and columns with a name like an id stay texts.
 
     Args:
-        rows: of one or more sources, each with the id column and the template's fields; read once.
-        path: the file to write. It is written beside, with its folder where there is none, and put in its
-            place when it is whole.
-        id_column: the column of unique ids.
-        text_template: the text to embed, as in `"{title} {brand}"`; see `templates`.
-        text_columns: payload that stays text, whatever it looks like; those of the template do.
-        on_bad_row: what becomes of rows without an id or a text, or with an id seen before; under `skip` also
-            of the few rows whose values turn a column into another kind than `known` has.
-        known: columns of the products before. Where they are binding, the rows must have the same columns,
-            and a value that is not of its column's type makes its row a bad one.
+        rows: Rows of one or more sources, each with the id column and the fields of the template; read once.
+        path: Path of the file to write. The file appears when it is complete; its folder is made if missing.
+        id_column: Column of unique ids.
+        text_template: Text to embed, for example `"{title} {brand}"`; see `templates`.
+        text_columns: Payload columns that stay text, whatever they look like; those of the template also do.
+        on_bad_row: What to do with rows without an id or a text, or with a repeated id; with `skip`, also
+            with the few rows whose values would change the kind of a column in `known`.
+        known: Columns of the products before. If they are binding, rows must have the same columns, and a row
+            with a value that does not fit the type of its column is bad.
 
     Raises:
         ConfigError: the template is malformed.
         DataError: a column is missing, unknown or named like `ID_COLUMN` or `TEXT_COLUMN`, no good row is
-            left, there are bad rows under `error`, or the file cannot be written.
+            left, there are bad rows and `on_bad_row` is `error`, or the file cannot be written.
     """
     template = parse_template(text_template)
     parser = ProductParser(id_column, template, known=known.types if known and known.binding else None)
@@ -130,7 +130,7 @@ def write_catalog(
 def new_products(
     window: Window, seen: DigestSet, log: BadRowLog, chunks: CatalogChunks, id_column: str
 ) -> list[tuple[Row, Product]]:
-    """Return a window's products with ids that were not seen before, and log its other rows in order."""
+    """Return the products of a window with new ids, and log its other rows in order."""
     ids = [product.product_id for _, product in window.rows if isinstance(product, Product)]
     is_new, _ = seen.insert(text_digests(ids))
     verdicts = iter(is_new.tolist())
@@ -149,7 +149,7 @@ def new_products(
 
 
 def _first_place(product_id: str, products: list[tuple[Row, Product]], chunks: CatalogChunks) -> str:
-    """Return where the first product with an id was read: among the last ones, or in a chunk on disk."""
+    """Return the place of the first product with an id: in the current window, or in a chunk on disk."""
     for row, product in products:
         if product.product_id == product_id:
             return place(row.source, row.number, row.line)
@@ -159,21 +159,21 @@ def _first_place(product_id: str, products: list[tuple[Row, Product]], chunks: C
 def write_distinct_products(
     rows: Iterable[Row], path: Path, *, columns: PairColumns, on_bad_row: OnBadRow
 ) -> CatalogFile:
-    """Return the distinct products of pairs, written to a file in order of first appearance.
+    """Write the distinct products of pairs to a file, in order of first appearance, and return it.
 
-    Products are the same when their ids are, and the first text is kept; without ids, when their texts are,
-    and the ids are then p0, p1 and so on. The payload is the product column. With ids, memory holds 8 bytes a
-    product more than for a catalogue: a digest of its text.
+    Products with equal ids are the same, and the first text is kept. Without ids, products with equal texts
+    are the same, and their ids are p0, p1 and so on. The payload is the product column. With ids, memory
+    holds 8 bytes a product more than for a catalogue: a digest of the text.
 
     Args:
-        rows: of pairs; queries and labels are not looked at; read once.
-        path: the file to write, as for `write_catalog`.
-        columns: the product column and, where there is one, the product id column.
-        on_bad_row: what becomes of rows without a product.
+        rows: Rows of pairs, read once; queries and labels are ignored.
+        path: Path of the file to write, as for `write_catalog`.
+        columns: Product column and, if there is one, product id column.
+        on_bad_row: What to do with rows without a product.
 
     Raises:
         DataError: a column is missing or named like `ID_COLUMN` or `TEXT_COLUMN`, no good row is left, there
-            are bad rows under `error`, or the file cannot be written.
+            are bad rows and `on_bad_row` is `error`, or the file cannot be written.
     """
     log, seen = BadRowLog(), DigestSet()
     head, rest = log.first_good(rows, on_bad_row)
@@ -201,7 +201,7 @@ def write_distinct_products(
 def _distinct(
     products: list[tuple[Row, Product]], seen: DigestSet, *, numbered: bool
 ) -> tuple[list[tuple[Row, Product]], int]:
-    """Return the products not seen before, and how many of the others have another text than theirs."""
+    """Return the new products, and how many of the repeated ones have a different text."""
     before = len(seen)
     ids = text_digests(product.product_id for _, product in products)
     texts = ids[:, 0] if numbered else text_digests(product.text for _, product in products)[:, 0]

@@ -1,4 +1,4 @@
-"""What is seen of a payload column while rows stream by: kinds of values, and the first one of each kind."""
+"""Record the kinds of values of a payload column while rows are streamed, and the first of each kind."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ColumnValues", "Seen", "kind_of_value"]
 
-# A column with so many texts is one of texts: its further values are counted and no longer looked at.
+# After this many texts, a column is one of texts: further values are counted but not examined.
 _LOOKED_AT = 20_000
 _MOSTLY = 0.9
 
 
 class Seen(NamedTuple):
-    """A value, the row that it is in, counted over all chunks, and where that row is, for people."""
+    """A value, its row counted over all chunks, and the place of that row for messages."""
 
     row: int
     value: object
@@ -40,22 +40,23 @@ class Seen(NamedTuple):
 
 
 Finder = Callable[[int], Seen]
-"""Returns the value of a row of the chunk that is looked at."""
+"""Returns the value in a row of the current chunk."""
 
 
 @dataclass
 class ColumnValues:
-    """Kinds of values of a column, and the type that follows: nothing else of the rows is held.
+    """Kinds of values of a column, from which its type follows; rows are not kept.
 
-    Texts of csv are counted as what they read as; texts of typed sources (jsonl, parquet) are texts.
+    Texts of csv are counted as numbers, dates and so on if they can be read as such; texts of typed sources
+    (jsonl, parquet) are texts.
 
     Args:
-        is_text: whether the column stays text, whatever it looks like.
+        is_text: Whether the column stays text, whatever it looks like.
     """
 
     is_text: bool
     types: dict[pa.DataType, None] = field(default_factory=dict)
-    """Of the typed rows that have values, or whose source declares a type."""
+    """Types of the typed rows that have values, or whose source declares a type."""
     counts: Counter[Kind | None] = field(default_factory=Counter)
     first: dict[Kind | None, Seen] = field(default_factory=dict)
     amounts: int = 0
@@ -68,16 +69,16 @@ class ColumnValues:
 
     @property
     def total(self) -> int:
-        """Values that are not blank."""
+        """Number of values that are not blank."""
         return self.counts.total()
 
     def add_typed(self, column: pa.Array, find: Finder, *, kinds: Sequence[Kind | None] | None) -> None:
-        """Take note of a chunk of a typed source.
+        """Record a chunk of a typed source.
 
         Args:
-            column: its values.
-            find: returns one of them.
-            kinds: of each value where they are of several; the type of the column is then text.
+            column: Values of the chunk.
+            find: Returns the value in a row.
+            kinds: Kind of each value if they have several, in which case the column holds texts.
         """
         import pyarrow.compute as pc
 
@@ -95,7 +96,7 @@ class ColumnValues:
             self.types[column.type] = None
 
     def add_texts(self, texts: pa.Array, find: Finder) -> None:
-        """Take note of a chunk of csv; blank cells are null."""
+        """Record a chunk of csv; blank cells are null."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -129,7 +130,7 @@ class ColumnValues:
             self.first[kind] = find(row)
 
     def _note_numbers(self, numbers: pa.Array, rows: pa.Array, find: Finder) -> None:
-        """Note which numbers would not be written again as they are."""
+        """Record which numbers would not be written back unchanged."""
         import pyarrow.compute as pc
 
         self._integers += are_integers(numbers).true_count
@@ -156,16 +157,16 @@ class ColumnValues:
 
     @property
     def _unlike(self) -> Seen | None:
-        """The first number of csv that would not be written again as it is; None where all would."""
+        """First number of csv that would not be written back unchanged; None if all would."""
         if self._integers == self._csv["numbers"]:
             return None
         if self._changed is not None:
             return self._changed
-        # 12.50 beside 10 and 9.99 is a price; 1.10 beside 1.9 is a version, and not the number 1.1.
+        # 12.50 next to 10 and 9.99 is a price; 1.10 next to 1.9 is a version, not the number 1.1.
         return self._zero_ended if len(self._scales) > 1 else None
 
     def known_types(self) -> list[pa.DataType]:
-        """Return the types of the typed rows, and that of the texts of csv."""
+        """Return the types of the typed rows, and the type of the csv texts."""
         import pyarrow as pa
 
         types = list(self.types)
@@ -180,19 +181,19 @@ class ColumnValues:
 
     @property
     def csv_kind(self) -> Kind:
-        """What all texts of csv are read as."""
+        """Kind as which all csv texts are read."""
         if self.is_text or len(+self._csv) != 1:
             return "texts"
         (kind,) = +self._csv
         return "texts" if kind == "numbers" and self._unlike is not None else kind
 
     def first_unlike(self, kind: Kind | None) -> Seen | None:
-        """Return the first value that is of another kind, or that is a number of the kind but stays text."""
+        """Return the first value of another kind, or the first number that must stay text."""
         others = [seen for other, seen in self.first.items() if other != kind]
         return min(others) if others else self._unlike if kind == "numbers" else None
 
     def note(self, name: str) -> str | None:
-        """Return why a column that looks like numbers holds texts, and what to do; None where it does not."""
+        """Return why a column that looks like numbers holds texts, and what to do; None for other columns."""
         if self.is_text or not self.total:
             return None
         numbers = self.counts["numbers"]

@@ -1,4 +1,4 @@
-"""The catalogue's payload: columns of any type, in chunks, and the types that hold all chunks of a column."""
+"""Find column types that hold the payload of all chunks of a catalogue."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class PayloadChunk:
     """Consecutive rows of the payload.
 
     Attributes:
-        columns: those that some row has, by name; each (rows,), with the type that its values have.
-        rows: how many.
-        untyped: whether the rows are of a source that has only texts (csv).
+        columns: Columns that some row has, by name; each (rows,), in the type of its values.
+        rows: Number of rows.
+        untyped: Whether the rows come from a source with texts only (csv).
     """
 
     columns: Mapping[str, pa.Array]
@@ -40,12 +40,12 @@ class PayloadChunk:
 
 @dataclass(frozen=True)
 class KnownColumns:
-    """Columns of the products before: of the index that is changed, or of the version before a build.
+    """Columns of the products before: of the index that an upsert changes, or of the version before a build.
 
     Attributes:
-        types: name to type; `pa.null()` is that of a column which never had a value.
-        version: number of the index's version.
-        binding: whether the types are kept (an upsert), or only compared with the new ones (a build).
+        types: Name to type; `pa.null()` for a column that has never had a value.
+        version: Number of the index version.
+        binding: Whether the types are kept (upsert) or only compared with the new ones (build).
     """
 
     types: Mapping[str, pa.DataType]
@@ -54,7 +54,7 @@ class KnownColumns:
 
 
 class Misfit(NamedTuple):
-    """A value that is not of its column's type, in a row of a chunk."""
+    """A value that does not fit the type of its column, in a row of a chunk."""
 
     row: int
     column: str
@@ -63,21 +63,21 @@ class Misfit(NamedTuple):
 
 
 class PayloadTypes:
-    """Finds the types that hold a payload, chunk by chunk, and gives the chunks these types.
+    """Finder of the types that hold a payload; it reads chunk by chunk and casts the chunks to these types.
 
-    First every chunk is shown to `add`, then `settle` looks at all of them once more, and `cast` gives each
-    its columns. Between chunks only types, counts and the first value of each kind are held.
+    Call `add` for every chunk, then `settle` with all of them again, then `cast` for each. Between chunks,
+    memory holds types, counts and the first value of each kind only.
 
-    A column of untyped sources becomes one of numbers, of true or false, or of dates when every value that
-    is not blank is one and would be written again as it is; but never when it is among `texts` or named like
-    an id. Types that Arrow cannot unite without loss become texts, JSON for what is none. A column without
-    a value has the type that its source declares, or else none.
+    A column of untyped sources becomes numbers, true or false, or dates if every value that is not blank is
+    one and would be written back unchanged; a column in `texts` or with a name like an id stays texts. Types
+    that Arrow cannot unite without loss become texts, and other values JSON. A column without values has the
+    type that its source declares, or no type.
 
     Args:
-        texts: columns whose values stay texts, whatever they look like.
-        known: columns of the products before.
-        leave_out: leave out rows with values that turn a known column into another kind, where they are
-            fewer than half; types that are binding always do.
+        texts: Columns whose values stay texts, whatever they look like.
+        known: Columns of the products before.
+        leave_out: Whether to leave out rows whose values would change the kind of a known column, if they are
+            fewer than half. Binding types always leave them out.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class PayloadTypes:
         self._enforced: dict[str, str] = {}
         self._rows = 0
         self.changes: list[TypeChange] = []
-        """Columns of another kind than before, once settled."""
+        """Columns whose kind changed; filled by `settle`."""
         self.notes: list[str] = []
-        """About columns that look like numbers and hold texts, once settled."""
+        """Remarks on columns that look like numbers but hold texts; filled by `settle`."""
 
     def add(
         self,
@@ -103,13 +103,13 @@ class PayloadTypes:
         untyped: bool,
         place: Callable[[int], str],
     ) -> None:
-        """Take note of a chunk's values.
+        """Record the values of a chunk.
 
         Args:
-            columns: of the chunk.
-            rows: how many it has.
-            untyped: whether its source has only texts.
-            place: returns where a row of it is.
+            columns: Columns of the chunk.
+            rows: Number of its rows.
+            untyped: Whether its source has texts only.
+            place: Returns the place of a row of the chunk, for messages.
         """
         for name, column in columns.items():
             if name not in self._found:
@@ -128,7 +128,7 @@ class PayloadTypes:
         """Return the names and types of all columns.
 
         Args:
-            chunks: all that `add` was shown; read only when a column has types that may not unite.
+            chunks: The chunks that `add` recorded; read only if a column has types that may not unite.
         """
         import pyarrow as pa
 
@@ -155,7 +155,7 @@ class PayloadTypes:
         return pa.schema(fields)
 
     def _compare(self, name: str) -> None:
-        """Compare a column's type with the one before; keep that one where it is binding or wins."""
+        """Compare the type of a column with its type before; keep the latter if it is binding or prevails."""
         import pyarrow as pa
 
         before = None if self._known is None else self._known.types.get(name)
@@ -187,9 +187,9 @@ class PayloadTypes:
                 self._enforced[name] = f"as in version {self._known.version} ({before})"
 
     def cast(self, chunk: PayloadChunk) -> tuple[list[pa.Array], list[Misfit]]:
-        """Return a chunk's columns in the order and with the types of the schema that `settle` returned.
+        """Return the columns of a chunk in the schema that `settle` returned, and the misfits.
 
-        Values that are not of a column's kept type are null, and among the misfits.
+        A misfit is a value that does not fit the kept type of its column; it becomes null.
         """
         import pyarrow.compute as pc
 
@@ -234,7 +234,7 @@ class PayloadTypes:
 
 
 def _widened(before: pa.DataType, now: pa.DataType) -> pa.DataType:
-    """Return the known type, or where numbers of another type have come the one that holds both."""
+    """Return the known type, or the type that holds both if numbers of another type were added."""
     import pyarrow as pa
 
     if not (pa.types.is_integer(before) or pa.types.is_floating(before)):
@@ -243,7 +243,7 @@ def _widened(before: pa.DataType, now: pa.DataType) -> pa.DataType:
 
 
 def _united_type(types: Sequence[pa.DataType]) -> pa.DataType | None:
-    """Return the type to which all can be promoted, null for none at all; None where there is none."""
+    """Return the type to which all types can be promoted, null for no types; None if there is none."""
     import pyarrow as pa
 
     schemas = [pa.schema([("column", kind)]) for kind in types or [pa.null()]]

@@ -1,4 +1,4 @@
-"""A product out of a row: its id and its text, or what makes the row a bad one."""
+"""Parse a row into a product with id, text and payload, or into the problem with the row."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ GIVEN_COLUMN = "__given__"
 
 WINDOW_ROWS = 20_000
 CELLS = 2**22
-"""Rows times columns of a batch at most: rows of JSON may have few columns each and very many together."""
+"""Largest product of rows and columns in a batch: JSON rows can have few columns each, but many together."""
 
 
 class Product(NamedTuple):
-    """A product of a row; `payload` is column to value, of the row's columns or some of them."""
+    """The product of a row; `payload` is column to value, for some or all columns of the row."""
 
     product_id: str
     text: str
@@ -46,12 +46,12 @@ class Product(NamedTuple):
 
 
 class ProductParser:
-    """Turns the rows of a catalogue into products.
+    """Parser from the rows of a catalogue to products.
 
     Args:
-        id_column: the column of ids, texts or integers.
-        template: the text out of a row's fields.
-        known: the columns of the index that the products go into, and no others; None takes any.
+        id_column: Column of ids, which are texts or integers.
+        template: Template of the text that is embedded.
+        known: Columns of the index that the products are added to, the only ones allowed; None allows any.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class ProductParser:
         self._known = known
         self._source: str | None = None
         self.columns: set[str] = {id_column}
-        """All that rows had so far, and that of the ids."""
+        """Columns of the rows so far, and the id column."""
 
     def parse(self, row: Row) -> Product | Problem:
-        """Return a row's product, or why it is none.
+        """Return the product of a row, or the problem with it.
 
         Raises:
-            DataError: a column is missing, or one of the payload has a name that the catalogue file uses.
+            DataError: a column is missing, or a payload column has a reserved name.
         """
         if row.problem is not None:
             return row.problem
@@ -95,7 +95,7 @@ class ProductParser:
         return Product(product_id, text, values)
 
     def _new_columns(self, row: Row) -> Problem | None:
-        """Check the names of columns that no row had before."""
+        """Check the names of columns that earlier rows lacked."""
         for column in row.values.keys() - self.columns:
             if not is_unicode(column):
                 return Problem("the name of a column is not valid Unicode", column)
@@ -107,13 +107,13 @@ class ProductParser:
 
 
 class PartialProductParser:
-    """Turns rows that change some columns of known products into products without a text.
+    """Parser from rows that change some columns of known products to products without a text.
 
-    Their payload has one column more, `GIVEN_COLUMN`: the columns that the row gives, as a JSON list.
+    Their payload has an additional column, `GIVEN_COLUMN`: a JSON list of the columns that the row gives.
 
     Args:
-        id_column: the column of ids.
-        known: the columns that can be changed.
+        id_column: Column of ids.
+        known: Columns that can be changed.
     """
 
     def __init__(self, id_column: str, known: Collection[str]) -> None:
@@ -123,10 +123,10 @@ class PartialProductParser:
         self._source: str | None = None
 
     def parse(self, row: Row) -> Product | Problem:
-        """Return a row's id and the values that it gives, or why it is none.
+        """Return the id and the values of a row, or the problem with it.
 
         Raises:
-            DataError: the column of ids is missing, or a column is not one of the index.
+            DataError: the id column is missing, or the index lacks a column.
         """
         if row.problem is not None:
             return row.problem
@@ -150,11 +150,11 @@ class PartialProductParser:
 
 
 class ListedProductParser:
-    """Turns the rows of pairs into the products that they list; the id of one without ids is its text.
+    """Parser from the rows of pairs to their products; without ids, the text of a product is its id.
 
     Args:
-        text_column: the column of texts, and the only one of the payload.
-        id_column: the column of ids; None when there are none.
+        text_column: Column of texts, the only one of the payload.
+        id_column: Column of ids; None if there is none.
     """
 
     def __init__(self, text_column: str, id_column: str | None) -> None:
@@ -163,10 +163,10 @@ class ListedProductParser:
         self._source: str | None = None
 
     def parse(self, row: Row) -> Product | Problem:
-        """Return the product of a row, or why it has none.
+        """Return the product of a row, or the problem with it.
 
         Raises:
-            DataError: a column is missing, or that of the texts has a name that the catalogue file uses.
+            DataError: a column is missing, or the text column has a reserved name.
         """
         if row.problem is not None:
             return row.problem
@@ -191,13 +191,13 @@ def refuse_other_columns(row: Row, id_column: str, known: Collection[str], *, pa
     """Check that a row has the columns of an index, and no others.
 
     Args:
-        row: the first of its source, or one with new columns.
-        id_column: the column of ids.
-        known: the columns of the index.
-        partial: whether some may be missing.
+        row: First row of a source, or a row with new columns.
+        id_column: Column of ids.
+        known: Columns of the index.
+        partial: Whether columns can be missing.
 
     Raises:
-        DataError: there are others, or one is missing; the message names all, each with the nearest name.
+        DataError: columns are unknown or missing; the message names them with the most similar names.
     """
     unknown = [column for column in row.values if column != id_column and column not in known]
     missing = [] if partial else [column for column in known if column not in row.values]
@@ -206,41 +206,45 @@ def refuse_other_columns(row: Row, id_column: str, known: Collection[str], *, pa
     told = []
     for column in unknown:
         near = difflib.get_close_matches(column, known, n=1)
-        told.append(f"{column!r} is no column of the index{f' (did you mean {near[0]!r}?)' if near else ''}")
+        told.append(
+            f"{column!r} is not a column of the index{f' (did you mean {near[0]!r}?)' if near else ''}"
+        )
     if missing:
         told.append(f"there is no column {', '.join(map(repr, missing))}, which the index has")
-    mend = "Name the columns as the index does; a new one takes a build."
+    mend = "Use the column names of the index; to add a column, build the index again."
     if missing and not unknown:
-        mend = "Give all columns, blank where there is no value, or change only those given with --partial."
+        mend = (
+            "Give all columns, blank if there is no value, or use --partial to change only the columns given."
+        )
     raise DataError(f"{row.source}: {'; '.join(told)}. {mend} The index has: {', '.join(known)}.")
 
 
 def refuse_reserved(source: str, column: str) -> None:
-    """Check that a payload column has no name that the catalogue file uses itself.
+    """Check that a payload column has no reserved name.
 
     Raises:
-        DataError: it has.
+        DataError: the name is reserved.
     """
     if column == ID_COLUMN:
         raise DataError(
-            f"{source}: the column {column!r} cannot be payload, for an index keeps its ids under this name; "
-            f"rename the column, or take the ids from it with --id_column {ID_COLUMN}."
+            f"{source}: the column {column!r} cannot be payload, because an index stores its ids under this "
+            f"name; rename the column, or use it as ids with --id_column {ID_COLUMN}."
         )
     if column == TEXT_COLUMN:
         raise DataError(
-            f"{source}: the column {column!r} cannot be payload, for a catalogue keeps what is embedded "
-            "under this name; rename the column."
+            f"{source}: the column {column!r} cannot be payload, because a catalogue stores the embedded "
+            "text under this name; rename the column."
         )
 
 
 @dataclass
 class Window:
-    """Rows that are looked at together, in reading order, each with its product or why it has none.
+    """Rows that are processed together, in reading order, each with its product or its problem.
 
     Attributes:
-        rows: at most `WINDOW_ROWS`, fewer where values are long or columns are many.
-        untyped: whether the source of all of them has only texts (csv).
-        declared: the types that their source declares, column by column.
+        rows: At most `WINDOW_ROWS`, fewer if values are long or columns are many.
+        untyped: Whether all come from a source with texts only (csv).
+        declared: Types that the source declares, by column.
     """
 
     untyped: bool
@@ -258,13 +262,13 @@ class Window:
 
     @property
     def full(self) -> bool:
-        """Whether another row would make it too large."""
+        """Whether the window is as large as it may be."""
         rows = len(self.rows)
         return rows >= WINDOW_ROWS or self._size >= BATCH_SIZE or rows * len(self._columns) >= CELLS
 
 
 def windows(rows: Iterable[Row], parse: Callable[[Row], Product | Problem]) -> Iterator[Window]:
-    """Yield the rows in windows of bounded size, each of untyped sources or of the same declared types.
+    """Yield rows in windows of bounded size; a window is either untyped or has the same declared types.
 
     Raises:
         DataError: as `parse` does.

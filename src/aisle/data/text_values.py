@@ -1,4 +1,4 @@
-"""Texts that are numbers, true or false, dates or lists: which are, and what they are in a column's type."""
+"""Recognise texts that are numbers, true or false, dates or lists, and convert them to a column type."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
     "read_texts",
 ]
 
-# 007 is a code. A plus is a sign before short numbers only: +4915112345678 is a telephone number.
+# 007 is a code. A plus is a sign only before short numbers: +4915112345678 is a telephone number.
 _WHOLE = r"(-?(0|[1-9][0-9]*)|\+(0|[1-9][0-9]{0,5}))"
 _INTEGER = r"^(-?(0|[1-9][0-9]{0,17})|\+(0|[1-9][0-9]{0,5}))$"
 _NUMBER = rf"^({_WHOLE}(\.[0-9]*)?|[+-]?\.[0-9]+)([eE][+-]?[0-9]{{1,3}})?$"
 _TRUE_OR_FALSE = r"^(true|false|True|False|TRUE|FALSE)$"
 _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
-# A double holds every decimal number of 15 digits, so that it is written again as it was.
+# A double holds every decimal number of 15 digits, so it is written back unchanged.
 _LONG_OR_EXPONENT = r"([0-9]\.?){16}|[eE]"
 _CURRENCY = r"(\p{Sc}|AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|INR|JPY|NOK|PLN|SEK|TRY|USD|kr|%)"
 _AMOUNT = (
@@ -40,7 +40,7 @@ _AMOUNT = (
 
 
 def blank_as_null(texts: pa.Array) -> pa.Array:
-    """Return the texts with null for those that are empty or white space."""
+    """Return the texts with null for empty ones and white space."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -59,12 +59,12 @@ def are_numbers(texts: pa.Array) -> pa.Array:
 
 
 def are_true_or_false(texts: pa.Array) -> pa.Array:
-    """Return whether each text is true or false, in lower or upper case or with a capital."""
+    """Return whether each text is true or false: in lower case, upper case or capitalised."""
     return _match(texts, _TRUE_OR_FALSE)
 
 
 def are_dates(texts: pa.Array) -> pa.Array:
-    """Return whether each text is a day that there is, as in `2026-01-31`."""
+    """Return whether each text is an existing date such as `2026-01-31`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -75,15 +75,15 @@ def are_dates(texts: pa.Array) -> pa.Array:
 
 
 def are_amounts(texts: pa.Array) -> pa.Array:
-    """Return whether each text is what people write for an amount: `$1,299.00`, `12,50`, `20 EUR`, `5 %`."""
+    """Return whether each text is an amount as people write it: `$1,299.00`, `12,50`, `20 EUR`, `5 %`."""
     return _match(texts, _AMOUNT)
 
 
 def comes_back(numbers: pa.Array) -> pa.Array:
-    """Return whether each number, read as a double, has that value and would be written alike.
+    """Return whether each number, read as a double, keeps its value and would be written the same.
 
-    `1E10` would come back as 10000000000.0, and 20 digits as others. How many zeros end a decimal is not
-    looked at here: one text alone does not tell.
+    `1E10` would come back as 10000000000.0, and 20 digits as different ones. Zeros at the end of a decimal
+    are ignored here, because they mean something only next to other values.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -102,9 +102,9 @@ def _survives(text: str) -> bool:
 
 
 def read_texts(texts: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, pa.Array]:
-    """Return the texts as values of a type, null for those that are none, and whether each is one (or null).
+    """Return the texts as values of a type, null for texts that do not fit, and whether each fits or is null.
 
-    Numbers are read as `are_numbers` has them; dates and times are ISO 8601; a list is JSON.
+    Numbers must pass `are_numbers`; dates and times are ISO 8601; a list is JSON.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""The files of a finished run as they are sent: with nothing of this machine in them, and no token."""
+"""Prepare the files of a finished run for upload: without local paths and without tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOKEN = re.compile(rb"\b(?:hf|api_org)_(?:oauth_|jwt_)?[A-Za-z0-9]{20,}")
 
 
 def portable_files(run_dir: Path) -> dict[str, Path | bytes]:
-    """Return what is sent: path in the repository to the file, or to its content where that differs."""
+    """Return the files to upload: path in the repository to the file, or to its content if it is changed."""
     encoder = _read_encoder(run_dir)
     names = _portable_names(run_dir, encoder)
     files: dict[str, Path | bytes] = {}
@@ -44,14 +44,14 @@ def _read_encoder(run_dir: Path) -> dict[str, Any]:
         missing = "weights" if (run_dir / "aisle.json").is_file() else "aisle.json"
         raise HubError(
             f"{run_dir}: only a finished run can be uploaded, and this folder has no {missing}; give the"
-            " --output_dir of a run that went to its end"
+            " --output_dir of a run that finished"
         )
     encoder: dict[str, Any] = _parsed(run_dir / "aisle.json")
     return encoder
 
 
 def _sendable(run_dir: Path) -> list[Path]:
-    """The files of the run's own folder, of those that Sentence Transformers reads, and the card's charts."""
+    """Return the files in the run folder and in the folders of modules.json, and the charts of the card."""
     modules = _parsed(run_dir / "modules.json")
     folders = [run_dir / module["path"] for module in modules if module.get("path")]
     found = [path for path in run_dir.iterdir() if path.is_file()]
@@ -61,7 +61,7 @@ def _sendable(run_dir: Path) -> list[Path]:
 
 
 def _portable_names(run_dir: Path, encoder: Mapping[str, Any]) -> dict[str, str]:
-    """Local path to what takes its place: of the base model its Hub id, of the run its folder's name."""
+    """Return local path to replacement: the Hub id of the base model, the folder name of the run."""
     names = {str(path): run_dir.resolve().name for path in (run_dir.resolve(), run_dir.absolute())}
     base = _parsed(run_dir / "adapter_config.json").get("base_model_name_or_path")
     for local in (encoder["base_model"], base):
@@ -69,14 +69,14 @@ def _portable_names(run_dir: Path, encoder: Mapping[str, Any]) -> dict[str, str]
             names[str(local)] = base_model_name(encoder)
     if base and not encoder.get("base_model_hub_id"):
         logger.warning(
-            "the base model is not on the Hub: whoever uses the adapter must have %r",
+            "the base model is not on the Hub: users of the adapter need %r",
             base_model_name(encoder),
         )
     return names
 
 
 def _rewritten(path: Path, names: Mapping[str, str]) -> bytes | None:
-    """Return the content of a settings file without local paths; None where there are none."""
+    """Return the content of a settings file without local paths; None if it has none."""
     value = _parsed(path)
     changed = _portable(value, names)
     if path.name == "adapter_config.json":
@@ -116,15 +116,15 @@ def _parsed(path: Path) -> Any:
 
 
 def refuse_secrets(run_dir: Path, files: Mapping[str, Path | bytes], secret: str) -> None:
-    """Refuse files that hold a Hub token.
+    """Refuse files that contain a Hub token.
 
     Args:
-        run_dir: the run, for the message.
-        files: what would be sent.
-        secret: the token of this upload, empty where there is none.
+        run_dir: Path of the run, for the message.
+        files: Files to upload.
+        secret: Token of this upload; empty if there is none.
 
     Raises:
-        HubError: a file holds it, or what looks like another.
+        HubError: a file contains the token, or text in the form of a token.
     """
     for name, content in files.items():
         if name.endswith(".safetensors"):
@@ -132,11 +132,11 @@ def refuse_secrets(run_dir: Path, files: Mapping[str, Path | bytes], secret: str
         data = content if isinstance(content, bytes) else content.read_bytes()
         if (secret and secret.encode() in data) or _TOKEN.search(data):
             raise HubError(
-                f"{run_dir / name}: this file holds a Hub token, so nothing was uploaded; take it out of the"
-                " file, and revoke it if others could read the file"
+                f"{run_dir / name}: this file contains a Hub token, so nothing was uploaded; remove it"
+                " from the file, and revoke it if others could read the file"
             )
 
 
 def matches(path: str, patterns: tuple[str, ...]) -> bool:
-    """Return whether a path has the form of one of several patterns."""
+    """Return whether a path matches any of the patterns."""
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)

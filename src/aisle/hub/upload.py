@@ -1,4 +1,4 @@
-"""Upload of a finished run to the Hub, in one commit, with nothing of this machine in it."""
+"""Upload a finished run to the Hub in a single commit, without local paths."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from aisle.reporting.model_card import (
 logger = logging.getLogger(__name__)
 
 TIMEOUTS = (15.0, 300.0, 300.0, 15.0)
-"""Seconds to connect, to read, to write, and to wait for a free connection; the client's own is forever."""
+"""Seconds to connect, to read, to write, and to wait for a free connection; the client has no limits."""
 _FAILURES = (HTTPError, OSError, ValueError, RuntimeError, KeyError)
-"""Uploads through xet or LFS fail with OSError or RuntimeError, answers that make no sense with the last."""
+"""Errors of an upload: xet and LFS raise OSError or RuntimeError, malformed answers the other two."""
 
 
 def push_run(
@@ -47,22 +47,23 @@ def push_run(
     overwrite_card: bool = False,
     commit_message: str | None = None,
 ) -> str:
-    """Return the URL of the model that a finished run was uploaded to.
+    """Upload a finished run and return the URL of the model.
 
-    Checkpoints, logs, trackers' folders and hidden files stay here; paths of this machine are replaced in
-    what is sent, never in the run itself.
+    Checkpoints, logs, tracker folders and hidden files are not uploaded. Local paths are replaced in the
+    upload, and stay in the run.
 
     Args:
-        run_dir: the run.
-        repo_id: `owner/name`, or `name` for one of your own; the folder's name when None.
-        token: the one of `hf auth login` or HF_TOKEN when None; it is never logged or shown.
-        private: create the repository as a private one; one that exists must be private.
-        overwrite_card: replace a card that was edited on the Hub; else it is kept, with a warning.
-        commit_message: what the commit is called.
+        run_dir: Path of the run.
+        repo_id: `owner/name`, or `name` for your own account; None is the name of the folder.
+        token: Hub token; None uses `hf auth login` or HF_TOKEN. It is never logged or shown.
+        private: Whether to create a private repository; an existing one must then be private.
+        overwrite_card: Whether to replace a card that was edited on the Hub; otherwise it is kept, with a
+            warning.
+        commit_message: Message of the commit.
 
     Raises:
-        HubError: the folder is not a finished run, a file holds a token, the repository is public and must
-            not be, or the upload failed.
+        HubError: the folder is not a finished run, a file contains a token, the repository is public although
+            `private` is set, or the upload failed.
     """
     files = portable_files(run_dir)
     name = repo_id or run_dir.resolve().name
@@ -82,21 +83,21 @@ def push_run(
                 )
         except _FAILURES as error:
             reason = _reason(error, name)
-    # Raised out here, so that neither the cause nor its request, which carries the token, hangs on it.
+    # Raised outside the handler: the cause and its request contain the token.
     message = _advice(run_dir, name, reason, private=private)
     raise HubError(message.replace(secret, "***") if secret else message)
 
 
 def _token(token: str | None) -> tuple[str, str | None]:
-    """Return the token, empty where there is none, and what is wrong with it, None where nothing is."""
+    """Return the token, empty if there is none, and the problem with it, or None."""
     try:
         secret = token or get_token() or ""
     except _FAILURES as error:
-        return "", f"the token of this machine cannot be had ({type(error).__name__})"
+        return "", f"the token of this machine cannot be read ({type(error).__name__})"
     if not secret:
         return "", "there is no token: log in with `hf auth login`, set HF_TOKEN, or give --hub_token"
     if not re.fullmatch(r"[!-~]+", secret):
-        return secret, "the token has a space, a line break or a letter that no token has"
+        return secret, "the token has a space, a line break or another character that tokens never have"
     return secret, None
 
 
@@ -109,18 +110,18 @@ def _upload(
     overwrite_card: bool,
     message: str | None,
 ) -> str:
-    # None rather than False: it leaves the default of an organisation whose repositories are private.
+    # None instead of False keeps the default of an organisation with private repositories.
     url = api.create_repo(name, private=private or None, exist_ok=True)
     if private and not api.repo_info(url.repo_id).private:
         raise HubError(
-            f"--hub_private: {url.repo_id} is there already and is public, so nothing was uploaded; make it "
+            f"--hub_private: {url.repo_id} exists and is public, so nothing was uploaded; make it "
             "private in its settings on the Hub, or give another --hub_model_id"
         )
     sent = {path: _named(content, path, url.repo_id) for path, content in files.items()}
     before = _sizes(api, url.repo_id, revision=None)
     if CARD in before and not overwrite_card and _edited(api, url.repo_id, sent[CARD]):
         logger.warning(
-            "%s of %s was edited on the Hub: it is kept as it is there, and this run's is not sent; "
+            "%s of %s was edited on the Hub, so it is kept and the card of this run is not uploaded; "
             "--hub_overwrite_card replaces it",
             CARD,
             url.repo_id,
@@ -133,7 +134,9 @@ def _upload(
     after = _sizes(api, url.repo_id, revision=commit.oid)
     wrong = [path for path, content in sent.items() if after.get(path) != _size(content)]
     if wrong:
-        raise OSError(f"after the commit the Hub does not hold all that was sent: {', '.join(wrong)}")
+        raise OSError(
+            f"after the commit, these files on the Hub are missing or have another size: {', '.join(wrong)}"
+        )
     return str(url)
 
 
@@ -144,7 +147,7 @@ def _named(content: Path | bytes, path: str, repo_id: str) -> Path | bytes:
 
 
 def _edited(api: HfApi, repo_id: str, ours: Path | bytes) -> bool:
-    """Return whether the card on the Hub is another than the last that aisle sent, and than what it sends."""
+    """Return whether the card on the Hub differs from both the last uploaded card and the new one."""
     with tempfile.TemporaryDirectory(prefix="aisle-card-") as folder:
         there = Path(api.hf_hub_download(repo_id, CARD, local_dir=folder)).read_bytes()
     return there != ours and not is_signed_card(there.decode(errors="replace"))
@@ -161,7 +164,7 @@ def _size(content: Path | bytes) -> int:
 
 @contextmanager
 def _bounded_session() -> Iterator[None]:
-    """Give the client's requests time limits for a while."""
+    """Set time limits for the requests of the client while the block runs."""
     session = get_session()
     before = session.timeout
     session.timeout = TIMEOUTS
@@ -172,13 +175,13 @@ def _bounded_session() -> Iterator[None]:
 
 
 def _reason(error: BaseException, name: str) -> str:
-    """Return in one sentence why an upload failed."""
+    """Return a sentence that says why an upload failed."""
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
         return _reason(error.__cause__, name)
     if isinstance(error, HFValidationError):
         return f"{name!r} is not a name that the Hub allows: {_first_line(str(error))}"
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so the Hub may not be asked"
+        return "HF_HUB_OFFLINE is set, so the Hub must not be used"
     endpoint = HfApi().endpoint
     if isinstance(error, HfHubHTTPError):
         status, answer = error.response.status_code, _first_line(error.server_message or str(error))
@@ -200,7 +203,7 @@ def _advice(run_dir: Path, name: str, reason: str | None, *, private: bool) -> s
     except HFValidationError:
         name = "OWNER/NAME"
     command = f"aisle push {shlex.quote(str(run_dir))} --hub_model_id {name}{' --hub_private' * private}"
-    return f"the upload failed: {reason}. The run is whole in {run_dir}; upload it later with: {command}"
+    return f"the upload failed: {reason}. The run is complete in {run_dir}; upload it later with: {command}"
 
 
 def _first_line(text: str) -> str:

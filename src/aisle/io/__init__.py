@@ -1,1 +1,1 @@
-"""Durable files, the writer's lock and the Arrow writer."""
+"""Durable files, the lock of a writer, and the Arrow writer."""

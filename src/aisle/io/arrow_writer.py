@@ -1,4 +1,4 @@
-"""Records written to an Arrow file as they come, and read back memory-mapped."""
+"""Write records to an Arrow file one by one, and read them back memory-mapped."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["BATCH_SIZE", "Spool", "value_size", "writing"]
 
 BATCH_SIZE = 2**25
-"""What the values of a batch add up to at most, by `value_size`.
+"""Largest total size of the values in a batch, by `value_size`.
 
-An Arrow string column holds 2 GiB of text per batch; far below that, memory stays flat with long texts too.
+An Arrow string column holds 2 GiB of text per batch; this is far below, so memory stays flat with long texts.
 """
 
 _BATCH_RECORDS = 10_000
-# Records between two looks at the size of the batch.
+# Records after which the size of the batch is measured again.
 _MEASURED = 50
-# What an item costs beside its text, in characters: a pointer or a number.
+# Size of an item besides its text, in characters: a pointer or a number.
 _ITEM = 8
 
 
 def value_size(values: Iterable[object]) -> int:
-    """Return about how much memory values take, in characters of text; what lists hold counts too."""
+    """Return the approximate memory of values, in characters of text, including the items of lists."""
     size = 0
     for value in values:
         size += _ITEM
@@ -49,15 +49,15 @@ def value_size(values: Iterable[object]) -> int:
 
 @contextmanager
 def writing(path: Path, *, what: str, mend: str) -> Iterator[None]:
-    """Turn a failed write, as on a full disk, into one error that names the file.
+    """Turn a failed write, for example on a full disk, into an error that names the file.
 
     Args:
-        path: the file that is written.
-        what: what it holds, in the plural.
-        mend: what to do, as an imperative sentence.
+        path: Path of the file that is written.
+        what: Content of the file, in the plural.
+        mend: Advice, as an imperative sentence.
 
     Raises:
-        DataError: the system refused to write.
+        DataError: the system refuses to write.
     """
     try:
         yield
@@ -67,11 +67,11 @@ def writing(path: Path, *, what: str, mend: str) -> Iterator[None]:
 
 
 class Spool:
-    """A context that writes records to a new Arrow file, which is removed when an error leaves the context.
+    """A context that writes records to a new Arrow file; after an error the file is removed.
 
     Args:
-        folder: where the file is made; None is a temporary folder that goes when the process ends.
-        columns: what a record holds: column to Arrow type, by name, as in `string` or `list<string>`.
+        folder: Folder of the file; None is a temporary folder that is removed at exit.
+        columns: Columns of a record to the names of their Arrow types, such as `string` or `list<string>`.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -95,17 +95,17 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # On a full disk, closing fails too; the error that is on its way says more.
+        # On a full disk, closing fails too; the first error says more.
         with suppress(OSError):
             self._sink.close()
         if kind is not None:
             self._path.unlink(missing_ok=True)
 
     def add(self, record: tuple[object, ...]) -> None:
-        """Write one record, in the order of the columns.
+        """Write a record, with its values in the order of the columns.
 
         Raises:
-            DataError: the file cannot be written, as on a full disk.
+            DataError: the file cannot be written, for example on a full disk.
         """
         self._records.append(record)
         self.count += 1
@@ -132,7 +132,7 @@ class Spool:
         """Return all records, memory-mapped.
 
         Raises:
-            DataError: the file cannot be written, as on a full disk.
+            DataError: the file cannot be written, for example on a full disk.
         """
         import datasets
 
@@ -173,6 +173,6 @@ def _temporary_folder() -> Path:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    # A forked worker inherits the registration; only the process that made the folder takes it away.
+    # A forked worker inherits the registration, but only the process that made the folder removes it.
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)

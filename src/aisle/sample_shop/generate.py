@@ -1,6 +1,6 @@
-"""The sample catalogue: a synthetic shop of any size, with judged queries.
+"""Write the sample catalogue: a synthetic shop of any size, with judged queries.
 
-Made from the hand-written vocabularies of `sample_vocabulary`:
+It is made from the hand-written files in `vocabulary`:
 
 aisle sample --output_dir sample
 aisle sample --output_dir big --products 1000000
@@ -28,10 +28,10 @@ __all__ = ["DEFAULT_PRODUCTS", "MOST_JUDGED", "Product", "SampleFiles", "iter_pr
 
 DEFAULT_PRODUCTS = 2400
 MOST_JUDGED = 2400
-"""Queries are judged against the first products only, so that a million of them are written as fast."""
+"""Queries are judged against this many first products only, so a large catalogue takes no longer to judge."""
 FEWEST_PRODUCTS = 500
 GAINS: dict[Label, int] = {"E": 3, "S": 1}
-"""Gains of qrels.tsv; complements and irrelevant products gain nothing and are not written."""
+"""Gains in qrels.tsv; complements and irrelevant products have gain 0 and are not written."""
 
 _TRAINING_MOST: dict[Label, int] = {"E": 6, "S": 6, "C": 2, "I": 3}
 _ALL_RELEVANT: dict[Label, int] = {"E": 10_000, "S": 10_000, "C": 0, "I": 0}
@@ -44,7 +44,7 @@ _PROGRESS_EVERY = 10_000
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Where the sample lies and how much there is of it."""
+    """Files of a sample, and their numbers of rows."""
 
     output_dir: Path
     products: Path
@@ -67,16 +67,16 @@ def write_sample(
     overwrite: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> SampleFiles:
-    """Write the catalogue, its judged queries and a README, and return where they are.
+    """Write the catalogue, its judged queries and a README, and return their paths.
 
-    Everything is written beside `output_dir` and renamed at the end, so that nobody sees half a sample.
+    The files are written beside `output_dir` and renamed at the end, so that a sample is never half-written.
 
     Args:
-        output_dir: a directory that is absent, empty, or a sample to replace.
-        products: rows of products.csv, 500 or more.
-        seed: another seed is another shop with the same vocabulary.
-        overwrite: replace a sample that is there already.
-        on_progress: called with the number of products written so far.
+        output_dir: Directory that is absent, empty, or a sample to replace.
+        products: Number of rows of products.csv, at least 500.
+        seed: Seed of the shop; each seed is a different shop with the same vocabulary.
+        overwrite: Whether to replace an existing sample.
+        on_progress: Called with the number of products written so far.
 
     Raises:
         DataError: too few products, or `output_dir` holds something that must not be replaced.

@@ -1,6 +1,6 @@
-"""The judgements of the sample catalogue: exact, substitute, complement or irrelevant.
+"""Judge products of the sample catalogue as exact, substitute, complement or irrelevant.
 
-A label follows from what the query means and the facts of a product alone, never from the words of either.
+A label depends on the meaning of the query and the facts of the product, never on their words.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STOP_WORDS = frozenset(
 
 
 class Judgement(NamedTuple):
-    """One judged pair."""
+    """A judged product and its label."""
 
     product: Judged
     label: Label
@@ -33,14 +33,15 @@ class Judgement(NamedTuple):
 def label_of(need: Need, product: Judged, vocabulary: Vocabulary) -> Label:
     """Return E, S, C or I for a product against a need.
 
-    Exact: the type, with every wanted fact and none ruled out. Substitute: the type with a fact wrong, or a
-    type that can take its place. Complement: a type that goes with it. For a gift, E has the age and the
-    theme, S has one of them, C has the theme but is not made for an age (a toy box).
+    Exact: the wanted type, with every wanted fact and no excluded one. Substitute: the wanted type with a
+        wrong
+    fact, or a type that can replace it. Complement: a type that goes with it. For a gift, E has the age and
+    the theme, S has either, C has the theme but is not made for an age (a toy box).
 
     Args:
-        need: what the query means.
-        product: the product to judge.
-        vocabulary: what may stand in for what, and what goes with what.
+        need: Meaning of the query.
+        product: Product to judge.
+        vocabulary: Vocabulary, with the types that replace or complement each other.
     """
     fits = need.wants <= product.facts and not need.avoids & product.facts
     if need.type_name is None:
@@ -58,15 +59,15 @@ def label_of(need: Need, product: Judged, vocabulary: Vocabulary) -> Label:
 def judge(
     query: Query, products: Sequence[Judged], vocabulary: Vocabulary, *, most: dict[Label, int], seed: int
 ) -> list[Judgement]:
-    """Return the judged products of one query, exact first, at most `most[label]` of each label.
+    """Return the judged products of a query, exact ones first, at most `most[label]` of each label.
 
-    Half of the irrelevant ones share the most words with the query, the others are drawn at random.
+    Half of the irrelevant products share the most words with the query; the others are drawn at random.
     """
     rng = Random(f"{query.query_id} {seed}")
     of_label: dict[Label, list[Judged]] = {"E": [], "S": [], "C": [], "I": []}
     for product in products:
         of_label[label_of(query.need, product, vocabulary)].append(product)
-    # Substitutes of the same type are the hard ones, so they come before those of another type.
+    # Substitutes of the same type are harder, so they come before those of other types.
     same = [product for product in of_label["S"] if product.type_name == query.need.type_name]
     other = [product for product in of_label["S"] if product.type_name != query.need.type_name]
     spare = max(most["S"] // 4, most["S"] - len(same))
@@ -89,7 +90,7 @@ def _sample(rng: Random, products: Sequence[Judged], most: int) -> list[Judged]:
 
 
 def words_of(text: str) -> frozenset[str]:
-    """Return the words of a text that carry meaning, in lower case."""
+    """Return the words of a text in lower case, without stop words."""
     return frozenset(_WORD.findall(text.lower())) - _STOP_WORDS
 
 

@@ -1,6 +1,6 @@
-"""The products of the sample catalogue, drawn one after another from the vocabularies.
+"""Draw the products of the sample catalogue from the vocabularies.
 
-One generator feeds every draw in order, so a product never depends on how many follow it.
+A single random generator serves all draws in order, so a product does not depend on how many follow it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["Drawn", "Product", "draw_products", "iter_products"]
 _MODEL_LETTERS = "ABCDEFGHKLMNPRSTVX"
 _PRAISE = ("New", "Gift Idea", "Bestseller", "Updated Design", "Boxed", "Limited Run")
 _RANGE_ONLY, _RANGE_AND_NOUN = 0.2, 0.4
-"""Titles below the first share name the house range and no noun; below the second, both."""
+"""Draws below the first number give a title with the house range and no noun; below the second, with both."""
 
 
 class Product(NamedTuple):
-    """One row of the catalogue."""
+    """A row of the catalogue."""
 
     product_id: str
     title: str
     brand: str
     colour: str
-    """The shade as the seller names it; empty where the type has none."""
+    """Colour as the seller names it; empty for a type without colours."""
     size: str
     price: float
     department: str
@@ -37,15 +37,15 @@ class Product(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A product, and the facts that its title tells in a seller's words."""
+    """A product, and the facts that its title states in the words of a seller."""
 
     product: Product
     facts: tuple[str, ...]
-    """Such as `colour:grey`, `size:king`, `brand:Haldene`, `is:leather`."""
+    """Facts such as `colour:grey`, `size:king`, `brand:Haldene`, `is:leather`."""
 
 
 def iter_products(count: int, *, seed: int = 0) -> Iterator[Product]:
-    """Yield the first `count` products of the shop that `seed` names; a larger count only adds to them.
+    """Yield the first `count` products of the shop of a seed; a larger count adds products at the end.
 
     Raises:
         DataError: `count` is negative.
@@ -57,7 +57,7 @@ def iter_products(count: int, *, seed: int = 0) -> Iterator[Product]:
 
 @dataclass(frozen=True)
 class _Choice:
-    """One value of a slot: the fact, and the ways to print it (text, whether it follows the noun)."""
+    """A value of a slot: the fact, and the ways to print it (text, whether it follows the noun)."""
 
     fact: str
     printed: tuple[tuple[str, bool], ...]
@@ -65,7 +65,7 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A product type with its wordings looked up, so that a draw only picks."""
+    """A product type with all its wordings, ready to draw from."""
 
     kind: ProductType
     facets: tuple[tuple[_Choice, ...], ...]
@@ -74,7 +74,7 @@ class _Plan:
 
 
 def draw_products(count: int, *, seed: int) -> Iterator[Drawn]:
-    """Yield the first `count` products with their facts; every type comes once per round, in random order."""
+    """Yield the first `count` products with their facts; each round has every type once, in random order."""
     plans = _plans(load_vocabulary())
     rng = Random(seed)
     order: list[_Plan] = []
@@ -105,7 +105,7 @@ def _choice(slot: str, name: str, wording: Wording) -> _Choice:
 
 
 def _draw_one(product_id: str, plan: _Plan, draw: Callable[[], float]) -> Drawn:
-    # int(draw() * n) picks 3 times faster than Random.choice, and a million products are many picks.
+    # int(draw() * n) is 3 times faster than Random.choice, which matters for a million products.
     kind = plan.kind
     brand = kind.brands[int(draw() * len(kind.brands))]
     facts = [f"brand:{brand}"]
@@ -119,7 +119,7 @@ def _draw_one(product_id: str, plan: _Plan, draw: Callable[[], float]) -> Drawn:
     noun = _noun(kind, draw)
     title = _title(brand, noun, before, after, colour, size, kind.ask, draw)
     low, high = kind.price
-    price = round(low + (high - low) * draw() ** 2) - 0.01  # most of a shelf is near the cheap end
+    price = round(low + (high - low) * draw() ** 2) - 0.01  # most products are cheap
     description = _describe(kind, brand, before + after, colour, size, draw)
     product = Product(product_id, title, brand, colour, size, price, kind.department, kind.name, description)
     return Drawn(product, tuple(facts))
@@ -150,7 +150,7 @@ def _title(
     keywords: tuple[str, ...],
     draw: Callable[[], float],
 ) -> str:
-    """Return a title in one of the four orders that sellers use; some add a keyword that shoppers type."""
+    """Return a title in one of four orders that sellers use; some end with a keyword that shoppers type."""
     front, back, details = " ".join(before), " ".join(after), ", ".join(filter(None, (colour, size)))
     style = int(draw() * 4)
     if style == 0:

@@ -1,7 +1,6 @@
-"""Queries as shoppers type them: synonyms, misspellings, attributes, purposes, negations.
+"""Write queries as shoppers type them: synonyms, misspellings, attributes, purposes, negations.
 
-A query is written from a `Need`: the product type that answers it, the facts it asks for and those it
-rules out.
+A query is written from a `Need`: the wanted product type, wanted facts and excluded facts.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ __all__ = ["Judged", "Kind", "Need", "Query", "Split", "write_queries"]
 Kind = Literal["plain", "synonym", "misspelling", "attribute", "purpose", "negation"]
 Split = Literal["train", "validation", "test"]
 
-# Five queries per type: three for training, one for the test, the last alternates. A kind that is tested has
-# mostly been trained on the same type, in other words or with other attributes.
+# Five queries per type: three for training, one for the test, and the last alternates. Most kinds of test
+# queries are also trained on the same type, with other words or attributes.
 _PLANS: tuple[tuple[Kind, Kind, Kind, Kind, Kind], ...] = (
     ("purpose", "attribute", "synonym", "purpose", "negation"),
     ("synonym", "negation", "attribute", "attribute", "misspelling"),
@@ -46,30 +45,30 @@ _ANY_COLOUR_BUT = ("not {}", "any colour but {}", "in anything except {}")
 
 
 class Judged(NamedTuple):
-    """A product as the judgements see it."""
+    """A product, with the facts and words that judging it needs."""
 
     product_id: str
     title: str
     type_name: str
     facts: frozenset[str]
-    """Such as `colour:grey`, `size:king`, `brand:Haldene`, `is:leather`."""
+    """Facts such as `colour:grey`, `size:king`, `brand:Haldene`, `is:leather`."""
     words: frozenset[str]
-    """The words of the title, for `sample_judgements` to find products that look right and are not."""
+    """Words of the title, to find irrelevant products that look right."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a shopper means."""
+    """Meaning of a query."""
 
     type_name: str | None
-    """The type that answers; None for a gift, where any type with the wanted facts does."""
+    """Wanted type; None for a gift, for which any type with the wanted facts will do."""
     wants: frozenset[str] = frozenset()
     avoids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query and what is meant by it."""
+    """A query and its meaning."""
 
     query_id: str
     text: str
@@ -79,7 +78,7 @@ class Query:
 
 
 def write_queries(products: Sequence[Judged], vocabulary: Vocabulary, *, seed: int) -> list[Query]:
-    """Return the queries of the sample, no text twice; every one has an exact product among `products`."""
+    """Return the queries of the sample; texts are distinct, and each has an exact product in `products`."""
     rng = Random(f"queries {seed}")
     by_type: dict[str, list[Judged]] = defaultdict(list)
     for product in products:
@@ -108,7 +107,7 @@ def _best_draft(drafts: Iterator[_Draft], taken: set[str]) -> tuple[str, Need]:
             best = draft
         if _FEW <= draft.exact <= _MANY:
             break
-    if best is None:  # only a vocabulary with too few words for a type leads here
+    if best is None:  # only if a type has too few words
         raise RuntimeError("the sample vocabulary is too small to write every query once")
     return best.text, best.need
 
@@ -147,7 +146,7 @@ def _gift_drafts(
 
 @dataclass(frozen=True)
 class _Writer:
-    """Drafts queries for one product type, each from the facts of a product that exists."""
+    """Writer of draft queries for a product type, each from the facts of an existing product."""
 
     kind: ProductType
     products: Sequence[Judged]
@@ -155,7 +154,7 @@ class _Writer:
     rng: Random
 
     def drafts(self, kind: Kind) -> Iterator[_Draft]:
-        """Yield drafts of a kind without end; texts may repeat."""
+        """Yield drafts of a kind endlessly; texts can repeat."""
         draft_of = {
             "plain": self._plain,
             "synonym": self._synonym,
@@ -184,7 +183,7 @@ class _Writer:
         return self._asking(self.rng.choice(self.kind.ask), self.rng.choice((1, 1, 2)))
 
     def _purpose(self) -> _Draft:
-        """Return a purpose, with a colour or nothing else: "see in the dark waterproof" is no sentence."""
+        """Return a purpose with at most a colour: "see in the dark waterproof" is not a sentence."""
         like = self.rng.choice(self.products)
         colours = [fact for fact in like.facts if fact.startswith("colour:")]
         wants = colours if self.rng.random() < 0.5 else []
@@ -206,19 +205,19 @@ class _Writer:
 
     def _facts_to_ask(self, like: Judged, count: int, *, barred: set[str]) -> list[str]:
         facts = sorted(like.facts - barred)
-        if self.rng.random() < 0.9:  # few shoppers name a brand, and BM25 answers those who do
+        if self.rng.random() < 0.9:  # few shoppers name a brand, and BM25 finds those
             facts = [fact for fact in facts if not fact.startswith("brand:")]
         chosen = self.rng.sample(facts, min(count, len(facts)))
-        if barred:  # "not navy" says enough about colour
+        if barred:  # "not navy" is enough about colour
             chosen = [fact for fact in chosen if not fact.startswith("colour:")]
         return sorted(chosen)
 
     def can_rule_out(self) -> bool:
-        """Return whether the vocabulary of the type has words for what it should not be."""
+        """Return whether the type has words that exclude a fact."""
         return bool(self._ruled_out())
 
     def _ruled_out(self) -> list[tuple[str, str]]:
-        """Return what a shopper can rule out of this type: the fact, and the words."""
+        """Return the facts of this type that a shopper can exclude, with the words."""
         choices = [
             (f"is:{name}", wording)
             for facet in self.kind.facets

@@ -1,4 +1,4 @@
-"""Memory that the process has freed and the C library has kept."""
+"""Return memory that was freed, but kept by the C library, to the system."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["return_free_memory"]
 
 
 def return_free_memory() -> None:
-    """Give freed memory back to the operating system, where the C library is glibc; elsewhere do nothing.
+    """Return freed memory to the operating system if the C library is glibc; otherwise do nothing.
 
-    glibc keeps what lies between blocks that are still in use. Tensors of ever other sizes leave more and
-    more of that: embedding 100,000 texts left 0.7 GiB, of which 0.3 were in use
+    glibc keeps free memory between blocks that are in use, and tensors of varying sizes leave more and more
+    of it: embedding 100,000 texts left 0.7 GiB, of which 0.3 were in use
     (docs/notes/index-and-hybrid.md).
     """
     trim = _malloc_trim()
@@ -25,6 +25,6 @@ def return_free_memory() -> None:
 def _malloc_trim() -> Callable[[int], int] | None:
     try:
         found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    except (OSError, TypeError):  # Windows has no library that is called None
+    except (OSError, TypeError):  # Windows cannot open the library None
         return None
     return found

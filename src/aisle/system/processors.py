@@ -1,4 +1,4 @@
-"""The processors that a process may use, and how its threads wait for each other."""
+"""Number of processors that a process may use, and how long its threads spin while they wait."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import os
 __all__ = ["LAUNCHER_VARIABLES", "available_processors", "limit_spinning", "threads_chosen_by_user"]
 
 SPINS = 2000
-"""Rounds that a thread spins before it sleeps: 40 to 100 microseconds, about what waking it costs.
+"""Rounds that a thread spins before it sleeps: 40 to 100 microseconds, about the cost of waking it.
 
-libgomp's own default is 300,000. A thread spins that long while the one it waits for has no processor,
-because another program has it: training took 1.8 times as long (docs/results.md). Without
+The default of libgomp is 300,000. A thread spins that long even if the thread it waits for has no processor
+because another program uses it: training took 1.8 times as long (docs/results.md). Without
 any spinning every wait is a system call.
 """
 USER_POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
-"""What `accelerate launch` and `torchrun` set; both give a process one thread unless told otherwise."""
+"""Variables that `accelerate launch` and `torchrun` set; both limit a process to one thread by default."""
 
 
 def limit_spinning() -> None:
-    """Let OpenMP's threads sleep soon where they wait, unless the environment says how they shall wait.
+    """Let waiting OpenMP threads sleep soon, unless the environment sets how they wait.
 
-    The libraries read the environment once, when they are loaded: call this before torch is imported.
+    The libraries read the environment once, when they are loaded, so call this before torch is imported.
     https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
     """
     if not any(name in os.environ for name in USER_POLICIES):
@@ -29,7 +29,7 @@ def limit_spinning() -> None:
 
 
 def available_processors() -> int:
-    """Return how many processors this process may use: by its affinity and its container's quota.
+    """Return the number of processors that this process may use, from its affinity and container quota.
 
     A quota of 1.5 processors counts as 2. `LOKY_MAX_CPU_COUNT` lowers the number.
     """
@@ -39,7 +39,7 @@ def available_processors() -> int:
 
 
 def threads_chosen_by_user() -> bool:
-    """Return whether `OMP_NUM_THREADS` is the user's choice, not the one thread that a launcher gives."""
+    """Return whether `OMP_NUM_THREADS` is the choice of the user, not the single thread of a launcher."""
     value = os.environ.get("OMP_NUM_THREADS")
     launched = any(name in os.environ for name in LAUNCHER_VARIABLES)
     return value is not None and not (launched and value == "1")

@@ -1,4 +1,4 @@
-"""Ids of two files that should meet and do not: both sides, and how they could be written alike."""
+"""Explain why ids of two files do not match: quote both sides, and suggest a common spelling."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from itertools import islice
 __all__ = ["NearIds", "no_common_ids", "quoted_ids"]
 
 _SHOWN = 3
-"""Ids quoted of each side."""
+"""Number of ids that are quoted from each side."""
 _REWRITES: dict[str, Callable[[str], str]] = {
     "without leading zeros": lambda text: text.lstrip("0") or "0",
     "without .0 at the end": lambda text: text.removesuffix(".0"),
     "all in lower case": str.lower,
-    "without what stands before the last colon, slash or #": lambda text: (
+    "without the part before the last colon, slash or #": lambda text: (
         text.replace("/", ":").replace("#", ":").rpartition(":")[2]
     ),
 }
-"""Differences by which ids of two files often miss each other."""
+"""Differences in spelling that often keep ids of two files from matching."""
 
 
 def no_common_ids(
@@ -29,15 +29,15 @@ def no_common_ids(
     theirs: Iterable[str],
     count: int,
 ) -> str:
-    """Return the message for two sides that have no id in common: ids of both, and what would mend it.
+    """Return the message for two sides without a common id: examples of both, and a spelling that matches.
 
     Args:
-        what: the ids are of, such as "query".
-        one: where `ours` are from.
-        ours: ids, at least one.
-        other: where `theirs` are from.
-        theirs: ids; read once, and never held together.
-        count: number of `theirs`.
+        what: Kind of ids, such as "query".
+        one: Source of `ours`.
+        ours: Ids, at least one.
+        other: Source of `theirs`.
+        theirs: Ids, read once and not kept in memory.
+        count: Number of `theirs`.
     """
     wanted = {rewrite: {write(one_id) for one_id in ours} for rewrite, write in _REWRITES.items()}
     met: dict[str, set[str]] = {rewrite: set() for rewrite in _REWRITES}
@@ -55,16 +55,16 @@ def no_common_ids(
     )
     best = max(met, key=lambda rewrite: len(met[rewrite]))
     if met[best]:
-        message += f". Written {best}, {len(met[best]):,} of them would meet"
+        message += f". Written {best}, {len(met[best]):,} of them would match"
     return message
 
 
 def quoted_ids(ids: Collection[str], *, count: int | None = None) -> str:
-    """Return the first ids in quotes, and how many there are in all where that is more.
+    """Return the first ids in quotes, and the total number if there are more.
 
     Args:
-        ids: to quote; all of them, or the first.
-        count: number of them in all; None where `ids` are all.
+        ids: All ids, or the first of them.
+        count: Total number of ids; None if `ids` are all.
     """
     names = ", ".join(repr(name) for name in islice(ids, _SHOWN))
     total = len(ids) if count is None else count
@@ -72,13 +72,13 @@ def quoted_ids(ids: Collection[str], *, count: int | None = None) -> str:
 
 
 class NearIds:
-    """Ids that are wanted, and others that are the same when both are written alike.
+    """Wanted ids, and other ids that differ from them only in spelling.
 
     Args:
-        wanted: ids, each once.
+        wanted: Distinct ids.
 
     Attributes:
-        found: wanted id to the first other id that is the same but for how it is written.
+        found: Wanted id to the first other id that differs only in spelling.
     """
 
     def __init__(self, wanted: Collection[str]) -> None:
@@ -88,7 +88,7 @@ class NearIds:
             self._by_plain.setdefault(_plain(identity), []).append(identity)
 
     def look_at(self, ids: Iterable[str]) -> None:
-        """Look for wanted ids among more others."""
+        """Search more ids for different spellings of wanted ones."""
         for other in ids:
             for identity in self._by_plain.get(_plain(other), ()):
                 if identity != other:
@@ -96,7 +96,7 @@ class NearIds:
 
 
 def _plain(identity: str) -> str:
-    """Return an id without any of the differences by which ids often miss each other."""
+    """Return an id without the usual differences in spelling."""
     text = identity.strip()
     for write in _REWRITES.values():
         text = write(text)

@@ -1,4 +1,4 @@
-"""Many texts, ids or numbers as callers give them: any iterable, read once."""
+"""Accept any iterable of texts, ids or numbers, and read it once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Item = TypeVar("Item")
 
 
 def as_sequence(values: Iterable[Item], name: str, error: type[AisleError]) -> Sequence[Item]:
-    """Return values as a sequence that can be read again: as they are, or an iterator's as a list.
+    """Return values as a sequence that can be read repeatedly: a sequence unchanged, an iterator as a list.
 
     Args:
-        values: any iterable of items.
-        name: of the argument, for the message.
-        error: raised for what would be taken apart into something else: a single text into its letters, a
-            mapping into its keys, a table into the names of its columns.
+        values: Iterable of items.
+        name: Name of the argument, for the message.
+        error: Raised for a value that would iterate over something else: a text over its letters, a mapping
+            over its keys, a table over its column names.
     """
     if isinstance(values, str | bytes):
         raise error(f"{name} must be a list of {name}; found the text {values[:60]!r}: put it in a list")

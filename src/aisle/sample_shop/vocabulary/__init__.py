@@ -1,7 +1,7 @@
-"""The hand-written vocabularies of the sample catalogue: what a shop sells and how people ask for it.
+"""Read the hand-written vocabularies of the sample catalogue: product types, and words for their properties.
 
 `departments/*.yaml` holds the product types; `attributes.yaml`, `colours.yaml` and `sizes.yaml` hold how a
-seller prints a property and how a shopper types it. The two sides differ on purpose: that is what is learnt.
+seller prints a property and how a shopper types it. They differ on purpose: a model learns the difference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import yaml
 
 __all__ = ["ProductType", "Vocabulary", "Wording", "is_trailing", "load_vocabulary"]
 
-# A wording that opens with one of these follows the noun: "sofa with drawers", not "with drawers sofa".
+# A wording that starts with one of these words follows the noun: "sofa with drawers", not "with drawers
+# sofa".
 _LEADING_WORDS = frozenset(
     "with without for from in to that not no by ages age on and set like".split()  # noqa: SIM905
 )
@@ -23,23 +24,23 @@ _LEADING_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Wording:
-    """How one property is said by each side."""
+    """Words of sellers and shoppers for a property."""
 
     sell: tuple[str, ...]
-    """As sellers print it in titles."""
+    """Words of sellers, in titles."""
     ask: tuple[str, ...]
-    """As shoppers type it."""
+    """Words of shoppers, in queries."""
     without: tuple[str, ...] = ()
-    """As shoppers rule it out."""
+    """Words of shoppers that exclude the property."""
     who: str | None = None
-    """The person, in "gift for a ... who likes ...", when the property is an age."""
+    """Person in "gift for a ... who likes ...", if the property is an age."""
     likes: str | None = None
-    """The subject, in the same phrase, when the property is a theme."""
+    """Subject in the same phrase, if the property is a theme."""
 
 
 @dataclass(frozen=True)
 class ProductType:
-    """One kind of thing that the shop sells."""
+    """A type of product that the shop sells."""
 
     name: str
     department: str
@@ -50,23 +51,23 @@ class ProductType:
     """Nouns of queries."""
     misspelt: tuple[str, ...]
     ranges: tuple[str, ...]
-    """House ranges: some titles carry one of these and no noun at all."""
+    """House ranges; some titles have a range and no noun."""
     facets: tuple[tuple[str, ...], ...]
     """A product has one attribute of each facet."""
     colours: tuple[str, ...]
     sizes: tuple[str, ...]
     price: tuple[float, float]
     purposes: tuple[str, ...]
-    """Queries that say what the product is for and never name it."""
+    """Queries that state the purpose of the product without its name."""
     instead: tuple[str, ...]
-    """Types that a shopper might take in its place."""
+    """Types that a shopper might buy instead."""
     goes_with: tuple[str, ...]
     """Types that are bought together with it."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Everything that `load_vocabulary` reads."""
+    """Product types, and the words for their properties."""
 
     types: tuple[ProductType, ...]
     attributes: dict[str, Wording]
@@ -80,7 +81,7 @@ class Vocabulary:
 
     @cached_property
     def gift_types(self) -> frozenset[str]:
-        """Names of the types that come for an age and with a theme, so that a gift query fits them."""
+        """Names of the types that have both an age and a theme, so that gift queries suit them."""
         return frozenset(
             kind.name
             for kind in self.types
@@ -89,7 +90,7 @@ class Vocabulary:
         )
 
     def size(self, name: str) -> Wording:
-        """Return how a size is said; one that `sizes.yaml` does not list is the same on both sides."""
+        """Return the words for a size; shoppers and sellers use the same for one that `sizes.yaml` lacks."""
         return self.sizes.get(name) or Wording(sell=(name,), ask=(name.lower(),))
 
 
