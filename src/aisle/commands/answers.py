@@ -1,4 +1,4 @@
-"""How the answers of a query are shown: a line for each product, by its title or by chosen columns."""
+"""Show the answers to a query as a table: a line per product, with its title or chosen columns."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SHOWN_CHARACTERS = 120
 
 
 def chosen_fields(fields: str | None, index: SearchIndex) -> list[str] | None:
-    """Return the columns that --fields names; None for all.
+    """Return the columns of --fields; None for all.
 
     Raises:
-        ConfigError: the index has no such column.
+        ConfigError: The index has no such column.
     """
     if fields is None:
         return None
@@ -39,12 +39,12 @@ def chosen_fields(fields: str | None, index: SearchIndex) -> list[str] | None:
 
 
 def answer_table(text: str, results: Sequence[Mapping[str, Any]], *, fields: Sequence[str] | None) -> Table:
-    """Return a query's answer as a table with a line for each product.
+    """Return the answer to a query as a table with a line for each product.
 
     Args:
-        text: of the query.
-        results: rank, scores, product_id and payload of each product.
-        fields: columns to show; None shows the title, or the first column that is not empty.
+        text: Text of the query.
+        results: Rank, scores, product_id and payload of each product.
+        fields: Columns to show; None shows the title, or the first column that is not empty.
     """
     table = Table(title=Text(printable(text)), title_justify="left", box=box.SIMPLE_HEAD)
     scores = [name for name in ("score", "cosine") if results and name in results[0]] or ["score"]
@@ -68,13 +68,13 @@ def answer_table(text: str, results: Sequence[Mapping[str, Any]], *, fields: Seq
 
 
 def _title(payload: Mapping[str, Any]) -> Any:
-    """Return the value that a product is known by."""
+    """Return the title of a product, or its first value that is not empty."""
     filled = {name: value for name, value in payload.items() if value not in (None, "")}
     return next((filled[name] for name in TITLES if name in filled), next(iter(filled.values()), ""))
 
 
 def _line(value: Any) -> Text:
-    """Return a value on one line, cut off where it or its column ends."""
+    """Return a value on one line, cut off at the width of its column."""
     text = "" if value is None else " ".join(printable(str(value)).split())
     if len(text) > SHOWN_CHARACTERS:
         text = text[: SHOWN_CHARACTERS - 1] + "…"

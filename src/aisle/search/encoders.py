@@ -1,4 +1,4 @@
-"""The encoder behind an index: recorded when it is built, found again when it is queried."""
+"""Record the encoder of an index when it is built, and load it again to search the index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encoder_record(
     overrides: Overrides,
     dimensions: int | None = None,
 ) -> dict[str, Any]:
-    """Return what has to be known to load the same encoder again, for the index's manifest."""
+    """Return what the index's manifest needs to load the same encoder again."""
     return {
         "model": _lasting(model),
         "revision": revision,
@@ -46,15 +46,15 @@ def encoder_of_index(
     """Return the encoder that made an index.
 
     Args:
-        manifest: of the index.
-        index_dir: for messages.
-        model: the encoder, if it has moved since.
-        base_model: the base of its adapter, if it has moved since.
-        trust_remote_code: run the code that the encoder's repository brings; an index cannot ask for it.
+        manifest: Manifest of the index.
+        index_dir: Path of the index, for messages.
+        model: Folder or Hub id of the encoder, if it has moved.
+        base_model: Folder or Hub id of its base model, if that has moved.
+        trust_remote_code: Run the Python code of the encoder's repository; an index cannot turn this on.
 
     Raises:
-        ModelError: it is not where the manifest says.
-        FingerprintMismatchError: what is there is another encoder.
+        ModelError: The encoder cannot be loaded from where the manifest or `model` says.
+        FingerprintMismatchError: The encoder there is not the encoder that made the index.
     """
     use_cpu_threads()
     record = manifest.encoder

@@ -1,4 +1,4 @@
-"""The base model that an encoder was trained from, and its embeddings of an index's catalogue."""
+"""Find the base model that an encoder was trained from, and embed an index's catalogue with it."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from aisle.types.encoder_protocol import Precision
 Embeddings = npt.NDArray[np.float32]
 SETTINGS = ("pooling", "query_prompt", "product_prompt", "max_length")
 FOLDER_END = ".base"
-"""Beside the folder of an index: the base model's embeddings of its catalogue."""
+"""End of the name of the folder beside an index with the base model's embeddings of its catalogue."""
 
 
 @dataclass(frozen=True)
 class BaseModelName:
-    """Which model an encoder was trained from, and how it reads texts.
+    """Name and settings of the model that an encoder was trained from.
 
     Args:
-        name: folder or Hub id.
-        revision: commit on the Hub, if known.
-        overrides: the trained encoder's settings, so that the two differ in their weights alone.
+        name: Folder or Hub id.
+        revision: Commit on the Hub, if known.
+        overrides: Settings of the trained encoder, so that the two differ in their weights alone.
     """
 
     name: str
@@ -59,16 +59,16 @@ def base_of(
     base_model: str | None = None,
     recorded: Mapping[str, Any] | None = None,
 ) -> BaseModelName | None:
-    """Return the base of a run or an adapter; None for a model that is nobody's child.
+    """Return the base model of a run or an adapter; None if the model was not fine-tuned from another.
 
     Args:
-        model: folder or Hub id of the encoder.
-        revision: of it on the Hub.
-        base_model: where the base is, if it has moved.
-        recorded: settings of the encoder that win over its files', as an index records them.
+        model: Folder or Hub id of the encoder.
+        revision: Branch, tag or commit of the encoder on the Hub.
+        base_model: Folder or Hub id of the base model, if it has moved.
+        recorded: Settings that an index records; they win over the settings in the encoder's files.
 
     Raises:
-        ModelError: the encoder is not there, or its files are damaged.
+        ModelError: The encoder does not exist, or its files are damaged.
     """
     source = find_model(model, revision=revision)
     saved = read_settings_file(source.path)
@@ -91,7 +91,7 @@ def load_base_encoder(base: BaseModelName, *, device: str | None, trust_remote_c
     """Return the base as an encoder.
 
     Raises:
-        ModelError: it is not there or cannot be loaded.
+        ModelError: The model does not exist or cannot be loaded.
     """
     return load_encoder(
         base.name,
@@ -103,10 +103,10 @@ def load_base_encoder(base: BaseModelName, *, device: str | None, trust_remote_c
 
 
 def cache_folder(index_dir: Path, report: Path | None) -> Path:
-    """Return where the base's embeddings are kept: beside the index, or else in the report.
+    """Return the folder for the base model's embeddings: beside the index, or else in the report.
 
     Raises:
-        IndexStoreError: neither can be written.
+        IndexStoreError: Neither folder is writable.
     """
     beside = index_dir.with_name(index_dir.name + FOLDER_END)
     for folder in (beside, None if report is None else report / FOLDER_END):
@@ -135,21 +135,21 @@ def catalog_embeddings(
 ) -> Embeddings:
     """Return the (count, dim) float32 embeddings of a catalogue, memory-mapped; call on every process.
 
-    They are taken from `folder` where an earlier call left them: same texts in the same order, same encoder,
-    same compute type. Otherwise the processes share the work, and a killed one's shards are kept.
+    Earlier embeddings are read from `folder` if texts, order, encoder and compute type are the same.
+    Otherwise the processes share the work; if one is killed, its finished shards are used by the next call.
 
     Args:
-        products: of the index, with their texts.
-        encoder: embeds.
-        folder: of the embeddings; files of the same encoder for other contents are removed.
-        precision: compute type.
-        processes: that were launched together; they see the same file system.
-        output: shows the progress.
+        products: Products of the index, with their texts.
+        encoder: Embeds the texts.
+        folder: Folder of the embeddings; files of the same encoder for other contents are removed.
+        precision: Compute type.
+        processes: Processes that were launched together; they share a file system.
+        output: Shows progress.
 
     Raises:
-        ModelError: an embedding is not finite or not of unit norm.
-        IndexStoreError: the file cannot be written.
-        OSError: a shard cannot be written.
+        ModelError: An embedding is not finite or not of unit norm.
+        IndexStoreError: The file cannot be written.
+        OSError: A shard cannot be written.
     """
     made_by = repr((encoder.fingerprint, precision, encoder.dim))
     plan = plan_embeddings(products, None, made_by=made_by)
@@ -191,14 +191,14 @@ def catalog_embeddings(
 
 
 def precision_on(encoder: TorchEncoder, recorded: object) -> Precision:
-    """Return the compute type that an index records, or fp32 where this device has none of it."""
+    """Return the compute type that an index records, or fp32 if this device does not support it."""
     if recorded not in ("fp32", "bf16", "int8") or (recorded == "int8" and encoder.device.type != "cpu"):
         return "fp32"
     return recorded
 
 
 def _content_key(plan: EmbeddingPlan) -> str:
-    """Return what is equal for equal texts in the same order."""
+    """Return a key that is equal for equal texts in the same order."""
     digest = blake2b("".join(plan.keys).encode(), digest_size=16)
     digest.update(plan.source.tobytes())
     return digest.hexdigest()

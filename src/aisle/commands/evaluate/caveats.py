@@ -23,7 +23,7 @@ NAMED = 3
 
 
 def retrieval_caveats(retrieval: Retrieval, judged: JudgedQueries) -> list[str]:
-    """Return what was left out of the figures, or counts as wrong without being known to be."""
+    """Return notes on queries and products that are left out, or count as wrong without a judgement."""
     said = []
     if judged.unjudged:
         said.append(
@@ -62,7 +62,7 @@ def _named(ids: Sequence[str]) -> str:
 
 
 def pair_caveats(pairs: Pairs, settings: EvaluateSettings) -> list[str]:
-    """Return what makes the figures of pairs less than they seem: too few of them, or texts given twice."""
+    """Return warnings on pairs that are too few for an interval, or repeated."""
     if settings.protocol == "joint_pool":
         return _pool_caveats(pairs)
     if pairs.relevance is None:

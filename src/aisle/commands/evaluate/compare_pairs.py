@@ -1,4 +1,4 @@
-"""Judged pairs and question-answer pairs, scored by the models of an evaluation."""
+"""Read judged pairs and question-answer pairs, and score them with each model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_judged_pairs(settings: EvaluateSettings, *, log: Callable[[str], None])
     """Return the pairs of --pairs.
 
     Raises:
-        DataError: they cannot be read, a column is missing, or rows are bad and bad rows are errors.
+        DataError: A file cannot be read, a column is missing, or a row is bad and --on_bad_row is error.
     """
     read = read_pairs(
         _rows(settings),
@@ -52,10 +52,10 @@ def read_judged_pairs(settings: EvaluateSettings, *, log: Callable[[str], None])
 
 
 def positive_pairs(pairs: Pairs, settings: EvaluateSettings, *, log: Callable[[str], None]) -> Pairs:
-    """Return the pairs that are positive: what the joint pool is made of.
+    """Return the positive pairs, which make up the joint pool.
 
     Raises:
-        ConfigError: none is.
+        ConfigError: No pair is positive.
     """
     if pairs.relevance is None:
         return pairs
@@ -73,10 +73,10 @@ def positive_pairs(pairs: Pairs, settings: EvaluateSettings, *, log: Callable[[s
 
 
 def pair_files(settings: EvaluateSettings) -> list[Path]:
-    """Return the local files of --pairs; none where they come from the Hub.
+    """Return the local files of --pairs; empty if the pairs come from the Hub.
 
     Raises:
-        DataError: a file is not there.
+        DataError: A file does not exist.
     """
     names = settings.pairs or ()
     if len(names) != 1:
@@ -110,10 +110,10 @@ def pair_scores(
     """Return the cosine of each pair: (pairs,) float32.
 
     Args:
-        encoder: embeds both sides.
-        pairs: to score; they are read a chunk at a time.
-        chunk_pairs: pairs embedded at a time, `CHUNK_PAIRS` when not given; changes memory, not the scores.
-        on_progress: called with the number of pairs that are done.
+        encoder: Embeds both sides.
+        pairs: Pairs to score, which are read a chunk at a time.
+        chunk_pairs: Pairs embedded at a time; None is `CHUNK_PAIRS`. It changes memory, not the scores.
+        on_progress: Called with the number of pairs that were scored since the last call.
     """
     step = chunk_pairs or CHUNK_PAIRS
     scores = np.empty(len(pairs), np.float32)
@@ -135,10 +135,10 @@ def evaluate_pairs(
     settings: EvaluateSettings,
     output: Output,
 ) -> document.Pairs:
-    """Return how well each encoder's cosines tell the judged pairs apart.
+    """Return how well each encoder's cosines separate positive from negative pairs.
 
     Raises:
-        EvaluationError: the scores or the judgements cannot be used.
+        EvaluationError: The scores or the judgements cannot be used.
     """
     relevance = pairs.relevance
     if relevance is None:

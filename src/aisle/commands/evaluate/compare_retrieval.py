@@ -1,4 +1,4 @@
-"""Rankings of an index and of the systems that it is held against, measured side by side."""
+"""Rank the catalogue with an index and the systems it is compared with, and score the rankings."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ MODE_ROWS = {"dense": "tuned", "lexical": "bm25", "hybrid": "hybrid"}
 
 @dataclass(frozen=True)
 class Ranked:
-    """What was measured of the rankings.
+    """Rankings of several systems and their figures.
 
     Args:
-        retrieval: the rows side by side.
-        metrics: row -> its figures per query.
-        runs: row -> its rankings.
-        main: the row of --mode.
-        base: the row that the others are compared with, if there is one.
-        given: rows whose rankings were read from a file.
-        dense: row -> encoder and embeddings of the products, of base and index.
-        graph: what the index's own rows lose through the graph; empty where it was not searched.
-        notes: what has to be known to read the figures.
+        retrieval: Comparison of the systems.
+        metrics: Row -> figures per query.
+        runs: Row -> rankings.
+        main: Row of --mode.
+        base: Baseline of the comparison, if there is one.
+        given: Rows with rankings that were read from a file.
+        dense: Row -> encoder and embeddings of the products, for the base model and the index.
+        graph: Loss of the index's rows through the graph; empty if the graph was not searched.
+        notes: Remarks that a reader needs to judge the figures.
     """
 
     retrieval: Retrieval
@@ -80,19 +80,19 @@ def evaluate_retrieval(
     *,
     engine: EngineRun | None = None,
 ) -> Ranked:
-    """Rank the catalogue for every judged query by each system, and measure the rankings.
+    """Rank the catalogue for every judged query with each system, and score the rankings.
 
     Args:
-        settings: of the evaluation.
-        index: whose catalogue is ranked.
-        judged: queries and judgements.
-        models: of the rows base and tuned.
-        processes: share the base's embedding of the catalogue.
-        output: shows progress.
-        engine: rankings that all others are compared with; None compares them with the row base.
+        settings: Settings of the evaluation.
+        index: Index of the catalogue.
+        judged: Queries and judgements.
+        models: Models of the rows base and tuned.
+        processes: Processes that share embedding the catalogue with the base model.
+        output: Shows progress.
+        engine: Rankings of the present engine, which become the baseline; None compares with the row base.
 
     Raises:
-        AisleError: a row that was asked for cannot be had, or the judgements do not fit.
+        AisleError: A row of --rows is not possible, or the judgements do not fit.
     """
     if settings.run_file is not None:
         check_run_file(Path(settings.run_file), judged.queries, index)
@@ -164,7 +164,7 @@ def evaluate_retrieval(
 def _graph_losses(
     found: Mapping[str, Run], judged: JudgedQueries, settings: EvaluateSettings
 ) -> tuple[GraphLoss, ...]:
-    """Return what each row of the index loses through the graph, the row by embeddings first."""
+    """Return the loss of each row of the index through the graph, the dense row first."""
     asked = {query_id: judged.qrels[query_id] for query_id in judged.queries}
     losses = []
     for name in [name for name in found if name + BY_GRAPH in found]:
@@ -192,7 +192,7 @@ def _graph_losses(
 
 
 def _possible_rows(settings: EvaluateSettings, index: SearchIndex) -> tuple[tuple[str, ...], list[str]]:
-    """Return the rows that the index can give, and why others are left out."""
+    """Return the rows that the index allows, and notes on the others."""
     rows = wanted_rows(settings)
     missing = {}
     if index.lexical is None:
@@ -212,7 +212,7 @@ def _possible_rows(settings: EvaluateSettings, index: SearchIndex) -> tuple[tupl
 def _compared(
     settings: EvaluateSettings, index: SearchIndex, judged: JudgedQueries, top_k: int
 ) -> tuple[dict[str, Ranker], list[str]]:
-    """Return the ranker of each index of --compare by its row's name, and what differs in their products."""
+    """Return the ranker of each index of --compare by row, and notes on products that differ."""
     rankers: dict[str, Ranker] = {}
     notes: list[str] = []
     for folder in map(Path, settings.compare):
@@ -228,7 +228,7 @@ def _compared(
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:
-    """Return a name that no row has yet."""
+    """Return a row name that is not taken."""
     used = {*MODE_ROWS.values(), "base", *taken}
     return next(free for free in (name, *(f"{name}-{n}" for n in range(2, 10_000))) if free not in used)
 

@@ -1,4 +1,4 @@
-"""The models of an evaluation: the encoder that is measured, and the base that it is held against."""
+"""Load the models of an evaluation: the encoder of the index, and the base model to compare it with."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Models:
     """The models of an evaluation.
 
     Args:
-        measured: the encoder of the index, or of --model; None where words alone are searched.
-        name: of its row: "tuned" where it was trained from another model, or one is held against it, else
-            "base".
-        base: the model of the row base; None where there is none.
-        note: why there is none, if that needs saying.
+        measured: Encoder of the index, or of --model; None if only BM25 is evaluated.
+        name: Row of this encoder: "tuned" if it was trained from another model or is compared with a base
+            model, else "base".
+        base: Model of the row base; None if there is no such row.
+        note: Reason why there is no such row, if the user should know.
     """
 
     measured: TorchEncoder | None
@@ -57,9 +57,9 @@ class BaseRow:
     """The model of the row base.
 
     Args:
-        encoder: of it; None where there is no such row.
-        child: whether the measured encoder was trained from another model.
-        note: why there is no such row, if that needs saying.
+        encoder: Encoder of the row; None if there is no such row.
+        child: Whether the measured encoder was trained from another model.
+        note: Reason why there is no such row, if the user should know.
     """
 
     encoder: TorchEncoder | None
@@ -68,7 +68,7 @@ class BaseRow:
 
 
 def wanted_rows(settings: EvaluateSettings) -> tuple[str, ...]:
-    """Return the rows that are asked for, as far as the index can give them."""
+    """Return the rows of --rows, or the rows that --mode asks for."""
     if settings.queries is None:
         return ()
     if settings.rows is not None:
@@ -77,7 +77,7 @@ def wanted_rows(settings: EvaluateSettings) -> tuple[str, ...]:
 
 
 def model_name(settings: EvaluateSettings, manifest: Manifest | None) -> str:
-    """Return the name of the measured encoder: --model, or what the index says."""
+    """Return the name of the measured encoder: --model, or the model that the index records."""
     return settings.model or str(manifest.encoder["model"] if manifest else "")
 
 
@@ -85,7 +85,7 @@ def load_models(settings: EvaluateSettings, manifest: Manifest | None, *, device
     """Return the models that the rows and the pairs need.
 
     Raises:
-        ModelError: one cannot be loaded.
+        ModelError: A model cannot be loaded.
         FingerprintMismatchError: --model is not the encoder that made the index.
     """
     if not settings.pairs and wanted_rows(settings) == ("bm25",):
@@ -98,10 +98,10 @@ def load_models(settings: EvaluateSettings, manifest: Manifest | None, *, device
 
 
 def _load_measured(settings: EvaluateSettings, manifest: Manifest | None) -> TorchEncoder:
-    """Return the encoder that made the index, or that of --model without one.
+    """Return the encoder that made the index, or --model if there is no index.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: The encoder cannot be loaded.
         FingerprintMismatchError: --model is not the encoder that made the index.
     """
     if manifest is None or settings.index_dir is None:
@@ -123,10 +123,10 @@ def _load_measured(settings: EvaluateSettings, manifest: Manifest | None) -> Tor
 def load_base_row(
     settings: EvaluateSettings, manifest: Manifest | None, *, device: str | None = None
 ) -> BaseRow:
-    """Return the model that the measured one is held against; every process comes to the same one.
+    """Return the base model to compare with; the same on every process.
 
     Raises:
-        ModelError: the model that --base_model_row names cannot be loaded.
+        ModelError: The model of --base_model_row cannot be loaded.
     """
     try:
         parent = _parent(settings, manifest)
@@ -160,10 +160,10 @@ def embed_base(
     processes: Processes,
     output: Output,
 ) -> Embeddings:
-    """Return the base's (count, dim) float32 embeddings of the catalogue; call on every process.
+    """Return the base model's (count, dim) float32 embeddings of the catalogue; call on every process.
 
     Raises:
-        IndexStoreError: they cannot be kept anywhere.
+        IndexStoreError: No folder for the embeddings is writable.
     """
     folder = cache_folder(
         Path(str(settings.index_dir)).resolve(), None if settings.report is None else Path(settings.report)
@@ -175,7 +175,7 @@ def embed_base(
 
 
 def has_texts(products: pa.Table) -> bool:
-    """Return whether an index keeps what was embedded, without which no other model can rank it."""
+    """Return whether an index keeps its texts, which another model needs to rank the products."""
     return TEXT_COLUMN in products.column_names
 
 

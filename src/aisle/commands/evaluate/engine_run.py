@@ -1,4 +1,4 @@
-"""The shop's present engine as a row of an evaluation: its rankings, from a TREC run file."""
+"""Read the rankings of the shop's present engine from a TREC run file, as a row of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from aisle.types.ids import no_common_ids
 
 @dataclass(frozen=True)
 class EngineRun:
-    """Rankings that another system has made.
+    """Rankings of another search engine.
 
     Args:
-        name: of its row: the file's, without endings.
-        run: query id -> product id -> score, best first, of the judged queries.
-        notes: what has to be known to compare it with the others.
+        name: Name of its row: the file name without endings.
+        run: Query id -> product id -> score, best first, for the judged queries.
+        notes: Remarks that a reader needs to compare it with other rows.
     """
 
     name: str
@@ -35,14 +35,14 @@ def read_engine_run(
     """Return the rankings of a run file for the judged queries.
 
     Args:
-        path: of the run, gzipped or not.
-        judged: queries and judgements.
-        product_ids: of the index.
-        cutoffs: ranks at which the metrics are taken.
+        path: Path of the run file, gzipped or not.
+        judged: Queries and judgements.
+        product_ids: Product ids of the index.
+        cutoffs: Ranks at which the metrics are taken.
 
     Raises:
-        EvaluationError: the file cannot be read as a run.
-        DataError: it ranks no judged query, or no product of the index.
+        EvaluationError: The file is not a run.
+        DataError: The run has no judged query, or no product of the index.
     """
     ranked = read_trec_run(path)
     run = {query_id: ranked[query_id] for query_id in judged.queries if query_id in ranked}

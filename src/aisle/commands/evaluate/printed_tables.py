@@ -1,4 +1,4 @@
-"""What an evaluation says on the terminal: tables for people, and what has to be known to read them."""
+"""Print an evaluation on the terminal: tables, the headline, and notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aisle.evaluation.retrieval_metrics import table_metrics
 from aisle.evaluation.significance import SIGNIFICANT
 
 MOST_COLUMNS = 6
-"""As many as fit into 80 characters."""
+"""Most columns that fit into 80 characters."""
 PAIR_COLUMNS = {
     "roc_auc": "ROC-AUC",
     "average_precision": "AP",
@@ -27,13 +27,13 @@ PAIR_COLUMNS = {
 def show_evaluation(
     evaluation: Evaluation, sentence: str | None, tries: Sequence[str], output: Output
 ) -> None:
-    """Print the tables of an evaluation, and what has to be known to read them.
+    """Print the tables of an evaluation, its headline and its notes.
 
     Args:
-        evaluation: what was found.
-        sentence: what its rankings come to.
-        tries: what to try where there is no clear gain.
-        output: prints.
+        evaluation: Evaluation to print.
+        sentence: Headline of the rankings.
+        tries: Advice for the case that there is no clear gain.
+        output: Prints.
     """
     if evaluation.retrieval is not None:
         output.show(
@@ -57,9 +57,9 @@ def retrieval_table(retrieval: Retrieval, *, base: str | None, first: str) -> Ta
     """Return a row per system: each figure over its 95% interval, a star where it differs from the base.
 
     Args:
-        retrieval: the systems.
-        base: the one that stars refer to.
-        first: the metric that comes first where there are more than the table has room for.
+        retrieval: Comparison of the systems.
+        base: Baseline of the stars.
+        first: Metric that comes first if there are more than the table has room for.
     """
     known = columns = table_metrics(retrieval.rows[0].metrics)
     if len(known) > MOST_COLUMNS:
@@ -83,7 +83,7 @@ def retrieval_table(retrieval: Retrieval, *, base: str | None, first: str) -> Ta
 
 
 def graph_line(loss: GraphLoss, *, ef_search: int | None) -> str:
-    """Return what a row of exact search loses where it is served through the graph."""
+    """Return a line on the loss of a row if it is served through the graph instead of exact search."""
     ends = _bracketed(loss.difference)
     recall = "ann_recall@10" if loss.name != "hybrid" else "recall of its top 10"
     return (
@@ -117,13 +117,13 @@ def _bracketed(estimate: Estimate) -> str:
 
 
 def _interval_notes(shown: Iterable[Estimate], *, over: str) -> list[str]:
-    """Return what stands below the figures of a table, nothing where no figure has an interval."""
+    """Return the caption on intervals; empty if no figure has an interval."""
     some = any(_ends(estimate) for estimate in shown)
     return [f"below each figure: its 95% interval over {over} (bootstrap)"] if some else []
 
 
 def _end(value: float) -> str:
-    """Return ".123", "-.123" or "1.00": six columns and the names fit into a terminal of 80."""
+    """Return ".123", "-.123" or "1.00", so that six columns and the names fit into 80 characters."""
     text = f"{round(value, 3) + 0.0:.3f}".replace("0.", ".", 1)
     return text if "1" not in text.partition(".")[0] else text[:-1]
 
@@ -170,7 +170,7 @@ def _joint_pool_table(evaluation: Evaluation) -> Table:
 
 
 def _one_line(text: str) -> str:
-    """Return `text` on one line and without control characters, which could drive the terminal."""
+    """Return `text` on one line, without control characters that could steer the terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
@@ -180,9 +180,9 @@ def side_by_side(
     """Return the answers of several systems to one query: a column per system, a row per rank.
 
     Args:
-        query: shown above the table.
+        query: Text above the table.
         results: {system: [(score, product title), ...] best first}; lists may differ in length.
-        title_width: characters of a title that are shown at most, at least 1.
+        title_width: Most characters of a title, at least 1.
     """
     table = Table(title=Text(f"“{_one_line(query)}”"), box=box.SIMPLE_HEAD, title_justify="left", expand=True)
     table.add_column("#", justify="right", no_wrap=True)

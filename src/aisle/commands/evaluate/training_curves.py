@@ -1,4 +1,4 @@
-"""How a run went, read from its folder."""
+"""Read the training curves of a run from its folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURVES = (
 
 
 def training_curves(model: str) -> tuple[TrainingCurve, ...]:
-    """Return the loss and the validation figures of the run in a folder; none where it is no run's."""
+    """Return the loss and validation figures over the steps of a run; empty if the model is not a run."""
     run_dir = Path(model).expanduser()
     logged = _log(run_dir / LOG)
     loss = [(entry["step"], entry["loss"]) for entry in logged if _is_number(entry.get("loss"))]
@@ -34,7 +34,7 @@ def training_curves(model: str) -> tuple[TrainingCurve, ...]:
 
 
 def _log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log that can be read: a killed run may leave half of one."""
+    """Return the lines of a run's log, without a line that a killed run left incomplete."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -57,5 +57,5 @@ def _history(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_number(value: object) -> bool:
-    """Return whether there is something to draw: a loss that was not finite is logged as it was."""
+    """Return whether a value can be drawn; a loss that is not finite cannot."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

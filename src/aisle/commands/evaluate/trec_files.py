@@ -1,4 +1,4 @@
-"""The run files of an evaluation: checked before anything is ranked, written when all is."""
+"""Check and write the run files of an evaluation, in TREC format."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from aisle.types.columns import ID_COLUMN
 
 
 def check_run_file(path: Path, queries: Iterable[str], index: SearchIndex) -> None:
-    """Refuse, before anything is embedded, a run file that could not be written in the end.
+    """Refuse a run file that could not be written, before anything is embedded.
 
     Raises:
-        ConfigError: its folder is not there or cannot be written to, `path` is a folder or a device, or an id
+        ConfigError: Its folder does not exist or is not writable, `path` is a folder or a device, or an id
             has white space in it, which separates the fields of a run.
     """
     problem = None
@@ -33,7 +33,7 @@ def check_run_file(path: Path, queries: Iterable[str], index: SearchIndex) -> No
         products = index.products.column(ID_COLUMN)
         spaced = products.filter(pyarrow.compute.match_substring_regex(products, r"[\s\pZ]"))
         for what, ids in (("query", queries), ("product", spaced.slice(0, 1).to_pylist())):
-            odd = next((one for one in ids if one.split() != [one]), None)
+            odd = next((text for text in ids if text.split() != [text]), None)
             if odd is not None:
                 problem = f"fields are separated by white space, which the {what} id {odd!r} has in it"
     if problem is not None:
@@ -43,12 +43,12 @@ def check_run_file(path: Path, queries: Iterable[str], index: SearchIndex) -> No
 def write_runs(
     path: Path, runs: Mapping[str, Mapping[str, Mapping[str, float]]], *, main: str, output: Output
 ) -> None:
-    """Write the main row's rankings to `path`, those of another row to `path` with its name at the end.
+    """Write the rankings of the main row to `path`, and those of other rows to `path` with the row's name.
 
-    The name comes before an ending .gz; a row that answers no query has no file, which is said.
+    The name comes before an ending .gz. A row that answers no query has no file, and a warning is printed.
 
     Raises:
-        EvaluationError: a file cannot be written.
+        EvaluationError: A file cannot be written.
     """
     stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     for name, run in runs.items():
