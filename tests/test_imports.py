@@ -32,7 +32,7 @@ ALLOWED = {
     "models": SHARED | {"extras", "text", "kernels"},
     "training": SHARED | CORE,
     "search": SHARED | CORE | {"training"},
-    "reporting": SHARED | {"evaluation", "index", "training"},
+    "reporting": SHARED | {"evaluation", "index", "losses", "training"},
     "sample_shop": SHARED | {"data"},
     "hub": {"errors", "reporting"},
     "commands": SHARED

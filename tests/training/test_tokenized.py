@@ -213,7 +213,8 @@ def test_pairs_that_nobody_judged_are_all_positive(tokenized):
 def test_arrays_have_the_types_that_are_promised(some_pairs):
     types = {name: getattr(some_pairs, name).dtype.name for name in NAMES}
 
-    assert types == dict.fromkeys(NAMES, "int64") | {"ids": "int32", "relevance": "float32", "marks": "uint8"}
+    others = {"ids": "int32", "relevance": "float32", "teacher_scores": "float32", "marks": "uint8"}
+    assert types == dict.fromkeys(NAMES, "int64") | others
 
 
 @pytest.mark.parametrize("negatives", [True, False], ids=["with hard negatives", "with empty arrays"])

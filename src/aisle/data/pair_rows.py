@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -45,6 +46,8 @@ class PairColumns:
     hard_negatives: str | None = None
     """List of products that are wrong for the query; found: hard_negatives, negatives, neg, or collected from
     the columns negative, negative_1, negative_2 and so on."""
+    teacher_score: str | None = None
+    """Score of the pair by another model, a finite number. Not read unless named."""
 
     def __str__(self) -> str:
         named = {
@@ -54,6 +57,7 @@ class PairColumns:
             "query_id": self.query_id,
             "product_id": self.product_id,
             "hard_negatives": self.hard_negatives,
+            "teacher_score": self.teacher_score,
         }
         return ", ".join(
             f"{role} <- {'(none)' if column is None else column}" for role, column in named.items()
@@ -91,6 +95,7 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
         query_id=find_column(row, wanted.query_id, PAIR_QUERY_ID),
         product_id=product_id,
         hard_negatives=find_column(row, wanted.hard_negatives, PAIR_HARD_NEGATIVES),
+        teacher_score=find_column(row, wanted.teacher_score, ()),
     )
 
 
@@ -154,12 +159,19 @@ class PairParser:
             "product_id": columns.product_id,
             "relevance": columns.label,
             "hard_negatives": columns.hard_negatives,
+            "teacher_score": columns.teacher_score,
         }
         self.roles = {role: column for role, column in roles.items() if column is not None}
-        others = {"relevance": "float32", "hard_negatives": "list<string>"}
+        others = {"relevance": "float32", "hard_negatives": "list<string>", "teacher_score": "float32"}
         self.schema = {role: others.get(role, "string") for role in self.roles}
         self._texts = [column for role, column in self.roles.items() if role not in others]
         self._get_texts = itemgetter(*self._texts)
+        readers: dict[str | None, Callable[[object, object], object]] = {
+            columns.label: lambda value, _: self.labels.read(value),
+            columns.hard_negatives: self._read_negatives,
+            columns.teacher_score: self._read_score,
+        }
+        self._readers = {column: read for column, read in readers.items() if column is not None}
 
     def parse(self, values: Mapping[str, object]) -> tuple[object, ...] | Problem:
         """Return the pair in the order of `schema`, or the problem with the row."""
@@ -178,20 +190,19 @@ class PairParser:
                 return checked
             texts = checked
         pair = texts
-        if self.columns.label is not None:
-            relevance = self.labels.read(values.get(self.columns.label))
-            if isinstance(relevance, Problem):
-                return relevance
-            pair = (*pair, relevance)
-        if self.columns.hard_negatives is not None:
-            value = values.get(self.columns.hard_negatives)
-            negatives = _read_hard_negatives(
-                self.columns.hard_negatives, value, product=texts[1], catalog=self._products
-            )
-            if isinstance(negatives, Problem):
-                return negatives
-            pair = (*pair, negatives)
+        for column, read in self._readers.items():
+            found = read(values.get(column), texts[1])
+            if isinstance(found, Problem):
+                return found
+            pair = (*pair, found)
         return pair
+
+    def _read_negatives(self, value: object, product: object) -> list[str] | Problem:
+        column = str(self.columns.hard_negatives)
+        return _read_hard_negatives(column, value, product=product, catalog=self._products)
+
+    def _read_score(self, value: object, _product: object) -> float | Problem:
+        return _read_score(str(self.columns.teacher_score), value)
 
     def _check(self, values: tuple[object, ...]) -> tuple[object, ...] | Problem:
         """Return the texts, then the ids as texts, or the first problem."""
@@ -212,6 +223,19 @@ def _are_texts(values: tuple[Any, ...]) -> bool:
         return all(map(str.strip, values)) and is_unicode("".join(values))
     except TypeError:
         return False
+
+
+def _read_score(column: str, value: object) -> float | Problem:
+    """Return the finite number in a cell, or a text that is one, as csv has it."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return Problem(f"{column} is {'null' if value is None else 'blank'}", value)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return Problem(f"{column} is not a number", value)
+    try:
+        score = float(value)
+    except (ValueError, OverflowError):
+        return Problem(f"{column} is not a number", value)
+    return score if math.isfinite(score) else Problem(f"{column} is not a finite number", value)
 
 
 def _read_hard_negatives(

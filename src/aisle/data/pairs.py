@@ -98,13 +98,21 @@ class Pairs:
         """The relevance of each pair, (pairs,) float32 in [0, 1]; None for unlabelled pairs."""
         if not self.labelled:
             return None
-        column = self.table.select_columns("relevance").with_format("arrow")[:]["relevance"]
-        return np.asarray(column.to_numpy(), dtype=np.float32)
+        return self._numbers("relevance")
 
     @property
     def hard_negatives(self) -> list[list[str]] | None:
         """The products that are wrong for the query of each pair, any number; None if the data has none."""
         return self._values("hard_negatives") if "hard_negatives" in self.table.column_names else None
+
+    @property
+    def teacher_scores(self) -> npt.NDArray[np.float32] | None:
+        """The teacher's score of each pair, (pairs,) float32; None where they were not read."""
+        return self._numbers("teacher_score") if "teacher_score" in self.table.column_names else None
+
+    def _numbers(self, name: str) -> npt.NDArray[np.float32]:
+        column = self.table.select_columns(name).with_format("arrow")[:][name]
+        return np.asarray(column.to_numpy(), dtype=np.float32)
 
     def _values(self, column: str) -> list[Any]:
         values: list[Any] = self.table.select_columns(column).with_format("arrow")[:][column].to_pylist()

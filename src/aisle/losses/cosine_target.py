@@ -63,7 +63,7 @@ def _hint(relevance: np.ndarray) -> str | None:
 LOSS = Loss(
     name="cosine_target",
     function=cosine_target,
-    help="draws relevant pairs to cosine 1 and others to 0",
+    help="trains the cosine of query and product to equal the judged relevance",
     source=(
         "the loss of PEFT's semantic-search example, "
         "https://huggingface.co/docs/peft/v0.6.2/task_guides/semantic-similarity-lora"

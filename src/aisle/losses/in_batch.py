@@ -130,7 +130,7 @@ def _with_negatives(batch: BatchContents, parameters: InBatchParameters) -> np.n
 LOSS = Loss(
     name="in_batch",
     function=in_batch,
-    help="tells a positive's product from the rest of the batch",
+    help="ranks a query's product above the products of the other queries in the batch",
     source="multiple negatives ranking, https://arxiv.org/abs/1705.00652; InfoNCE, https://arxiv.org/abs/1807.03748",
     other_names=("MultipleNegativesRanking", "InfoNCE"),
     inputs=("anchors",),

@@ -42,9 +42,21 @@ def registered_losses() -> tuple[Loss, ...]:
     return (*_own_losses(), *_REGISTERED.values())
 
 
+def find_loss(name: str) -> Loss | None:
+    """Return a loss by the value of `--loss`, or None if there is none of that name."""
+    return next((loss for loss in registered_losses() if loss.name == name), None)
+
+
 def loss_named(name: str) -> Loss:
-    """Return a loss by the value of `--loss`; KeyError if there is none."""
-    return {loss.name: loss for loss in registered_losses()}[name]
+    """Return a loss by the value of `--loss`.
+
+    Raises:
+        KeyError: no loss has that name.
+    """
+    loss = find_loss(name)
+    if loss is None:
+        raise KeyError(name)
+    return loss
 
 
 @cache

@@ -120,6 +120,15 @@ class Loss:
         """The name, with what others call it in brackets."""
         return self.name + (f" ({', '.join(self.other_names)})" if self.other_names else "")
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """The title of each parameter in a table: its field's metadata `title`, or its name in words."""
+        return {
+            one.name: one.metadata.get("title") or one.name.replace("_", " ").capitalize()
+            for one in fields(self.parameters)
+            if one.name not in TRAINING_ONLY
+        }
+
     def arguments(self, parameters: Parameters) -> dict[str, Any]:
         """Return the keyword arguments of `function` that parameters stand for."""
         named = {field.name: getattr(parameters, field.name) for field in fields(parameters)}

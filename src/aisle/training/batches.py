@@ -47,6 +47,7 @@ class PairBatch:
         product_rows: (pairs,) likewise for the products.
         query_keys: (pairs,) equal for pairs of the same query.
         relevance: (pairs,) float32 in [0, 1], or None where pairs carry no label.
+        teacher_scores: (pairs,) float32, or None where pairs carry no teacher's score.
         own: first of the pairs whose loss this process takes, and the one after its last.
         contrast: the positives and the texts to contrast them with, if the loss takes anchors.
         weight: what the sum of the losses of all pairs is divided by.
@@ -59,6 +60,7 @@ class PairBatch:
     product_rows: torch.Tensor
     query_keys: torch.Tensor
     relevance: torch.Tensor | None
+    teacher_scores: torch.Tensor | None
     own: tuple[int, int]
     contrast: Contrast | None
     weight: float
@@ -149,6 +151,9 @@ class Collator:
             product_rows=torch.from_numpy(places(products)),
             query_keys=torch.from_numpy(query_keys),
             relevance=None if labelled is None else torch.from_numpy(np.array(labelled, np.float32)),
+            teacher_scores=torch.from_numpy(np.array(pairs.teacher_scores[rows], np.float32))
+            if len(pairs.teacher_scores)
+            else None,
             own=(int(own_pairs[0]), int(own_pairs[-1]) + 1) if len(own_pairs) else (0, 0),
             contrast=self._contrast(rows, places),
             weight=float(batch_weight(self.unit, relevance=labelled, query_keys=query_keys)),

@@ -37,6 +37,7 @@ class TokenizedPairs:
         product_keys: (texts,) int64, equal for texts that are the same product, by id or text; -1 for none.
         relevance: (pairs,) float32 in [0, 1]; empty where pairs carry no label.
         marks: (texts,) uint8, see `types.text_marks`.
+        teacher_scores: (pairs,) float32; empty if the loss does not need them.
     """
 
     ids: np.ndarray
@@ -49,6 +50,7 @@ class TokenizedPairs:
     product_keys: np.ndarray
     relevance: np.ndarray
     marks: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+    teacher_scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -105,6 +107,7 @@ def tokenize_pairs(pairs: Pairs, tokenizers: SideTokenizers) -> TokenizedPairs:
         query_keys=query_keys,
         product_keys=product_keys,
         relevance=np.empty(0, np.float32) if pairs.relevance is None else pairs.relevance,
+        teacher_scores=np.empty(0, np.float32) if pairs.teacher_scores is None else pairs.teacher_scores,
         marks=np.empty(0, np.uint8) if tokens.marks is None else tokens.marks,
     )
 

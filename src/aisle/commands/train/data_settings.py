@@ -57,6 +57,9 @@ class DataSettings:
     hard_negatives_column: str | None = None
     """Column with a list of products that are wrong for the query; found by name when not given
     (hard_negatives, negatives, neg; or a column each, negative, negative_1, ...)."""
+    teacher_score_column: str | None = None
+    """Column with a teacher's score of each pair, a finite number, for a --loss that learns from it;
+    teacher_score when not given."""
     label_map: LabelMap = None
     """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from aisle.commands.train.loss_settings import LossSettings, chosen_loss, unused_parameters
-from aisle.commands.train.settings import OptimSettings
+from aisle.commands.train.loss_settings import chosen_loss, unused_parameters
+from aisle.commands.train.settings import OptimSettings, TrainSettings
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.losses.registry import loss_named, registered_losses
@@ -69,17 +69,18 @@ def loss_hint(loss: Loss, train: Pairs) -> str | None:
     return None if relevance is None or loss.hint is None else loss.hint(relevance)
 
 
-def unused_settings(objective: LossSettings, optim: OptimSettings, train: Pairs) -> list[str]:
+def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
     """Return a line for each setting, and each column, that the run's loss or schedule does not read.
 
     Args:
-        objective: with the loss resolved.
-        optim: batches and schedule.
+        settings: with the loss resolved.
         train: the training pairs.
     """
-    loss, _ = chosen_loss(objective)
-    usual = OptimSettings()
-    unused = unused_parameters(objective)
+    loss, _ = chosen_loss(settings.objective)
+    optim, usual = settings.optim, OptimSettings()
+    unused = unused_parameters(settings.objective)
+    if settings.data.teacher_score_column is not None and not loss.needs_teacher_scores:
+        unused.append(f"--teacher_score_column is not used: {loss.name} does not learn from teacher scores")
     if not loss.contrasts and "hard_negatives" in train.table.column_names:
         readers = " and ".join(other.name for other in registered_losses() if other.contrasts)
         unused.append(f"the hard negatives are not used: {loss.name} does not read them; {readers} does")

@@ -70,6 +70,11 @@ def chosen_loss(settings: LossSettings) -> tuple[Loss, Parameters]:
     return loss, parameters_in(settings, loss.parameters)
 
 
+def needs_teacher_scores(settings: LossSettings) -> bool:
+    """Return whether the chosen loss needs a teacher's scores; no default loss does."""
+    return settings.loss is not None and loss_named(settings.loss).needs_teacher_scores
+
+
 def loss_problems(settings: LossSettings) -> list[str]:
     """Return one message for each setting of a loss that cannot work."""
     losses = registered_losses()

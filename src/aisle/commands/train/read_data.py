@@ -23,6 +23,7 @@ from aisle.types.columns import ID_COLUMN
 
 SANITY_DATASET = "smangrul/amazon_esci"
 SANITY_ROWS = 1024
+TEACHER_SCORE = "teacher_score"
 DEFAULT_TEMPLATE = "{title}"
 """The text of a product of --catalog when nothing is said, as for an index."""
 
@@ -56,6 +57,7 @@ def read_training_data(
     token: str | None,
     say: Callable[[str], None],
     memory: MemoryRows = NO_MEMORY,
+    teacher_scores: bool = False,
 ) -> TrainingData:
     """Return the training and validation pairs that the settings ask for.
 
@@ -65,13 +67,14 @@ def read_training_data(
         token: for gated and private data sets on the Hub.
         say: told what was read, which columns were taken and which rows were left out.
         memory: rows that come from memory.
+        teacher_scores: whether training pairs must carry a teacher's scores, for a loss that needs them.
 
     Raises:
         DataError: a source cannot be read, rows are bad, or no pairs are left.
     """
     train_rows, validation_rows = _row_sources(settings, token, say, memory)
     products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], say)
-    train = _read(train_rows(), settings, products, name="train", say=say)
+    train = _read(train_rows(), settings, products, name="train", say=say, scored=teacher_scores)
     if settings.sanity_test:
         train = train.select(range(min(SANITY_ROWS, len(train))))
     if validation_rows is None:
@@ -185,10 +188,13 @@ def _read(
     *,
     name: str,
     say: Callable[[str], None],
+    scored: bool = False,
 ) -> Pairs:
     head = next(rows, None)
     rows = rows if head is None else chain([head], rows)
     columns = _columns(settings, head)
+    if scored:
+        columns = replace(columns, teacher_score=settings.teacher_score_column or TEACHER_SCORE)
     label_map = settings.label_map
     if settings.esci_dir:
         columns = replace(columns, query="query", product="product_title", label="esci_label")
@@ -203,6 +209,7 @@ def _read(
         f"{name}: {len(read.pairs):,} pairs; "
         f"query: {read.columns.query}, product: {product}, label: {label}"
         + ("" if hard is None else f", hard negatives: {hard}")
+        + (f", teacher's score: {read.columns.teacher_score}" if scored else "")
     )
     if read.unread_numbers:
         say(f"{name}: these columns of numbers are not read: {', '.join(read.unread_numbers)}")

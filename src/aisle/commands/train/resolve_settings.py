@@ -68,7 +68,7 @@ def resolve_settings(
     problems = problems_of(resolved)
     if problems:
         raise ConfigError("\n".join(problems))
-    unused = unused_settings(resolved.objective, resolved.optim, data.train)
+    unused = unused_settings(resolved, data.train)
     for note in (loss_hint(loss, data.train), *unused):
         if note is not None:
             say(note)

@@ -13,6 +13,7 @@ from aisle.commands.output import Output, figures, quieten_libraries
 from aisle.commands.train.compiler_choice import with_compiler
 from aisle.commands.train.data_settings import MEMORY, DataSettings
 from aisle.commands.train.finished_run import FinishedRun
+from aisle.commands.train.loss_settings import needs_teacher_scores
 from aisle.commands.train.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.commands.train.read_data import NO_MEMORY, MemoryRows, TrainingData, read_training_data
 from aisle.commands.train.resolve_settings import resolve_settings
@@ -80,6 +81,7 @@ def train(
         token=settings.run.hub_token,
         say=output.say,
         memory=memory,
+        teacher_scores=needs_teacher_scores(settings.objective),
     )
     settings = replace(settings, data=_with_digests(settings.data, data, memory))
     settings, base = resolve_settings(settings, data, say=output.say)

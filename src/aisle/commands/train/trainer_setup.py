@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -237,7 +237,8 @@ def _tokenized(
     folders = [base.source.path, *([] if base.adapter is None else [base.adapter.run.path])]
     files = [folder / name for folder in folders for name in TOKENIZER_FILES]
     tokenizer = [file_sha256(path) for path in files if path.is_file()]
-    made_of = (digest, *tokenizer, *vars(base.settings).items())
+    parts = (part.name for part in fields(TokenizedPairs))
+    made_of = (digest, *tokenizer, *vars(base.settings).items(), *parts)
     name = blake2b(repr(made_of).encode(), digest_size=8).hexdigest()
     folder = Path(str(settings.run.output_dir)) / TOKENS / name
     if accelerator.is_local_main_process and not folder.is_dir():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from aisle.losses.registry import find_loss
 from aisle.reporting.markdown import table
 from aisle.reporting.model_card.results import eval_results, results_section
 
@@ -29,8 +30,6 @@ _SETTINGS = {
     "esci_version": "Version",
     "label_map": "Relevance of each label",
     "loss": "Loss",
-    "temperature": "Temperature",
-    "in_batch_directions": "In-batch directions",
     "learning_rate": "Peak learning rate",
     "lr_scheduler_type": "Schedule",
     "num_warmup_steps": "Warm-up steps",
@@ -48,10 +47,6 @@ _SETTINGS = {
     "lora_target_modules": "Adapted layers",
     "use_dora": "DoRA",
     "use_rslora": "Rank-stabilised LoRA",
-}
-_LOSSES = {
-    "cosine_target": "cosine_target: trains the cosine of query and product to equal the judged relevance",
-    "in_batch": "in_batch: ranks a query's product above the products of the other queries in the batch",
 }
 _POOLED = {
     "mean": "pooled = (tokens * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)",
@@ -168,13 +163,12 @@ def _recipe(
     encoder: Mapping[str, object], settings: Mapping[str, object], metrics: Mapping[str, object]
 ) -> str:
     unused = {"esci_locale", "esci_version"} if settings.get("esci_dir") is None else set()
-    unused |= {"temperature", "in_batch_directions"} if settings.get("loss") == "cosine_target" else set()
     unused |= set() if encoder["adapter"] else {key for key in _SETTINGS if "lora" in key or "dora" in key}
     pairs = metrics.get("train_pairs")
     rows = [("Training pairs", f"{pairs:,}" if isinstance(pairs, int) else "not recorded")]
     rows += [
         (title, _plain(key, settings[key]))
-        for key, title in _SETTINGS.items()
+        for key, title in _titles(settings).items()
         if settings.get(key) is not None and key not in unused
     ]
     start = encoder.get("began_at")
@@ -254,9 +248,20 @@ def _hub_dataset(settings: Mapping[str, object]) -> str | None:
     return name if re.fullmatch(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*", name) else None
 
 
+def _titles(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the title of each setting in the card; the loss is followed by its parameters."""
+    titles: dict[str, str] = {}
+    for key, title in _SETTINGS.items():
+        titles[key] = title
+        loss = find_loss(str(settings.get("loss"))) if key == "loss" else None
+        titles |= loss.titles if loss is not None else {}
+    return titles
+
+
 def _plain(key: str, value: object) -> str:
     if key == "loss":
-        return _LOSSES.get(str(value), str(value))
+        loss = find_loss(str(value))
+        return str(value) if loss is None else f"{loss.full_name}: {loss.help}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
