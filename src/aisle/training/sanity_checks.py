@@ -58,8 +58,8 @@ def check_learned(
     if steps >= LEAST_STEPS and highest - lowest <= LEAST_LOSS_CHANGE * max(abs(lowest), abs(highest)):
         raise TrainingError(
             f"nothing was learned: the loss of all {steps} steps is {highest:g}. "
-            f"{_what_to_look_at(learning_rate, trained)}; with the in_batch loss a batch needs two different "
-            "products (--per_device_train_batch_size)"
+            f"{_what_to_look_at(learning_rate, trained)}; a loss that contrasts the batch needs "
+            "two different products in it (--per_device_train_batch_size)"
         )
 
 

@@ -1,0 +1,41 @@
+"""The table of losses in the docs is the registry's."""
+
+from pathlib import Path
+
+from aisle.losses.registry import registered_losses
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "losses.md"
+HEAD = "| `--loss` | also called | what it does | needs | mean of a step over | source |"
+DEFAULTS = {"labelled": " (default with labels)", "unlabelled": " (default without labels)", None: ""}
+UNITS = {"pair": "pairs", "positive": "positives", "query": "queries with a positive"}
+
+
+def needs_of(loss):
+    needs = {
+        "labels": loss.needs_labels,
+        "positives": loss.contrasts,
+        "teacher scores": loss.needs_teacher_scores,
+        "a query's pairs in one batch": loss.keeps_queries_together,
+    }
+    return ", ".join(need for need, needed in needs.items() if needed)
+
+
+def row_of(loss):
+    cells = (
+        f"`{loss.name}`{DEFAULTS[loss.default_for]}",
+        ", ".join(loss.other_names),
+        loss.help,
+        needs_of(loss),
+        UNITS[loss.unit],
+        loss.source,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_page_has_a_row_for_each_loss_as_the_registry_describes_it():
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    expected = [HEAD, "|---|---|---|---|---|---|", *map(row_of, registered_losses())]
+
+    start = lines.index(HEAD)
+
+    assert lines[start : start + len(expected) + 1] == [*expected, ""], "paste:\n" + "\n".join(expected)
