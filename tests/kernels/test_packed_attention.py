@@ -1,6 +1,7 @@
 """Packed texts against padded ones, which transformers computes by itself: every architecture, every way."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -472,3 +473,77 @@ def test_attention_weights_are_dropped_while_training():
     # Each weight is 1/64, dropped or doubled: no output stays 1, and on average they do.
     assert (found - 1).abs().max() > 0.05
     assert abs(found.mean() - 1) < 0.05
+
+
+def by_hand(query, key, value, offsets, *, scale, is_causal):
+    """Return attention within each of the texts, weight by weight."""
+    parts = [
+        attention_by_hand(
+            query[start:end], key[start:end], value[start:end], scaling=scale, causal=is_causal, window=None
+        )
+        for start, end in pairwise(offsets.tolist())
+    ]
+    return torch.cat(parts)
+
+
+def earlier_varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, *, scale=None):
+    """Attention over variable lengths with the parameters of earlier versions: no window or grouped heads."""
+    assert key.shape == query.shape
+    return by_hand(query, key, value, cu_seq_q, scale=scale, is_causal=is_causal)
+
+
+def later_varlen(
+    query,
+    key,
+    value,
+    cu_seq_q,
+    cu_seq_k,
+    max_q,
+    max_k,
+    *,
+    scale=None,
+    window_size=(-1, -1),
+    enable_gqa=False,
+):
+    """The same with the parameters of torch 2.13."""
+    assert enable_gqa == (key.shape != query.shape)
+    assert window_size in ((-1, -1), (-1, 0))
+    return by_hand(query, key, value, cu_seq_q, scale=scale, is_causal=window_size == (-1, 0))
+
+
+@pytest.mark.parametrize("varlen_attn", [earlier_varlen, later_varlen])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_flash_attention_is_called_with_the_parameters_that_torch_has(
+    key_heads, causal, varlen_attn, monkeypatch
+):
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    batch = pack(TokenizedTexts(np.arange(6, dtype=np.int32), offsets_of(np.array([4, 2]))), np.arange(2))
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(6, 4, 8, generator=generator)
+    key, value = torch.randn(2, 6, key_heads, 8, generator=generator)
+
+    found = packing._varlen(query, key, value, batch, 0.3, causal, None)
+
+    torch.testing.assert_close(found, by_hand(query, key, value, batch.offsets, scale=0.3, is_causal=causal))
+
+
+def test_a_window_is_refused_where_torch_has_none():
+    parameters = {"is_causal", "scale"}
+
+    with pytest.raises(ValueError, match="this version of torch has no sliding window"):
+        packing.varlen_options(parameters, scaling=None, causal=True, window=3, grouped=False)
+
+
+def test_a_wrong_call_of_our_own_is_not_taken_for_an_architecture_that_cannot_be_packed(
+    tower_of, monkeypatch
+):
+    """torch 2.10 has no enable_gqa: the TypeError turned packing off without a word."""
+
+    def wrong(*_, **__):
+        raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
+
+    monkeypatch.setattr(packing, "packed_attention", wrong)
+
+    with pytest.raises(TypeError, match="enable_gqa"):
+        can_pack(tower_of("bert").backbone, max_length=POSITIONS)

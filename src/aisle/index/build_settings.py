@@ -73,6 +73,7 @@ class IndexIdentity:
         text_template: template that turned a catalogue row into text; None where the text was given.
         id_column: column of the catalogue with the product ids; None where they were given.
         store_dtype: type of the stored embeddings; "float16" halves them and rounds scores to about 3 digits.
+        query_fingerprint: Fingerprint of the query tower; None if one tower reads both sides.
 
     Raises:
         ConfigError: `encoder` is not JSON, or `dim` is below 1.
@@ -84,6 +85,7 @@ class IndexIdentity:
     text_template: str | None = None
     id_column: str | None = None
     store_dtype: Literal["float32", "float16"] = "float32"
+    query_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         if self.dim < 1:

@@ -57,6 +57,7 @@ def build_index(
     threads: int | None = None,
     keep_versions: int | None = None,
     on_progress: Callable[[int], None] | None = None,
+    query_fingerprint: str | None = None,
     **parameters: object,
 ) -> Manifest:
     """Return the manifest of a new version of the index; until it is whole, the old one serves.
@@ -82,6 +83,7 @@ def build_index(
         keep_versions: versions to keep from now on, the new one included; None is as many as
             before, 3 at first.
         on_progress: called with the number of products placed in the graph since the last call.
+        query_fingerprint: Fingerprint of the query tower; None if one tower reads both sides.
         parameters: Parameters of the backend. For "hnsw": `M`, links per node, 16 if missing, and
             `ef_construction`, candidates kept while building, 200 if missing.
 
@@ -94,7 +96,14 @@ def build_index(
         IndexStoreError: `index_dir` holds something else, or a file cannot be written.
     """
     settings = GraphSettings(backend, parameters, ef_search, target_recall, threads)
-    identity = IndexIdentity(dim, fingerprint, encoder, text_template, store_dtype=store_dtype)
+    identity = IndexIdentity(
+        dim,
+        fingerprint,
+        encoder,
+        text_template,
+        store_dtype=store_dtype,
+        query_fingerprint=query_fingerprint,
+    )
     products, analyser = make_products(product_ids, payload, texts), Analyser.of(language)
     with index_writer(index_dir, command="build", keep_versions=keep_versions) as writer:
         with writing(writer.staging / PRODUCTS_FILE):
@@ -161,6 +170,7 @@ def finish_version(
         created="",
         command=command,
         fingerprint=identity.fingerprint,
+        query_fingerprint=identity.query_fingerprint,
         encoder=json.loads(json.dumps(dict(identity.encoder))),
         text_template=identity.text_template,
         id_column=identity.id_column,

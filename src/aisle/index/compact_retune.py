@@ -66,6 +66,7 @@ def compact_index(
             identity=IndexIdentity(
                 dim=manifest.dim,
                 fingerprint=manifest.fingerprint,
+                query_fingerprint=manifest.query_fingerprint,
                 encoder=manifest.encoder,
                 text_template=manifest.text_template,
                 id_column=manifest.id_column,

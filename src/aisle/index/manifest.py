@@ -145,6 +145,8 @@ class Manifest:
     """Products whose text is longer than the encoder's maximum length; None where they were not counted."""
     unknown_texts: Annotated[int, Field(ge=0)] | None = None
     """Products whose text has no token that the encoder knows; None where they were not counted."""
+    query_fingerprint: str | None = None
+    """Fingerprint of the query tower that the index was built with; None if one tower reads both sides."""
     pruned: tuple[Positive, ...] = ()
     """Versions that were removed when it became the current one."""
 

@@ -32,7 +32,7 @@ from aisle.index.search_index import SearchIndex
 from aisle.index.version_folders import current_directory
 from aisle.types.columns import ID_COLUMN
 
-__all__ = ["StoredProducts", "check_fingerprint", "open_index", "open_stored"]
+__all__ = ["StoredProducts", "check_fingerprint", "check_query_fingerprint", "open_index", "open_stored"]
 
 OPEN_ATTEMPTS = 10
 
@@ -188,4 +188,13 @@ def check_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | No
             f"{index_dir}: an index answers only the encoder that made it: made by {manifest.fingerprint} "
             f"({manifest.encoder}), queried with {fingerprint}; build the index again with the new encoder, "
             "or query with the old one"
+        )
+
+
+def check_query_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | None) -> None:
+    """Raise unless the query tower is the one that the index was built with, if the manifest names one."""
+    if manifest.query_fingerprint not in (None, fingerprint):
+        raise FingerprintMismatchError(
+            f"{index_dir}: was built with the query tower {manifest.query_fingerprint}, and is queried with "
+            f"the query tower {fingerprint}; query with the encoder of the index, or build the index again"
         )

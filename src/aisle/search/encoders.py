@@ -7,6 +7,7 @@ from typing import Any
 
 from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
+from aisle.index.reader import check_query_fingerprint
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import Overrides, load_encoder
 from aisle.training.cpu_threads import use_cpu_threads
@@ -80,6 +81,7 @@ def encoder_of_index(
             f"{manifest.fingerprint}, and {named} has fingerprint {encoder.fingerprint}. Give the encoder "
             "that made the index with --model, or build the index again with the new one"
         )
+    check_query_fingerprint(index_dir, manifest, encoder.query_fingerprint)
     return encoder.truncated(record.get("dimensions"))
 
 

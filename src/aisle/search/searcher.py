@@ -17,7 +17,7 @@ from aisle.index.fusion import Fusion
 from aisle.index.hybrid_search import candidate_depth
 from aisle.index.layout import index_directory
 from aisle.index.manifest import Manifest, read_manifest
-from aisle.index.reader import check_fingerprint, open_index
+from aisle.index.reader import check_fingerprint, check_query_fingerprint, open_index
 from aisle.index.search_index import Mode, SearchIndex, check_count
 from aisle.index.search_result import SearchResult
 from aisle.search.reranking import RERANK_DEPTH, Rerank, rerank_answers
@@ -235,6 +235,7 @@ def _check_fits(index: SearchIndex, encoder: Encoder | None, where: str | None) 
     if encoder is None:
         return
     check_fingerprint(index.directory, index.manifest, encoder.fingerprint or "no fingerprint yet")
+    check_query_fingerprint(index.directory, index.manifest, encoder.query_fingerprint)
     if encoder.dim != index.dim:
         raise SearchError(
             f"encoder: must give embeddings of {index.dim} components, as the index has, found "
@@ -243,7 +244,9 @@ def _check_fits(index: SearchIndex, encoder: Encoder | None, where: str | None) 
 
 
 def _made(encoder: Encoder, manifest: Manifest) -> bool:
-    return (encoder.fingerprint, encoder.dim) == (manifest.fingerprint, manifest.dim)
+    same_query_tower = manifest.query_fingerprint in (None, encoder.query_fingerprint)
+    same_product_tower = (encoder.fingerprint, encoder.dim) == (manifest.fingerprint, manifest.dim)
+    return same_query_tower and same_product_tower
 
 
 def _encoder_of(opened: _Opened) -> Encoder:

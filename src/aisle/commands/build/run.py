@@ -127,6 +127,7 @@ def _embed_and_finish(
             identity=IndexIdentity(
                 dim=encoder.dim,
                 fingerprint=str(encoder.fingerprint),
+                query_fingerprint=encoder.query_fingerprint if encoder.model.separate_sides else None,
                 encoder=encoder_record(
                     model=settings.model,
                     revision=encoder.revision,
