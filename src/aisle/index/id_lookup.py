@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from aisle.index.scoring import Rows
 
 __all__ = ["IdLookup"]
 
+NO_LETTER_OR_DIGIT = re.compile("[^a-z0-9]+")
 END = "\0"
 """Parts an id without its signs from the id itself."""
 
@@ -55,7 +57,7 @@ class IdLookup:
     def rows(self, query: str) -> Rows:
         """Return the rows whose id is the query; else those whose id has the same letters and digits."""
         wanted = query.strip()
-        letters = _letters_and_digits(pa.array([wanted], pa.large_string()))[0].as_py()
+        letters = _letters_and_digits_of(wanted)
         if not letters:
             return np.empty(0, np.int64)
         prefix, count = (letters + END).encode(), len(self.id_rows)
@@ -68,6 +70,17 @@ class IdLookup:
 
     def _entry(self, at: int) -> bytes:
         return self.ids[self.id_starts[at] : self.id_starts[at + 1]].tobytes()
+
+
+def _letters_and_digits_of(text: str) -> str:
+    """Return what `_letters_and_digits` gives for a text.
+
+    Arrow compiles its pattern in every call, 9 ms a query; ASCII needs neither that nor a normal form.
+    """
+    if text.isascii():
+        return NO_LETTER_OR_DIGIT.sub("", text.lower())
+    found: str = _letters_and_digits(pa.array([text], pa.large_string()))[0].as_py()
+    return found
 
 
 def _letters_and_digits(ids: pa.Array) -> pa.Array:

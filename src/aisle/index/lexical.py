@@ -1,4 +1,4 @@
-"""BM25 over the products: the lexical half of hybrid search, and the baseline an embedding has to beat."""
+"""BM25 over the products' texts: the lexical half of hybrid search, and the baseline for embeddings."""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ class Bm25Index:
     with idf(t) = ln(1 + (N - df + 0.5) / (df + 0.5)) (Robertson and Zaragoza, The Probabilistic
     Relevance Framework: BM25 and Beyond, 2009; the idf that Lucene uses is never negative).
 
-    `Analyser` says what words are. A query that is a product's id finds it first. Build one with
-    `Bm25Index.build`. The score of every word in every text is stored (Lù, BM25S,
-    https://arxiv.org/abs/2407.03618), so that a query only adds them up.
+    `Analyser` splits texts into words. A query that is a product's id finds that product first. The score of
+    every word in every text is stored (Lù, BM25S, https://arxiv.org/abs/2407.03618): a query adds them up.
     """
 
     analyser: Analyser
@@ -80,15 +79,15 @@ class Bm25Index:
         analyser: Analyser | None = None,
         product_ids: pa.ChunkedArray | None = None,
     ) -> Bm25Index:
-        """Return the index of `texts`, which are read once; texts without a word are found by no query.
+        """Return the index of `texts`, which are read once; no query finds a text without words.
 
         Args:
-            texts: to search.
-            analyser: splits them, and later the queries, into words; None is the English one.
-            product_ids: (texts,) id of each text's product, to be found by; None is for texts without.
+            texts: Texts to search.
+            analyser: Splits texts and queries into words; None is the English one.
+            product_ids: (texts,) id of each text's product, which finds it; None for texts without ids.
 
         Raises:
-            DataError: there is no text.
+            DataError: There is no text.
         """
         analyser = Analyser.of("english") if analyser is None else analyser
         tokens, vocabulary = tokenize(texts, analyser)
@@ -127,8 +126,8 @@ class Bm25Index:
         """Return the index that `save` wrote, memory-mapped.
 
         Raises:
-            IndexIntegrityError: a file is missing, or is not what `save` wrote; or the texts were split into
-                words otherwise than this aisle would split a query.
+            IndexIntegrityError: A file is missing or is not what `save` wrote, or the texts were split by
+                other rules than this aisle's.
         """
         shape, analyser = _read_shape(folder), _read_analyser(folder)
         arrays = {}
@@ -144,8 +143,7 @@ class Bm25Index:
     def score(self, query: str) -> Scores:
         """Return the (texts,) BM25 score of every text, 0 where it has no word of the query.
 
-        A word that the query repeats counts as often. A product that the query names by its id has the
-        highest score: `highest_score`.
+        A word that the query repeats counts each time. A product whose id is the query has `highest_score`.
         """
         total = np.zeros(self.texts, np.float32)
         for word in self.analyser.terms_of_query(query):
@@ -157,14 +155,14 @@ class Bm25Index:
         return total
 
     def named(self, query: str) -> Rows:
-        """Return the rows of the products whose id the whole query is; mostly none."""
+        """Return the rows of the products whose id is the query; usually there are none."""
         return self.product_ids.rows(query)
 
     def highest_score(self, query: str) -> float:
-        """Return what no text's score reaches: the sum of idf(t) over the words of the query.
+        """Return an upper limit of the scores: the sum of idf(t) over the words of the query.
 
-        Words that no text has count as well, so that a score divided by it says how much of the query is
-        there. A query without words has the idf of a word that one text has.
+        Words that no text has count as well, so that a score divided by it is the share of the query that a
+        text covers. A query without words has the idf of a word that a single text has.
         """
         found = [self._postings_of(word) for word in self.analyser.terms_of_query(query)]
         df = np.array([each.stop - each.start for each in found] or [1], np.float64)
@@ -180,12 +178,12 @@ class Bm25Index:
     ) -> tuple[list[Rows], list[Scores]]:
         """Return rows and scores per query, best first.
 
-        Only texts that share a word with the query are ranked, so a ranking may be shorter than
-        `top_k`, and is empty where no text knows any of the query's words.
+        Only texts that share a word with the query are ranked, so a ranking may be shorter than `top_k`, and
+        is empty if no text has a word of the query.
 
         Args:
-            queries: texts to search for.
-            top_k: most rows per query, at least 1.
+            queries: Texts to search for.
+            top_k: Most rows per query, at least 1.
             tie_ranks: (texts,) order among equal scores, lowest first; None is the order of the rows.
             allowed: (texts,) rows that may be ranked; None is all of them.
 
@@ -228,7 +226,7 @@ def best_rows(
     """
     rows = np.flatnonzero(scores > 0 if allowed is None else (scores > 0) & allowed)
     if len(rows) > top_k:
-        # keeps every row that ties with the last place: the order among equals decides which of them stays
+        # Rows that tie with the last place stay until the order among equals decides.
         last = np.partition(scores[rows], -top_k)[-top_k]
         rows = rows[scores[rows] >= last]
     order = np.lexsort((rows if tie_ranks is None else tie_ranks[rows], -scores[rows]))
@@ -251,7 +249,7 @@ def analyser_of(folder: Path, manifest: Manifest) -> Analyser | None:
     """Return the analyser that split the texts of a version; None where it has no texts.
 
     Raises:
-        IndexIntegrityError: it is not recorded, or this aisle would split a query otherwise.
+        IndexIntegrityError: It is not recorded, or this aisle would split a query by other rules.
     """
     has_texts = any(name.startswith(f"{LEXICAL_FOLDER}/") for name in manifest.files)
     return _read_analyser(folder / LEXICAL_FOLDER) if has_texts else None

@@ -1,4 +1,9 @@
-"""The words of many texts as numbers, and the BM25 score of each word in each text."""
+"""The words of many texts as numbers, and bm25s's score of each word in each text.
+
+`aisle.index.lexical` stores them in files of its own. bm25s's files give the same scores and masks, but take
+0.9 s and 100 MiB to load with 430,000 words, because the vocabulary is a dict in JSON; ours are memory-mapped
+in 12 ms and 1 MiB.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ __all__ = ["Tokens", "run_starts", "tokenize", "word_scores"]
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The words of each text as numbers, in two flat arrays: lists of them take ten times the memory."""
+    """The words of each text as numbers, in two flat arrays; lists take ten times the memory."""
 
     numbers: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
