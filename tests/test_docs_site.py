@@ -41,18 +41,21 @@ def test_the_page_of_a_command_has_each_of_its_settings_once(name, hook):
     ("name", "entry"),
     [
         ("train", "`--lora_rank`: whole number, at least 1; default `8`\n:   Rank of the update matrices.\n"),
-        ("train", "`--lora_dropout`: number, at least 0, below 1; default `0.0`\n:   Dropout before "),
+        (
+            "train",
+            "`--lora_dropout`: number, at least 0, below 1; default `0.0`\n:   Dropout ",
+        ),
         ("train", "`--esci_version`: `small`, `large`; default `small`\n:   Version of the ESCI "),
         ("train", "`--use_rslora`: on or off\n:   Scale by alpha / sqrt(rank) (rank-stabilised LoRA).\n"),
         (
             "train",
-            "`--checkpointing_steps`: whole number, at least 1 or `epoch`\n:   Write a checkpoint every ",
+            "`--checkpointing_steps`: whole number, at least 1 or `epoch`\n:   Steps between checkpoints",
         ),
-        ("train", "`--label_map`: `LABEL=WORTH,...`\n:   What each label is worth in [0, 1], "),
-        ("build", "`--index_dir`: text; required\n:   Folder that the index is written to.\n"),
+        ("train", "`--label_map`: `LABEL=WORTH,...`\n:   Relevance of each label, from 0 to 1, "),
+        ("build", "`--index_dir`: text; required\n:   Directory of the index.\n"),
         (
             "evaluate",
-            "`--cutoffs`: one or more: whole number, at least 1; default `1 10 100`\n:   Ranks at which ",
+            "`--cutoffs`: one or more: whole number, at least 1; default `1 10 100`\n:   Ranks k to ",
         ),
         ("query", "`TEXT`, without a flag: one or more: text\n:   Queries.\n"),
     ],

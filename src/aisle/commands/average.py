@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from aisle.commands.command import Command
 from aisle.commands.named_inputs import check_models
 from aisle.commands.output import Output, quieten_libraries
+from aisle.commands.shared_settings import ConfigFile, HubToken, Json
 from aisle.io.durable import replace_text
 
 
@@ -26,17 +27,16 @@ class AverageSettings:
     output_dir: str
     """Folder of the averaged model."""
     runs: Positional[tuple[str, ...]] = ()
-    """Two or more runs of train_peft.py, folders or Hub ids; adapters are merged into their base first."""
+    """Two or more runs of `aisle train`, folders or Hub ids. An adapter is merged into its base model
+    first."""
     weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
-    """What each run counts, in their order; alike when not given. They are divided by their sum."""
+    """Weight of each run, in their order; they are divided by their sum. If not given: all runs count the
+    same."""
     overwrite_output_dir: bool = False
-    """Replace the run that is in --output_dir."""
-    hub_token: str | None = field(default=None, repr=False)
-    """Token for private runs on the Hub; the one of `hf auth login` when not given. Never saved or logged."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Replace the run that --output_dir has already."""
+    hub_token: HubToken = field(default=None, repr=False)
+    json: Json = False
+    config: ConfigFile = None
 
 
 def average_problems(settings: AverageSettings) -> list[str]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output
+from aisle.commands.shared_settings import ConfigFile, Count, IndexDir, Json, KeepVersions
 
 if TYPE_CHECKING:
     from aisle.index import Manifest
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -24,17 +21,12 @@ class CompactSettings:
     The nodes of deleted products are left out. Nothing is embedded.
     """
 
-    index_dir: str
-    """Folder of the index."""
+    index_dir: IndexDir
     threads: Count | None = None
-    """Threads that build the graph; all cores when not given, 1 gives the same files every time."""
-    keep_versions: Count | None = None
-    """Versions of the index to keep from now on, the new one included; as many as before when not given,
-    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Threads that build the graph. If not given: all cores. 1 gives the same files every time."""
+    keep_versions: KeepVersions = None
+    json: Json = False
+    config: ConfigFile = None
 
 
 def compact(settings: CompactSettings) -> Manifest:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
 from tyro.conf import Positional
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output
+from aisle.commands.shared_settings import ConfigFile, IndexDir, Json, KeepVersions
 from aisle.data.rows import is_unicode
 from aisle.data.text_files import open_text
 from aisle.errors import DataError
@@ -18,28 +18,21 @@ from aisle.errors import DataError
 if TYPE_CHECKING:
     from aisle.index import Manifest
 
-Count = Annotated[int, Field(ge=1)]
-
 
 @dataclass(frozen=True)
 class DeleteSettings:
     """Remove products from an index."""
 
-    index_dir: str
-    """Folder of the index."""
+    index_dir: IndexDir
     product_ids: Positional[tuple[str, ...]] = ()
-    """Ids of the products."""
+    """Ids of the products to remove."""
     ids_file: str | None = None
-    """File with a product id on each line."""
+    """Text file with a product id on each line."""
     ignore_unknown: bool = False
-    """Leave ids that are not in the index aside, instead of refusing."""
-    keep_versions: Count | None = None
-    """Versions of the index to keep from now on, the new one included; as many as before when not given,
-    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Skip ids that are not in the index. Otherwise such an id is an error."""
+    keep_versions: KeepVersions = None
+    json: Json = False
+    config: ConfigFile = None
 
 
 def delete(settings: DeleteSettings) -> Manifest:

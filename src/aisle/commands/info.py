@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
 from aisle.commands.command import Command
 from aisle.commands.indexing.folder_sizes import bytes_in, shown_bytes
 from aisle.commands.output import Output, shown_time
+from aisle.commands.shared_settings import ConfigFile, Count, IndexDir, Json
 from aisle.errors import IndexIntegrityError, IndexStoreError
 
 if TYPE_CHECKING:
     from aisle.index import Manifest
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
 class InfoSettings:
     """Show the encoder, graph, columns and measured recall of an index."""
 
-    index_dir: str
-    """Folder of the index."""
+    index_dir: IndexDir
     version: Count | None = None
-    """Number of the version; the current one when not given."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Number of the version to show. If not given: the current version."""
+    json: Json = False
+    config: ConfigFile = None
 
 
 def info(settings: InfoSettings) -> Manifest:

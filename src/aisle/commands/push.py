@@ -9,6 +9,14 @@ from tyro.conf import Positional
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output
+from aisle.commands.shared_settings import (
+    ConfigFile,
+    HubModelId,
+    HubOverwriteCard,
+    HubPrivate,
+    HubToken,
+    Json,
+)
 
 
 @dataclass(frozen=True)
@@ -17,18 +25,12 @@ class PushSettings:
 
     run_dir: Positional[str]
     """Folder of the run."""
-    hub_model_id: str | None = None
-    """Repository on the Hub; the folder's name when not given."""
-    hub_token: str | None = field(default=None, repr=False)
-    """Token for the Hub; the one of `hf auth login` when not given. Never saved or logged."""
-    hub_private: bool = False
-    """Create the repository as a private one; one that is there already must be private."""
-    hub_overwrite_card: bool = False
-    """Replace the model card also where it was edited on the Hub; it is kept otherwise."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    hub_model_id: HubModelId = None
+    hub_token: HubToken = field(default=None, repr=False)
+    hub_private: HubPrivate = False
+    hub_overwrite_card: HubOverwriteCard = False
+    json: Json = False
+    config: ConfigFile = None
 
 
 def push(settings: PushSettings) -> str:

@@ -7,13 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
 from tyro.conf import Positional
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output, json_ready, quieten_libraries
+from aisle.commands.shared_settings import (
+    AdapterBase,
+    ConfigFile,
+    Count,
+    Fraction,
+    IndexDir,
+    IndexModel,
+    Json,
+    TrustRemoteCode,
+)
 from aisle.errors import DataError
 from aisle.extras import require_extra
 
@@ -22,7 +31,6 @@ if TYPE_CHECKING:
     from aisle.search.searcher import Searcher
 
 PROMPT = "query> "
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -32,43 +40,39 @@ class QuerySettings:
     Without queries, they are read from standard input; on a terminal the command asks for them.
     """
 
-    index_dir: str
-    """Folder of the index."""
+    index_dir: IndexDir
     text: Positional[tuple[str, ...]] = ()
     """Queries."""
     queries_file: str | None = None
-    """File with a query on each line."""
+    """Text file with a query on each line."""
     top_k: Count = 10
-    """Products per query; more than there are gives all of them."""
+    """Products per query."""
     where: str | None = None
-    """Only products that satisfy this, such as "price <= 50 and brand in ['Acme', 'Zenith']": comparisons
-    of columns with numbers and quoted texts, in, is None, and, or, not; col('list price') for odd names."""
+    """Condition that products must satisfy, such as "price <= 50 and brand in ['Acme', 'Zenith']".
+    It compares columns with numbers and quoted texts; in, is None, and, or, not are allowed.
+    Write col('list price') for a name with spaces."""
     min_score: float | None = None
-    """Leave out products with a lower score: their cosine in --mode dense and hybrid (not the hybrid score),
-    their BM25 score in --mode lexical. In --mode hybrid a product whose id is the query stays."""
+    """Lowest score of a product to show: the cosine in --mode dense and hybrid, the BM25 score in --mode
+    lexical. In --mode hybrid, a product whose id is the query is always shown."""
     fields: str | None = None
-    """Columns of the catalogue to show, such as title,brand,price; the title when not given, and with --json
-    all of them."""
+    """Columns of the catalogue to show, with commas, such as title,brand,price.
+    If not given: the title; with --json, all columns."""
     mode: Literal["dense", "lexical", "hybrid"] = "dense"
-    """Search by embeddings, by words (BM25), or by both."""
+    """Search by embeddings (dense), by words with BM25 (lexical), or by both (hybrid)."""
     fusion: Literal["convex", "rrf"] = "convex"
-    """How --mode hybrid joins the two: weighted scores, or reciprocal ranks, which have no weight."""
-    hybrid_weight: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Weight of the embeddings in --mode hybrid, 0 to 1; what the index was tuned to when not given."""
+    """How --mode hybrid combines both searches: by weighted scores (convex), or by reciprocal ranks (rrf)."""
+    hybrid_weight: Fraction | None = None
+    """Weight of the embeddings in --mode hybrid, from 0 to 1. If not given: the weight tuned for the
+    index."""
     ef_search: Count | None = None
-    """Candidates kept while searching; what the index was built with when not given."""
+    """Candidates to compare in a search of the graph. If not given: as the index is set."""
     exact: bool = False
-    """Compare with every product instead of following the graph."""
-    model: str | None = None
-    """The encoder that made the index, if it has moved."""
-    base_model: str | None = None
-    """The base of its adapter, if it has moved."""
-    trust_remote_code: bool = False
-    """Run the Python code that the model's repository brings."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Compare the query with every product instead of searching the graph."""
+    model: IndexModel = None
+    base_model: AdapterBase = None
+    trust_remote_code: TrustRemoteCode = False
+    json: Json = False
+    config: ConfigFile = None
 
 
 def query(settings: QuerySettings) -> None:

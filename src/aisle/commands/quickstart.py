@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output, quieten_libraries
+from aisle.commands.shared_settings import ConfigFile, Json
 from aisle.config.recipes import find_config
 from aisle.errors import AisleError
 
@@ -35,13 +36,11 @@ class QuickstartSettings:
     """
 
     output_dir: str = "runs/quickstart"
-    """Folder of the run; the sample and the index are written beside it."""
+    """Folder of the run. The sample, the index and the report are written beside it."""
     recipe: str = "quickstart"
-    """Training recipe: a YAML file, or the name of one that comes with aisle."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Training recipe: a YAML file, or the name of a recipe that comes with aisle."""
+    json: Json = False
+    config: ConfigFile = None
 
 
 def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:

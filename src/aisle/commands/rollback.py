@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output
+from aisle.commands.shared_settings import ConfigFile, Count, IndexDir, Json
 
 if TYPE_CHECKING:
     from aisle.index import Manifest
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -25,14 +22,11 @@ class RollbackSettings:
     damaged, the newest version becomes current.
     """
 
-    index_dir: str
-    """Folder of the index."""
+    index_dir: IndexDir
     to: Count | None = None
-    """Number of the version; the one that the current version was made from when not given."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Number of the version. If not given: the version that the current one was made from."""
+    json: Json = False
+    config: ConfigFile = None
 
 
 def roll_back(settings: RollbackSettings) -> Manifest:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output
+from aisle.commands.shared_settings import ConfigFile, Json, Seed
 
 if TYPE_CHECKING:
     from aisle.sample_shop.generate import SampleFiles
@@ -24,17 +25,15 @@ class SampleSettings:
     """
 
     output_dir: str
-    """Folder that is written."""
+    """Folder to write."""
     products: Annotated[int, Field(ge=1, le=1_000_000)] = 2400
     """Products in the catalogue."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Another seed is another catalogue."""
+    seed: Seed = 0
+    """Seed of the random numbers. Another seed gives another catalogue."""
     overwrite: bool = False
-    """Replace a sample that is in --output_dir."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Replace a sample that --output_dir has already."""
+    json: Json = False
+    config: ConfigFile = None
 
 
 def sample(settings: SampleSettings) -> SampleFiles:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output
+from aisle.commands.shared_settings import ConfigFile, Count, Fraction, IndexDir, Json, KeepVersions
 
 if TYPE_CHECKING:
     from aisle.index import Manifest
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -24,21 +21,16 @@ class TuneSettings:
     Nothing is embedded, and the graph stays as it is.
     """
 
-    index_dir: str
-    """Folder of the index."""
-    target_recall: Annotated[float, Field(ge=0, le=1)] | None = None
-    """recall@10 against exact search that ef_search is chosen for; 0.98 when neither is given."""
+    index_dir: IndexDir
+    target_recall: Fraction | None = None
+    """recall@10, compared with exact search, that sets ef_search. 0.98 if neither flag is given."""
     ef_search: Count | None = None
-    """Take this ef_search, and measure its recall."""
+    """ef_search to set; its recall is measured."""
     threads: Count | None = None
-    """Threads that search while recall is measured; all cores when not given. Times are those of one."""
-    keep_versions: Count | None = None
-    """Versions of the index to keep from now on, the new one included; as many as before when not given,
-    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Threads for measuring recall. If not given: all cores. Times are always measured on one thread."""
+    keep_versions: KeepVersions = None
+    json: Json = False
+    config: ConfigFile = None
 
 
 def tune_problems(settings: TuneSettings) -> list[str]:

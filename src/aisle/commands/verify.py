@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output
+from aisle.commands.shared_settings import ConfigFile, IndexDir, Json
 from aisle.errors import IndexIntegrityError, IndexStoreError
 
 if TYPE_CHECKING:
@@ -24,14 +25,11 @@ class VerifySettings:
     The checksum of every file is compared with the manifest, and recall is measured again.
     """
 
-    index_dir: str
-    """Folder of the index."""
+    index_dir: IndexDir
     all_versions: bool = False
-    """Check every version, not only the current one."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Check every version. Otherwise the current version is checked."""
+    json: Json = False
+    config: ConfigFile = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from aisle.commands.command import Command
 from aisle.commands.indexing.folder_sizes import bytes_in, shown_bytes
 from aisle.commands.output import Output, shown_time
+from aisle.commands.shared_settings import ConfigFile, IndexDir, Json
 from aisle.errors import IndexIntegrityError
 
 if TYPE_CHECKING:
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
 class VersionsSettings:
     """List the versions of an index."""
 
-    index_dir: str
-    """Folder of the index."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    index_dir: IndexDir
+    json: Json = False
+    config: ConfigFile = None
 
 
 def versions(settings: VersionsSettings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar, get_type_hints
 
@@ -29,8 +29,8 @@ def parse_settings(
     Args:
         settings_type: a frozen dataclass; its fields are settings, or groups of settings.
         arguments: the command line without the program's name; `--config FILE` may be among them.
-        prog: what the help calls the program.
-        description: text above the help; the dataclass's docstring when not given.
+        prog: name of the program in the help.
+        description: text above the help; None takes the dataclass's docstring.
 
     Raises:
         ConfigError: flags are unknown, or the YAML file or values are not valid; all are named at once.
@@ -42,7 +42,7 @@ def parse_settings(
         raise ConfigError("\n".join(unknown))
     config_file = _config_flag(arguments)
     given = {} if config_file is None else _read_yaml(config_file)
-    # The help prints defaults, so the YAML file's secrets go round it.
+    # The help prints defaults, so secrets from the YAML file must not be among them.
     secrets = {name: given[name] for name in _known_names(settings_type) & SECRET_FIELDS & given.keys()}
     public = {name: value for name, value in given.items() if name not in secrets}
     parsed = tyro.cli(
@@ -98,7 +98,7 @@ def _plain(value: object) -> object:
 
 
 def _text_where_no_number() -> ConstructorRegistry:
-    """What is not a number stays text, so that the validation names every wrong value and not the first."""
+    """Leave a value that is no number as text: validation then reports all wrong values together."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -125,7 +125,7 @@ def _number_or_text(kind: type[int] | type[float], text: str) -> float | str:
 
 
 def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: Path | None) -> Any:
-    """Return the dataclass to be overridden by flags; what has no default must still be given as a flag."""
+    """Return the settings before flags override them; a setting without a default stays required."""
     required = [
         field.name
         for field in dataclasses.fields(settings_type)
@@ -139,7 +139,7 @@ def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: P
 
 
 def flatten(settings: Any) -> dict[str, Any]:
-    """Return every setting by its flag's name, groups dissolved."""
+    """Return every setting by its flag's name, those of groups included."""
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -151,13 +151,13 @@ def flatten(settings: Any) -> dict[str, Any]:
 
 
 def saved_form(settings: Any) -> dict[str, Any]:
-    """Return what may be written to disk, trackers and logs: every setting but secrets."""
+    """Return the settings to write to disk, trackers and logs: all except secrets."""
     plain = {name: value for name, value in flatten(settings).items() if name not in UNSAVED_FIELDS}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def write_yaml(settings: Any, path: Path) -> None:
-    """Write the settings so that `--config` reads them back; secrets are left out."""
+    """Write the settings without secrets, in the form that `--config` reads."""
     text = yaml.safe_dump(saved_form(settings), sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
@@ -178,7 +178,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
-        # Its own text quotes the line, which may hold a token.
+        # The error's own text quotes the line, which may contain a token.
         line = 0 if error.problem_mark is None else error.problem_mark.line + 1
         raise ConfigError(f"--config {path}: line {line} is not valid YAML: {error.problem}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -206,7 +206,8 @@ def _validated(
     try:
         settings = TypeAdapter(settings_type).validate_python(nested)
     except ValidationError as error:
-        problems += [_describe(details, origin, is_yaml=is_yaml) for details in _by_field(error)]
+        for name, details in _by_field(error, groups).items():
+            problems.append(_describe(name, details, origin, is_yaml=is_yaml))
     if problems:
         raise ConfigError("\n".join(problems))
     return settings
@@ -227,22 +228,18 @@ def _known_names(settings_type: type[Any]) -> set[str]:
     return {name for names in _groups_of(settings_type).values() for name in names}
 
 
-def _by_field(error: ValidationError) -> list[list[Any]]:
-    """A field of several allowed types yields one error per type."""
+def _by_field(error: ValidationError, groups: Collection[str | None]) -> dict[str, list[Any]]:
+    """Return the errors of each setting: a setting of several types has an error for each of them."""
     fields: dict[str, list[Any]] = {}
     for detail in error.errors():
-        fields.setdefault(_field_of(detail), []).append(detail)
-    return list(fields.values())
+        names = [str(part) for part in detail["loc"]]
+        name = names[1] if names[0] in groups and len(names) > 1 else names[0]
+        fields.setdefault(name, []).append(detail)
+    return fields
 
 
-def _field_of(detail: Any) -> str:
-    names = [str(part) for part in detail["loc"]]
-    groups = {"data", "model", "lora", "objective", "optim", "run"}
-    return names[1] if names[0] in groups and len(names) > 1 else names[0]
-
-
-def _describe(details: Sequence[Any], origin: str | None, *, is_yaml: bool) -> str:
-    name, value = _field_of(details[0]), details[0]["input"]
+def _describe(name: str, details: Sequence[Any], origin: str | None, *, is_yaml: bool) -> str:
+    value = details[0]["input"]
     where = f"--{name}" if origin is None else f"{origin}: {name}"
     messages = dict.fromkeys(detail["msg"].removeprefix("Value error, ") for detail in details)
     rule = ", or ".join(message[0].lower() + message[1:] for message in messages)
@@ -254,5 +251,5 @@ def _describe(details: Sequence[Any], origin: str | None, *, is_yaml: bool) -> s
 
 def _unknown_key(key: object, known: Mapping[str, object], origin: str | None) -> str:
     near = meant_by(str(key), known)
-    hint = f"did you mean {near!r}?" if near else "the flags of --help are the keys there are"
+    hint = f"did you mean {near!r}?" if near else "--help lists the flags, which are the keys"
     return f"{origin or 'settings'}: unknown key {str(key)!r}; {hint}"

@@ -8,9 +8,20 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from aisle.commands.named_inputs import check_data_sets, check_files, check_indexes, check_models
+from aisle.commands.shared_settings import (
+    AdapterBase,
+    ConfigFile,
+    Count,
+    Delimiter,
+    Encoding,
+    Fraction,
+    Json,
+    LabelGains,
+    OnBadRow,
+    Seed,
+    TrustRemoteCode,
+)
 from aisle.config.label_map import LabelMap
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -23,103 +34,101 @@ class EvaluateSettings:
     """
 
     index_dir: str | None = None
-    """Folder of the index; --model alone will do for --pairs."""
+    """Directory of the index. With --pairs, --model can take its place."""
     queries: str | None = None
-    """csv, tsv, jsonl, json or parquet file with query ids and queries."""
+    """Queries with ids: a csv, tsv, jsonl, json or parquet file."""
     qrels: tuple[str, ...] | None = None
-    """Judgements: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files; several are joined."""
+    """Judgements: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files. Several files are joined."""
     id_column: str | None = None
-    """Column of --qrels with the product id; found by name when not given (product_id, corpus-id, doc_id)."""
+    """Column of --qrels with the product id.
+    If not given, it is found by its name (product_id, corpus-id, doc_id)."""
     query_id_column: str | None = None
-    """Column of --queries and --qrels with the query id; found by name when not given (query_id, qid)."""
-    label_map: LabelMap = None
-    """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
+    """Column of --queries and --qrels with the query id. If not given, it is found by its name (query_id,
+    qid)."""
+    label_map: LabelGains = None
     relevant_from: Annotated[float, Field(gt=0)] | None = None
-    """Lowest relevance that counts as relevant for recall, MRR and precision; above 0 when not given."""
+    """Lowest relevance that counts as relevant for recall, MRR and precision. If not given: anything above
+    0."""
     cutoffs: tuple[Count, ...] = (1, 10, 100)
-    """Ranks at which the metrics are taken."""
+    """Ranks k to measure at, as in recall@k."""
     rows: tuple[Literal["bm25", "base", "tuned", "hybrid"], ...] | None = None
-    """Systems to compare. When not given, all that the index can give; with --mode lexical, bm25 alone,
+    """Systems to compare. If not given: every system that the index allows; with --mode lexical only bm25,
     which needs no encoder."""
     base_model_row: str = "auto"
-    """Model of the row base: auto is the one that the index's encoder was trained from, none leaves the row
-    out, and anything else is a folder or a Hub id. It embeds the catalogue once; the embeddings are kept
+    """Model of the row base: auto is the model that the index's encoder was trained from; none leaves the row
+    out; anything else is a folder or a Hub id. It embeds the catalogue once, and the embeddings are kept
     beside the index."""
     run: str | None = None
-    """Rankings of the shop's present engine, a run file in TREC's format (query, Q0, product, rank, score,
-    tag), gzipped or not: a row of its own, which all others are compared with in place of base."""
+    """Rankings of your present search engine, as a run file in TREC's format (query, Q0, product, rank,
+    score, tag), gzipped or not. They become a row, and all other rows are compared with it instead of with
+    base."""
     compare: tuple[str, ...] = ()
-    """Folders of further indexes of the same products, each a row, with encoders of their own."""
+    """Directories of other indexes of the same products. Each becomes a row, with its own encoder."""
     mode: Literal["dense", "lexical", "hybrid"] = "dense"
-    """The row that the headline, --run_file and the changed queries are about: embeddings, words (BM25), or
-    both."""
+    """Row that the headline, --run_file and the changed queries are about: embeddings (dense), BM25
+    (lexical), or both (hybrid)."""
     fusion: Literal["convex", "rrf"] = "convex"
-    """How the row hybrid joins the two: weighted scores, or reciprocal ranks, which have no weight."""
-    hybrid_weight: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Weight of the embeddings in the row hybrid, 0 to 1; what the index was tuned to when not given."""
+    """How the row hybrid combines both searches: by weighted scores (convex), or by reciprocal ranks
+    (rrf)."""
+    hybrid_weight: Fraction | None = None
+    """Weight of the embeddings in the row hybrid, from 0 to 1. If not given: the weight tuned for the
+    index."""
     ef_search: Count | None = None
-    """Candidates kept while following the graph; what the index was built with when not given. The rows
-    search exactly; what the graph loses is shown separately."""
+    """Candidates to compare in a search of the graph. If not given: as the index is set.
+    The rows search exactly; what the graph loses is shown separately."""
     pairs: tuple[str, ...] | None = None
     """Judged pairs to score: files, a folder or a Hub id."""
     split: str = "test"
-    """Split of --pairs to take, where it has several."""
+    """Split of --pairs to read, if it has several."""
     dataset_config_name: str | None = None
-    """Configuration (subset) of --pairs on the Hub, where it has several."""
+    """Configuration (subset) of --pairs on the Hub, if it has several."""
     protocol: Literal["ranking", "joint_pool"] = "ranking"
-    """joint_pool takes --pairs as questions and answers: each text has to find its partner among all."""
+    """How --pairs are measured: by their scores (ranking), or as questions and answers, where each text must
+    find its partner among all texts (joint_pool)."""
     query_column: str | None = None
-    """Column of --pairs with the query; found by name when not given (query, question)."""
+    """Column of --pairs with the query. If not given, it is found by its name (query, question)."""
     product_column: str | None = None
-    """Column of --pairs with the product text; found by name when not given (product, product_title,
+    """Column of --pairs with the product text. If not given, it is found by its name (product, product_title,
     title)."""
     label_column: str | None = None
-    """Column of --pairs with the relevance; found by name when not given."""
+    """Column of --pairs with the relevance. If not given, it is found by its name."""
     pairs_label_map: LabelMap = None
-    """What each label of --pairs is worth in [0, 1]; --label_map when not given."""
+    """Relevance of each label of --pairs, from 0 to 1. If not given: as in --label_map."""
     positive_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Lowest relevance of a positive pair; above 0.5 when not given."""
-    delimiter: str | None = None
-    """Character between the fields of csv files, such as ";", or the word tab. When not given: a comma, or
-    what the first line names (sep=;). tsv files always have tabs."""
-    encoding: str = "utf-8"
-    """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
-    on_bad_row: Literal["error", "skip"] = "error"
-    """Stop at rows of --pairs that cannot be used, or leave them out and say how many."""
+    """Lowest relevance of a positive pair. If not given: anything above 0.5."""
+    delimiter: Delimiter = None
+    encoding: Encoding = "utf-8"
+    on_bad_row: OnBadRow = "error"
     resamples: Annotated[int, Field(ge=100)] = 1000
-    """Draws of the bootstrap intervals; the significance tests always have 10,000."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of those draws: the same seed gives the same intervals."""
+    """Bootstrap samples for the confidence intervals. The significance tests always take 10,000."""
+    seed: Seed = 0
+    """Seed of the bootstrap samples: the same seed gives the same intervals."""
     run_file: str | None = None
-    """Write the ranking of --mode to this file in TREC's run format, and those of the other rows to
-    FILE.bm25, FILE.base and so on; a name that ends in .gz is gzipped, and theirs keep that ending."""
+    """File for the ranking of --mode, in TREC's run format. The other rows go to FILE.bm25, FILE.base and so
+    on. A name that ends in .gz is gzipped; so are the others then."""
     report: str | None = None
-    """Folder for a report: a page, its figures as PNG, and all of it as JSON."""
+    """Folder for a report: a page, its figures as PNG, and all results as JSON."""
     with_tracking: bool = False
-    """Give the figures, tables and charts to experiment trackers too; those that write files do so in
-    tracking/ of --report."""
+    """Send figures, tables and charts to experiment trackers. Trackers that write files use tracking/ of
+    --report."""
     report_to: str = "all"
     """Trackers, with commas: wandb, tensorboard, ..., or all that are installed."""
     model_card: bool = False
     """Write the table, the sentence and two charts into the model card (README.md) of the run that made the
-    encoder; evaluating again replaces them."""
+    encoder. Another evaluation replaces them."""
     title_column: str | None = None
-    """Column of the catalogue that the report shows products by; found by name when not given (title,
-    product_title, name), else their texts."""
+    """Column of the catalogue with the title that the report shows. If not given, it is found by its name
+    (title, product_title, name); without a title, the report shows the text."""
     slice_column: tuple[str, ...] | None = None
-    """Columns of the catalogue to look for the gain by; found by name when not given (department,
-    category, brand)."""
+    """Columns of the catalogue to break the gain down by.
+    If not given, they are found by their names (department, category, brand)."""
     model: str | None = None
-    """The encoder that made the index, if it has moved; without an index, the model to score --pairs
-    with."""
-    base_model: str | None = None
-    """The base of its adapter, if it has moved."""
-    trust_remote_code: bool = False
-    """Run the Python code that the model's repository brings."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Encoder of the index, a folder or a Hub id. If not given: the place that the index has on record.
+    Without an index: the model that scores --pairs."""
+    base_model: AdapterBase = None
+    trust_remote_code: TrustRemoteCode = False
+    json: Json = False
+    config: ConfigFile = None
 
 
 def evaluation_problems(settings: EvaluateSettings) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from aisle.config.label_map import LabelMap
+from aisle.commands.shared_settings import Delimiter, Encoding, LabelGains, OnBadRow
 
 MEMORY = "memory:"
 """Begins the name of pairs that `aisle.train` took from memory, where config.yaml has the names of files."""
@@ -15,18 +15,19 @@ MEMORY = "memory:"
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where the judged pairs come from."""
+    """Source of the judged pairs, and how to read them."""
 
     dataset_name: str | None = None
-    """Hub id of a data set, or a local file or folder (splits are found by file name)."""
+    """Data set: a Hub id, or a local file or folder whose file names tell the splits."""
     dataset_revision: str | None = None
     """Branch, tag or commit of the Hub data set."""
     dataset_config_name: str | None = None
-    """Configuration (subset) of the Hub data set, where it has several."""
+    """Configuration (subset) of the Hub data set, if it has several."""
     train_file: tuple[str, ...] | None = None
-    """csv, tsv, jsonl, json or parquet files (globs and .gz allowed) to train on."""
+    """Training pairs: csv, tsv, jsonl, json or parquet files. Globs and .gz are allowed."""
     validation_file: tuple[str, ...] | None = None
-    """Files to validate on; without them a share of the training queries is held out."""
+    """Validation pairs, in files like those of --train_file. If not given, a share of the training queries is
+    held out."""
     esci_dir: str | None = None
     """Folder of the original ESCI release (its two parquet files)."""
     esci_locale: Literal["us", "es", "jp"] = "us"
@@ -34,45 +35,40 @@ class DataSettings:
     esci_version: Literal["small", "large"] = "small"
     """Version of the ESCI release to use."""
     query_column: str | None = None
-    """Column with the query; found by name when not given (query, question, search_term, anchor)."""
+    """Column with the query. If not given, it is found by its name (query, question, search_term, anchor)."""
     product_column: str | None = None
-    """Column with the product text, or a list of them; found by name when not given (product, product_title,
-    title, positive, pos)."""
+    """Column with the product text, or with a list of texts. If not given, it is found by its name (product,
+    product_title, title, positive, pos)."""
     label_column: str | None = None
-    """Column with the relevance; found by name when not given. Without one every pair is a positive; "none"
-    says that the pairs have no labels."""
+    """Column with the relevance. If not given, it is found by its name; without it, every pair is a positive.
+    "none" reads the pairs as if they had no labels."""
     query_id_column: str | None = None
-    """Column with the query's id, if any."""
+    """Column with the query id, if any."""
     product_id_column: str | None = None
-    """Column with the product's id, if any."""
+    """Column with the product id, if any."""
     catalog: tuple[str, ...] | None = None
-    """Catalogue files to take the products' texts from, where the pairs name products by id (query,
-    product_id, relevance); the column of hard negatives then holds ids too."""
+    """Catalogue files with the products' texts, for pairs that name products by id (query, product_id,
+    relevance). The column of hard negatives then has ids too."""
     id_column: str | None = None
-    """Column with the product id in --catalog, and in the pairs unless --product_id_column names another;
-    product_id when not given."""
+    """Column with the product id in --catalog, and in the pairs unless --product_id_column names another.
+    If not given: product_id."""
     text_template: str | None = None
-    """Text of a product, from the columns of --catalog, such as "{title} {brand}"; the one to give to
-    infer_index.py build too. {title} when not given."""
+    """Text of a product, made from the columns of --catalog, such as "{title} {brand}". Build the index with
+    the same template. If not given: {title}."""
     hard_negatives_column: str | None = None
-    """Column with a list of products that are wrong for the query; found by name when not given
-    (hard_negatives, negatives, neg; or a column each, negative, negative_1, ...)."""
+    """Column with a list of wrong products for the query. If not given, it is found by its name
+    (hard_negatives, negatives, neg; or several columns: negative, negative_1, ...)."""
     teacher_score_column: str | None = None
-    """Column with a teacher's score of each pair, a finite number, for a --loss that learns from it;
-    teacher_score when not given."""
-    label_map: LabelMap = None
-    """What each label is worth in [0, 1], for example E=1,S=0.1,C=0.01,I=0."""
+    """Column with a teacher's score of each pair, a finite number, for a --loss that learns from it.
+    If not given: teacher_score."""
+    label_map: LabelGains = None
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the training queries to hold out when no validation data is given."""
-    delimiter: str | None = None
-    """Character between the fields of csv files, such as ";", or the word tab. When not given: a comma, or
-    what the first line names (sep=;). tsv files always have tabs."""
-    encoding: str = "utf-8"
-    """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
-    on_bad_row: Literal["error", "skip"] = "error"
-    """Stop at rows that cannot be used, or leave them out and say how many."""
+    """Share of the training queries to hold out if no validation pairs are given."""
+    delimiter: Delimiter = None
+    encoding: Encoding = "utf-8"
+    on_bad_row: OnBadRow = "error"
     sanity_test: bool = False
-    """Use the first 1,024 rows of each split only."""
+    """Use only the first 1,024 rows of each split."""
 
 
 def is_in_memory(names: tuple[str, ...] | None) -> bool:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from aisle.config.secrets import SECRET_FIELDS
+
 LAUNCHERS = ("accelerate", "accelerate-launch", "torchrun")
 LAUNCHER_MODULES = (
     "accelerate.commands.accelerate_cli",
@@ -20,7 +22,6 @@ CHOOSES_THE_MACHINE = (
     *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "WANDB_MODE"),
 )
 """Variables that a resumed run needs with the same values; none of them contains a secret."""
-SECRET_FLAGS = ("__hub_token",)
 
 
 def started_as() -> tuple[list[str], dict[str, str]]:
@@ -67,7 +68,7 @@ def resume_command(words: Sequence[str], environment: Mapping[str, str]) -> str:
         name, given, _ = word.replace("-", "_").partition("=")
         if skip:
             skip = False
-        elif name == "__resume_from_checkpoint" or name in SECRET_FLAGS:
+        elif name == "__resume_from_checkpoint" or name.removeprefix("__") in SECRET_FIELDS:
             skip = not given
         elif name != "__overwrite_output_dir":
             kept.append(word)

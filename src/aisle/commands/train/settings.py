@@ -10,11 +10,24 @@ from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
 from aisle.commands.named_inputs import check_data_sets, check_models
+from aisle.commands.shared_settings import (
+    ConfigFile,
+    Count,
+    HubModelId,
+    HubOverwriteCard,
+    HubPrivate,
+    HubToken,
+    Json,
+    Pooling,
+    ProductPrompt,
+    QueryPrompt,
+    Seed,
+    TrustRemoteCode,
+)
 from aisle.commands.train.data_settings import DataSettings, data_problems, is_in_memory
 from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
 from aisle.errors import ConfigError
 
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scheduler = Literal[
@@ -24,34 +37,30 @@ Scheduler = Literal[
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The encoder that is fine-tuned."""
+    """The encoder to fine-tune."""
 
     model_name_or_path: str = "intfloat/e5-large-v2"
-    """Hub id or folder of the base model, or of a finished run: the adapter of a LoRA run is trained further
-    with --use_peft, and merged without."""
+    """Model to start from, a Hub id or a folder: a base model, or a finished run. The adapter of a LoRA run
+    is trained further with --use_peft, and merged into its base model without."""
     model_revision: str | None = None
-    """Branch, tag or commit of the base model on the Hub."""
+    """Branch, tag or commit of the model on the Hub."""
     max_length: Annotated[int, Field(ge=4)] | None = None
-    """Longest text in tokens, prompt and special tokens included; the rest is cut off. 128, or what the
-    model can read if that is less, when not given."""
-    pooling: Literal["mean", "cls", "last"] | None = None
-    """How token vectors become one; what the base model says when not given."""
-    query_prompt: str | None = None
-    """Text put before every query; what the base model says when not given ("query: " for e5)."""
-    product_prompt: str | None = None
-    """Text put before every product; what the base model says when not given ("passage: " for e5)."""
+    """Longest text in tokens, prompt and special tokens included; the rest is cut off.
+    If not given: 128, or less if the model reads less."""
+    pooling: Pooling = None
+    query_prompt: QueryPrompt = None
+    product_prompt: ProductPrompt = None
     dropout: Share | None = None
-    """Dropout inside the backbone while training; the base model's own (.1 for BERT) when not given. On a GPU
-    texts are packed where attention has none: 0 is faster there."""
+    """Dropout probability in the backbone during training. If not given: as the model is set (0.1 for BERT).
+    On a GPU, 0 is faster: texts are packed only if attention has no dropout."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third slower."""
-    trust_remote_code: bool = False
-    """Run the Python code that the base model's repository brings."""
+    """Compute activations again in the backward pass: less memory, about a third slower."""
+    trust_remote_code: TrustRemoteCode = False
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The adapter (LoRA); everything here needs --use_peft."""
+    """The LoRA adapter. All of these flags need --use_peft."""
 
     use_peft: bool = False
     """Train a LoRA adapter instead of all weights."""
@@ -60,12 +69,12 @@ class LoraSettings:
     lora_alpha: Count = 16
     """Scale of the update: it is multiplied by alpha / rank."""
     lora_dropout: Share = 0.0
-    """Dropout before the update matrices."""
+    """Dropout probability before the update matrices."""
     lora_target_modules: tuple[str, ...] | None = None
-    """Names of the linear layers to adapt; query, key and value projections when not given."""
+    """Names of the linear layers to adapt. If not given: the query, key and value projections."""
     use_dora: bool = False
-    """Split weights into magnitude and direction (DoRA); sentence-transformers leaves the magnitudes out when
-    it opens the run."""
+    """Train magnitude and direction of the weights separately (DoRA).
+    sentence-transformers leaves the magnitudes out when it opens the run."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(rank) (rank-stabilised LoRA)."""
 
@@ -78,88 +87,86 @@ class OptimSettings:
     """Keep a query's judged products together in a batch: they are hard negatives for a loss that contrasts
     the batch. Always on for a loss that ranks the products of a query."""
     per_device_train_batch_size: Count = 64
-    """Pairs per process in one forward pass."""
+    """Pairs per process in a batch."""
     per_device_eval_batch_size: Count = 128
-    """Texts per process in one forward pass of an evaluation."""
+    """Texts per process in a batch of an evaluation."""
     gradient_accumulation_steps: Count = 1
-    """Batches whose gradients make up one step."""
+    """Batches per optimiser step, which follows the gradient of their mean loss."""
     learning_rate: Positive | None = None
-    """Peak learning rate; 5e-4 with --use_peft and 2e-5 without when not given."""
+    """Peak learning rate. If not given: 5e-4 with --use_peft, 2e-5 without."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Decoupled weight decay (AdamW); never on biases and norms."""
+    """Weight decay of AdamW. Biases and normalisation weights have none."""
     num_train_epochs: Count = 3
-    """Times over the training pairs."""
+    """Passes over the training pairs."""
     max_train_steps: Count | None = None
-    """Optimiser steps in all; overrides --num_train_epochs."""
+    """Optimiser steps of the whole run. It overrides --num_train_epochs."""
     lr_scheduler_type: Scheduler = "linear"
-    """Shape of the learning rate over the run."""
+    """Schedule of the learning rate over the run."""
     num_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises from zero."""
+    """Steps in which the learning rate rises from 0 to its peak."""
     max_grad_norm: Positive | None = 1.0
-    """Gradients longer than this are cut to it; None is off."""
+    """Largest norm of the gradient; a longer gradient is clipped to it. None: no clipping."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """Compute type; what `accelerate launch` says when not given."""
+    """Number format for computing. If not given: as in `accelerate launch`, otherwise no (fp32)."""
     threads: Count | None = None
-    """CPU threads of each process. When not given: OMP_NUM_THREADS if you set it, and else an equal share of
-    the processors that this machine or container gives."""
+    """CPU threads of each process. If not given: OMP_NUM_THREADS if you set it, otherwise an equal share of
+    the processors that this machine or container has."""
     max_tokens_per_sub_batch: Annotated[int, Field(ge=64)] | None = None
-    """Tokens encoded at a time inside a batch; 4,096 on CPU (1,024 where texts must be padded) and 65,536 on
-    GPU when not given. Bounds memory with --cached_embeddings."""
+    """Tokens to encode at a time inside a batch. With --cached_embeddings it limits memory.
+    If not given: 4,096 on a CPU (1,024 if texts must be padded), 65,536 on a GPU."""
     cached_embeddings: bool = False
-    """Train batches larger than memory holds: embed in sub-batches, keep the embeddings only, and embed again
-    for the gradient (GradCache). The gradient is the same; a step takes about a third longer."""
+    """Train on batches that do not fit in memory (GradCache): embed in sub-batches, keep only the embeddings,
+    and embed again for the gradient. The gradient is the same; a step takes about a third longer."""
     torch_compile: bool = False
-    """Compile the layers; the first steps take long. On CPU it needs a C++ compiler and gains nothing."""
+    """Compile the layers; the first steps are slow. On a CPU it needs a C++ compiler and gains nothing."""
     torch_compile_backend: str = "inductor"
-    """Compiler of --torch_compile, by torch's name. `accelerate launch --dynamo_backend` sets both."""
-    seed: Annotated[int, Field(ge=0)] = 42
-    """Seeds the order of the pairs, the adapter's first weights and dropout."""
+    """Compiler of --torch_compile, as torch names it. `accelerate launch --dynamo_backend` sets both
+    flags."""
+    seed: Seed = 42
+    """Seed of the random numbers: order of the pairs, first weights of the adapter, dropout."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The run: where it goes, when it is evaluated and saved, who is told."""
+    """The run: its folder, evaluations, checkpoints, tracking and upload."""
 
     output_dir: str | None = None
     """Folder of the run; required."""
     overwrite_output_dir: bool = False
-    """Replace a run that is already in --output_dir."""
+    """Replace the run that --output_dir has already."""
     eval_steps: Count | None = None
-    """Evaluate every so many steps as well as after each epoch."""
+    """Steps between evaluations. Each epoch ends with an evaluation in any case."""
     keep: Literal["best", "last"] = "best"
-    """Save the weights of the best evaluation, or of the last step: for settings that were chosen before,
-    when hardly anything is held out any more."""
+    """Weights to save: those of the best evaluation, or those of the last step. Use last when the
+    hyper-parameters are fixed and you train on all the data."""
     selection: Literal["roc_auc", "retrieval", "joint_pool"] | None = None
-    """How the best evaluation is chosen (--keep best, early stopping). retrieval: by MRR, each query ranking
-    the products of all validation pairs, where all its positives are right. joint_pool: by MRR, every query
-    and product ranking all others, where only its partner is right; for questions with one answer each.
-    roc_auc: by ROC-AUC of judged pairs. When not given, roc_auc with labels and retrieval without."""
+    """How the best evaluation is chosen (--keep best, early stopping).
+    roc_auc: by the ROC-AUC of judged pairs.
+    retrieval: by MRR; each query ranks the products of all validation pairs, and all its positives count.
+    joint_pool: by MRR; every query and product ranks all other texts, and only its partner counts; for
+    questions with one answer each.
+    If not given: roc_auc with labels, retrieval without."""
     logging_steps: Count = 10
-    """Log every so many steps."""
+    """Steps between log lines."""
     checkpointing_steps: Count | Literal["epoch"] | None = None
-    """Write a checkpoint every so many steps, or after each epoch; None writes none."""
+    """Steps between checkpoints, or epoch for a checkpoint after each epoch. None: no checkpoints."""
     checkpoints_to_keep: Count | None = None
-    """Keep only so many of the newest checkpoints; None keeps all."""
+    """Newest checkpoints to keep. None: keep all."""
     early_stopping_patience: Count | None = None
-    """Stop after so many evaluations in a row without a better one; None is off."""
+    """Evaluations in a row without a better result after which training stops. None: it never stops early."""
     resume_from_checkpoint: str | None = None
-    """Go on from this checkpoint folder, or from the latest one of --output_dir: latest."""
+    """Checkpoint folder to resume from, or latest: the newest checkpoint of --output_dir."""
     with_tracking: bool = False
     """Log to experiment trackers."""
     report_to: str = "all"
     """Trackers, with commas: wandb, tensorboard, ..., or all that are installed."""
     push_to_hub: bool = False
     """Upload the finished run to the Hub."""
-    hub_model_id: str | None = None
-    """Repository on the Hub; the folder's name when not given."""
-    hub_token: str | None = field(default=None, repr=False)
-    """Token for the Hub; the one of `hf auth login` when not given. Never saved or logged."""
-    hub_private: bool = False
-    """Create the repository as a private one; one that is there already must be private."""
-    hub_overwrite_card: bool = False
-    """Replace the model card also where it was edited on the Hub; it is kept otherwise."""
-    json: bool = False
-    """Print one JSON document on stdout at the end; everything else goes to stderr."""
+    hub_model_id: HubModelId = None
+    hub_token: HubToken = field(default=None, repr=False)
+    hub_private: HubPrivate = False
+    hub_overwrite_card: HubOverwriteCard = False
+    json: Json = False
 
 
 @dataclass(frozen=True)
@@ -175,9 +182,7 @@ class TrainSettings:
     objective: OmitArgPrefixes[LossSettings] = field(default_factory=lambda: loss_settings()())
     optim: OmitArgPrefixes[OptimSettings] = OptimSettings()
     run: OmitArgPrefixes[RunSettings] = RunSettings()
-    config: str | None = None
-    """YAML file with defaults for any of these flags, or the name of a recipe that comes with aisle, such as
-    faq; flags given here win."""
+    config: ConfigFile = None
 
     @classmethod
     def complete(cls) -> type[TrainSettings]:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field
 
 from aisle.commands.named_inputs import check_indexes, check_models
+from aisle.commands.shared_settings import (
+    AdapterBase,
+    ConfigFile,
+    Count,
+    Delimiter,
+    Encoding,
+    IndexDir,
+    IndexModel,
+    Json,
+    KeepVersions,
+    MaxTokens,
+    OnBadRow,
+    TrustRemoteCode,
+)
 from aisle.data.files import expand_files
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -21,41 +30,28 @@ class UpsertSettings:
     the index, blank where a product has no value; with --partial it may have only some of them.
     """
 
-    index_dir: str
-    """Folder of the index."""
+    index_dir: IndexDir
     catalog: tuple[str, ...] = ()
-    """csv, tsv, jsonl, json or parquet files (globs and .gz allowed) with the new and changed products."""
+    """New and changed products: csv, tsv, jsonl, json or parquet files. Globs and .gz are allowed."""
     id_column: str | None = None
-    """Column of --catalog with the unique product id; that of the build when not given."""
+    """Column of --catalog with the product id. If not given: as in the build."""
     text_template: str | None = None
-    """Text that is embedded; that of the build when not given, and only for an index built without one."""
+    """Text to embed. It is only for an index that was built without a template."""
     partial: bool = False
-    """Change only the columns that --catalog has, of products that are in the index. A text is embedded
-    again only where a column of the template changes it."""
-    delimiter: str | None = None
-    """Character between the fields of csv files, such as ";", or the word tab. When not given: a comma, or
-    what the first line names (sep=;). tsv files always have tabs."""
-    encoding: str = "utf-8"
-    """Encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16."""
-    on_bad_row: Literal["error", "skip"] = "error"
-    """Stop at rows that cannot be used, or leave them out and say how many."""
-    keep_versions: Count | None = None
-    """Versions of the index to keep from now on, the new one included; as many as before when not given,
-    3 for a new index. Versions that the current one was made from stay longest; see rollback."""
-    max_tokens: Annotated[int, Field(ge=64)] | None = None
-    """Padded tokens encoded at a time; 1,024 on CPU and 65,536 on GPU when not given."""
+    """Change only the columns that --catalog has, of products in the index. A text is embedded again only if
+    a column of the template changes it."""
+    delimiter: Delimiter = None
+    encoding: Encoding = "utf-8"
+    on_bad_row: OnBadRow = "error"
+    keep_versions: KeepVersions = None
+    max_tokens: MaxTokens = None
     threads: Count | None = None
-    """Threads that place products in the graph; all cores when not given."""
-    model: str | None = None
-    """The encoder that made the index, if it has moved."""
-    base_model: str | None = None
-    """The base of its adapter, if it has moved."""
-    trust_remote_code: bool = False
-    """Run the Python code that the model's repository brings."""
-    json: bool = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    config: str | None = None
-    """YAML file with defaults for any of these flags; flags given here win."""
+    """Threads that add products to the graph. If not given: all cores."""
+    model: IndexModel = None
+    base_model: AdapterBase = None
+    trust_remote_code: TrustRemoteCode = False
+    json: Json = False
+    config: ConfigFile = None
 
 
 def upsert_inputs(settings: UpsertSettings) -> None:
