@@ -16,7 +16,7 @@ PRODUCTS = [f"p{i}" for i in range(40)]
 
 
 def _case(queries=80, seed=0):
-    """Judgements, and runs of which `tuned` is better than `base` and `noise` is as good."""
+    """Judgements and runs: `tuned` is better than `base`, `noise` is as good."""
     generator = np.random.default_rng(seed)
     qrels, runs = {}, {"bm25": {}, "base": {}, "tuned": {}, "noise": {}}
     for i in range(queries):

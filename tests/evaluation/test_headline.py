@@ -1,4 +1,4 @@
-"""The sentence of an evaluation, and what to try where there is no gain to report."""
+"""The headline of an evaluation, and the advice without a clear gain."""
 
 from dataclasses import replace
 
@@ -117,7 +117,7 @@ def test_headline_of_what_is_not_there_is_refused(tuned, metric, message):
 
 
 def handful(queries, systems=("tuned",)):
-    """A base that finds the product of no query first, and others that find that of each."""
+    """A base that never ranks the right product first, and others that always do."""
     qrels = {f"q{number}": {"right": 1.0} for number in range(queries)}
     runs = {"base": {query: {"wrong": 2.0, "right": 1.0} for query in qrels}}
     runs |= {system: {query: {"right": 1.0} for query in qrels} for system in systems}
@@ -127,7 +127,7 @@ def handful(queries, systems=("tuned",)):
 
 
 def test_an_interval_above_zero_of_too_few_queries_is_explained_with_p():
-    """Five queries that all gain: 2 of 32 patterns of signs are as far from 0, so p is 0.0625 at best."""
+    """Five queries with a gain: 2 of 32 patterns of signs are as far from 0, so p is at least 0.0625."""
     assert headline(handful(5), base="base", tuned="tuned", metric="mrr@10") == (
         "tuned is not clearly better than base: +0.50 MRR@10 [+0.50, +0.50], p 0.062: too few queries, since "
         "with 5 that differ p is at least 0.062 and the interval is too narrow; worse on 0 of 5 queries"
@@ -159,9 +159,7 @@ def test_what_to_try_is_said_unless_the_gain_is_clear():
 
     said = advice(_retrieval(unclear), base="base", tuned="tuned")
     # Half of the interval is 0.03 for 100 queries: 2.8 / 1.96 of it falls to 0.02 at 100 * (0.0429 / 0.02)^2.
-    assert said[0] == (
-        "judge more queries: if the gain is what it seems, about 460 would show it; there are 100"
-    )
+    assert said[0] == ("judge more queries: about 460 would show a gain of this size; there are 100")
     assert said[-1].startswith("train on more judged queries")
     assert advice(_retrieval(clear), base="base", tuned="tuned") == ()
     assert [line.partition(":")[0] for line in advice(_retrieval(worse), base="base", tuned="tuned")] == [
@@ -178,5 +176,5 @@ def test_unjudged_products_and_a_better_hybrid_are_among_what_to_try():
     hybrid = replace(tuned, name="hybrid", kind="hybrid", metrics={"ndcg@10": Estimate(0.9)})
     said = advice(replace(found, rows=(base, tuned, hybrid)), base="base", tuned="tuned")
 
-    assert "judge what nobody has judged among the top 10 (tuned 34%, base 5%): it counts as not" in said[1]
-    assert said[2].startswith("search by words too: hybrid reaches nDCG@10 0.900, tuned 0.500")
+    assert "judge the unjudged products among the top 10 (tuned 34%, base 5%): they count as not" in said[1]
+    assert said[2].startswith("use hybrid search: hybrid reaches nDCG@10 0.900, tuned 0.500")

@@ -17,7 +17,7 @@ ESCI = [0.0, 0.01, 0.1, 1.0]
 
 
 def _brute_force(qrels, run, k):
-    """Every metric at k by its definition, in plain Python; only queries with a relevant product."""
+    """Compute every metric at k by its definition in plain Python, for queries with a relevant product."""
     totals = {"recall": 0.0, "mrr": 0.0, "ndcg": 0.0}
     judged_queries = {q: judged for q, judged in qrels.items() if any(judged.values())}
     for query, judged in judged_queries.items():

@@ -143,7 +143,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
 
 
 def ranked_by_trec_eval(path):
-    """Return {query: products best first} as trec_eval has them: float32, equal ones from Z to A."""
+    """Return {query: products, best first} in trec_eval's order: float32, ties from Z to A."""
     found = {}
     for line in path.read_text().splitlines():
         query, _, product, _, score, _ = line.split()
@@ -163,7 +163,7 @@ def ndcg_at_10(ranking, judged):
 
 @pytest.mark.parametrize("levels", [1, 2, 5, 1000])
 def test_trec_eval_s_order_of_ties_gives_the_same_metrics(levels, tmp_path):
-    """BM25's scores tie often: by trec_eval's own order of equals they came to another nDCG."""
+    """BM25's scores often tie; trec_eval's order of ties gave another nDCG."""
     generator = np.random.default_rng(levels)
     qrels, run = {}, {}
     for query in map(str, range(30)):

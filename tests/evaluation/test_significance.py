@@ -16,7 +16,7 @@ from aisle.evaluation.significance import (
 
 
 def _exact_p(differences):
-    """Every sign pattern by itself, in plain Python."""
+    """Enumerate every sign pattern in plain Python."""
     observed = abs(sum(differences))
     sums = [
         sum(sign * d for sign, d in zip(signs, differences, strict=True))

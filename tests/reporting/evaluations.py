@@ -1,4 +1,4 @@
-"""A realistic evaluation for tests: made-up figures of a shop's search, the same on every call."""
+"""Realistic evaluations for tests: made-up figures of a shop's search, the same on every call."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ from aisle.evaluation.document import (
     TrainingCurve,
 )
 
-GRADES = ("1", "0.1", "0.01", "0")
+LEVELS = ("1", "0.1", "0.01", "0")
 SYSTEMS = (("bm25", "bm25"), ("base", "base"), ("tuned", "tuned"), ("hybrid", "hybrid"))
 METRICS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
 _LEVELS = {"bm25": 0.41, "base": 0.46, "tuned": 0.521, "hybrid": 0.534}
@@ -75,7 +75,7 @@ def provenance(**changes):
 
 
 def retrieval_row(name, kind, level, *, metrics=METRICS, base=None):
-    """Return a row whose metrics lie around `level`; with `base`, differences to that level."""
+    """Return a row with metrics around `level`; with `base`, also differences to that level."""
     offsets = {"recall@1": -0.2, "recall@10": 0.15, "recall@100": 0.3, "mrr@10": 0.05, "precision@1": -0.04}
     values = {metric: level + offsets.get(metric, 0.0) for metric in metrics}
     gain = 0.0 if base is None else level - base
@@ -115,13 +115,13 @@ def retrieval(systems=SYSTEMS):
 
 
 def pairs_row(name, kind, *, separation, seed):
-    """Return a row whose grades lie `separation` of a cosine apart, all figures drawn from the scores."""
+    """Return a row with relevance levels `separation` of a cosine apart, and all figures from the scores."""
     generator = np.random.default_rng(seed)
     edges = np.linspace(0, 1, 41)
     counts = {}
-    for rank, grade in enumerate(GRADES):
+    for rank, level in enumerate(LEVELS):
         scores = np.clip(generator.normal(0.8 - rank * separation, 0.09, 400), 0, 1)
-        counts[grade] = tuple(int(number) for number in np.histogram(scores, edges)[0])
+        counts[level] = tuple(int(number) for number in np.histogram(scores, edges)[0])
     x = np.linspace(0, 1, 60)
     area = 0.5 + min(0.48, separation * 3.2)
     return PairsRow(
@@ -227,7 +227,7 @@ def slices():
 
 
 def evaluation(**changes):
-    """Return an evaluation that has every part; `changes` replace fields."""
+    """Return an evaluation with every part; `changes` replace fields."""
     content = {
         "title": "ESCI retrieval, English, test split",
         "provenance": provenance(),
@@ -269,7 +269,7 @@ def evaluation(**changes):
 
 
 def empty_evaluation():
-    """Return an evaluation in which nothing was measured."""
+    """Return an evaluation without figures."""
     return Evaluation(title="Nothing yet", provenance=provenance(inputs=(), configuration={}, versions={}))
 
 
@@ -277,7 +277,7 @@ HOSTILE = '</script><img src=x onerror="document.title=1"><b>$x_{$ & \u202ertl\x
 
 
 def hostile_evaluation():
-    """Return an evaluation whose every text comes from somebody who wants to break the page."""
+    """Return an evaluation with hostile text everywhere."""
     found = evaluation()
     bad_answers = tuple(Answer(HOSTILE, HOSTILE, 0.5, None) for _ in range(5))
     return evaluation(
@@ -309,7 +309,7 @@ def hostile_evaluation():
 
 
 def crowded_evaluation():
-    """Return an evaluation with more, longer and larger than a page is made for."""
+    """Return an evaluation with unusually many, long and large values."""
     long = "Extraordinarilylongwordwithoutanyspace" * 6 + " and then some more words " * 12
     systems = (
         *SYSTEMS,
@@ -354,7 +354,7 @@ def crowded_evaluation():
 
 
 def one_query_evaluation():
-    """Return an evaluation of one query and one system, with hardly a figure defined."""
+    """Return an evaluation of a single query and system, with few defined figures."""
     row = RetrievalRow("base", "base", {"ndcg@10": Estimate(1.0), "mrr@10": Estimate(None)}, {}, {}, 0)
     empty = Curve((), ())
     pair_row = PairsRow(

@@ -166,7 +166,7 @@ def test_every_snippet_is_python_and_names_the_repository():
 
 
 class FakeTokenizer:
-    """One token a word; notes what it was asked for."""
+    """A tokenizer with a token per word, which records its calls."""
 
     def __init__(self):
         self.calls = []

@@ -1,4 +1,4 @@
-"""The report's folder: what is in it, what the page says, and that nobody's text becomes markup."""
+"""The report's folder: its files, the text of the page, and that untrusted text never becomes markup."""
 
 import base64
 import hashlib
@@ -90,7 +90,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The report of an evaluation that has every part; read it, never write to it."""
+    """The report of an evaluation with every part; read it, never write to it."""
     folder = tmp_path_factory.mktemp("report") / "new" / "folder"
     write_report(folder, evaluation())
     return folder
@@ -588,7 +588,5 @@ def test_what_to_try_stands_below_a_sentence_that_claims_no_gain(tmp_path):
     )
 
     assert "What to try" not in clear
-    assert (
-        "What to try judge more queries: if the gain is what it seems, about 1,900 would show it" in not_clear
-    )
+    assert "What to try judge more queries: about 1,900 would show a gain of this size" in not_clear
     assert "146 products among the top 10 of these systems have not been judged. to_judge.csv" in clear

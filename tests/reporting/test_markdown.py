@@ -1,4 +1,4 @@
-"""Markdown, read back by a parser: what others wrote is shown as it is."""
+"""Markdown, read back by a parser: untrusted text appears unchanged."""
 
 import pytest
 from markdown_it import MarkdownIt
@@ -24,7 +24,7 @@ WORDS = [
 
 
 def shown(tokens):
-    """Return the text that a reader sees; anything but text is marked."""
+    """Return the visible text, with markers for everything else."""
     return "".join(
         token.content if token.type in {"text", "text_special"} else f"<{token.type}>"
         for token in tokens.children

@@ -1,4 +1,4 @@
-"""The report in a real browser: it renders, sorts, turns dark, fits a phone, and asks for nothing."""
+"""The report in a real browser: it renders, sorts, turns dark, fits a phone, and makes no request."""
 
 import os
 import re
@@ -25,7 +25,7 @@ EVALUATIONS = {
     "crowded": crowded_evaluation,
 }
 MIN_CONTRAST = 4.5
-"""WCAG 2.2, level AA, for text of ordinary size."""
+"""WCAG 2.2, level AA, for normal text."""
 
 if CHROMIUM is None:
     pytest.skip("Chromium is not installed (Debian: apt-get install chromium)", allow_module_level=True)
@@ -56,7 +56,7 @@ def path_of(tmp_path_factory):
 
 @pytest.fixture
 def open_page(browser, path_of):
-    """Return a function that opens a page and returns it, with what it asked for and complained of."""
+    """Return a function that opens a page and returns it, with its requests and errors."""
     contexts = []
 
     def open_page(name="full", *, width=1280, scheme="light", **options):

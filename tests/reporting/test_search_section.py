@@ -1,4 +1,4 @@
-"""The section of a card that an evaluation writes: where it goes, what stays, what a reader sees."""
+"""The search section of a card: its place, the unchanged rest, and the visible text."""
 
 import re
 from dataclasses import replace
@@ -50,7 +50,7 @@ def without_section(card):
 
 
 def rows_of(card):
-    """Return the cells of the section's table as a parser sees them."""
+    """Return the cells of the section's table, parsed."""
     tokens = MarkdownIt("commonmark").enable("table").parse(section_of(card))
     cells = [
         "".join(part.content for part in token.children)

@@ -1,4 +1,4 @@
-"""An evaluation in the trackers, read back from what they wrote."""
+"""An evaluation in the trackers, read back from their output."""
 
 import io
 import json
@@ -80,7 +80,7 @@ def test_wandb_offline_has_scalars_tables_and_images(tmp_path):
 
 
 class FakeTracker:
-    """A tracker that notes what it is given; Accelerate has several that take no tables."""
+    """A tracker that records its input, like Accelerate's trackers without tables."""
 
     def __init__(self, name="mlflow", *, start=None, log=None, finish=None):
         self.name, self.failures, self.calls = name, {"start": start, "log": log, "finish": finish}, []
@@ -101,7 +101,7 @@ class FakeTracker:
 
 
 def with_trackers(monkeypatch, *trackers):
-    """Put these in the place of Accelerate's of the same names."""
+    """Replace Accelerate's trackers of the same names."""
     named = {tracker.name: tracker for tracker in trackers}
 
     def init(started, project, settings, init_kwargs):

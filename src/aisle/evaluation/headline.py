@@ -79,31 +79,28 @@ def _advice(
     queries = _queries(found)
     needed = _needed(found)
     if not _is_clear(found) and needed is not None and needed > queries:
-        yield (
-            f"judge more queries: if the gain is what it seems, about {needed:,} would show it; there are "
-            f"{queries:,}"
-        )
+        yield (f"judge more queries: about {needed:,} would show a gain of this size; there are {queries:,}")
     cutoff = "10" if "10" in row.unjudged else next(iter(row.unjudged), None)
     if cutoff is not None and row.unjudged[cutoff] >= _UNJUDGED:
         before = next((other.unjudged[cutoff] for other in retrieval.rows if other.name == base), None)
         shares = f"{row.name} {row.unjudged[cutoff]:.0%}"
         shares += "" if before is None else f", {base} {before:.0%}"
         yield (
-            f"judge what nobody has judged among the top {cutoff} ({shares}): "
-            "it counts as not relevant, and to_judge.csv of --report lists it"
+            f"judge the unjudged products among the top {cutoff} ({shares}): "
+            "they count as not relevant, and to_judge.csv of --report lists them"
         )
     value = _value(row, metric)
     for other in retrieval.rows:
         reached = _value(other, metric)
         if other.kind == "hybrid" and value is not None and reached is not None and reached > value:
             yield (
-                f"search by words too: {other.name} reaches {_spelled(metric)} {reached:.3f}, {row.name} "
+                f"use hybrid search: {other.name} reaches {_spelled(metric)} {reached:.3f}, {row.name} "
                 f"{value:.3f} (--mode hybrid)"
             )
     if row.kind == "tuned":
         yield (
-            "train on more judged queries, for more epochs, with hard negatives or another --loss; the "
-            "queries that worsened most, in --report, say which"
+            "train on more judged queries, for more epochs, with hard negatives or another --loss; "
+            "--report lists the queries that worsened most"
         )
 
 
