@@ -5,11 +5,13 @@
 
 Each run is a new process that opens the index and searches it once with a vector; the time includes the
 start of Python. A first run, which reads the libraries from the disk, is left out. Prints JSON: the fastest,
-median and slowest run in seconds, and the time that Python takes to start and do nothing.
+median and slowest run in seconds; the median processor time, which busy machines change less; and the time
+that Python takes to start and do nothing.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,12 +28,14 @@ print(len(index), index.dim, found.product_ids[0, 0])
 """
 
 
-def seconds(code: str, *arguments: str) -> tuple[float, str]:
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-    )
-    return time.perf_counter() - started, done.stdout
+def measure(code: str, *arguments: str) -> tuple[float, float, str]:
+    """Return the seconds and processor seconds of a new program, and what it prints."""
+    started, before = time.perf_counter(), os.times()
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    wall, after = time.perf_counter() - started, os.times()
+    user = after.children_user - before.children_user
+    return wall, user + after.children_system - before.children_system, done.stdout
 
 
 def main() -> None:
@@ -41,18 +45,19 @@ def main() -> None:
     parser.add_argument("--index_dir", required=True)
     parser.add_argument("--runs", type=int, default=20)
     given = parser.parse_args()
-    _, answer = seconds(ANSWER, given.index_dir)
+    *_, answer = measure(ANSWER, given.index_dir)
     count, dim, _ = answer.split(maxsplit=2)
-    runs = sorted(seconds(ANSWER, given.index_dir)[0] for _ in range(given.runs))
-    bare = statistics.median(seconds("")[0] for _ in range(given.runs))
+    runs = [measure(ANSWER, given.index_dir) for _ in range(given.runs)]
+    walls = [wall for wall, _, _ in runs]
     figures = {
         "products": int(count),
         "dim": int(dim),
         "runs": given.runs,
-        "fastest_s": round(runs[0], 3),
-        "median_s": round(statistics.median(runs), 3),
-        "slowest_s": round(runs[-1], 3),
-        "python_alone_s": round(bare, 3),
+        "fastest_s": round(min(walls), 3),
+        "median_s": round(statistics.median(walls), 3),
+        "slowest_s": round(max(walls), 3),
+        "processor_s": round(statistics.median(cpu for _, cpu, _ in runs), 3),
+        "python_alone_s": round(statistics.median(measure("")[0] for _ in range(given.runs)), 3),
     }
     print(json.dumps(figures))
 

@@ -8,10 +8,12 @@ import os
 import socket
 from datetime import datetime, timezone
 from pathlib import Path
-
-from filelock import BaseFileLock, FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from aisle.errors import IndexLockedError, IndexStoreError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 __all__ = ["take_lock"]
 
@@ -31,6 +33,8 @@ def take_lock(path: Path, command: str) -> BaseFileLock:
         IndexStoreError: the file system has no locks, so that two writers could not be kept apart.
         OSError: the file cannot be written.
     """
+    from filelock import FileLock, Timeout  # takes 20 ms, which a program that only searches does not need
+
     made = not path.exists()
     lock = FileLock(
         path,
