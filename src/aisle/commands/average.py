@@ -111,7 +111,7 @@ def average(settings: AverageSettings) -> str:
 
 
 def _remove_figures(run_dir: Path) -> None:
-    """Remove what an earlier run in the folder found of itself: it is not true of the average."""
+    """Remove metrics, log and checkpoints of an earlier run: they do not describe the average."""
     from aisle.commands.train.run_dir import CHECKPOINTS, LOG, METRICS
 
     for name in (METRICS, LOG):

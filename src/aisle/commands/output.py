@@ -1,4 +1,4 @@
-"""What a command says: people read stderr, programs read one JSON document on stdout."""
+"""Output of a command: text and progress for people, one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNLIMITED = 10_000
 
 
 class _Console(Console):
-    """A console that no text from data can steer, and whose reader may leave (`| head`): it falls silent."""
+    """A console that removes control characters, and goes silent when its reader is gone (`| head`)."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -40,12 +40,12 @@ class _Console(Console):
 
 @dataclass(frozen=True)
 class Output:
-    """The voice of one process; only the main one is heard.
+    """Printing of one process; processes other than the main one are silent.
 
     Args:
-        json_only: print results as JSON on stdout, and everything else on stderr.
-        silent: say nothing at all: processes other than the main one.
-        stderr: print for people on stderr, also without `json_only`. A notebook shows it either way.
+        json_only: Print results as JSON on stdout, and everything else on stderr.
+        silent: Print nothing.
+        stderr: Print text for people on stderr, also without `json_only`. A notebook shows it either way.
     """
 
     json_only: bool = False
@@ -62,15 +62,15 @@ class Output:
         return _Console(stderr=stderr, quiet=self.silent, highlight=False, width=width)
 
     def say(self, message: str) -> None:
-        """Print a line for people, as it is."""
+        """Print a line of text for people."""
         self.console.print(printable(message), markup=False, soft_wrap=True)
 
     def show(self, renderable: RenderableType, *, whole_lines: bool = False) -> None:
         """Print a table or another renderable for people.
 
         Args:
-            renderable: to print.
-            whole_lines: where no terminal limits them, lines are as long as they are.
+            renderable: Table or text to print.
+            whole_lines: Do not wrap lines in a file or a pipe.
         """
         if whole_lines and not self.console.is_terminal:
             wide = self._console(width=UNLIMITED)
@@ -79,7 +79,7 @@ class Output:
             self.console.print(renderable)
 
     def document(self, content: Any) -> None:
-        """Print the one JSON document of `--json`; nothing without that flag."""
+        """Print the JSON document of `--json`; without that flag, print nothing."""
         if self.json_only and not self.silent:
             text = json.dumps(content, ensure_ascii=False, allow_nan=False)
             sys.stdout.write(escaped(text) + "\n")
@@ -108,7 +108,7 @@ def _has_widgets(console: Console) -> bool:
 
 
 def json_ready(value: Any) -> Any:
-    """Return a payload value as JSON has it: dates and decimals as text, bytes in base64, NaN as null."""
+    """Return a payload value for JSON: dates and decimals as text, bytes in base64, NaN as null."""
     if isinstance(value, dict):
         return {str(name): json_ready(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -127,7 +127,7 @@ def shown_time(iso: str) -> str:
 
 @dataclass
 class Bar:
-    """A progress bar that also reports where there is no terminal."""
+    """A progress bar that logs a line now and then where it cannot be drawn."""
 
     output: Output
     _bar: Progress
@@ -138,7 +138,7 @@ class Bar:
     _told: float = field(default_factory=time.monotonic)
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Say that `count` more are done."""
+        """Count `count` more as done."""
         self._done += count
         self._bar.update(self._task, advance=count, note=note)
         if self._bar.disable and not self.output.silent and time.monotonic() - self._told > 15:
@@ -147,7 +147,7 @@ class Bar:
             self.output.say(f"{self.label}: {self._done:,}{of} {note}".rstrip())
 
     def reach(self, done: int) -> None:
-        """Say how many are done in all."""
+        """Set the number of those done so far."""
         self.advance(done - self._done)
 
 
@@ -178,7 +178,7 @@ SHOWN_METRICS = (
 
 
 def figures(metrics: Mapping[str, Any]) -> str:
-    """Return an evaluation's figures in a line, with the reason where one is undefined."""
+    """Return an evaluation's metrics in one line, with the reason if a metric is undefined."""
     shown = [f"{name} {metrics[name]:.4f}" for name in SHOWN_METRICS if metrics.get(name) is not None]
     if metrics.get("note"):
         shown.append(str(metrics["note"]))

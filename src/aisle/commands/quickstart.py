@@ -106,7 +106,7 @@ def _evaluate_command(index_dir: Path, sample: SampleFiles, report_dir: Path) ->
 
 
 def _run(command: Sequence[str], output: Output) -> None:
-    """Print a command and run it with this interpreter; its output is the user's to see."""
+    """Print a command and run it with this interpreter; the user sees its output."""
     output.say(f"\n$ {shlex.join(command)}")
     ours = {"aisle": ["-m", "aisle"], "accelerate": ["-m", "accelerate.commands.accelerate_cli"]}[command[0]]
     stdout = sys.stderr if output.json_only else None

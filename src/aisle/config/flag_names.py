@@ -1,4 +1,4 @@
-"""Unknown flags, and the flags that were probably meant."""
+"""Unknown flags, with the flags that the user probably meant."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ ALIASES = {
     "warmup_steps": ("num_warmup_steps",),
     "wd": ("weight_decay",),
 }
-"""Name in other programs -> names that a command may have for it here; the first that it has is meant."""
+"""Name in other programs -> names here. A command takes the first name that it has a setting for."""
 _OF_THE_PARSER = ("help", "tyro_print_completion", "tyro_write_completion")
 
 
 def meant_by(name: str, known: Collection[str]) -> str | None:
-    """Return the setting that a name stands for: by its alias, else the nearest in spelling, else None."""
+    """Return the setting for a name: by its alias, otherwise the nearest in spelling, otherwise None."""
     for meant in ALIASES.get(name, ()) + ALIASES.get(name.lower(), ()):
         if meant in known:
             return meant
@@ -91,11 +91,11 @@ def meant_by(name: str, known: Collection[str]) -> str | None:
 
 
 def unknown_flags(arguments: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return one message for each flag on a command line that the command does not have.
+    """Return a message for each unknown flag of a command line.
 
     Args:
-        arguments: the command line without the program's name.
-        known: the settings of the command.
+        arguments: Command line without the program's name.
+        known: Names of the command's settings.
     """
     problems = []
     for typed in _flags(arguments):
@@ -111,7 +111,7 @@ def unknown_flags(arguments: Sequence[str], known: Collection[str]) -> list[str]
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the flags as they were typed, without values; what follows a bare `--` is none."""
+    """Yield the flags as typed, without values; nothing after a bare `--` is a flag."""
     for argument in arguments:
         if argument == "--":
             return

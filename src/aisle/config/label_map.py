@@ -11,13 +11,13 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 
 def parse_label_map(value: object) -> dict[str, float] | None:
-    """Return what each label is worth.
+    """Return the relevance of each label.
 
     Args:
         value: a mapping (YAML), a text such as `E=1,S=0.1`, or None.
 
     Raises:
-        ValueError: the text is not of that form, a label stands twice, or a worth is not in [0, 1].
+        ValueError: The text has another form, a label occurs twice, or a relevance is not in [0, 1].
     """
     if value is None or value == "None":
         return None

@@ -24,11 +24,11 @@ UNSAVED_FIELDS = SECRET_FIELDS | {"config", "json"}
 def parse_settings(
     settings_type: type[Settings], arguments: Sequence[str], *, prog: str, description: str | None = None
 ) -> Settings:
-    """Return the settings that a command line asks for.
+    """Return the settings of a command line.
 
     Args:
-        settings_type: a frozen dataclass; its fields are settings, or groups of settings.
-        arguments: the command line without the program's name; `--config FILE` may be among them.
+        settings_type: Frozen dataclass; its fields are settings, or groups of settings.
+        arguments: Command line without the program's name; it may contain `--config FILE`.
         prog: name of the program in the help.
         description: text above the help; None takes the dataclass's docstring.
 

@@ -9,7 +9,7 @@ from aisle.errors import ConfigError
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 OLD_FOLDER = "configs"
-"""Where a checkout had the recipes: `configs/faq.yaml` is the recipe faq where there is no such file."""
+"""Former folder of the recipes: `configs/faq.yaml` names the recipe faq if there is no such file."""
 
 
 def recipe_names() -> list[str]:
@@ -18,14 +18,14 @@ def recipe_names() -> list[str]:
 
 
 def find_config(given: str, *, flag: str = "--config") -> Path:
-    """Return the YAML file that a flag names: a file, or a recipe that comes with aisle.
+    """Return the YAML file that a flag names: a path, or a recipe that comes with aisle.
 
     Args:
-        given: path of a file, name of a recipe, or `configs/NAME.yaml`; a file that is there comes first.
-        flag: the flag as it was typed, for the message.
+        given: Path of a file, name of a recipe, or `configs/NAME.yaml`. An existing file comes first.
+        flag: Flag as typed, for the message.
 
     Raises:
-        ConfigError: there is neither a file nor a recipe of that name.
+        ConfigError: Neither a file nor a recipe has that name.
     """
     path = Path(given)
     if path.is_file():

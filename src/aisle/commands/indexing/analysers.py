@@ -1,4 +1,4 @@
-"""How a build splits texts into words for BM25: by --language, as the version before, or as the texts say."""
+"""The BM25 analyser of a build: by --language, as in the version before, or by the language of the texts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def choose_analyser(
     """Return the analyser of --language, and print which one it is and why.
 
     Args:
-        settings: of the build.
-        index_dir: of the index, whose current version's language "auto" keeps.
-        products: of the catalogue, with their texts.
-        say: prints.
+        settings: Settings of the build.
+        index_dir: Index directory; `auto` keeps the language of its current version.
+        products: Products of the catalogue, with their texts.
+        say: Function that prints a line.
     """
     if settings.language != "auto":
         analyser, why = Analyser.of(settings.language), "by --language"
@@ -47,7 +47,7 @@ def choose_analyser(
 
 
 def analyser_before(index_dir: Path) -> Analyser | None:
-    """Return the analyser of an index's current version; None where there is none that this aisle has."""
+    """Return the analyser of an index's current version, or None if aisle cannot read it."""
     if not (index_dir / MANIFEST_FILE).exists():
         return None
     try:

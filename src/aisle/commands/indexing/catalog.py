@@ -1,4 +1,4 @@
-"""The products that a build's settings name, written to a file."""
+"""Reading of the products of a build, from --catalog or --pairs, into a file."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def read_products_of(
     """Return the products of --catalog or --pairs, read, checked and written to `path`.
 
     Args:
-        settings: of the build.
-        path: the file to write.
-        known: columns of the version before, to compare the types with.
+        settings: Settings of the build.
+        path: File to write.
+        known: Columns of the version before, to compare the types with.
 
     Raises:
         AisleError: they cannot be read, or a row is bad and bad rows are errors.
@@ -85,7 +85,7 @@ def columns_before(index_dir: Path) -> KnownColumns | None:
 
 
 def tell_columns(catalog: CatalogFile, output: Output) -> None:
-    """Say which columns are of another kind than before, and which look like numbers and are texts."""
+    """Print which columns changed their type, and which look like numbers but stay text."""
     for change in catalog.type_changes:
         output.say(str(change))
     for note in catalog.notes:

@@ -1,4 +1,4 @@
-"""The embeddings of a catalogue: only new texts, each once, in shards that outlive a killed build."""
+"""Embedding of a catalogue in shards: each new text once; finished shards survive a killed build."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Digests = npt.NDArray[np.void]
 
 @dataclass(frozen=True)
 class EmbeddingPlan:
-    """Which texts have to be embedded, and where every product's embedding comes from.
+    """Texts to embed, and the source of every product's embedding.
 
     Args:
         rows: (texts,) the row of the catalogue where each text to embed first occurs.
@@ -66,12 +66,12 @@ def product_digests(products: pa.Table) -> Digests:
 
 
 def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by: str) -> EmbeddingPlan:
-    """Return what has to be embedded.
+    """Return the plan for a catalogue: the texts that the version before does not have.
 
     Args:
-        products: of the catalogue, with their texts.
-        known: the version before, if the encoder and its settings are the same.
-        made_by: what besides the texts decides their embeddings: encoder, compute type, dimensions.
+        products: Products of the catalogue, with their texts.
+        known: Version before, if it has the same encoder and settings.
+        made_by: Encoder, compute type and dimensions: all that decides the embeddings besides the texts.
     """
     old = np.empty(0, "V16") if known is None else product_digests(known.products)
     new = product_digests(products)
@@ -100,18 +100,18 @@ def embed_shards(
     num_processes: int = 1,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Embed the shards of this process that are not there yet; the next one is tokenised meanwhile.
+    """Embed the missing shards of this process, and tokenise the next shard meanwhile.
 
     Args:
-        plan: what to embed.
-        products: of the catalogue, with their texts.
-        encoder: embeds.
-        folder: of the shards.
-        precision: compute type.
-        max_tokens: tokens encoded at a time.
-        process_index: of this process.
-        num_processes: that share the shards.
-        on_progress: called with the number of texts that are done.
+        plan: Texts to embed.
+        products: Products of the catalogue, with their texts.
+        encoder: Encoder of the texts.
+        folder: Folder of the shards.
+        precision: Compute type.
+        max_tokens: Tokens to encode at a time.
+        process_index: Index of this process.
+        num_processes: Number of processes that share the shards.
+        on_progress: Function that is called with the number of texts embedded since the last call.
 
     Raises:
         OSError: a shard cannot be written.
@@ -145,10 +145,10 @@ def embeddings_in_order(
     """Yield the (n, dim) embeddings of all products, in order, a chunk at a time.
 
     Args:
-        plan: whose shards are all there.
-        known: the version before.
-        folder: of the shards.
-        dim: components of an embedding.
+        plan: Plan with all its shards in the folder.
+        known: Version before.
+        folder: Folder of the shards.
+        dim: Components of an embedding.
     """
 
     @lru_cache(maxsize=OPEN_SHARDS)
@@ -191,10 +191,10 @@ def version_before(
     """Return the current version, if its embeddings are those that the build would store.
 
     Args:
-        index_dir: of the index.
-        encoder: of the build; its fingerprint covers weights, prompts, pooling and maximum length.
-        precision: compute type that was asked for; None takes that of the version before.
-        store_dtype: type that the build stores.
+        index_dir: Index directory.
+        encoder: Encoder of the build; its fingerprint covers weights, prompts, pooling and maximum length.
+        precision: Compute type of the build; None takes that of the version before.
+        store_dtype: Number format of the stored embeddings.
     """
     if not (index_dir / MANIFEST_FILE).exists() and not version_numbers(index_dir):
         return VersionBefore(None)

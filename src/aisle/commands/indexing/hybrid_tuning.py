@@ -1,4 +1,4 @@
-"""How much weight embeddings and words get in hybrid search, tuned on judgements."""
+"""Tuning of the weight of embeddings in hybrid search, on judged training queries."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def tuned_weight(
     """Return the weight of the dense side with the best nDCG@10 on training queries, by exact search.
 
     Args:
-        folder: of a version that has all its files; it may still be staged.
-        manifest: of that version, as far as it is known.
-        encoder: that made the embeddings.
-        queries_file: ids and texts of training queries.
-        qrels_file: judgements of them.
-        label_map: what each label is worth; None where the labels are numbers.
-        text_format: how text files are written.
+        folder: Folder of a version with all its files; it may still be staged.
+        manifest: Manifest of that version, without the weight.
+        encoder: Encoder of the embeddings.
+        queries_file: File with ids and texts of training queries.
+        qrels_file: File with their judgements.
+        label_map: Relevance of each label; None if the labels are numbers.
+        text_format: Encoding and delimiter of text files.
 
     Raises:
         DataError: a file cannot be read, or no judged product is found for any query.
@@ -91,10 +91,10 @@ def quality_by_weight(
     """Return the mean nDCG@10 of the convex combination for each of `WEIGHTS`.
 
     Args:
-        candidates: query id -> what both sides found.
-        qrels: query id -> product id -> relevance.
+        candidates: Candidates of both searches, by query id.
+        qrels: Relevance, by query id and product id.
         product_ids: (count,) id of each row.
-        tie_ranks: (count,) place of each product's id among the sorted ids.
+        tie_ranks: (count,) position of each product's id among the sorted ids.
     """
     rows = np.unique(np.concatenate([found.rows for found in candidates.values()]))
     ids = dict(zip(rows.tolist(), product_ids.take(pa.array(rows)).to_pylist(), strict=True))

@@ -1,4 +1,4 @@
-"""The hybrid weight of a new version: tuned now, or kept from the version before."""
+"""Weight of hybrid search for a new version: tuned now, or kept from the version before."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def choose_weight(
     """Return the weight tuned on --tune_queries, or that of the version before; print which it is.
 
     Args:
-        settings: of the build.
-        index_dir: of the index, whose current version is the one before.
-        folder: of the new version, which has all its files.
-        manifest: of the new version, as far as it is known.
-        encoder: that made the embeddings.
-        analyser: of the new version.
-        say: prints.
+        settings: Settings of the build.
+        index_dir: Index directory; its current version is the version before.
+        folder: Folder of the new version, with all its files.
+        manifest: Manifest of the new version, without the weight.
+        encoder: Encoder of the embeddings.
+        analyser: Analyser of the new version.
+        say: Function that prints a line.
 
     Raises:
         AisleError: the tuning queries cannot be used.
@@ -83,7 +83,7 @@ def choose_weight(
 
 
 def _what_changed(before: Manifest, now: Manifest, words: Analyser | None, new_words: Analyser) -> str | None:
-    """Return what of a version before makes its weight unfit for the new one, or None."""
+    """Return why the weight of the version before does not fit the new version, or None."""
     if (before.fingerprint, before.dim) != (now.fingerprint, now.dim):
         return "it was tuned for another encoder"
     if words != new_words:

@@ -1,4 +1,4 @@
-"""The marks of a catalogue's texts: from what was embedded, and from the version before."""
+"""Marks of a catalogue's texts (cut off, unknown): of new texts, and from the version before."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def marks_in_order(
     is tokenised once more.
 
     Args:
-        plan: whose shards are all there.
-        known: the version before.
-        folder: of the shards.
-        products: with their texts.
-        encoder: tokenises; may be None where the version before has marks.
+        plan: Plan with all its shards in the folder.
+        known: Version before.
+        folder: Folder of the shards.
+        products: Products with their texts.
+        encoder: Encoder with the tokenizer; may be None if the version before has marks.
     """
     marks = np.zeros(len(plan.source), np.uint8)
     reused = plan.source < 0

@@ -1,4 +1,4 @@
-"""Queries that nobody has to write: parts of products' texts, on which the graph's recall is tuned."""
+"""Held-out queries made from the products' texts, to measure and tune the graph's recall."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TUNING_QUERIES = 500
 
 
 def stand_in_queries(products: pa.Table) -> list[str]:
-    """Return the first half of the words of some products: held-out queries that nobody has to write."""
+    """Return the first half of the words of up to 500 products, as queries."""
     count = min(TUNING_QUERIES, products.num_rows)
     rows = np.sort(np.random.default_rng(0).choice(products.num_rows, size=count, replace=False))
     texts = take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist()

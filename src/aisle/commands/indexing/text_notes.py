@@ -1,4 +1,4 @@
-"""What to say of texts that an encoder does not read whole, or knows nothing of."""
+"""Notes on texts that were cut off at the maximum length, or have no token that the model knows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def text_notes(manifest: Manifest) -> list[str]:
-    """Return what to say of the texts of a version, a line each."""
+    """Return the notes on the texts of a version, a line each."""
     texts = f"of {manifest.count:,} texts of the catalogue"
     notes = []
     if manifest.truncated_texts:
@@ -30,13 +30,13 @@ def text_notes(manifest: Manifest) -> list[str]:
 
 
 def say_texts(output: Output, manifest: Manifest) -> None:
-    """Print what is to be said of the texts of a version."""
+    """Print the notes on the texts of a version."""
     for note in text_notes(manifest):
         output.say(note)
 
 
 def query_notes(queries: Sequence[str], encoder: TorchEncoder) -> list[str]:
-    """Return what to say of queries that an encoder does not read whole, a line at most."""
+    """Return a note on the queries that were cut off at the maximum length, if there are any."""
     tokens = encoder.tokenize(queries, prompt=encoder.settings.query_prompt, marked=True)
     cut = int(np.count_nonzero(tokens.marks & CUT))
     return [cut_note(cut, f"of {len(queries):,} queries")] if cut else []
@@ -50,5 +50,5 @@ def counted(manifest: Manifest) -> str:
 
 
 def cut_note(cut: int, texts: str) -> str:
-    """Return what to say of texts that were cut off: `cut_note(3, "of 10 queries")`."""
+    """Return the note on cut-off texts: `cut_note(3, "of 10 queries")`."""
     return f"{cut:,} {texts} are longer than the encoder's maximum length: the ends were cut off"

@@ -1,4 +1,4 @@
-"""The LoRA settings of a run that begins at another's adapter: they are the adapter's."""
+"""LoRA settings of a run that trains an existing adapter further: the adapter decides them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aisle.errors import ConfigError
 from aisle.models.trained_adapter import TrainedAdapter
 
 SHAPE = ("lora_rank", "lora_alpha", "lora_target_modules", "use_dora", "use_rslora")
-"""What an adapter's weights are made for. Dropout is training's alone."""
+"""Settings that the shape of an adapter's weights depends on. Dropout can change from run to run."""
 
 
 def resolve_lora(

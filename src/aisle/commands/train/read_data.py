@@ -1,4 +1,4 @@
-"""The pairs of a run: read, checked, split."""
+"""Reading of a run's pairs: rows, checks, and the split into training and validation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULT_TEMPLATE = "{title}"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The pairs of a run; no query is in both."""
+    """Training and validation pairs of a run."""
 
     train: Pairs
     validation: Pairs
@@ -59,7 +59,7 @@ def read_training_data(
     memory: MemoryRows = NO_MEMORY,
     teacher_scores: bool = False,
 ) -> TrainingData:
-    """Return the training and validation pairs that the settings ask for.
+    """Return the training and validation pairs of the settings.
 
     Args:
         settings: where they are, and how their columns and labels are to be read.
