@@ -1,4 +1,4 @@
-"""The index room: build an index, open it, search it; hnswlib stays in here and torch outside."""
+"""Build an index, open it, search it and change it; without torch."""
 
 from aisle.index.build_settings import GraphSettings, IndexIdentity
 from aisle.index.builder import build_index, finish_version

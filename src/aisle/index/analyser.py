@@ -87,7 +87,7 @@ class Analyser:
         """Return the analyser of a language.
 
         Raises:
-            ConfigError: the language is unknown.
+            ConfigError: The language is unknown.
         """
         stem = stemmer(language)
         return cls(language, stop_words(language), stem)
@@ -129,7 +129,7 @@ class Analyser:
         """Return the analyser that `record` was made of.
 
         Raises:
-            IndexIntegrityError: there is no record, or this aisle, or its stemmer, makes other terms.
+            IndexIntegrityError: There is no record, or this aisle, or its stemmer, makes other terms.
         """
         try:
             language, words = record["language"], tuple(record["stop_words"])

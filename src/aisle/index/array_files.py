@@ -39,7 +39,7 @@ def writing(path: Path) -> Iterator[None]:
     """Turn a failed write into one error that names the file.
 
     Raises:
-        IndexStoreError: the system refused to write.
+        IndexStoreError: The system refused to write.
     """
     try:
         yield
@@ -64,16 +64,16 @@ def write_embeddings(
     """Write chunks of embeddings to one array file as they come, holding one chunk in memory.
 
     Args:
-        path: file to write.
-        embeddings: chunks of (n, dim) float32, unit L2 norm, in the order of `products`.
-        products: names the products in errors; as many as there must be embeddings.
-        dim: components of an embedding.
-        store_dtype: type in the file.
+        path: File to write.
+        embeddings: Chunks of (n, dim) float32, unit L2 norm, in the order of `products`.
+        products: Names the products in errors; as many as there must be embeddings.
+        dim: Components of an embedding.
+        store_dtype: Type in the file.
 
     Raises:
-        ModelError: an embedding is of another dim, not finite or not of unit norm.
-        DataError: there are more or fewer embeddings than products.
-        IndexStoreError: the file cannot be written.
+        ModelError: An embedding is of another dim, not finite or not of unit norm.
+        DataError: There are more or fewer embeddings than products.
+        IndexStoreError: The file cannot be written.
     """
     count, done = products.num_rows, 0
     header = io.BytesIO()
@@ -99,7 +99,7 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write an array file.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     with path.open("wb") as file:
         np.save(file, array, allow_pickle=False)
@@ -109,7 +109,7 @@ def read_array(path: Path, *, shape: tuple[int, ...], dtype: str) -> npt.NDArray
     """Return a memory-mapped array.
 
     Raises:
-        IndexIntegrityError: not an array file, or of another shape or type.
+        IndexIntegrityError: Not an array file, or of another shape or type.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -130,7 +130,7 @@ def read_queries(folder: Path, *, dim: int) -> npt.NDArray[np.float32]:
     """Return the (queries, dim) held-out queries of a version.
 
     Raises:
-        IndexIntegrityError: not an array file of such queries.
+        IndexIntegrityError: Not an array file of such queries.
     """
     path = folder / QUERIES_FILE
     try:
@@ -186,7 +186,7 @@ def _check_chunk(chunk: FloatArray, products: pa.Table, *, dim: int, first: int)
 
 
 def link_files(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Put files of a version into another one: as links where the file system has them, else as copies."""
+    """Link files of a version into another, or copy them if the file system has no links."""
     with writing(target):
         for name in names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def read_marks(folder: Path, *, count: int) -> npt.NDArray[np.uint8] | None:
     """Return the (count,) marks of a version's texts, or None where they were not counted.
 
     Raises:
-        IndexIntegrityError: the file is damaged.
+        IndexIntegrityError: The file is damaged.
     """
     if not (folder / MARKS_FILE).exists():
         return None

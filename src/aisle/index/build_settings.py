@@ -1,4 +1,4 @@
-"""What a build is told: the graph to make, and what the embeddings were made of."""
+"""Settings of a build: the graph, and the encoder and template behind the embeddings."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class IndexIdentity:
-    """What an index was made of.
+    """Encoder and template that an index was made with.
 
     Args:
-        dim: components of an embedding.
-        fingerprint: of the encoder that makes the embeddings.
-        encoder: what is needed to find that encoder again, as JSON.
-        text_template: template that turned a catalogue row into text; None where the text was given.
-        id_column: column of the catalogue with the product ids; None where they were given.
-        store_dtype: type of the stored embeddings; "float16" halves them and rounds scores to about 3 digits.
+        dim: Components of an embedding.
+        fingerprint: Fingerprint of the encoder that makes the embeddings.
+        encoder: Where to find that encoder again, as JSON.
+        text_template: Template that turned a catalogue row into text; None where the text was given.
+        id_column: Column of the catalogue with the product ids; None where they were given.
+        store_dtype: Type of the stored embeddings; "float16" halves them and rounds scores to about 3 digits.
         query_fingerprint: Fingerprint of the query tower; None if one tower reads both sides.
 
     Raises:

@@ -65,24 +65,24 @@ def build_index(
     Everything but `embeddings` is checked before the first of them is asked for.
 
     Args:
-        index_dir: directory of the index; missing, empty, or an index.
-        product_ids: unique, not blank.
-        payload: one row per product, to be given back with it; may have no columns.
-        embeddings: chunks of (n, dim) float32, unit L2 norm, one per product in order; written as they come.
-        dim: components of an embedding.
-        fingerprint: of the encoder that makes the embeddings.
-        encoder: what is needed to find that encoder again, as JSON.
-        text_template: template that turned a catalogue row into text; None where the text was given.
-        texts: what was embedded, one per product; without them there is no lexical search and no update.
-        language: of the texts, by whose stems and stop words lexical search goes.
+        index_dir: Directory of the index; missing, empty, or an index.
+        product_ids: Unique, not blank.
+        payload: One row per product, to be given back with it; may have no columns.
+        embeddings: Chunks of (n, dim) float32, unit L2 norm, one per product in order; written as they come.
+        dim: Components of an embedding.
+        fingerprint: Fingerprint of the encoder that makes the embeddings.
+        encoder: Where to find that encoder again, as JSON.
+        text_template: Template that turned a catalogue row into text; None where the text was given.
+        texts: What was embedded, one per product; without them there is no lexical search and no update.
+        language: Language of the texts: its stems and stop words are used by lexical search.
         backend: Graph backend: "hnsw", "exact" for no graph at all, or one that was registered.
         ef_search: Effort of a search, for "hnsw" the candidates kept.
         target_recall: recall@10 that `ef_search` is chosen for.
-        store_dtype: type of the stored embeddings.
-        threads: threads that build the graph.
-        keep_versions: versions to keep from now on, the new one included; None is as many as
+        store_dtype: Type of the stored embeddings.
+        threads: Threads that build the graph.
+        keep_versions: Versions to keep from now on, the new one included; None is as many as
             before, 3 at first.
-        on_progress: called with the number of products placed in the graph since the last call.
+        on_progress: Called with the number of products placed in the graph since the last call.
         query_fingerprint: Fingerprint of the query tower; None if one tower reads both sides.
         parameters: Parameters of the backend. For "hnsw": `M`, links per node, 16 if missing, and
             `ef_construction`, candidates kept while building, 200 if missing.
@@ -90,9 +90,9 @@ def build_index(
     Raises:
         ConfigError: There is no such backend or parameter, a setting is out of range, or `encoder` is not
             JSON.
-        DataError: product ids, payload or the number of embeddings do not fit.
-        ModelError: an embedding is of another dim, not finite or not of unit norm.
-        IndexLockedError: another process writes the index.
+        DataError: Product ids, payload or the number of embeddings do not fit.
+        ModelError: An embedding is of another dim, not finite or not of unit norm.
+        IndexLockedError: Another process writes the index.
         IndexStoreError: `index_dir` holds something else, or a file cannot be written.
     """
     settings = GraphSettings(backend, parameters, ef_search, target_recall, threads)
@@ -135,13 +135,13 @@ def finish_version(
     """Make graph, lexical index and measurements over the staged products and embeddings.
 
     Args:
-        writer: its staging folder holds products and embeddings, and the marks of the texts if there are any.
-        identity: what they were made of.
-        settings: of the graph.
-        analyser: splits the products' texts into words; None where there are no texts.
-        command: what makes the version.
+        writer: Writer of the index, with products, embeddings and any marks of the texts staged.
+        identity: Encoder and template that they were made with.
+        settings: Settings of the graph.
+        analyser: Splits the products' texts into words; None without texts.
+        command: Command that makes the version.
         queries: (queries, dim) float32 unit vectors to measure recall with; None makes some.
-        on_progress: called with the number of products placed in the graph since the last call.
+        on_progress: Called with the number of products placed in the graph since the last call.
 
     Returns:
         The manifest for `Writer.commit`.

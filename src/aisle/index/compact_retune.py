@@ -1,4 +1,4 @@
-"""Keep an index in shape: build its graph anew, measure its recall again."""
+"""Compact an index (build its graph again) and retune it (measure recall and set the effort again)."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def compact_index(
     """Build the graph anew, without the nodes of deleted products; return the new version's manifest.
 
     Args:
-        index_dir: of the index.
-        threads: that build the graph; None is one per core, 1 gives the same file every time.
-        keep_versions: versions to keep from now on, the new one included; None is as many as before.
-        on_progress: called with the number of products placed in the graph since the last call.
+        index_dir: Directory of the index.
+        threads: Threads that build the graph; None is one per core, 1 gives the same file every time.
+        keep_versions: Versions to keep from now on, with the new one; None is as many as before.
+        on_progress: Called with the number of products placed in the graph since the last call.
 
     Raises:
-        IndexLockedError: another process writes the index.
-        IndexStoreError: the index is damaged, or a file cannot be written.
+        IndexLockedError: Another process writes the index.
+        IndexStoreError: The index is damaged, or a file cannot be written.
     """
     with index_writer(index_dir, command="compact", keep_versions=keep_versions) as writer:
-        index = open_stored(writer.index_dir, also=(QUERIES_FILE,))  # the old graph takes no part
+        index = open_stored(writer.index_dir, also=(QUERIES_FILE,))  # the old graph is not needed
         manifest = index.manifest
         kept = [name for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, MARKS_FILE) if name in manifest.files]
         link_files(index.directory, writer.staging, kept)
@@ -99,16 +99,16 @@ def retune_index(
     """Measure recall again and set `ef_search`; nothing is embedded or built; return the new manifest.
 
     Args:
-        index_dir: of the index.
-        target_recall: recall@10 to reach; the default where neither is given.
-        ef_search: take this one and measure it.
-        threads: that search; None is one per core.
-        keep_versions: versions to keep from now on, the new one included; None is as many as before.
+        index_dir: Directory of the index.
+        target_recall: recall@10 to reach; 0.98 if neither is given.
+        ef_search: Value to set and measure; None chooses it.
+        threads: Threads that search; None is one per core.
+        keep_versions: Versions to keep from now on, with the new one; None is as many as before.
 
     Raises:
-        ConfigError: both are given, or the target is not in [0, 1].
-        IndexLockedError: another process writes the index.
-        IndexStoreError: the index is damaged, or a file cannot be written.
+        ConfigError: Both are given, or the target is not in [0, 1].
+        IndexLockedError: Another process writes the index.
+        IndexStoreError: The index is damaged, or a file cannot be written.
     """
     with index_writer(index_dir, command="tune", keep_versions=keep_versions) as writer:
         index = open_index(index_dir)

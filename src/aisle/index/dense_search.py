@@ -68,18 +68,18 @@ def approximate_search(
 ) -> tuple[Rows, Scores]:
     """Return the rows and scores of the `top_k` products per query that the graph leads to, best first.
 
-    The scores are those by which the graph is followed: to compute them once more takes longer than the 10%
-    that this may cost over hnswlib's bare search (docs/results.md). A query whose part of the graph is too
+    The scores are the backend's: computing them again takes longer than the 10% that this function may add to
+    hnswlib's bare search (docs/results.md). A query whose part of the graph is too
     small for `top_k`, and a `top_k` that takes every node anyway, are searched exactly.
 
     Args:
-        graph: graph over `embeddings`.
+        graph: Graph over `embeddings`.
         embeddings: (count, dim) float32 or float16, unit L2 norm.
         query_embeddings: (queries, dim) float32, unit L2 norm.
-        top_k: products per query, 1 <= top_k <= count.
+        top_k: Products per query, 1 <= top_k <= count.
         tie_ranks: (count,) order among equal scores, lowest first.
         effort: How hard the backend searches.
-        threads: None is one per core.
+        threads: Threads that search; None is one per core.
 
     Returns:
         (queries, top_k) rows and (queries, top_k) scores.

@@ -86,7 +86,7 @@ def scalar_of(value: Value, column: Column) -> pa.Scalar:
     column has a time zone.
 
     Raises:
-        ValueError: the column does not hold such values; the message is for the user.
+        ValueError: The column does not hold such values; the message is for the user.
     """
     if column.kind in {"dates", "times"} and isinstance(value, str):
         return _time_scalar(value, column)
@@ -126,9 +126,9 @@ def has_item(lists: pa.Array, wanted: pa.Scalar, items: Column) -> pa.Array:
     """Return whether each list has an item, null where the list is null.
 
     Args:
-        lists: of a batch.
-        wanted: as it is compared with the items.
-        items: of the column of lists.
+        lists: Of a batch.
+        wanted: As it is compared with the items.
+        items: Of the column of lists.
     """
     # A null may hide items, which only one of the two functions below passes over.
     there = lists.drop_null()

@@ -1,4 +1,4 @@
-"""The best products among those that satisfy a filter: exactly where they are few, else through the graph."""
+"""Search the products that satisfy a filter: exactly if they are few, else through the graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["filtered_search"]
 Mask = npt.NDArray[np.bool_]
 
 EXACT_ROWS = 10_000
-"""So few rows are searched exactly whatever the graph would cost: some 3 ms for a query of 384 components."""
+"""Up to this many rows are always searched exactly: 3 ms for a query of 384 components."""
 ROWS_PER_NODE = 20
 """Rows that are searched exactly in the time in which the graph gives one node, about 5 microseconds."""
 MARGIN = 3.0
@@ -47,15 +47,15 @@ def filtered_search(
     compared one by one. How a query is answered does not depend on the other queries.
 
     Args:
-        graph: graph over `embeddings`.
+        graph: Graph over `embeddings`.
         embeddings: (count, dim) float32 or float16, unit L2 norm; a memory map is read in parts.
         query_embeddings: (queries, dim) float32, unit L2 norm.
         satisfying: (count,) whether each row satisfies the filter.
-        top_k: products per query, at least 1.
+        top_k: Products per query, at least 1.
         tie_ranks: (count,) order among equal scores, lowest first.
         effort: How hard the backend searches; the graph is asked for at least as many nodes.
-        exact: compare with every satisfying row.
-        threads: threads that follow the graph; None is one per core.
+        exact: Compare with every satisfying row.
+        threads: Threads that follow the graph; None is one per core.
 
     Returns:
         (queries, kept) rows and (queries, kept) scores, where kept is `top_k` or the number of satisfying

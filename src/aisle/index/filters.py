@@ -59,7 +59,7 @@ class Filter:
         Reads only the filter's columns, a batch at a time: a memory-mapped table is not copied.
 
         Raises:
-            SearchError: a value cannot be compared, such as a whole number beyond 2^63.
+            SearchError: A value cannot be compared, such as a whole number beyond 2^63.
         """
         satisfied = np.zeros(products.num_rows, np.bool_)
         done = 0
@@ -90,11 +90,11 @@ def parse_filter(text: str, schema: pa.Schema) -> Filter:
     column that never had a value satisfies no comparison.
 
     Args:
-        text: the expression.
-        schema: of the products.
+        text: The expression.
+        schema: Schema of the products.
 
     Raises:
-        SearchError: it is not such an expression, a column is unknown, or types do not fit; the message
+        SearchError: It is not such an expression, a column is unknown, or types do not fit; the message
             quotes the part.
     """
     if not isinstance(text, str):

@@ -38,7 +38,7 @@ WEIGHTS = tuple(step / 20 for step in range(21))
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What both sides say about the products that either of them found for one query."""
+    """Scores of both sides for the products that either side found for a query."""
 
     rows: Rows
     """(candidates,) distinct rows of the index."""
@@ -47,7 +47,7 @@ class Candidates:
     lexical: Scores
     """(candidates,) BM25 score of each, 0 where it has no word of the query."""
     highest: float
-    """What no text's BM25 score reaches for this query; above 0."""
+    """Upper limit of BM25 scores for this query; above 0."""
     depth: int
     """Products that each side could name."""
     by_id: npt.NDArray[np.bool_] | None = None
@@ -100,10 +100,10 @@ def fuse(
     """Return the best `top_k` candidates per query, best first; equal scores in the order of `tie_ranks`.
 
     Args:
-        candidates: of each query.
-        top_k: products per query.
+        candidates: Candidates of each query.
+        top_k: Products per query.
         tie_ranks: (count,) order among equal scores, lowest first.
-        weight: of the dense side in [0, 1]; 1 is the dense order, 0 the lexical one; unused by "rrf".
+        weight: Weight of the dense side in [0, 1]; 1 is the dense order, 0 the lexical one; unused by "rrf".
         fusion: "convex" for `convex_scores`, "rrf" for `reciprocal_rank_scores`.
 
     Returns:
@@ -148,9 +148,9 @@ def tune_weight(
     """Return the weight of the best quality; among equals the one nearest to `default`, then the lower.
 
     Args:
-        quality: of a weight on judged training queries, such as the mean nDCG@10; higher is better.
-        weights: to try.
-        default: where to lean when the judgements do not decide.
+        quality: Quality of a weight on judged training queries, such as the mean nDCG@10; higher is better.
+        weights: Weights to try.
+        default: Where to lean when the judgements do not decide.
     """
     measured: dict[float, float] = {weight: quality(weight) for weight in weights}
     return min(measured, key=lambda weight: (-measured[weight], abs(weight - default), weight))

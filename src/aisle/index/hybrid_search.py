@@ -74,10 +74,10 @@ def search_lexical(
     """Return the best `top_k` products per query by BM25; a short answer ends in row -1 and score -inf.
 
     Args:
-        index: to search; its encoder takes no part.
-        queries: texts to search for.
-        top_k: as in `SearchIndex.search`.
-        where: as in `SearchIndex.search`.
+        index: Index to search; its encoder is not used.
+        queries: Texts to search for.
+        top_k: As in `SearchIndex.search`.
+        where: As in `SearchIndex.search`.
 
     Raises:
         SearchError: `top_k` is out of range, `where` does not fit, or the index was built without texts.
@@ -109,19 +109,19 @@ def search_hybrid(
     A product whose id is the query comes first. The result has the cosine of each product too.
 
     Args:
-        index: to search.
-        queries: texts to search for.
+        index: Index to search.
+        queries: Texts to search for.
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
-        top_k: as in `SearchIndex.search`.
-        weight: of the dense side in [0, 1]; None is `weight_of` the index.
+        top_k: As in `SearchIndex.search`.
+        weight: Weight of the dense side in [0, 1]; None is `weight_of` the index.
         fusion: "convex" for weighted scores, "rrf" for reciprocal ranks, which have no weight.
-        ef_search: as in `SearchIndex.search`, of the dense side.
-        exact: as in `SearchIndex.search`, of the dense side.
-        where: as in `SearchIndex.search`, of both sides.
-        threads: as in `SearchIndex.search`, of the dense side.
+        ef_search: As in `SearchIndex.search`, for the dense side.
+        exact: As in `SearchIndex.search`, for the dense side.
+        where: As in `SearchIndex.search`, of both sides.
+        threads: As in `SearchIndex.search`, for the dense side.
 
     Raises:
-        SearchError: an argument is out of range, the queries do not fit the embeddings, or the index was
+        SearchError: An argument is out of range, the queries do not fit the embeddings, or the index was
             built without texts.
     """
     queries = as_sequence(queries, "queries", SearchError)
@@ -163,17 +163,17 @@ def fuse_dense(
     """Return the best `top_k` of what the dense side has found and BM25 finds; ties by product id.
 
     Args:
-        index: that was searched.
-        queries: texts to search for.
+        index: Index that was searched.
+        queries: Texts to search for.
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
         dense_rows: (queries, `candidate_depth`) best rows by cosine, -1 where there are fewer.
-        top_k: products per query.
-        weight: as in `search_hybrid`.
-        fusion: as in `search_hybrid`.
+        top_k: Products per query.
+        weight: As in `search_hybrid`.
+        fusion: As in `search_hybrid`.
         allowed: (count,) rows that BM25 may name; None is all of them.
 
     Raises:
-        SearchError: as for `search_hybrid`.
+        SearchError: As for `search_hybrid`.
     """
     candidates = gather_candidates(
         _lexical_of(index),
@@ -213,16 +213,16 @@ def gather_candidates(
     """Return per query the union of the best of each side, every product with its true score of both sides.
 
     Args:
-        lexical: over the texts of the index.
+        lexical: Over the texts of the index.
         embeddings: (count, dim) stored, unit L2 norm.
-        queries: texts to search for.
+        queries: Texts to search for.
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
         dense_rows: (queries, depth) best rows by cosine, -1 where there are fewer; BM25 names up to as many.
         tie_ranks: (count,) order among equal scores, lowest first.
         allowed: (count,) rows that BM25 may name; None is all of them.
 
     Raises:
-        SearchError: the numbers of texts and of embeddings of queries differ.
+        SearchError: The numbers of texts and of embeddings of queries differ.
     """
     queries = as_sequence(queries, "queries", SearchError)
     if len(queries) != len(query_embeddings):

@@ -1,4 +1,4 @@
-"""The rows, nodes and graph of an index after some of its products changed."""
+"""Make a changed version of an index: its rows, its nodes, and its graph without a new build."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ def stage_change(
     threads: int | None,
     marks: npt.NDArray[np.uint8] | None = None,
 ) -> Manifest:
-    """Stage rows of an index and of what is new, over its graph changed to fit; return the manifest.
+    """Stage a version with old and new rows, and the graph updated to match; return its manifest.
 
-    The index's graph is changed in place: it answers no search afterwards.
+    The index's graph is changed in place, so the open index must not be searched afterwards.
 
     Args:
-        writer: of the index.
-        index: its current version.
+        writer: Writer of the index.
+        index: Current version of the index.
         source: (count,) rows of the new version: those of `index`, then, counted on, those of `products`.
         products: (new,) products that are added or replace others.
-        embeddings: (new, dim) theirs, in the index's type.
-        command: what makes the version.
-        threads: that place nodes; None is one per core.
+        embeddings: (new, dim) embeddings of `products`, in the index's type.
+        command: Command that makes the version.
+        threads: Threads that place nodes; None is one per core.
         marks: (new,) of the texts of `products`; None where they were not counted.
 
     Raises:
-        DataError: a column is of another type than in the index.
-        IndexStoreError: a file cannot be written.
+        DataError: A column is of another type than in the index.
+        IndexStoreError: A file cannot be written.
     """
     folder, manifest = writer.staging, index.manifest
     with writing(folder / PRODUCTS_FILE):
@@ -136,7 +136,7 @@ def joined(old: pa.Table, new: pa.Table) -> pa.Table:
     """Return two tables, one after the other; a column that only one of them has is null elsewhere.
 
     Raises:
-        DataError: a column is of another type than in the index.
+        DataError: A column is of another type than in the index.
     """
     try:
         both = pa.concat_tables([old, new], promote_options="permissive")
@@ -174,7 +174,7 @@ def _node_of_row(index: SearchIndex, source: Rows, embeddings: FloatArray) -> Ro
     nodes[~is_new] = before[source[~is_new]]
     if not is_new.any():
         return nodes
-    # Those that lose their rows as well: a product that keeps its embedding keeps its node.
+    # Nodes that lose their rows count too: a replaced product with the same embedding keeps its node.
     live = np.unique(before)
     digests = np.concatenate(
         [

@@ -43,7 +43,7 @@ def file_record(path: Path) -> FileRecord:
     """Return checksum and size of a file.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
     """
     return FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
 
@@ -74,7 +74,7 @@ def file_problem(path: Path, recorded: FileRecord, *, verify: Literal["checksums
     """Return what is wrong with a file of an index and how to mend it, or None.
 
     Raises:
-        OSError: the file exists and cannot be read.
+        OSError: The file exists and cannot be read.
     """
     mend = "restore the file or build the index again"
     if not path.is_file():

@@ -40,7 +40,7 @@ def stemmer(language: Language) -> Callable[[str], str]:
     """Return the function from a lower-case word to its stem; threads may share it.
 
     Raises:
-        ConfigError: the language is unknown.
+        ConfigError: The language is unknown.
     """
     if language not in LANGUAGES:
         raise ConfigError(f"--language: must be one of {', '.join(LANGUAGES)}, found {language!r}")

@@ -110,7 +110,7 @@ class Bm25Index:
         """Write `LEXICAL_FILES` to `folder`, the same bytes for the same texts.
 
         Raises:
-            OSError: a file cannot be written.
+            OSError: A file cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: getattr(self, name) for name in ARRAY_TYPES if not name.startswith("id")}
@@ -220,7 +220,7 @@ def best_rows(
 
     Args:
         scores: (texts,) BM25 scores of one query.
-        top_k: most rows to return.
+        top_k: Most rows to return.
         tie_ranks: (texts,) order among equal scores, lowest first; None is the order of the rows.
         allowed: (texts,) rows that may be returned; None is all of them.
     """

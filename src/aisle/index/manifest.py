@@ -1,4 +1,4 @@
-"""The manifest: what an index is, in one JSON file that is written last; it checks itself and the others."""
+"""The manifest: a JSON file that describes a version of an index, with checksums of itself and all files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What one file of the index must be."""
+    """Checksum and size of a file of the index."""
 
     sha256: Sha256
     """Checksum of the whole file, lower-case hexadecimal."""
@@ -66,7 +66,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What one `ef_search` gave when it was measured."""
+    """Recall and time measured at an `ef_search`."""
 
     ef_search: Positive
     """Candidates kept while searching."""
@@ -97,11 +97,11 @@ class Manifest:
     created: str
     """When it was made: ISO 8601, UTC."""
     command: str
-    """What made it: build, upsert, delete, compact or tune."""
+    """Command that made it: build, upsert, delete, compact or tune."""
     fingerprint: str
     """Fingerprint of the encoder that made the embeddings."""
     encoder: dict[str, Any]
-    """What is needed to find that encoder again, as JSON."""
+    """Where to find that encoder again, as JSON."""
     text_template: str | None
     """Template that turned a catalogue row into text; None where the text was given."""
     id_column: str | None
@@ -163,7 +163,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write the manifest with a checksum of its own contents.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     content = asdict(manifest)
     content[_RECALL_KEY] = content.pop("ann_recall_at_10")
@@ -176,9 +176,9 @@ def read_manifest(index_dir: StrPath) -> Manifest:
     """Return the manifest of an index directory.
 
     Raises:
-        IndexIntegrityError: there is no manifest, it is not JSON of our schema, it was altered, or it is of a
+        IndexIntegrityError: There is no manifest, it is not JSON of our schema, it was altered, or it is of a
             format that this version of aisle does not read.
-        OSError: the file exists and cannot be read.
+        OSError: The file exists and cannot be read.
     """
     index_dir = Path(index_dir)
     path = index_dir / MANIFEST_FILE

@@ -33,7 +33,7 @@ def make_products(
     """Return the table of product ids, texts and payload that `products.arrow` holds.
 
     Raises:
-        DataError: there are no products, an id is not text, blank or there twice, payload or texts have
+        DataError: There are no products, an id is not text, blank or there twice, payload or texts have
             another number of rows, or the payload has a column twice or one with a name of ours.
     """
     product_ids = as_sequence(product_ids, "product_ids", DataError)
@@ -97,7 +97,7 @@ def text_of(products: pa.Table) -> Iterator[str]:
     """Yield the texts that were embedded, in order.
 
     Raises:
-        IndexStoreError: the index was built without them.
+        IndexStoreError: The index was built without them.
     """
     if TEXT_COLUMN not in products.column_names:
         raise IndexStoreError(
@@ -111,7 +111,7 @@ def write_products(path: Path, products: pa.Table) -> None:
     """Write the products as an Arrow IPC file.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     with path.open("wb") as sink, pa.ipc.new_file(sink, products.schema) as writer:
         writer.write_table(products.unify_dictionaries(), max_chunksize=TAKEN_ROWS)
@@ -121,11 +121,11 @@ def read_products(path: Path, *, count: int | None = None) -> pa.Table:
     """Return the memory-mapped products.
 
     Args:
-        path: of the file.
-        count: rows that it must have; None takes any.
+        path: Path of the file.
+        count: Rows that it must have; None takes any.
 
     Raises:
-        IndexIntegrityError: not an Arrow file of `count` rows with a text column product_id.
+        IndexIntegrityError: Not an Arrow file of `count` rows with a text column product_id.
     """
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()

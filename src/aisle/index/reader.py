@@ -61,17 +61,17 @@ def open_index(
     files are removed.
 
     Args:
-        index_dir: directory of the index.
-        fingerprint: of the encoder that will embed the queries; None leaves it unchecked.
+        index_dir: Directory of the index.
+        fingerprint: Fingerprint of the encoder that will embed the queries; None leaves it unchecked.
         verify: "checksums" reads every file once; "sizes" is for files checked before, and does not notice a
             byte that has changed, which hnswlib may crash on.
-        version: number of the version; None is the current one.
+        version: Number of the version; None is the current one.
 
     Raises:
-        IndexIntegrityError: directory, manifest or a file is missing, truncated, altered or of another
+        IndexIntegrityError: Directory, manifest or a file is missing, truncated, altered or of another
             format.
-        FingerprintMismatchError: another encoder made the index.
-        IndexStoreError: a file cannot be read, or the index keeps being replaced.
+        FingerprintMismatchError: Another encoder made the index.
+        IndexStoreError: A file cannot be read, or the index keeps being replaced.
     """
     resolved = Path(index_dir).resolve()
     for _ in range(OPEN_ATTEMPTS):
@@ -95,11 +95,11 @@ def open_stored(index_dir: StrPath, *, also: Sequence[str] = ()) -> StoredProduc
     """Return what the current version stores, after checking the files that hold it.
 
     Args:
-        index_dir: of the index.
-        also: further files of the version to check.
+        index_dir: Directory of the index.
+        also: Further files of the version to check.
 
     Raises:
-        IndexIntegrityError: there is no index, or a file of it is missing or altered.
+        IndexIntegrityError: There is no index, or a file of it is missing or altered.
     """
     index_dir = Path(index_dir)
     manifest = read_manifest(index_dir)

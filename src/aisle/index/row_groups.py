@@ -1,4 +1,4 @@
-"""Which rows each node of a graph stands for: those whose embeddings are equal.
+"""Rows with equal embeddings, which share a node of the graph.
 
 Why: hnswlib links a node to its nearest neighbours, so a thousand equal vectors link only to each other, and
 a search that enters them does not come out. So equal vectors are one node.
@@ -21,7 +21,7 @@ DIGEST_CHUNK = 4096
 
 @dataclass(frozen=True, eq=False)
 class RowGroups:
-    """Which rows each node of the graph stands for."""
+    """Rows of each node of the graph."""
 
     rows: Rows
     """(count,) rows, node by node; within a node by rank of product id."""
@@ -40,7 +40,7 @@ class RowGroups:
         Args:
             node_of_row: (count,) node of each row.
             tie_ranks: (count,) place of each product's id among the sorted ids.
-            nodes: of the graph, those without a row included; None where there are none.
+            nodes: Number of nodes of the graph, with those that have no row; None if each has one.
         """
         sizes = np.bincount(node_of_row, minlength=nodes or 0)
         return cls(

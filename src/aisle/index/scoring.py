@@ -1,4 +1,4 @@
-"""Exact search over stored embeddings with flat memory, and the measure of an approximate one against it."""
+"""Exact scores and exact search over stored embeddings, and the recall of an approximate search."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def exact_search(
     Args:
         embeddings: (count, dim) float32 or float16, unit L2 norm; a memory map is read chunk by chunk.
         query_embeddings: (queries, dim) float32, unit L2 norm.
-        top_k: products per query, 1 <= top_k <= count.
+        top_k: Products per query, 1 <= top_k <= count.
         tie_ranks: (count,) order among equal scores, lowest first; None is the order of the rows.
-        chunk_rows: rows in memory at once.
+        chunk_rows: Rows in memory at once.
 
     Returns:
         (queries, top_k) rows and (queries, top_k) scores.
@@ -117,8 +117,8 @@ def best_per_query(
         rows: (triples,) row of each triple; a row appears once per query.
         scores: (triples,) score of each triple.
         tie_ranks: (count,) order among equal scores, lowest first.
-        top_k: triples to keep per query.
-        queries: number of queries.
+        top_k: Triples to keep per query.
+        queries: Number of queries.
 
     Returns:
         (queries, kept) rows and (queries, kept) scores, kept <= top_k.
@@ -154,8 +154,8 @@ def _contenders(rough: Scores, held: Scores, *, top_k: int, margin: float) -> tu
     Args:
         rough: (queries, rows) scores by matrix product.
         held: (queries, at most top_k) best scores of the chunks before, best first.
-        top_k: products per query.
-        margin: twice the largest error of a rough score.
+        top_k: Products per query.
+        margin: Twice the largest error of a rough score.
     """
     floor = np.full(len(rough), -np.inf, np.float32)
     if rough.shape[1] > top_k:

@@ -87,18 +87,18 @@ class SearchIndex:
 
         Args:
             query_embeddings: (queries, dim) float32, unit L2 norm; "lexical" needs none.
-            top_k: products per query, at least 1.
-            queries: texts of the same queries; "dense" needs none.
-            mode: search by embeddings ("dense"), by words ("lexical", BM25), or by both ("hybrid").
-            fusion: how "hybrid" joins the two: "convex" for weighted scores, "rrf" for reciprocal ranks.
-            weight: of the embeddings in "hybrid", in [0, 1]; None is what the index was tuned to.
-            ef_search: candidates kept while searching; None is the index's own setting.
-            exact: compare with every product instead of following the graph.
-            where: condition on the products, such as "price <= 50"; `parse_filter` has the grammar.
-            threads: threads that follow the graph; None is one per core.
+            top_k: Products per query, at least 1.
+            queries: Texts of the same queries; "dense" needs none.
+            mode: Search by embeddings ("dense"), by words ("lexical", BM25), or by both ("hybrid").
+            fusion: How "hybrid" joins the two: "convex" for weighted scores, "rrf" for reciprocal ranks.
+            weight: Weight of the embeddings in "hybrid", in [0, 1]; None is the index's tuned weight.
+            ef_search: Candidates kept while searching; None is the index's setting. Exact backends have none.
+            exact: Compare with every product instead of following the graph.
+            where: Condition on the products, such as "price <= 50"; `parse_filter` has the grammar.
+            threads: Threads that follow the graph; None is one per core.
 
         Raises:
-            SearchError: an argument is out of range or missing, the embeddings are not finite, not of unit
+            SearchError: An argument is out of range or missing, the embeddings are not finite, not of unit
                 norm or not of the index's dim, `where` does not fit the products, or the index was built
                 without the texts that searching by words needs.
         """
@@ -205,7 +205,7 @@ class SearchIndex:
         """Return the (count,) mask of the products that satisfy a condition; `parse_filter` has the grammar.
 
         Raises:
-            SearchError: the condition does not fit the products.
+            SearchError: The condition does not fit the products.
         """
         return parse_filter(where, self.products.schema).mask(self.products)
 
@@ -217,12 +217,12 @@ class SearchIndex:
         """Return the columns of products, without the product ids.
 
         Args:
-            rows: a row of the index gives its dict; a list of rows, or one query's rows of a result, a list
+            rows: A row of the index gives its dict; a list of rows, or one query's rows of a result, a list
                 of dicts; a result's (queries, top_k) rows a list of those. What is -1 at the end of a short
                 answer is left out.
 
         Raises:
-            SearchError: a row is not of the index.
+            SearchError: A row is not of the index.
         """
         return payload_of(self.products, rows)
 

@@ -133,7 +133,7 @@ def payload_of(products: pa.Table, rows: Any) -> Any:
     """Return the payload of rows of an index, without the product ids; see `SearchIndex.payload`.
 
     Raises:
-        SearchError: a row is not of the index, or `rows` are not whole numbers.
+        SearchError: A row is not of the index, or `rows` are not whole numbers.
     """
     given = np.asarray(rows)
     if given.size == 0:

@@ -1,4 +1,4 @@
-"""How many candidates a search needs: its recall on held-out queries, and the time it takes."""
+"""Choose the search effort of an index: measure recall and time on held-out queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_TARGET = 0.98
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured, and the effort that follows."""
+    """Chosen effort, and the measurements behind it."""
 
     effort: int
     """Of a search, in the backend's unit: `ef_search` for hnswlib."""
@@ -33,12 +33,12 @@ class Tuning:
 
     @property
     def reached(self) -> bool:
-        """Whether `effort` gives the recall that was asked for."""
+        """Return whether `effort` reaches the target recall."""
         return self.target is None or self.recall >= self.target
 
 
 def held_out_queries(stored: FloatArray, *, queries: int = QUERIES) -> Scores:
-    """Return (queries, dim) float32 unit vectors near the products and equal to none of them.
+    """Return (queries, dim) float32 unit vectors near the products, but not equal to them.
 
     Each is a product's embedding, moved a third of the way to another product's. They stand in for the
     queries that nobody gave; the same products have the same ones.
@@ -67,16 +67,16 @@ def tune(
     """Return the smallest `ef_search` that reaches a recall@10, or the recall of a given one.
 
     Args:
-        graph: over `stored`.
+        graph: Over `stored`.
         stored: (count, dim) embeddings.
         queries: (queries, dim) float32, unit L2 norm.
         tie_ranks: (count,) order among equal scores.
-        ef_search: take this one; None chooses.
-        target_recall: recall to reach, in [0, 1]; `DEFAULT_TARGET` where neither is given.
-        threads: that search; None is one per core. Times are those of one thread.
+        ef_search: Take this one; None chooses.
+        target_recall: Recall to reach, in [0, 1]; `DEFAULT_TARGET` where neither is given.
+        threads: Threads that search; None is one per core. Times are those of one thread.
 
     Raises:
-        ConfigError: both are given, or the target is not in [0, 1].
+        ConfigError: Both are given, or the target is not in [0, 1].
     """
     if ef_search is not None and target_recall is not None:
         raise ConfigError("ef_search and target_recall: give one of them; the recall decides ef_search")

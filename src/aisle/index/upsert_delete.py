@@ -1,4 +1,4 @@
-"""Change products of an index without building it anew; each change makes a new version."""
+"""Add, replace and delete products of an index without a new build; each change makes a new version."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def upsert_products(
     """Add products, and replace those whose ids are there; return the new version's manifest.
 
     Args:
-        index_dir: of the index.
+        index_dir: Directory of the index.
         products: product_id, unique; `products.TEXT_COLUMN` if the index has texts; payload columns, where
             columns that only one side has are null on the other.
-        embeddings: chunks of (n, dim) float32, unit L2 norm, one per product in order.
-        fingerprint: of the encoder that made them.
-        marks: called after the embeddings: the (n,) marks of the texts; None where they are not counted.
-        threads: that place nodes in the graph; None is one per core, 1 gives the same file every time.
-        keep_versions: versions to keep from now on, the new one included; None is as many as before.
+        embeddings: Chunks of (n, dim) float32, unit L2 norm, one per product in order.
+        fingerprint: Fingerprint of the encoder that made them.
+        marks: Called after the embeddings: the (n,) marks of the texts; None where they are not counted.
+        threads: Threads that place nodes; None is one per core, 1 gives the same file every time.
+        keep_versions: Versions to keep from now on, with the new one; None is as many as before.
 
     Raises:
-        DataError: ids, columns or the number of embeddings do not fit.
-        FingerprintMismatchError: another encoder made the index.
-        ModelError: an embedding is of another dim, not finite or not of unit norm.
-        IndexLockedError: another process writes the index.
-        IndexStoreError: the index is damaged, or a file cannot be written.
+        DataError: Ids, columns or the number of embeddings do not fit.
+        FingerprintMismatchError: Another encoder made the index.
+        ModelError: An embedding is of another dim, not finite or not of unit norm.
+        IndexLockedError: Another process writes the index.
+        IndexStoreError: The index is damaged, or a file cannot be written.
     """
     with index_writer(index_dir, command="upsert", keep_versions=keep_versions) as writer:
         index = open_index(index_dir, fingerprint=fingerprint)
@@ -91,18 +91,18 @@ def delete_products(
     ignore_unknown: bool = False,
     keep_versions: int | None = None,
 ) -> Manifest:
-    """Remove products; return the new version's manifest, or the current one's where none of them is there.
+    """Remove products; return the new version's manifest, or the current manifest if nothing changes.
 
     Args:
-        index_dir: of the index.
-        product_ids: of the products; repeats count once.
-        ignore_unknown: leave ids that are not in the index aside, instead of refusing.
-        keep_versions: versions to keep from now on, the new one included; None is as many as before.
+        index_dir: Directory of the index.
+        product_ids: Ids of the products; repeats count once.
+        ignore_unknown: Skip ids that are not in the index, instead of raising.
+        keep_versions: Versions to keep from now on, with the new one; None is as many as before.
 
     Raises:
-        DataError: an id is not in the index, or no product would be left.
-        IndexLockedError: another process writes the index.
-        IndexStoreError: the index is damaged, or a file cannot be written.
+        DataError: An id is not in the index, or no product would be left.
+        IndexLockedError: Another process writes the index.
+        IndexStoreError: The index is damaged, or a file cannot be written.
     """
     product_ids = as_sequence(product_ids, "product_ids", DataError)
     with index_writer(index_dir, command="delete", keep_versions=keep_versions) as writer:

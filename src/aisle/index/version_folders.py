@@ -1,4 +1,4 @@
-"""Where the versions of an index lie, which of them is current, and which were made from which."""
+"""The versions of an index: their folders, the current version, and the lineage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def current_directory(index_dir: Path, manifest: Manifest) -> Path:
     """Return the folder of the version that a manifest describes.
 
     Raises:
-        IndexIntegrityError: it is gone.
+        IndexIntegrityError: It is gone.
     """
     folder = version_directory(index_dir, manifest.version)
     if not folder.is_dir():
@@ -59,7 +59,7 @@ def switch(index_dir: Path, version: Path) -> None:
     """Make a version's manifest the current one.
 
     Raises:
-        OSError: the system refuses.
+        OSError: The system refuses.
     """
     replace_bytes(index_dir / MANIFEST_FILE, (version / MANIFEST_FILE).read_bytes())
     sync(index_dir)
@@ -83,8 +83,8 @@ def kept_first(numbers: list[int], ancestors: list[int]) -> list[int]:
     """Return the versions in the order of their claim to be kept.
 
     Args:
-        numbers: of the versions beside the new one.
-        ancestors: those that the new one was made from, nearest first; the others are abandoned branches.
+        numbers: Numbers of the versions beside the new one.
+        ancestors: Those that the new one was made from, nearest first; the others are abandoned branches.
     """
     return ancestors + sorted(set(numbers) - set(ancestors), reverse=True)
 
@@ -109,7 +109,7 @@ def refuse_foreign(index_dir: Path) -> None:
     """Check that an index may be written to `index_dir`.
 
     Raises:
-        IndexStoreError: something is there that is not of an index.
+        IndexStoreError: Something is there that is not of an index.
     """
     if not index_dir.exists():
         return

@@ -43,7 +43,7 @@ def list_versions(index_dir: StrPath) -> list[Version]:
     """Return the versions of an index, oldest first; none is current where the index's manifest is damaged.
 
     Raises:
-        IndexIntegrityError: there is no index.
+        IndexIntegrityError: There is no index.
     """
     index_dir = Path(index_dir).resolve()
     numbers = version_numbers(index_dir)
@@ -63,12 +63,12 @@ def rollback(index_dir: StrPath, *, to: int | None = None) -> Manifest:
     """Make an older version the current one, after checking it whole; return its manifest.
 
     Args:
-        index_dir: of the index.
-        to: number of the version; None is the one that the current version was made from, or the nearest of
+        index_dir: Directory of the index.
+        to: Number of the version; None is the one that the current version was made from, or the nearest of
             its ancestors that is still there; where the current manifest is lost or damaged, the newest.
 
     Raises:
-        IndexStoreError: there is no such version, it is damaged, or another process writes the index.
+        IndexStoreError: There is no such version, it is damaged, or another process writes the index.
     """
     index_dir = Path(index_dir)
     if not version_numbers(index_dir):

@@ -1,4 +1,4 @@
-"""The right to write an index: one holder at a time, who makes a version apart and then makes it current."""
+"""Write an index: one writer at a time makes a version beside the current one, then switches to it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["Writer", "index_writer"]
 
 @dataclass(frozen=True)
 class Writer:
-    """The right to write an index, and where its next version is made."""
+    """Holder of an index's lock, with the folders for its next version."""
 
     index_dir: Path
     number: int
@@ -66,10 +66,10 @@ class Writer:
         older ones.
 
         Args:
-            manifest: of the version; number, time, files, ancestors and what is pruned are filled in.
+            manifest: Manifest of the version; number, time, files, ancestors and pruned are filled in.
 
         Raises:
-            IndexStoreError: a file cannot be written; the version before stays current.
+            IndexStoreError: A file cannot be written; the version before stays current.
         """
         with writing(self.index_dir):
             names = sorted(
@@ -115,14 +115,14 @@ def index_writer(index_dir: StrPath, *, command: str, keep_versions: int | None 
     """Hold the lock of an index while the block runs; what it staged and did not commit is removed.
 
     Args:
-        index_dir: missing, empty, or an index.
-        command: told to whoever else wants to write.
-        keep_versions: versions to keep from now on, the next one included; None is as many as before.
+        index_dir: Missing, empty, or an index.
+        command: Told to whoever else wants to write.
+        keep_versions: Versions to keep from now on, the next one included; None is as many as before.
 
     Raises:
         ConfigError: `keep_versions` is below 1.
-        IndexLockedError: another process writes it.
-        IndexStoreError: something else is in `index_dir`, or the system refuses to lock or to write it.
+        IndexLockedError: Another process writes it.
+        IndexStoreError: Something else is in `index_dir`, or the system refuses to lock or to write it.
     """
     if keep_versions is not None and keep_versions < 1:
         raise ConfigError(f"keep_versions: must be at least 1, found {keep_versions}")
