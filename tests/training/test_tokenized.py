@@ -292,7 +292,10 @@ def test_a_truncated_file_is_told_with_its_folder_and_what_to_do(kept, some_pair
     path = tmp_path / "tokens" / "ids.npy"
     path.write_bytes(path.read_bytes()[:kept])
 
-    with pytest.raises(TrainingError, match=r"tokens: cannot be read \(.+\); remove it, it is made again"):
+    with pytest.raises(
+        TrainingError,
+        match=r"tokens: cannot be read \(.+\); remove it, and the next run tokenises the pairs again",
+    ):
         open_tokenized(tmp_path / "tokens")
 
 

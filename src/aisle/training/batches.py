@@ -1,4 +1,4 @@
-"""A batch of pairs as the model reads it: each distinct text once, shared among the processes."""
+"""Batches of pairs: each distinct text is embedded once, and the texts are divided among the ranks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Contrast:
     Args:
         queries: (queries,) rows of the distinct queries among the batch's embeddings.
         products: (products,) rows of the distinct products, hard negatives included.
-        anchors: this process's positives; they number the queries and products above.
+        anchors: This rank's positives; they refer to the queries and products above by number.
     """
 
     queries: torch.Tensor
@@ -35,23 +35,23 @@ class Contrast:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """One forward pass: the pairs of all processes, and the texts that this one encodes.
+    """The pairs of all ranks for one forward pass, and the texts that this rank embeds.
 
-    The embeddings of a batch are those of process 0's texts, then of process 1's, and so on; rows count in
-    that order. With separate towers a process embeds its queries, then its products.
+    The rows of a batch's embeddings are those of rank 0's texts, then of rank 1's, and so on. With separate
+    towers a rank embeds its queries, then its products.
 
     Args:
-        token_batches: this process's texts, in the order of its embeddings.
-        texts: how many texts each process encodes.
-        query_rows: (pairs,) the embedding of each pair's query.
-        product_rows: (pairs,) likewise for the products.
+        token_batches: This rank's texts, in the order of its embeddings.
+        texts: Number of texts that each rank embeds.
+        query_rows: (pairs,) row of each pair's query among the embeddings.
+        product_rows: (pairs,) row of each pair's product.
         query_keys: (pairs,) equal for pairs of the same query.
-        relevance: (pairs,) float32 in [0, 1], or None where pairs carry no label.
+        relevance: (pairs,) float32 in [0, 1], or None without labels.
         teacher_scores: (pairs,) float32, or None where pairs carry no teacher's score.
-        own: first of the pairs whose loss this process takes, and the one after its last.
-        contrast: the positives and the texts to contrast them with, if the loss takes anchors.
-        weight: what the sum of the losses of all pairs is divided by.
-        real_tokens: tokens of this process's texts.
+        own: First pair of this rank's share of the loss, and the pair after its last.
+        contrast: The positives and the texts to contrast them with, if the loss takes anchors.
+        weight: Divisor of the sum of all losses, for the mean.
+        real_tokens: Tokens of this rank's texts, without padding.
     """
 
     token_batches: list[TokenBatch]
@@ -71,12 +71,12 @@ class PairBatch:
 
     @property
     def read_tokens(self) -> int:
-        """Tokens that this process's model computes, padding included."""
+        """Tokens that this rank's model computes, including padding."""
         return sum(batch.read_tokens for batch in self.token_batches)
 
     @property
     def own_texts(self) -> int:
-        """Texts that this process's model reads."""
+        """Texts that this rank's model embeds."""
         return sum(len(batch) for batch in self.token_batches)
 
     def to(self, device: torch.device) -> PairBatch:
@@ -84,7 +84,7 @@ class PairBatch:
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> PairBatch:
-        """Return the batch in memory that a GPU copies from while the program goes on."""
+        """Return the batch in pinned memory, from which a GPU copies asynchronously."""
         return self._with_tensors(torch.Tensor.pin_memory)
 
     def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> PairBatch:
@@ -94,15 +94,15 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes batches out of pair numbers.
+    """Makes batches of pairs, given their numbers.
 
     Args:
-        pairs: the pairs, tokenised.
-        layout: how texts are laid out for the backbone.
-        process_index: of this process.
-        num_processes: that share a batch.
-        known: the positives of all pairs, for a loss that contrasts.
-        unit: what the mean of a step is taken over.
+        pairs: Tokenised pairs.
+        layout: Layout of texts for the backbone.
+        process_index: This rank.
+        num_processes: Number of ranks.
+        known: The positives of all pairs, for a loss that contrasts.
+        unit: What the mean of a step counts: pairs, positives or queries.
     """
 
     pairs: TokenizedPairs
@@ -118,7 +118,7 @@ class Collator:
         queries, products = pairs.queries[rows], pairs.products[rows]
         hard_negatives = pairs.negatives_of(rows) if self.known is not None else queries[:0]
         numbers = np.unique(np.concatenate([queries, products, hard_negatives]))
-        # Longest first, dealt out in turn: every process gets texts of the same lengths.
+        # Longest first, dealt out in turn: every rank gets texts of similar lengths.
         by_tower = [
             texts[np.argsort(-pairs.texts.lengths(texts), kind="stable")]
             for texts in self.layout.by_tower(pairs.texts, numbers)
@@ -191,7 +191,7 @@ class ContrastedTexts:
         products: (products,) its distinct products, hard negatives included.
         anchor_queries: (anchors,) place of each positive's query in `queries`.
         anchor_products: (anchors,) place of each positive's product in `products`.
-        excluded: the places that are no negatives of an anchor.
+        excluded: Columns to exclude from the negatives of each anchor.
     """
 
     queries: np.ndarray
@@ -209,7 +209,7 @@ def contrasted_texts(
     process_index: int = 0,
     num_processes: int = 1,
 ) -> ContrastedTexts:
-    """Return a process's share of the positives among these pairs, with all texts of the batch."""
+    """Return a rank's share of the positives among these pairs, with all texts of the batch."""
     queries, products = pairs.queries[rows], pairs.products[rows]
     query_columns = np.unique(queries)
     product_columns = np.unique(np.concatenate([products, pairs.negatives_of(rows)]))
@@ -228,15 +228,15 @@ def contrasted_texts(
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which pairs meet in which step: a function of the seed alone, so that a run can go on anywhere.
+    """Which pairs share a step: a function of the seed alone, so that a run can resume at any step.
 
     Args:
-        pairs: training pairs in all.
-        batch_size: pairs per process and forward pass.
-        num_processes: processes that share a global batch.
-        accumulation: global batches whose gradients make up one step.
-        seed: of the order.
-        groups: (pairs,) the query of each pair, if a query's pairs are to stay together.
+        pairs: Number of training pairs.
+        batch_size: Pairs per rank and forward pass.
+        num_processes: Ranks that share a global batch.
+        accumulation: Global batches of a step.
+        seed: Seed of the order.
+        groups: (pairs,) the query of each pair, to keep a query's pairs in one batch.
     """
 
     pairs: int
@@ -253,11 +253,11 @@ class BatchPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch; the last one may be short, and no pair is left out."""
+        """Steps of an epoch; the last may be shorter, so that no pair is left out."""
         return -(-self.pairs // self.pairs_per_step)
 
     def steps(self, epoch: int, *, first_step: int = 0) -> Iterator[list[np.ndarray]]:
-        """Yield each step of an epoch from `first_step` on, as its global batches of pair numbers."""
+        """Yield each step of an epoch, from `first_step` on, as a list of global batches of pair numbers."""
         order = epoch_order(self.pairs, seed=self.seed, epoch=epoch, groups=self.groups)
         size = self.batch_size * self.num_processes
         for start in range(first_step * self.pairs_per_step, self.pairs, self.pairs_per_step):
@@ -270,7 +270,7 @@ def _exclusions(csr: Csr) -> Exclusions:
 
 
 def _with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Return a dataclass with its tensors, and those of the dataclasses in it, changed."""
+    """Return a dataclass with a function applied to its tensors, including those of nested dataclasses."""
     changed = {}
     for field in fields(value):
         one = getattr(value, field.name)

@@ -29,11 +29,11 @@ def informative_share(
     For a loss that contrasts positives with the rest of the batch, only positives are counted.
 
     Args:
-        loss: the loss of the run.
-        parameters: its parameters.
-        pairs: the training pairs.
-        plan: which pairs meet in which batch.
-        known: the positives of all pairs, for a loss that contrasts.
+        loss: Loss of the run.
+        parameters: Parameters of the loss.
+        pairs: The training pairs.
+        plan: Which pairs share a batch.
+        known: The positives of all pairs, for a loss that contrasts.
     """
     if loss.comparison is None:
         return 1.0

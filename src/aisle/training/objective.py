@@ -22,8 +22,8 @@ class Objective(nn.Module):
     """Computes the loss of a batch from the embeddings of its texts, in parts that fit in memory.
 
     Args:
-        loss: the loss of the run.
-        parameters: its parameters. A temperature among them may be learned.
+        loss: Loss of the run.
+        parameters: Parameters of the loss; a temperature among them may be learned.
     """
 
     def __init__(self, loss: Loss, parameters: Parameters) -> None:

@@ -24,7 +24,7 @@ class OutOfMemoryElsewhereError(torch.OutOfMemoryError):
 
 @dataclass(frozen=True)
 class RankSync:
-    """The ranks of a run, and what they agree on.
+    """Synchronisation of the ranks of a run over gloo.
 
     Args:
         group: Process group of all ranks, over gloo.

@@ -24,7 +24,7 @@ from aisle.text.tokens import PRODUCT, QUERY, TokenizedTexts
 
 @dataclass(frozen=True)
 class TokenizedPairs:
-    """Pairs whose texts are numbers: each distinct text, prompt included, has one.
+    """Pairs of text numbers; each distinct text, including its prompt, has a number.
 
     Args:
         ids: (tokens,) int32, the token ids of all texts, one after the other.
@@ -32,10 +32,10 @@ class TokenizedPairs:
         queries: (pairs,) int64, the text of each pair's query.
         products: (pairs,) int64, the text of each pair's product.
         negatives: (negatives,) int64, the texts of all pairs' hard negatives.
-        negative_offsets: (pairs + 1,) int64, where each pair's begin.
+        negative_offsets: (pairs + 1,) int64, where each pair's hard negatives begin.
         query_keys: (texts,) int64, equal for texts that are the same query; -1 for no query.
         product_keys: (texts,) int64, equal for texts that are the same product, by id or text; -1 for none.
-        relevance: (pairs,) float32 in [0, 1]; empty where pairs carry no label.
+        relevance: (pairs,) float32 in [0, 1]; empty without labels.
         marks: (texts,) uint8, see `types.text_marks`.
         teacher_scores: (pairs,) float32; empty if the loss does not need them.
     """
@@ -63,7 +63,7 @@ class TokenizedPairs:
 
     @property
     def labelled(self) -> bool:
-        """Whether the pairs are judged."""
+        """Whether the pairs have labels."""
         return len(self.relevance) == len(self.queries)
 
     def positive(self, rows: np.ndarray) -> np.ndarray:
@@ -131,10 +131,10 @@ def _distinct_tokens(
 
 
 def write_tokenized(pairs: TokenizedPairs, folder: Path) -> None:
-    """Write pairs into a folder that appears when it is whole; one that is there stays.
+    """Write pairs to a folder that gets its name when it is complete; an existing folder stays.
 
     Raises:
-        TrainingError: it cannot be written.
+        TrainingError: The folder cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def write_tokenized(pairs: TokenizedPairs, folder: Path) -> None:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        if folder.is_dir():  # another process was first
+        if folder.is_dir():  # another process has written it
             return
         raise TrainingError(f"{folder}: the tokenised pairs cannot be written: {error}") from None
 
@@ -156,7 +156,7 @@ def open_tokenized(folder: Path) -> TokenizedPairs:
     """Return the pairs in a folder, memory-mapped.
 
     Raises:
-        TrainingError: they cannot be read.
+        TrainingError: The folder cannot be read.
     """
     try:
         return TokenizedPairs(
@@ -166,4 +166,6 @@ def open_tokenized(folder: Path) -> TokenizedPairs:
             }
         )
     except (OSError, ValueError, EOFError) as error:
-        raise TrainingError(f"{folder}: cannot be read ({error}); remove it, it is made again") from None
+        raise TrainingError(
+            f"{folder}: cannot be read ({error}); remove it, and the next run tokenises the pairs again"
+        ) from None

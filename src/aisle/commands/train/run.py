@@ -46,9 +46,9 @@ def train(
     """Fine-tune an encoder and return the finished run; call on every process of a launch.
 
     Args:
-        settings: of the run.
-        memory: rows that come from memory.
-        from_python: whether a Python call started the run: nothing is printed on stdout, and messages name
+        settings: Settings of the run.
+        memory: Rows from memory in place of files.
+        from_python: Whether a Python call started the run: nothing is printed on stdout, and messages name
             the call in place of a command line.
 
     Raises:
