@@ -128,19 +128,19 @@ def freeze_pooler(backbone: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def weights_without_gradient(model: nn.Module, batch: TokenBatch) -> list[str]:
-    """Return the names of trained weights that the embeddings of a batch do not depend on.
+def weights_without_gradient(model: nn.Module, batches: Sequence[TokenBatch]) -> list[str]:
+    """Return the names of trained weights that the embeddings of some batches do not depend on.
 
     Examples are Longformer's global attention, which no embedding depends on, and RoFormer's table of
     positions, which is never differentiated.
 
     Args:
         model: Model without gradients; it has none afterwards.
-        batch: Some texts, on the model's device.
+        batches: Some texts for each tower, on the model's device.
     """
     was_training = model.training
     model.eval()  # no random numbers are drawn
-    model([batch]).sum().backward()
+    model(batches).sum().backward()
     found = [
         name
         for name, parameter in model.named_parameters()

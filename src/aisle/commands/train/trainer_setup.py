@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from hashlib import blake2b
@@ -18,7 +18,7 @@ from aisle.commands.train.loss_settings import chosen_loss
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.run_dir import TOKENS
 from aisle.commands.train.run_identity import digest_of, run_identity
-from aisle.commands.train.settings import TrainSettings
+from aisle.commands.train.settings import OptimSettings, TrainSettings
 from aisle.commands.train.trained_tower import tower_to_train
 from aisle.data.negatives import KnownPositives
 from aisle.data.pairs import Pairs
@@ -78,19 +78,7 @@ def make_trainer(
     cut = int(np.count_nonzero(train.marks & CUT))
     if cut:
         log(cut_note(cut, f"of {len(train.marks):,} distinct training texts"))
-    plan = BatchPlan(
-        pairs=len(train),
-        batch_size=optim.per_device_train_batch_size,
-        num_processes=accelerator.num_processes,
-        accumulation=optim.gradient_accumulation_steps,
-        seed=optim.seed,
-        groups=train.query_keys[train.queries] if optim.group_by_query else None,
-    )
-    total_steps = optim.max_train_steps or optim.num_train_epochs * plan.steps_per_epoch
-    if optim.num_warmup_steps > total_steps:
-        raise ConfigError(
-            f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
-        )
+    plan, total_steps = _plan(optim, train, ranks=accelerator.num_processes)
     loss, parameters = chosen_loss(settings.objective)
     known = _known_positives(train) if loss.contrasts else None
     for warning in check_learnable(
@@ -98,42 +86,23 @@ def make_trainer(
     ):
         log(f"warning: {warning}")
     objective = Objective(loss, parameters).to(accelerator.device)
-    in_use = {
-        "--learn_temperature": objective.learns,
-        "--cached_embeddings": optim.cached_embeddings,
-        "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
-    }
-    refuse_unsupported_flags(strategy_of(accelerator), [flag for flag, used in in_use.items() if used])
+    _refuse_flags(optim, objective, accelerator)
     tower = tower_to_train(settings, base, accelerator, log=log)
     layout = _layout(tower, settings, base, accelerator)
-    if accelerator.num_processes > 1 and not settings.lora.use_peft and not is_sharded(accelerator):
-        first = layout.batch(train.texts, np.arange(1)).to(accelerator.device)
-        unused = weights_without_gradient(tower, first)
-        if unused:
-            log(f"{len(unused)} weights have no gradient, and stay as they are: {_some(unused)}")
-            expect_unused_weights(accelerator)
+    _prepare_for_ddp(tower, settings, train, layout, accelerator, log)
     if optim.torch_compile:
         for backbone in tower.backbones:
             compile_layers(backbone, accelerator.device, backend=optim.torch_compile_backend)
-    model, optimizer = accelerator.prepare(
-        tower,
-        adamw(
-            tower,
-            objective,
-            learning_rate=float(optim.learning_rate or 0),
-            weight_decay=optim.weight_decay,
-        ),
+    state = TrainState()
+    step = _training_step(
+        tower, objective, settings, layout, accelerator, total_steps=total_steps, state=state, log=log
     )
-    scheduler = get_scheduler(
-        optim.lr_scheduler_type,
-        optimizer=optimizer,
-        num_warmup_steps=optim.num_warmup_steps,
-        num_training_steps=total_steps,
-    )
+    accelerator.register_for_checkpointing(step.scheduler, state, objective)
+    register_trained_weights_only(accelerator)
     embed = partial(
         embed_texts,
         accelerator,
-        model,
+        step.forward.model,
         validation.texts,
         layout=layout,
         max_texts=optim.per_device_eval_batch_size,
@@ -141,29 +110,9 @@ def make_trainer(
     sampled = np.concatenate([validation.queries[:SAMPLED_PAIRS], validation.products[:SAMPLED_PAIRS]])
     selection = run.selection
     assert selection is not None  # resolved before
-    state = TrainState()
-    sync = _rank_sync(accelerator, log) if settings.lora.use_peft else None
-    accelerator.register_for_checkpointing(scheduler, state, objective)
-    register_trained_weights_only(accelerator)
     return Trainer(
         accelerator=accelerator,
-        step=TrainingStep(
-            accelerator=accelerator,
-            forward=Forward(accelerator, model, wrapper_sums=sync is None),
-            objective=objective,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            max_grad_norm=optim.max_grad_norm,
-            retry=MemoryRetry(
-                accelerator=accelerator,
-                optimizer=optimizer,
-                sync=sync,
-                cached_tokens=layout.max_tokens if optim.cached_embeddings else None,
-                state=state,
-                log=log,
-            ),
-            sync=sync,
-        ),
+        step=step,
         plan=plan,
         schedule=Schedule(
             total_steps=total_steps,
@@ -207,14 +156,102 @@ def make_trainer(
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} others"
+def _plan(optim: OptimSettings, train: TokenizedPairs, *, ranks: int) -> tuple[BatchPlan, int]:
+    """Return which pairs share a step, and the steps of the run."""
+    plan = BatchPlan(
+        pairs=len(train),
+        batch_size=optim.per_device_train_batch_size,
+        num_processes=ranks,
+        accumulation=optim.gradient_accumulation_steps,
+        seed=optim.seed,
+        groups=train.query_keys[train.queries] if optim.group_by_query else None,
+    )
+    total_steps = optim.max_train_steps or optim.num_train_epochs * plan.steps_per_epoch
+    if optim.num_warmup_steps > total_steps:
+        raise ConfigError(
+            f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
+        )
+    return plan, total_steps
+
+
+def _refuse_flags(optim: OptimSettings, objective: Objective, accelerator: Any) -> None:
+    in_use = {
+        "--learn_temperature": objective.learns,
+        "--cached_embeddings": optim.cached_embeddings,
+        "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
+    }
+    refuse_unsupported_flags(strategy_of(accelerator), [flag for flag, used in in_use.items() if used])
+
+
+def _prepare_for_ddp(
+    tower: Tower,
+    settings: TrainSettings,
+    train: TokenizedPairs,
+    layout: Layout,
+    accelerator: Any,
+    log: Callable[[str], None],
+) -> None:
+    """Let DDP sum gradients if some trained weights have none; call before the model is prepared."""
+    if strategy_of(accelerator) != "DDP" or settings.lora.use_peft:
+        return
+    pair = np.stack([train.queries[0], train.products[0]])
+    one_each = [texts[:1] for texts in layout.by_tower(train.texts, pair)]
+    batches = [layout.batch(train.texts, texts).to(accelerator.device) for texts in one_each]
+    unused = weights_without_gradient(tower, batches)
+    if unused:
+        shown = ", ".join(unused[:3]) + (f" and {len(unused) - 3} others" if len(unused) > 3 else "")
+        log(f"{len(unused)} weights have no gradient, and stay as they are: {shown}")
+        expect_unused_weights(accelerator)
+
+
+def _training_step(
+    tower: Tower,
+    objective: Objective,
+    settings: TrainSettings,
+    layout: Layout,
+    accelerator: Any,
+    *,
+    total_steps: int,
+    state: TrainState,
+    log: Callable[[str], None],
+) -> TrainingStep:
+    """Return the training step, with model and optimiser prepared by the accelerator."""
+    optim = settings.optim
+    rate = float(optim.learning_rate or 0)
+    model, optimizer = accelerator.prepare(
+        tower, adamw(tower, objective, learning_rate=rate, weight_decay=optim.weight_decay)
+    )
+    scheduler = get_scheduler(
+        optim.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=optim.num_warmup_steps,
+        num_training_steps=total_steps,
+    )
+    # DDP would sum only in the last sub-batch of GradCache, which belongs to one tower.
+    step_sums = settings.lora.use_peft or (tower.separate_sides and optim.cached_embeddings)
+    sync = _rank_sync(accelerator, log) if step_sums else None
+    return TrainingStep(
+        accelerator=accelerator,
+        forward=Forward(accelerator, model, wrapper_sums=sync is None),
+        objective=objective,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        max_grad_norm=optim.max_grad_norm,
+        retry=MemoryRetry(
+            accelerator=accelerator,
+            optimizer=optimizer,
+            sync=sync,
+            cached_tokens=layout.max_tokens if optim.cached_embeddings else None,
+            state=state,
+            log=log,
+        ),
+        sync=sync,
+    )
 
 
 def _rank_sync(accelerator: Any, log: Callable[[str], None]) -> RankSync | None:
     """Return the synchronisation of several ranks that have the whole model each, else None."""
-    if accelerator.num_processes == 1 or is_sharded(accelerator):
+    if strategy_of(accelerator) != "DDP":
         return None
     sync = RankSync.of_all(accelerator)
     if sync is None:
