@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from aisle.kernels import packed_attention as packing
+from aisle.kernels.flash_attention import varlen_attention, varlen_options
 from aisle.kernels.packed_attention import first_position, packed_attention
 from aisle.models.adapters import attach_lora
 from aisle.models.heads import Normalize
@@ -523,7 +524,7 @@ def test_flash_attention_is_called_with_the_parameters_that_torch_has(
     query = torch.randn(6, 4, 8, generator=generator)
     key, value = torch.randn(2, 6, key_heads, 8, generator=generator)
 
-    found = packing._varlen(query, key, value, batch, 0.3, causal, None)
+    found = varlen_attention(query, key, value, batch, 0.3, causal, None)
 
     torch.testing.assert_close(found, by_hand(query, key, value, batch.offsets, scale=0.3, is_causal=causal))
 
@@ -532,7 +533,7 @@ def test_a_window_is_refused_where_torch_has_none():
     parameters = {"is_causal", "scale"}
 
     with pytest.raises(ValueError, match="this version of torch has no sliding window"):
-        packing.varlen_options(parameters, scaling=None, causal=True, window=3, grouped=False)
+        varlen_options(parameters, scaling=None, causal=True, window=3, grouped=False)
 
 
 def test_a_wrong_call_of_our_own_is_not_taken_for_an_architecture_that_cannot_be_packed(

@@ -68,8 +68,8 @@ def average(settings: AverageSettings) -> str:
     from aisle.commands.train.settings import RunSettings
     from aisle.config.load import saved_form, write_yaml
     from aisle.models.averaging import average_runs
-    from aisle.models.loading import read_settings_file
     from aisle.models.persistence import save_encoder
+    from aisle.models.run_file import read_settings_file
     from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
 
     run_dir = Path(settings.output_dir)

@@ -9,9 +9,6 @@ arguments whether its batch is packed, so that threads can share a backbone.
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Collection
-from functools import cache
 from itertools import chain
 from typing import Any, TypeVar, cast
 
@@ -20,6 +17,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from aisle.kernels.flash_attention import varlen_attention
 from aisle.kernels.grouped_attention import LONGEST, GroupedAttention
 from aisle.text.token_batches import PackedBatch, PaddedBatch, pack, pad
 from aisle.text.tokens import TokenizedTexts
@@ -83,7 +81,7 @@ def packed_attention(
         half = torch.get_autocast_dtype(query.device.type)
         query, key, value = (one.to(half) for one in (query, key, value))
     if query.device.type == "cuda" and query.dtype != torch.float32 and not dropout:
-        return _varlen(query, key, value, packed, scaling, causal, sliding_window)[None], None
+        return varlen_attention(query, key, value, packed, scaling, causal, sliding_window)[None], None
     heads = query.shape[1]
     if key.shape[1] != heads:
         key, value = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (key, value))
@@ -136,78 +134,6 @@ def _attend_run(
         scale=scaling,
     )
     return attended.transpose(1, 2).reshape(texts * length, *attended.shape[1::2])
-
-
-def _varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    packed: PackedBatch,
-    scaling: float | None,
-    causal: bool,
-    window: int | None,
-) -> torch.Tensor:
-    from torch.nn.attention import varlen
-
-    options = varlen_options(
-        _parameters_of(varlen.varlen_attn),
-        scaling=scaling,
-        causal=causal,
-        window=window,
-        grouped=key.shape[1] != query.shape[1],
-    )
-    if key.shape[1] != query.shape[1] and "enable_gqa" not in options:
-        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], dim=1) for one in (key, value))
-    attend: Any = varlen.varlen_attn
-    attended: torch.Tensor = attend(
-        query, key, value, packed.offsets, packed.offsets, packed.longest, packed.longest, **options
-    )
-    return attended
-
-
-@cache
-def _parameters_of(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
-
-
-def varlen_options(
-    parameters: Collection[str],
-    *,
-    scaling: float | None,
-    causal: bool,
-    window: int | None,
-    grouped: bool,
-) -> dict[str, Any]:
-    """Return the keyword arguments for torch's attention over variable lengths.
-
-    They differ between versions of torch: 2.13 has `window_size` and `enable_gqa`, earlier versions have
-    `is_causal` and fewer of the others.
-
-    Args:
-        parameters: Names of the function's parameters.
-        scaling: Factor of the scores; None for the function's default.
-        causal: Whether a token sees only earlier tokens.
-        window: Number of tokens that a token sees to either side, itself included; all if None.
-        grouped: Whether several query heads share a key head.
-
-    Raises:
-        ValueError: this version has no window, or no factor of the scores, and the layer needs it.
-    """
-    options: dict[str, Any] = {}
-    if "window_size" in parameters:
-        side = -1 if window is None else window - 1
-        options["window_size"] = (side, 0 if causal else side)
-    elif window is not None:
-        raise ValueError("this version of torch has no sliding window over packed texts")
-    else:
-        options["is_causal"] = causal
-    if "scale" in parameters:
-        options["scale"] = scaling
-    elif scaling is not None:
-        raise ValueError("this version of torch has no scale of the scores over packed texts")
-    if "enable_gqa" in parameters:
-        options["enable_gqa"] = grouped
-    return options
 
 
 _uncompiled: Any = torch.compiler.disable

@@ -142,7 +142,7 @@ def code_hint(folder: Path) -> str:
     """Return advice for a model whose repository contains Python code; empty for other models."""
     if "auto_map" not in read_json(folder / "config.json"):
         return ""
-    return ". The model brings Python code of its own: read it, and run it with --trust_remote_code"
+    return ". The model comes with Python code: read it, and run it with --trust_remote_code"
 
 
 def one_line(error: Exception) -> str:
@@ -164,6 +164,6 @@ def _text_model(source: ModelSource, config: Any) -> Any:
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             f"{source.name}: {config.model_type} is an encoder with a decoder, and its token vectors are the "
-            "decoder's. Embed with an encoder (BERT and its kin, T5's encoder) or with a decoder alone"
+            "decoder's. Embed with an encoder (BERT and its relatives, T5's encoder) or with a decoder alone"
         )
     return AutoModel

@@ -1,4 +1,4 @@
-"""What the linear layers of a model read and what follows them, observed in a forward pass."""
+"""Observe in a forward pass which inputs a model's linear layers share, and which activations follow."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from aisle.text.token_batches import TokenBatch
 
 @dataclass
 class SharedInput:
-    """An input that one linear layer reads, or several.
+    """An input of one or several linear layers.
 
     Args:
-        largest: (in,) the largest magnitude in each channel.
-        normed: whether it comes out of a norm.
-        after_gelu: whether it comes out of GELU.
-        layers: names of those that read it.
-        gelus: by the layer's name, the activation that reads its whole output and is called but once.
+        largest: (in,) largest magnitude in each channel.
+        normed: Whether it is the output of a norm.
+        after_gelu: Whether it is the output of GELU.
+        layers: Names of the layers that read it.
+        gelus: Layer's name -> GELU that reads its whole output and is called only once.
     """
 
     largest: torch.Tensor
@@ -35,7 +35,7 @@ class SharedInput:
 
 
 class _Observer:
-    """Recognises tensors by where they are; all are kept, so that no two of them are at one place."""
+    """Recognise tensors by their address; all are kept, so that no two tensors have the same address."""
 
     def __init__(self) -> None:
         self.inputs: dict[tuple[int, torch.Size], SharedInput] = {}
@@ -71,12 +71,12 @@ class _Observer:
 
 
 def observe(tower: Tower, layers: dict[str, nn.Module], batch: TokenBatch) -> list[SharedInput]:
-    """Return the inputs of these linear layers when the tower reads a batch.
+    """Return the inputs of some linear layers while the tower reads a batch.
 
     Args:
-        tower: in evaluation mode, without gradients.
-        layers: linear layers by name; one that is not called is in no input.
-        batch: the texts.
+        tower: Tower in evaluation mode, without gradients.
+        layers: Name -> linear layer; a layer that is not called is in no input.
+        batch: The texts.
     """
     seen = _Observer()
     hooks = [hook for module in tower.modules() for hook in _hooks_of(module, seen)]
@@ -109,7 +109,7 @@ def _hooks_of(module: nn.Module, seen: _Observer) -> list[RemovableHandle]:
 
 
 def _is_gelu(module: Any) -> bool:
-    """Return whether a module is GELU by the error function, and not one of its approximations."""
+    """Return whether a module is GELU by the error function, not by an approximation."""
     if type(module) is GELUActivation:
         return module.act is nn.functional.gelu
     return type(module) is nn.GELU and module.approximate == "none"

@@ -1,9 +1,9 @@
-"""A linear layer in 8-bit integers, for inference on CPUs whose instructions multiply them.
+"""A linear layer in 8-bit integers, for inference on CPUs with instructions that multiply them.
 
-Weights have a scale for each output. Inputs have one for each token, found as they come (the vector-wise
+Weights have a scale for each output. Inputs have a scale for each token, computed on the fly (the vector-wise
 quantisation of https://arxiv.org/abs/2208.07339): y = (q_x q_w^T) s_x s_w + b, where q = round(v / s) and
-s = max |v| / 127. Where the range of an input is known before, each channel has a fixed scale, which the
-weights take up, and the products come out as they should. The sums are exact, in 32-bit integers.
+s = max |v| / 127. If the range of an input is known in advance, each channel has a fixed scale, which the
+weights absorb, so that the products are right. The sums are exact, in 32-bit integers.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import nn
 
 LARGEST_CODE = 127
 ZERO_CODE = 128
-"""What stands for 0 in the inputs' codes: the fast products take the inputs unsigned."""
+"""Code of 0 in the inputs: the fast products need unsigned inputs."""
 SMALLEST = 1e-30
-"""Largest magnitude that a row of zeros is taken to have."""
+"""Largest magnitude assumed for a row of zeros."""
 ZERO_CODE_AFTER_GELU = 21
 LARGEST_CODE_AFTER_GELU = 234
-"""GELU is above -0.17, so that nearly all codes are for what is above 0."""
+"""GELU is above -0.17, so nearly all codes are for values above 0."""
 SMALLEST_AFTER_GELU = 1.9
-"""Largest value that a row is taken to have at least: 21 codes then reach down to -0.17."""
+"""Lower limit on the largest value assumed for a row: 21 codes then reach down to -0.17."""
 BLOCK = 196_608
-"""Numbers whose codes are found at a time, so that they stay in cache: 0.8 of the time (1,024 x 1,536)."""
+"""Numbers converted to codes at a time, so that they stay in cache: 0.8 of the time (1,024 x 1,536)."""
 ROW_STEP = 64
-"""Products are prepared for each number of rows anew (0.6 to 4 ms), so there are few such numbers."""
+"""Rows are rounded up to a multiple: products are prepared for each number of rows (0.6 to 4 ms)."""
 
 
 class InputCodes:

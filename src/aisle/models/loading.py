@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,17 +26,13 @@ from aisle.models.heads import Head, Normalize, load_heads
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.modules_file import MODULES_FILE, read_json
 from aisle.models.pooling import Pooling, PoolingMode
+from aisle.models.run_file import read_settings_file
 from aisle.models.st_files import names_pooling, read_st_files
 from aisle.models.tokenizers import load_tokenizer
 from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
 
-SETTINGS_FILE = "aisle.json"
-FORMAT_VERSION = 2
-"""Format of `aisle.json`. In 2 the fingerprint covers all settings of an adapter and repositories' code."""
-SHARED_TOWER = ("query", "product")
-"""Sides of the tower of a run with a single tower, as `aisle.json` lists them."""
 ADAPTER_FILE = "adapter_config.json"
 # https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".
 E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?/?$", re.IGNORECASE)
@@ -196,36 +191,6 @@ def best_device() -> str:
     """Return the type of this machine's accelerator, or `cpu` if it has none that aisle supports."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
-
-
-def read_settings_file(folder: Path) -> dict[str, Any] | None:
-    """Return the contents of a run's `aisle.json`, or None if the folder has none.
-
-    Raises:
-        ModelError: the file is not valid, or lists separate towers.
-    """
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        return None
-    try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if saved["format_version"] != FORMAT_VERSION:
-            raise ModelError(
-                f"{path}: has format {saved['format_version']}, and this aisle reads {FORMAT_VERSION}, whose "
-                "fingerprint covers more of what decides an embedding; train again, or load it with the "
-                "aisle that made it"
-            )
-        for key in ("pooling", "query_prompt", "product_prompt", "max_length", "normalize", "base_model"):
-            saved[key]
-        towers = [tuple(tower["sides"]) for tower in saved.get("towers", [])]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: is damaged ({error}); restore it or train again") from None
-    if towers not in ([], [SHARED_TOWER]):
-        raise ModelError(
-            f"{path}: lists separate towers for queries and products, and this aisle reads runs with one "
-            "tower for both; load it with the aisle that made it"
-        )
-    return saved
 
 
 def base_of_adapter(

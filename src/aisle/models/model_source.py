@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, the pinned MiniLM package, or the Hub."""
+"""Find a model's files: in a folder, in the pinned MiniLM package, or on the Hub."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class ModelSource:
     """A model's files on this machine, and how to find them again elsewhere.
 
     Args:
-        name: what the user asked for.
-        path: the folder with the files.
-        hub_id: the repository they come from, if known.
-        revision: the commit of that repository, if known.
-        root: the folder with modules.json, where the model's files are in a folder of their own below it.
+        name: Name that the user gave.
+        path: Folder of the backbone's files.
+        hub_id: Repository that the files come from, if known.
+        revision: Commit of that repository, if known.
+        root: Folder with modules.json, if the backbone's files are in a folder below it.
     """
 
     name: str
@@ -44,15 +44,15 @@ class ModelSource:
 
 
 def find_model(name: str, *, revision: str | None = None, token: str | None = None) -> ModelSource:
-    """Return where a model's files are, after downloading them if need be.
+    """Return where a model's files are; download them first if necessary.
 
     Args:
-        name: a folder, `all-MiniLM-L6-v2`, or a Hub id.
-        revision: branch, tag or commit; for Hub ids only, so that with one the package is passed over.
-        token: for gated and private repositories.
+        name: Folder, `all-MiniLM-L6-v2`, or Hub id.
+        revision: Branch, tag or commit of a Hub id; with a revision, the package is not used.
+        token: Token for gated and private repositories.
 
     Raises:
-        ModelError: nothing is there, the Hub cannot be reached, or the packaged weights are altered.
+        ModelError: there is no such model, the Hub cannot be reached, or the packaged weights are altered.
     """
     if not name:
         raise ModelError("the model's name is empty; give a Hub id or a folder")

@@ -18,10 +18,10 @@ from aisle.models.backbone import hidden_size
 from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.heads import HEADS, head_folder, load_heads
-from aisle.models.loading import FORMAT_VERSION, SETTINGS_FILE, SHARED_TOWER
 from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import MODULES_FILE, write_json
 from aisle.models.pooling import FOLDER as POOLING_FOLDER
+from aisle.models.run_file import FORMAT_VERSION, SETTINGS_FILE, SHARED_TOWER
 from aisle.models.tower import Tower
 from aisle.models.weight_names import names_that_differ
 

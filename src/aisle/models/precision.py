@@ -1,4 +1,4 @@
-"""The compute type that embeds texts faster on a device."""
+"""Choose the compute type that embeds texts faster on a device."""
 
 from __future__ import annotations
 

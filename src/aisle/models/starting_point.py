@@ -14,13 +14,13 @@ from aisle.models.loading import (
     base_of_adapter,
     check_prompts,
     load_base,
-    read_settings_file,
     saved_settings,
     with_run_files,
     with_saved,
 )
 from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import read_json
+from aisle.models.run_file import read_settings_file
 from aisle.models.trained_adapter import TrainedAdapter
 
 

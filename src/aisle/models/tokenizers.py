@@ -1,4 +1,4 @@
-"""A model's tokenizer, as its files ask for it: padding, an end token, lower case."""
+"""Load a model's tokenizer with all settings of its files: padding, an end token, lower case."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from aisle.models.st_files import lower_cases
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """Return the tokenizer in a folder, with a padding token.
 
-    What transformers leaves out of the folder's settings is added to the tokenizer itself, so that it is
-    saved with it: the first and last tokens that `tokenizer_config.json` asks for (`add_bos_token`,
-    `add_eos_token`), and sentence-transformers' `do_lower_case`.
+    Settings of the folder that transformers ignores are added to the tokenizer, so that they are saved with
+    it: the first and last tokens of `tokenizer_config.json` (`add_bos_token`, `add_eos_token`), and
+    sentence-transformers' `do_lower_case`.
 
     Raises:
-        ModelError: there is none, it has no token to pad with, or its settings cannot be followed.
+        ModelError: there is no tokenizer, it has no token to pad with, or its settings cannot be applied.
     """
     from transformers import AutoTokenizer
 
-    # transformers would make a tokenizer out of nothing, to which every word is unknown.
+    # Without these files transformers would make a tokenizer to which every word is unknown.
     if not trust_remote_code and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(
             f"{folder}: has no tokenizer; its vocabulary is in none of {', '.join(TOKENIZER_FILES)}"
@@ -57,7 +57,7 @@ def _lower_case(tokenizer: Any, folder: Path) -> None:
 
 
 def _add_first_and_last(tokenizer: Any, folder: Path) -> None:
-    """Add the first and the last token where the settings ask for them and texts do not have them."""
+    """Add the first and the last token if the settings ask for them and texts do not have them."""
     from tokenizers.processors import Sequence, TemplateProcessing
 
     config = read_json(folder / "tokenizer_config.json")

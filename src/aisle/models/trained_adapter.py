@@ -1,4 +1,4 @@
-"""The LoRA adapter of a finished run that another run begins at."""
+"""The LoRA adapter of a finished run, from which another run starts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class TrainedAdapter:
     """A LoRA adapter, and what it was trained on.
 
     Args:
-        run: the folder that holds it.
-        base: the model that it was trained on.
-        fingerprint: of the run's encoder.
-        config: PEFT's configuration of it.
-        merged: whether it is merged into the base's weights, not trained further itself.
+        run: Folder of the run.
+        base: Model that the adapter was trained on.
+        fingerprint: Fingerprint of the run's encoder.
+        config: PEFT's configuration of the adapter.
+        merged: Whether it is merged into the base's weights; otherwise it is trained further.
     """
 
     run: ModelSource
@@ -28,7 +28,7 @@ class TrainedAdapter:
     merged: bool
 
     def record(self) -> dict[str, Any]:
-        """Return what a run that began at it keeps in its `aisle.json`."""
+        """Return the record of the adapter for the `aisle.json` of a run that starts from it."""
         run = self.run
         return {
             "name": run.name if run.hub_id else str(run.path),

@@ -1,7 +1,7 @@
-"""Names of weights: what they must be where weights are saved and loaded.
+"""Check the names of weights when they are saved and loaded.
 
-A wrapper puts its own name before those of the model that it wraps, and weights under names that nobody looks
-for would be left out in silence.
+A wrapper adds its name before those of the wrapped model, and weights under unexpected names would be
+left out silently.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ WRAPPERS = ("module.", "_orig_mod.")
 
 
 def without_wrappers(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return weights under the names that the model has for them without its wrappers."""
+    """Return weights under the names that they have in the model without its wrappers."""
     return {_plain(name): value for name, value in weights.items()}
 
 
 def names_that_differ(found: Collection[str], expected: Collection[str]) -> str | None:
-    """Return how the names of weights differ from those expected, with examples, or None where they do not.
+    """Return how the names of weights differ from the expected names, with examples; None if they agree.
 
     Args:
-        found: names of the weights at hand.
-        expected: names that the model has for them.
+        found: Names of the given weights.
+        expected: Names of the model's weights.
     """
     kinds = (
         ("missing", sorted(set(expected) - set(found))),

@@ -15,7 +15,8 @@ from aisle.commands.indexing import embedding
 from aisle.commands.output import Output
 from aisle.errors import IndexStoreError
 from aisle.index import build_index, open_index
-from aisle.models.loading import FORMAT_VERSION, load_encoder
+from aisle.models.loading import load_encoder
+from aisle.models.run_file import FORMAT_VERSION
 from aisle.search.encoders import encoder_record
 from aisle.training.process_group import Processes
 from tests.commands.evaluate.evaluated_shop import build, evaluate, write_adapter, write_shop

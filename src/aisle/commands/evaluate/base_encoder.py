@@ -25,9 +25,10 @@ from aisle.errors import IndexStoreError, ModelError
 from aisle.index.array_files import read_array, write_embeddings
 from aisle.io.durable import replacing
 from aisle.models.encoder import TorchEncoder
-from aisle.models.loading import ADAPTER_FILE, Overrides, load_encoder, read_settings_file
+from aisle.models.loading import ADAPTER_FILE, Overrides, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.modules_file import read_json
+from aisle.models.run_file import read_settings_file
 from aisle.training.process_group import Processes
 from aisle.types.encoder_protocol import Precision
 

@@ -17,7 +17,7 @@ from aisle.config.load import UNSAVED_FIELDS, saved_form
 from aisle.evaluation.document import InputFile, Provenance
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.io.durable import file_sha256
-from aisle.models.loading import SETTINGS_FILE
+from aisle.models.run_file import SETTINGS_FILE
 from aisle.version import __version__
 
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "hnswlib", "ranx")

@@ -10,7 +10,7 @@ from aisle.commands.train.launch_command import resume_command, started_as
 from aisle.commands.train.run_identity import STEPS
 from aisle.commands.train.settings import TrainSettings
 from aisle.errors import CheckpointError
-from aisle.models.loading import SETTINGS_FILE
+from aisle.models.run_file import SETTINGS_FILE
 from aisle.training.checkpoint import Checkpoint, check_identity, find_checkpoint
 from aisle.training.loop import Trainer
 from aisle.training.trained_weights import trained_names

@@ -16,7 +16,7 @@ from aisle.config.load import saved_form, write_yaml
 from aisle.errors import ConfigError, IndexLockedError, IndexStoreError
 from aisle.io.durable import replace_text
 from aisle.io.lock import take_lock
-from aisle.models.loading import SETTINGS_FILE, read_settings_file
+from aisle.models.run_file import SETTINGS_FILE, read_settings_file
 from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
 
 CHECKPOINTS = "checkpoints"
