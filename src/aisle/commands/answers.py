@@ -12,9 +12,8 @@ from rich.text import Text
 from aisle.commands.terminal import printable
 from aisle.errors import ConfigError
 from aisle.index import SearchIndex
-from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN, TITLE_COLUMNS
 
-TITLES = ("title", "product_title", "name")
 SHOWN_CHARACTERS = 120
 
 
@@ -70,7 +69,7 @@ def answer_table(text: str, results: Sequence[Mapping[str, Any]], *, fields: Seq
 def _title(payload: Mapping[str, Any]) -> Any:
     """Return the title of a product, or its first value that is not empty."""
     filled = {name: value for name, value in payload.items() if value not in (None, "")}
-    return next((filled[name] for name in TITLES if name in filled), next(iter(filled.values()), ""))
+    return next((filled[name] for name in TITLE_COLUMNS if name in filled), next(iter(filled.values()), ""))
 
 
 def _line(value: Any) -> Text:

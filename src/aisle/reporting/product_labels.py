@@ -13,11 +13,10 @@ import pyarrow.compute
 from aisle.errors import ConfigError
 from aisle.index import SearchIndex
 from aisle.index.products import take_rows
-from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN, TITLE_COLUMNS
 
 __all__ = ["ProductLabels", "product_labels"]
 
-TITLE_COLUMNS = ("title", "product_title", "name")
 SLICE_COLUMNS = ("department", "category", "brand")
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ID_COLUMN", "NOTE_KEY", "TEXT_COLUMN", "Kind", "kind_of_type"]
+__all__ = ["ID_COLUMN", "NOTE_KEY", "TEXT_COLUMN", "TITLE_COLUMNS", "Kind", "kind_of_type"]
 
 ID_COLUMN = "product_id"
 """Column of product ids, in catalogue files and in an index."""
 TEXT_COLUMN = "__text__"
 """Column of the texts that are embedded, in catalogue files and in an index; the name is reserved."""
+TITLE_COLUMNS = ("title", "product_title", "name")
+"""Usual columns of product titles, the likeliest first."""
 
 Kind = Literal["texts", "numbers", "true or false", "dates", "times", "lists", "nothing"]
 """What a column holds. `nothing`: it has had no value yet, and gets its type from its first one."""
