@@ -200,3 +200,23 @@ def trainer_of(
 
 def weights_of(trainer):
     return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def labelled(base, count=40):
+    labels = [1.0, 0.0, 0.4, 0.0, 1.0] * (count // 5)
+    queries = [text for text in texts_of(count // 5, seed=5) for _ in range(5)]
+    return tokenized(base.tokenizer, queries, texts_of(count, seed=6), labels)
+
+
+def moved_by(trainer):
+    """What a step of the trainer does to the weights."""
+    before = weights_of(trainer)
+    torch.manual_seed(3)
+    trainer.run()
+    return {name: value - before[name] for name, value in weights_of(trainer).items()}
+
+
+def assert_same(first, second, *, atol=1e-6):
+    assert max(float(value.abs().max()) for value in first.values()) > 1e-3
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, atol=atol, rtol=1e-4)
