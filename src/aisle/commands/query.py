@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -25,6 +25,7 @@ from aisle.commands.shared_settings import (
 )
 from aisle.errors import DataError
 from aisle.extras import require_extra
+from aisle.types.choices import Fusion, SearchMode
 
 if TYPE_CHECKING:
     from aisle.index.search_result import Hit
@@ -57,9 +58,9 @@ class QuerySettings:
     fields: str | None = None
     """Columns of the catalogue to show, with commas, such as title,brand,price.
     If not given: the title; with --json, all columns."""
-    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    mode: SearchMode = "dense"
     """Search by embeddings (dense), by words with BM25 (lexical), or by both (hybrid)."""
-    fusion: Literal["convex", "rrf"] = "convex"
+    fusion: Fusion = "convex"
     """How --mode hybrid combines both searches: by weighted scores (convex), or by reciprocal ranks (rrf)."""
     hybrid_weight: Fraction | None = None
     """Weight of the embeddings in --mode hybrid, from 0 to 1. If not given: the weight tuned for the

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 from tyro.conf import arg
 
 from aisle.config.label_map import LabelMap
+from aisle.data import rows
+from aisle.types.choices import PoolingMode
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
-PoolingMode = Literal["mean", "cls", "last"]
 
 Json = Annotated[bool, arg(help="Print one JSON document on stdout, and everything else on stderr.")]
 ConfigFile = Annotated[
@@ -76,7 +77,7 @@ Encoding = Annotated[
     str, arg(help="Character encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16.")
 ]
 OnBadRow = Annotated[
-    Literal["error", "skip"],
+    rows.OnBadRow,
     arg(
         help="What to do with rows that cannot be used: stop and list them (error), or leave them out (skip)."
     ),

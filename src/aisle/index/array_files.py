@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import pyarrow.compute
 from aisle.errors import DataError, IndexIntegrityError, IndexStoreError, ModelError
 from aisle.index.manifest import MARKS_FILE, QUERIES_FILE
 from aisle.index.scoring import FloatArray
+from aisle.types.choices import StoreDtype
 from aisle.types.columns import ID_COLUMN
 
 __all__ = [
@@ -59,7 +60,7 @@ def write_embeddings(
     *,
     products: pa.Table,
     dim: int,
-    store_dtype: Literal["float32", "float16"],
+    store_dtype: StoreDtype,
 ) -> None:
     """Write chunks of embeddings to one array file as they come, holding one chunk in memory.
 

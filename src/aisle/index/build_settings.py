@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from aisle.errors import ConfigError
 from aisle.index.backends import DEFAULT_BACKEND, backend_named, effort_problem, make_parameters
+from aisle.types.choices import StoreDtype
 
 __all__ = ["GraphSettings", "IndexIdentity"]
 
@@ -84,7 +85,7 @@ class IndexIdentity:
     encoder: Mapping[str, Any]
     text_template: str | None = None
     id_column: str | None = None
-    store_dtype: Literal["float32", "float16"] = "float32"
+    store_dtype: StoreDtype = "float32"
     query_fingerprint: str | None = None
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from aisle.index.row_groups import RowGroups, number_nodes
 from aisle.index.scoring import FloatArray, Rows, Scores
 from aisle.index.tuning import Tuning, held_out_queries, tune
 from aisle.index.writer import Writer, index_writer
+from aisle.types.choices import StoreDtype
 from aisle.types.text_marks import count_marks
 
 __all__ = ["build_index", "finish_version"]
@@ -53,7 +54,7 @@ def build_index(
     backend: str = DEFAULT_BACKEND,
     ef_search: int | None = None,
     target_recall: float | None = None,
-    store_dtype: Literal["float32", "float16"] = "float32",
+    store_dtype: StoreDtype = "float32",
     threads: int | None = None,
     keep_versions: int | None = None,
     on_progress: Callable[[int], None] | None = None,

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from aisle.errors import SearchError
 from aisle.index.scoring import Rows, Scores
+from aisle.types.choices import Fusion
 
 __all__ = [
     "CANDIDATES",
     "DEFAULT_WEIGHT",
     "WEIGHTS",
     "Candidates",
-    "Fusion",
     "convex_scores",
     "fuse",
     "reciprocal_rank_scores",
     "tune_weight",
 ]
-
-Fusion = Literal["convex", "rrf"]
 
 CANDIDATES = 100
 """Best products taken from each side before they are fused."""

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.errors import SearchError
-from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, Fusion, fuse, padded
+from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, fuse, padded
 from aisle.index.lexical import Bm25Index, best_rows
 from aisle.index.manifest import Manifest
 from aisle.index.scoring import FloatArray, Rows, Scores, pair_scores
 from aisle.index.search_result import SearchResult
+from aisle.types.choices import Fusion
 from aisle.types.sequences import as_sequence
 
 __all__ = [

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from aisle.errors import IndexIntegrityError
 from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
+from aisle.types.choices import StoreDtype
 
 __all__ = [
     "EMBEDDINGS_FILE",
@@ -121,7 +122,7 @@ class Manifest:
     """Distinct embeddings, each one node of the graph."""
     deleted_nodes: Annotated[int, Field(ge=0)]
     """Nodes of products that are gone; a search passes through them and never gives them."""
-    store_dtype: Literal["float32", "float16"]
+    store_dtype: StoreDtype
     """Type of the stored embeddings."""
     files: dict[str, FileRecord]
     """Name -> checksum and size of every other file of the version."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from aisle.index.backends import effort_problem
 from aisle.index.dense_search import Graph, approximate_search
 from aisle.index.filtered_search import filtered_search
 from aisle.index.filters import parse_filter
-from aisle.index.fusion import Fusion
 from aisle.index.hybrid_search import search_hybrid, search_lexical
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
@@ -25,11 +24,10 @@ from aisle.index.manifest import (
 )
 from aisle.index.scoring import FloatArray, Rows, Scores, exact_search
 from aisle.index.search_result import SearchResult, payload_of
+from aisle.types.choices import Fusion, SearchMode
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
-__all__ = ["Mode", "SearchIndex", "SearchResult"]
-
-Mode = Literal["dense", "lexical", "hybrid"]
+__all__ = ["SearchIndex", "SearchResult"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +66,7 @@ class SearchIndex:
         *,
         top_k: int,
         queries: Iterable[str] | None = None,
-        mode: Mode = "dense",
+        mode: SearchMode = "dense",
         fusion: Fusion = "convex",
         weight: float | None = None,
         ef_search: int | None = None,
@@ -156,7 +154,7 @@ class SearchIndex:
         query_embeddings: npt.NDArray[np.float32] | None,
         queries: Iterable[str] | None,
         *,
-        mode: Mode,
+        mode: SearchMode,
         top_k: int,
         fusion: Fusion,
         weight: float | None,
@@ -166,8 +164,8 @@ class SearchIndex:
         threads: int | None,
     ) -> SearchResult:
         """Return the answers to queries whose texts take part."""
-        if mode not in get_args(Mode):
-            raise SearchError(f"mode: must be one of {', '.join(get_args(Mode))}, found {mode!r}")
+        if mode not in get_args(SearchMode):
+            raise SearchError(f"mode: must be one of {', '.join(get_args(SearchMode))}, found {mode!r}")
         if queries is None:
             raise SearchError(f"queries: mode {mode!r} needs the list of the queries' texts, found None")
         if mode == "lexical":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,13 +25,14 @@ from aisle.models.fingerprint import fingerprint_of
 from aisle.models.heads import Head, Normalize, load_heads
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.modules_file import MODULES_FILE, read_json
-from aisle.models.pooling import Pooling, PoolingMode
+from aisle.models.pooling import Pooling
 from aisle.models.run_file import read_settings_file
 from aisle.models.st_files import names_pooling, read_st_files
 from aisle.models.tokenizers import load_tokenizer
 from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
+from aisle.types.choices import PoolingMode
 
 ADAPTER_FILE = "adapter_config.json"
 # https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".
@@ -42,7 +43,7 @@ E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsup
 class Overrides:
     """The user's settings of an encoder, which win over its files; None leaves a setting to the files."""
 
-    pooling: Literal["mean", "cls", "last"] | None = None
+    pooling: PoolingMode | None = None
     query_prompt: str | None = None
     product_prompt: str | None = None
     max_length: int | None = None

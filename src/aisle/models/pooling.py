@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from aisle.errors import ModelError
 from aisle.models.modules_file import module_folder, read_json
 from aisle.text.token_batches import PackedBatch, TokenBatch
-
-PoolingMode = Literal["mean", "cls", "last"]
+from aisle.types.choices import PoolingMode
 
 FOLDER = "1_Pooling"
 # The names in older files, `pooling_mode_mean_tokens: true`, and in newer ones, `pooling_mode: mean`.

@@ -8,7 +8,8 @@ from typing import Any
 
 from aisle.errors import ModelError
 from aisle.models.modules_file import module_folder, read_json
-from aisle.models.pooling import PoolingMode, pooling_file, saved_pooling
+from aisle.models.pooling import pooling_file, saved_pooling
+from aisle.types.choices import PoolingMode
 
 # In the order in which sentence-transformers looks for them.
 TRANSFORMER_FILES = tuple(

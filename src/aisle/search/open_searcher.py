@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from aisle.index.filters import parse_filter
-from aisle.index.fusion import Fusion
 from aisle.index.layout import StrPath, index_directory
 from aisle.index.reader import open_index
-from aisle.index.search_index import Mode, SearchIndex
+from aisle.index.search_index import SearchIndex
 from aisle.search.reranking import RERANK_DEPTH, Rerank
 from aisle.search.searcher import Searcher, check_mode
+from aisle.types.choices import Fusion, SearchMode
 from aisle.types.encoder_protocol import Encoder
 
 __all__ = ["open_searcher"]
@@ -17,7 +17,7 @@ __all__ = ["open_searcher"]
 def open_searcher(
     index: StrPath | SearchIndex,
     *,
-    mode: Mode = "dense",
+    mode: SearchMode = "dense",
     model: str | None = None,
     base_model: str | None = None,
     trust_remote_code: bool = False,

@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from aisle.errors import AisleError, IndexStoreError, SearchError
 from aisle.index.filters import parse_filter
-from aisle.index.fusion import Fusion
 from aisle.index.hybrid_search import candidate_depth
 from aisle.index.layout import index_directory
 from aisle.index.manifest import Manifest, read_manifest
 from aisle.index.reader import check_fingerprint, check_query_fingerprint, open_index
-from aisle.index.search_index import Mode, SearchIndex, check_count
+from aisle.index.search_index import SearchIndex, check_count
 from aisle.index.search_result import SearchResult
 from aisle.search.reranking import RERANK_DEPTH, Rerank, rerank_answers
+from aisle.types.choices import Fusion, SearchMode
 from aisle.types.encoder_protocol import Encoder
 from aisle.types.sequences import as_sequence
 
@@ -46,7 +46,7 @@ class Searcher:
         index: SearchIndex,
         encoder: Encoder | None = None,
         *,
-        mode: Mode = "dense",
+        mode: SearchMode = "dense",
         where: str | None = None,
         fusion: Fusion = "convex",
         weight: float | None = None,
@@ -80,7 +80,7 @@ class Searcher:
         check_count("rerank_depth", rerank_depth)
         check_mode(mode)
         _check_fits(index, encoder, where)
-        self.mode: Mode = mode
+        self.mode: SearchMode = mode
         self.where = where
         self.fusion: Fusion = fusion
         self.weight = weight
@@ -114,7 +114,7 @@ class Searcher:
         top_k: int = 10,
         where: str | None = None,
         *,
-        mode: Mode | None = None,
+        mode: SearchMode | None = None,
         min_score: float | None = None,
         weight: float | None = None,
         exact: bool | None = None,
@@ -208,7 +208,7 @@ class Searcher:
         _check_fits(index, encoder, self.where)
         return _Opened(index, encoder)
 
-    def _depth(self, top_k: int, *, mode: Mode, filtered: bool, count: int) -> int:
+    def _depth(self, top_k: int, *, mode: SearchMode, filtered: bool, count: int) -> int:
         """Return how many products per query the first stage finds."""
         depth = top_k if self.rerank is None else max(top_k, self.rerank_depth)
         # A hybrid order is not that of the cosines: products that have the least cosine may come late in it.
@@ -224,8 +224,8 @@ class Searcher:
 
 def check_mode(mode: str) -> None:
     """Raise unless `mode` is a way to search."""
-    if mode not in get_args(Mode):
-        raise SearchError(f"mode: must be one of {', '.join(get_args(Mode))}, found {mode!r}")
+    if mode not in get_args(SearchMode):
+        raise SearchError(f"mode: must be one of {', '.join(get_args(SearchMode))}, found {mode!r}")
 
 
 def _check_fits(index: SearchIndex, encoder: Encoder | None, where: str | None) -> None:

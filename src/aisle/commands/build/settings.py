@@ -28,6 +28,8 @@ from aisle.commands.shared_settings import (
     TrustRemoteCode,
 )
 from aisle.data.files import expand_files
+from aisle.types.choices import StoreDtype
+from aisle.types.encoder_protocol import Precision
 from aisle.types.text_languages import Language
 
 BACKEND_FLAGS = ("M", "ef_construction")
@@ -85,9 +87,9 @@ class BuildSettings:
     0.98 if neither flag is given."""
     dimensions: Count | None = None
     """Components of each embedding to keep, from the first on, for encoders trained for it (Matryoshka)."""
-    store_dtype: Literal["float32", "float16"] = "float32"
+    store_dtype: StoreDtype = "float32"
     """Number format of the stored embeddings."""
-    precision: Literal["fp32", "bf16", "int8"] | None = None
+    precision: Precision | None = None
     """Number format for computing. If not given: fp32 or bf16, whichever is faster on this machine.
     int8 is faster on CPUs with VNNI instructions; its embeddings have a cosine of 0.999 to those of fp32.
     Queries are always embedded in fp32."""

@@ -22,6 +22,7 @@ from aisle.commands.shared_settings import (
     TrustRemoteCode,
 )
 from aisle.config.label_map import LabelMap
+from aisle.types.choices import Fusion, SearchMode
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ class EvaluateSettings:
     base."""
     compare: tuple[str, ...] = ()
     """Directories of other indexes of the same products. Each becomes a row, with its own encoder."""
-    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    mode: SearchMode = "dense"
     """Row that the headline, --run_file and the changed queries are about: embeddings (dense), BM25
     (lexical), or both (hybrid)."""
-    fusion: Literal["convex", "rrf"] = "convex"
+    fusion: Fusion = "convex"
     """How the row hybrid combines both searches: by weighted scores (convex), or by reciprocal ranks
     (rrf)."""
     hybrid_weight: Fraction | None = None

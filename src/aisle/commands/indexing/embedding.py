@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from aisle.models.encoder import DistinctTokens, TorchEncoder
 from aisle.models.precision import fastest_precision
 from aisle.system.memory import return_free_memory
 from aisle.training.prefetch import prefetched
+from aisle.types.choices import StoreDtype
 from aisle.types.columns import TEXT_COLUMN
 from aisle.types.encoder_protocol import Precision
 
@@ -186,7 +186,7 @@ def version_before(
     encoder: TorchEncoder,
     *,
     precision: Precision | None,
-    store_dtype: Literal["float32", "float16"],
+    store_dtype: StoreDtype,
 ) -> VersionBefore:
     """Return the current version, if its embeddings are those that the build would store.
 
