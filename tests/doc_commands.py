@@ -15,7 +15,7 @@ from typing import get_type_hints
 
 from markdown_it import MarkdownIt
 
-from aisle.commands.registry import COMMANDS, INDEX_COMMANDS
+from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS
 from aisle.config.load import complete, parse_settings
 from aisle.errors import AisleError
 

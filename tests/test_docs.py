@@ -9,7 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from aisle.cli import index_main, main, train_main
-from aisle.commands.registry import COMMANDS, INDEX_COMMANDS
+from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS
 from tests.doc_commands import ROOT, blocks_of, commands_of, names_of, problem_of, problems_of
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

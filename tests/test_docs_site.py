@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aisle.commands.registry import COMMANDS
+from aisle.commands.command_list import COMMANDS
 from tests.doc_commands import ROOT, names_of
 
 

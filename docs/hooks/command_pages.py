@@ -21,7 +21,7 @@ from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from aisle.commands.command import Command
-from aisle.commands.registry import COMMANDS, INDEX_COMMANDS
+from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS
 from aisle.config.load import complete
 
 FOLDER = "reference/commands"

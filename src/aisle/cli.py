@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aisle.commands.command import Command
-from aisle.commands.registry import COMMANDS, INDEX_COMMANDS, INDEX_SECTIONS, SECTIONS
+from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS, INDEX_SECTIONS, SECTIONS
 from aisle.commands.terminal import printable
 from aisle.commands.train import COMMAND as TRAIN
 from aisle.config.load import parse_settings

@@ -3,7 +3,7 @@
 import pytest
 
 from aisle.cli import main
-from aisle.commands.registry import COMMANDS
+from aisle.commands.command_list import COMMANDS
 from aisle.commands.train.settings import TrainSettings
 from aisle.config.flag_names import ALIASES, unknown_flags
 from aisle.config.load import parse_settings

@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from aisle.commands.registry import COMMANDS
+from aisle.commands.command_list import COMMANDS
 from aisle.config.load import complete, parse_settings
 
 SETTINGS = {name: complete(command.settings) for name, command in COMMANDS.items()}

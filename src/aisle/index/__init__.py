@@ -10,7 +10,7 @@ from aisle.index.scoring import ann_recall, exact_search
 from aisle.index.search_index import SearchIndex, SearchResult
 from aisle.index.upsert_delete import delete_products, upsert_products
 from aisle.index.version_folders import refuse_foreign
-from aisle.index.versions import Version, list_versions, rollback
+from aisle.index.version_history import Version, list_versions, rollback
 from aisle.index.writer import Writer, index_writer
 
 __all__ = [
