@@ -348,7 +348,7 @@ def test_the_last_weights_are_kept_where_the_best_are_not_asked_for(train, judge
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["best"]["step"] == metrics["steps"]
     assert f"the weights of step {metrics['steps']}, the last" in said
-    assert f"of step {metrics['steps']}, the last." in (run_dir / "README.md").read_text()
+    assert f"from step {metrics['steps']}, the last step." in (run_dir / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
