@@ -151,7 +151,7 @@ def test_tuning_again_takes_the_smallest_measured_that_reaches_and_leaves_the_re
     assert open_index(tmp_path / "index").manifest == manifest
 
 
-def test_tuning_again_without_a_wish_is_for_the_default(build, clustered, tmp_path):
+def test_tuning_again_without_a_target_takes_the_default(build, clustered, tmp_path):
     build(clustered(300), ef_search=10)
 
     manifest = retune_index(tmp_path / "index")
@@ -171,7 +171,7 @@ def test_given_ef_search_is_taken_and_measured(build, clustered, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("given", "message"),
     [
         ({"ef_search": 10, "target_recall": 0.9}, "give one of them"),
         ({"target_recall": 1.01}, "from 0 to 1, found 1.01"),
@@ -179,11 +179,13 @@ def test_given_ef_search_is_taken_and_measured(build, clustered, tmp_path):
         ({"target_recall": float("nan")}, "from 0 to 1, found nan"),
     ],
 )
-def test_wish_that_cannot_be_is_refused_and_nothing_changes(build, clustered, tmp_path, wish, message):
+def test_arguments_that_cannot_work_are_refused_and_nothing_changes(
+    build, clustered, tmp_path, given, message
+):
     build(clustered(30))
 
     with pytest.raises(ConfigError, match=message):
-        retune_index(tmp_path / "index", **wish)
+        retune_index(tmp_path / "index", **given)
 
     assert len(list_versions(tmp_path / "index")) == 1
     assert not (tmp_path / "index" / ".building").exists()

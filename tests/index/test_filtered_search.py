@@ -261,8 +261,8 @@ def test_no_satisfying_product_and_no_query_have_empty_results(shop):
     assert (none[0].shape, none[1].shape) == ((60, 0), (60, 0))
     assert (none[0].dtype, none[1].dtype) == (np.int64, np.float32)
     for exact in (False, True):
-        nobody = search(shop, np.ones(COUNT, bool), queries=np.empty((0, DIM), np.float32), exact=exact)
-        assert (nobody[0].shape, nobody[1].shape) == ((0, 10), (0, 10))
+        none = search(shop, np.ones(COUNT, bool), queries=np.empty((0, DIM), np.float32), exact=exact)
+        assert (none[0].shape, none[1].shape) == ((0, 10), (0, 10))
 
 
 @pytest.fixture

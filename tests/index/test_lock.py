@@ -1,4 +1,4 @@
-"""One writer at a time: a second one is told who writes, a dead one is in nobody's way."""
+"""One writer at a time: a second stops with the first one's name, and a dead writer's lock is free."""
 
 import errno
 import fcntl

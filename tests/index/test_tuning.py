@@ -23,7 +23,7 @@ def graph_over(vectors, **settings):
 def measured(clustered, monkeypatch):
     """Tune with a recall that is a function of `ef_search`; return what is chosen, and every value tried."""
 
-    def measured(recall_at, *, count=3000, **wish):
+    def measured(recall_at, *, count=3000, **given):
         tried = []
 
         def search(graph, stored, queries, *, top_k, tie_ranks, effort, threads):
@@ -36,7 +36,7 @@ def measured(clustered, monkeypatch):
             return rows, scores
 
         monkeypatch.setattr(tuning, "approximate_search", search)
-        return tune(**graph_over(clustered(count, dim=4), ef_construction=4), threads=1, **wish), tried
+        return tune(**graph_over(clustered(count, dim=4), ef_construction=4), threads=1, **given), tried
 
     return measured
 
@@ -120,12 +120,12 @@ def test_small_indexes_are_found_whole(clustered, count):
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("given", "message"),
     [({"ef_search": 5, "target_recall": 0.9}, "give one of them"), ({"target_recall": 1.5}, "found 1.5")],
 )
-def test_wish_that_cannot_be_is_refused(clustered, wish, message):
+def test_arguments_that_cannot_work_are_refused(clustered, given, message):
     with pytest.raises(ConfigError, match=message):
-        tune(**graph_over(clustered(20)), **wish)
+        tune(**graph_over(clustered(20)), **given)
 
 
 def test_held_out_queries_are_unit_vectors_near_the_products_and_none_of_them(clustered):

@@ -80,7 +80,7 @@ def write_embeddings(
     header = io.BytesIO()
     described = {"descr": np.dtype(store_dtype).str, "fortran_order": False, "shape": (count, dim)}
     np.lib.format.write_array_header_1_0(header, described)
-    # Unbuffered, and guarded write by write: an OSError of `embeddings` itself is not ours to explain.
+    # Unbuffered, and each write is guarded by itself: an OSError raised by `embeddings` must pass unchanged.
     with writing(path):
         file = path.open("wb", buffering=0)
     with file:

@@ -193,7 +193,7 @@ def finish_version(
 
 
 def tuned_fields(tuning: Tuning) -> dict[str, Any]:
-    """Return what a tuning says in the manifest."""
+    """Return the manifest's fields for a tuning."""
     return {
         "ef_search": tuning.effort,
         "ann_recall_at_10": tuning.recall,
@@ -204,7 +204,7 @@ def tuned_fields(tuning: Tuning) -> dict[str, Any]:
 
 
 def marked_fields(marks: npt.NDArray[np.uint8] | None) -> dict[str, Any]:
-    """Return what the marks of a version's texts say in the manifest; nothing where there are none."""
+    """Return the manifest's fields for the marks of a version's texts; none without marks."""
     return {} if marks is None else count_marks(marks)
 
 

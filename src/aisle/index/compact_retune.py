@@ -43,7 +43,7 @@ def compact_index(
     keep_versions: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Manifest:
-    """Build the graph anew, without the nodes of deleted products; return the new version's manifest.
+    """Build the graph again without the nodes of deleted products; return the new version's manifest.
 
     Args:
         index_dir: Directory of the index.

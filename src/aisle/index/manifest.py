@@ -42,7 +42,7 @@ NODES_FILE = "nodes.npy"
 PRODUCTS_FILE = "products.arrow"
 QUERIES_FILE = "queries.npy"
 MARKS_FILE = "marks.npy"
-"""(products,) uint8, the mark of each text; not there where nobody tokenised them (`build_index`)."""
+"""(products,) uint8, the mark of each text; missing if the texts were not tokenised (`build_index`)."""
 INDEX_FILES = (EMBEDDINGS_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
 """Files of every index; those of the backend and of BM25 come on top."""
 LEXICAL_FOLDER = "lexical"
@@ -141,11 +141,11 @@ class Manifest:
     ancestors: tuple[Positive, ...] = ()
     """Versions that it was made from and that were there then, nearest first."""
     keep_versions: Positive = 3
-    """Versions that the index keeps, until a command says otherwise."""
+    """Versions that the index keeps, until a command sets another number."""
     truncated_texts: Annotated[int, Field(ge=0)] | None = None
     """Products whose text is longer than the encoder's maximum length; None where they were not counted."""
     unknown_texts: Annotated[int, Field(ge=0)] | None = None
-    """Products whose text has no token that the encoder knows; None where they were not counted."""
+    """Products whose text has no token in the encoder's vocabulary; None if they were not counted."""
     query_fingerprint: str | None = None
     """Fingerprint of the query tower that the index was built with; None if one tower reads both sides."""
     pruned: tuple[Positive, ...] = ()

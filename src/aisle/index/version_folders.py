@@ -90,7 +90,7 @@ def kept_first(numbers: list[int], ancestors: list[int]) -> list[int]:
 
 
 def remembered_keep_versions(index_dir: Path) -> int:
-    """Return how many versions the index keeps: what the last writer said, or `KEEP_VERSIONS`."""
+    """Return how many versions the index keeps: the last writer's number, or `KEEP_VERSIONS`."""
     # The newest version, not the current one: after a rollback the number of versions stays what it was.
     for number in reversed(version_numbers(index_dir)):
         manifest = _readable(index_dir, number)
@@ -123,6 +123,6 @@ def refuse_foreign(index_dir: Path) -> None:
         try:
             read_manifest(index_dir)
         except IndexIntegrityError:
-            # A damaged manifest over versions is ours to mend, by a build or a rollback.
+            # With versions beside it, a build or a rollback replaces a damaged manifest.
             if not version_numbers(index_dir):
                 raise

@@ -72,7 +72,7 @@ def rollback(index_dir: StrPath, *, to: int | None = None) -> Manifest:
     """
     index_dir = Path(index_dir)
     if not version_numbers(index_dir):
-        read_manifest(index_dir)  # says that there is no index
+        read_manifest(index_dir)  # raises: there is no index
     with index_writer(index_dir, command="rollback") as writer:
         numbers = version_numbers(writer.index_dir)
         if not numbers:  # a first build that did not finish
@@ -98,5 +98,5 @@ def _nowhere(number: int | None, numbers: list[int], current: Manifest | None) -
     wanted = "older version" if number is None else f"version {number}"
     state = f"it has {numbers} and {current.version if current else 'none'} is current"
     if number is None and len(numbers) > 1:
-        state += ", which was made from none of the others; name a version with --to (to=)"
+        state += ", which was not made from any of the others; name a version with --to (to=)"
     return f"has no {wanted}; {state}"

@@ -185,5 +185,5 @@ def _never_served(index_dir: Path, number: int) -> bool:
     """Return whether a version that was being moved into place did not become the current one."""
     try:
         return read_manifest(index_dir).version != number
-    except IndexIntegrityError:  # where it is lost or damaged, nobody knows what served: all versions stay
+    except IndexIntegrityError:  # lost or damaged: which version served is unknown, so all stay
         return first_version_unfinished(index_dir)
