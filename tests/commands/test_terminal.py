@@ -67,7 +67,7 @@ def test_whatever_a_command_shows_is_harmless(capsys):
     table.add_row(Text(HOSTILE))
     output = Output()
 
-    output.say(HOSTILE)
+    output.log(HOSTILE)
     output.show(table)
     Output(json_only=True).document([HOSTILE])
 

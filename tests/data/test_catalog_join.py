@@ -41,7 +41,7 @@ def files(tmp_path):
             "validation_share": 0.5,
         }
         said = [] if said is None else said
-        return read_training_data(DataSettings(**(given | settings)), seed=1, token=None, say=said.append)
+        return read_training_data(DataSettings(**(given | settings)), seed=1, token=None, log=said.append)
 
     return read
 

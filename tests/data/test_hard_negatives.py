@@ -193,7 +193,7 @@ def test_training_reads_the_column_that_the_settings_name_and_says_so(tmp_path):
         hard_negatives_column="wrong",
     )
     said: list[str] = []
-    data = read_training_data(settings, seed=0, token=None, say=said.append)
+    data = read_training_data(settings, seed=0, token=None, log=said.append)
     assert data.train.hard_negatives == [["a", "b"]]
     assert data.validation.hard_negatives is None
     assert said[0].endswith("hard negatives: wrong")

@@ -244,7 +244,7 @@ def test_pickled_weights_are_converted_where_they_are_so_that_the_pooling_stays(
     ("architecture", "how"),
     [("qwen2", "the last token, as decoders are"), ("bert", "the mean of all tokens")],
 )
-def test_the_pooling_that_no_file_names_is_told(architecture, how, tiny_model):
+def test_the_pooling_that_no_file_names_is_logged(architecture, how, tiny_model):
     base = load_base(find_model(str(tiny_model(architecture))), overrides=Overrides())
     said = load_base(find_model(str(tiny_model(architecture))), overrides=Overrides(pooling="cls"))
 

@@ -279,7 +279,7 @@ def test_a_disk_that_is_full_is_told_with_the_folder_and_leaves_nothing(some_pai
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told(some_pairs, tmp_path):
+def test_a_folder_that_cannot_be_made_is_logged(some_pairs, tmp_path):
     (tmp_path / "file").write_text("in the way")
 
     with pytest.raises(TrainingError, match=r"tokens: the tokenised pairs cannot be written"):

@@ -98,7 +98,7 @@ def average(settings: AverageSettings) -> str:
         )
         replace_text(run_dir / CARD, card)
         remove_card_charts(run_dir)
-    output.say(f"averaged {len(settings.runs)} runs of {found.base.name}; saved to {run_dir}")
+    output.log(f"averaged {len(settings.runs)} runs of {found.base.name}; saved to {run_dir}")
     output.document(
         {
             "run_dir": str(run_dir),

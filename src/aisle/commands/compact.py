@@ -47,7 +47,7 @@ def compact(settings: CompactSettings) -> Manifest:
             keep_versions=settings.keep_versions,
             on_progress=bar.advance,
         )
-    output.say(
+    output.log(
         f"{before.deleted_nodes:,} nodes of deleted products removed; "
         f"ann_recall@10 was {before.ann_recall_at_10:.4f}"
     )

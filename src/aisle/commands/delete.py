@@ -53,7 +53,7 @@ def delete(settings: DeleteSettings) -> Manifest:
         keep_versions=settings.keep_versions,
     )
     deleted = before.count - manifest.count
-    output.say(f"{deleted:,} products deleted")
+    output.log(f"{deleted:,} products deleted")
     report_change(output, settings.index_dir, manifest, before=before, deleted=deleted)
     return manifest
 

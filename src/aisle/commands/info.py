@@ -54,7 +54,7 @@ def info(settings: InfoSettings) -> Manifest:
     output.show(curve_table(manifest))
     reason = wants_compacting(manifest)
     if reason is not None:
-        output.say(f"{reason}; run: {compact_command(settings.index_dir)}")
+        output.log(f"{reason}; run: {compact_command(settings.index_dir)}")
     content = asdict(manifest)
     content["ann_recall@10"] = content.pop("ann_recall_at_10")
     output.document(

@@ -61,7 +61,7 @@ class Output:
         stderr = self.json_only or self.stderr
         return _Console(stderr=stderr, quiet=self.silent, highlight=False, width=width)
 
-    def say(self, message: str) -> None:
+    def log(self, message: str) -> None:
         """Print a line of text for people."""
         self.console.print(printable(message), markup=False, soft_wrap=True)
 
@@ -135,16 +135,16 @@ class Bar:
     label: str
     total: int | None
     _done: int = 0
-    _told: float = field(default_factory=time.monotonic)
+    _logged: float = field(default_factory=time.monotonic)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more as done."""
         self._done += count
         self._bar.update(self._task, advance=count, note=note)
-        if self._bar.disable and not self.output.silent and time.monotonic() - self._told > 15:
-            self._told = time.monotonic()
+        if self._bar.disable and not self.output.silent and time.monotonic() - self._logged > 15:
+            self._logged = time.monotonic()
             of = "" if self.total is None else f" of {self.total:,}"
-            self.output.say(f"{self.label}: {self._done:,}{of} {note}".rstrip())
+            self.output.log(f"{self.label}: {self._done:,}{of} {note}".rstrip())
 
     def reach(self, done: int) -> None:
         """Set the number of those done so far."""

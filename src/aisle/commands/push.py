@@ -49,7 +49,7 @@ def push(settings: PushSettings) -> str:
         private=settings.hub_private,
         overwrite_card=settings.hub_overwrite_card,
     )
-    output.say(f"uploaded to {url}")
+    output.log(f"uploaded to {url}")
     output.document({"run_dir": settings.run_dir, "url": url})
     return url
 

@@ -134,7 +134,7 @@ def _answer(
     found = searcher.search(texts, settings.top_k, min_score=settings.min_score)
     none_satisfies = settings.where is not None and not found.rows.shape[1]
     if none_satisfies:
-        output.say(f"no product satisfies --where {settings.where!r}")
+        output.log(f"no product satisfies --where {settings.where!r}")
     answers = []
     for number, text in enumerate(texts):
         results = _results(found[number], found.payloads(number), fields)
@@ -165,7 +165,7 @@ def _typed(output: Output) -> Iterator[str]:
     # Importing readline gives `input` the arrow keys: to edit a line, and to repeat earlier queries.
     with suppress(ImportError):
         import readline  # noqa: F401
-    output.say("type a query; an empty line ends")
+    output.log("type a query; an empty line ends")
     while True:
         try:
             text = input(PROMPT).strip()

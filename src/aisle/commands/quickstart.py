@@ -61,11 +61,11 @@ def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
     )
     find_config(settings.recipe, flag="--recipe")
 
-    output.say(f"writing the synthetic sample catalogue to {sample_dir}")
+    output.log(f"writing the synthetic sample catalogue to {sample_dir}")
     sample = write_sample(sample_dir, overwrite=True)
     _run(_train_command(settings.recipe, run_dir, sample), output)
     _run(_build_command(run_dir, sample, index_dir), output)
-    output.say(
+    output.log(
         "\nthe same queries and pairs, none of them trained on, for BM25, the base and the tuned model"
     )
     _run(_evaluate_command(index_dir, sample, report_dir), output)
@@ -73,7 +73,7 @@ def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
     document = json.loads((report_dir / "report.json").read_text(encoding="utf-8"))
     _show_changes(Evaluation.from_dict(document), output)
     seconds = round(time.perf_counter() - started, 1)
-    output.say(_next_steps(run_dir, index_dir, report_dir / "report.html", seconds=seconds))
+    output.log(_next_steps(run_dir, index_dir, report_dir / "report.html", seconds=seconds))
     figures = {**document, "seconds": seconds}
     output.document(figures)
     return figures
@@ -107,7 +107,7 @@ def _evaluate_command(index_dir: Path, sample: SampleFiles, report_dir: Path) ->
 
 def _run(command: Sequence[str], output: Output) -> None:
     """Print a command and run it with this interpreter; the user sees its output."""
-    output.say(f"\n$ {shlex.join(command)}")
+    output.log(f"\n$ {shlex.join(command)}")
     ours = {"aisle": ["-m", "aisle"], "accelerate": ["-m", "accelerate.commands.accelerate_cli"]}[command[0]]
     stdout = sys.stderr if output.json_only else None
     done = subprocess.run([sys.executable, *ours, *command[1:]], check=False, stdout=stdout)
@@ -124,7 +124,7 @@ def _show_changes(evaluation: Evaluation, output: Output) -> None:
     shown = {"gained": evaluation.improved[:IMPROVED], "lost": evaluation.worsened[:WORSENED]}
     for what, changes in shown.items():
         if changes:
-            output.say(f"\n{evaluation.headline_metric} {what} most:")
+            output.log(f"\n{evaluation.headline_metric} {what} most:")
         for change in changes:
             output.show(side_by_side(change.query, _answers(change)))
 

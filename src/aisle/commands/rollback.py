@@ -44,11 +44,11 @@ def roll_back(settings: RollbackSettings) -> Manifest:
     before = current_manifest(index_dir)
     manifest = rollback(index_dir, to=settings.to)
     if before is None:
-        output.say(f"version {manifest.version} is current; which one was before it is not known")
+        output.log(f"version {manifest.version} is current; which one was before it is not known")
     else:
-        output.say(f"version {manifest.version} is current; it was version {before.version}")
+        output.log(f"version {manifest.version} is current; it was version {before.version}")
         if settings.to is None and manifest.version != before.parent:
-            output.say(f"version {before.parent}, which version {before.version} was made from, is gone")
+            output.log(f"version {before.parent}, which version {before.version} was made from, is gone")
     report_change(
         output, settings.index_dir, manifest, before=manifest, version_before=before and before.version
     )

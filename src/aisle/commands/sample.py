@@ -55,7 +55,7 @@ def sample(settings: SampleSettings) -> SampleFiles:
             on_progress=bar.reach,
         )
     seconds = time.perf_counter() - started
-    output.say(
+    output.log(
         f"{written.product_count:,} synthetic products and {written.query_count:,} judged queries "
         f"in {settings.output_dir}, {seconds:.1f} s"
     )

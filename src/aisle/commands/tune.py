@@ -62,7 +62,7 @@ def tune(settings: TuneSettings) -> Manifest:
     target = manifest.target_recall
     reached = None if target is None else manifest.ann_recall_at_10 >= target
     if reached is False:
-        output.say(f"recall@10 of {target} is not reached; build again with {more_links(manifest)}")
+        output.log(f"recall@10 of {target} is not reached; build again with {more_links(manifest)}")
     curve = [asdict(point) for point in manifest.recall_curve]
     report_change(
         output,

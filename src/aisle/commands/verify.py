@@ -65,7 +65,7 @@ def verify(settings: VerifySettings) -> None:
     problems = [version.problem for version in checked if version.problem is not None]
     for version in checked:
         if version.problem is None:
-            output.say(f"version {version.number}: OK, ann_recall@10 {version.recall:.4f}")
+            output.log(f"version {version.number}: OK, ann_recall@10 {version.recall:.4f}")
     output.document(
         {
             "index_dir": settings.index_dir,

@@ -55,12 +55,12 @@ def versions(settings: VersionsSettings) -> None:
     output.show(table)
     for version in found:
         if version.problem is not None:
-            output.say(f"version {version.number}: {version.problem}")
+            output.log(f"version {version.number}: {version.problem}")
     if not any(version.current for version in found):
-        output.say(f"none is current: {_manifest_problem(index_dir)}")
+        output.log(f"none is current: {_manifest_problem(index_dir)}")
     total = bytes_in(index_dir)
     kept = remembered_keep_versions(index_dir)
-    output.say(f"{shown_bytes(total)} in all; versions share the files that did not change; {kept} are kept")
+    output.log(f"{shown_bytes(total)} in all; versions share the files that did not change; {kept} are kept")
     output.document(
         {
             "index_dir": settings.index_dir,

@@ -283,7 +283,7 @@ def test_a_tuned_model_is_called_so_without_the_row_of_its_base(flags, capfd):
 def test_what_is_said_to_people_is_in_the_document(flags, shop, tmp_path, tiny_bert, capfd, monkeypatch):
     """Every line but those on files: what the document has as figures starts with the name of its row."""
     said = []
-    monkeypatch.setattr(Output, "say", lambda self, message: said.append(message))
+    monkeypatch.setattr(Output, "log", lambda self, message: said.append(message))
     qrels = tmp_path / "qrels.txt"
     qrels.write_text("1 0 a 1\n1 0 b -1\n1 0 gone 1\n9 0 a 1\n2 0 b 0\n3 0 c 1\n")
     pairs = write_table(tmp_path / "pairs.csv", ["query", "product"], [("red sofa", "red sofa"), ("a", "b")])

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from aisle.commands.build.settings import BuildSettings, backend_parameters
 from aisle.commands.indexing.analysers import choose_analyser
-from aisle.commands.indexing.catalog import columns_before, read_products_of, tell_columns
+from aisle.commands.indexing.catalog import columns_before, log_columns, read_products_of
 from aisle.commands.indexing.embedding import (
     EmbeddingPlan,
     VersionBefore,
@@ -24,9 +24,9 @@ from aisle.commands.indexing.embedding import (
 )
 from aisle.commands.indexing.hybrid_weight import choose_weight
 from aisle.commands.indexing.marks import stage_marks
-from aisle.commands.indexing.report_change import more_links, recall_text, say_pruned
+from aisle.commands.indexing.report_change import log_pruned, more_links, recall_text
 from aisle.commands.indexing.stand_in_queries import stand_in_queries
-from aisle.commands.indexing.text_notes import say_texts
+from aisle.commands.indexing.text_notes import log_texts
 from aisle.commands.output import Output, quieten_libraries
 from aisle.data.catalog_file import CatalogFile
 from aisle.index import (
@@ -67,17 +67,17 @@ def build(settings: BuildSettings) -> Manifest | None:
         return None
     with index_writer(index_dir, command="build", keep_versions=settings.keep_versions) as writer:
         catalog = read_products_of(settings, writer.staging / PRODUCTS_FILE, known=columns_before(index_dir))
-        output.say(f"catalogue: {len(catalog):,} products")
+        output.log(f"catalogue: {len(catalog):,} products")
         if catalog.bad_rows.total:
-            output.say(str(catalog.bad_rows))
-        tell_columns(catalog, output)
+            output.log(str(catalog.bad_rows))
+        log_columns(catalog, output)
         if catalog.conflicting_texts:
-            output.say(
+            output.log(
                 f"{catalog.conflicting_texts:,} product ids have a second, other text; the first is taken"
             )
         encoder = _load(settings, processes)
         if encoder.note is not None:
-            output.say(encoder.note)
+            output.log(encoder.note)
         products = read_products(catalog.path)
         manifest, figures = _embed_and_finish(settings, writer, products, encoder, processes, output)
         manifest = writer.commit(manifest)
@@ -101,14 +101,14 @@ def _embed_and_finish(
         )
     known = before.known
     precision = settings.precision or precision_for(encoder, products, known)
-    output.say(f"encoder: {encoder.name}, {encoder.dim} dim, computing in {precision} on {encoder.device}")
+    output.log(f"encoder: {encoder.name}, {encoder.dim} dim, computing in {precision} on {encoder.device}")
     plan = plan_embeddings(
         products, known, made_by=repr((encoder.fingerprint, precision, settings.max_tokens, encoder.dim))
     )
     if before.refused is not None:
-        output.say(f"all products are embedded anew: {before.refused}")
+        output.log(f"all products are embedded anew: {before.refused}")
     if plan.texts_reused:
-        output.say(f"{plan.texts_reused:,} products are as in version {known and known.manifest.version}")
+        output.log(f"{plan.texts_reused:,} products are as in version {known and known.manifest.version}")
     _share(plan, precision, writer, processes)
     _embed(settings, plan, products, encoder, writer.shards, precision, processes, output)
     processes.wait()
@@ -119,7 +119,7 @@ def _embed_and_finish(
         dim=encoder.dim,
         store_dtype=settings.store_dtype,
     )
-    analyser = choose_analyser(settings, writer.index_dir, products, say=output.say)
+    analyser = choose_analyser(settings, writer.index_dir, products, log=output.log)
     stage_marks(writer, plan, known, products, encoder)
     with output.progress("graph", products.num_rows) as bar:
         manifest = finish_version(
@@ -164,7 +164,7 @@ def _embed_and_finish(
         manifest=manifest,
         encoder=encoder,
         analyser=analyser,
-        say=output.say,
+        log=output.log,
     )
     figures["hybrid_weight_not_kept_because"] = weight.lost
     return replace(manifest, hybrid_weight=weight.value), figures
@@ -254,16 +254,16 @@ def _report(
 ) -> None:
     target = manifest.target_recall
     if target is not None and manifest.ann_recall_at_10 < target:
-        output.say(
+        output.log(
             f"recall@10 of {target} is not reached: {manifest.ann_recall_at_10:.4f} at ef_search "
             f"{manifest.ef_search}; build with {more_links(manifest)}"
         )
-    output.say(
+    output.log(
         f"index: {manifest.count:,} products in {settings.index_dir}, version {manifest.version}, "
         f"{recall_text(manifest)}"
     )
-    say_texts(output, manifest)
-    say_pruned(output, manifest.pruned, kept=manifest.keep_versions)
+    log_texts(output, manifest)
+    log_pruned(output, manifest.pruned, kept=manifest.keep_versions)
     output.document(
         {
             "index_dir": settings.index_dir,

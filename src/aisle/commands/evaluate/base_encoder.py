@@ -158,7 +158,7 @@ def catalog_embeddings(
     path = folder / f"{encoder_key}-{_content_key(plan)}.npy"
     shape = (products.num_rows, encoder.dim)
     if path.is_file():
-        output.say(f"base: embeddings of {shape[0]:,} products are kept in {folder}")
+        output.log(f"base: embeddings of {shape[0]:,} products are kept in {folder}")
         return read_array(path, shape=shape, dtype="float32")
     shards = path.with_suffix(".shards")
     shares = -(-len(plan.rows) // processes.count)

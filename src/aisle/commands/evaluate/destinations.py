@@ -93,12 +93,12 @@ def write_destinations(
         from aisle.reporting.html import write_report
 
         folder = Path(settings.report)
-        output.say(f"report: {write_report(folder, evaluation)}")
+        output.log(f"report: {write_report(folder, evaluation)}")
         if inputs.judged is not None and inputs.labels is not None:
             written = write_unjudged(folder, unjudged, queries=inputs.judged.queries, labels=inputs.labels)
-            output.say(f"{counted(len(unjudged), 'product')} to judge next: {written}")
+            output.log(f"{counted(len(unjudged), 'product')} to judge next: {written}")
     if card_run is not None and evaluation.retrieval is not None:
-        output.say(f"model card: {write_evaluation_card(card_run, evaluation, evaluation.retrieval)}")
+        output.log(f"model card: {write_evaluation_card(card_run, evaluation, evaluation.retrieval)}")
     if settings.with_tracking:
         report = Path(str(settings.report))
-        track_evaluation(evaluation, report=report, report_to=settings.report_to, log=output.say)
+        track_evaluation(evaluation, report=report, report_to=settings.report_to, log=output.log)

@@ -40,17 +40,17 @@ def show_evaluation(
             retrieval_table(evaluation.retrieval, base=evaluation.base, first=evaluation.headline_metric)
         )
         if sentence is not None:
-            output.say(sentence)
+            output.log(sentence)
         for line in tries:
-            output.say(f"to try: {line}")
+            output.log(f"to try: {line}")
     for loss in evaluation.graph:
-        output.say(graph_line(loss, ef_search=evaluation.ef_search))
+        output.log(graph_line(loss, ef_search=evaluation.ef_search))
     if evaluation.pairs is not None:
         _show_pairs(evaluation.pairs, output)
     if evaluation.joint_pool:
         output.show(_joint_pool_table(evaluation))
     for note in evaluation.notes:
-        output.say(note)
+        output.log(note)
 
 
 def retrieval_table(retrieval: Retrieval, *, base: str | None, first: str) -> Table:
@@ -135,9 +135,9 @@ def _show_pairs(pairs: Pairs, output: Output) -> None:
             grades = ", ".join(
                 f"{grade}: {_value(found)}{_bracketed(found)}" for grade, found in row.by_grade.items()
             )
-            output.say(f"{row.name}: ROC-AUC of the highest grade against {grades}")
+            output.log(f"{row.name}: ROC-AUC of the highest grade against {grades}")
     if pairs.note:
-        output.say(pairs.note)
+        output.log(pairs.note)
 
 
 def pairs_table(pairs: Pairs) -> Table:

@@ -56,6 +56,6 @@ def write_runs(
         target = path if name == main else path.with_name(f"{stem}.{name}{ending}")
         if any(run.values()):
             write_trec_run(target, run)
-            output.say(f"ranking of {name}: {target}")
+            output.log(f"ranking of {name}: {target}")
         else:
-            output.say(f"warning: {name} answers no query; {target} is not written")
+            output.log(f"warning: {name} answers no query; {target} is not written")

@@ -23,7 +23,7 @@ SAMPLED_TEXTS = 2000
 
 
 def choose_analyser(
-    settings: BuildSettings, index_dir: Path, products: pa.Table, *, say: Callable[[str], None]
+    settings: BuildSettings, index_dir: Path, products: pa.Table, *, log: Callable[[str], None]
 ) -> Analyser:
     """Return the analyser of --language, and print which one it is and why.
 
@@ -31,7 +31,7 @@ def choose_analyser(
         settings: Settings of the build.
         index_dir: Index directory; `auto` keeps the language of its current version.
         products: Products of the catalogue, with their texts.
-        say: Function that prints a line.
+        log: Function that prints a line.
     """
     if settings.language != "auto":
         analyser, why = Analyser.of(settings.language), "by --language"
@@ -42,7 +42,7 @@ def choose_analyser(
         rows = np.linspace(0, products.num_rows - 1, count).astype(np.int64)
         texts = take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist()
         analyser, why = Analyser.of(detect_language(texts)), "by the texts; --language sets another"
-    say(f"words (BM25): {analyser.describe()} ({why})")
+    log(f"words (BM25): {analyser.describe()} ({why})")
     return analyser
 
 

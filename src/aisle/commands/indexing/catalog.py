@@ -84,9 +84,9 @@ def columns_before(index_dir: Path) -> KnownColumns | None:
     return columns_of(products, version=manifest.version, binding=False)
 
 
-def tell_columns(catalog: CatalogFile, output: Output) -> None:
+def log_columns(catalog: CatalogFile, output: Output) -> None:
     """Print which columns changed their type, and which look like numbers but stay text."""
     for change in catalog.type_changes:
-        output.say(str(change))
+        output.log(str(change))
     for note in catalog.notes:
-        output.say(note)
+        output.log(note)

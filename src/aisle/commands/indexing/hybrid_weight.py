@@ -37,7 +37,7 @@ def choose_weight(
     manifest: Manifest,
     encoder: TorchEncoder,
     analyser: Analyser,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> ChosenWeight:
     """Return the weight tuned on --tune_queries, or that of the version before; print which it is.
 
@@ -48,7 +48,7 @@ def choose_weight(
         manifest: Manifest of the new version, without the weight.
         encoder: Encoder of the embeddings.
         analyser: Analyser of the new version.
-        say: Function that prints a line.
+        log: Function that prints a line.
 
     Raises:
         AisleError: the tuning queries cannot be used.
@@ -65,7 +65,7 @@ def choose_weight(
             label_map=settings.tune_label_map,
             text_format=TextFormat.of(settings.delimiter, settings.encoding),
         )
-        say(f"hybrid search: weight {_shares(weight)}, tuned on {settings.tune_queries}")
+        log(f"hybrid search: weight {_shares(weight)}, tuned on {settings.tune_queries}")
         return ChosenWeight(weight)
     before = _manifest_before(index_dir)
     if before is None or before.hybrid_weight is None:
@@ -73,9 +73,9 @@ def choose_weight(
     lost = _what_changed(before, manifest, analyser_before(index_dir), analyser)
     tuned = f"weight {_shares(before.hybrid_weight)}"
     if lost is None:
-        say(f"hybrid search: {tuned}, kept from version {before.version}")
+        log(f"hybrid search: {tuned}, kept from version {before.version}")
         return ChosenWeight(before.hybrid_weight)
-    say(
+    log(
         f"hybrid search: {tuned}, of version {before.version}, is not kept, because {lost}; the default is "
         f"{_shares(DEFAULT_WEIGHT)}: tune it again with --tune_queries and --tune_qrels"
     )

@@ -26,15 +26,15 @@ def report_change(
         before: of the one that was; the same where no version was made.
         figures: what the command's JSON says besides.
     """
-    output.say(
+    output.log(
         f"index: {manifest.count:,} products in {index_dir}, version {manifest.version}, "
         f"{recall_text(manifest)}"
     )
     pruned = manifest.pruned if manifest.version != before.version else ()
-    say_pruned(output, pruned, kept=manifest.keep_versions)
+    log_pruned(output, pruned, kept=manifest.keep_versions)
     reason = wants_compacting(manifest)
     if reason is not None:
-        output.say(f"{reason}; run: {compact_command(index_dir)}")
+        output.log(f"{reason}; run: {compact_command(index_dir)}")
     output.document(
         {
             "index_dir": index_dir,
@@ -50,12 +50,12 @@ def report_change(
     )
 
 
-def say_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
+def log_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
     """Say which versions were removed, if any."""
     if pruned:
         versions = "version" if len(pruned) == 1 else "versions"
         numbers = ", ".join(map(str, pruned))
-        output.say(f"{versions} {numbers} removed: {kept} are kept (--keep_versions)")
+        output.log(f"{versions} {numbers} removed: {kept} are kept (--keep_versions)")
 
 
 def recall_text(manifest: Manifest) -> str:

@@ -29,10 +29,10 @@ def text_notes(manifest: Manifest) -> list[str]:
     return notes
 
 
-def say_texts(output: Output, manifest: Manifest) -> None:
+def log_texts(output: Output, manifest: Manifest) -> None:
     """Print the notes on the texts of a version."""
     for note in text_notes(manifest):
-        output.say(note)
+        output.log(note)
 
 
 def query_notes(queries: Sequence[str], encoder: TorchEncoder) -> list[str]:

@@ -14,7 +14,7 @@ SHAPE = ("lora_rank", "lora_alpha", "lora_target_modules", "use_dora", "use_rslo
 
 
 def resolve_lora(
-    lora: LoraSettings, adapter: TrainedAdapter | None, *, say: Callable[[str], None]
+    lora: LoraSettings, adapter: TrainedAdapter | None, *, log: Callable[[str], None]
 ) -> LoraSettings:
     """Return the LoRA settings of a run: those asked for, or those of the adapter that is trained further.
 
@@ -25,7 +25,7 @@ def resolve_lora(
         return lora
     run, base = adapter.run.name, adapter.base.name
     if adapter.merged:
-        say(f"model: the adapter of {run} is merged into {base}, and all weights are trained on from there")
+        log(f"model: the adapter of {run} is merged into {base}, and all weights are trained on from there")
         return lora
     targets = adapter.config.get("target_modules")
     own = replace(
@@ -44,7 +44,7 @@ def resolve_lora(
                 f"--{name} {_plain(wanted)}: the adapter of {run} has {_plain(found)}, and is trained "
                 "further; leave the flag out, or merge the adapter first: train without --use_peft"
             )
-    say(
+    log(
         f"model: the adapter of {run} (rank {own.lora_rank}, alpha {own.lora_alpha}"
         f"{', DoRA' if own.use_dora else ''}) is trained further, over {base}"
     )

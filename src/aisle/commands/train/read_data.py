@@ -55,7 +55,7 @@ def read_training_data(
     *,
     seed: int,
     token: str | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     memory: MemoryRows = NO_MEMORY,
     teacher_scores: bool = False,
 ) -> TrainingData:
@@ -65,25 +65,25 @@ def read_training_data(
         settings: where they are, and how their columns and labels are to be read.
         seed: of the split, where validation data is held out.
         token: for gated and private data sets on the Hub.
-        say: told what was read, which columns were taken and which rows were left out.
+        log: Called with what was read, which columns were taken and which rows were left out.
         memory: rows that come from memory.
         teacher_scores: whether training pairs must carry a teacher's scores, for a loss that needs them.
 
     Raises:
         DataError: a source cannot be read, rows are bad, or no pairs are left.
     """
-    train_rows, validation_rows = _row_sources(settings, token, say, memory)
-    products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], say)
-    train = _read(train_rows(), settings, products, name="train", say=say, scored=teacher_scores)
+    train_rows, validation_rows = _row_sources(settings, token, log, memory)
+    products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], log)
+    train = _read(train_rows(), settings, products, name="train", log=log, scored=teacher_scores)
     if settings.sanity_test:
         train = train.select(range(min(SANITY_ROWS, len(train))))
     if validation_rows is None:
         train, validation = split_by_query(train, validation_share=settings.validation_share, seed=seed)
-        say(f"held out {len(validation):,} pairs for validation; no query is on both sides")
+        log(f"held out {len(validation):,} pairs for validation; no query is on both sides")
         return TrainingData(train, validation)
     # Only training needs hard negatives: a file of validation pairs may be without the column named.
     held_out = replace(settings, hard_negatives_column=None)
-    validation = _read(validation_rows(), held_out, products, name="validation", say=say)
+    validation = _read(validation_rows(), held_out, products, name="validation", log=log)
     if settings.sanity_test:
         validation = validation.select(range(min(SANITY_ROWS, len(validation))))
     if train.labelled != validation.labelled:
@@ -93,7 +93,7 @@ def read_training_data(
         )
     shared = check_disjoint(train, validation)
     if shared:
-        say(
+        log(
             f"warning: {shared:,} validation queries are training queries too; "
             "the validation figures will flatter"
         )
@@ -101,7 +101,7 @@ def read_training_data(
 
 
 def _row_sources(
-    settings: DataSettings, token: str | None, say: Callable[[str], None], memory: MemoryRows
+    settings: DataSettings, token: str | None, log: Callable[[str], None], memory: MemoryRows
 ) -> tuple[Rows, Rows | None]:
     text = TextFormat.of(settings.delimiter, settings.encoding)
     if settings.train_file:
@@ -117,7 +117,7 @@ def _row_sources(
     revision = settings.dataset_revision
     splits = splits_of(source, revision=revision, token=token)
     if source.ignored:
-        say(f"left out, for their names say no split: {', '.join(map(str, source.ignored))}")
+        log(f"left out, for their names say no split: {', '.join(map(str, source.ignored))}")
     if "train" not in splits:
         raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits.values())}")
     if "validation" not in splits:
@@ -148,7 +148,7 @@ def _columns(settings: DataSettings, head: Row | None) -> PairColumns:
 
 
 def _catalog_texts(
-    settings: DataSettings, sources: Sequence[Rows], say: Callable[[str], None]
+    settings: DataSettings, sources: Sequence[Rows], log: Callable[[str], None]
 ) -> CatalogTexts | None:
     """Return the texts of the products that the pairs name by id; None without a catalogue."""
     if not settings.catalog:
@@ -172,12 +172,12 @@ def _catalog_texts(
         text_template=template,
         on_bad_row=settings.on_bad_row,
     )
-    say(
+    log(
         f"catalogue: {products.count:,} products, {len(products.texts):,} of them judged; a product's text "
         f"is {template!r}"
     )
     if products.bad_rows.total:
-        say(f"catalogue: {products.bad_rows}")
+        log(f"catalogue: {products.bad_rows}")
     return products
 
 
@@ -187,7 +187,7 @@ def _read(
     products: CatalogTexts | None,
     *,
     name: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     scored: bool = False,
 ) -> Pairs:
     head = next(rows, None)
@@ -205,14 +205,14 @@ def _read(
     label = read.columns.label or "none: every pair is a positive"
     hard = read.columns.hard_negatives
     product = read.columns.product if products is None else f"the catalogue's by {read.columns.product_id}"
-    say(
+    log(
         f"{name}: {len(read.pairs):,} pairs; "
         f"query: {read.columns.query}, product: {product}, label: {label}"
         + ("" if hard is None else f", hard negatives: {hard}")
         + (f", teacher's score: {read.columns.teacher_score}" if scored else "")
     )
     if read.unread_numbers:
-        say(f"{name}: these columns of numbers are not read: {', '.join(read.unread_numbers)}")
+        log(f"{name}: these columns of numbers are not read: {', '.join(read.unread_numbers)}")
     if read.bad_rows.total:
-        say(f"{name}: {read.bad_rows}")
+        log(f"{name}: {read.bad_rows}")
     return read.pairs

@@ -22,7 +22,7 @@ FULL_LEARNING_RATE = 2e-5
 
 
 def resolve_settings(
-    settings: TrainSettings, data: TrainingData, *, say: Callable[[str], None]
+    settings: TrainSettings, data: TrainingData, *, log: Callable[[str], None]
 ) -> tuple[TrainSettings, LoadedModel]:
     """Return the settings with nothing left open, and the base model."""
     model, optim = settings.model, settings.optim
@@ -40,7 +40,7 @@ def resolve_settings(
         trust_remote_code=model.trust_remote_code,
     )
     if base.note is not None:
-        say(base.note)
+        log(base.note)
     if model.max_length is None and read_settings_file(source.path) is None:
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
@@ -55,7 +55,7 @@ def resolve_settings(
             product_prompt=base.settings.product_prompt,
             max_length=base.settings.max_length,
         ),
-        lora=resolve_lora(settings.lora, base.adapter, say=say),
+        lora=resolve_lora(settings.lora, base.adapter, log=log),
         objective=replace(settings.objective, loss=loss.name),
         optim=replace(
             optim,
@@ -65,15 +65,15 @@ def resolve_settings(
         run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
     )
     if resolved.optim.group_by_query and not optim.group_by_query:
-        say(f"--group_by_query: taken, as the {loss.name} loss ranks a query's products within a batch")
+        log(f"--group_by_query: taken, as the {loss.name} loss ranks a query's products within a batch")
     problems = problems_of(resolved)
     if problems:
         raise ConfigError("\n".join(problems))
     unused = unused_settings(resolved, data.train)
     for note in (loss_hint(loss, data.train), *unused):
         if note is not None:
-            say(note)
-    say(
+            log(note)
+    log(
         f"model: {source.name}, {base.settings.pooling} pooling, at most {base.settings.max_length} tokens, "
         f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss.name}"
     )

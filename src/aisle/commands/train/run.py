@@ -66,25 +66,25 @@ def train(
     refuse_missing_shards(accelerator)
     output = Output(json_only=settings.run.json, silent=not accelerator.is_main_process, stderr=from_python)
     quieten_libraries()
-    output.say(
+    output.log(
         f"processes: {accelerator.num_processes}, distribution: {accelerator.distributed_type.value}, "
         f"device: {accelerator.device.type}, "
         f"precision: {accelerator.mixed_precision}"
     )
     if accelerator.device.type == "cpu":
-        output.say(use_cpu_threads(settings.optim.threads, processes=accelerator.num_processes))
+        output.log(use_cpu_threads(settings.optim.threads, processes=accelerator.num_processes))
 
-    settings = with_compiler(settings, log=output.say)
+    settings = with_compiler(settings, log=output.log)
     data = read_training_data(
         settings.data,
         seed=settings.optim.seed,
         token=settings.run.hub_token,
-        say=output.say,
+        log=output.log,
         memory=memory,
         teacher_scores=needs_teacher_scores(settings.objective),
     )
     settings = replace(settings, data=_with_digests(settings.data, data, memory))
-    settings, base = resolve_settings(settings, data, say=output.say)
+    settings, base = resolve_settings(settings, data, log=output.log)
     with only_writer(run_dir) if accelerator.is_main_process else nullcontext():
         return _train(settings, data, base, accelerator, output, started=started, from_python=from_python)
 
@@ -109,10 +109,10 @@ def _train(
     from_python: bool,
 ) -> FinishedRun:
     run_dir = Path(str(settings.run.output_dir))
-    trainer = make_trainer(settings, data, base, accelerator, log=output.say)
+    trainer = make_trainer(settings, data, base, accelerator, log=output.log)
     trainer.on_evaluation = lambda entry: _report_evaluation(entry, trainer, output)
     set_seed(settings.optim.seed, device_specific=True)
-    resumed = resume(settings, run_dir, trainer, log=output.say)
+    resumed = resume(settings, run_dir, trainer, log=output.log)
     if accelerator.is_main_process:
         start_run_dir(run_dir, settings)
     if settings.run.with_tracking:
@@ -123,7 +123,7 @@ def _train(
         _report_evaluation({"step": 0, **trainer.state.base}, trainer, output)
     undefined = undefined_selection(trainer.selection_metric, trainer.state.base or {})
     if undefined is not None:
-        output.say(undefined)
+        output.log(undefined)
     with output.progress("training", trainer.schedule.total_steps) as bar:
         bar.advance(trainer.state.step)
         if accelerator.is_main_process:
@@ -152,10 +152,10 @@ def _train(
     accelerator.end_training()
     best = trainer.state.best or {}
     why = "the last" if trainer.selection_metric is None else f"best by {trainer.selection_metric}"
-    output.say(f"kept the weights of step {best.get('step')}, {why}: {figures(best)}")
+    output.log(f"kept the weights of step {best.get('step')}, {why}: {figures(best)}")
     for warning in warnings:
-        output.say(f"warning: {warning}")
-    output.say(f"saved to {run_dir}")
+        output.log(f"warning: {warning}")
+    output.log(f"saved to {run_dir}")
     return FinishedRun(run_dir, metrics, main_process=accelerator.is_main_process)
 
 
@@ -183,7 +183,7 @@ def _logger(
 def _report_evaluation(entry: dict[str, Any], trainer: Trainer, output: Output) -> None:
     step, steps = entry["step"], trainer.schedule.total_steps
     when = f"step {step:,} of {steps:,}" if step else "before training"
-    output.say(f"{when}: {figures(entry)}")
+    output.log(f"{when}: {figures(entry)}")
     numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
     trainer.accelerator.log({f"eval/{name}": value for name, value in numbers.items()}, step=entry["step"])
 
@@ -211,6 +211,6 @@ def train_and_push(
             private=settings.run.hub_private,
             overwrite_card=settings.run.hub_overwrite_card,
         )
-        output.say(f"uploaded to {url}")
+        output.log(f"uploaded to {url}")
     output.document({"run_dir": str(finished.run_dir), "url": url, "metrics": finished.metrics})
     return finished

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aisle.commands.indexing.catalog import columns_of, tell_columns
+from aisle.commands.indexing.catalog import columns_of, log_columns
 from aisle.commands.indexing.embedding import (
     EmbeddingPlan,
     embed_shards,
@@ -23,7 +23,7 @@ from aisle.commands.indexing.embedding import (
 )
 from aisle.commands.indexing.marks import marks_in_order
 from aisle.commands.indexing.report_change import report_change
-from aisle.commands.indexing.text_notes import say_texts
+from aisle.commands.indexing.text_notes import log_texts
 from aisle.commands.output import Output, quieten_libraries
 from aisle.commands.upsert.partial_upsert import Merged, merge_changes
 from aisle.commands.upsert.settings import UpsertSettings
@@ -75,21 +75,21 @@ def upsert(settings: UpsertSettings) -> Manifest:
     with tempfile.TemporaryDirectory(prefix="aisle-upsert-") as folder:
         catalog = _read(settings, known, id_column, template, Path(folder) / "products.arrow")
         if catalog.bad_rows.total:
-            output.say(str(catalog.bad_rows))
-        tell_columns(catalog, output)
+            output.log(str(catalog.bad_rows))
+        log_columns(catalog, output)
         products, merged = read_products(catalog.path), None
         if settings.partial:
             path = Path(folder) / "merged.arrow"
             merged = merge_changes(known.products, products, path, template=template, id_column=id_column)
             products = read_products(path)
         changes = count_changes(known.products, products)
-        output.say(f"catalogue: {len(catalog):,} products, {changes}")
+        output.log(f"catalogue: {len(catalog):,} products, {changes}")
         manifest = known.manifest
         if changes.added or changes.replaced:
             manifest = _write(settings, known, products, merged, Path(folder), output)
         else:
-            output.say("nothing to write")
-    say_texts(output, manifest)
+            output.log("nothing to write")
+    log_texts(output, manifest)
     report_change(
         output,
         settings.index_dir,
