@@ -80,7 +80,7 @@ def _run(command: Command[Any], arguments: Sequence[str], prog: str) -> None:
 
 
 def _guarded(action: Callable[[], None]) -> int:
-    """Run a command and return its exit code; a user's mistake is one message and code 2, not a traceback."""
+    """Run a command and return its exit code: 2 and a message, without a traceback, for a user's mistake."""
     try:
         action()
     except TrainingStopped as stopped:
@@ -93,7 +93,7 @@ def _guarded(action: Callable[[], None]) -> int:
         sys.stderr.write("interrupted\n")
         return 130
     except BrokenPipeError:
-        # The reader of the output is gone (`| head`). Python would complain about it at exit.
+        # The reader of the output has exited (`| head`). Python would print an error about it at exit.
         sys.stderr.close()
         return 0
     except OSError as error:

@@ -151,7 +151,7 @@ def test_a_folder_with_a_run_is_kept_unless_it_is_to_be_replaced(average):
     before = (folder / "model.safetensors").read_bytes()
     code, _, said = average("one", "full")
     assert code == 2
-    assert "holds another run" in said
+    assert "contains another run" in said
     assert (folder / "model.safetensors").read_bytes() == before
     code, _, _ = average("one", "full", flags=["--overwrite_output_dir"])
     assert code == 0

@@ -136,7 +136,7 @@ def test_why_nothing_is_taken_over_is_said_and_recorded(build, catalog, embedded
 
     written = capfd.readouterr()
     document = json.loads(written.out)
-    assert f"all products are embedded anew: {why}" in written.err
+    assert f"all products are embedded again: {why}" in written.err
     assert document["embedded_anew_because"].startswith(why)
     assert (document["texts_embedded"], document["products_reused"]) == (len(TITLES), 0)
     assert sum(embedded) == len(TITLES)

@@ -41,7 +41,7 @@ def test_listwise_keeps_the_products_of_a_query_together(train):
     flags = ["--loss", "listwise", "--per_device_train_batch_size", 20, "--temperature", 1]
     code, said, run_dir = train(lists(1000), *flags)
     assert code == 0
-    assert "--group_by_query: taken, as the listwise loss ranks a query's products within a batch" in said
+    assert "--group_by_query: turned on, as the listwise loss ranks a query's products within a batch" in said
     assert yaml.safe_load((run_dir / "config.yaml").read_text())["group_by_query"] is True
     assert "learns from" not in said
     line = json.loads((run_dir / "log.jsonl").read_text().splitlines()[0])
@@ -140,5 +140,5 @@ def test_validation_pairs_of_one_class_make_the_last_evaluation_the_best(train, 
     flags = ["--validation_file", validation, "--max_train_steps", 3, "--eval_steps", 1]
     code, said, run_dir = train(HALF, *flags)
     assert code == 0
-    assert said.count("so that the best evaluation is the last one") == 1
+    assert said.count("so the last evaluation counts as the best") == 1
     assert json.loads((run_dir / "metrics.json").read_text())["best"]["step"] == 3

@@ -70,7 +70,7 @@ def test_unknown_ids_can_be_left_aside(index_dir, capfd):
 
 @pytest.mark.parametrize(
     ("content", "part"),
-    [(b"\n \n", "found none"), (b"p001\n\xff\n", "not valid Unicode"), (None, "cannot be read")],
+    [(b"\n \n", "no product ids"), (b"p001\n\xff\n", "not valid Unicode"), (None, "cannot be read")],
 )
 def test_a_file_without_usable_ids_is_refused(index_dir, tmp_path, capfd, content, part):
     file = tmp_path / "ids.txt"
@@ -265,7 +265,7 @@ def test_a_lost_or_damaged_manifest_is_mended_by_rollback(index_dir, capfd, dama
     assert "versions [1, 2] are there: go back to the newest with: aisle rollback" in said
     code, document, said = ask(capfd, "versions", "--index_dir", index_dir)
     assert (code, [version["current"] for version in document["versions"]]) == (0, [False, False])
-    assert "none is current" in said
+    assert "no version is current" in said
 
     code, document, _ = ask(capfd, "rollback", "--index_dir", index_dir)
 

@@ -73,11 +73,11 @@ def test_labels_in_balance_and_other_losses_get_no_hint(train, judged_csv, tmp_p
         ),
         (
             ["--lr_scheduler_type", "constant", "--num_warmup_steps", 1],
-            "--num_warmup_steps is not used: for it give --lr_scheduler_type constant_with_warmup",
+            "--num_warmup_steps is not used: it needs --lr_scheduler_type constant_with_warmup",
         ),
         (
             ["--torch_compile_backend", "eager"],
-            "--torch_compile_backend is not used: for it give --torch_compile",
+            "--torch_compile_backend is not used: it needs --torch_compile",
         ),
     ],
     ids=["temperature", "directions", "warmup", "compiler"],
@@ -168,7 +168,7 @@ def test_a_stopped_run_prints_the_command_that_goes_on_and_that_command_does(
     flags = ["--train_file", str(judged_csv), "--max_train_steps", "8", "--logging_steps", "1"]
     code, whole, _ = train(*flags, output="whole")
     assert code == 0
-    original = Trainer._log
+    original = Trainer._log_metrics
 
     def log(self, *arguments):
         original(self, *arguments)
@@ -179,12 +179,12 @@ def test_a_stopped_run_prints_the_command_that_goes_on_and_that_command_does(
     given += ["--max_length", "16", "--per_device_train_batch_size", "8", *flags]
     monkeypatch.setattr("sys.orig_argv", ["python", "train_peft.py", *given])
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_log", log)
+        patched.setattr(Trainer, "_log_metrics", log)
         code, run_dir, said = train(*flags)
     assert code == 130
     assert "SIGTERM" in said
     assert "after step 4 of 8" in said
-    command = next(line for line in said.splitlines() if line.startswith("go on with: "))
+    command = next(line for line in said.splitlines() if line.startswith("resume with: "))
     words = shlex.split(command.partition(": ")[2])
     assert words[words.index("train_peft.py") - 1] == "python"
     resuming = words[words.index("train_peft.py") + 1 :]

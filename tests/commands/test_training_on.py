@@ -1,4 +1,4 @@
-"""Training that begins at a finished run, and runs that go on for more epochs than they began with."""
+"""Training that starts from a finished run, and runs that continue for more epochs than first planned."""
 
 import json
 import shutil
@@ -111,7 +111,7 @@ def test_a_run_is_not_written_over_the_one_it_begins_at(train):
     _, first, _ = train("first", *SHAPE, "--max_train_steps", 1)
     code, _, said = train("first", "--use_peft", "--overwrite_output_dir", model=first)
     assert code == 2
-    assert "is the model that training begins at" in said
+    assert "is the model that training starts from" in said
     assert (first / "aisle.json").exists()
 
 
@@ -150,7 +150,7 @@ def test_more_epochs_at_a_constant_rate_end_in_the_weights_of_a_run_that_had_the
     code, grown, said = train("grown", *flags, *more)
 
     assert code == 0, said
-    assert "steps in all: 15, and not 10 as when the checkpoint was written" in said
+    assert "steps in all: 15; they were 10 when the checkpoint was written" in said
     file = "adapter_model.safetensors"
     assert (grown / file).read_bytes() == (whole / file).read_bytes()
     metrics = [json.loads((run / "metrics.json").read_text()) for run in (whole, grown)]

@@ -67,7 +67,7 @@ def test_a_continuous_scale_is_to_be_divided():
 def test_what_words_are_worth_is_left_to_the_user(on_bad_row):
     said = refusal(["close", "exact", "wrong"] * 5, on_bad_row=on_bad_row)
     assert '--label_map "close=,exact=,wrong=", with a number after each sign' in said
-    with pytest.raises(ValueError, match="label 'close' must be worth a number"):
+    with pytest.raises(ValueError, match="label 'close' must have a relevance from 0 to 1"):
         parse_label_map("close=,exact=,wrong=")
 
 

@@ -26,7 +26,7 @@ def chosen_fields(fields: str | None, index: SearchIndex) -> list[str] | None:
     if fields is None:
         return None
     there = [name for name in index.products.column_names if name not in (ID_COLUMN, TEXT_COLUMN)]
-    if fields in there:  # a name may have commas
+    if fields in there:  # a name may contain commas
         return [fields]
     names = [name.strip() for name in fields.split(",")]
     unknown = [name for name in names if name not in there]
@@ -62,7 +62,7 @@ def answer_table(text: str, results: Sequence[Mapping[str, Any]], *, fields: Seq
             *map(_line, shown),
         )
     if not results:
-        table.caption = "no product was found, or none has the score asked for"
+        table.caption = "no product was found, or all scores are below --min_score"
     return table
 
 

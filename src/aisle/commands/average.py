@@ -30,17 +30,17 @@ class AverageSettings:
     """Two or more runs of `aisle train`, folders or Hub ids. An adapter is merged into its base model
     first."""
     weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
-    """Weight of each run, in their order; they are divided by their sum. If not given: all runs count the
-    same."""
+    """Weight of each run, in the order of the runs; the weights are divided by their sum. If not given: all
+    runs count the same."""
     overwrite_output_dir: bool = False
-    """Replace the run that --output_dir has already."""
+    """Replace the run in --output_dir, if there is one."""
     hub_token: HubToken = field(default=None, repr=False)
     json: Json = False
     config: ConfigFile = None
 
 
 def average_problems(settings: AverageSettings) -> list[str]:
-    """Return what is wrong with a combination of settings, a line each."""
+    """Return one message for each combination of settings that cannot work."""
     problems = []
     if len(settings.runs) < 2:
         problems.append(f"an average needs two runs or more, found {len(settings.runs)}")
@@ -54,15 +54,15 @@ def average_problems(settings: AverageSettings) -> list[str]:
 
 
 def average_inputs(settings: AverageSettings) -> None:
-    """Raise unless runs given as folders exist."""
+    """Raise unless the runs that are given as folders exist."""
     check_models(*settings.runs)
 
 
 def average(settings: AverageSettings) -> str:
-    """Write the average of some runs and return its fingerprint.
+    """Write the averaged model and return its fingerprint.
 
     Raises:
-        AisleError: the runs do not go together, or the folder cannot be written; it is as it was then.
+        AisleError: The runs cannot be averaged, or the folder cannot be written; the folder is unchanged.
     """
     from aisle.commands.train.run_dir import SETTINGS, check_run_dir, only_writer
     from aisle.commands.train.settings import RunSettings

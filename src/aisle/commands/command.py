@@ -29,12 +29,12 @@ class Command(Generic[Settings]):
     functions only.
 
     Args:
-        name: as typed after `aisle`.
-        settings: dataclass of its settings; each field is a flag, and its docstring is the help.
-        run: does the work.
-        problems: returns a message for each combination of settings that cannot work.
-        inputs: raises if a file or folder that the settings name is missing.
-        extra: extra of the distribution that the command always needs, see `aisle.extras`.
+        name: Name of the command, as typed after `aisle`.
+        settings: Dataclass of its settings; each field is a flag, and its docstring is the help.
+        run: Function that does the work.
+        problems: Function that returns a message for each combination of settings that cannot work.
+        inputs: Function that raises if a file or folder that the settings name is missing.
+        extra: Extra that the command always needs; see `aisle.extras`.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Command(Generic[Settings]):
         """Refuse settings that cannot work, before anything heavy is imported.
 
         Raises:
-            ConfigError: a combination of settings cannot work; every problem is named.
-            AisleError: an extra is not installed, or a file or folder that the settings name is missing.
+            ConfigError: Settings cannot be combined; every problem is named.
+            AisleError: An extra is not installed, or a file or folder that the settings name is missing.
         """
         problems = self.problems(settings)
         if problems:

@@ -30,8 +30,8 @@ INSPECT: tuple[Command[Any], ...] = (versions.COMMAND, rollback.COMMAND, info.CO
 RUNS: tuple[Command[Any], ...] = (sample.COMMAND, quickstart.COMMAND, average.COMMAND, push.COMMAND)
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
-"""The commands of `infer_index.py`; the help puts a blank line between sections."""
+"""Commands of `infer_index.py`; the help puts a blank line between sections."""
 SECTIONS = ((train.COMMAND, *SEARCH), MAINTAIN, INSPECT, RUNS)
-"""The commands of `aisle`."""
+"""Commands of `aisle`."""
 INDEX_COMMANDS = {command.name: command for section in INDEX_SECTIONS for command in section}
 COMMANDS = {command.name: command for section in SECTIONS for command in section}

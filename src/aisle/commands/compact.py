@@ -30,10 +30,10 @@ class CompactSettings:
 
 
 def compact(settings: CompactSettings) -> Manifest:
-    """Build the graph anew and return the new version's manifest.
+    """Build the graph again and return the new version's manifest.
 
     Raises:
-        AisleError: the index cannot be read or changed.
+        AisleError: The index cannot be read or changed.
     """
     from aisle.commands.indexing.report_change import report_change
     from aisle.index import compact_index, read_manifest

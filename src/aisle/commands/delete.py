@@ -39,7 +39,7 @@ def delete(settings: DeleteSettings) -> Manifest:
     """Remove products and return the new version's manifest.
 
     Raises:
-        AisleError: no ids were given, one is not in the index, or the index cannot be changed.
+        AisleError: No ids were given, an id is not in the index, or the index cannot be changed.
     """
     from aisle.commands.indexing.report_change import report_change
     from aisle.index import delete_products, read_manifest
@@ -66,7 +66,7 @@ def _ids_of(settings: DeleteSettings) -> list[str]:
     ids = [product_id for product_id in ids if product_id]
     if not ids:
         raise DataError(
-            "delete: give product ids as arguments, or with --ids_file one on each line; found none"
+            "delete: no product ids; give them as arguments, or in --ids_file with an id on each line"
         )
     for product_id in ids:
         if not is_unicode(product_id):

@@ -31,10 +31,10 @@ class InfoSettings:
 
 
 def info(settings: InfoSettings) -> Manifest:
-    """Show what the manifest of an index says, and return it.
+    """Show the contents of an index's manifest, and return it.
 
     Raises:
-        IndexStoreError: there is no such index or version, or it is damaged.
+        IndexStoreError: There is no such index or version, or it is damaged.
     """
     from aisle.commands.indexing.report_change import compact_command, curve_table
     from aisle.index import read_manifest, wants_compacting

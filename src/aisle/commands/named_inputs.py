@@ -20,7 +20,7 @@ def check_files(*names: str | None) -> None:
 
 
 def check_data_sets(names: Iterable[str]) -> None:
-    """Refuse a data set that is no file or folder here and cannot be a Hub id."""
+    """Refuse a data set that is neither an existing file or folder nor a possible Hub id."""
     expand_files(name for name in names if looks_local(name) and not Path(name).expanduser().exists())
 
 
@@ -34,7 +34,7 @@ def check_indexes(*folders: str | None) -> None:
 
 
 def check_models(*names: str | None) -> None:
-    """Refuse a model that is no folder here and cannot be a Hub id; None is skipped."""
+    """Refuse a model that is neither an existing folder nor a possible Hub id; None is skipped."""
     for name in names:
         if name is None or Path(name).expanduser().exists():
             continue

@@ -22,11 +22,11 @@ from rich.segment import Segment
 from aisle.commands.terminal import escaped, printable
 
 UNLIMITED = 10_000
-"""Characters of a line that goes into a file or a pipe."""
+"""Width of a line, in characters, that is written to a file or a pipe."""
 
 
 class _Console(Console):
-    """A console that removes control characters, and goes silent when its reader is gone (`| head`)."""
+    """A console that removes control characters, and stops printing when its reader has exited (`| head`)."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -40,11 +40,11 @@ class _Console(Console):
 
 @dataclass(frozen=True)
 class Output:
-    """Printing of one process; processes other than the main one are silent.
+    """The output of a process; only the main process prints.
 
     Args:
         json_only: Print results as JSON on stdout, and everything else on stderr.
-        silent: Print nothing.
+        silent: Print nothing; for processes other than the main process.
         stderr: Print text for people on stderr, also without `json_only`. A notebook shows it either way.
     """
 
@@ -103,7 +103,7 @@ class Output:
 
 
 def _has_widgets(console: Console) -> bool:
-    """Return whether a console is that of a notebook which can redraw a bar."""
+    """Return whether a console belongs to a notebook that can redraw a bar."""
     return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
@@ -127,7 +127,7 @@ def shown_time(iso: str) -> str:
 
 @dataclass
 class Bar:
-    """A progress bar that logs a line now and then where it cannot be drawn."""
+    """A progress bar; where it cannot be drawn, it logs a line every 15 s."""
 
     output: Output
     _bar: Progress
@@ -138,7 +138,7 @@ class Bar:
     _logged: float = field(default_factory=time.monotonic)
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more as done."""
+        """Advance the bar by `count`."""
         self._done += count
         self._bar.update(self._task, advance=count, note=note)
         if self._bar.disable and not self.output.silent and time.monotonic() - self._logged > 15:
@@ -147,12 +147,12 @@ class Bar:
             self.output.log(f"{self.label}: {self._done:,}{of} {note}".rstrip())
 
     def reach(self, done: int) -> None:
-        """Set the number of those done so far."""
+        """Set the bar to `done`, counted from the start."""
         self.advance(done - self._done)
 
 
 def quieten_libraries() -> None:
-    """Keep the libraries' progress bars and notices out of aisle's; their errors and download bars stay."""
+    """Turn off the libraries' progress bars and notices, except for errors and download bars."""
     import huggingface_hub.utils
     import transformers
 

@@ -37,7 +37,7 @@ def push(settings: PushSettings) -> str:
     """Upload a run and return its URL.
 
     Raises:
-        HubError: it is not a finished run, or the upload failed; the run is whole on disk.
+        HubError: The folder is not a finished run, or the upload failed; the run on disk is not changed.
     """
     from aisle.hub import push_run
 

@@ -38,7 +38,8 @@ PROMPT = "query> "
 class QuerySettings:
     """Answer queries from an index.
 
-    Without queries, they are read from standard input; on a terminal the command asks for them.
+    Without queries on the command line, queries are read from standard input; on a terminal, the command
+    asks for them.
     """
 
     index_dir: IndexDir
@@ -54,9 +55,9 @@ class QuerySettings:
     Write col('list price') for a name with spaces."""
     min_score: float | None = None
     """Lowest score of a product to show: the cosine in --mode dense and hybrid, the BM25 score in --mode
-    lexical. In --mode hybrid, a product whose id is the query is always shown."""
+    lexical. In --mode hybrid, a product is always shown if the query is its id."""
     fields: str | None = None
-    """Columns of the catalogue to show, with commas, such as title,brand,price.
+    """Columns of the catalogue to show, separated by commas, such as title,brand,price.
     If not given: the title; with --json, all columns."""
     mode: SearchMode = "dense"
     """Search by embeddings (dense), by words with BM25 (lexical), or by both (hybrid)."""
@@ -66,7 +67,7 @@ class QuerySettings:
     """Weight of the embeddings in --mode hybrid, from 0 to 1. If not given: the weight tuned for the
     index."""
     ef_search: Count | None = None
-    """Candidates to compare in a search of the graph. If not given: as the index is set."""
+    """Candidates to compare in a search of the graph. If not given: the number that is set for the index."""
     exact: bool = False
     """Compare the query with every product instead of searching the graph."""
     model: IndexModel = None
@@ -77,7 +78,7 @@ class QuerySettings:
 
 
 def query(settings: QuerySettings) -> None:
-    """Answer the queries of the settings, or else those that are typed or piped in.
+    """Answer the queries of the command line and of --queries_file, or the queries of standard input.
 
     Raises:
         AisleError: The index, its encoder or the queries cannot be used.
@@ -117,7 +118,7 @@ def query(settings: QuerySettings) -> None:
         return
     piped = [line.strip() for line in sys.stdin if line.strip()]
     if not piped:
-        raise DataError("standard input has no query; give one on each line, or as an argument")
+        raise DataError("standard input has no query; give a query on each line, or as an argument")
     _answer(piped, searcher, fields, settings, output)
 
 
@@ -128,7 +129,7 @@ def _answer(
     settings: QuerySettings,
     output: Output,
 ) -> None:
-    """Search for texts and print their answers."""
+    """Search for the queries and print their answers."""
     from aisle.commands.answers import answer_table
 
     found = searcher.search(texts, settings.top_k, min_score=settings.min_score)
@@ -147,7 +148,7 @@ def _answer(
 def _results(
     hits: Sequence[Hit], payloads: Sequence[Mapping[str, Any]], fields: Sequence[str] | None
 ) -> list[dict[str, Any]]:
-    """Return the hits of one query as JSON has them, with all columns or those of `fields`."""
+    """Return the hits of a query for JSON, with all columns or the columns of `fields`."""
     return [
         {
             "rank": hit.rank,
@@ -161,7 +162,7 @@ def _results(
 
 
 def _typed(output: Output) -> Iterator[str]:
-    """Yield the queries that are typed, until the end of input or an empty line."""
+    """Yield the queries that the user types, until the end of input or an empty line."""
     # Importing readline gives `input` the arrow keys: to edit a line, and to repeat earlier queries.
     with suppress(ImportError):
         import readline  # noqa: F401
@@ -185,7 +186,7 @@ def _read_lines(path: Path) -> list[str]:
         raise DataError(f"--queries_file {path}: cannot be read as UTF-8 text: {error}") from None
     queries = [line.strip() for line in lines if line.strip()]
     if not queries:
-        raise DataError(f"--queries_file {path}: has no query; give one on each line")
+        raise DataError(f"--queries_file {path}: has no query; give a query on each line")
     return queries
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SAMPLE_GRADES = "E=1,S=0.1,C=0.01,I=0"
 TEXT_TEMPLATE = "{title} {brand}"
 IMPROVED, WORSENED = 2, 1
-"""Queries shown of those whose answers changed most."""
+"""How many queries are shown whose ranking metric rose, and fell, most."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class QuickstartSettings:
 
 
 def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
-    """Run the whole way and return the evaluation's document with the seconds that all of it took.
+    """Run every step and return the evaluation's document with the total time in seconds.
 
     Raises:
-        AisleError: a step failed; its own message was printed.
+        AisleError: A step failed; its message was printed above.
     """
     from aisle.evaluation.document import Evaluation
     from aisle.sample_shop.generate import write_sample
@@ -66,7 +66,7 @@ def quickstart(settings: QuickstartSettings) -> Mapping[str, Any]:
     _run(_train_command(settings.recipe, run_dir, sample), output)
     _run(_build_command(run_dir, sample, index_dir), output)
     output.log(
-        "\nthe same queries and pairs, none of them trained on, for BM25, the base and the tuned model"
+        "\ncomparing BM25, the base model and the tuned model on queries and pairs that were not trained on"
     )
     _run(_evaluate_command(index_dir, sample, report_dir), output)
 
@@ -113,12 +113,12 @@ def _run(command: Sequence[str], output: Output) -> None:
     done = subprocess.run([sys.executable, *ours, *command[1:]], check=False, stdout=stdout)
     if done.returncode != 0:
         raise AisleError(
-            f"the command above ended with exit code {done.returncode}; its message is above too"
+            f"the command above failed with exit code {done.returncode}; its message is printed above"
         )
 
 
 def _show_changes(evaluation: Evaluation, output: Output) -> None:
-    """Print a few answers before and after, of the queries that gained most and that lost most."""
+    """Print the answers before and after training for the queries that gained and lost most."""
     from aisle.commands.evaluate.printed_tables import side_by_side
 
     shown = {"gained": evaluation.improved[:IMPROVED], "lost": evaluation.worsened[:WORSENED]}
@@ -142,7 +142,7 @@ def _answers(change: QueryChange) -> dict[str, list[tuple[float, str]]]:
 def _next_steps(run_dir: Path, index_dir: Path, page: Path, *, seconds: float) -> str:
     index = shlex.quote(str(index_dir))
     return f"""
-Done in {seconds:.0f} s. The report, to open in a browser: {page.resolve().as_uri()}
+Done in {seconds:.0f} s. Open the report in a browser: {page.resolve().as_uri()}
 The model card, as the Hub would show it: {run_dir / "README.md"}
 
 Try next:
@@ -150,7 +150,7 @@ Try next:
   aisle query --index_dir {index} "gift for a toddler who likes trains"
   aisle query --index_dir {index}
 
-and with judged pairs of your own (a csv with query, product and relevance in 0 to 1):
+With your own judged pairs (a csv file with query, product and relevance from 0 to 1):
 
   accelerate launch -m aisle train --use_peft --train_file pairs.csv --output_dir runs/mine
   aisle build --model runs/mine --catalog products.csv --index_dir runs/mine-index

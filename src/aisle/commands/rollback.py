@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class RollbackSettings:
     """Make an older version of an index the current one.
 
-    The version is checked first: all its files must be whole. If the manifest.json of the index is lost or
+    The version's files are checked first. If the manifest.json of the index is lost or
     damaged, the newest version becomes current.
     """
 
     index_dir: IndexDir
     to: Count | None = None
-    """Number of the version. If not given: the version that the current one was made from."""
+    """Number of the version. If not given: the version that the current version was made from."""
     json: Json = False
     config: ConfigFile = None
 
@@ -33,7 +33,7 @@ def roll_back(settings: RollbackSettings) -> Manifest:
     """Make an older version the current one and return its manifest.
 
     Raises:
-        AisleError: there is no such version, or it is damaged, or the index cannot be changed.
+        AisleError: There is no such version, it is damaged, or the index cannot be changed.
     """
     from aisle.commands.indexing.report_change import report_change
     from aisle.index import rollback
@@ -44,7 +44,7 @@ def roll_back(settings: RollbackSettings) -> Manifest:
     before = current_manifest(index_dir)
     manifest = rollback(index_dir, to=settings.to)
     if before is None:
-        output.log(f"version {manifest.version} is current; which one was before it is not known")
+        output.log(f"version {manifest.version} is current; the version before is not known")
     else:
         output.log(f"version {manifest.version} is current; it was version {before.version}")
         if settings.to is None and manifest.version != before.parent:

@@ -31,16 +31,16 @@ class SampleSettings:
     seed: Seed = 0
     """Seed of the random numbers. Another seed gives another catalogue."""
     overwrite: bool = False
-    """Replace a sample that --output_dir has already."""
+    """Replace the sample in --output_dir, if there is one."""
     json: Json = False
     config: ConfigFile = None
 
 
 def sample(settings: SampleSettings) -> SampleFiles:
-    """Write the sample and say what it holds.
+    """Write the sample and print its counts.
 
     Raises:
-        DataError: the folder holds something else, or too few products are asked for.
+        DataError: The folder contains other files, or --products is too low.
     """
     from aisle.sample_shop.generate import write_sample
 

@@ -1,4 +1,4 @@
-"""Settings that several commands share: the type, the limits and the help text of each."""
+"""Settings that several commands share: types, limits and help texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KeepVersions = Annotated[
     Count | None,
     arg(
         help="Versions of the index to keep from now on, including the new version. If not given: as many as "
-        "the index keeps already, 3 for a new index. The versions that the current version was made from are "
+        "the index keeps now, 3 for a new index. The versions that the current version was made from are "
         "removed last; see rollback."
     ),
 ]
@@ -37,8 +37,8 @@ KeepVersions = Annotated[
 IndexModel = Annotated[
     str | None,
     arg(
-        help="Encoder of the index, a folder or a Hub id. If not given: the place that the index has on "
-        "record."
+        help="Encoder of the index, a folder or a Hub id. If not given: the folder or id that is "
+        "recorded in the index."
     ),
 ]
 AdapterBase = Annotated[

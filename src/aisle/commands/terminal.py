@@ -1,4 +1,4 @@
-"""What text from data may do to a terminal: nothing; what would steer it is taken out."""
+"""Remove escape sequences and control characters from text before it reaches a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u2
 
 
 def printable(text: str) -> str:
-    """Return a text without escape sequences, control characters and marks of direction; lines stay."""
+    """Return a text without escape sequences, control characters and direction marks; newlines stay."""
     if text.isascii() and text.isprintable():
         return text
     return _CONTROLS.sub("", _SEQUENCES.sub("", text))

@@ -44,7 +44,7 @@ def tune(settings: TuneSettings) -> Manifest:
     """Measure recall, set `ef_search` and return the new version's manifest.
 
     Raises:
-        AisleError: the index cannot be read or changed.
+        AisleError: The index cannot be read or changed.
     """
     from aisle.commands.indexing.report_change import curve_table, more_links, report_change
     from aisle.index import read_manifest, retune_index

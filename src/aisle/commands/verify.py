@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aisle.index import Manifest, SearchIndex
 
 RECALL_TOLERANCE = 0.01
-"""The same graph and queries give the same recall but for ties that another machine rounds apart."""
+"""Largest difference from the recorded recall: rounding on another machine can break ties otherwise."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class VerifySettings:
 
 @dataclass(frozen=True)
 class Checked:
-    """What the check of one version gave."""
+    """Result of the check of a version."""
 
     number: int
     recall: float | None
-    """recall@10 as it was measured now; None where the version is not whole."""
+    """recall@10, measured now; None if the version is damaged."""
     problem: str | None
-    """What is wrong, with the file named."""
+    """The problem, with the name of the file; None if there is no problem."""
 
 
 def verify(settings: VerifySettings) -> None:
-    """Check files, counts and recall of the current version, or of all.
+    """Check files, counts and recall of the current version, or of all versions.
 
     Raises:
-        IndexIntegrityError: a file is missing, truncated or altered, or the recall is not that on record.
+        IndexIntegrityError: A file is missing, truncated or altered, or recall differs from the manifest.
     """
     from aisle.index import list_versions, read_manifest
 
@@ -86,7 +86,7 @@ def verify(settings: VerifySettings) -> None:
 
 
 def _check(index_dir: Path, number: int, current: Manifest) -> Checked:
-    """Return whether a version is whole and as good as its manifest says."""
+    """Return the result of comparing a version's files, counts and recall with its manifest."""
     from aisle.index import open_index
     from aisle.index.layout import version_directory
     from aisle.index.manifest import MANIFEST_FILE

@@ -33,7 +33,7 @@ def versions(settings: VersionsSettings) -> None:
     """Show the versions of an index, oldest first.
 
     Raises:
-        IndexIntegrityError: there is no index.
+        IndexIntegrityError: There is no index.
     """
     from aisle.index import list_versions
     from aisle.index.layout import version_directory
@@ -43,7 +43,7 @@ def versions(settings: VersionsSettings) -> None:
     index_dir = Path(settings.index_dir).resolve()
     found = list_versions(index_dir)
     sizes = {version.number: bytes_in(version_directory(index_dir, version.number)) for version in found}
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # fits into 80 columns
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # 80 columns at most
     for name in ("version", "parent", "made by", "when (UTC)", "products", "recall", "size"):
         table.add_column(name, justify="left" if name in {"made by", "when (UTC)"} else "right", no_wrap=True)
     table.add_column()
@@ -57,7 +57,7 @@ def versions(settings: VersionsSettings) -> None:
         if version.problem is not None:
             output.log(f"version {version.number}: {version.problem}")
     if not any(version.current for version in found):
-        output.log(f"none is current: {_manifest_problem(index_dir)}")
+        output.log(f"no version is current: {_manifest_problem(index_dir)}")
     total = bytes_in(index_dir)
     kept = remembered_keep_versions(index_dir)
     output.log(f"{shown_bytes(total)} in all; versions share the files that did not change; {kept} are kept")

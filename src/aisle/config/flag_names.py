@@ -1,4 +1,4 @@
-"""Unknown flags, with the flags that the user probably meant."""
+"""Report unknown flags, with the flags that the user probably meant."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ ALIASES = {
     "warmup_steps": ("num_warmup_steps",),
     "wd": ("weight_decay",),
 }
-"""Name in other programs -> names here. A command takes the first name that it has a setting for."""
+"""Name in other programs -> names here. The first name that the command has as a flag is suggested."""
 _OF_THE_PARSER = ("help", "tyro_print_completion", "tyro_write_completion")
 
 

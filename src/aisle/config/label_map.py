@@ -14,7 +14,7 @@ def parse_label_map(value: object) -> dict[str, float] | None:
     """Return the relevance of each label.
 
     Args:
-        value: a mapping (YAML), a text such as `E=1,S=0.1`, or None.
+        value: Mapping (from YAML), text such as `E=1,S=0.1`, or None.
 
     Raises:
         ValueError: The text has another form, a label occurs twice, or a relevance is not in [0, 1].
@@ -28,12 +28,12 @@ def parse_label_map(value: object) -> dict[str, float] | None:
     else:
         parts = [part for part in str(value).split(",") if part.strip()]
         if not parts or any("=" not in part for part in parts):
-            raise ValueError("a label map reads E=1,S=0.1,C=0.01,I=0")
+            raise ValueError("a label map has the form E=1,S=0.1,C=0.01,I=0")
         pairs = [(label.strip(), worth) for label, _, worth in (part.rpartition("=") for part in parts)]
     label_map: dict[str, float] = {}
     for label, worth in pairs:
         if label in label_map:
-            raise ValueError(f"label {label!r} stands twice in the label map")
+            raise ValueError(f"label {label!r} occurs twice in the label map")
         label_map[label] = _relevance(label, worth)
     return label_map
 
@@ -44,7 +44,7 @@ def _relevance(label: str, worth: object) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number <= 1:
-        raise ValueError(f"label {label!r} must be worth a number in [0, 1]; found {worth!r}")
+        raise ValueError(f"label {label!r} must have a relevance from 0 to 1; found {worth!r}")
     return number
 
 

@@ -29,12 +29,12 @@ def parse_settings(
     Args:
         settings_type: Frozen dataclass; its fields are settings, or groups of settings.
         arguments: Command line without the program's name; it may contain `--config FILE`.
-        prog: name of the program in the help.
-        description: text above the help; None takes the dataclass's docstring.
+        prog: Name of the program in the help.
+        description: Text above the help; None means the dataclass's docstring.
 
     Raises:
-        ConfigError: flags are unknown, or the YAML file or values are not valid; all are named at once.
-        SystemExit: a flag lacks its value (2), or help was asked for (0).
+        ConfigError: Flags are unknown, or the YAML file or values are not valid; all are named at once.
+        SystemExit: A flag lacks its value (2), or help was asked for (0).
     """
     settings_type = complete(settings_type)
     unknown = unknown_flags(arguments, _known_names(settings_type))
@@ -42,7 +42,7 @@ def parse_settings(
         raise ConfigError("\n".join(unknown))
     config_file = _config_flag(arguments)
     given = {} if config_file is None else _read_yaml(config_file)
-    # The help prints defaults, so secrets from the YAML file must not be among them.
+    # The help prints defaults, so they must not contain secrets from the YAML file.
     secrets = {name: given[name] for name in _known_names(settings_type) & SECRET_FIELDS & given.keys()}
     public = {name: value for name, value in given.items() if name not in secrets}
     parsed = tyro.cli(
@@ -60,25 +60,25 @@ def parse_settings(
 
 
 def complete(settings_type: type[Settings]) -> type[Settings]:
-    """Return a settings class with the fields that depend on what is registered, if it has any.
+    """Return a settings class with all its fields, including those of registered losses.
 
-    Its class method `complete` returns them: the settings of a training have a flag for each parameter of a
-    loss.
+    If the class has a method `complete`, that method returns the class: the settings of `train` have a flag
+    for each parameter of a registered loss.
     """
     made: type[Settings] = getattr(settings_type, "complete", lambda: settings_type)()
     return made
 
 
 def settings_of_call(settings_type: type[Settings], given: Mapping[str, Any], *, caller: str) -> Settings:
-    """Return the settings that a Python call gives by the names of the flags.
+    """Return the settings of a Python call, whose keyword arguments have the names of the flags.
 
     Args:
-        settings_type: a frozen dataclass, as in `parse_settings`.
-        given: the keyword arguments; `config` names a YAML file or a recipe with defaults for the others.
-        caller: function that was called, for messages.
+        settings_type: Frozen dataclass, as in `parse_settings`.
+        given: Keyword arguments; `config` names a YAML file or a recipe with defaults for the others.
+        caller: Name of the called function, for messages.
 
     Raises:
-        ConfigError: names are unknown, or values or the YAML file are not valid; all are named at once.
+        ConfigError: Names are unknown, or values or the YAML file are not valid; all are named at once.
     """
     settings_type = complete(settings_type)
     plain = {name: _plain(value) for name, value in given.items()}
@@ -86,7 +86,7 @@ def settings_of_call(settings_type: type[Settings], given: Mapping[str, Any], *,
         return _validated(settings_type, plain, origin=caller)
     path = find_config(str(plain["config"]), flag="config")
     from_file = _read_yaml(path)
-    _validated(settings_type, from_file, origin=str(path), is_yaml=True)  # for messages that name the file
+    _validated(settings_type, from_file, origin=str(path), is_yaml=True)  # so that messages name the file
     return _validated(settings_type, {**from_file, **plain}, origin=caller)
 
 
@@ -98,7 +98,7 @@ def _plain(value: object) -> object:
 
 
 def _text_where_no_number() -> ConstructorRegistry:
-    """Leave a value that is no number as text: validation then reports all wrong values together."""
+    """Keep a value that is not a number as text, so that validation reports all wrong values together."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -125,7 +125,7 @@ def _number_or_text(kind: type[int] | type[float], text: str) -> float | str:
 
 
 def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: Path | None) -> Any:
-    """Return the settings before flags override them; a setting without a default stays required."""
+    """Return the settings before flags override them; settings without a default stay required."""
     required = [
         field.name
         for field in dataclasses.fields(settings_type)
@@ -139,7 +139,7 @@ def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: P
 
 
 def flatten(settings: Any) -> dict[str, Any]:
-    """Return every setting by its flag's name, those of groups included."""
+    """Return every setting, also those in groups, by the name of its flag."""
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

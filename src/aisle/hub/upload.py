@@ -175,7 +175,7 @@ def _bounded_session() -> Iterator[None]:
 
 
 def _reason(error: BaseException, name: str) -> str:
-    """Return a sentence that says why an upload failed."""
+    """Return the reason why an upload failed, as a clause."""
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
         return _reason(error.__cause__, name)
     if isinstance(error, HFValidationError):
@@ -185,13 +185,13 @@ def _reason(error: BaseException, name: str) -> str:
     endpoint = HfApi().endpoint
     if isinstance(error, HfHubHTTPError):
         status, answer = error.response.status_code, _first_line(error.server_message or str(error))
-        said = {
+        reasons = {
             401: f"the Hub did not accept the token for {name} (401); log in again or give another one",
             403: f"the token may not write to {name} (403: {answer}); give one with write access there",
             404: f"the Hub has no repository {name} that this token may see (404)",
         }
         fault = "has a fault" if status >= 500 else "refused the request"
-        return said.get(status, f"the Hub at {endpoint} {fault} ({status}: {answer})")
+        return reasons.get(status, f"the Hub at {endpoint} {fault} ({status}: {answer})")
     if isinstance(error, HTTPError):
         return f"the Hub at {endpoint} gave no answer ({type(error).__name__}: {_first_line(str(error))})"
     return f"{_first_line(str(error))} ({type(error).__name__})"

@@ -93,7 +93,7 @@ def save_encoder(
         shutil.rmtree(staging, ignore_errors=True)
         raise ModelError(
             f"{run_dir}: the trained model cannot be saved ({error}); {free:,} bytes were free on that disk. "
-            "Checkpoints, if there are any, are whole: make room and go on with "
+            "Checkpoints, if there are any, are whole: make room and resume with "
             "--resume_from_checkpoint latest"
         ) from error
     _move_in(staging, run_dir)

@@ -31,7 +31,7 @@ CHUNK_QUERIES = 1024
 GRAPH_DEPTH = 10
 """Products per query that the graph is searched for: a first page, as `query` shows it."""
 BY_GRAPH = " by the graph"
-"""Ends the name of a system's rankings through the graph."""
+"""Suffix of the name of a system's rankings by graph search."""
 
 Answers = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """(queries, top_k) rows of an index, -1 after the last of a short answer, and their scores."""
@@ -149,7 +149,7 @@ def index_ranker(searcher: Searcher, *, dense: str, hybrid: str | None, top_k: i
         nearest = searcher.search(texts, exact_depth, mode="dense", exact=True, query_embeddings=embeddings)
         found = {dense: _answers(nearest.first(top_k))}
         if hybrid is not None:
-            # Fuses the dense search of the line above: a hybrid search of its own would repeat it.
+            # Reuses the dense search of the line above; a separate hybrid search would repeat it.
             fused = fuse_dense(
                 index,
                 texts,

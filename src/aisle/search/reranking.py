@@ -14,7 +14,7 @@ from aisle.index.search_result import Hit, SearchResult
 __all__ = ["RERANK_DEPTH", "Rerank", "rerank_answers"]
 
 RERANK_DEPTH = 100
-"""Candidates per query that a rerank stage scores, unless it is given another number."""
+"""Default number of candidates per query that a rerank stage scores."""
 
 Rerank: TypeAlias = Callable[[str, Sequence[Hit]], Iterable[float]]
 """Score the candidates of one query: from the query and its hits, best first, to a score for each hit.

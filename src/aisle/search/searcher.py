@@ -1,4 +1,4 @@
-"""One object to search with: an index, its encoder and how to search; threads share it."""
+"""The searcher: an index, its encoder and search settings in an object that threads can share."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = ["Searcher", "check_mode"]
 
 @dataclass(frozen=True)
 class _Opened:
-    """The version that answers, and its encoder: replaced together, so that a search never mixes two."""
+    """The open version and its encoder, replaced together so that a search never mixes two versions."""
 
     index: SearchIndex
     encoder: Encoder | None
 
 
 class Searcher:
-    """An index, its encoder and how to search it; any number of threads may share one.
+    """An index, its encoder and search settings; any number of threads may share a searcher.
 
     `aisle.open_searcher` makes one from the directory of an index.
     """
@@ -100,7 +100,7 @@ class Searcher:
 
     @property
     def encoder(self) -> Encoder | None:
-        """Encoder of the queries; None where only words are searched."""
+        """Encoder of the queries; None if only BM25 is searched."""
         return self._opened.encoder
 
     @property
@@ -175,7 +175,7 @@ class Searcher:
         return _encoder_of(self._opened).encode_queries(queries)
 
     def reload_if_changed(self) -> bool:
-        """Open the current version of the index where it is another than the one that answers.
+        """Open the current version of the index if it is not the version in use.
 
         Searches that are under way finish on the old version. The encoder is kept where it made the new
         version too; otherwise the new version's encoder is loaded first. A reload that fails leaves the old
@@ -211,7 +211,7 @@ class Searcher:
     def _depth(self, top_k: int, *, mode: SearchMode, filtered: bool, count: int) -> int:
         """Return how many products per query the first stage finds."""
         depth = top_k if self.rerank is None else max(top_k, self.rerank_depth)
-        # A hybrid order is not that of the cosines: products that have the least cosine may come late in it.
+        # Hybrid search does not order by cosine: products above the lowest cosine may come late in its order.
         return candidate_depth(depth, count=count) if filtered and mode == "hybrid" else depth
 
     def __repr__(self) -> str:
@@ -223,7 +223,7 @@ class Searcher:
 
 
 def check_mode(mode: str) -> None:
-    """Raise unless `mode` is a way to search."""
+    """Raise unless `mode` is a search mode."""
     if mode not in get_args(SearchMode):
         raise SearchError(f"mode: must be one of {', '.join(get_args(SearchMode))}, found {mode!r}")
 
@@ -259,10 +259,10 @@ def _encoder_of(opened: _Opened) -> Encoder:
 
 
 def _both(standing: str | None, where: str | None, index: SearchIndex) -> str | None:
-    """Return the condition that both hold."""
+    """Return the conjunction of both conditions."""
     if standing is None or where is None:
         return standing if where is None else where
-    # By itself first: a text such as "a) or (b" must not open the brackets of the other.
+    # Parsed by itself first: a text such as "a) or (b" must not open the brackets of the other.
     parse_filter(where, index.products.schema)
     return f"({standing}) and ({where})"
 

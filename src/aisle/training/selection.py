@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from aisle.evaluation.pair_metrics import score_pairs
 from aisle.training.distributed import broadcast_from_main
 from aisle.training.tokenized import TokenizedPairs
 from aisle.training.validation_retrieval import RetrievalTask, measure_retrieval
-
-Selection = Literal["roc_auc", "retrieval", "joint_pool"]
+from aisle.types.choices import Selection
 
 SELECTION_METRICS: dict[Selection, str] = {
     "roc_auc": "roc_auc",

@@ -1,10 +1,10 @@
-"""Choices that flags offer and several packages use: pooling, search modes, fusion, number formats."""
+"""Choices that flags offer and several packages use: pooling, search, selection, number formats."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["Fusion", "PoolingMode", "SearchMode", "StoreDtype"]
+__all__ = ["Fusion", "PoolingMode", "SearchMode", "Selection", "StoreDtype"]
 
 PoolingMode = Literal["mean", "cls", "last"]
 """How a text's token vectors become one embedding."""
@@ -12,5 +12,7 @@ SearchMode = Literal["dense", "lexical", "hybrid"]
 """Search by embeddings, by words with BM25, or by both."""
 Fusion = Literal["convex", "rrf"]
 """How hybrid search combines both: by weighted scores, or by reciprocal ranks."""
+Selection = Literal["roc_auc", "retrieval", "joint_pool"]
+"""How training chooses its best evaluation: by ROC-AUC, by retrieval, or by the joint pool of pairs."""
 StoreDtype = Literal["float32", "float16"]
 """Number format of stored embeddings."""

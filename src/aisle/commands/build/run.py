@@ -1,4 +1,4 @@
-"""From a catalogue to an index."""
+"""Build an index from a catalogue: embed the texts, build the graph, measure recall, commit the version."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ PLAN_FILE = "plan.npz"
 
 
 def build(settings: BuildSettings) -> Manifest | None:
-    """Embed the catalogue, write the index and return its manifest; None in processes that only embed.
+    """Embed the catalogue and write the index; return its manifest, or None in a process that only embeds.
 
     Raises:
-        AisleError: the catalogue, the model or the folder cannot be used.
+        AisleError: The catalogue, the model or the folder cannot be used.
     """
     refuse_foreign(Path(settings.index_dir).resolve())
     processes = launched_processes()
@@ -73,7 +73,7 @@ def build(settings: BuildSettings) -> Manifest | None:
         log_columns(catalog, output)
         if catalog.conflicting_texts:
             output.log(
-                f"{catalog.conflicting_texts:,} product ids have a second, other text; the first is taken"
+                f"{catalog.conflicting_texts:,} product ids have more than one text; the first text is used"
             )
         encoder = _load(settings, processes)
         if encoder.note is not None:
@@ -93,7 +93,7 @@ def _embed_and_finish(
     processes: Processes,
     output: Output,
 ) -> tuple[Manifest, dict[str, Any]]:
-    """Stage embeddings, graph, words and measurements; return the manifest to commit, and figures of it."""
+    """Stage embeddings, graph, BM25 and measurements; return the manifest to commit and figures to report."""
     before = VersionBefore(None, "--embed_all asks for it")
     if not settings.embed_all:
         before = version_before(
@@ -106,7 +106,7 @@ def _embed_and_finish(
         products, known, made_by=repr((encoder.fingerprint, precision, settings.max_tokens, encoder.dim))
     )
     if before.refused is not None:
-        output.log(f"all products are embedded anew: {before.refused}")
+        output.log(f"all products are embedded again: {before.refused}")
     if plan.texts_reused:
         output.log(f"{plan.texts_reused:,} products are as in version {known and known.manifest.version}")
     _share(plan, precision, writer, processes)
@@ -180,7 +180,7 @@ def _embed(
     processes: Processes,
     output: Output,
 ) -> None:
-    """Embed this process's shards; the bar shows the main one's."""
+    """Embed this process's shards; the progress bar shows the main process's share."""
     shares = -(-len(plan.rows) // processes.count)
     with output.progress("embedding", shares) as bar:
         embed_shards(
@@ -197,7 +197,7 @@ def _embed(
 
 
 def _share(plan: EmbeddingPlan, precision: Precision, writer: Writer, processes: Processes) -> None:
-    """Give the plan to the other processes, which have been waiting for it."""
+    """Write the plan to a file for the other processes, which wait for it."""
     if processes.count == 1:
         return
     np.savez(
@@ -210,7 +210,7 @@ def _share(plan: EmbeddingPlan, precision: Precision, writer: Writer, processes:
 
 
 def _help(settings: BuildSettings, index_dir: Path, processes: Processes) -> None:
-    """Embed a share of what the main process found to be embedded; the file system is shared."""
+    """Embed this process's share of the main process's plan; the processes share a file system."""
     encoder = _load(settings, processes)
     processes.wait()
     writer = Writer(index_dir, number=0, keep_versions=0)

@@ -101,17 +101,17 @@ class BuildSettings:
     query_prompt: QueryPrompt = None
     product_prompt: ProductPrompt = None
     max_length: Annotated[int, Field(ge=4)] | None = None
-    """Longest text in tokens; the rest is cut off. If not given: as the model is set."""
+    """Longest text in tokens; the rest is cut off. If not given: the model's maximum."""
     trust_remote_code: TrustRemoteCode = False
     tune_queries: str | None = None
     """File of training queries with ids, to tune the weight of hybrid search on; needs --tune_qrels.
-    If not given, the weight of the version before stays, if encoder, words and template are the same."""
+    If not given, the weight of the version before is kept if encoder, analyser and template are the same."""
     tune_qrels: str | None = None
     """Judgements of --tune_queries."""
     tune_label_map: LabelGains = None
     keep_versions: KeepVersions = None
     embed_all: bool = False
-    """Embed every product. Otherwise a text that the version before has keeps its embedding."""
+    """Embed every product. Otherwise texts of the version before keep their embeddings."""
     threads: Count | None = None
     """Threads that build the graph. If not given: all cores."""
     deterministic: bool = False

@@ -1,4 +1,4 @@
-"""The BM25 analyser of a build: by --language, as in the version before, or by the language of the texts."""
+"""Choose the BM25 analyser of a build: --language, the version before, or the language of the texts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAMPLED_TEXTS = 2000
 def choose_analyser(
     settings: BuildSettings, index_dir: Path, products: pa.Table, *, log: Callable[[str], None]
 ) -> Analyser:
-    """Return the analyser of --language, and print which one it is and why.
+    """Return the BM25 analyser that --language asks for, and log which analyser it is and why.
 
     Args:
         settings: Settings of the build.
@@ -47,7 +47,7 @@ def choose_analyser(
 
 
 def analyser_before(index_dir: Path) -> Analyser | None:
-    """Return the analyser of an index's current version, or None if aisle cannot read it."""
+    """Return the analyser of an index's current version; None if it cannot be read."""
     if not (index_dir / MANIFEST_FILE).exists():
         return None
     try:

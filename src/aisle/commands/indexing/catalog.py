@@ -1,4 +1,4 @@
-"""Reading of the products of a build, from --catalog or --pairs, into a file."""
+"""Read the products of a build from --catalog or --pairs, and write them to a file."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 def read_products_of(
     settings: BuildSettings, path: Path, *, known: KnownColumns | None = None
 ) -> CatalogFile:
-    """Return the products of --catalog or --pairs, read, checked and written to `path`.
+    """Read and check the products of --catalog or --pairs, write them to `path` and return that file.
 
     Args:
         settings: Settings of the build.
         path: File to write.
-        known: Columns of the version before, to compare the types with.
+        known: Columns of the version before, for comparing types.
 
     Raises:
-        AisleError: they cannot be read, or a row is bad and bad rows are errors.
+        AisleError: The products cannot be read, or a row is bad and bad rows are errors.
     """
     text = TextFormat.of(settings.delimiter, settings.encoding)
     if settings.catalog:
@@ -63,7 +63,7 @@ def read_products_of(
 
 
 def columns_of(products: pa.Table, *, version: int, binding: bool) -> KnownColumns:
-    """Return the columns of an index's products, as a catalogue is read for it; see `KnownColumns`."""
+    """Return the columns of an index's products, for reading a catalogue with the same types."""
     types = {
         field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         for field in products.schema
@@ -73,19 +73,19 @@ def columns_of(products: pa.Table, *, version: int, binding: bool) -> KnownColum
 
 
 def columns_before(index_dir: Path) -> KnownColumns | None:
-    """Return the columns of the current version, or None where there is none that can be read."""
+    """Return the columns of the current version; None if there is no readable version."""
     if not (index_dir / MANIFEST_FILE).exists():
         return None
     try:
         manifest = read_manifest(index_dir)
         products = read_products(current_directory(index_dir, manifest) / PRODUCTS_FILE)
     except (IndexStoreError, OSError):
-        return None  # the build says so when it looks for embeddings to take over
+        return None  # the build logs the reason when it looks for embeddings to reuse
     return columns_of(products, version=manifest.version, binding=False)
 
 
 def log_columns(catalog: CatalogFile, output: Output) -> None:
-    """Print which columns changed their type, and which look like numbers but stay text."""
+    """Log the columns that changed their type, and the columns that look like numbers but stay text."""
     for change in catalog.type_changes:
         output.log(str(change))
     for note in catalog.notes:

@@ -1,4 +1,4 @@
-"""Embedding of a catalogue in shards: each new text once; finished shards survive a killed build."""
+"""Embed a catalogue in shards, each new text once; a killed build keeps its finished shards."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from aisle.types.columns import TEXT_COLUMN
 from aisle.types.encoder_protocol import Precision
 
 SHARD_TEXTS = 8192
-"""Texts that are tokenised, sorted by length and embedded together, and kept when a build is killed."""
+"""Texts of a shard: they are tokenised, sorted by length, embedded and saved together."""
 MARKS_SUFFIX = ".marks"
-"""Of the file with the marks of a shard's texts."""
+"""Suffix of the file with the marks of a shard's texts."""
 OPEN_SHARDS = 64
 SHARDS_PER_TRIM = 4
 PRECISION_SAMPLE = 640
@@ -44,10 +44,10 @@ class EmbeddingPlan:
     """Texts to embed, and the source of every product's embedding.
 
     Args:
-        rows: (texts,) the row of the catalogue where each text to embed first occurs.
-        keys: one for each shard of `SHARD_TEXTS` of them: equal for equal texts, encoder and settings.
-        source: (products,) number of the text among those to embed; below 0, -1 minus the row of the
-            version before that has the same text.
+        rows: (texts,) row of the catalogue where each text to embed first occurs.
+        keys: Name of each shard of `SHARD_TEXTS` texts: equal for equal texts, encoder and settings.
+        source: (products,) position of the product's text in `rows`; if negative, -1 minus the row of the
+            version before with the same text.
     """
 
     rows: Rows
@@ -56,7 +56,7 @@ class EmbeddingPlan:
 
     @property
     def texts_reused(self) -> int:
-        """Products whose embedding is taken over from the version before."""
+        """Number of products that reuse an embedding of the version before."""
         return int(np.count_nonzero(self.source < 0))
 
 
@@ -71,7 +71,7 @@ def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by
     Args:
         products: Products of the catalogue, with their texts.
         known: Version before, if it has the same encoder and settings.
-        made_by: Encoder, compute type and dimensions: all that decides the embeddings besides the texts.
+        made_by: Encoder, compute type and dimensions: everything besides the texts that changes embeddings.
     """
     old = np.empty(0, "V16") if known is None else product_digests(known.products)
     new = product_digests(products)
@@ -79,7 +79,7 @@ def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by
     is_first = first == np.arange(len(new))
     rows = np.flatnonzero(is_first)
     number = np.cumsum(is_first) - 1
-    # Below 0 is a row of the version before.
+    # A negative number stands for a row of the version before.
     source = np.where(first < 0, -1 - (first + len(old)), number[np.maximum(first, 0)])
     keys = [
         blake2b(made_by.encode() + new[rows[start : start + SHARD_TEXTS]].tobytes(), digest_size=16)
@@ -100,7 +100,7 @@ def embed_shards(
     num_processes: int = 1,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Embed the missing shards of this process, and tokenise the next shard meanwhile.
+    """Embed the missing shards of this process; the next shard is tokenised at the same time.
 
     Args:
         plan: Texts to embed.
@@ -114,7 +114,7 @@ def embed_shards(
         on_progress: Function that is called with the number of texts embedded since the last call.
 
     Raises:
-        OSError: a shard cannot be written.
+        OSError: A shard cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts_only = products.select([TEXT_COLUMN])
@@ -122,7 +122,7 @@ def embed_shards(
     missing = []
     for number in own:
         if _whole(folder / f"{plan.keys[number]}.npy"):
-            _tell(on_progress, len(_rows_of(plan, number)))
+            _report_progress(on_progress, len(_rows_of(plan, number)))
         else:
             missing.append(number)
 
@@ -170,11 +170,11 @@ def embeddings_in_order(
 
 @dataclass(frozen=True)
 class VersionBefore:
-    """The version that a build may take embeddings over from.
+    """The version before a build, if the build can reuse its embeddings.
 
     Args:
-        known: it, if its embeddings are what this build would compute and store; else None.
-        refused: why not; None where it is taken, or where there is none.
+        known: Products of that version, if this build would compute and store the same embeddings; else None.
+        refused: Reason why the embeddings cannot be reused; None if they are, or without a version before.
     """
 
     known: StoredProducts | None
@@ -188,12 +188,12 @@ def version_before(
     precision: Precision | None,
     store_dtype: StoreDtype,
 ) -> VersionBefore:
-    """Return the current version, if its embeddings are those that the build would store.
+    """Return the current version if the build would store the same embeddings.
 
     Args:
         index_dir: Index directory.
         encoder: Encoder of the build; its fingerprint covers weights, prompts, pooling and maximum length.
-        precision: Compute type of the build; None takes that of the version before.
+        precision: Compute type of the build; None means the compute type of the version before.
         store_dtype: Number format of the stored embeddings.
     """
     if not (index_dir / MANIFEST_FILE).exists() and not version_numbers(index_dir):
@@ -233,7 +233,7 @@ def _why_not(
 
 
 def precision_for(encoder: TorchEncoder, products: pa.Table, known: StoredProducts | None) -> Precision:
-    """Return the compute type of the version before, whose embeddings can be kept, or else the fastest."""
+    """Return the compute type of the version before if its embeddings are reused, otherwise the fastest."""
     if known is not None:
         kept: Precision = known.manifest.encoder["precision"]
         return kept
@@ -246,7 +246,7 @@ def _rows_of(plan: EmbeddingPlan, number: int) -> Rows:
 
 
 def _write_shard(path: Path, embeddings: npt.NDArray[np.float32], marks: npt.NDArray[np.uint8]) -> None:
-    """Write a shard and the marks of its texts, then its checksum: without the checksum it does not count."""
+    """Write a shard and the marks of its texts, then its checksum; a shard without a checksum is ignored."""
     for part, values in ((path.with_suffix(MARKS_SUFFIX), marks), (path, embeddings)):
         with part.open("wb") as file:
             np.save(file, values, allow_pickle=False)
@@ -261,6 +261,6 @@ def _whole(path: Path) -> bool:
     return checksum.read_text(encoding="utf-8", errors="replace") == file_sha256(path)
 
 
-def _tell(on_progress: Callable[[int], None] | None, texts: int) -> None:
+def _report_progress(on_progress: Callable[[int], None] | None, texts: int) -> None:
     if on_progress is not None:
         on_progress(texts)

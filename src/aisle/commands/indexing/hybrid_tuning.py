@@ -1,4 +1,4 @@
-"""Tuning of the weight of embeddings in hybrid search, on judged training queries."""
+"""Tune the weight of embeddings in hybrid search on judged training queries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tuned_weight(
     label_map: Mapping[str, float] | None = None,
     text_format: TextFormat = PLAIN_TEXT,
 ) -> float:
-    """Return the weight of the dense side with the best nDCG@10 on training queries, by exact search.
+    """Return the weight of embeddings with the best nDCG@10 on the training queries, by exact search.
 
     Args:
         folder: Folder of a version with all its files; it may still be staged.
@@ -48,9 +48,9 @@ def tuned_weight(
         text_format: Encoding and delimiter of text files.
 
     Raises:
-        DataError: a file cannot be read, or no judged product is found for any query.
-        EvaluationError: no query has a relevant product.
-        IndexIntegrityError: a file of the version is missing or damaged.
+        DataError: A file cannot be read, or no judged product is found for any query.
+        EvaluationError: No query has a relevant product.
+        IndexIntegrityError: A file of the version is missing or damaged.
     """
     known = read_judged_queries(queries_file, [qrels_file], label_map, text_format=text_format)
     queries, qrels = known.queries, known.qrels
@@ -76,7 +76,7 @@ def tuned_weight(
     if not any(quality.values()):
         raise DataError(
             f"{qrels_file}: no judged product is among the best {depth} of any query by embeddings or by "
-            "words; check that its product ids are those of the catalogue"
+            "words; check that its product ids match the catalogue"
         )
     return tune_weight(quality.__getitem__)
 

@@ -1,4 +1,4 @@
-"""Weight of hybrid search for a new version: tuned now, or kept from the version before."""
+"""Choose the weight of hybrid search for a new version: tuned now, or kept from the version before."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from aisle.models.encoder import TorchEncoder
 
 @dataclass(frozen=True)
 class ChosenWeight:
-    """The weight of a version.
+    """The weight of hybrid search in a version.
 
     Args:
-        value: in [0, 1]; None is the default.
-        lost: why the weight of the version before is not kept, if it had one.
+        value: Weight of embeddings in [0, 1]; None means the default weight.
+        lost: Reason why the weight of the version before is not kept; None if it is, or if it had none.
     """
 
     value: float | None
@@ -39,7 +39,7 @@ def choose_weight(
     analyser: Analyser,
     log: Callable[[str], None],
 ) -> ChosenWeight:
-    """Return the weight tuned on --tune_queries, or that of the version before; print which it is.
+    """Return the weight tuned on --tune_queries, or the weight of the version before; log which it is.
 
     Args:
         settings: Settings of the build.
@@ -51,7 +51,7 @@ def choose_weight(
         log: Function that prints a line.
 
     Raises:
-        AisleError: the tuning queries cannot be used.
+        AisleError: The tuning queries cannot be used.
     """
     if settings.tune_queries is not None and settings.tune_qrels is not None:
         from aisle.commands.indexing.hybrid_tuning import tuned_weight  # needs the extra `eval`

@@ -1,4 +1,4 @@
-"""Marks of a catalogue's texts (cut off, unknown): of new texts, and from the version before."""
+"""Collect the marks (cut off, unknown) of a catalogue's texts: new marks, and marks of the version before."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stage_marks(
     products: pa.Table,
     encoder: TorchEncoder,
 ) -> None:
-    """Write the marks of all products' texts into a version that is made; see `marks_in_order`."""
+    """Write the marks of all products' texts into the staged version; see `marks_in_order`."""
     marks = marks_in_order(plan, known, writer.shards, products, encoder)
     write_array(writer.staging / MARKS_FILE, marks)
 
@@ -38,8 +38,8 @@ def marks_in_order(
 ) -> npt.NDArray[np.uint8]:
     """Return the marks of all products' texts, in order: (products,) uint8, see `types.text_marks`.
 
-    A text whose embedding is taken over has its mark taken over; where the version before has none, the text
-    is tokenised once more.
+    A text that reuses an embedding reuses its mark too; if the version before has no marks, the text is
+    tokenised again.
 
     Args:
         plan: Plan with all its shards in the folder.

@@ -1,4 +1,4 @@
-"""What a command prints after it changed an index: its size and recall, removed versions, compacting."""
+"""Report a changed index: its size and recall, removed versions, and whether to compact it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from aisle.index.backends import backend_named
 def report_change(
     output: Output, index_dir: str, manifest: Manifest, *, before: Manifest, **figures: Any
 ) -> None:
-    """Say what the index is now, and to compact it where that is due.
+    """Log the index's current version, and advice to compact it if needed; print the JSON document.
 
     Args:
-        output: of the command.
-        index_dir: as the user named it.
-        manifest: of the version that is current now.
-        before: of the one that was; the same where no version was made.
-        figures: what the command's JSON says besides.
+        output: Output of the command.
+        index_dir: Index directory, as the user typed it.
+        manifest: Manifest of the current version.
+        before: Manifest of the version before; the same if no new version was made.
+        figures: Further entries of the JSON document.
     """
     output.log(
         f"index: {manifest.count:,} products in {index_dir}, version {manifest.version}, "
@@ -51,7 +51,7 @@ def report_change(
 
 
 def log_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
-    """Say which versions were removed, if any."""
+    """Log which versions were removed, if any."""
     if pruned:
         versions = "version" if len(pruned) == 1 else "versions"
         numbers = ", ".join(map(str, pruned))
@@ -59,7 +59,7 @@ def log_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
 
 
 def recall_text(manifest: Manifest) -> str:
-    """Return the measured recall, and the `ef_search` that gives it if the backend has one to set."""
+    """Return the measured recall as text, with its `ef_search` if the backend has that setting."""
     recall = f"ann_recall@10 {manifest.ann_recall_at_10:.4f}"
     if len(backend_named(manifest.backend.name).efforts) == 1:
         return f"{recall}, by backend {manifest.backend.name}"
@@ -67,7 +67,7 @@ def recall_text(manifest: Manifest) -> str:
 
 
 def more_links(manifest: Manifest) -> str:
-    """Return which flags of build raise a recall that no `ef_search` reaches."""
+    """Return advice on the flags of build that raise recall if no `ef_search` reaches the target."""
     return f"a higher {' or '.join(f'--{name}' for name in manifest.backend.parameters)}"
 
 
@@ -77,7 +77,7 @@ def compact_command(index_dir: str) -> str:
 
 
 def curve_table(manifest: Manifest) -> Table:
-    """Return recall and time of every `ef_search` that was tried when one was chosen; that one is marked."""
+    """Return a table of recall and time for every `ef_search` that was tried; the chosen value is marked."""
     title = f"recall@10 on {manifest.ann_recall_queries:,} queries, when ef_search was set"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("ef_search", "recall", "ms per query"):

@@ -1,4 +1,4 @@
-"""Held-out queries made from the products' texts, to measure and tune the graph's recall."""
+"""Queries made from the products' texts, for measuring and tuning the graph's recall."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notes on texts that were cut off at the maximum length, or have no token that the model knows."""
+"""Notes on texts that were cut off at the maximum length, or have no token in the model's vocabulary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def text_notes(manifest: Manifest) -> list[str]:
-    """Return the notes on the texts of a version, a line each."""
+    """Return a line for each note on the texts of a version."""
     texts = f"of {manifest.count:,} texts of the catalogue"
     notes = []
     if manifest.truncated_texts:
@@ -30,20 +30,20 @@ def text_notes(manifest: Manifest) -> list[str]:
 
 
 def log_texts(output: Output, manifest: Manifest) -> None:
-    """Print the notes on the texts of a version."""
+    """Log the notes on the texts of a version."""
     for note in text_notes(manifest):
         output.log(note)
 
 
 def query_notes(queries: Sequence[str], encoder: TorchEncoder) -> list[str]:
-    """Return a note on the queries that were cut off at the maximum length, if there are any."""
+    """Return a note if queries were cut off at the maximum length, otherwise an empty list."""
     tokens = encoder.tokenize(queries, prompt=encoder.settings.query_prompt, marked=True)
     cut = int(np.count_nonzero(tokens.marks & CUT))
     return [cut_note(cut, f"of {len(queries):,} queries")] if cut else []
 
 
 def counted(manifest: Manifest) -> str:
-    """Return the counts of a version's texts in words."""
+    """Return the counts of cut-off and unknown texts of a version as text."""
     if manifest.truncated_texts is None or manifest.unknown_texts is None:
         return "not counted"
     return f"{manifest.truncated_texts:,} cut off at the maximum length, {manifest.unknown_texts:,} unknown"

@@ -1,4 +1,4 @@
-"""Choose the compiler of a run: that of its settings, or that of `accelerate launch`."""
+"""Choose the compiler of a run: from its settings, or from `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aisle.training.accelerator import launched_compiler
 
 
 def with_compiler(settings: TrainSettings, *, log: Callable[[str], None]) -> TrainSettings:
-    """Return the settings with the compiler of `accelerate launch`, if it names one.
+    """Return the settings, with the compiler of `accelerate launch` if one is set there.
 
     Raises:
         ConfigError: torch has no compiler of that name.

@@ -10,7 +10,7 @@ from pydantic import Field
 from aisle.commands.shared_settings import Delimiter, Encoding, LabelGains, OnBadRow
 
 MEMORY = "memory:"
-"""Begins the name of pairs that `aisle.train` took from memory, where config.yaml has the names of files."""
+"""In config.yaml, this prefix in place of a file's name marks pairs that `aisle.train` took from memory."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class DataSettings:
     """Source of the judged pairs, and how to read them."""
 
     dataset_name: str | None = None
-    """Data set: a Hub id, or a local file or folder whose file names tell the splits."""
+    """Data set: a Hub id, or a local file or folder whose file names contain the names of the splits."""
     dataset_revision: str | None = None
     """Branch, tag or commit of the Hub data set."""
     dataset_config_name: str | None = None
@@ -72,7 +72,7 @@ class DataSettings:
 
 
 def is_in_memory(names: tuple[str, ...] | None) -> bool:
-    """Return whether --train_file or --validation_file of a saved run stands for data from memory."""
+    """Return whether --train_file or --validation_file of a saved run stands for pairs from memory."""
     return bool(names) and any(name.startswith(MEMORY) for name in names or ())
 
 
@@ -92,7 +92,7 @@ def data_problems(data: DataSettings) -> list[str]:
     if data.dataset_config_name is not None and not data.dataset_name:
         problems.append("--dataset_config_name: needs --dataset_name, a data set on the Hub")
     if data.validation_file and not data.train_file:
-        problems.append("--validation_file: goes with --train_file only")
+        problems.append("--validation_file: needs --train_file")
     return problems + _catalog_problems(data)
 
 
@@ -102,7 +102,11 @@ def _catalog_problems(data: DataSettings) -> list[str]:
         return [f"{flag}: needs --catalog" for flag, value in given.items() if value is not None]
     problems = []
     if data.esci_dir:
-        problems.append("--catalog: does not go with --esci_dir, whose pairs have the products' titles")
+        problems.append(
+            "--catalog: cannot be combined with --esci_dir, whose pairs have the products' titles"
+        )
     if data.product_column is not None:
-        problems.append("--product_column and --catalog: the texts come from one of them; leave one out")
+        problems.append(
+            "--product_column and --catalog: both give the products' texts; leave one of them out"
+        )
     return problems

@@ -16,9 +16,9 @@ class FinishedRun:
     """A finished run.
 
     Attributes:
-        run_dir: folder of the run.
-        metrics: contents of its metrics.json: the evaluations, the best of them, and the training's figures.
-        main_process: whether this process wrote the run; the only one unless several were launched.
+        run_dir: Folder of the run.
+        metrics: Contents of its metrics.json: all evaluations, the best evaluation, and training figures.
+        main_process: Whether this process is the main process, which wrote the run.
     """
 
     run_dir: Path

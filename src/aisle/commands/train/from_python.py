@@ -39,25 +39,25 @@ def train(
 ) -> FinishedRun:
     """Fine-tune an embedding model on judged pairs and return the finished run.
 
-    It does what `aisle train` does with the same settings: the same pairs give the same weights, to the byte.
-    Nothing is printed on stdout: a notebook shows a progress bar, everywhere else log lines go to stderr. An
-    interrupt (Ctrl-C, or the notebook's stop button) ends the run after the current step with a checkpoint.
+    The same settings and pairs give the same weights as `aisle train`, to the byte. Nothing is printed on
+    stdout: a notebook shows a progress bar, and elsewhere log lines go to stderr. An interrupt (Ctrl-C, or
+    the notebook's stop button) stops the run after the current step and writes a checkpoint.
 
     Args:
-        output_dir: folder of the run.
-        train_data: the pairs: a list of dicts (column to value), a pandas DataFrame, a `datasets.Dataset` or
-            `DatasetDict` (its train and validation splits), or paths of files. None: `dataset_name` or
-            `esci_dir` names them.
-        validation_data: pairs to validate on, likewise; None holds out a share of the training queries.
-        settings: every other setting of `aisle train`, by the flag's name: `model_name_or_path="..."`,
+        output_dir: Folder of the run.
+        train_data: The pairs: a list of dicts (column to value), a pandas DataFrame, a `datasets.Dataset` or
+            `DatasetDict` (its train and validation splits), or paths of files. None if
+            `dataset_name` or `esci_dir` names the pairs.
+        validation_data: Validation pairs in the same forms; None holds out a share of the training queries.
+        settings: Every other setting of `aisle train`, by the flag's name: `model_name_or_path="..."`,
             `use_peft=True`, `loss="in_batch"`. `config` names a YAML file, or a recipe such as "faq".
 
     Raises:
-        ConfigError: a setting is unknown or not valid, or settings cannot be combined; all are named at once.
-        DataError: rows are bad (each is named by its number), or no pairs are left.
-        TrainingStopped: the run was interrupted; the same call with `resume_from_checkpoint="latest"`
+        ConfigError: A setting is unknown or not valid, or settings cannot be combined; all are named at once.
+        DataError: Rows are bad (each is named by its number), or no pairs are left.
+        TrainingStopped: The run was interrupted; the same call with `resume_from_checkpoint="latest"`
             resumes it.
-        AisleError: the model or the folder cannot be used, or training failed.
+        AisleError: The model or the folder cannot be used, or training failed.
     """
     limit_spinning()
     require_extra("train")
@@ -79,7 +79,7 @@ def train(
         raise ConfigError("\n".join(problems))
     _check_files(resolved, train_data, validation_data)
 
-    # These import torch, which takes seconds: mistakes in the settings are reported before.
+    # These import torch, which takes seconds; mistakes in the settings are reported before that.
     from aisle.commands.train.read_data import MemoryRows
     from aisle.commands.train.run import train_and_push
     from aisle.training.accelerator import separate_state
@@ -100,7 +100,7 @@ def _from_splits(splits: Mapping[str, Any], validation_data: Any) -> tuple[Any, 
 
 
 def _named(split: str, data: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the setting `train_file` or `validation_file` for data: names of files, or a mark of memory."""
+    """Return the setting `train_file` or `validation_file` for data: names of files, or the mark `MEMORY`."""
     setting = f"{split}_file"
     if data is None:
         return {}
@@ -112,14 +112,14 @@ def _named(split: str, data: Any, settings: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _are_paths(data: object) -> bool:
-    """Return whether data are paths of files; None, which stands for no data, counts as no paths."""
+    """Return whether data are paths of files; None means no data, and counts as paths."""
     if data is None or isinstance(data, str | Path):
         return True
     return isinstance(data, Sequence) and len(data) > 0 and all(isinstance(item, str | Path) for item in data)
 
 
 def _check_files(settings: TrainSettings, train_data: Any, validation_data: Any) -> None:
-    """Refuse files that do not exist, and pairs that an earlier run had in memory and this call lacks."""
+    """Refuse files that do not exist, and a configuration of pairs from memory if this call has none."""
     files = {}
     for split, data in (("train", train_data), ("validation", validation_data)):
         names = getattr(settings.data, f"{split}_file")

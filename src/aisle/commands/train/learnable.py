@@ -1,4 +1,4 @@
-"""Refuse, at its start, a run that would learn nothing; warn of settings with which it would learn little."""
+"""Refuse a run that would learn nothing before it starts; warn about settings with which it learns little."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aisle.training.informative_pairs import informative_share
 from aisle.training.tokenized import TokenizedPairs
 
 LOW_SHARE = 0.1
-"""If a loss learns from a lower share of the pairs, the run warns."""
+"""A run warns if its loss learns from a lower share of the pairs."""
 MOST_DECAY = 0.01
-"""Share of a weight that decay may take off in a step: 1% a step leaves a third after 100 steps."""
+"""A run warns if decay takes a larger share off a weight per step: 1% leaves a third after 100 steps."""
 
 
 def check_learnable(
@@ -32,16 +32,16 @@ def check_learnable(
     """Return the warnings for the start of a run.
 
     Args:
-        loss: the loss of the run.
-        parameters: its parameters.
-        optim: batches and schedule.
-        train: the training pairs.
-        plan: which pairs meet in which batch.
-        known: the positives of all pairs, for a loss that contrasts.
-        total_steps: steps of the run.
+        loss: Loss of the run.
+        parameters: Parameters of the loss.
+        optim: Settings of batches and schedule.
+        train: Training pairs.
+        plan: Which pairs share a batch.
+        known: Positives of all pairs, for a loss that contrasts the batch.
+        total_steps: Steps of the run.
 
     Raises:
-        ConfigError: no pair has anything that the loss could compare it with.
+        ConfigError: The loss has nothing to compare any pair with.
     """
     warnings = [*parameters.warnings(), *_odd_numbers(optim, plan, total_steps)]
     share = informative_share(loss, parameters, train, plan, known=known)

@@ -1,4 +1,4 @@
-"""LoRA settings of a run that trains an existing adapter further: the adapter decides them."""
+"""Choose the LoRA settings of a run; an adapter that is trained further decides them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SHAPE = ("lora_rank", "lora_alpha", "lora_target_modules", "use_dora", "use_rslo
 def resolve_lora(
     lora: LoraSettings, adapter: TrainedAdapter | None, *, log: Callable[[str], None]
 ) -> LoraSettings:
-    """Return the LoRA settings of a run: those asked for, or those of the adapter that is trained further.
+    """Return the LoRA settings of a run: as given, or as in the adapter that is trained further.
 
     Raises:
-        ConfigError: a setting is asked for that the adapter does not have.
+        ConfigError: A given setting differs from the adapter's.
     """
     if adapter is None:
         return lora

@@ -1,8 +1,6 @@
-"""Choose the loss for the labels at hand, and the metric that selects the best evaluation."""
+"""Choose the loss that fits the labels, and the method that selects the best evaluation."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from aisle.commands.train.loss_settings import chosen_loss, unused_parameters
 from aisle.commands.train.settings import OptimSettings, TrainSettings
@@ -10,15 +8,14 @@ from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.losses.registry import loss_named, registered_losses
 from aisle.losses.specification import Loss
-
-Selection = Literal["roc_auc", "retrieval", "joint_pool"]
+from aisle.types.choices import Selection
 
 
 def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
-    """Return the loss of a run: the loss that was asked for, or the default for its pairs.
+    """Return the loss of a run: --loss, or the default for its pairs.
 
     Raises:
-        ConfigError: the loss needs labels and there are none, or it cannot learn from the labels.
+        ConfigError: The loss needs labels and there are none, or it cannot learn from the labels.
     """
     loss = _default_loss(labelled=train.labelled) if wanted is None else loss_named(wanted)
     if loss.needs_labels and not train.labelled:
@@ -53,10 +50,10 @@ def _reason_to_refuse(loss: Loss, train: Pairs) -> str | None:
 
 
 def resolve_selection(wanted: Selection | None, validation: Pairs) -> Selection:
-    """Return the method that selects the best evaluation: the one asked for, or the default for the pairs.
+    """Return the method that selects the best evaluation: --selection, or the default for the pairs.
 
     Raises:
-        ConfigError: it needs labels, and there are none.
+        ConfigError: The method needs labels, and there are none.
     """
     if wanted == "roc_auc" and not validation.labelled:
         raise ConfigError("--selection roc_auc: needs labelled pairs; use retrieval, or give --label_column")
@@ -70,11 +67,11 @@ def loss_hint(loss: Loss, train: Pairs) -> str | None:
 
 
 def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
-    """Return a line for each setting, and each column, that the run's loss or schedule does not read.
+    """Return a line for each setting and each column that the loss or the schedule does not use.
 
     Args:
-        settings: with the loss resolved.
-        train: the training pairs.
+        settings: Settings with the loss resolved.
+        train: Training pairs.
     """
     loss, _ = chosen_loss(settings.objective)
     optim, usual = settings.optim, OptimSettings()
@@ -85,7 +82,7 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
         readers = " and ".join(other.name for other in registered_losses() if other.contrasts)
         unused.append(f"the hard negatives are not used: {loss.name} does not read them; {readers} does")
     if optim.torch_compile_backend != usual.torch_compile_backend and not optim.torch_compile:
-        unused.append("--torch_compile_backend is not used: for it give --torch_compile")
+        unused.append("--torch_compile_backend is not used: it needs --torch_compile")
     if optim.lr_scheduler_type == "constant" and optim.num_warmup_steps:
-        unused.append("--num_warmup_steps is not used: for it give --lr_scheduler_type constant_with_warmup")
+        unused.append("--num_warmup_steps is not used: it needs --lr_scheduler_type constant_with_warmup")
     return unused

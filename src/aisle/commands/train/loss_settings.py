@@ -46,32 +46,31 @@ def _loss_help(losses: tuple[Loss, ...]) -> str:
     does = "; ".join(f"{loss.full_name} {loss.help}" for loss in losses)
     default = {loss.default_for: loss.name for loss in losses}
     return (
-        f"The loss. {does}. When not given, {default['labelled']} with labels and {default['unlabelled']} "
-        "without."
+        f"The loss. {does}. If not given: {default['labelled']} with labels, {default['unlabelled']} without."
     )
 
 
 def _most_derived(kinds: Iterator[type[Parameters]]) -> tuple[type[Parameters], ...]:
-    """Return the classes that no other one inherits from, so that a class can inherit from all of them."""
+    """Return the classes that no other class inherits from, so that a class can inherit from all of them."""
     distinct = list(dict.fromkeys(kinds))
     inherited = {parent for kind in distinct for parent in kind.__mro__[1:]}
     return tuple(kind for kind in distinct if kind not in inherited)
 
 
 def parameters_in(settings: LossSettings, kind: type[_Parameters]) -> _Parameters:
-    """Return the parameters of a class by the values that the settings have for them."""
+    """Return the parameters of class `kind`, with the values of the settings."""
     return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
 
 
 def chosen_loss(settings: LossSettings) -> tuple[Loss, Parameters]:
-    """Return the loss that the settings name, and its parameters; call when `loss` is resolved."""
+    """Return the loss of the settings and its parameters; call it after `loss` is resolved."""
     assert settings.loss is not None
     loss = loss_named(settings.loss)
     return loss, parameters_in(settings, loss.parameters)
 
 
 def needs_teacher_scores(settings: LossSettings) -> bool:
-    """Return whether the chosen loss needs a teacher's scores; no default loss does."""
+    """Return whether the chosen loss needs a teacher's scores; the default losses do not."""
     return settings.loss is not None and loss_named(settings.loss).needs_teacher_scores
 
 
@@ -91,7 +90,7 @@ def loss_problems(settings: LossSettings) -> list[str]:
 
 
 def unused_parameters(settings: LossSettings) -> list[str]:
-    """Return a line for each parameter that was set and that the chosen loss does not have."""
+    """Return a line for each parameter that was set although the chosen loss does not have it."""
     loss, parameters = chosen_loss(settings)
     own = {field.name for field in fields(parameters)}
     return [

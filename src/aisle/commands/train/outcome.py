@@ -1,4 +1,4 @@
-"""The outcome of a training run: its metrics, and whether it learned anything."""
+"""Check that a training run learned something, and collect its metrics."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def undefined_selection(metric: str | None, base: Mapping[str, Any]) -> str | No
         return None
     why = base.get("note", "they are of one class")
     return (
-        f"note: {metric} is undefined on the validation pairs ({why}), so that the best evaluation is the "
-        "last one, and --early_stopping_patience does not stop the run; --selection retrieval may tell "
-        "evaluations apart"
+        f"note: {metric} is undefined on the validation pairs ({why}), so the last evaluation counts as "
+        "the best, and --early_stopping_patience does not stop the run; --selection retrieval may rank the "
+        "evaluations"
     )
 
 
@@ -66,7 +66,7 @@ def run_metrics(
 
     Args:
         settings: Resolved settings.
-        data: The pairs.
+        data: Training and validation pairs.
         trainer: The trainer after its last step.
         seconds: Duration of the run in this process.
     """

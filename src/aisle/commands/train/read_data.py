@@ -1,4 +1,4 @@
-"""Reading of a run's pairs: rows, checks, and the split into training and validation."""
+"""Read the pairs of a run, check them, and split them into training and validation pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SANITY_DATASET = "smangrul/amazon_esci"
 SANITY_ROWS = 1024
 TEACHER_SCORE = "teacher_score"
 DEFAULT_TEMPLATE = "{title}"
-"""The text of a product of --catalog when nothing is said, as for an index."""
+"""Template of the texts of --catalog if --text_template is not given; the same as for an index."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ Rows = Callable[[], Iterator[Row]]
 
 @dataclass(frozen=True)
 class MemoryRows:
-    """Rows that the caller has in memory, in place of --train_file and --validation_file."""
+    """Rows from the caller's memory, in place of --train_file and --validation_file."""
 
     train: Rows | None = None
     validation: Rows | None = None
@@ -62,15 +62,15 @@ def read_training_data(
     """Return the training and validation pairs of the settings.
 
     Args:
-        settings: where they are, and how their columns and labels are to be read.
-        seed: of the split, where validation data is held out.
-        token: for gated and private data sets on the Hub.
-        log: Called with what was read, which columns were taken and which rows were left out.
-        memory: rows that come from memory.
-        teacher_scores: whether training pairs must carry a teacher's scores, for a loss that needs them.
+        settings: Where the pairs are, and how to read their columns and labels.
+        seed: Seed of the split if validation pairs are held out.
+        token: Hub token for gated and private data sets.
+        log: Logs the number of pairs, the columns in use and the rows that were left out.
+        memory: Rows from memory.
+        teacher_scores: Whether training pairs must have a teacher's scores, for a loss that needs them.
 
     Raises:
-        DataError: a source cannot be read, rows are bad, or no pairs are left.
+        DataError: A source cannot be read, rows are bad, or no pairs are left.
     """
     train_rows, validation_rows = _row_sources(settings, token, log, memory)
     products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], log)
@@ -81,7 +81,7 @@ def read_training_data(
         train, validation = split_by_query(train, validation_share=settings.validation_share, seed=seed)
         log(f"held out {len(validation):,} pairs for validation; no query is on both sides")
         return TrainingData(train, validation)
-    # Only training needs hard negatives: a file of validation pairs may be without the column named.
+    # Only training needs hard negatives: validation pairs may lack that column.
     held_out = replace(settings, hard_negatives_column=None)
     validation = _read(validation_rows(), held_out, products, name="validation", log=log)
     if settings.sanity_test:
@@ -95,7 +95,7 @@ def read_training_data(
     if shared:
         log(
             f"warning: {shared:,} validation queries are training queries too; "
-            "the validation figures will flatter"
+            "the validation figures will be too high"
         )
     return TrainingData(train, validation)
 
@@ -111,13 +111,13 @@ def _row_sources(
         return train, memory.validation or _file_rows(settings.validation_file, text)
     if settings.esci_dir:
         folder, locale, version = Path(settings.esci_dir), settings.esci_locale, settings.esci_version
-        # The release's test split is for the final figures: validation is held out of its train split.
+        # The release's test split is for the final figures, so validation is held out from its train split.
         return lambda: iter_esci_rows(folder, split="train", locale=locale, version=version), None
     source = resolve_dataset(settings.dataset_name or SANITY_DATASET, config=settings.dataset_config_name)
     revision = settings.dataset_revision
     splits = splits_of(source, revision=revision, token=token)
     if source.ignored:
-        log(f"left out, for their names say no split: {', '.join(map(str, source.ignored))}")
+        log(f"left out, because their names contain no split: {', '.join(map(str, source.ignored))}")
     if "train" not in splits:
         raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits.values())}")
     if "validation" not in splits:
@@ -150,11 +150,11 @@ def _columns(settings: DataSettings, head: Row | None) -> PairColumns:
 def _catalog_texts(
     settings: DataSettings, sources: Sequence[Rows], log: Callable[[str], None]
 ) -> CatalogTexts | None:
-    """Return the texts of the products that the pairs name by id; None without a catalogue."""
+    """Return the texts of the products that the pairs name by id, or None without --catalog."""
     if not settings.catalog:
         return None
     template = settings.text_template or DEFAULT_TEMPLATE
-    parse_template(template)  # a mistake in it is told before the pairs are read
+    parse_template(template)  # reports a mistake in it before the pairs are read
     files = expand_files(settings.catalog)
     wanted: set[str] = set()
     for rows in sources:

@@ -1,4 +1,4 @@
-"""Settings that the model and the data decide: loss, learning rate, prompts, maximum length."""
+"""Resolve the settings that depend on model and data: loss, learning rate, prompts, maximum length."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ FULL_LEARNING_RATE = 2e-5
 def resolve_settings(
     settings: TrainSettings, data: TrainingData, *, log: Callable[[str], None]
 ) -> tuple[TrainSettings, LoadedModel]:
-    """Return the settings with nothing left open, and the base model."""
+    """Return the complete settings and the base model.
+
+    Raises:
+        AisleError: The model cannot be loaded, or the settings do not fit the model or the data.
+    """
     model, optim = settings.model, settings.optim
     source = find_model(model.model_name_or_path, revision=model.model_revision, token=settings.run.hub_token)
     run_dir = Path(str(settings.run.output_dir))
     if run_dir.resolve() == source.path.resolve():
         raise ConfigError(
-            f"--output_dir {run_dir}: is the model that training begins at; give another folder"
+            f"--output_dir {run_dir}: is the model that training starts from; give another folder"
         )
     base = load_starting_point(
         source,
@@ -65,7 +69,7 @@ def resolve_settings(
         run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
     )
     if resolved.optim.group_by_query and not optim.group_by_query:
-        log(f"--group_by_query: taken, as the {loss.name} loss ranks a query's products within a batch")
+        log(f"--group_by_query: turned on, as the {loss.name} loss ranks a query's products within a batch")
     problems = problems_of(resolved)
     if problems:
         raise ConfigError("\n".join(problems))

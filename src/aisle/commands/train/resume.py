@@ -1,4 +1,4 @@
-"""Resume from a checkpoint, and the command that does so."""
+"""Resume a run from a checkpoint, and print the command that does it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ CONSTANT = ("constant", "constant_with_warmup")
 
 
 def resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, *, log: Callable[[str], None]) -> bool:
-    """Resume from a checkpoint if the settings name one; return whether they do.
+    """Load the checkpoint of --resume_from_checkpoint; return whether that flag is set.
 
     Raises:
-        CheckpointError: There is no whole checkpoint, or it belongs to another run.
+        CheckpointError: There is no complete checkpoint, or it belongs to another run.
     """
     wanted = settings.run.resume_from_checkpoint
     if wanted is None:
         return False
     try:
-        checkpoint, passed_over = find_checkpoint(run_dir, wanted)
+        checkpoint, damaged = find_checkpoint(run_dir, wanted)
     except CheckpointError as error:
         if (run_dir / SETTINGS_FILE).is_file():
             raise CheckpointError(f"{error}\nThe run is finished: {_how_to_train_further(run_dir)}") from None
         raise
-    for problem in passed_over:
+    for problem in damaged:
         log(f"warning: skipped a damaged checkpoint: {problem}")
     note = check_resumable(checkpoint, trainer.identity, settings, run_dir)
     trainer.accelerator.load_state(str(checkpoint.path))
@@ -52,8 +52,8 @@ def check_resumable(
 ) -> str | None:
     """Refuse a checkpoint that the run cannot resume from; return a note if the number of steps differs.
 
-    Another number of steps is allowed if the learning rate of each step stays the same: the weights are then
-    those of a run that had this number of steps from the beginning.
+    A different number of steps is allowed if the learning rate of each step stays the same: the result is
+    then the same as that of a run with this number of steps from the beginning.
 
     Raises:
         CheckpointError: The checkpoint belongs to another run, or the number of steps changes the learning
@@ -68,8 +68,9 @@ def check_resumable(
     if shape not in CONSTANT:
         raise CheckpointError(
             f"{checkpoint.path}: {STEPS} were {before:,} and are now {now:,}, and --lr_scheduler_type "
-            f"{shape} spreads the learning rate over all steps: the steps so far would have had other rates. "
-            f"Resume with the former number, or, when the run is finished, {_how_to_train_further(run_dir)}. "
+            f"{shape} spreads the learning rate over all steps: the steps so far would have "
+            f"used other rates. Resume with the former number, or, when the run is finished, "
+            f"{_how_to_train_further(run_dir)}. "
             f"A run with --lr_scheduler_type {' or '.join(CONSTANT)} can be given more epochs"
         )
     if now < checkpoint.step:
@@ -78,8 +79,8 @@ def check_resumable(
             "--max_train_steps"
         )
     return (
-        f"{STEPS}: {now:,}, and not {before:,} as when the checkpoint was written. --lr_scheduler_type "
-        f"{shape} does not depend on them: the weights are those of a run that had as many from the beginning"
+        f"{STEPS}: {now:,}; they were {before:,} when the checkpoint was written. --lr_scheduler_type "
+        f"{shape} does not depend on them: the result is that of a run with {now:,} steps from the beginning"
     )
 
 
@@ -88,7 +89,7 @@ def how_to_resume(trainer: Trainer, why: str, *, from_python: bool) -> str:
     if from_python:
         how = 'call aisle.train again with the same arguments and resume_from_checkpoint="latest"'
     else:
-        how = f"go on with: {resume_command(*started_as())}"
+        how = f"resume with: {resume_command(*started_as())}"
     checkpoint = trainer.checkpoints_dir / f"step_{trainer.state.step:08d}"
     return f"{why} after step {trainer.state.step:,} of {trainer.schedule.total_steps:,}: {checkpoint}\n{how}"
 

@@ -1,4 +1,4 @@
-"""Train a model: from settings to a finished run."""
+"""Train a model: read the data, load the base model, train, evaluate and save the run."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def train(
 
 
 def _with_digests(settings: DataSettings, data: TrainingData, memory: MemoryRows) -> DataSettings:
-    """Return the settings with the digest of pairs from memory in the place of the files' names."""
+    """Return the settings with digests in place of file names for pairs from memory."""
     if memory.train is not None:
         settings = replace(settings, train_file=(f"{MEMORY} pairs, {digest_of(data.train)}",))
     if memory.validation is not None:
@@ -133,7 +133,7 @@ def _train(
             trainer.run()
         except TrainingStopped as stopped:
             raise TrainingStopped(how_to_resume(trainer, str(stopped), from_python=from_python)) from None
-    with GracefulStop():  # the rest is short: a run that gets a stop signal now is finished first
+    with GracefulStop():  # the rest is short: after a stop signal, the run is still finished
         warnings = check_outcome(settings, trainer)
         metrics = run_metrics(settings, data, trainer, seconds=time.perf_counter() - started)
         if accelerator.is_main_process:
@@ -194,7 +194,7 @@ def train_and_push(
     """Train, upload the run with --push_to_hub, and print the JSON document with --json; see `train`.
 
     Raises:
-        AisleError: As in `train`; after a failed upload (HubError) the run is complete on disk.
+        AisleError: As in `train`; if only the upload failed (HubError), the run on disk is complete.
     """
     finished = train(settings, memory=memory, from_python=from_python)
     if not finished.main_process:

@@ -1,4 +1,4 @@
-"""The folder of a run: check it, lock it, and write its settings, log, metrics and model card."""
+"""Check and lock the folder of a run; write its settings, log, metrics and model card."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ TOKENS = ".tokens"
 """Folder of a run's tokenised pairs, removed when the run is finished."""
 LOCK = ".lock"
 RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
-"""Files and folders by which a folder counts as a run."""
+"""Files and folders that make a folder count as a run."""
 
 
 def check_run_dir(run_dir: Path, run: RunSettings) -> None:
-    """Refuse a folder that contains another run; nothing is written.
+    """Refuse a folder that contains another run; write nothing.
 
     Raises:
         ConfigError: The folder contains a run, and the settings neither overwrite nor resume it.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"--output_dir {run_dir}: is a file; give a folder")
-    held = [name for name in RUN_FILES if (run_dir / name).exists()]
+    found = [name for name in RUN_FILES if (run_dir / name).exists()]
     wanted = run.resume_from_checkpoint
-    if not held or run.overwrite_output_dir or wanted == "latest":
+    if not found or run.overwrite_output_dir or wanted == "latest":
         return
     if wanted is None:
         raise ConfigError(
-            f"--output_dir {run_dir}: holds another run ({', '.join(held)}); give another folder, "
+            f"--output_dir {run_dir}: contains another run ({', '.join(found)}); give another folder, "
             "--overwrite_output_dir to replace it, or --resume_from_checkpoint latest to resume it"
         )
     if run_dir.resolve() not in Path(wanted).resolve().parents:
         raise ConfigError(
-            f"--output_dir {run_dir}: holds another run than the checkpoint {wanted}; "
+            f"--output_dir {run_dir}: contains another run than that of the checkpoint {wanted}; "
             "give that run's folder, or an empty one"
         )
 
 
 @contextmanager
 def only_writer(run_dir: Path) -> Iterator[None]:
-    """Lock a run's folder against other trainings during the block; enter it on the main rank only.
+    """Lock a run's folder against other training runs while the block runs; for the main rank only.
 
     Raises:
-        ConfigError: Another training writes there, or the folder cannot be locked or written.
+        ConfigError: Another training run writes there, or the folder cannot be locked or written.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def only_writer(run_dir: Path) -> Iterator[None]:
 def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:
     """Create the run's folder and save the settings.
 
-    A finished run stays until the run that overwrites it is finished. Only its checkpoints are removed,
+    A run that is overwritten stays until the new run is finished. Only its checkpoints are removed now,
     because the new run could resume from them by mistake.
 
     Raises:
@@ -98,7 +98,7 @@ def start_run_dir(run_dir: Path, settings: TrainSettings) -> None:
 
 
 class TrainingLog:
-    """The log of a run, a JSON document per line; a resumed run appends to it.
+    """The log of a run: a JSON document on each line. A resumed run appends to it.
 
     Args:
         run_dir: Folder of the run.

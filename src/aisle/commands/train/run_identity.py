@@ -1,4 +1,4 @@
-"""Identity of a run: what must be equal for it to resume from a checkpoint."""
+"""Identity of a run: settings, data and model that must match a checkpoint to resume from it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_identity(
     total_steps: int,
     accelerator: Any,
 ) -> dict[str, Any]:
-    """Return what must be equal for a run to resume from a checkpoint, by name.
+    """Return the values that must match those of a checkpoint, by name.
 
     Args:
         settings: Resolved settings.
@@ -39,7 +39,7 @@ def run_identity(
         train: Digest of the training pairs.
         validation: Digest of the validation pairs.
         total_steps: Steps of the run.
-        accelerator: Accelerate's, for precision and number of processes.
+        accelerator: Gives the precision and the number of processes.
     """
     if base.adapter is None:
         base_dir = model_dir = base.source.path
@@ -53,7 +53,7 @@ def run_identity(
     return {
         **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
         "base model's fingerprint": fingerprint[:16],
-        "keep": settings.run.keep,  # weights that one keeps, the other has discarded
+        "keep": settings.run.keep,  # a run that keeps the last weights has discarded the best
         "selection": settings.run.selection,  # the best evaluation so far depends on it
         STEPS: total_steps,
         "precision": accelerator.mixed_precision,

@@ -1,4 +1,4 @@
-"""The settings of `train_peft.py`, in groups; each field is a flag and a YAML key of the same name."""
+"""The settings of `train`, in groups; each field is a flag and a YAML key of the same name."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from aisle.commands.shared_settings import (
 from aisle.commands.train.data_settings import DataSettings, data_problems, is_in_memory
 from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
 from aisle.errors import ConfigError
+from aisle.types.choices import Selection
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -51,7 +52,7 @@ class ModelSettings:
     query_prompt: QueryPrompt = None
     product_prompt: ProductPrompt = None
     dropout: Share | None = None
-    """Dropout probability in the backbone during training. If not given: as the model is set (0.1 for BERT).
+    """Dropout probability in the backbone during training. If not given: the model's own (0.1 for BERT).
     On a GPU, 0 is faster: texts are packed only if attention has no dropout."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third slower."""
@@ -91,7 +92,7 @@ class OptimSettings:
     per_device_eval_batch_size: Count = 128
     """Texts per process in a batch of an evaluation."""
     gradient_accumulation_steps: Count = 1
-    """Batches per optimiser step, which follows the gradient of their mean loss."""
+    """Batches per optimiser step. The gradient is that of their mean loss."""
     learning_rate: Positive | None = None
     """Peak learning rate. If not given: 5e-4 with --use_peft, 2e-5 without."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -133,13 +134,13 @@ class RunSettings:
     output_dir: str | None = None
     """Folder of the run; required."""
     overwrite_output_dir: bool = False
-    """Replace the run that --output_dir has already."""
+    """Replace the run in --output_dir, if there is one."""
     eval_steps: Count | None = None
-    """Steps between evaluations. Each epoch ends with an evaluation in any case."""
+    """Steps between evaluations. There is always an evaluation at the end of an epoch."""
     keep: Literal["best", "last"] = "best"
     """Weights to save: those of the best evaluation, or those of the last step. Use last when the
     hyper-parameters are fixed and you train on all the data."""
-    selection: Literal["roc_auc", "retrieval", "joint_pool"] | None = None
+    selection: Selection | None = None
     """How the best evaluation is chosen (--keep best, early stopping).
     roc_auc: by the ROC-AUC of judged pairs.
     retrieval: by MRR; each query ranks the products of all validation pairs, and all its positives count.
@@ -228,13 +229,13 @@ def problems_of(settings: TrainSettings) -> list[str]:
 
 
 def train_inputs(settings: TrainSettings) -> None:
-    """Raise unless data and a base model given as files or folders exist."""
+    """Raise unless data and a base model that are given as files or folders exist."""
     data = settings.data
     files = {"--train_file": data.train_file, "--validation_file": data.validation_file}
     for flag, names in files.items():
         if is_in_memory(names):
             raise ConfigError(
-                f"{flag} {' '.join(names or ())}: this run took its pairs from memory, and no file has them; "
+                f"{flag} {' '.join(names or ())}: this run took its pairs from memory, not from a file; "
                 'resume it from Python: aisle.train with the same data and resume_from_checkpoint="latest"'
             )
     named = (*([data.dataset_name] if data.dataset_name else []), *(data.train_file or ()))

@@ -1,4 +1,4 @@
-"""The tower of a training run, prepared by the run's settings."""
+"""Prepare the tower of a training run: adapter, dropout, frozen weights, device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def tower_to_train(
     settings: TrainSettings, base: LoadedModel, accelerator: Any, *, log: Callable[[str], None]
 ) -> Tower:
-    """Return the tower that is trained, on its device; the base model's backbone is changed.
+    """Return the tower to train, on its device; the base model's backbone is changed.
 
     Args:
         settings: Complete settings.
@@ -30,14 +30,14 @@ def tower_to_train(
         log: Logs notes and the number of trained weights.
 
     Raises:
-        ModelError: the architecture has no gradient checkpointing, or no layer of the names that
-            --lora_target_modules gives.
+        ModelError: The architecture has no gradient checkpointing, or no layer with a name of
+            --lora_target_modules.
     """
     chosen = settings.lora
     if chosen.use_peft and chosen.use_dora:
         log(
-            "warning: --use_dora: aisle and PEFT read the run as it was trained; sentence-transformers "
-            "leaves out DoRA's magnitudes, so that its embeddings are close, and not the same"
+            "warning: --use_dora: aisle and PEFT load the run as it was trained; sentence-transformers "
+            "leaves out DoRA's magnitudes, so its embeddings are close but not the same"
         )
     if not chosen.use_peft and chosen != LoraSettings():
         log("full fine-tuning: the LoRA settings are not used without --use_peft")

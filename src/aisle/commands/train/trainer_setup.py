@@ -66,10 +66,10 @@ def make_trainer(
 
     Args:
         settings: Resolved settings.
-        data: The pairs.
-        base: The base model; its backbone is changed.
-        accelerator: Accelerate's.
-        log: Called with messages for the user.
+        data: Training and validation pairs.
+        base: Base model; its backbone is changed.
+        accelerator: Accelerator of the run.
+        log: Logs messages for the user.
     """
     optim, run = settings.optim, settings.run
     train_digest, validation_digest = digest_of(data.train), digest_of(data.validation)
@@ -157,7 +157,7 @@ def make_trainer(
 
 
 def _plan(optim: OptimSettings, train: TokenizedPairs, *, ranks: int) -> tuple[BatchPlan, int]:
-    """Return which pairs share a step, and the steps of the run."""
+    """Return the plan of which pairs share a step, and the number of steps of the run."""
     plan = BatchPlan(
         pairs=len(train),
         batch_size=optim.per_device_train_batch_size,
@@ -191,7 +191,7 @@ def _prepare_for_ddp(
     accelerator: Any,
     log: Callable[[str], None],
 ) -> None:
-    """Let DDP sum gradients if some trained weights have none; call before the model is prepared."""
+    """Let DDP accept trained weights without a gradient; call it before the model is prepared."""
     if strategy_of(accelerator) != "DDP" or settings.lora.use_peft:
         return
     pair = np.stack([train.queries[0], train.products[0]])
@@ -200,7 +200,7 @@ def _prepare_for_ddp(
     unused = weights_without_gradient(tower, batches)
     if unused:
         shown = ", ".join(unused[:3]) + (f" and {len(unused) - 3} others" if len(unused) > 3 else "")
-        log(f"{len(unused)} weights have no gradient, and stay as they are: {shown}")
+        log(f"{len(unused)} weights have no gradient and are not changed: {shown}")
         expect_unused_weights(accelerator)
 
 
@@ -227,7 +227,7 @@ def _training_step(
         num_warmup_steps=optim.num_warmup_steps,
         num_training_steps=total_steps,
     )
-    # DDP would sum only in the last sub-batch of GradCache, which belongs to one tower.
+    # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
     step_sums = settings.lora.use_peft or (tower.separate_sides and optim.cached_embeddings)
     sync = _rank_sync(accelerator, log) if step_sums else None
     return TrainingStep(
@@ -250,7 +250,7 @@ def _training_step(
 
 
 def _rank_sync(accelerator: Any, log: Callable[[str], None]) -> RankSync | None:
-    """Return the synchronisation of several ranks that have the whole model each, else None."""
+    """Return the synchronisation of ranks if each of several ranks has the whole model, else None."""
     if strategy_of(accelerator) != "DDP":
         return None
     sync = RankSync.of_all(accelerator)
@@ -270,7 +270,7 @@ def _tokenized(
     pairs: Pairs,
     digest: str,
 ) -> TokenizedPairs:
-    """Return the pairs, tokenised by one process per machine and memory-mapped by all."""
+    """Return the tokenised pairs: one process per machine writes them, and all processes memory-map them."""
     folders = [base.source.path, *([] if base.adapter is None else [base.adapter.run.path])]
     files = [folder / name for folder in folders for name in TOKENIZER_FILES]
     tokenizer = [file_sha256(path) for path in files if path.is_file()]
@@ -299,7 +299,7 @@ def _layout(tower: Tower, settings: TrainSettings, base: LoadedModel, accelerato
     )
     if not is_sharded(accelerator):
         return layout
-    # Every rank takes part in gathering sharded layers, so all must call them equally often.
+    # Every rank takes part in gathering sharded layers, so all ranks must run them equally often.
     return replace(layout, max_tokens=WHOLE_BATCH, group_cost=WHOLE_BATCH)
 
 

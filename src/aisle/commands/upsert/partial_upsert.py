@@ -1,4 +1,4 @@
-"""Rows of an index with some of their columns changed, as an upsert writes them."""
+"""Merge partial changes, which have only some columns, into the products of an index."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Merged:
-    """Changed products, whole, in a file.
+    """Changed products with all their columns, in a file.
 
     Attributes:
-        path: an Arrow IPC file with the columns of the index and the texts, as a catalogue's.
-        row: (products,) the row of each in the index.
-        has_new_text: (products,) whether its text is another one than the index embedded.
+        path: Arrow IPC file with the columns of the index and the texts, in the form of a catalogue file.
+        row: (products,) row of each product in the index.
+        has_new_text: (products,) whether the product's text differs from the text that the index embedded.
     """
 
     path: Path
@@ -45,23 +45,25 @@ class Merged:
 def merge_changes(
     old: pa.Table, changes: pa.Table, path: Path, *, template: str | None, id_column: str
 ) -> Merged:
-    """Return the index's products with the values that changes give them, written to a file.
+    """Write the changed products, with the changes applied, to a file.
 
-    Where a change gives a column of the template, the text is made again.
+    The text is made again if a change has a column of the template.
 
     Args:
-        old: products of the index.
-        changes: as `write_partial_changes` wrote them, ids all in `old`.
-        path: the file to write.
-        template: of the texts.
-        id_column: its name for the ids.
+        old: Products of the index.
+        changes: Table that `write_partial_changes` wrote; all its ids are in `old`.
+        path: File to write.
+        template: Template of the texts.
+        id_column: Name that the template uses for the id.
 
     Raises:
-        ConfigError: the template is not known.
-        DataError: a text would be blank.
+        ConfigError: The template is not known.
+        DataError: A text would be blank.
     """
     if template is None:
-        raise ConfigError("--text_template: the index does not name one; give it as it fits its products")
+        raise ConfigError(
+            "--text_template: the index does not record a template; give the template of its products"
+        )
     parsed = parse_template(template)
     place = pc.index_in(changes.column(ID_COLUMN), value_set=old.column(ID_COLUMN))
     row = place.combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
@@ -126,10 +128,10 @@ def _texts(
     template: TextTemplate,
     id_column: str,
 ) -> tuple[pa.Array, Mask]:
-    """Return the texts of merged rows, and which are to be embedded.
+    """Return the texts of merged rows, and a mask of the texts to embed.
 
     Raises:
-        DataError: one would be blank.
+        DataError: A text would be blank.
     """
     fields = set(template.fields)
     changed = [not fields.isdisjoint(json.loads(text)) for text in given.column(GIVEN_COLUMN).to_pylist()]
@@ -143,7 +145,7 @@ def _texts(
         if isinstance(text, Problem):
             raise DataError(
                 f"product {ids[row]!r}: with these changes it would have no text to embed: {text.reason}: "
-                f"{shorten(text.found)}; give it one, or leave the row out"
+                f"{shorten(text.found)}; give it a text, or leave the row out"
             )
         new[row] = text != texts[row]
         texts[row] = text

@@ -1,4 +1,4 @@
-"""From new and changed rows of a catalogue to a new version of its index."""
+"""Make a new version of an index from new and changed rows of its catalogue."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Changes:
-    """How many products a catalogue adds to an index, replaces in it, or has just as they are there."""
+    """Number of products that a catalogue adds to an index, replaces, or leaves unchanged."""
 
     added: int
     replaced: int
@@ -57,12 +57,12 @@ class Changes:
 
 
 def upsert(settings: UpsertSettings) -> Manifest:
-    """Add and replace products, and return the manifest of the version that is then current.
+    """Add and replace products, and return the manifest of the current version.
 
-    A catalogue that changes nothing makes no version.
+    If the catalogue changes nothing, no new version is made.
 
     Raises:
-        AisleError: catalogue, index and encoder cannot be used, or do not fit each other.
+        AisleError: The catalogue, the index or the encoder cannot be used, or they do not match.
     """
     output = Output(json_only=settings.json)
     quieten_libraries()
@@ -71,7 +71,7 @@ def upsert(settings: UpsertSettings) -> Manifest:
     id_column, template = _reading(settings, known.manifest)
     if not settings.catalog:
         raise ConfigError("give the new and changed products with --catalog")
-    # Not in the index's folder: the lock is taken when there is something to write.
+    # Outside the index's folder, because its lock is taken only if there is something to write.
     with tempfile.TemporaryDirectory(prefix="aisle-upsert-") as folder:
         catalog = _read(settings, known, id_column, template, Path(folder) / "products.arrow")
         if catalog.bad_rows.total:
@@ -106,7 +106,7 @@ def upsert(settings: UpsertSettings) -> Manifest:
 def _read(
     settings: UpsertSettings, known: StoredProducts, id_column: str, template: str, path: Path
 ) -> CatalogFile:
-    """Return the rows of --catalog, whole products or some of their columns, as the index has them."""
+    """Read --catalog with the index's column types: whole products, or some of their columns."""
     text = TextFormat.of(settings.delimiter, settings.encoding)
     files = expand_files(settings.catalog)
     columns = columns_of(known.products, version=known.manifest.version, binding=True)
@@ -137,14 +137,14 @@ def _write(
     folder: Path,
     output: Output,
 ) -> Manifest:
-    """Embed the texts that are new and make the new version."""
+    """Embed the new texts and make the new version."""
     has_texts = TEXT_COLUMN in known.products.column_names
     fingerprint = known.manifest.fingerprint
     if merged is not None and not has_texts:
         plan = plan_changed(products, merged, made_by=fingerprint)
     else:
         plan = plan_embeddings(products, known if has_texts else None, made_by=fingerprint)
-    # Without a text to embed no encoder is needed.
+    # The encoder is loaded only if there are texts to embed.
     encoder = None
     if len(plan.rows):
         encoder = encoder_of_index(
@@ -168,7 +168,7 @@ def _write(
 
 
 def plan_changed(products: pa.Table, merged: Merged, *, made_by: str) -> EmbeddingPlan:
-    """Return what to embed where the index has no texts: those of the products whose text is made again."""
+    """Return the plan for an index without texts: embed the products with a new text."""
     rows = np.flatnonzero(merged.has_new_text)
     plan = plan_embeddings(take_rows(products, rows), None, made_by=made_by)
     source = -1 - merged.row
@@ -185,7 +185,7 @@ def _embeddings(
     max_tokens: int | None,
     output: Output,
 ) -> Iterator[npt.NDArray[Any]]:
-    """Yield the embeddings in order; what is new is embedded first, once the index is locked."""
+    """Yield all embeddings in order; new texts are embedded first, after the index is locked."""
     if encoder is not None:
         with output.progress("embedding", len(plan.rows)) as bar:
             embed_shards(
@@ -201,31 +201,31 @@ def _embeddings(
 
 
 def _reading(settings: UpsertSettings, manifest: Manifest) -> tuple[str, str]:
-    """Return the id column and the text template to read the catalogue with."""
+    """Return the id column and the text template for reading the catalogue."""
     built_with = manifest.text_template
     id_column = settings.id_column or manifest.id_column
     template = settings.text_template or built_with
     if built_with is not None and template != built_with:
         raise ConfigError(
-            f"--text_template: the index was built with {built_with!r}, found {template!r}; products of one "
-            "index are embedded alike: leave the flag out, or build the index again"
+            f"--text_template: the index was built with {built_with!r}, found {template!r}; all products of "
+            "an index need the same template: leave the flag out, or build the index again"
         )
     missing = {"--id_column": id_column is None, "--text_template": template is None}
     if id_column is None or template is None:
         flags = " and ".join(flag for flag, is_missing in missing.items() if is_missing)
         raise ConfigError(
-            f"{settings.index_dir}: was not built from a --catalog, so how to read one is not known; give "
-            f"{flags} as they fit its products, or build the index again"
+            f"{settings.index_dir}: was not built from a --catalog, so it does not record how to read a "
+            f"catalogue; give {flags} to match its products, or build the index again"
         )
     return id_column, template
 
 
 def count_changes(old: pa.Table, new: pa.Table) -> Changes:
-    """Return how many of the new products the old ones lack, differ from, or equal in every column.
+    """Count the new products that are added, replaced, or equal to the old product in every column.
 
     Args:
-        old: of the index.
-        new: of the catalogue, ids unique, types that unite with the old ones.
+        old: Products of the index.
+        new: Products of the catalogue, with unique ids and column types that can be merged with the old.
     """
     new = new.select([name for name in new.column_names if name != TEXT_COLUMN or name in old.column_names])
     place = pc.index_in(new.column(ID_COLUMN), value_set=old.column(ID_COLUMN))
@@ -237,7 +237,7 @@ def count_changes(old: pa.Table, new: pa.Table) -> Changes:
         both = pa.concat_tables(
             [take_rows(old, rows[part]), take_rows(new, part)], promote_options="permissive"
         ).to_pylist()
-        # As they are written: a NaN equals a NaN.
+        # Their representations are compared, so that a NaN equals a NaN.
         unchanged += sum(
             repr(before) == repr(after)
             for before, after in zip(both[: len(part)], both[len(part) :], strict=True)

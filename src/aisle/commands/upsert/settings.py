@@ -26,17 +26,17 @@ from aisle.data.files import expand_files
 class UpsertSettings:
     """Add products to an index, and replace changed products.
 
-    A product whose id is in the index is replaced; only new texts are embedded. --catalog has all columns of
-    the index, blank where a product has no value; with --partial it may have only some of them.
+    Products with an id of the index are replaced; only new texts are embedded. --catalog must have all
+    columns of the index, blank where a product has no value; with --partial, it may have only some of them.
     """
 
     index_dir: IndexDir
     catalog: tuple[str, ...] = ()
     """New and changed products: csv, tsv, jsonl, json or parquet files. Globs and .gz are allowed."""
     id_column: str | None = None
-    """Column of --catalog with the product id. If not given: as in the build."""
+    """Column of --catalog with the product id. If not given: the column of the build."""
     text_template: str | None = None
-    """Text to embed. It is only for an index that was built without a template."""
+    """Text to embed. Give it only for an index that was built without a template."""
     partial: bool = False
     """Change only the columns that --catalog has, of products in the index. A text is embedded again only if
     a column of the template changes it."""
