@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -18,6 +18,7 @@ from aisle.losses.embedding_rows import pair_cosines, rows_of
 from aisle.losses.parameters import Parameters
 from aisle.losses.registry import loss_named, register, registered_losses, unregister
 from aisle.losses.specification import Comparison, Loss
+from aisle.losses.triples import Triples
 from tests.commands.conftest import write_rows
 
 
@@ -95,6 +96,35 @@ IN_BATCH_HINGE = Loss(
 )
 
 
+@dataclass(frozen=True)
+class TripletParameters(Parameters):
+    """The parameters of triplet."""
+
+    triplet_margin: Annotated[float, Field(ge=0)] = 0.2
+    """How much higher than a hard negative a positive should score, in the triplet loss."""
+
+
+def triplet(query_embeddings, product_embeddings, triples: Triples, *, margin):
+    """Return max(0, margin - cos(q, p) + cos(q, n)) for each triple."""
+    queries = rows_of(query_embeddings, triples.queries)
+    right = pair_cosines(queries, rows_of(product_embeddings, triples.positives))
+    wrong = pair_cosines(queries, rows_of(product_embeddings, triples.negatives))
+    return (margin - right + wrong).clamp(min=0)
+
+
+TRIPLET = Loss(
+    name="triplet",
+    function=triplet,
+    help="keeps a query's product ahead of its own hard negatives by a margin",
+    source="https://arxiv.org/abs/1503.03832",
+    other_names=("TripletLoss",),
+    inputs=("triples",),
+    over_batch=True,
+    unit="triple",
+    parameters=TripletParameters,
+)
+
+
 @pytest.fixture
 def registered():
     """Register losses until the test ends."""
@@ -126,10 +156,12 @@ HELD_OUT = [("chair", "garden chair"), ("table", "round table")]
 def train(tiny_bert, tmp_path, capfd):
     """Train for a step on rows in one batch; return the exit code, the output on one line, and the run."""
 
-    def run(rows, *flags, header=HEADER):
+    def run(rows, *flags, header=HEADER, held_out=HELD_OUT):
         paths = [
             write_rows(tmp_path / "train.csv", header, rows),
-            write_rows(tmp_path / "validation.csv", HEADER[:2], HELD_OUT),
+            write_rows(
+                tmp_path / "validation.csv", ["query", "product", "label"][: len(held_out[0])], held_out
+            ),
         ]
         given = ["--use_peft", "--model_name_or_path", tiny_bert, "--output_dir", tmp_path / "run"]
         given += ["--train_file", paths[0], "--validation_file", paths[1], "--max_train_steps", 1]
@@ -187,9 +219,62 @@ def test_a_registered_loss_contrasts_positives_with_the_batch(registered, train,
     assert logged_loss(run_dir) == pytest.approx(total / len(pairs), rel=1e-4)
 
 
+TRIPLE_HEADER = ["query", "product", "label", "negative_1", "negative_2"]
+TRIPLE_ROWS = [
+    ("red sofa", "sofa in red velvet", 1, "desk lamp", "blue velvet sofa"),  # the second is right: next row
+    ("red sofa", "blue velvet sofa", 1, "sofa in red velvet", "oak"),  # the first is right: row above
+    ("lamp", "outdoor lamp", 1, "red sofa", "red sofa"),  # listed twice, counted once
+    ("bed", "bed of oak", 1, "", ""),
+    ("bed", "garden chair", 0, "oak", ""),  # not a positive
+    ("chair", "wooden chair", 1, "garden chair", "blue velvet sofa"),
+]
+TRIPLES = [
+    ("red sofa", "sofa in red velvet", "desk lamp"),
+    ("red sofa", "blue velvet sofa", "oak"),
+    ("lamp", "outdoor lamp", "red sofa"),
+    ("chair", "wooden chair", "garden chair"),
+    ("chair", "wooden chair", "blue velvet sofa"),
+]
+JUDGED_HELD_OUT = [("table", "round table", 1), ("table", "desk lamp", 0)]
+
+
+def test_a_registered_loss_learns_from_triples(registered, train, tiny_bert):
+    registered(TRIPLET)
+    flags = ["--loss", "triplet", "--triplet_margin", 0.35]
+    code, said, run_dir = train(TRIPLE_ROWS, *flags, header=TRIPLE_HEADER, held_out=JUDGED_HELD_OUT)
+    assert code == 0, said
+    encoder = aisle.load_encoder(str(tiny_bert))
+    total = 0.0
+    for query, right, wrong in TRIPLES:
+        scores = encoder.encode_queries([query]) @ encoder.encode_products([right, wrong]).T
+        total += max(0.0, 0.35 - scores[0, 0] + scores[0, 1])
+    assert total > 0
+    assert logged_loss(run_dir) == pytest.approx(total / len(TRIPLES), rel=1e-4)
+    assert "triplet (TripletLoss): keeps a query's product ahead" in (run_dir / "README.md").read_text()
+
+
+def test_a_loss_over_triples_is_refused_without_hard_negatives(registered, train):
+    registered(TRIPLET)
+    code, said, _ = train([row[:2] for row in ROWS], "--loss", "triplet", header=HEADER[:2])
+    assert code == 2
+    assert "--loss triplet: needs hard negatives, and the training pairs have none; give" in said
+    rows = [(*row[:2], "", "") for row in ROWS]
+    code, said, _ = train(rows, "--loss", "triplet", header=["query", "product", "negative_1", "negative_2"])
+    assert code == 2
+    assert "--loss triplet: needs hard negatives, and the training pairs have none; give" in said
+
+
+def test_a_loss_over_triples_is_refused_if_all_hard_negatives_are_known_to_be_right(registered, train):
+    registered(TRIPLET)
+    rows = [("bed", "bed of oak", "oak"), ("bed", "oak", "bed of oak")]
+    code, said, _ = train(rows, "--loss", "triplet", header=["query", "product", "negative_1"])
+    assert code == 2
+    assert "--loss triplet: has nothing to learn from: no positive has a hard negative" in said
+
+
 def test_help_names_registered_losses_and_their_parameters(registered, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    registered(MARGIN_MSE, IN_BATCH_HINGE)
+    registered(MARGIN_MSE, IN_BATCH_HINGE, TRIPLET)
     with pytest.raises(SystemExit):
         train_main(["--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -198,6 +283,8 @@ def test_help_names_registered_losses_and_their_parameters(registered, capsys, m
         "--score_scale FLOAT",
         "before they are compared with the teacher's",
         "--in_batch_hinge_margin FLOAT",
+        "triplet (TripletLoss) keeps a query's product ahead of its own hard negatives",
+        "--triplet_margin FLOAT",
         "in_batch (MultipleNegativesRanking, InfoNCE) ranks",
     ):
         assert words in shown
@@ -254,10 +341,20 @@ def scaled(query_embeddings, product_embeddings, *, temperature):
     return pair_cosines(query_embeddings, product_embeddings) / temperature
 
 
+def judged_triplet(query_embeddings, product_embeddings, triples, relevance, *, margin):
+    return triplet(query_embeddings, product_embeddings, triples, margin=margin)
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
         (altered(name="cosent"), "the name is taken"),
+        (replace(TRIPLET, unit="pair"), r"\['triples'\] and its unit is 'pair'; a loss that"),
+        (replace(MARGIN_MSE, unit="triple"), "its unit is 'triple'; a loss that takes triples"),
+        (
+            replace(TRIPLET, function=judged_triplet, inputs=("triples", "relevance")),
+            "anchors or triples must be the only input",
+        ),
         (altered(inputs=("query_keys",)), r"its function takes \['query_keys', 'score_scale', 'teacher_s"),
         (
             altered(function=scaled, parameters=TakenParameters),

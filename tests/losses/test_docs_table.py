@@ -7,13 +7,14 @@ from aisle.losses.registry import registered_losses
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "losses.md"
 HEAD = "| `--loss` | also called | what it does | needs | mean of a step over | source |"
 DEFAULTS = {"labelled": " (default with labels)", "unlabelled": " (default without labels)", None: ""}
-UNITS = {"pair": "pairs", "positive": "positives", "query": "queries with a positive"}
+UNITS = {"pair": "pairs", "positive": "positives", "triple": "triples", "query": "queries with a positive"}
 
 
 def needs_of(loss):
     needs = {
         "labels": loss.needs_labels,
         "positives": loss.contrasts,
+        "hard negatives": loss.needs_hard_negatives,
         "teacher scores": loss.needs_teacher_scores,
         "a query's pairs in one batch": loss.keeps_queries_together,
     }

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from aisle.data.negatives import KnownPositives
-from aisle.losses.registry import loss_named
+from aisle.losses.registry import loss_named, register, unregister
 from aisle.training.batches import BatchPlan
 from aisle.training.informative_pairs import informative_share
+from tests.commands.test_registered_losses import TRIPLET
 from tests.training.conftest import DIRECTIONS, parameters_of, tokenized
 
 
@@ -65,3 +66,17 @@ def test_a_positive_of_in_batch_needs_a_text_that_is_not_known_to_be_right(share
     assert share("in_batch", queries, products, None, batch=3, directions=one_sided) == 1
     # Positives alone are counted: one of two judged pairs.
     assert share("in_batch", queries[:2], products[:2], [1.0, 0.0], batch=2, directions=one_sided) == 1
+
+
+def test_a_positive_of_a_loss_over_triples_needs_a_hard_negative_that_is_not_known_to_be_right(share):
+    register(TRIPLET)
+    try:
+        queries, products = ["sofa", "sofa", "lamp", "bed"], ["red sofa", "blue sofa", "red lamp", "red bed"]
+        negatives = [["blue sofa"], ["nails"], [], ["nails"]]
+        # The blue sofa is right for a sofa by the second pair; the lamp has no hard negative.
+        for batch in (1, 2, 4):
+            assert share("triplet", queries, products, None, batch=batch, negatives=negatives) == 2 / 4
+        # Positives alone are counted: the last pair is not among them.
+        assert share("triplet", queries, products, [1, 1, 1, 0], batch=2, negatives=negatives) == 1 / 3
+    finally:
+        unregister(TRIPLET.name)

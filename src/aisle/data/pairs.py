@@ -106,6 +106,14 @@ class Pairs:
         return self._values("hard_negatives") if "hard_negatives" in self.table.column_names else None
 
     @property
+    def has_hard_negatives(self) -> bool:
+        """Whether some pair has a hard negative."""
+        if "hard_negatives" not in self.table.column_names:
+            return False
+        column = self.table.select_columns("hard_negatives").with_format("arrow")[:]["hard_negatives"]
+        return any(len(chunk.flatten()) for chunk in column.chunks)
+
+    @property
     def teacher_scores(self) -> npt.NDArray[np.float32] | None:
         """The teacher's score of each pair, (pairs,) float32; None where they were not read."""
         return self._numbers("teacher_score") if "teacher_score" in self.table.column_names else None

@@ -10,18 +10,23 @@ if TYPE_CHECKING:
     from aisle.losses.specification import Unit
 
 
-def batch_weight(unit: Unit, *, relevance: np.ndarray | None, query_keys: np.ndarray) -> int:
-    """Return the number of pairs, of positives, or of queries with some relevance above 0.
+def batch_weight(
+    unit: Unit, *, relevance: np.ndarray | None, query_keys: np.ndarray, triples: int = 0
+) -> int:
+    """Return the number of pairs, of positives, of triples, or of queries with some relevance above 0.
 
     Args:
         unit: what the mean of a step is taken over.
         relevance: (pairs,) in [0, 1]; None if every pair is a positive.
         query_keys: (pairs,) equal for pairs of the same query.
+        triples: number of triples, for a loss that takes them.
     """
     import numpy as np
 
     if unit == "positive" and relevance is not None:
         return int((relevance > 0.5).sum())
+    if unit == "triple":
+        return triples
     if unit == "query":
         return len(np.unique(query_keys if relevance is None else query_keys[relevance > 0]))
     return len(query_keys)

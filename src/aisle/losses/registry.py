@@ -21,7 +21,8 @@ def register(loss: Loss) -> None:
 
     Raises:
         ValueError: the name is taken; the function does not take the inputs and parameters that the loss
-            declares; a parameter has no default, or another loss has one of the same name and another class.
+            declares; inputs or the unit do not go together; a parameter has no default, or another loss has
+            one of the same name and another class.
     """
     known = {one.name: one for one in registered_losses()}
     if loss.name in known:
@@ -80,6 +81,16 @@ def _check(loss: Loss) -> None:
         raise ValueError(
             f"loss {loss.name!r}: its inputs and parameters are {sorted(given)}, and its function takes "
             f"{sorted(taken)} after the embeddings; make them the same"
+        )
+    if loss.contrasts and len(loss.inputs) > 1:
+        raise ValueError(
+            f"loss {loss.name!r}: its inputs are {sorted(loss.inputs)}; anchors or triples must be the only "
+            "input"
+        )
+    if loss.needs_hard_negatives != (loss.unit == "triple"):
+        raise ValueError(
+            f"loss {loss.name!r}: its inputs are {sorted(loss.inputs)} and its unit is {loss.unit!r}; a loss "
+            "that takes triples, and no other, must have the unit 'triple'"
         )
 
 

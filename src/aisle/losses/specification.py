@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Input = Literal["relevance", "query_keys", "teacher_scores", "anchors"]
-Unit = Literal["pair", "positive", "query"]
+Input = Literal["relevance", "query_keys", "teacher_scores", "anchors", "triples"]
+Unit = Literal["pair", "positive", "triple", "query"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,17 @@ class BatchContents:
         relevance: (pairs,) float32 in [0, 1]; None if the pairs have no labels.
         query_keys: (pairs,) int64, equal for pairs of the same query.
         product_negatives: (positives,) products of the batch that may be a negative of each positive;
-            counted only for a loss that takes `anchors`, and empty otherwise.
+            counted only for a loss that takes `anchors` or `triples`, and empty otherwise.
         query_negatives: (positives,) queries of the batch, likewise.
+        triples: (positives,) triples of each positive; counted only for a loss that takes `triples`, and
+            empty otherwise.
     """
 
     relevance: np.ndarray | None
     query_keys: np.ndarray
     product_negatives: np.ndarray
     query_negatives: np.ndarray
+    triples: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ class Comparison:
     remedy: str
 
 
+HARD_NEGATIVES = Comparison(
+    find=lambda batch, _: batch.triples > 0,
+    nothing="no positive has a hard negative other than known positives of its query",
+    remedy="Check the products in the column of --hard_negatives_column",
+)
+"""What a loss that takes triples compares a positive with."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss and everything that flags, help, checks, docs and model card derive from.
@@ -59,10 +70,11 @@ class Loss:
     It returns one loss per pair, so that the training loop can weigh the pairs of a step exactly, however
     they are spread over accumulated batches and processes.
 
-    Without `anchors` among the inputs, embeddings are (pairs, dim), a row for each pair. With `anchors` they
-    are the batch's distinct queries and distinct products, hard negatives included, and `function` returns
-    one loss per anchor. An anchor's loss must not depend on the other anchors, because anchors are passed in
-    blocks that fit in memory.
+    If the input is `anchors` or `triples`, it is the only one, and embeddings are those of the batch's
+    distinct queries and distinct products, hard negatives included, over all processes. `function` returns
+    one loss per anchor (per triple), which must not depend on the other anchors (triples), because they are
+    passed in blocks that fit in memory. With any other inputs embeddings are (pairs, dim), a row for each
+    pair.
 
     Args:
         name: value of `--loss`.
@@ -73,16 +85,20 @@ class Loss:
         inputs: what `function` takes besides embeddings and parameters. `relevance`: (pairs,) float32 in
             [0, 1], so the loss needs labels. `query_keys`: (pairs,) int64, equal for pairs of the same query.
             `teacher_scores`: (pairs,) float32, so the loss needs a column of them. `anchors`: the positives
-            of the batch (`aisle.losses.anchors.Anchors`), which it contrasts with the rest.
+            of the batch (`aisle.losses.anchors.Anchors`), which it contrasts with the rest. `triples`: the
+            positives with their own hard negatives (`aisle.losses.triples.Triples`), so the loss needs pairs
+            that have some.
         over_batch: whether the loss of a pair depends on other pairs. If so, `function` gets the pairs of all
             processes, from gathered embeddings; otherwise a process gets its own pairs only.
-        unit: what the mean of a step is taken over: pairs, positives, or queries with a positive.
+        unit: what the mean of a step is taken over: pairs, positives, queries with a positive, or triples,
+            which is the unit of a loss that takes triples.
         parameters: its own parameters; each field becomes a flag.
         keeps_queries_together: whether all pairs of a query must be in one batch (`--group_by_query`).
         default_for: the kind of pairs whose default it is.
         refuse: takes the relevance of all training pairs; returns why the loss cannot learn from it, or None.
         hint: takes the relevance of all training pairs; returns a line of advice, or None.
-        comparison: what a pair is compared with; None if the loss learns from every pair by itself.
+        comparison: what a pair is compared with; None if the loss learns from every pair by itself, or takes
+            triples.
     """
 
     name: str
@@ -102,8 +118,18 @@ class Loss:
 
     @property
     def contrasts(self) -> bool:
-        """Whether it contrasts positives with the other texts of the batch, hard negatives included."""
-        return "anchors" in self.inputs
+        """Whether it contrasts positives with other texts: the batch's, or their own hard negatives."""
+        return "anchors" in self.inputs or self.needs_hard_negatives
+
+    @property
+    def needs_hard_negatives(self) -> bool:
+        """Whether it cannot be trained on pairs without hard negatives."""
+        return "triples" in self.inputs
+
+    @property
+    def checked_comparison(self) -> Comparison | None:
+        """What the check at startup counts: `comparison`, or the hard negatives of a loss over triples."""
+        return self.comparison or (HARD_NEGATIVES if self.needs_hard_negatives else None)
 
     @property
     def needs_labels(self) -> bool:

@@ -10,27 +10,14 @@ import numpy as np
 import torch
 
 from aisle.data.batching import epoch_order, process_share
-from aisle.data.negatives import BatchExclusions, Csr, KnownPositives
+from aisle.data.negatives import Csr, KnownPositives
 from aisle.losses.anchors import Anchors, Exclusions
 from aisle.losses.batch_weight import batch_weight
 from aisle.losses.specification import Unit
+from aisle.losses.triples import Triples
 from aisle.text.token_batches import Layout, TokenBatch
+from aisle.training.contrast import Contrast, contrasted_texts, hard_negatives_of
 from aisle.training.tokenized import TokenizedPairs
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The positives of a batch and the texts that they are contrasted with.
-
-    Args:
-        queries: (queries,) rows of the distinct queries among the batch's embeddings.
-        products: (products,) rows of the distinct products, hard negatives included.
-        anchors: This rank's positives; they refer to the queries and products above by number.
-    """
-
-    queries: torch.Tensor
-    products: torch.Tensor
-    anchors: Anchors
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class PairBatch:
         relevance: (pairs,) float32 in [0, 1], or None without labels.
         teacher_scores: (pairs,) float32, or None where pairs carry no teacher's score.
         own: First pair of this rank's share of the loss, and the pair after its last.
-        contrast: The positives and the texts to contrast them with, if the loss takes anchors.
+        contrast: The positives and the texts to contrast them with, if the loss takes anchors or triples.
         weight: Divisor of the sum of all losses, for the mean.
         real_tokens: Tokens of this rank's texts, without padding.
     """
@@ -102,7 +89,7 @@ class Collator:
         process_index: This rank.
         num_processes: Number of ranks.
         known: The positives of all pairs, for a loss that contrasts.
-        unit: What the mean of a step counts: pairs, positives or queries.
+        unit: What the mean of a step counts: pairs, positives, triples or queries.
     """
 
     pairs: TokenizedPairs
@@ -144,6 +131,13 @@ class Collator:
             np.arange(len(rows)), process_index=self.process_index, num_processes=self.num_processes
         )
         query_keys = pairs.query_keys[queries]
+        contrast = None if self.known is None else self._contrast(self.known, rows, places)
+        weight = batch_weight(
+            self.unit,
+            relevance=labelled,
+            query_keys=query_keys,
+            triples=0 if contrast is None else contrast.total_triples,
+        )
         return PairBatch(
             token_batches=[self.layout.batch(pairs.texts, texts) for texts in batch_texts],
             texts=tuple(sum(map(len, share)) for share in shares),
@@ -155,17 +149,19 @@ class Collator:
             if len(pairs.teacher_scores)
             else None,
             own=(int(own_pairs[0]), int(own_pairs[-1]) + 1) if len(own_pairs) else (0, 0),
-            contrast=self._contrast(rows, places),
-            weight=float(batch_weight(self.unit, relevance=labelled, query_keys=query_keys)),
+            contrast=contrast,
+            weight=float(weight),
             real_tokens=sum(int(pairs.texts.lengths(texts).sum()) for texts in mine),
         )
 
-    def _contrast(self, rows: np.ndarray, places: Callable[[np.ndarray], np.ndarray]) -> Contrast | None:
-        if self.known is None:
-            return None
+    def _contrast(
+        self, known: KnownPositives, rows: np.ndarray, places: Callable[[np.ndarray], np.ndarray]
+    ) -> Contrast:
+        if self.unit == "triple":
+            return self._triples(known, rows, places)
         found = contrasted_texts(
             self.pairs,
-            self.known,
+            known,
             rows,
             process_index=self.process_index,
             num_processes=self.num_processes,
@@ -181,49 +177,25 @@ class Collator:
             ),
         )
 
-
-@dataclass(frozen=True)
-class ContrastedTexts:
-    """The positives of a batch and the texts that may be their negatives, by text number.
-
-    Args:
-        queries: (queries,) the batch's distinct queries.
-        products: (products,) its distinct products, hard negatives included.
-        anchor_queries: (anchors,) place of each positive's query in `queries`.
-        anchor_products: (anchors,) place of each positive's product in `products`.
-        excluded: Columns to exclude from the negatives of each anchor.
-    """
-
-    queries: np.ndarray
-    products: np.ndarray
-    anchor_queries: np.ndarray
-    anchor_products: np.ndarray
-    excluded: BatchExclusions
-
-
-def contrasted_texts(
-    pairs: TokenizedPairs,
-    known: KnownPositives,
-    rows: np.ndarray,
-    *,
-    process_index: int = 0,
-    num_processes: int = 1,
-) -> ContrastedTexts:
-    """Return a rank's share of the positives among these pairs, with all texts of the batch."""
-    queries, products = pairs.queries[rows], pairs.products[rows]
-    query_columns = np.unique(queries)
-    product_columns = np.unique(np.concatenate([products, pairs.negatives_of(rows)]))
-    positives = np.flatnonzero(pairs.positive(rows))
-    mine = process_share(positives, process_index=process_index, num_processes=num_processes)
-    anchor_queries = np.searchsorted(query_columns, queries[mine])
-    anchor_products = np.searchsorted(product_columns, products[mine])
-    excluded = known.exclusions(
-        anchor_queries=anchor_queries,
-        anchor_products=anchor_products,
-        query_keys=pairs.query_keys[query_columns],
-        product_keys=pairs.product_keys[product_columns],
-    )
-    return ContrastedTexts(query_columns, product_columns, anchor_queries, anchor_products, excluded)
+    def _triples(
+        self, known: KnownPositives, rows: np.ndarray, places: Callable[[np.ndarray], np.ndarray]
+    ) -> Contrast:
+        # The triples of all ranks are counted for the mean, then divided: positives differ in how many they
+        # have.
+        found = contrasted_texts(self.pairs, known, rows)
+        anchors, negatives = hard_negatives_of(self.pairs, found)
+        share = {"process_index": self.process_index, "num_processes": self.num_processes}
+        own, own_negatives = process_share(anchors, **share), process_share(negatives, **share)
+        return Contrast(
+            queries=torch.from_numpy(places(found.queries)),
+            products=torch.from_numpy(places(found.products)),
+            triples=Triples(
+                queries=torch.from_numpy(found.anchor_queries[own]),
+                positives=torch.from_numpy(found.anchor_products[own]),
+                negatives=torch.from_numpy(own_negatives),
+            ),
+            total_triples=len(anchors),
+        )
 
 
 @dataclass(frozen=True)
@@ -276,6 +248,6 @@ def _with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) ->
         one = getattr(value, field.name)
         if isinstance(one, torch.Tensor):
             changed[field.name] = change(one)
-        elif isinstance(one, Contrast | Anchors | Exclusions):
+        elif isinstance(one, Contrast | Anchors | Exclusions | Triples):
             changed[field.name] = _with_tensors(one, change)
     return replace(value, **changed)

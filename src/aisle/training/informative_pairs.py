@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain, islice
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 from aisle.data.negatives import Csr, KnownPositives
 from aisle.losses.parameters import Parameters
 from aisle.losses.specification import BatchContents, Loss
-from aisle.training.batches import BatchPlan, contrasted_texts
+from aisle.training.batches import BatchPlan
+from aisle.training.contrast import contrasted_texts, hard_negatives_of
 from aisle.training.tokenized import TokenizedPairs
 
 BATCHES = 100
@@ -26,7 +28,7 @@ def informative_share(
 ) -> float:
     """Return the share of pairs, in [0, 1], whose loss has a gradient, in the first batches of a run.
 
-    For a loss that contrasts positives with the rest of the batch, only positives are counted.
+    For a loss that contrasts positives with other texts, only positives are counted.
 
     Args:
         loss: Loss of the run.
@@ -35,25 +37,41 @@ def informative_share(
         plan: Which pairs share a batch.
         known: The positives of all pairs, for a loss that contrasts.
     """
-    if loss.comparison is None:
+    comparison = loss.checked_comparison
+    if comparison is None:
         return 1.0
     counted = learning = 0
     for rows in islice(chain.from_iterable(plan.steps(0)), BATCHES):
-        found = loss.comparison.find(_contents(pairs, rows, known if loss.contrasts else None), parameters)
+        found = comparison.find(_contents(loss, pairs, rows, known), parameters)
         counted += len(found)
         learning += int(found.sum())
     return learning / counted if counted else 0.0
 
 
-def _contents(pairs: TokenizedPairs, rows: np.ndarray, known: KnownPositives | None) -> BatchContents:
+def _contents(
+    loss: Loss, pairs: TokenizedPairs, rows: np.ndarray, known: KnownPositives | None
+) -> BatchContents:
     none = np.empty(0, np.int64)
-    texts = None if known is None else contrasted_texts(pairs, known, rows)
-    return BatchContents(
+    contents = BatchContents(
         relevance=pairs.relevance[rows] if pairs.labelled else None,
         query_keys=pairs.query_keys[pairs.queries[rows]],
-        product_negatives=none if texts is None else _left(texts.excluded.products, len(texts.products)),
-        query_negatives=none if texts is None else _left(texts.excluded.queries, len(texts.queries)),
+        product_negatives=none,
+        query_negatives=none,
+        triples=none,
     )
+    if not loss.contrasts:
+        return contents
+    assert known is not None  # a loss that contrasts has them
+    texts = contrasted_texts(pairs, known, rows)
+    contents = replace(
+        contents,
+        product_negatives=_left(texts.excluded.products, len(texts.products)),
+        query_negatives=_left(texts.excluded.queries, len(texts.queries)),
+    )
+    if not loss.needs_hard_negatives:
+        return contents
+    anchors, _ = hard_negatives_of(pairs, texts)
+    return replace(contents, triples=np.bincount(anchors, minlength=len(texts.pairs)))
 
 
 def _left(excluded: Csr, columns: int) -> np.ndarray:

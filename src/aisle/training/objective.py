@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from aisle.losses.anchors import Anchors
 from aisle.losses.embedding_rows import rows_of
 from aisle.losses.parameters import LOWEST_TEMPERATURE, Parameters, Temperature
 from aisle.losses.specification import Loss
+from aisle.losses.triples import Triples
 from aisle.training.batches import PairBatch
 
 SCORES_AT_A_TIME = 1 << 24
-"""Cosines of anchors with the batch's texts that are in memory at a time, per direction."""
+"""Cosines of anchors with the batch's texts that are in memory at a time, per direction. For triples, numbers
+of their embeddings."""
 
 
 class Objective(nn.Module):
@@ -63,7 +66,7 @@ class Objective(nn.Module):
             batch: the batch.
         """
         if self.loss.contrasts:
-            yield from self._anchor_parts(embeddings, batch)
+            yield from self._contrast_parts(embeddings, batch)
             return
         # A loss over the batch needs the pairs of all processes, any other only those of this one.
         own = slice(*batch.own)
@@ -76,17 +79,23 @@ class Objective(nn.Module):
         )
         yield (losses[own] if self.loss.over_batch else losses).sum()
 
-    def _anchor_parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
+    def _contrast_parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
         contrast = batch.contrast
         assert contrast is not None  # the collator makes it for these losses
-        columns = len(contrast.queries) + len(contrast.products)
-        anchors, rows = contrast.anchors, max(SCORES_AT_A_TIME // columns, 1)
-        for start in range(0, len(anchors), rows):
+        (name,) = self.loss.inputs
+        compared: Anchors | Triples = getattr(contrast, name)
+        if self.loss.needs_hard_negatives:
+            columns = 3 * embeddings.shape[1]
+        else:
+            columns = len(contrast.queries) + len(contrast.products)
+        rows = max(SCORES_AT_A_TIME // columns, 1)
+        for start in range(0, len(compared), rows):
             # The embeddings are taken again for each part, whose graph is freed by its backward pass.
+            block = compared if rows >= len(compared) else compared.block(start, start + rows)
             yield self.loss.function(
                 rows_of(embeddings, contrast.queries),
                 rows_of(embeddings, contrast.products),
-                anchors if rows >= len(anchors) else anchors.block(start, min(start + rows, len(anchors))),
+                **{name: block},
                 **self._arguments(),
             ).sum()
 

@@ -37,7 +37,7 @@ def check_learnable(
         optim: Settings of batches and schedule.
         train: Training pairs.
         plan: Which pairs share a batch.
-        known: Positives of all pairs, for a loss that contrasts the batch.
+        known: Positives of all pairs, for a loss that contrasts.
         total_steps: Steps of the run.
 
     Raises:
@@ -45,10 +45,11 @@ def check_learnable(
     """
     warnings = [*parameters.warnings(), *_odd_numbers(optim, plan, total_steps)]
     share = informative_share(loss, parameters, train, plan, known=known)
-    if share >= LOW_SHARE or loss.comparison is None:
+    comparison = loss.checked_comparison
+    if share >= LOW_SHARE or comparison is None:
         return warnings
-    nothing = loss.comparison.nothing.format(batch=plan.batch_size * plan.num_processes)
-    remedy = loss.comparison.remedy
+    nothing = comparison.nothing.format(batch=plan.batch_size * plan.num_processes)
+    remedy = comparison.remedy
     if not share:
         raise ConfigError(f"--loss {loss.name}: has nothing to learn from: {nothing}. {remedy}")
     counted = "positives" if loss.contrasts else "pairs"

@@ -15,12 +15,18 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
     """Return the loss of a run: --loss, or the default for its pairs.
 
     Raises:
-        ConfigError: The loss needs labels and there are none, or it cannot learn from the labels.
+        ConfigError: The loss needs labels or hard negatives and the pairs have none, or it cannot learn from
+            the labels.
     """
     loss = _default_loss(labelled=train.labelled) if wanted is None else loss_named(wanted)
     if loss.needs_labels and not train.labelled:
         other = _default_loss(labelled=False).name
         raise ConfigError(f"--loss {loss.name}: needs labelled pairs; use {other}, or give --label_column")
+    if loss.needs_hard_negatives and not train.has_hard_negatives:
+        raise ConfigError(
+            f"--loss {loss.name}: needs hard negatives, and the training pairs have none; give "
+            "--hard_negatives_column, or use another loss"
+        )
     reason = _reason_to_refuse(loss, train)
     if reason is not None:
         raise ConfigError(
@@ -79,7 +85,7 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
     if settings.data.teacher_score_column is not None and not loss.needs_teacher_scores:
         unused.append(f"--teacher_score_column is not used: {loss.name} does not learn from teacher scores")
     if not loss.contrasts and "hard_negatives" in train.table.column_names:
-        readers = " and ".join(other.name for other in registered_losses() if other.contrasts)
+        readers = " or ".join(other.name for other in registered_losses() if other.contrasts)
         unused.append(f"the hard negatives are not used: {loss.name} does not read them; {readers} does")
     if optim.torch_compile_backend != usual.torch_compile_backend and not optim.torch_compile:
         unused.append("--torch_compile_backend is not used: it needs --torch_compile")

@@ -1,0 +1,101 @@
+"""The texts that a batch's positives are contrasted with: the rest of the batch, or their hard negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from aisle.data.batching import process_share
+from aisle.data.negatives import BatchExclusions, KnownPositives
+from aisle.losses.anchors import Anchors
+from aisle.losses.triples import Triples
+from aisle.training.tokenized import TokenizedPairs
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The positives of a batch and the texts that they are contrasted with.
+
+    Args:
+        queries: (queries,) rows of the distinct queries among the batch's embeddings.
+        products: (products,) rows of the distinct products, hard negatives included.
+        anchors: This rank's positives, for a loss that takes them; they refer to the queries and products
+            above by number.
+        triples: This rank's triples, likewise.
+        total_triples: Triples of all ranks.
+    """
+
+    queries: torch.Tensor
+    products: torch.Tensor
+    anchors: Anchors | None = None
+    triples: Triples | None = None
+    total_triples: int = 0
+
+
+@dataclass(frozen=True)
+class ContrastedTexts:
+    """The positives of a batch and the texts that may be their negatives, by text number.
+
+    Args:
+        queries: (queries,) the batch's distinct queries.
+        products: (products,) its distinct products, hard negatives included.
+        pairs: (anchors,) number of each positive among all training pairs.
+        anchor_queries: (anchors,) place of each positive's query in `queries`.
+        anchor_products: (anchors,) place of each positive's product in `products`.
+        excluded: Columns to exclude from the negatives of each anchor.
+    """
+
+    queries: np.ndarray
+    products: np.ndarray
+    pairs: np.ndarray
+    anchor_queries: np.ndarray
+    anchor_products: np.ndarray
+    excluded: BatchExclusions
+
+
+def contrasted_texts(
+    pairs: TokenizedPairs,
+    known: KnownPositives,
+    rows: np.ndarray,
+    *,
+    process_index: int = 0,
+    num_processes: int = 1,
+) -> ContrastedTexts:
+    """Return a rank's share of the positives among these pairs, with all texts of the batch."""
+    queries, products = pairs.queries[rows], pairs.products[rows]
+    query_columns = np.unique(queries)
+    product_columns = np.unique(np.concatenate([products, pairs.negatives_of(rows)]))
+    positives = np.flatnonzero(pairs.positive(rows))
+    mine = process_share(positives, process_index=process_index, num_processes=num_processes)
+    anchor_queries = np.searchsorted(query_columns, queries[mine])
+    anchor_products = np.searchsorted(product_columns, products[mine])
+    excluded = known.exclusions(
+        anchor_queries=anchor_queries,
+        anchor_products=anchor_products,
+        query_keys=pairs.query_keys[query_columns],
+        product_keys=pairs.product_keys[product_columns],
+    )
+    return ContrastedTexts(
+        query_columns, product_columns, rows[mine], anchor_queries, anchor_products, excluded
+    )
+
+
+def hard_negatives_of(pairs: TokenizedPairs, texts: ContrastedTexts) -> tuple[np.ndarray, np.ndarray]:
+    """Return the triples of the anchors: the number of the anchor, and the place of its hard negative.
+
+    A hard negative that a pair lists twice counts once; excluded ones are left out. Triples are in the order
+    of the anchors.
+
+    Args:
+        pairs: Tokenised pairs.
+        texts: The anchors and the texts of their batch.
+    """
+    counts = pairs.negative_offsets[texts.pairs + 1] - pairs.negative_offsets[texts.pairs]
+    anchors = np.repeat(np.arange(len(texts.pairs)), counts)
+    negatives = np.searchsorted(texts.products, pairs.negatives_of(texts.pairs))
+    columns, excluded = len(texts.products), texts.excluded.products
+    listed = np.unique(anchors * columns + negatives)
+    kept = np.setdiff1d(listed, excluded.rows * columns + excluded.columns, assume_unique=True)
+    return np.divmod(kept, max(columns, 1))
