@@ -49,7 +49,7 @@ class CatalogChunks:
             `PayloadTypes`.
 
     Raises:
-        DataError: the folder cannot be written to.
+        DataError: The folder cannot be written to.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class CatalogChunks:
             declared: Types that the source declares.
 
         Raises:
-            DataError: the file cannot be written, for example on a full disk.
+            DataError: The file cannot be written, for example on a full disk.
         """
         import pyarrow as pa
 
@@ -135,7 +135,7 @@ class CatalogChunks:
         """Return the place where the product with this id was read, for messages.
 
         Raises:
-            KeyError: no chunk has the id.
+            KeyError: No chunk has the id.
         """
         import pyarrow.compute as pc
 
@@ -153,7 +153,7 @@ class CatalogChunks:
             log: Log of the rows that are left out.
 
         Raises:
-            DataError: the file cannot be written, for example on a full disk.
+            DataError: The file cannot be written, for example on a full disk.
         """
         import pyarrow as pa
 
@@ -172,7 +172,7 @@ class CatalogChunks:
         """Move the written file to its final name.
 
         Raises:
-            DataError: the system refuses, for example on a full disk.
+            DataError: The system refuses, for example on a full disk.
         """
         with self._writing():
             sync(self._beside)

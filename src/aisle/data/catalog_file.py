@@ -98,8 +98,8 @@ def write_catalog(
             with a value that does not fit the type of its column is bad.
 
     Raises:
-        ConfigError: the template is malformed.
-        DataError: a column is missing, unknown or named like `ID_COLUMN` or `TEXT_COLUMN`, no good row is
+        ConfigError: The template is malformed.
+        DataError: A column is missing, unknown or named like `ID_COLUMN` or `TEXT_COLUMN`, no good row is
             left, there are bad rows and `on_bad_row` is `error`, or the file cannot be written.
     """
     template = parse_template(text_template)
@@ -172,7 +172,7 @@ def write_distinct_products(
         on_bad_row: What to do with rows without a product.
 
     Raises:
-        DataError: a column is missing or named like `ID_COLUMN` or `TEXT_COLUMN`, no good row is left, there
+        DataError: A column is missing or named like `ID_COLUMN` or `TEXT_COLUMN`, no good row is left, there
             are bad rows and `on_bad_row` is `error`, or the file cannot be written.
     """
     log, seen = BadRowLog(), DigestSet()

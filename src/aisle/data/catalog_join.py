@@ -38,8 +38,8 @@ def read_catalog_texts(
         on_bad_row: What to do with bad rows of the catalogue.
 
     Raises:
-        ConfigError: the template is malformed.
-        DataError: the catalogue cannot be read, or has no wanted id.
+        ConfigError: The template is malformed.
+        DataError: The catalogue cannot be read, or has no wanted id.
     """
     texts: dict[str, str] = {}
     near, asked = NearIds(wanted), frozenset(wanted)

@@ -27,7 +27,7 @@ def csv_rows(path: Path, text: TextFormat, *, tabs: bool = False) -> Iterator[Ro
         tabs: Whether the file is a tsv, which is always delimited by tabs.
 
     Raises:
-        DataError: the header is missing, has a different encoding or delimiter, or names a column twice;
+        DataError: The header is missing, has a different encoding or delimiter, or names a column twice;
             a quote is never closed.
     """
     csv.field_size_limit(_CSV_FIELD_LIMIT)
@@ -127,7 +127,7 @@ def refuse_duplicates(path: Path, columns: Sequence[str]) -> None:
     """Check that column names are unique.
 
     Raises:
-        DataError: a name occurs twice.
+        DataError: A name occurs twice.
     """
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:

@@ -67,7 +67,7 @@ def resolve_dataset(name: str, *, config: str | None = None) -> DatasetSource:
         config: Configuration of a data set on the Hub.
 
     Raises:
-        DataError: a file does not exist, a folder has no data or a file that names two splits, or a
+        DataError: A file does not exist, a folder has no data or a file that names two splits, or a
             configuration is given for local files.
     """
     path = Path(name).expanduser()
@@ -125,7 +125,7 @@ def splits_of(
     one split has such a word; other splits keep their names.
 
     Raises:
-        DataError: the Hub cannot be reached or has no such data set, or a configuration must be chosen.
+        DataError: The Hub cannot be reached or has no such data set, or a configuration must be chosen.
     """
     if source.splits is not None:
         names = tuple(source.splits)
@@ -157,7 +157,7 @@ def iter_split(
     """Return the rows of a split; `text` is the format of local text files.
 
     Raises:
-        DataError: the data set lacks the split, or it cannot be read.
+        DataError: The data set lacks the split, or it cannot be read.
     """
     if source.splits is None:
         return iter_hub_rows(source.name, split=split, config=source.config, revision=revision, token=token)
@@ -199,7 +199,7 @@ def iter_hub_rows(
         token: Token for gated and private data sets; None uses the login.
 
     Raises:
-        DataError: the Hub cannot be reached, the data set or split does not exist, or access is denied.
+        DataError: The Hub cannot be reached, the data set or split does not exist, or access is denied.
     """
     import datasets
 

@@ -48,7 +48,7 @@ def iter_esci_rows(
         version: `small` is the subset of harder queries for the ranking task.
 
     Raises:
-        DataError: an argument is unknown, a file is missing or damaged, or no example is left.
+        DataError: An argument is unknown, a file is missing or damaged, or no example is left.
     """
     for flag, value, kind in (
         ("split", split, EsciSplit),

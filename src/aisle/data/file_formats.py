@@ -16,7 +16,7 @@ def file_format(path: Path) -> str:
     """Return the format of a file by its extension, one of `FORMATS`.
 
     Raises:
-        DataError: the extension is unknown.
+        DataError: The extension is unknown.
     """
     for extension in FORMATS:
         if path.name.lower().endswith(f".{extension}"):

@@ -41,7 +41,7 @@ def expand_files(patterns: Iterable[str]) -> list[Path]:
     A folder matches every file below it that is not hidden and has an extension that can be read.
 
     Raises:
-        DataError: a pattern matches nothing, or a file has an extension that cannot be read.
+        DataError: A pattern matches nothing, or a file has an extension that cannot be read.
     """
     files: set[Path] = set()
     for pattern in as_sequence(patterns, "files", DataError):
@@ -76,7 +76,7 @@ def iter_rows(files: Iterable[Path], *, fill: bool = True, text: TextFormat = PL
         text: Format of text files.
 
     Raises:
-        DataError: a file is missing, empty, damaged or of an unknown format; a header is missing, is not
+        DataError: A file is missing, empty, damaged or of an unknown format; a header is missing, is not
             UTF-8 or names a column twice; a quote is never closed.
     """
     for path in files:

@@ -37,7 +37,7 @@ def read_queries(
         text_format: Format of text files.
 
     Raises:
-        DataError: a file or column is missing, a row is bad, an id has two texts, or no query is left.
+        DataError: A file or column is missing, a row is bad, an id has two texts, or no query is left.
     """
     kept = None if only is None else frozenset(only)
     queries: dict[str, str] = {}
@@ -89,7 +89,7 @@ def read_qrels(
         log: Called with a line about blank labels, and a line about labels below 0.
 
     Raises:
-        DataError: a file or column is missing, a row is bad, or a product has two relevances for a query.
+        DataError: A file or column is missing, a row is bad, or a product has two relevances for a query.
     """
     qrels: dict[str, dict[str, float]] = {}
     first: dict[tuple[str, str], str] = {}

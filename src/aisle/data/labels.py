@@ -29,7 +29,7 @@ class LabelReader:
         highest: Largest number allowed; None for no limit.
 
     Raises:
-        DataError: the map is empty, or has a number out of range.
+        DataError: The map is empty, or has a number out of range.
     """
 
     def __init__(self, column: str, *, label_map: Mapping[str, float] | None, highest: float | None) -> None:
@@ -119,7 +119,7 @@ class LabelReader:
             read: Number of rows read, good and bad.
 
         Raises:
-            DataError: more than half of the labels are words, levels such as 0 to 4 exceed 1, or some labels
+            DataError: More than half of the labels are words, levels such as 0 to 4 exceed 1, or some labels
                 cannot be used and no other label is a positive.
         """
         words = sum(self._words.values())

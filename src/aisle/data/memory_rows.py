@@ -31,11 +31,11 @@ def memory_rows(data: object, *, name: str) -> Callable[[], Iterator[Row]]:
     Rows are equal to those of a jsonl file with the same contents. A NaN of a pandas frame is null.
 
     Args:
-        data: a sequence of mappings from column to value, a pandas frame or a `datasets.Dataset`.
-        name: argument that holds the data, for messages: bad rows are named by it and their number.
+        data: A sequence of mappings from column to value, a pandas frame or a `datasets.Dataset`.
+        name: Argument that holds the data, for messages: bad rows are named by it and their number.
 
     Raises:
-        DataError: the object is of another type, or a column of a frame mixes types.
+        DataError: The object is of another type, or a column of a frame mixes types.
     """
     if isinstance(data, _loaded("pandas", "DataFrame")):
         table = _frame_table(data, name)

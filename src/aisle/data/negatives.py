@@ -27,7 +27,7 @@ def equality_keys(texts: Sequence[str] | np.ndarray, ids: Sequence[str] | None) 
         ids: (entries,) ids; None if there are none.
 
     Raises:
-        ValueError: the numbers of ids and texts differ.
+        ValueError: The numbers of ids and texts differ.
     """
     text_numbers = _first_appearance(texts)
     if ids is None:
@@ -190,7 +190,7 @@ def _right_columns(anchors: Ints, column_keys: Ints, *, known: Adjacency, partne
     Args:
         anchors: (anchors,) column of each anchor.
         column_keys: (columns,) key of each column.
-        known: partner key to the keys that are right for it.
+        known: Partner key to the keys that are right for it.
         partners: (anchors,) key of the text on the other side of each anchor.
     """
     groups, group_of = np.unique(column_keys, return_inverse=True)

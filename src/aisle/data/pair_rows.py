@@ -73,7 +73,7 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
         by_id: Whether the texts of products are looked up in a catalogue by product id.
 
     Raises:
-        DataError: a column that the user named is missing, or no query column, product column or (with
+        DataError: A column that the user named is missing, or no query column, product column or (with
             `by_id`) product id column is found.
     """
     query = _find_text_column(row, wanted.query, "query", PAIR_QUERY)
@@ -109,7 +109,7 @@ def find_product_columns(row: Row, wanted: PairColumns) -> tuple[str, str | None
     """Return the column of the product's text and, if there is one, of its id.
 
     Raises:
-        DataError: a column that the user named is missing, or no product column is found.
+        DataError: A column that the user named is missing, or no product column is found.
     """
     product = _find_text_column(row, wanted.product, "product", PAIR_PRODUCT)
     return product, find_column(row, wanted.product_id, PAIR_PRODUCT_ID)
@@ -136,7 +136,7 @@ class PairParser:
         products: Texts of products and hard negatives by id; None if the rows have the texts.
 
     Raises:
-        DataError: there is a map but no label column, or the map is out of range.
+        DataError: There is a map but no label column, or the map is out of range.
     """
 
     def __init__(

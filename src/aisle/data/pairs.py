@@ -169,7 +169,7 @@ def read_pairs(
             removed at exit.
 
     Raises:
-        DataError: a column is missing, labels are words without a map, a column of numbers may be the
+        DataError: A column is missing, labels are words without a map, a column of numbers may be the
             relevance, no good row is left, there are bad rows and `on_bad_row` is `error`, or the disk is
             full.
     """
@@ -223,7 +223,7 @@ def split_by_query(pairs: Pairs, *, validation_share: float, seed: int) -> tuple
         seed: Seed of the hash; each seed is a different split.
 
     Raises:
-        DataError: the share is out of range, or there are fewer than two distinct queries.
+        DataError: The share is out of range, or there are fewer than two distinct queries.
     """
     if not 0 < validation_share < 1:
         raise DataError(

@@ -42,7 +42,7 @@ def write_partial_changes(
             or with a value that does not fit the type of its column.
 
     Raises:
-        DataError: the index lacks a column, no good row is left, there are bad rows and `on_bad_row` is
+        DataError: The index lacks a column, no good row is left, there are bad rows and `on_bad_row` is
             `error`, or the file cannot be written.
     """
     parser = PartialProductParser(id_column, known.types)

@@ -68,7 +68,7 @@ class ProductParser:
         """Return the product of a row, or the problem with it.
 
         Raises:
-            DataError: a column is missing, or a payload column has a reserved name.
+            DataError: A column is missing, or a payload column has a reserved name.
         """
         if row.problem is not None:
             return row.problem
@@ -126,7 +126,7 @@ class PartialProductParser:
         """Return the id and the values of a row, or the problem with it.
 
         Raises:
-            DataError: the id column is missing, or the index lacks a column.
+            DataError: The id column is missing, or the index lacks a column.
         """
         if row.problem is not None:
             return row.problem
@@ -166,7 +166,7 @@ class ListedProductParser:
         """Return the product of a row, or the problem with it.
 
         Raises:
-            DataError: a column is missing, or the text column has a reserved name.
+            DataError: A column is missing, or the text column has a reserved name.
         """
         if row.problem is not None:
             return row.problem
@@ -197,7 +197,7 @@ def refuse_other_columns(row: Row, id_column: str, known: Collection[str], *, pa
         partial: Whether columns can be missing.
 
     Raises:
-        DataError: columns are unknown or missing; the message names them with the most similar names.
+        DataError: Columns are unknown or missing; the message names them with the most similar names.
     """
     unknown = [column for column in row.values if column != id_column and column not in known]
     missing = [] if partial else [column for column in known if column not in row.values]
@@ -223,7 +223,7 @@ def refuse_reserved(source: str, column: str) -> None:
     """Check that a payload column has no reserved name.
 
     Raises:
-        DataError: the name is reserved.
+        DataError: The name is reserved.
     """
     if column == ID_COLUMN:
         raise DataError(
@@ -271,7 +271,7 @@ def windows(rows: Iterable[Row], parse: Callable[[Row], Product | Problem]) -> I
     """Yield rows in windows of bounded size; a window is either untyped or has the same declared types.
 
     Raises:
-        DataError: as `parse` does.
+        DataError: As `parse` does.
     """
     source, window = None, Window(untyped=False)
     for row in rows:

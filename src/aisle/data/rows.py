@@ -133,7 +133,7 @@ class BadRowLog:
         """Return the report after all rows are read, or refuse the data.
 
         Raises:
-            DataError: no row is good, or some are bad and `on_bad_row` is `error`.
+            DataError: No row is good, or some are bad and `on_bad_row` is `error`.
         """
         report = self.report(good=good)
         if not report.read:
@@ -150,7 +150,7 @@ class BadRowLog:
         """Return the first good row, and an iterator over all rows from it on; bad rows before are counted.
 
         Raises:
-            DataError: every row is bad.
+            DataError: Every row is bad.
         """
         rest = iter(rows)
         for row in rest:
@@ -234,7 +234,7 @@ def require_columns(row: Row, columns: Iterable[str | None], *, flag: str | None
         flag: Flag that names them; None if several flags do.
 
     Raises:
-        DataError: a column is missing.
+        DataError: A column is missing.
     """
     for column in columns:
         if column is not None and column not in row.values:
@@ -245,7 +245,7 @@ def find_column(row: Row, wanted: str | None, candidates: Sequence[str]) -> str 
     """Return `wanted`, or else the first of the candidates that the row has, or else None.
 
     Raises:
-        DataError: the row lacks the column that is wanted.
+        DataError: The row lacks the column that is wanted.
     """
     if wanted is None:
         return next((column for column in candidates if column in row.values), None)

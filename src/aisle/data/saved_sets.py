@@ -25,7 +25,7 @@ def open_saved(folder: Path) -> datasets.Dataset:
     """Return a saved split, memory-mapped.
 
     Raises:
-        DataError: the split cannot be read.
+        DataError: The split cannot be read.
     """
     import datasets
 
@@ -40,7 +40,7 @@ def refuse_saved(folder: Path) -> None:
     """Refuse to read the files of a saved data set as rows.
 
     Raises:
-        DataError: the folder is a saved data set.
+        DataError: The folder is a saved data set.
     """
     if saved_splits(folder):
         raise DataError(

@@ -83,7 +83,7 @@ def parse_template(template: str) -> TextTemplate:
     `attr.size` and `Colour (EU)`.
 
     Raises:
-        ConfigError: the braces do not match, or there is no field.
+        ConfigError: The braces do not match, or there is no field.
     """
     pieces: list[tuple[str, str | None]] = []
     literal, at = "", 0

@@ -38,7 +38,7 @@ class TextFormat:
         """Return the format for the values of --delimiter and --encoding.
 
         Raises:
-            ConfigError: the delimiter is not one character (or `tab`), or the encoding is not known.
+            ConfigError: The delimiter is not one character (or `tab`), or the encoding is not known.
         """
         if delimiter is not None:
             delimiter = _NAMES.get(delimiter, delimiter)
@@ -65,7 +65,7 @@ def open_text(path: Path, *, newline: str, encoding: str = _UTF_8) -> Iterator[i
     """Open a text file, with gzip for `.gz`; bytes that are not valid in the encoding become lone surrogates.
 
     Raises:
-        DataError: the file cannot be read or has a different encoding, or its gzip stream is damaged or
+        DataError: The file cannot be read or has a different encoding, or its gzip stream is damaged or
             truncated.
     """
     opener = gzip.open if path.name.lower().endswith(".gz") else open

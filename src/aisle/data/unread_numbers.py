@@ -29,7 +29,7 @@ def unread_numbers(rows: Sequence[Row], *, read: Collection[str]) -> tuple[str, 
         read: Columns that are read.
 
     Raises:
-        DataError: a column has the name or the values of a relevance. Without it, pairs judged wrong would be
+        DataError: A column has the name or the values of a relevance. Without it, pairs judged wrong would be
             trained as positives.
     """
     found, suspicious = [], []

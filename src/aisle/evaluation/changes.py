@@ -51,8 +51,8 @@ def changed_queries(
     Equal changes come in the order of query ids; queries with an equal metric are in neither list.
 
     Args:
-        base: metrics before.
-        tuned: metrics after, over the same queries.
+        base: Metrics before.
+        tuned: Metrics after, over the same queries.
         metric: Metric of the change, such as "ndcg@10".
         queries: {query id: text}; the id replaces a missing text.
         before: The base's results, best first; queries may be missing.
@@ -120,9 +120,9 @@ def slices(
     no interval, because it would be too narrow to trust.
 
     Args:
-        base: metrics before.
-        tuned: metrics after, over the same queries.
-        metric: such as "ndcg@10".
+        base: Metrics before.
+        tuned: Metrics after, over the same queries.
+        metric: Such as "ndcg@10".
         groups: {name of the grouping, such as "query length": {query id: label}}.
         resamples: Bootstrap draws per slice.
         seed: Seed of the draws; the same seed gives the same intervals.

@@ -37,7 +37,7 @@ def graph_loss(
         seed: Seed of the draws.
 
     Raises:
-        EvaluationError: as for `evaluate_run`.
+        EvaluationError: As for `evaluate_run`.
     """
     before, after = (
         evaluate_run(qrels, run, cutoffs=(10,), relevant_from=relevant_from) for run in (exact, graph)

@@ -47,7 +47,7 @@ def joint_pool(
         chunk_rows: Texts ranked at a time; affects memory (chunk_rows * 2n * 12 bytes), not the result.
 
     Raises:
-        EvaluationError: the shapes differ or are empty, a norm is not one, or `chunk_rows` < 1.
+        EvaluationError: The shapes differ or are empty, a norm is not one, or `chunk_rows` < 1.
     """
     ranks = _ranks(query_embeddings, answer_embeddings, chunk_rows)
     return JointPool(

@@ -50,7 +50,7 @@ def compare_pairs(
         scores: {system: (pairs,) finite, higher means more relevant}, in the order of the rows.
         relevance: (pairs,) in [0, 1].
         kinds: {system: its kind}.
-        positive_threshold: lowest relevance of a positive pair; None means above 0.5.
+        positive_threshold: Lowest relevance of a positive pair; None means above 0.5.
         resamples: Bootstrap draws.
         seed: Seed of the draws; the same seed gives the same intervals.
 

@@ -74,7 +74,7 @@ def score_pairs(
         positive_threshold: Lowest relevance of a positive pair; None means above 0.5.
 
     Raises:
-        EvaluationError: the arrays differ in length, are empty or not one-dimensional, a score is
+        EvaluationError: The arrays differ in length, are empty or not one-dimensional, a score is
             not finite, or a relevance is outside [0, 1].
     """
     scores, relevance = checked_pairs(scores, relevance)

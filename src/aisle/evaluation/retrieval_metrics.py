@@ -99,12 +99,12 @@ def evaluate_run(
     Args:
         qrels: {query id: {product id: relevance >= 0}}.
         run: {query id: {product id: score}}, higher is better.
-        cutoffs: the k of the metrics, each at least 1.
-        relevant_from: lowest relevance, above 0, of a relevant product; None means above 0.
-        known_products: ids of the catalogue; judgements that name others are reported.
+        cutoffs: The k of the metrics, each at least 1.
+        relevant_from: Lowest relevance, above 0, of a relevant product; None means above 0.
+        known_products: Ids of the catalogue; judgements that name others are reported.
 
     Raises:
-        EvaluationError: judgements or run are empty or have no query in common, no query has a
+        EvaluationError: Judgements or run are empty or have no query in common, no query has a
             relevant product, a score is NaN, a relevance is not a finite number >= 0, or a cutoff
             or `relevant_from` is out of range.
     """

@@ -34,8 +34,8 @@ def to_run(
     Args:
         query_ids: (queries,) distinct.
         product_ids: (products,) id of each row.
-        rows: per query, rows of the ranked products.
-        scores: per query, their scores, higher is better.
+        rows: Per query, rows of the ranked products.
+        scores: Per query, their scores, higher is better.
 
     Raises:
         EvaluationError: If the lengths differ, or a query id occurs twice.

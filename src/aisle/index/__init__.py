@@ -1,4 +1,4 @@
-"""Build an index, open it, search it and change it; without torch."""
+"""Build, open, search and change an index; nothing here imports torch."""
 
 from aisle.index.build_settings import GraphSettings, IndexIdentity
 from aisle.index.builder import build_index, finish_version

@@ -1,4 +1,4 @@
-"""From a text to the terms that BM25 counts: words, numbers, parts of part numbers, character pairs."""
+"""Split texts into the terms that BM25 counts: words, numbers, parts of part numbers, character pairs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from aisle.index.languages import LANGUAGES, Language, stemmer, stop_words
 __all__ = ["Analyser", "normalise"]
 
 RULES = 1
-"""Number of the rules of this module; another number makes other terms."""
+"""Version of this module's rules; it changes whenever the rules give different terms."""
 CACHED_WORDS = 200_000
 LONGEST_WHOLE = 40
-"""Characters of the longest compound that is a term as a whole; longer ones are lists, not part numbers."""
+"""Longest compound, in characters, that is also a term as a whole; longer compounds are lists."""
 
 _SIGNS = regex.compile(r"[™℠®©℗ⓇⓡⒸⓒ\U0001F16A-\U0001F16C\u200b]")
-"""Signs that normalisation would turn into letters of the word before them; they part words instead."""
+"""Signs that normalisation would turn into letters of the word before them; here they separate words."""
 _INVISIBLE = regex.compile(r"[\p{Cf}\u0640]")
-"""Joiners, soft hyphens, direction marks, the Arabic stretch: how a word looks, not what it is."""
+"""Joiners, soft hyphens, direction marks, the Arabic stretch: they change a word's look, not its meaning."""
 _FRACTION = regex.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
 _ALIKE = str.maketrans("\u2019\u2018\u02bc\u2044\u2215\u00d7\u2212", "'''//x-")
-"""Typographic apostrophes, slashes, the sign of multiplication and the minus, as a keyboard has them."""
+"""Typographic apostrophes, slashes, multiplication and minus signs, and their characters on a keyboard."""
 _DASH = regex.compile(r"\p{Pd}")
 _DIGIT = regex.compile(r"[^\P{Nd}0-9]")
 _ACCENT = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Arabic}\p{Hebrew}])\p{Mn}+")
 _BARE = str.maketrans("\u0131øłđ", "iold")
-"""Letters that no decomposition takes to the letter that people type for them."""
+"""Letters without a Unicode decomposition, and the letters that people type instead."""
 _DOTLESS = "\u0131"
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}ー々〆\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-"""Scripts whose words no space parts, or, in Hangul, to which endings are joined."""
+"""Scripts that write words without spaces; in Hangul, endings are attached to words."""
 _CORE = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*"
 _COMPOUND = regex.compile(
     rf"{_CORE}(?:(?:[-/.'&_+]|(?<=\p{{N}})[,:](?=\p{{N}})){_CORE})*(?:[+\#]+(?![\p{{L}}\p{{N}}]))?"
@@ -60,7 +60,7 @@ _PROBES = (
 
 
 class _Terms(NamedTuple):
-    """The terms of a compound: those that a query asks for, and those that only a text has besides."""
+    """Terms of a compound: those to search for in a query, and those to store for a text besides."""
 
     both: tuple[str, ...]
     text_only: tuple[str, ...]
@@ -68,10 +68,10 @@ class _Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class Analyser:
-    """How texts and queries become terms. Build one with `Analyser.of`.
+    """Split texts and queries into terms. Make an analyser with `Analyser.of`.
 
     Words are normalised (NFKC, case folded, accents of Latin, Greek, Arabic and Hebrew letters dropped),
-    stemmed, and dropped where they are stop words. A compound ("GS-00105", "iphone-15/128GB", "t-shirt")
+    stemmed, and dropped if they are stop words. A compound ("GS-00105", "iphone-15/128GB", "t-shirt")
     gives its parts and the whole; a decimal number stays whole. Words of Chinese, Japanese, Korean, Thai,
     Lao, Khmer and Burmese are overlapping pairs of characters, which need no dictionary (as in Lucene's
     CJKAnalyzer).
@@ -79,7 +79,7 @@ class Analyser:
 
     language: Language
     stop_words: tuple[str, ...] = ()
-    """Words that are no terms, normalised."""
+    """Normalised words that are not terms."""
     stem: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -109,14 +109,14 @@ class Analyser:
         return terms
 
     def describe(self) -> str:
-        """Return what the analyser does with words, for people."""
+        """Describe in words how the analyser treats words: language, stems, stop words."""
         if self.language == "none":
             return "words as they are: no stems, no stop words"
         stops = f"{len(self.stop_words)} stop words" if self.stop_words else "no stop words"
         return f"{self.language}: Snowball stems, {stops}"
 
     def record(self) -> dict[str, Any]:
-        """Return what makes the same analyser again, as JSON."""
+        """Return a JSON record from which `from_record` makes the same analyser."""
         return {
             "rules": RULES,
             "language": self.language,
@@ -126,10 +126,11 @@ class Analyser:
 
     @classmethod
     def from_record(cls, record: Any) -> Analyser:
-        """Return the analyser that `record` was made of.
+        """Return the analyser that a record describes.
 
         Raises:
-            IndexIntegrityError: There is no record, or this aisle, or its stemmer, makes other terms.
+            IndexIntegrityError: There is no record, or this version of aisle or of the stemmer makes other
+            terms.
         """
         try:
             language, words = record["language"], tuple(record["stop_words"])
@@ -151,14 +152,14 @@ class Analyser:
 
     @cached_property
     def _probe(self) -> str:
-        """Return a digest of the terms of some words: another version of a stemmer gives another."""
+        """Return a digest of the terms of some words; it changes if a new stemmer stems differently."""
         terms = [self.terms_of_text(probe) for probe in _PROBES]
         terms.append([self.stem(word) for word in self.stop_words])
         return hashlib.sha256(repr(terms).encode()).hexdigest()[:16]
 
     @cached_property
     def _analyse(self) -> Any:
-        """Return the function from a normalised compound to its terms, which remembers the common ones."""
+        """Return a function from a normalised compound to its terms; it caches common compounds."""
         stops = frozenset(self.stop_words)
         return lru_cache(maxsize=CACHED_WORDS)(lambda compound: self._terms(compound, stops))
 
@@ -186,7 +187,7 @@ class Analyser:
         return _Terms(tuple(both), tuple(text_only))
 
     def _whole(self, body: str, pieces: list[tuple[str, str]]) -> list[str]:
-        """Return a compound without the signs in it, but for numbers such as 1/2 and 16:9."""
+        """Return a compound without its signs; numbers such as 1/2 and 16:9 keep them."""
         kinds = {kind for kind, _ in pieces}
         if "unspaced" in kinds:
             return []
@@ -196,7 +197,7 @@ class Analyser:
         return self._stemmed(joined) if kinds == {"word"} else [_bare(joined)]
 
     def _stemmed(self, word: str) -> list[str]:
-        """Return the stem of a word; two where it has a dotless i, which may be the capital of either i."""
+        """Return the stem of a word; two stems if it has a dotless i, which may stand for either i."""
         stems = [_bare(self.stem(word))]
         if _DOTLESS in word:
             stems.append(_bare(self.stem(word.replace(_DOTLESS, "i"))))
@@ -204,7 +205,7 @@ class Analyser:
 
 
 def normalise(text: str, language: Language = "none") -> str:
-    """Return a text in which letters, digits and signs that mean the same are the same, in lower case."""
+    """Return a text in lower case, with one spelling for equivalent letters, digits and signs."""
     if text.isascii():
         if language == "turkish":
             text = text.replace("I", _DOTLESS)
@@ -219,7 +220,7 @@ def normalise(text: str, language: Language = "none") -> str:
 
 
 def _pairs(word: str) -> tuple[list[str], list[str]]:
-    """Return the overlapping pairs of a word's characters, and those characters that may be words alone."""
+    """Return the overlapping character pairs of a word, and its characters that may be words."""
     characters = _CLUSTER.findall(word)
     if len(characters) == 1:
         return characters, []

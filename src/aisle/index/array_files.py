@@ -1,4 +1,4 @@
-"""The files of an index: embeddings, node numbers, products; written as streams, checked, memory-mapped."""
+"""Array files of an index: written as streams, checked, and memory-mapped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def writing(path: Path) -> Iterator[None]:
     """Turn a failed write into one error that names the file.
 
     Raises:
-        IndexStoreError: The system refused to write.
+        IndexStoreError: The file cannot be written.
     """
     try:
         yield
@@ -62,17 +62,17 @@ def write_embeddings(
     dim: int,
     store_dtype: StoreDtype,
 ) -> None:
-    """Write chunks of embeddings to one array file as they come, holding one chunk in memory.
+    """Write chunks of embeddings to an array file, with one chunk in memory at a time.
 
     Args:
         path: File to write.
         embeddings: Chunks of (n, dim) float32, unit L2 norm, in the order of `products`.
-        products: Names the products in errors; as many as there must be embeddings.
+        products: Table of the products, for their number and for the ids in messages.
         dim: Components of an embedding.
-        store_dtype: Type in the file.
+        store_dtype: Number type in the file.
 
     Raises:
-        ModelError: An embedding is of another dim, not finite or not of unit norm.
+        ModelError: An embedding has the wrong length, is not finite, or is not of unit norm.
         DataError: There are more or fewer embeddings than products.
         IndexStoreError: The file cannot be written.
     """
@@ -80,7 +80,7 @@ def write_embeddings(
     header = io.BytesIO()
     described = {"descr": np.dtype(store_dtype).str, "fortran_order": False, "shape": (count, dim)}
     np.lib.format.write_array_header_1_0(header, described)
-    # Unbuffered, and each write is guarded by itself: an OSError raised by `embeddings` must pass unchanged.
+    # Unbuffered, and only the writes are guarded: an OSError raised by `embeddings` must pass unchanged.
     with writing(path):
         file = path.open("wb", buffering=0)
     with file:
@@ -110,7 +110,7 @@ def read_array(path: Path, *, shape: tuple[int, ...], dtype: str) -> npt.NDArray
     """Return a memory-mapped array.
 
     Raises:
-        IndexIntegrityError: Not an array file, or of another shape or type.
+        IndexIntegrityError: The file is not an array file, or its shape or type differs.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -123,7 +123,7 @@ def read_array(path: Path, *, shape: tuple[int, ...], dtype: str) -> npt.NDArray
             f"{path}: the manifest says {dtype} of shape {shape}, found {array.dtype} of shape "
             f"{array.shape}; build the index again"
         )
-    # Plain arrays over the same map: slicing np.memmap costs a Python call for each view.
+    # A plain array over the same memory: slicing np.memmap costs a Python call for each view.
     return np.asarray(array)
 
 
@@ -131,7 +131,7 @@ def read_queries(folder: Path, *, dim: int) -> npt.NDArray[np.float32]:
     """Return the (queries, dim) held-out queries of a version.
 
     Raises:
-        IndexIntegrityError: Not an array file of such queries.
+        IndexIntegrityError: The file does not hold (queries, dim) float32.
     """
     path = folder / QUERIES_FILE
     try:
@@ -149,7 +149,7 @@ def read_queries(folder: Path, *, dim: int) -> npt.NDArray[np.float32]:
 
 
 def _write_all(file: io.FileIO, content: bytes, path: Path) -> None:
-    """Write all of `content`; a raw file may take less at a time."""
+    """Write all of `content`: a single write to a raw file may be partial."""
     rest = memoryview(content)
     with writing(path):
         while rest:
@@ -187,7 +187,7 @@ def _check_chunk(chunk: FloatArray, products: pa.Table, *, dim: int, first: int)
 
 
 def link_files(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Link files of a version into another, or copy them if the file system has no links."""
+    """Hard-link files of a version into another version, or copy them if the file system has no links."""
     with writing(target):
         for name in names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def link_files(source: Path, target: Path, names: Sequence[str]) -> None:
 
 
 def read_marks(folder: Path, *, count: int) -> npt.NDArray[np.uint8] | None:
-    """Return the (count,) marks of a version's texts, or None where they were not counted.
+    """Return the (count,) marks of a version's texts; None if the texts were not marked.
 
     Raises:
         IndexIntegrityError: The file is damaged.

@@ -16,18 +16,18 @@ __all__ = ["GraphSettings", "IndexIdentity"]
 
 @dataclass(frozen=True)
 class GraphSettings:
-    """How the graph is built and searched.
+    """Settings of the graph: how it is built and searched.
 
     Args:
         backend: Name of the graph backend: "hnsw", "exact", or one that was registered.
-        parameters: Parameters of the backend, such as `M` and `ef_construction` of "hnsw"; the backend's
-            default for each that is missing.
-        ef_search: Effort of a search, for "hnsw" the candidates kept; None chooses it for `target_recall`.
-        target_recall: recall@10 that `ef_search` is chosen for; 0.98 if neither is given.
-        threads: Threads that build the graph; None is one per core, 1 gives the same file every time.
+        parameters: Parameters of the backend, such as `M` and `ef_construction` of "hnsw"; missing ones get
+            their defaults.
+        ef_search: Search effort, for "hnsw" the candidates kept; None chooses it by `target_recall`.
+        target_recall: Smallest recall@10 that `ef_search` must reach; 0.98 if neither is given.
+        threads: Threads that build the graph; None is one per core, 1 makes builds repeatable.
 
     Raises:
-        ConfigError: There is no such backend or parameter, or a setting is out of range.
+        ConfigError: The backend or a parameter is unknown, or a setting is out of range.
     """
 
     backend: str = DEFAULT_BACKEND
@@ -65,15 +65,16 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class IndexIdentity:
-    """Encoder and template that an index was made with.
+    """Encoder and template of an index.
 
     Args:
         dim: Components of an embedding.
         fingerprint: Fingerprint of the encoder that makes the embeddings.
-        encoder: Where to find that encoder again, as JSON.
-        text_template: Template that turned a catalogue row into text; None where the text was given.
-        id_column: Column of the catalogue with the product ids; None where they were given.
-        store_dtype: Type of the stored embeddings; "float16" halves them and rounds scores to about 3 digits.
+        encoder: Source of the encoder, as JSON, to load it again.
+        text_template: Template that turned a catalogue row into text; None if texts were given directly.
+        id_column: Column of product ids in the catalogue; None if ids were given directly.
+        store_dtype: Number type of the stored embeddings; "float16" halves them and rounds scores to about 3
+        digits.
         query_fingerprint: Fingerprint of the query tower; None if one tower reads both sides.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Build a version of an index: products and embeddings as they come, a graph over them, what it can do."""
+"""Build a version of an index: store products and embeddings, build the graph, measure its recall."""
 
 from __future__ import annotations
 
@@ -61,39 +61,39 @@ def build_index(
     query_fingerprint: str | None = None,
     **parameters: object,
 ) -> Manifest:
-    """Return the manifest of a new version of the index; until it is whole, the old one serves.
+    """Build a new version of an index and return its manifest; the old version serves until then.
 
-    Everything but `embeddings` is checked before the first of them is asked for.
+    All other arguments are checked before the first embedding is computed.
 
     Args:
-        index_dir: Directory of the index; missing, empty, or an index.
-        product_ids: Unique, not blank.
-        payload: One row per product, to be given back with it; may have no columns.
-        embeddings: Chunks of (n, dim) float32, unit L2 norm, one per product in order; written as they come.
+        index_dir: Directory of the index: missing, empty, or an index.
+        product_ids: Unique ids, not blank.
+        payload: A row per product, returned with search results; may have no columns.
+        embeddings: Chunks of (n, dim) float32, unit L2 norm, in the order of the products; streamed to disk.
         dim: Components of an embedding.
         fingerprint: Fingerprint of the encoder that makes the embeddings.
-        encoder: Where to find that encoder again, as JSON.
-        text_template: Template that turned a catalogue row into text; None where the text was given.
-        texts: What was embedded, one per product; without them there is no lexical search and no update.
-        language: Language of the texts: its stems and stop words are used by lexical search.
-        backend: Graph backend: "hnsw", "exact" for no graph at all, or one that was registered.
-        ef_search: Effort of a search, for "hnsw" the candidates kept.
-        target_recall: recall@10 that `ef_search` is chosen for.
-        store_dtype: Type of the stored embeddings.
+        encoder: Source of the encoder, as JSON, to load it again.
+        text_template: Template that turned a catalogue row into text; None if texts were given directly.
+        texts: The embedded text of each product; without them, lexical search and updates are not possible.
+        language: Language of the texts; lexical search uses its stems and stop words.
+        backend: Graph backend: "hnsw", "exact" for no graph, or a registered one.
+        ef_search: Search effort, for "hnsw" the number of candidates kept.
+        target_recall: Smallest recall@10 that `ef_search` must reach.
+        store_dtype: Number type of the stored embeddings.
         threads: Threads that build the graph.
-        keep_versions: Versions to keep from now on, the new one included; None is as many as
-            before, 3 at first.
+        keep_versions: Number of versions to keep from now on, including the new one; None keeps the previous
+            number, which is 3 at first.
         on_progress: Called with the number of products placed in the graph since the last call.
         query_fingerprint: Fingerprint of the query tower; None if one tower reads both sides.
         parameters: Parameters of the backend. For "hnsw": `M`, links per node, 16 if missing, and
             `ef_construction`, candidates kept while building, 200 if missing.
 
     Raises:
-        ConfigError: There is no such backend or parameter, a setting is out of range, or `encoder` is not
+        ConfigError: The backend or a parameter is unknown, a setting is out of range, or `encoder` is not
             JSON.
-        DataError: Product ids, payload or the number of embeddings do not fit.
-        ModelError: An embedding is of another dim, not finite or not of unit norm.
-        IndexLockedError: Another process writes the index.
+        DataError: Product ids, payload or the number of embeddings do not match.
+        ModelError: An embedding has the wrong length, is not finite, or is not of unit norm.
+        IndexLockedError: Another process is writing the index.
         IndexStoreError: `index_dir` holds something else, or a file cannot be written.
     """
     settings = GraphSettings(backend, parameters, ef_search, target_recall, threads)
@@ -133,13 +133,13 @@ def finish_version(
     queries: Scores | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Manifest:
-    """Make graph, lexical index and measurements over the staged products and embeddings.
+    """Build graph and lexical index over the staged products, and measure recall.
 
     Args:
-        writer: Writer of the index, with products, embeddings and any marks of the texts staged.
-        identity: Encoder and template that they were made with.
+        writer: Writer of the index, after products, embeddings and any text marks were staged.
+        identity: Encoder and template of the index.
         settings: Settings of the graph.
-        analyser: Splits the products' texts into words; None without texts.
+        analyser: Analyser that splits the products' texts into words; None without texts.
         command: Command that makes the version.
         queries: (queries, dim) float32 unit vectors to measure recall with; None makes some.
         on_progress: Called with the number of products placed in the graph since the last call.
@@ -204,7 +204,7 @@ def tuned_fields(tuning: Tuning) -> dict[str, Any]:
 
 
 def marked_fields(marks: npt.NDArray[np.uint8] | None) -> dict[str, Any]:
-    """Return the manifest's fields for the marks of a version's texts; none without marks."""
+    """Return the manifest's fields for the marks of a version's texts; empty without marks."""
     return {} if marks is None else count_marks(marks)
 
 
@@ -215,7 +215,7 @@ def _write_graph(
     settings: GraphSettings,
     on_progress: Callable[[int], None] | None,
 ) -> Graph:
-    """Write the graph over the stored embeddings and the node of each row; return the graph."""
+    """Build the graph over the stored embeddings; write it and the node of each row, and return it."""
     node_of_row = number_nodes(stored)
     with writing(folder / NODES_FILE):
         write_array(folder / NODES_FILE, node_of_row)

@@ -24,8 +24,8 @@ MOST_RECALL_LOST = 0.01
 
 
 def wants_compacting(manifest: Manifest) -> str | None:
-    """Return why an index should be compacted, or None."""
-    if not backend_named(manifest.backend.name).files:  # nothing was built that could be built anew
+    """Return the reason to compact an index, or None."""
+    if not backend_named(manifest.backend.name).files:  # there is no graph to rebuild
         return None
     labels = manifest.graph_nodes + manifest.deleted_nodes
     lost = manifest.built_recall - manifest.ann_recall_at_10
@@ -47,12 +47,12 @@ def compact_index(
 
     Args:
         index_dir: Directory of the index.
-        threads: Threads that build the graph; None is one per core, 1 gives the same file every time.
-        keep_versions: Versions to keep from now on, with the new one; None is as many as before.
+        threads: Threads that build the graph; None is one per core, 1 makes builds repeatable.
+        keep_versions: Number of versions to keep from now on, including the new one; None keeps the number.
         on_progress: Called with the number of products placed in the graph since the last call.
 
     Raises:
-        IndexLockedError: Another process writes the index.
+        IndexLockedError: Another process is writing the index.
         IndexStoreError: The index is damaged, or a file cannot be written.
     """
     with index_writer(index_dir, command="compact", keep_versions=keep_versions) as writer:
@@ -96,18 +96,18 @@ def retune_index(
     threads: int | None = None,
     keep_versions: int | None = None,
 ) -> Manifest:
-    """Measure recall again and set `ef_search`; nothing is embedded or built; return the new manifest.
+    """Measure recall again and set `ef_search`, without a new build; return the new manifest.
 
     Args:
         index_dir: Directory of the index.
-        target_recall: recall@10 to reach; 0.98 if neither is given.
-        ef_search: Value to set and measure; None chooses it.
+        target_recall: Smallest recall@10 to reach; 0.98 if neither is given.
+        ef_search: Value to set and measure; None chooses it by `target_recall`.
         threads: Threads that search; None is one per core.
-        keep_versions: Versions to keep from now on, with the new one; None is as many as before.
+        keep_versions: Number of versions to keep from now on, including the new one; None keeps the number.
 
     Raises:
         ConfigError: Both are given, or the target is not in [0, 1].
-        IndexLockedError: Another process writes the index.
+        IndexLockedError: Another process is writing the index.
         IndexStoreError: The index is damaged, or a file cannot be written.
     """
     with index_writer(index_dir, command="tune", keep_versions=keep_versions) as writer:
@@ -125,7 +125,7 @@ def retune_index(
             threads=threads,
         )
         link_files(index.directory, writer.staging, tuple(index.manifest.files))
-        # Another ef_search has another recall; what changes lost stays lost, unless the target makes it good.
+        # Recall lost by changes stays lost with the new ef_search, unless that reaches the target.
         lost = max(0.0, index.manifest.built_recall - index.manifest.ann_recall_at_10)
         made_good = tuning.target is not None and tuning.reached
         built_recall = min(1.0, tuning.recall + (0.0 if made_good else lost))

@@ -1,4 +1,4 @@
-"""Search by embeddings: a backend finds nodes, their rows are put in order, the rest is searched exactly."""
+"""Search by embeddings: a backend finds nodes, their rows are ranked, and unanswered queries are scanned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEARCH_BLOCK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A backend and the rows that its nodes stand for."""
+    """A backend, and the rows of each of its nodes."""
 
     backend: GraphBackend
     groups: RowGroups
@@ -33,18 +33,18 @@ def build_graph(
     threads: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Graph:
-    """Return a graph with one node per group; with `threads=1` the same every time.
+    """Return a graph with a node for each group of rows; with `threads=1` every build gives the same.
 
     Args:
         embeddings: (count, dim) float32 or float16, unit L2 norm.
-        groups: Rows of each node; their embeddings are equal.
+        groups: Rows of each node, which have equal embeddings.
         backend: Name of the backend.
-        parameters: Its parameters; the default of each that is missing.
+        parameters: Parameters of the backend; missing ones have their defaults.
         threads: Threads that build; None is one per core.
-        on_progress: Called with the number of rows placed since the last call.
+        on_progress: Called with the number of rows added since the last call.
 
     Raises:
-        ConfigError: There is no such backend or parameter, or a value is out of range.
+        ConfigError: The backend or a parameter is unknown, or a value is out of range.
     """
     chosen = backend_named(backend)
     built = chosen.build(
@@ -66,11 +66,11 @@ def approximate_search(
     effort: int,
     threads: int | None = None,
 ) -> tuple[Rows, Scores]:
-    """Return the rows and scores of the `top_k` products per query that the graph leads to, best first.
+    """Search the graph; return the rows and scores of `top_k` products per query, best first.
 
-    The scores are the backend's: computing them again takes longer than the 10% that this function may add to
-    hnswlib's bare search (docs/results.md). A query whose part of the graph is too
-    small for `top_k`, and a `top_k` that takes every node anyway, are searched exactly.
+    The scores are the backend's: computing them again would take longer than the 10% that this function may
+    add to hnswlib's search alone (docs/results.md). A query that reaches too few nodes is searched exactly,
+    and so are all queries if `top_k` needs every node.
 
     Args:
         graph: Graph over `embeddings`.
@@ -78,7 +78,7 @@ def approximate_search(
         query_embeddings: (queries, dim) float32, unit L2 norm.
         top_k: Products per query, 1 <= top_k <= count.
         tie_ranks: (count,) order among equal scores, lowest first.
-        effort: How hard the backend searches.
+        effort: Search effort, in the backend's unit.
         threads: Threads that search; None is one per core.
 
     Returns:
@@ -106,9 +106,9 @@ def approximate_search(
 def _rows_of_nodes(
     groups: RowGroups, nodes: Rows, scores: Scores, *, top_k: int, tie_ranks: Rows
 ) -> tuple[Rows, Scores]:
-    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, which come best first."""
+    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, both best first."""
     rows = groups.first(nodes)
-    # Where each node is one row and no two scores are equal, that is the answer.
+    # If each node has a single row and no scores are equal, this is the answer.
     distinct = (groups.sizes(nodes) == 1).all(axis=1) & (scores[:, 1:] < scores[:, :-1]).all(axis=1)
     if not distinct.all():
         rows[~distinct], scores[~distinct] = _opened(
@@ -120,10 +120,10 @@ def _rows_of_nodes(
 def _opened(
     groups: RowGroups, nodes: Rows, scores: Scores, *, top_k: int, tie_ranks: Rows
 ) -> tuple[Rows, Scores]:
-    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, which come best first.
+    """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, which are best first.
 
-    Groups are opened only down to the node that completes top_k and those level with it: one group may hold
-    a large part of the catalogue.
+    Only nodes down to the one that completes `top_k`, and nodes with its score, are expanded to rows: a
+    single node may have a large part of the catalogue.
     """
     take = np.minimum(groups.sizes(nodes), top_k)
     needed = np.cumsum(take, axis=1) - take < top_k

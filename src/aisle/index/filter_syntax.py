@@ -1,4 +1,4 @@
-"""The text of a filter and the syntax tree that Python's parser makes of it."""
+"""Parse the text of a filter into a syntax tree, with Python's own parser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["GRAMMAR", "Expression", "column_name", "function_of", "is_unicode", 
 
 MAX_CHARACTERS = 1_000_000
 SHOWN_CHARACTERS = 100
-# SQL's words, each as long as Python's, so that places in the text stay what they were.
+# Each replacement is as long as the SQL word, so positions in the text do not change.
 WORDS = {
     **{word.upper(): word for word in ("and", "or", "not", "in", "is")},
     **{"NULL": "None", "null": "None", "TRUE": "True", "true": "True", "FALSE": "False", "false": "False"},
@@ -24,22 +24,22 @@ OTHER_OPERATORS = {"=": "==", "<>": "!=", "&&": "and", "||": "or"}
 GRAMMAR = (
     "a filter is made of comparisons of columns with numbers, quoted texts, True and False, joined by "
     "and, or, not, in, is None and parentheses, and of contains(title, 'sofa') and startswith(title, 'red'); "
-    "write col('list price') for a column whose name is no word"
+    "write col('list price') for a column name with spaces or signs"
 )
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A filter as it was typed."""
+    """A filter as the user typed it."""
 
     text: str
-    """One line without blanks around it."""
+    """Text of the filter: a single line, without blanks around it."""
     names: Collection[str]
-    """Columns that there are."""
+    """Names of the products' columns."""
 
     @classmethod
     def of(cls, text: str, names: Collection[str]) -> Expression:
-        """Return the expression of a text that may have several lines."""
+        """Return the expression of a text, which may have several lines."""
         return cls(text.strip().translate({10: " ", 13: " "}), names)
 
     def tree(self) -> ast.expr:
@@ -68,7 +68,7 @@ class Expression:
             ) from None
 
     def _as_python(self) -> str:
-        """Return the text with SQL's words as Python has them; refuse what Python would take otherwise."""
+        """Return the text with SQL's words replaced by Python's; refuse what Python reads differently."""
         characters = list(self.text)
         words = {word: WORDS[word] for word in WORDS.keys() - set(self.names)}
         before = tokenize.TokenInfo(tokenize.ENCODING, "", (1, 0), (1, 0), "")
@@ -88,7 +88,7 @@ class Expression:
         return "".join(characters)
 
     def refusal(self, where: ast.expr | int, rule: str) -> SearchError:
-        """Return the error that states the rule and quotes the part of the text."""
+        """Return an error that states the rule and quotes the wrong part of the text."""
         if isinstance(where, int):
             at = min(where, len(self.text) - 1)
             return SearchError(f"where: {rule} (character {at + 1} of {window(self.text, at)})")
@@ -99,14 +99,14 @@ class Expression:
 
 
 def window(text: str, at: int) -> str:
-    """Return the text in quotes, or what is around a place of it where it is long."""
+    """Return the text in quotes; of a long text, only the part around a position."""
     start = max(0, at - SHOWN_CHARACTERS) if len(text) > 2 * SHOWN_CHARACTERS else 0
     end = max(at, SHOWN_CHARACTERS) + SHOWN_CHARACTERS
     return f"{'...' * (start > 0)}{text[start:end]!r}{'...' * (end < len(text))}"
 
 
 def function_of(node: ast.expr) -> tuple[str, ast.expr, Sequence[ast.expr]] | None:
-    """Return name, column and other arguments of a function of a filter; None where the node is none."""
+    """Return name, column and other arguments of a filter's function; None for any other node."""
     match node:
         case ast.Call(func=ast.Name(id=("contains" | "startswith") as name), args=[of, *rest], keywords=[]):
             return name, of, rest
@@ -118,7 +118,7 @@ def function_of(node: ast.expr) -> tuple[str, ast.expr, Sequence[ast.expr]] | No
 
 
 def column_name(node: ast.AST) -> str | None:
-    """Return the name in `price` or `col("list price")`; None where the node is neither."""
+    """Return the name in `price` or `col("list price")`; None for any other node."""
     if isinstance(node, ast.Name):
         return node.id
     match node:

@@ -1,4 +1,4 @@
-"""The columns and values of a filter, in the few Arrow types that it compares."""
+"""Columns and values of a filter, converted to the few Arrow types that filters compare."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ INT64_LIMIT = 2**63
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the products."""
+    """A column of the products, as filters compare it."""
 
     name: str
     stored: pa.DataType
-    """Type in the file."""
+    """Arrow type in the file."""
     kind: Kind | None
-    """What it holds; None where a filter can only ask whether a value is there."""
+    """Kind of its values; None if a filter can only check whether there is a value."""
     compared: pa.DataType
-    """Type in which it is compared."""
+    """Arrow type in which its values are compared."""
     note: str | None = None
-    """Why it holds texts although it looks like numbers."""
+    """Why the column holds texts although it looks like numbers; None for other columns."""
 
     @property
     def items(self) -> Column:
@@ -58,7 +58,7 @@ class Column:
         return Column(self.name, item, kind_of_type(item), _compared_as(item))
 
     def values(self, batch: pa.RecordBatch) -> pa.Array:
-        """Return the values of a batch as they are compared."""
+        """Return the column's values in a batch, in the type in which they are compared."""
         return batch.column(self.name).cast(self.compared)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Column:
 
 
 def column_of(field: pa.Field) -> Column:
-    """Return the column of a field of the products' schema."""
+    """Return the column for a field of the products' schema."""
     stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     note = (field.metadata or {}).get(NOTE_KEY)
     return Column(
@@ -79,14 +79,14 @@ def column_of(field: pa.Field) -> Column:
 
 
 def scalar_of(value: Value, column: Column) -> pa.Scalar:
-    """Return a value as it is compared with a column.
+    """Return a value in the type in which a column is compared.
 
-    Whole numbers are compared exactly. A value for a float32 column is rounded as the column's values were,
-    so that 49.99 equals 49.99. Dates and times are ISO 8601 texts; a time without an offset is UTC where the
-    column has a time zone.
+    Whole numbers are compared exactly. A value for a float32 column is rounded like the column's values, so
+    49.99 equals 49.99. Dates and times are ISO 8601 texts; a time without an offset is UTC if the column has
+    a time zone.
 
     Raises:
-        ValueError: The column does not hold such values; the message is for the user.
+        ValueError: The column does not hold this kind of value; the message is for the user.
     """
     if column.kind in {"dates", "times"} and isinstance(value, str):
         return _time_scalar(value, column)
@@ -101,7 +101,7 @@ def scalar_of(value: Value, column: Column) -> pa.Scalar:
 
 
 def compare(symbol: str, left: pa.Array | pa.Scalar, right: pa.Array | pa.Scalar) -> pa.Array:
-    """Return `left symbol right`, null where a side is null."""
+    """Return whether `left symbol right` is true for each row; null if a side is null."""
     if pa.types.is_null(left.type) or pa.types.is_null(right.type):
         length = max(len(side) if isinstance(side, pa.Array) else 0 for side in (left, right))
         return pa.nulls(length, pa.bool_())
@@ -112,10 +112,10 @@ def compare(symbol: str, left: pa.Array | pa.Scalar, right: pa.Array | pa.Scalar
 
 
 def is_one_of(values: pa.Array, wanted: Sequence[pa.Scalar]) -> pa.Array:
-    """Return whether each value is one of those wanted, null where it is null."""
+    """Return whether each value is among the wanted values; null if it is null."""
     if pa.types.is_null(values.type):
         return pa.nulls(len(values), pa.bool_())
-    if pa.types.is_integer(values.type):  # 2.5 is none of its values
+    if pa.types.is_integer(values.type):  # a column of whole numbers has no 2.5
         wanted = [scalar for scalar in wanted if pa.types.is_integer(scalar.type)]
     value_type = wanted[0].type if wanted and pa.types.is_timestamp(values.type) else values.type
     found = pc.is_in(values, value_set=pa.array([scalar.as_py() for scalar in wanted], value_type))
@@ -123,14 +123,14 @@ def is_one_of(values: pa.Array, wanted: Sequence[pa.Scalar]) -> pa.Array:
 
 
 def has_item(lists: pa.Array, wanted: pa.Scalar, items: Column) -> pa.Array:
-    """Return whether each list has an item, null where the list is null.
+    """Return whether each list contains an item; null if the list is null.
 
     Args:
-        lists: Of a batch.
-        wanted: As it is compared with the items.
-        items: Of the column of lists.
+        lists: Lists of a batch.
+        wanted: The item, in the type in which items are compared.
+        items: Items of the column of lists, as a column.
     """
-    # A null may hide items, which only one of the two functions below passes over.
+    # The memory of a null list may still hold items; only one of the two functions below skips them.
     there = lists.drop_null()
     if pa.types.is_fixed_size_list(there.type):
         there = there.cast(pa.list_(there.type.value_type))
@@ -143,7 +143,7 @@ def has_item(lists: pa.Array, wanted: pa.Scalar, items: Column) -> pa.Array:
 
 
 def _compared_as(stored: pa.DataType) -> pa.DataType:
-    """Return the type in which values of a type are compared; its own where they are not."""
+    """Return the type in which values of a type are compared; the same type if they are not compared."""
     types = pa.types
     if types.is_large_string(stored) or types.is_string_view(stored):
         return pa.large_string()
@@ -202,11 +202,11 @@ def _time_scalar(text: str, column: Column) -> pa.Scalar:
 
 
 def _moment(whole: str, text: str, column: Column) -> datetime:
-    """Return the time that a text without nanoseconds writes, with an offset where the column has one."""
+    """Return the time in a text without nanoseconds, with an offset if the column has a time zone."""
     try:
         if re.search(r"\.\d{7}", whole):
             raise ValueError("finer than nanoseconds; Python would cut it")
-        # Before Python 3.11, fromisoformat does not know Z.
+        # Before Python 3.11, fromisoformat does not accept Z.
         moment = datetime.fromisoformat(whole[:-1] + "+00:00" if whole.endswith("Z") else whole)
     except ValueError:
         raise ValueError(f"{column}, to be written as '2026-01-31T12:30:00', found {text!r}") from None
@@ -219,7 +219,7 @@ def _moment(whole: str, text: str, column: Column) -> datetime:
 
 
 def _without_nanoseconds(text: str) -> tuple[str, int]:
-    """Return a time cut to microseconds, and the nanoseconds that were cut: Python has none."""
+    """Return a time cut to microseconds, and the nanoseconds that were cut, which Python does not have."""
     found = re.fullmatch(r"(.*\.\d{6})(\d{1,3})(\D.*)?", text)
     if found is None:
         return text, 0

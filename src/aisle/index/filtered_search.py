@@ -1,4 +1,4 @@
-"""Search the products that satisfy a filter: exactly if they are few, else through the graph."""
+"""Search the products that satisfy a filter: exactly if they are few, otherwise with the graph."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["filtered_search"]
 Mask = npt.NDArray[np.bool_]
 
 EXACT_ROWS = 10_000
-"""Up to this many rows are always searched exactly: 3 ms for a query of 384 components."""
+"""Up to this many rows are always searched exactly, in 3 ms for a query of 384 components."""
 ROWS_PER_NODE = 20
-"""Rows that are searched exactly in the time in which the graph gives one node, about 5 microseconds."""
+"""Rows that exact search compares in the time that the graph needs for a node, about 5 microseconds."""
 MARGIN = 3.0
-"""Nodes asked for, over those that would do if a filter kept the same share everywhere."""
+"""Nodes to request, as a multiple of the nodes needed if a filter kept the same share everywhere."""
 TRUSTED = 0.5
-"""Share of the nodes given, nearest first, that must hold the answer: where the neighbours of most queries
+"""Share of the returned nodes, nearest first, that must hold the answer. If the neighbours of most queries
 fail the filter, recall@10 is 0.960 with 1.0 and 0.996 with 0.5 (20,000 clustered vectors, a tenth kept)."""
 GATHERED_ROWS = 8_192
 ASKED_NODES = 2**20
@@ -40,22 +40,22 @@ def filtered_search(
     exact: bool = False,
     threads: int | None = None,
 ) -> tuple[Rows, Scores]:
-    """Return the rows and scores of the best products per query that satisfy a filter, best first.
+    """Search the products that satisfy a filter; return rows and scores per query, best first.
 
-    The graph is asked for enough nodes to hold `top_k` satisfying rows, for twice as many where a query's
-    neighbours satisfy the filter less often than others, and not at all where the satisfying rows are sooner
-    compared one by one. How a query is answered does not depend on the other queries.
+    The graph returns enough nodes for `top_k` satisfying rows on average, and then twice as many for a query
+    that did not find them. If comparing all satisfying rows is faster, the graph is not used. The path of a
+    query does not depend on the other queries.
 
     Args:
         graph: Graph over `embeddings`.
         embeddings: (count, dim) float32 or float16, unit L2 norm; a memory map is read in parts.
         query_embeddings: (queries, dim) float32, unit L2 norm.
-        satisfying: (count,) whether each row satisfies the filter.
+        satisfying: (count,) bool, whether each row satisfies the filter.
         top_k: Products per query, at least 1.
         tie_ranks: (count,) order among equal scores, lowest first.
-        effort: How hard the backend searches; the graph is asked for at least as many nodes.
-        exact: Compare with every satisfying row.
-        threads: Threads that follow the graph; None is one per core.
+        effort: Search effort; at least as many nodes are requested.
+        exact: Whether to compare with every satisfying row.
+        threads: Threads that search the graph; None is one per core.
 
     Returns:
         (queries, kept) rows and (queries, kept) scores, where kept is `top_k` or the number of satisfying
@@ -98,7 +98,7 @@ def filtered_search(
 
 
 def _satisfying_groups(groups: RowGroups, satisfying: Mask) -> RowGroups:
-    """Return the groups without the rows that do not satisfy; a node may be left without any."""
+    """Return the groups without rows that fail the filter; a node may be left without a row."""
     held = satisfying[groups.rows]
     starts = np.concatenate([[0], np.cumsum(held)])[groups.starts]
     return RowGroups(rows=groups.rows[held], starts=starts, live=int(np.count_nonzero(np.diff(starts))))
@@ -116,14 +116,14 @@ def _through_graph(
     tie_ranks: Rows,
     threads: int | None,
 ) -> tuple[Mask, Rows, Scores]:
-    """Return which queries found `top_k` rows of `groups` among their nearest nodes, and those.
+    """Search the graph; return which queries found `top_k` rows of `groups`, and their answers.
 
     Returns:
         (queries,) mask, (answered, top_k) rows and (answered, top_k) scores.
     """
     reached, _, answered = graph.backend.search(asked, nodes=nodes, effort=effort, threads=threads)
     sizes = groups.sizes(reached)
-    # The nearest come first, and a graph misses more among the last.
+    # The nearest nodes come first; a graph misses more of the last.
     trusted = math.ceil(nodes * TRUSTED)
     enough = np.minimum(sizes[:, :trusted], top_k).sum(axis=1) >= top_k
     answered[answered] = enough
@@ -152,11 +152,11 @@ def _best_rows(
     top_k: int,
     tie_ranks: Rows,
 ) -> tuple[Rows, Scores]:
-    """Return the (queries, top_k) best rows and scores of (pairs,) nodes of queries, which hold that many."""
+    """Return the (queries, top_k) best rows and scores among (pairs,) nodes, which hold at least `top_k`."""
     scores = pair_scores(embeddings, groups.first(nodes), asked, query_of)
     order = np.lexsort((-scores, query_of))
     nodes, query_of, scores = nodes[order], query_of[order], scores[order]
-    # Groups are opened only down to the node that completes top_k and those level with it.
+    # Only nodes down to the one that completes top_k, and nodes with its score, are expanded to rows.
     take = np.minimum(groups.sizes(nodes), top_k)
     before = np.cumsum(take) - take
     needed = before - before[np.searchsorted(query_of, query_of)] < top_k
@@ -176,7 +176,7 @@ def _best_rows(
 def _exact_among(
     kept_rows: Rows, embeddings: FloatArray, asked: Scores, *, top_k: int, tie_ranks: Rows
 ) -> tuple[Rows, Scores]:
-    """Return the (queries, top_k) best of (kept,) rows and their scores, gathering them in parts."""
+    """Return the (queries, top_k) best of (kept,) rows and their scores; rows are read in parts."""
     queries = len(asked)
     rows = np.empty((queries, 0), np.int64)
     scores = np.empty((queries, 0), np.float32)

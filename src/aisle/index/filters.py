@@ -1,8 +1,8 @@
 """Filters over the products' columns, such as `price <= 50 and brand in ['Acme', 'Zenith']`.
 
-An expression is read by Python's own parser and translated, node by node from a white list, to Arrow
-functions; nothing of it is ever run as Python. Missing values follow Kleene's three-valued logic, as in SQL:
-a comparison with one is neither true nor false, and what is not true in the end is not satisfied.
+Python's own parser reads an expression, and each node of an allowed kind is translated to Arrow functions;
+the expression is never run as Python. Missing values follow Kleene's three-valued logic, as in SQL: a
+comparison with a missing value is neither true nor false, and a row satisfies a filter only if it is true.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Filter:
 
     text: str
     columns: tuple[str, ...]
-    """Those that it reads."""
+    """Columns that the condition reads."""
     condition: Condition
-    """Gives true, false or null for each row of a batch of `columns`."""
+    """Returns true, false or null for each row of a batch of `columns`."""
 
     def mask(self, products: pa.Table) -> npt.NDArray[np.bool_]:
-        """Return (rows,) whether each product satisfies the filter.
+        """Return whether each product satisfies the filter: (rows,) bool.
 
-        Reads only the filter's columns, a batch at a time: a memory-mapped table is not copied.
+        Only the filter's columns are read, a batch at a time: a memory-mapped table is not copied.
 
         Raises:
             SearchError: A value cannot be compared, such as a whole number beyond 2^63.
@@ -94,8 +94,8 @@ def parse_filter(text: str, schema: pa.Schema) -> Filter:
         schema: Schema of the products.
 
     Raises:
-        SearchError: It is not such an expression, a column is unknown, or types do not fit; the message
-            quotes the part.
+        SearchError: The expression does not follow the grammar, a column is unknown, or types do not match;
+            the message quotes the wrong part.
     """
     if not isinstance(text, str):
         raise SearchError(f"where: must be text, found {text!r}")
@@ -116,7 +116,7 @@ class _Translator:
     fields: Mapping[str, pa.Field]
 
     def condition(self, node: ast.expr, *, depth: int) -> Condition:
-        """Return the condition that a part of the tree describes."""
+        """Return the condition for a part of the tree."""
         if depth > MAX_DEPTH:
             raise self.expression.refusal(node, f"conditions may be nested {MAX_DEPTH} deep; flatten it")
         if isinstance(node, ast.BoolOp):
@@ -141,7 +141,7 @@ class _Translator:
         return operand.values
 
     def comparison(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Condition:
-        """Return the condition of one operator."""
+        """Return the condition of a single comparison operator."""
         if isinstance(op, ast.In | ast.NotIn):
             holds = self.membership(left, right)
             return holds if isinstance(op, ast.In) else _inverted(holds)
@@ -167,14 +167,14 @@ class _Translator:
         return lambda batch: compare(symbol, get_left(batch), get_right(batch))
 
     def getter(self, side: Column | Value, column: Column, node: ast.expr) -> Condition:
-        """Return what gives one side of a comparison for a batch."""
+        """Return a function from a batch to one side of a comparison."""
         if isinstance(side, Column):
             return side.values
         scalar = self.scalar(side, column, node)
         return lambda _: scalar
 
     def membership(self, left: ast.expr, right: ast.expr) -> Condition:
-        """Return the condition of `left in right`: a column in values, or a value in a column."""
+        """Return the condition `left in right`: a column in values, or a value in a column."""
         column = self.operand(left)
         if not isinstance(column, Column):
             if isinstance(right, ast.List | ast.Tuple | ast.Set | ast.Constant):
@@ -198,7 +198,7 @@ class _Translator:
         return lambda batch: is_one_of(column.values(batch), wanted)
 
     def held(self, value: Value, node: ast.expr, right: ast.expr) -> Condition:
-        """Return the condition that a list has a value, or that a text has another in it."""
+        """Return the condition that a list contains a value, or that a text contains another text."""
         column = self.operand(right)
         if not isinstance(column, Column) or column.kind not in {"lists", "texts", "nothing"}:
             told = f"{column}; only" if isinstance(column, Column) else "only"
@@ -215,7 +215,7 @@ class _Translator:
         return lambda batch: has_item(batch.column(column.name), wanted, items)
 
     def function(self, name: str, of: ast.expr, arguments: Sequence[ast.expr], node: ast.expr) -> Condition:
-        """Return the condition of `contains(title, 'sofa')` or `title.startswith('red')`."""
+        """Return the condition `contains(title, 'sofa')` or `title.startswith('red')`."""
         if len(arguments) != 1:
             raise self.expression.refusal(node, f"{name} takes a column and one text: {name}(title, 'red')")
         column, value = self.operand(of), self.operand(arguments[0])
@@ -230,14 +230,14 @@ class _Translator:
         return lambda batch: pc.starts_with(column.values(batch), value)
 
     def missing(self, left: ast.expr, right: ast.expr) -> Condition:
-        """Return the condition of `left is None`."""
+        """Return the condition `left is None`."""
         column = self.operand(left)
         if not isinstance(column, Column) or not isinstance(right, ast.Constant) or right.value is not None:
             raise self.expression.refusal(left, "is compares a column with None only; use == for values")
         return lambda batch: pc.is_null(batch.column(column.name))
 
     def comparable(self, column: Column, node: ast.expr) -> None:
-        """Refuse a column of lists, objects or bytes."""
+        """Refuse columns that cannot be compared: lists, objects and bytes."""
         if column.kind == "lists":
             raise self.expression.refusal(
                 node, f"{column} that have no comparison; ask for one item: 'red' in {column.name}"
@@ -248,7 +248,7 @@ class _Translator:
             )
 
     def scalar(self, value: Value, column: Column, node: ast.expr) -> pa.Scalar:
-        """Return a value as it is compared with a column."""
+        """Return a value in the type in which a column is compared; refuse other kinds of values."""
         try:
             return scalar_of(value, column)
         except ValueError as error:
@@ -283,7 +283,7 @@ class _Translator:
         return value if isinstance(value, bool | str) else sign * value
 
     def unknown(self, name: str) -> str:
-        """Return what to say about a column that is not there."""
+        """Return the message for an unknown column."""
         near = difflib.get_close_matches(name, self.fields, n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
         columns = ", ".join(list(self.fields)[:20]) + (", ..." if len(self.fields) > 20 else "")

@@ -1,4 +1,4 @@
-"""Two rankings made one: convex combination of scores on one scale, or reciprocal ranks."""
+"""Fuse two rankings into one: by a convex combination of scaled scores, or by reciprocal ranks."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ __all__ = [
 ]
 
 CANDIDATES = 100
-"""Best products taken from each side before they are fused."""
+"""Number of best products from each side that are fused."""
 RECIPROCAL_RANK_CONSTANT = 60
-"""k of reciprocal rank fusion, as its authors set it."""
+"""Constant k of reciprocal rank fusion, as in its paper."""
 DEFAULT_WEIGHT = 0.5
-"""Weight of the dense side where nothing was tuned: what SciFact's training queries choose for MiniLM."""
+"""Weight of the dense side without tuning: the best for MiniLM on SciFact's training queries."""
 WEIGHTS = tuple(step / 20 for step in range(21))
-"""Weights tried by `tune_weight`: 0, 0.05, ..., 1."""
+"""Weights that `tune_weight` tries: 0, 0.05, ..., 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Scores of both sides for the products that either side found for a query."""
+    """Products that either side found for a query, with their scores on both sides."""
 
     rows: Rows
     """(candidates,) distinct rows of the index."""
     dense: Scores
-    """(candidates,) cosine of each, whichever side found it."""
+    """(candidates,) cosine of each candidate, whichever side found it."""
     lexical: Scores
-    """(candidates,) BM25 score of each, 0 where it has no word of the query."""
+    """(candidates,) BM25 score of each candidate, 0 if it has no word of the query."""
     highest: float
     """Upper limit of BM25 scores for this query; above 0."""
     depth: int
-    """Products that each side could name."""
+    """Number of best products taken from each side."""
     by_id: npt.NDArray[np.bool_] | None = None
-    """(candidates,) whether the query is the product's id; None is no product."""
+    """(candidates,) bool, whether the query is the product's id; None if it is for no candidate."""
 
 
 def convex_scores(candidates: Candidates, *, weight: float) -> npt.NDArray[np.float64]:
     """Return (candidates,) weight * dense + (1 - weight) * lexical, both from 0 to 1.
 
-    Each is (score - lowest possible) / (highest possible - lowest possible): (cosine + 1) / 2, and BM25 over
-    the sum of its words' idf. The minimum is that of Bruch, Gai, Ingber (An Analysis of Fusion Functions for
-    Hybrid Retrieval, 2022, https://arxiv.org/abs/2210.11934), who divide by the best of the query; by that,
-    the best of poor answers has 1 as well. A product that the query names by its id has 1.
+    Both are (score - lowest possible) / (highest possible - lowest possible): (cosine + 1) / 2, and BM25
+    divided by the sum of the idf of the query's words. The theoretical minimum is from Bruch, Gai, Ingber (An
+    Analysis of Fusion Functions for Hybrid Retrieval, 2022, https://arxiv.org/abs/2210.11934). They divide by
+    the query's best score, which gives 1 to the best of poor answers too. A product named by its id has 1.
     """
     dense = (candidates.dense.astype(np.float64) + 1.0) / 2.0
     lexical = candidates.lexical.astype(np.float64) / candidates.highest
@@ -66,11 +66,11 @@ def convex_scores(candidates: Candidates, *, weight: float) -> npt.NDArray[np.fl
 
 
 def reciprocal_rank_scores(candidates: Candidates, *, tie_ranks: Rows) -> npt.NDArray[np.float64]:
-    """Return (candidates,) the sum of 1 / (60 + rank) over the sides that named the product.
+    """Return the sum of 1 / (60 + rank) over the sides that found the product: (candidates,).
 
     Cormack, Clarke, Buettcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
-    Methods (SIGIR 2009). A side names its best `depth`; BM25 only names products with a word of the query.
-    A product that the query names by its id is the first of both sides.
+    Methods (SIGIR 2009). A side finds its best `depth` products; BM25 finds only products with a word of the
+    query. A product that the query names by its id ranks first on both sides.
     """
     ties = tie_ranks[candidates.rows]
     total = np.zeros(len(candidates.rows))
@@ -94,7 +94,7 @@ def fuse(
     weight: float = DEFAULT_WEIGHT,
     fusion: Fusion = "convex",
 ) -> tuple[Rows, Scores]:
-    """Return the best `top_k` candidates per query, best first; equal scores in the order of `tie_ranks`.
+    """Return the best `top_k` candidates per query, best first; ties are ordered by `tie_ranks`.
 
     Args:
         candidates: Candidates of each query.
@@ -104,8 +104,8 @@ def fuse(
         fusion: "convex" for `convex_scores`, "rrf" for `reciprocal_rank_scores`.
 
     Returns:
-        (queries, top_k) rows and (queries, top_k) float32 fused scores in [0, 1]; where a query has fewer
-        candidates, the rest is row -1 and score -inf.
+        (queries, top_k) rows and (queries, top_k) float32 fused scores in [0, 1]; a short answer ends in row
+        -1 and score -inf.
 
     Raises:
         SearchError: `weight` is not in [0, 1] or `fusion` is unknown.
@@ -127,7 +127,7 @@ def fuse(
 
 
 def padded(ranked: Sequence[tuple[Rows, Scores]], *, top_k: int) -> tuple[Rows, Scores]:
-    """Return rankings of up to `top_k` as (queries, top_k) arrays, filled up with row -1 and score -inf."""
+    """Return rankings of up to `top_k` as (queries, top_k) arrays, padded with row -1 and score -inf."""
     rows = np.full((len(ranked), top_k), -1, np.int64)
     scores = np.full((len(ranked), top_k), -np.inf, np.float32)
     for query, (found, values) in enumerate(ranked):
@@ -142,12 +142,13 @@ def tune_weight(
     weights: Iterable[float] = WEIGHTS,
     default: float = DEFAULT_WEIGHT,
 ) -> float:
-    """Return the weight of the best quality; among equals the one nearest to `default`, then the lower.
+    """Return the weight with the best quality; of equal ones the nearest to `default`, then the lower.
 
     Args:
-        quality: Quality of a weight on judged training queries, such as the mean nDCG@10; higher is better.
+        quality: Returns the quality of a weight on judged training queries, such as mean nDCG@10; higher is
+        better.
         weights: Weights to try.
-        default: Where to lean when the judgements do not decide.
+        default: Weight to prefer if the judgements do not decide.
     """
     measured: dict[float, float] = {weight: quality(weight) for weight in weights}
     return min(measured, key=lambda weight: (-measured[weight], abs(weight - default), weight))

@@ -1,4 +1,4 @@
-"""Search by words, and by words and embeddings together."""
+"""Search by words (BM25), or by words and embeddings together (hybrid)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Searchable(Protocol):
-    """An open index; `aisle.index.search_index.SearchIndex` has the meaning of each name."""
+    """An open index; `aisle.index.search_index.SearchIndex` describes each member."""
 
     @property
     def manifest(self) -> Manifest:
@@ -46,7 +46,7 @@ class Searchable(Protocol):
 
     @property
     def lexical(self) -> Bm25Index | None:
-        """Return BM25 over the texts, if there are texts."""
+        """Return the BM25 index of the texts; None without texts."""
 
     def __len__(self) -> int: ...
 
@@ -63,7 +63,7 @@ class Searchable(Protocol):
         """Return the best products by embeddings."""
 
     def result(self, rows: Rows, scores: Scores) -> SearchResult:
-        """Return rows and scores with their product ids."""
+        """Return a result of rows and scores, with their product ids."""
 
     def satisfying(self, where: str) -> npt.NDArray[np.bool_]:
         """Return the mask of the products that satisfy a condition."""
@@ -72,16 +72,17 @@ class Searchable(Protocol):
 def search_lexical(
     index: Searchable, queries: Iterable[str], *, top_k: int, where: str | None = None
 ) -> SearchResult:
-    """Return the best `top_k` products per query by BM25; a short answer ends in row -1 and score -inf.
+    """Return the best `top_k` products per query by BM25; short answers end in row -1 and score -inf.
 
     Args:
-        index: Index to search; its encoder is not used.
+        index: Index to search; embeddings are not used.
         queries: Texts to search for.
         top_k: As in `SearchIndex.search`.
         where: As in `SearchIndex.search`.
 
     Raises:
-        SearchError: `top_k` is out of range, `where` does not fit, or the index was built without texts.
+        SearchError: `top_k` is out of range, `where` does not match the products, or the index was built
+        without texts.
     """
     queries = as_sequence(queries, "queries", SearchError)
     lexical = _lexical_of(index)
@@ -107,23 +108,23 @@ def search_hybrid(
 ) -> SearchResult:
     """Return the best `top_k` products per query by fused cosine and BM25, best first; ties by product id.
 
-    A product whose id is the query comes first. The result has the cosine of each product too.
+    A product with the query as its id comes first. The result also has the cosine of each product.
 
     Args:
         index: Index to search.
         queries: Texts to search for.
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
         top_k: As in `SearchIndex.search`.
-        weight: Weight of the dense side in [0, 1]; None is `weight_of` the index.
-        fusion: "convex" for weighted scores, "rrf" for reciprocal ranks, which have no weight.
+        weight: Weight of the dense side in [0, 1]; None is the index's weight, see `weight_of`.
+        fusion: "convex" for weighted scores, "rrf" for reciprocal ranks, which ignore the weight.
         ef_search: As in `SearchIndex.search`, for the dense side.
         exact: As in `SearchIndex.search`, for the dense side.
-        where: As in `SearchIndex.search`, of both sides.
+        where: As in `SearchIndex.search`, for both sides.
         threads: As in `SearchIndex.search`, for the dense side.
 
     Raises:
-        SearchError: An argument is out of range, the queries do not fit the embeddings, or the index was
-            built without texts.
+        SearchError: An argument is out of range, the numbers of queries and embeddings differ, or the index
+            was built without texts.
     """
     queries = as_sequence(queries, "queries", SearchError)
     _lexical_of(index)
@@ -161,20 +162,20 @@ def fuse_dense(
     fusion: Fusion = "convex",
     allowed: npt.NDArray[np.bool_] | None = None,
 ) -> SearchResult:
-    """Return the best `top_k` of what the dense side has found and BM25 finds; ties by product id.
+    """Fuse the products of a dense search with those of BM25; return the best `top_k`, ties by product id.
 
     Args:
         index: Index that was searched.
         queries: Texts to search for.
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
-        dense_rows: (queries, `candidate_depth`) best rows by cosine, -1 where there are fewer.
+        dense_rows: (queries, `candidate_depth`) best rows by cosine, -1 after the last of a short answer.
         top_k: Products per query.
         weight: As in `search_hybrid`.
         fusion: As in `search_hybrid`.
-        allowed: (count,) rows that BM25 may name; None is all of them.
+        allowed: (count,) bool, rows that BM25 may return; None is all rows.
 
     Raises:
-        SearchError: As for `search_hybrid`.
+        SearchError: As in `search_hybrid`.
     """
     candidates = gather_candidates(
         _lexical_of(index),
@@ -191,13 +192,13 @@ def fuse_dense(
 
 
 def weight_of(index: Searchable) -> float:
-    """Return the weight of the dense side: tuned when the index was built, or `DEFAULT_WEIGHT`."""
+    """Return the index's weight of the dense side, tuned at its build, or `DEFAULT_WEIGHT`."""
     tuned = index.manifest.hybrid_weight
     return DEFAULT_WEIGHT if tuned is None else tuned
 
 
 def candidate_depth(top_k: int, *, count: int) -> int:
-    """Return how many products each side names: `CANDIDATES`, more for a deeper search, at most all."""
+    """Return how many products to take from each side: `CANDIDATES`, or `top_k` if larger; at most all."""
     return min(count, max(CANDIDATES, top_k))
 
 
@@ -211,19 +212,20 @@ def gather_candidates(
     tie_ranks: Rows,
     allowed: npt.NDArray[np.bool_] | None = None,
 ) -> list[Candidates]:
-    """Return per query the union of the best of each side, every product with its true score of both sides.
+    """Return the union of both sides' best products per query, each with its exact score on both sides.
 
     Args:
-        lexical: Over the texts of the index.
-        embeddings: (count, dim) stored, unit L2 norm.
+        lexical: BM25 index of the texts.
+        embeddings: (count, dim) stored embeddings, unit L2 norm.
         queries: Texts to search for.
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm.
-        dense_rows: (queries, depth) best rows by cosine, -1 where there are fewer; BM25 names up to as many.
+        dense_rows: (queries, depth) best rows by cosine, -1 after the last of a short answer; BM25 finds up
+        to `depth` as well.
         tie_ranks: (count,) order among equal scores, lowest first.
-        allowed: (count,) rows that BM25 may name; None is all of them.
+        allowed: (count,) bool, rows that BM25 may return; None is all rows.
 
     Raises:
-        SearchError: The numbers of texts and of embeddings of queries differ.
+        SearchError: The numbers of queries and of query embeddings differ.
     """
     queries = as_sequence(queries, "queries", SearchError)
     if len(queries) != len(query_embeddings):
@@ -252,7 +254,7 @@ def gather_candidates(
 
 
 def _cosines(candidates: Sequence[Candidates], rows: Rows) -> Scores:
-    """Return the cosines of (queries, top_k) rows out of the candidates that they were taken from."""
+    """Return the cosines of (queries, top_k) rows, which are among the candidates."""
     cosines = np.full(rows.shape, -np.inf, np.float32)
     for found, chosen, values in zip(candidates, rows, cosines, strict=True):
         answered = int(np.count_nonzero(chosen >= 0))
@@ -270,7 +272,7 @@ def _lexical_of(index: Searchable) -> Bm25Index:
 
 
 def _allowed(index: Searchable, where: str | None, top_k: int) -> tuple[npt.NDArray[np.bool_] | None, int]:
-    """Return the mask of the rows that may be found, and how many of them to find."""
+    """Return the mask of the rows that may be returned, and how many of them to return."""
     if top_k < 1:
         raise SearchError(f"top_k: must be at least 1, found {top_k}")
     if where is None:

@@ -1,4 +1,4 @@
-"""Find a product by its id, typed as it is or without its signs and capitals."""
+"""Find a product by its id, typed exactly or without its signs and capitals."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ __all__ = ["IdLookup"]
 
 NO_LETTER_OR_DIGIT = re.compile("[^a-z0-9]+")
 END = "\0"
-"""Parts an id without its signs from the id itself."""
+"""Separates an id without signs from the id itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class IdLookup:
-    """The ids of products in the order of their letters and digits, each with its row."""
+    """Product ids and their rows, sorted by letters and digits of the ids."""
 
     ids: npt.NDArray[np.uint8]
     """(bytes,) each id without signs and capitals, `END`, and the id itself; sorted; UTF-8."""
     id_starts: npt.NDArray[np.int64]
-    """(ids + 1,) first byte of each."""
+    """(ids + 1,) first byte of each entry."""
     id_rows: Rows
-    """(ids,) row of each."""
+    """(ids,) row of each entry."""
 
     @classmethod
     def build(cls, product_ids: pa.ChunkedArray | None) -> IdLookup:
-        """Return the lookup of (n,) ids in the order of their rows; None is no ids."""
+        """Return the lookup of (n,) ids in the order of their rows; an empty lookup for None."""
         given = pa.chunked_array([], pa.string()) if product_ids is None else product_ids
         ids = given.cast(pa.large_string()).combine_chunks()  # the bytes of all may be more than 2 GiB
         entries = pc.binary_join_element_wise(
@@ -51,11 +51,11 @@ class IdLookup:
         )
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the arrays by name, to be saved."""
+        """Return the arrays to save, by name."""
         return {"ids": self.ids, "id_starts": self.id_starts, "id_rows": self.id_rows}
 
     def rows(self, query: str) -> Rows:
-        """Return the rows whose id is the query; else those whose id has the same letters and digits."""
+        """Return the rows with the query as their id, or else with an id of the same letters and digits."""
         wanted = query.strip()
         letters = _letters_and_digits_of(wanted)
         if not letters:
@@ -73,9 +73,9 @@ class IdLookup:
 
 
 def _letters_and_digits_of(text: str) -> str:
-    """Return what `_letters_and_digits` gives for a text.
+    """Return a text in lower case, without signs and spaces; the same as `_letters_and_digits` for an id.
 
-    Arrow compiles its pattern in every call, 9 ms a query; ASCII needs neither that nor a normal form.
+    Arrow compiles its pattern in every call, which takes 9 ms a query; ASCII text does not need Arrow.
     """
     if text.isascii():
         return NO_LETTER_OR_DIGIT.sub("", text.lower())

@@ -1,4 +1,4 @@
-"""Make a changed version of an index: its rows, its nodes, and its graph without a new build."""
+"""Make a changed version of an index: new rows and nodes, and the old graph updated instead of rebuilt."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ def stage_change(
 ) -> Manifest:
     """Stage a version with old and new rows, and the graph updated to match; return its manifest.
 
-    The index's graph is changed in place, so the open index must not be searched afterwards.
+    The graph of the open index is changed in place, so do not search that index afterwards.
 
     Args:
         writer: Writer of the index.
         index: Current version of the index.
-        source: (count,) rows of the new version: those of `index`, then, counted on, those of `products`.
+        source: (count,) source of each new row: rows of `index`, then of `products`, counted on.
         products: (new,) products that are added or replace others.
-        embeddings: (new, dim) embeddings of `products`, in the index's type.
+        embeddings: (new, dim) embeddings of `products`, in the index's number type.
         command: Command that makes the version.
-        threads: Threads that place nodes; None is one per core.
-        marks: (new,) of the texts of `products`; None where they were not counted.
+        threads: Threads that add nodes; None is one per core.
+        marks: (new,) marks of the texts of `products`; None if they were not marked.
 
     Raises:
-        DataError: A column is of another type than in the index.
+        DataError: The type of a column differs from the index.
         IndexStoreError: A file cannot be written.
     """
     folder, manifest = writer.staging, index.manifest
@@ -124,7 +124,7 @@ def stage_change(
 def _changed_marks(
     index: SearchIndex, marks: npt.NDArray[np.uint8] | None, source: Rows
 ) -> npt.NDArray[np.uint8] | None:
-    """Return the marks of the new rows; None where those of the old or of the new were not counted."""
+    """Return the marks of the new version's rows; None if old or new texts were not marked."""
     old = read_marks(index.directory, count=index.manifest.count)
     if old is None or (marks is None and source.max() >= len(old)):
         return None
@@ -133,10 +133,10 @@ def _changed_marks(
 
 
 def joined(old: pa.Table, new: pa.Table) -> pa.Table:
-    """Return two tables, one after the other; a column that only one of them has is null elsewhere.
+    """Return two tables one after the other; a column that only one table has is null in the other's rows.
 
     Raises:
-        DataError: A column is of another type than in the index.
+        DataError: The type of a column differs from the index.
     """
     try:
         both = pa.concat_tables([old, new], promote_options="permissive")
@@ -156,7 +156,7 @@ def _write_products(path: Path, old: pa.Table, new: pa.Table, source: Rows) -> N
 
 
 def _gathered(old: FloatArray, new: FloatArray, source: Rows) -> Iterable[npt.NDArray[Any]]:
-    """Yield the embeddings of rows of two arrays, one after the other, a chunk at a time."""
+    """Yield the embeddings of rows from two arrays, counted on, a chunk at a time."""
     for start in range(0, len(source), GATHERED_ROWS):
         rows = source[start : start + GATHERED_ROWS]
         is_new = rows >= len(old)
@@ -166,7 +166,7 @@ def _gathered(old: FloatArray, new: FloatArray, source: Rows) -> Iterable[npt.ND
 
 
 def _node_of_row(index: SearchIndex, source: Rows, embeddings: FloatArray) -> Rows:
-    """Return the node of each new row: an old node of the same embedding, or one after the last."""
+    """Return the node of each row: an old node with the same embedding, or a new node."""
     groups, count = index.graph.groups, index.manifest.count
     before = read_array(index.directory / NODES_FILE, shape=(count,), dtype="int64")
     nodes = np.empty(len(source), np.int64)
@@ -174,7 +174,7 @@ def _node_of_row(index: SearchIndex, source: Rows, embeddings: FloatArray) -> Ro
     nodes[~is_new] = before[source[~is_new]]
     if not is_new.any():
         return nodes
-    # Nodes that lose their rows count too: a replaced product with the same embedding keeps its node.
+    # Nodes that lose their rows are included: a replaced product with the same embedding keeps its node.
     live = np.unique(before)
     digests = np.concatenate(
         [
@@ -183,7 +183,7 @@ def _node_of_row(index: SearchIndex, source: Rows, embeddings: FloatArray) -> Ro
         ]
     )
     _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
-    # `first` is a live node where there is one; digests seen only among the new rows are new nodes.
+    # `first` is an old row if there is one; digests that only new rows have become new nodes.
     fresh = first >= len(live)
     number = np.empty(len(first), np.int64)
     number[~fresh] = live[first[~fresh]]
@@ -196,9 +196,9 @@ def _node_of_row(index: SearchIndex, source: Rows, embeddings: FloatArray) -> Ro
 def _changed_graph(
     index: SearchIndex, stored: FloatArray, node_of_row: Rows, tie_ranks: Rows, threads: int | None
 ) -> Graph:
-    """Return the index's own graph, changed: new nodes placed and nodes without rows marked deleted.
+    """Change the index's graph in place and return it: add new nodes, and remove nodes without rows.
 
-    Why not a second one: 10 million products of 1,024 components are 42 GB of graph.
+    A second graph would take too much memory: 42 GB for 10 million products of 1,024 components.
     """
     old = index.graph.groups
     labels = max(len(old), int(node_of_row.max()) + 1)

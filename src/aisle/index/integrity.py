@@ -1,4 +1,4 @@
-"""Check a version of an index: its backend is known, and its files are those that the manifest lists."""
+"""Check a version of an index: the backend is registered, and the files match the manifest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def recorded_backend(folder: Path, manifest: Manifest) -> tuple[type[GraphBacken
     """Return the backend that a version was built with, and its parameters.
 
     Raises:
-        IndexIntegrityError: This aisle has no such backend, or the parameters do not fit it.
+        IndexIntegrityError: The backend is unknown, or its parameters are not valid.
     """
     try:
         backend = backend_named(manifest.backend.name)
@@ -52,7 +52,7 @@ def verify_files(folder: Path, manifest: Manifest, *, verify: Literal["checksums
     """Check the files of a version against its manifest.
 
     Raises:
-        IndexIntegrityError: The backend is unknown, the manifest lists other files, or a file is missing,
+        IndexIntegrityError: The backend is unknown, the manifest lists the wrong files, or a file is missing,
             truncated or altered.
     """
     files = manifest.files
@@ -71,10 +71,10 @@ def verify_files(folder: Path, manifest: Manifest, *, verify: Literal["checksums
 
 
 def file_problem(path: Path, recorded: FileRecord, *, verify: Literal["checksums", "sizes"]) -> str | None:
-    """Return what is wrong with a file of an index and how to mend it, or None.
+    """Return the problem with a file of an index and how to repair it, or None.
 
     Raises:
-        OSError: The file exists and cannot be read.
+        OSError: The file exists but cannot be read.
     """
     mend = "restore the file or build the index again"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The languages of BM25: their stems, their stop words, and which of them a catalogue is written in."""
+"""Languages of BM25: stemmers, stop words, and detection of a catalogue's language."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ STOP_LISTS: dict[Language, str] = {
     "swedish": "STOPWORDS_SWEDISH",
     "turkish": "STOPWORDS_TURKISH",
 }
-"""Language -> its list in bm25s. The lists are short: none has a word that names a product."""
+"""Language to its stop words in bm25s. The lists are short and have no word that names a product."""
 LEAST_SHARE = 0.02
-"""A text in a language has at least this share of its stop words, even in titles."""
+"""Smallest share of a language's stop words among the words of a text in it, even of titles."""
 LEAST_LEAD = 1.25
-"""The best language has at least so many times the stop words of the next."""
+"""Smallest ratio of stop words between the best language and the next."""
 
 
 def stemmer(language: Language) -> Callable[[str], str]:
-    """Return the function from a lower-case word to its stem; threads may share it.
+    """Return a function from a lower-case word to its stem; threads may share it.
 
     Raises:
         ConfigError: The language is unknown.
@@ -58,7 +58,7 @@ def stemmer(language: Language) -> Callable[[str], str]:
 
 
 def stop_words(language: Language) -> tuple[str, ...]:
-    """Return the words of a language that name nothing, without single letters: "vitamin a" has one.
+    """Return the stop words of a language, except for single letters, which matter in "vitamin a".
 
     Languages without a list in bm25s have no stop words.
     """
@@ -67,9 +67,9 @@ def stop_words(language: Language) -> tuple[str, ...]:
 
 
 def detect_language(texts: Iterable[str]) -> Language:
-    """Return the language whose stop words make up the largest share of the words; English in doubt.
+    """Return the language with the largest share of stop words among the words; English in doubt.
 
-    Only languages with a list of stop words are found; titles of names alone have none.
+    Only languages with a list of stop words can be detected, and titles of names alone have no stop words.
     """
     lists = {language: frozenset(stop_words(language)) for language in STOP_LISTS}
     found, words = dict.fromkeys(lists, 0), 0
@@ -78,7 +78,7 @@ def detect_language(texts: Iterable[str]) -> Language:
             words += 1
             for language, listed in lists.items():
                 found[language] += word in listed
-    # Stable: English first among equals.
+    # The sort is stable: of equal languages, English comes first.
     first, second = sorted(found, key=lambda name: (-found[name], name != DEFAULT_LANGUAGE))[:2]
     clear = found[first] >= max(LEAST_SHARE * words, LEAST_LEAD * found[second], 1)
     return first if clear else DEFAULT_LANGUAGE
@@ -88,6 +88,6 @@ def load_bm25s() -> Any:
     """Return bm25s, which takes a second to import."""
     import bm25s
 
-    # it sets its logger to DEBUG on import, which fills the log of whoever configured the root logger
+    # it sets its logger to DEBUG on import, which would fill the log of a program with a root logger
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s

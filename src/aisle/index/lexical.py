@@ -1,4 +1,4 @@
-"""BM25 over the products' texts: the lexical half of hybrid search, and the baseline for embeddings."""
+"""BM25 over the products' texts: the lexical side of hybrid search, and a baseline for embeddings."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ class Bm25Index:
     with idf(t) = ln(1 + (N - df + 0.5) / (df + 0.5)) (Robertson and Zaragoza, The Probabilistic
     Relevance Framework: BM25 and Beyond, 2009; the idf that Lucene uses is never negative).
 
-    `Analyser` splits texts into words. A query that is a product's id finds that product first. The score of
-    every word in every text is stored (Lù, BM25S, https://arxiv.org/abs/2407.03618): a query adds them up.
+    `Analyser` splits texts into words. A query that is a product's id ranks that product first. The scores of
+    all words in all texts are stored (Lù, BM25S, https://arxiv.org/abs/2407.03618), and a query adds them up.
     """
 
     analyser: Analyser
     """Splits texts and queries into words."""
     texts: int
-    """Number of texts; rows are positions among them."""
+    """Number of texts; a row is the position of a text."""
     scores: Scores
-    """(postings,) score of a word in a text, word by word."""
+    """(postings,) score of a word in a text, sorted by word."""
     rows: npt.NDArray[np.int32]
-    """(postings,) row of that text, ascending within a word."""
+    """(postings,) row of the text, ascending within a word."""
     posting_starts: npt.NDArray[np.int64]
     """(words + 1,) first posting of each word."""
     words: npt.NDArray[np.uint8]
@@ -69,7 +69,7 @@ class Bm25Index:
     word_starts: npt.NDArray[np.int64]
     """(words + 1,) first byte of each word."""
     product_ids: IdLookup
-    """Rows by product id; empty where the texts have no ids."""
+    """Rows by product id; empty if the texts have no ids."""
 
     @classmethod
     def build(
@@ -79,12 +79,12 @@ class Bm25Index:
         analyser: Analyser | None = None,
         product_ids: pa.ChunkedArray | None = None,
     ) -> Bm25Index:
-        """Return the index of `texts`, which are read once; no query finds a text without words.
+        """Return the index of `texts`, which are read once; a text without words is never found.
 
         Args:
             texts: Texts to search.
-            analyser: Splits texts and queries into words; None is the English one.
-            product_ids: (texts,) id of each text's product, which finds it; None for texts without ids.
+            analyser: Analyser that splits texts and queries into words; None is the English one.
+            product_ids: (texts,) id of each text's product, to find it by; None for texts without ids.
 
         Raises:
             DataError: There is no text.
@@ -107,7 +107,7 @@ class Bm25Index:
         )
 
     def save(self, folder: Path) -> None:
-        """Write `LEXICAL_FILES` to `folder`, the same bytes for the same texts.
+        """Write `LEXICAL_FILES` to `folder`; equal texts give equal bytes.
 
         Raises:
             OSError: A file cannot be written.
@@ -126,8 +126,8 @@ class Bm25Index:
         """Return the index that `save` wrote, memory-mapped.
 
         Raises:
-            IndexIntegrityError: A file is missing or is not what `save` wrote, or the texts were split by
-                other rules than this aisle's.
+            IndexIntegrityError: A file is missing or damaged, or the texts were split into words by rules
+                that this version of aisle does not have.
         """
         shape, analyser = _read_shape(folder), _read_analyser(folder)
         arrays = {}
@@ -141,28 +141,28 @@ class Bm25Index:
         return cls(analyser=analyser, texts=shape["texts"], product_ids=ids, **arrays)
 
     def score(self, query: str) -> Scores:
-        """Return the (texts,) BM25 score of every text, 0 where it has no word of the query.
+        """Return the BM25 score of every text, 0 if it has no word of the query: (texts,).
 
-        A word that the query repeats counts each time. A product whose id is the query has `highest_score`.
+        A repeated word of the query counts each time. A product with the query as its id has `highest_score`.
         """
         total = np.zeros(self.texts, np.float32)
         for word in self.analyser.terms_of_query(query):
             found = self._postings_of(word)
-            total[self.rows[found]] += self.scores[found]  # a row comes once per word
+            total[self.rows[found]] += self.scores[found]  # rows are distinct within a word
         named = self.named(query)
         if len(named):
             total[named] = self.highest_score(query)
         return total
 
     def named(self, query: str) -> Rows:
-        """Return the rows of the products whose id is the query; usually there are none."""
+        """Return the rows of products with the query as their id; usually empty."""
         return self.product_ids.rows(query)
 
     def highest_score(self, query: str) -> float:
         """Return an upper limit of the scores: the sum of idf(t) over the words of the query.
 
-        Words that no text has count as well, so that a score divided by it is the share of the query that a
-        text covers. A query without words has the idf of a word that a single text has.
+        Words that are in no text count too: a score divided by this limit is the share of the query that a
+        text covers. For a query without words, the limit is the idf of a word in a single text.
         """
         found = [self._postings_of(word) for word in self.analyser.terms_of_query(query)]
         df = np.array([each.stop - each.start for each in found] or [1], np.float64)
@@ -185,7 +185,7 @@ class Bm25Index:
             queries: Texts to search for.
             top_k: Most rows per query, at least 1.
             tie_ranks: (texts,) order among equal scores, lowest first; None is the order of the rows.
-            allowed: (texts,) rows that may be ranked; None is all of them.
+            allowed: (texts,) bool, rows that may be ranked; None is all rows.
 
         Raises:
             SearchError: `top_k` is below 1.
@@ -222,11 +222,11 @@ def best_rows(
         scores: (texts,) BM25 scores of one query.
         top_k: Most rows to return.
         tie_ranks: (texts,) order among equal scores, lowest first; None is the order of the rows.
-        allowed: (texts,) rows that may be returned; None is all of them.
+        allowed: (texts,) bool, rows that may be returned; None is all rows.
     """
     rows = np.flatnonzero(scores > 0 if allowed is None else (scores > 0) & allowed)
     if len(rows) > top_k:
-        # Rows that tie with the last place stay until the order among equals decides.
+        # Rows with the same score as the last place stay until the tie order decides.
         last = np.partition(scores[rows], -top_k)[-top_k]
         rows = rows[scores[rows] >= last]
     order = np.lexsort((rows if tie_ranks is None else tie_ranks[rows], -scores[rows]))
@@ -235,7 +235,7 @@ def best_rows(
 
 
 def write_lexical(folder: Path, products: pa.Table, analyser: Analyser | None) -> None:
-    """Write the BM25 index of the products' texts, if they have any, into a version's folder."""
+    """Write the BM25 index of the products' texts into a version's folder; do nothing without texts."""
     if TEXT_COLUMN not in products.column_names or analyser is None:
         return
     with writing(folder / LEXICAL_FOLDER):
@@ -246,10 +246,11 @@ def write_lexical(folder: Path, products: pa.Table, analyser: Analyser | None) -
 
 
 def analyser_of(folder: Path, manifest: Manifest) -> Analyser | None:
-    """Return the analyser that split the texts of a version; None where it has no texts.
+    """Return the analyser that split the texts of a version into words; None without texts.
 
     Raises:
-        IndexIntegrityError: It is not recorded, or this aisle would split a query by other rules.
+        IndexIntegrityError: The analyser is not recorded, or this version of aisle would split queries by
+        other rules.
     """
     has_texts = any(name.startswith(f"{LEXICAL_FOLDER}/") for name in manifest.files)
     return _read_analyser(folder / LEXICAL_FOLDER) if has_texts else None
@@ -284,7 +285,7 @@ def _read_shape(folder: Path) -> dict[str, int]:
 
 
 def _check_ends(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Raise unless the starts fit what they point into; the checksums of the manifest guard the rest."""
+    """Raise unless start positions match the arrays they point into; checksums guard the rest."""
     for starts, ends, runs in (
         ("posting_starts", ("scores", "rows"), len(arrays["word_starts"]) - 1),
         ("word_starts", ("words",), len(arrays["word_starts"]) - 1),

@@ -36,15 +36,15 @@ __all__ = [
 
 FORMAT_VERSION = 4
 FORMAT_BEFORE_BACKENDS = 3
-"""Read as well: `M` and `ef_construction` stand for the backend, which is hnswlib."""
+"""Earlier format, also readable: the backend is hnswlib, given by `M` and `ef_construction`."""
 EMBEDDINGS_FILE = "embeddings.npy"
 NODES_FILE = "nodes.npy"
 PRODUCTS_FILE = "products.arrow"
 QUERIES_FILE = "queries.npy"
 MARKS_FILE = "marks.npy"
-"""(products,) uint8, the mark of each text; missing if the texts were not tokenised (`build_index`)."""
+"""(products,) uint8, the mark of each text; missing if texts were not tokenised (`build_index`)."""
 INDEX_FILES = (EMBEDDINGS_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
-"""Files of every index; those of the backend and of BM25 come on top."""
+"""Files of every index; the backend and BM25 add their own."""
 LEXICAL_FOLDER = "lexical"
 
 _OWN_CHECKSUM = "manifest_sha256"
@@ -60,9 +60,9 @@ class FileRecord:
     """Checksum and size of a file of the index."""
 
     sha256: Sha256
-    """Checksum of the whole file, lower-case hexadecimal."""
+    """Checksum of the whole file, in lower-case hexadecimal."""
     size: Annotated[int, Field(ge=0)]
-    """Bytes."""
+    """Size in bytes."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class BackendRecord:
     name: str
     """Name in the registry of `aisle.index.backends`."""
     parameters: dict[str, Any]
-    """All its build parameters, as JSON."""
+    """All build parameters of the backend, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -94,66 +94,65 @@ class Manifest:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     version: Positive
-    """Number of the version; its files are in `versions/`."""
+    """Number of the version; its files are in a folder of `versions/`."""
     created: str
-    """When it was made: ISO 8601, UTC."""
+    """Time when the version was made: ISO 8601, UTC."""
     command: str
-    """Command that made it: build, upsert, delete, compact or tune."""
+    """Command that made the version: build, upsert, delete, compact or tune."""
     fingerprint: str
     """Fingerprint of the encoder that made the embeddings."""
     encoder: dict[str, Any]
-    """Where to find that encoder again, as JSON."""
+    """Source of the encoder, as JSON, to load it again."""
     text_template: str | None
-    """Template that turned a catalogue row into text; None where the text was given."""
+    """Template that turned a catalogue row into text; None if texts were given directly."""
     id_column: str | None
-    """Column of the catalogue that held the product ids; None where they were given."""
+    """Column of product ids in the catalogue; None if ids were given directly."""
     dim: Positive
     """Components of an embedding."""
     metric: Literal["cosine"]
     """Meaning of a score: inner product of unit vectors."""
     backend: BackendRecord
-    """Graph backend, and what it was built with."""
+    """Graph backend and its build parameters."""
     ef_search: Positive
-    """Effort of a search, in the backend's unit, unless the search gives another; for hnswlib the candidates
-    that it keeps."""
+    """Default search effort, in the backend's unit; for hnswlib the number of candidates kept."""
     count: Positive
-    """Products in the index."""
+    """Number of products in the index."""
     graph_nodes: Positive
-    """Distinct embeddings, each one node of the graph."""
+    """Number of distinct embeddings; each is a node of the graph."""
     deleted_nodes: Annotated[int, Field(ge=0)]
-    """Nodes of products that are gone; a search passes through them and never gives them."""
+    """Nodes of removed products; a search passes through them and never returns them."""
     store_dtype: StoreDtype
-    """Type of the stored embeddings."""
+    """Number type of the stored embeddings."""
     files: dict[str, FileRecord]
-    """Name -> checksum and size of every other file of the version."""
+    """Name to checksum and size, for every other file of the version."""
     ann_recall_at_10: Annotated[Share, Field(alias=_RECALL_KEY)]
     """Share of the exact top 10 that the graph finds at `ef_search`; `ann_recall@10` in JSON."""
     ann_recall_queries: Positive
-    """Held-out queries of that measurement."""
+    """Number of held-out queries in that measurement."""
     built_recall: Share
-    """`ann_recall@10` when the graph was last built as a whole."""
+    """`ann_recall@10` after the last full build of the graph."""
     target_recall: Share | None
-    """Recall that `ef_search` was chosen for; None where it was given."""
+    """Recall that `ef_search` was chosen to reach; None if the user set `ef_search`."""
     recall_curve: tuple[CurvePoint, ...]
-    """Every `ef_search` that was measured, lowest first."""
+    """Measurements for every `ef_search` that was tried, lowest first."""
     hybrid_weight: Share | None = None
-    """Share of the dense score in a hybrid one, if it was tuned."""
+    """Weight of the dense score in hybrid search; None if it was not tuned."""
     ancestors: tuple[Positive, ...] = ()
-    """Versions that it was made from and that were there then, nearest first."""
+    """Ancestors of the version that still existed when it was made, nearest first."""
     keep_versions: Positive = 3
-    """Versions that the index keeps, until a command sets another number."""
+    """Number of versions that the index keeps, until a command changes it."""
     truncated_texts: Annotated[int, Field(ge=0)] | None = None
-    """Products whose text is longer than the encoder's maximum length; None where they were not counted."""
+    """Number of products with a text above the encoder's maximum length; None if they were not counted."""
     unknown_texts: Annotated[int, Field(ge=0)] | None = None
-    """Products whose text has no token in the encoder's vocabulary; None if they were not counted."""
+    """Number of products with no known token in their text; None if they were not counted."""
     query_fingerprint: str | None = None
-    """Fingerprint of the query tower that the index was built with; None if one tower reads both sides."""
+    """Fingerprint of the query tower at the build; None if one tower reads both sides."""
     pruned: tuple[Positive, ...] = ()
-    """Versions that were removed when it became the current one."""
+    """Versions that were removed when this version became current."""
 
     @property
     def parent(self) -> int | None:
-        """Return the version that was current when this one was made."""
+        """Version that was current when this version was made."""
         return self.ancestors[0] if self.ancestors else None
 
 
@@ -161,7 +160,7 @@ _SCHEMA = TypeAdapter(Manifest)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest with a checksum of its own contents.
+    """Write the manifest, with a checksum of its contents.
 
     Raises:
         OSError: The file cannot be written.
@@ -177,9 +176,9 @@ def read_manifest(index_dir: StrPath) -> Manifest:
     """Return the manifest of an index directory.
 
     Raises:
-        IndexIntegrityError: There is no manifest, it is not JSON of our schema, it was altered, or it is of a
-            format that this version of aisle does not read.
-        OSError: The file exists and cannot be read.
+        IndexIntegrityError: The manifest is missing, does not follow the schema, was altered, or has a format
+            that this version of aisle does not read.
+        OSError: The file exists but cannot be read.
     """
     index_dir = Path(index_dir)
     path = index_dir / MANIFEST_FILE
@@ -201,7 +200,7 @@ def read_manifest(index_dir: StrPath) -> Manifest:
         parameters = {name: document.pop(name, None) for name in ("M", "ef_construction")}
         document["backend"] = {"name": "hnsw", "parameters": parameters}
     try:
-        # As JSON: strict mode takes a record from a JSON object, not from a dict.
+        # Validate JSON text: in strict mode pydantic makes a dataclass from JSON, but not from a dict.
         return _SCHEMA.validate_json(json.dumps(document))
     except ValidationError as error:
         first = error.errors()[0]
@@ -210,7 +209,7 @@ def read_manifest(index_dir: StrPath) -> Manifest:
 
 
 def _check_version(path: Path, version: object) -> None:
-    """Raise unless the manifest's format is the one this module reads."""
+    """Raise unless this module reads the manifest's format."""
     if type(version) is not int:
         raise _broken(path, f"format_version must be a whole number, found {version!r}")
     if version > FORMAT_VERSION:
@@ -226,7 +225,7 @@ def _check_version(path: Path, version: object) -> None:
 
 
 def _checksum(document: Mapping[str, object]) -> str:
-    """Return the SHA-256 of the document in a spelling that spaces and key order cannot change."""
+    """Return the SHA-256 of the document, independent of spaces and key order."""
     spelled = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(spelled.encode("ascii")).hexdigest()
 
@@ -245,7 +244,7 @@ def _missing(index_dir: Path) -> str:
 
 
 def _mend(index_dir: Path) -> str:
-    """Return what to do about a manifest that is lost or damaged."""
+    """Return advice on a lost or damaged manifest."""
     numbers = version_numbers(index_dir)
     if not numbers:
         return "build the index again"

@@ -1,8 +1,8 @@
-"""The words of many texts as numbers, and bm25s's score of each word in each text.
+"""Words of many texts as numbers, and the BM25 score of each word in each text, by bm25s.
 
-`aisle.index.lexical` stores them in files of its own. bm25s's files give the same scores and masks, but take
-0.9 s and 100 MiB to load with 430,000 words, because the vocabulary is a dict in JSON; ours are memory-mapped
-in 12 ms and 1 MiB.
+`aisle.index.lexical` writes its own files for them. The files of bm25s give the same scores, but take 0.9 s
+and 100 MiB to load for 430,000 words, because their vocabulary is a JSON dict; ours are memory-mapped in
+12 ms and 1 MiB.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Tokens", "run_starts", "tokenize", "word_scores"]
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The words of each text as numbers, in two flat arrays; lists take ten times the memory."""
+    """Words of each text as numbers, in two flat arrays; lists would take ten times the memory."""
 
     numbers: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class Tokens:
 
 
 def tokenize(texts: Iterable[str], analyser: Analyser) -> tuple[Tokens, list[str]]:
-    """Return the words of each text as places in the sorted vocabulary, and that vocabulary."""
+    """Return the words of each text as positions in the sorted vocabulary, and the vocabulary."""
     seen: dict[str, int] = {}
     numbers, lengths = array("i"), array("q")
     for text in texts:
@@ -52,7 +52,7 @@ def tokenize(texts: Iterable[str], analyser: Analyser) -> tuple[Tokens, list[str
 
 
 def word_scores(tokens: Tokens, words: int, *, k1: float, b: float) -> Mapping[str, Any]:
-    """Return bm25s's sparse matrix of scores, (texts, words) by columns."""
+    """Return the sparse matrix of scores by bm25s: (texts, words), stored by columns."""
     if not words:  # bm25s divides by the mean length
         return {
             "data": np.empty(0, np.float32),
@@ -65,5 +65,5 @@ def word_scores(tokens: Tokens, words: int, *, k1: float, b: float) -> Mapping[s
 
 
 def run_starts(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return (n + 1,) where each of n runs begins, and where the last ends."""
+    """Return where each of n runs begins, and where the last ends: (n + 1,)."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

@@ -57,7 +57,7 @@ def writing(path: Path, *, what: str, mend: str) -> Iterator[None]:
         mend: Advice, as an imperative sentence.
 
     Raises:
-        DataError: the system refuses to write.
+        DataError: The system refuses to write.
     """
     try:
         yield
@@ -74,7 +74,7 @@ class Spool:
         columns: Columns of a record to the names of their Arrow types, such as `string` or `list<string>`.
 
     Raises:
-        DataError: the folder cannot be written to.
+        DataError: The folder cannot be written to.
     """
 
     def __init__(self, folder: Path | None, columns: Mapping[str, str]) -> None:
@@ -105,7 +105,7 @@ class Spool:
         """Write a record, with its values in the order of the columns.
 
         Raises:
-            DataError: the file cannot be written, for example on a full disk.
+            DataError: The file cannot be written, for example on a full disk.
         """
         self._records.append(record)
         self.count += 1
@@ -132,7 +132,7 @@ class Spool:
         """Return all records, memory-mapped.
 
         Raises:
-            DataError: the file cannot be written, for example on a full disk.
+            DataError: The file cannot be written, for example on a full disk.
         """
         import datasets
 

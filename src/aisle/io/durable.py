@@ -16,7 +16,7 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -57,7 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
     one is removed.
 
     Raises:
-        OSError: the system refuses to write.
+        OSError: The system refuses to write.
     """
     beside = path.with_name(f".{path.name}.writing")
     try:

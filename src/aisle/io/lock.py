@@ -29,9 +29,9 @@ def take_lock(path: Path, command: str) -> BaseFileLock:
         command: Name of the holder, for the message to a process that is refused.
 
     Raises:
-        IndexLockedError: another process holds the lock.
-        IndexStoreError: the file system has no locks, so that two writers could not be kept apart.
-        OSError: the file cannot be written.
+        IndexLockedError: Another process holds the lock.
+        IndexStoreError: The file system has no locks, so that two writers could not be kept apart.
+        OSError: The file cannot be written.
     """
     from filelock import FileLock, Timeout  # takes 20 ms, which a program that only searches does not need
 

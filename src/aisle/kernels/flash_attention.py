@@ -33,7 +33,7 @@ def varlen_attention(
         window: Number of tokens that a token sees to either side, itself included; all if None.
 
     Raises:
-        ValueError: this version of torch lacks something that the layer needs.
+        ValueError: This version of torch lacks something that the layer needs.
     """
     from torch.nn.attention import varlen
 
@@ -79,7 +79,7 @@ def varlen_options(
         grouped: Whether several query heads share a key head.
 
     Raises:
-        ValueError: this version has no window, or no factor of the scores, and the layer needs it.
+        ValueError: This version has no window, or no factor of the scores, and the layer needs it.
     """
     options: dict[str, Any] = {}
     if "window_size" in parameters:

@@ -110,7 +110,7 @@ def group_heads(runs: Runs, heads: int) -> Grouping:
 
     Args:
         runs: (texts, length) of each run of texts of equal length, in the order of the batch.
-        heads: of each token.
+        heads: Number of attention heads.
     """
     lengths = np.repeat([length for _, length in runs], [texts for texts, _ in runs])
     first_tokens = np.cumsum(lengths) - lengths

@@ -70,7 +70,7 @@ def packed_attention(
         s_aux: Attention sinks; not supported.
 
     Raises:
-        ValueError: the layer asks for a softcap or sinks, or for a window that this torch does not have.
+        ValueError: The layer asks for a softcap or sinks, or for a window that this torch does not have.
     """
     if softcap is not None or s_aux is not None:
         raise ValueError("packed attention has neither a softcap nor sinks")

@@ -49,7 +49,7 @@ def default_target_modules(backbone: nn.Module) -> tuple[str, ...]:
     """Return the names of the attention projections of an architecture.
 
     Raises:
-        ModelError: the architecture is of no known family; the message lists its linear layers.
+        ModelError: The architecture is of no known family; the message lists its linear layers.
     """
     names = linear_layer_names(backbone)
     for family in ATTENTION_PROJECTIONS:
@@ -101,7 +101,7 @@ def attach_lora(
         base_revision: The base model's commit, if it is on the Hub.
 
     Raises:
-        ModelError: a target is not the name of a linear layer; the message lists the linear layers.
+        ModelError: A target is not the name of a linear layer; the message lists the linear layers.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -144,7 +144,7 @@ def attach_trained_lora(
         base_revision: As in `attach_lora`.
 
     Raises:
-        ModelError: as in `load_adapter`.
+        ModelError: As in `load_adapter`.
     """
     adapted = load_adapter(backbone, adapter_dir, trained_with_dropout=dropout)
     config = adapted.peft_config["default"]
@@ -163,7 +163,7 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout
         trained_with_dropout: Dropout before LoRA's matrices while it is trained further; None for inference.
 
     Raises:
-        ModelError: the adapter's files are missing, or do not fit the backbone.
+        ModelError: The adapter's files are missing, or do not fit the backbone.
     """
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors import SafetensorError

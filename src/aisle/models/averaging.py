@@ -51,7 +51,7 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
         token: Token for private and gated repositories on the Hub.
 
     Raises:
-        ModelError: a run cannot be loaded, is not a run, or differs from the first run in its base model or
+        ModelError: A run cannot be loaded, is not a run, or differs from the first run in its base model or
             settings.
     """
     runs, weights = (as_sequence(runs, "runs", ModelError), as_sequence(weights, "weights", ModelError))

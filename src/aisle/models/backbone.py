@@ -21,7 +21,7 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
     """Return the backbone in float32; of T5 and its relatives, the encoder.
 
     Raises:
-        ModelError: there are no safetensors weights; weights of the architecture are missing; the model has a
+        ModelError: There are no safetensors weights; weights of the architecture are missing; the model has a
             decoder that reads an encoder's output; or it needs a package or code that is missing.
     """
     from safetensors import SafetensorError
@@ -68,7 +68,7 @@ def check_reads_text(source: ModelSource, backbone: nn.Module, tokenizer: Any) -
     """Refuse a backbone that does not return a vector for each of the tokenizer's tokens.
 
     Raises:
-        ModelError: the tokenizer has tokens without an embedding in the backbone, or the backbone fails on a
+        ModelError: The tokenizer has tokens without an embedding in the backbone, or the backbone fails on a
             text or returns something else.
     """
     model: Any = backbone
@@ -155,7 +155,7 @@ def _text_model(source: ModelSource, config: Any) -> Any:
     """Return the class that loads a configuration: for T5 and its relatives, the class of T5's encoder.
 
     Raises:
-        ModelError: the model is another encoder with a decoder.
+        ModelError: The model is another encoder with a decoder.
     """
     from transformers import AutoModel, AutoModelForTextEncoding
 

@@ -22,7 +22,7 @@ class BiEncoder(nn.Module):
         product_tower: Tower that reads products; the query tower if None.
 
     Raises:
-        ModelError: the towers' embeddings differ in length.
+        ModelError: The towers' embeddings differ in length.
     """
 
     def __init__(self, query_tower: Tower, product_tower: Tower | None = None) -> None:
@@ -70,7 +70,7 @@ class BiEncoder(nn.Module):
             batches: Token batches; with separate towers each of a single side.
 
         Raises:
-            ValueError: the towers are separate and a batch has no side.
+            ValueError: The towers are separate and a batch has no side.
         """
         if not self.separate_sides:
             shared: torch.Tensor = self.product_tower(batches)

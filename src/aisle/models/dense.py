@@ -44,7 +44,7 @@ class Dense(nn.Module):
         """Return the layer in a folder, in float32.
 
         Raises:
-            ModelError: a file is missing or damaged, or asks for something that aisle does not have.
+            ModelError: A file is missing or damaged, or asks for something that aisle does not have.
         """
         config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
         config = read_json(config_path)
@@ -87,7 +87,7 @@ class Dense(nn.Module):
         """Return the length of an embedding after the layer.
 
         Raises:
-            ModelError: the layer does not take embeddings of this length.
+            ModelError: The layer does not take embeddings of this length.
         """
         if dim != self.in_features:
             raise ModelError(

@@ -233,7 +233,7 @@ class TorchEncoder:
         For encoders trained for it (Matryoshka, https://arxiv.org/abs/2205.13147); others lose much quality.
 
         Raises:
-            ModelError: the encoder has fewer components, or its embeddings are not unit vectors.
+            ModelError: The encoder has fewer components, or its embeddings are not unit vectors.
         """
         if dimensions is None:
             return self

@@ -26,7 +26,7 @@ class Head(Protocol):
         """Return the module in a folder.
 
         Raises:
-            ModelError: a file is missing or damaged, or asks for something that aisle does not have.
+            ModelError: A file is missing or damaged, or asks for something that aisle does not have.
         """
 
     def save(self, folder: Path) -> None:
@@ -36,7 +36,7 @@ class Head(Protocol):
         """Return the length of an embedding after the module.
 
         Raises:
-            ModelError: the module does not take embeddings of this length.
+            ModelError: The module does not take embeddings of this length.
         """
 
     def fingerprint_part(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def load_heads(model_dir: Path, *, dim: int) -> tuple[Head, ...]:
         dim: Length of the pooled embeddings.
 
     Raises:
-        ModelError: a file is damaged; or aisle does not have one of the modules, or not in this place.
+        ModelError: A file is damaged; or aisle does not have one of the modules, or not in this place.
     """
     check_modules(model_dir)
     heads: list[Head] = []
@@ -106,7 +106,7 @@ def check_modules(model_dir: Path) -> None:
     """Refuse a modules.json with modules that aisle does not have, or not in this order.
 
     Raises:
-        ModelError: as said, or the file is damaged.
+        ModelError: As said, or the file is damaged.
     """
     path = model_dir / MODULES_FILE
     modules = listed_modules(model_dir)
@@ -141,7 +141,7 @@ def output_dim(heads: Iterable[Head], dim: int) -> int:
     """Return the length of an embedding after heads that take embeddings of `dim` components.
 
     Raises:
-        ModelError: a head does not take embeddings of the length before it.
+        ModelError: A head does not take embeddings of the length before it.
     """
     for head in heads:
         dim = head.output_dim(dim)

@@ -34,7 +34,7 @@ class InputCodes:
 
     Args:
         channel_scales: (in,) what a code is worth in each channel; None for a scale for each token.
-        after_gelu: whether the input is what GELU gives; without `channel_scales` only.
+        after_gelu: Whether the input is what GELU gives; without `channel_scales` only.
     """
 
     def __init__(self, channel_scales: torch.Tensor | None = None, *, after_gelu: bool = False) -> None:
@@ -73,8 +73,8 @@ class Int8Linear(nn.Module):
     Args:
         weight: (out, in).
         bias: (out,), or None.
-        inputs: finds the codes of the input; shared by the layers that read the same one.
-        gelu: whether GELU follows; only for inputs with fixed scales.
+        inputs: Finds the codes of the input; shared by the layers that read the same one.
+        gelu: Whether GELU follows; only for inputs with fixed scales.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ def token_codes(rows: torch.Tensor, *, after_gelu: bool = False) -> tuple[torch.
 
     Args:
         rows: (rows, in) float32.
-        after_gelu: whether they are what GELU gives.
+        after_gelu: Whether they are what GELU gives.
 
     Returns:
         The codes, (rows rounded up to a multiple of `ROW_STEP`, in) uint8, where the last are not set, and

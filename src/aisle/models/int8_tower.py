@@ -44,7 +44,7 @@ def int8_tower(tower: Tower, *, max_length: int) -> Tower:
         max_length: Longest text that it reads, in tokens.
 
     Raises:
-        ModelError: the tower is not on CPU, this CPU does not multiply 8-bit integers, or the embeddings are
+        ModelError: The tower is not on CPU, this CPU does not multiply 8-bit integers, or the embeddings are
             not close to those in fp32.
     """
     device = next(tower.parameters()).device

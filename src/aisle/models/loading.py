@@ -109,7 +109,7 @@ def load_encoder(
         trust_remote_code: Run the Python code in the model's repository.
 
     Raises:
-        ModelError: files are missing, do not fit together, or are not safetensors.
+        ModelError: Files are missing, do not fit together, or are not safetensors.
     """
     source = find_model(str(model), revision=revision, token=token)
     overrides = overrides or Overrides()
@@ -159,7 +159,7 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
     """Return a base model in float32, with the settings of its own files.
 
     Raises:
-        ModelError: the model cannot be loaded or does not read text, there is no tokenizer, `max_length` is
+        ModelError: The model cannot be loaded or does not read text, there is no tokenizer, `max_length` is
             more than it can read, or a prompt fills it.
     """
     backbone = load_backbone(source, trust_remote_code=trust_remote_code)
@@ -200,7 +200,7 @@ def base_of_adapter(
     """Return where an adapter's base is: from the user, else `aisle.json`, else PEFT's configuration.
 
     Raises:
-        ModelError: no base is named, or it cannot be found.
+        ModelError: No base is named, or it cannot be found.
     """
     if base_model is not None:
         return find_model(base_model, token=token)
@@ -269,7 +269,7 @@ def check_prompts(settings: EncoderSettings, tokenizer: Any) -> None:
     """Refuse a prompt that leaves no room for a text: all texts would have the same embedding.
 
     Raises:
-        ModelError: a prompt is too long.
+        ModelError: A prompt is too long.
     """
     for name in ("query_prompt", "product_prompt"):
         prompt = getattr(settings, name)

@@ -52,7 +52,7 @@ def find_model(name: str, *, revision: str | None = None, token: str | None = No
         token: Token for gated and private repositories.
 
     Raises:
-        ModelError: there is no such model, the Hub cannot be reached, or the packaged weights are altered.
+        ModelError: There is no such model, the Hub cannot be reached, or the packaged weights are altered.
     """
     if not name:
         raise ModelError("the model's name is empty; give a Hub id or a folder")
@@ -75,7 +75,7 @@ def _below_root(source: ModelSource) -> ModelSource:
     sentence-transformers before 2.0 saved its models so; since then these files lie beside modules.json.
 
     Raises:
-        ModelError: modules.json is damaged, or the folder is not there.
+        ModelError: `modules.json` is damaged, or the folder is not there.
     """
     below = module_folder(source.path, "Transformer")
     if below is None or below == source.path.resolve():

@@ -31,7 +31,7 @@ def listed_modules(model_dir: Path) -> list[ListedModule]:
     """Return the modules that a model's modules.json lists, in order; none without that file.
 
     Raises:
-        ModelError: modules.json is damaged, or names a folder outside of the model's.
+        ModelError: `modules.json` is damaged, or names a folder outside of the model's.
     """
     path = model_dir / MODULES_FILE
     entries = _load(path)
@@ -51,7 +51,7 @@ def module_folder(model_dir: Path, kind: str) -> Path | None:
     """Return the folder of a model's first module of a kind, or None.
 
     Raises:
-        ModelError: as in `listed_modules`.
+        ModelError: As in `listed_modules`.
     """
     return next((module.folder for module in listed_modules(model_dir) if module.kind == kind), None)
 
@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; empty if the file is missing.
 
     Raises:
-        ModelError: the file is not JSON.
+        ModelError: The file is not JSON.
     """
     loaded = _load(path)
     return loaded if isinstance(loaded, dict) else {}

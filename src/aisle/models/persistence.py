@@ -61,7 +61,7 @@ def save_encoder(
         began_at: Record of the LoRA run that training started from, if any; kept in `aisle.json`.
 
     Raises:
-        ModelError: the encoder could not be written; the folder is as before.
+        ModelError: The encoder could not be written; the folder is as before.
     """
     staging = run_dir / ".saving"
     shutil.rmtree(staging, ignore_errors=True)
@@ -104,7 +104,7 @@ def _check_names(tower: Tower, weights: Mapping[str, torch.Tensor] | None) -> No
     """Refuse weights under names that the tower's trained weights do not have.
 
     Raises:
-        ModelError: the names differ.
+        ModelError: The names differ.
     """
     if weights is None:
         return

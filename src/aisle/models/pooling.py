@@ -68,7 +68,7 @@ def pooling_file(model_dir: Path) -> Path:
     """Return the path of a model's pooling settings, whether the file exists or not.
 
     Raises:
-        ModelError: modules.json is damaged.
+        ModelError: `modules.json` is damaged.
     """
     return (module_folder(model_dir, "Pooling") or model_dir / FOLDER) / "config.json"
 
@@ -77,7 +77,7 @@ def saved_pooling(path: Path) -> PoolingMode | None:
     """Return the pooling in a file of sentence-transformers; None if it names no pooling.
 
     Raises:
-        ModelError: the file is damaged, or asks for a pooling that aisle does not have.
+        ModelError: The file is damaged, or asks for a pooling that aisle does not have.
     """
     saved = read_json(path)
     modes = [key for key, on in saved.items() if key.startswith("pooling_mode_") and on is True]

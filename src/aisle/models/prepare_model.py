@@ -54,7 +54,7 @@ def prepare_model(
             so it should keep them in float32.
 
     Raises:
-        ModelError: the architecture has no gradient checkpointing, or no layer named like a target of `lora`.
+        ModelError: The architecture has no gradient checkpointing, or no layer named like a target of `lora`.
     """
     backbone: Any = loaded.backbone
     if checkpoint_activations:

@@ -19,7 +19,7 @@ def read_settings_file(folder: Path) -> dict[str, Any] | None:
     """Return the contents of a run's `aisle.json`, or None if the folder has none.
 
     Raises:
-        ModelError: the file is not valid, or lists separate towers.
+        ModelError: The file is not valid, or lists separate towers.
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():

@@ -45,7 +45,7 @@ def read_st_files(
         product_prompt: The user's prompt, likewise.
 
     Raises:
-        ModelError: a file is damaged, or asks for a pooling or prompts that aisle does not have.
+        ModelError: A file is damaged, or asks for a pooling or prompts that aisle does not have.
     """
     transformer = module_folder(folder, "Transformer") or folder
     pooled = pooling_file(folder)
@@ -68,7 +68,7 @@ def names_pooling(folder: Path) -> bool:
     """Return whether a folder's files name a pooling.
 
     Raises:
-        ModelError: a file is damaged, or asks for a pooling that aisle does not have.
+        ModelError: A file is damaged, or asks for a pooling that aisle does not have.
     """
     return saved_pooling(pooling_file(folder)) is not None
 
@@ -77,7 +77,7 @@ def lower_cases(folder: Path) -> bool:
     """Return whether sentence-transformers lower-cases texts before a folder's tokenizer reads them.
 
     Raises:
-        ModelError: the file is not JSON.
+        ModelError: The file is not JSON.
     """
     return _transformer_settings(folder).get("do_lower_case") is True
 
@@ -91,7 +91,7 @@ def _prompts(path: Path, query: str | None, product: str | None) -> tuple[str | 
     """Return the prompts of queries and products: the user's, those of their names, or the default prompt.
 
     Raises:
-        ModelError: there are prompts under other names only, and the user gives none.
+        ModelError: There are prompts under other names only, and the user gives none.
     """
     config = read_json(path)
     named = {str(name): str(text) for name, text in (config.get("prompts") or {}).items() if text is not None}

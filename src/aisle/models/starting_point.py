@@ -45,7 +45,7 @@ def load_starting_point(
         trust_remote_code: Run the Python code in the base's repository.
 
     Raises:
-        ModelError: files are missing or do not fit together, or the adapter is not LoRA.
+        ModelError: Files are missing or do not fit together, or the adapter is not LoRA.
     """
     if not (source.path / ADAPTER_FILE).is_file():
         return load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)

@@ -20,7 +20,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     sentence-transformers' `do_lower_case`.
 
     Raises:
-        ModelError: there is no tokenizer, it has no token to pad with, or its settings cannot be applied.
+        ModelError: There is no tokenizer, it has no token to pad with, or its settings cannot be applied.
     """
     from transformers import AutoTokenizer
 

@@ -56,7 +56,7 @@ class TokenizedTexts:
         """Return the side bits of some texts: (rows,) uint8.
 
         Raises:
-            ValueError: the texts have no sides.
+            ValueError: The texts have no sides.
         """
         if self.sides is None:
             raise ValueError("separate towers need texts with sides; these have none")

@@ -63,7 +63,7 @@ class Objective(nn.Module):
 
         Args:
             embeddings: (texts, dim) of the whole batch, unit L2 norm.
-            batch: the batch.
+            batch: The batch.
         """
         if self.loss.contrasts:
             yield from self._contrast_parts(embeddings, batch)

@@ -43,5 +43,5 @@ class Encoder(Protocol):
         """Return the embeddings of products, in their order: (products, dim) float32, unit L2 norm.
 
         Raises:
-            ModelError: as in `encode_queries`.
+            ModelError: As in `encode_queries`.
         """

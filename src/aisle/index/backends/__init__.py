@@ -28,7 +28,7 @@ _BACKENDS: dict[str, type[GraphBackend]] = {}
 
 
 def register_backend(backend: type[GraphBackend]) -> type[GraphBackend]:
-    """Make a backend known by its name; also usable as a class decorator."""
+    """Register a backend under its name; also usable as a class decorator."""
     _BACKENDS[backend.name] = backend
     return backend
 
@@ -54,10 +54,10 @@ def backend_named(name: str) -> type[GraphBackend]:
 
 
 def make_parameters(backend: type[GraphBackend], given: Mapping[str, object]) -> Any:
-    """Return a backend's parameters: its defaults, with the given values in place of some.
+    """Return a backend's parameters: the given values, and defaults for the others.
 
     Raises:
-        ConfigError: A parameter is unknown, of another type or out of range; the message names all of them.
+        ConfigError: A parameter is unknown, of the wrong type or out of range; the message names every error.
     """
     defaults = asdict(backend.Parameters())
     has = f"it has {', '.join(defaults)}" if defaults else "it has none"

@@ -1,4 +1,4 @@
-"""Exact search as a backend: nothing is built, and every product is compared with every query."""
+"""Exact search as a backend: nothing is built; a search compares every query with every product."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class ExactParameters:
     """Exact search has no build parameters."""
 
     def problems(self) -> list[str]:
-        """Return no problem."""
+        """Return an empty list: there is nothing to check."""
         return []
 
 
 class ExactBackend:
-    """Leave every query to the exact scan of the stored embeddings, which answers what a graph cannot.
+    """Backend without a structure: all queries go to the exact scan of the stored embeddings.
 
-    The scan reads the rows in their order on disk and takes no memory beside them; a search of each node's
-    vector would first have to gather them.
+    The scan reads rows in their order on disk and needs no additional memory; a search over node vectors
+    would have to gather them first.
     """
 
     name: ClassVar[str] = "exact"
@@ -59,10 +59,10 @@ class ExactBackend:
         return cls(len(vectors))
 
     def save(self, folder: Path) -> None:
-        """Write nothing."""
+        """Do nothing: there is nothing to save."""
 
     def search(self, queries: Scores, *, nodes: int, effort: int, threads: int | None) -> Found:
-        """Return no answer, so that all queries are searched exactly."""
+        """Leave all queries unanswered, so all are searched exactly."""
         return np.empty((0, nodes), np.int64), np.empty((0, nodes), np.float32), np.zeros(len(queries), bool)
 
     def add(self, vectors: NodeVectors, *, threads: int | None = None) -> None:
@@ -70,7 +70,7 @@ class ExactBackend:
         self._nodes = len(vectors)
 
     def remove(self, nodes: Rows) -> None:
-        """Do nothing: the rows of removed nodes are gone from the stored embeddings."""
+        """Do nothing: the stored embeddings no longer have the rows of removed nodes."""
 
     def __len__(self) -> int:
         return self._nodes

@@ -37,7 +37,7 @@ class NodeVectors:
         return int(self.embeddings.shape[1])
 
     def take(self, nodes: Rows) -> Scores:
-        """Return the (n, dim) float32 vectors of nodes that have a row."""
+        """Return the vectors of nodes that have a row: (n, dim) float32."""
         return np.asarray(self.embeddings[self.groups.first(nodes)], dtype=np.float32)
 
 
@@ -65,8 +65,8 @@ class GraphBackend(Protocol):
     Parameters: ClassVar[type[Any]]
     """Dataclass of the build parameters, see `BackendParameters`."""
     efforts: ClassVar[tuple[int, ...]]
-    """Values of `effort` for tuning to try, lowest first. Values between them are valid too. A higher effort
-    is slower and finds at least as much. A single value means that there is nothing to tune."""
+    """Values of `effort` that tuning tries, lowest first; values between them are valid too. A higher effort
+    is slower and finds at least as much. With a single value there is nothing to tune."""
 
     @classmethod
     def build(
@@ -77,7 +77,7 @@ class GraphBackend(Protocol):
         threads: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> GraphBackend:
-        """Return a structure over the nodes; with `threads=1` the same every time.
+        """Return a structure over the nodes; with `threads=1` every build gives the same.
 
         Args:
             vectors: Vector of each node.
@@ -98,35 +98,35 @@ class GraphBackend(Protocol):
         """Write `files` to a folder.
 
         Raises:
-            OSError: A file cannot be written whole.
-            IndexStoreError: The same, with the file named.
+            OSError: A file cannot be written.
+            IndexStoreError: A file is incomplete; the message names it.
         """
 
     def search(self, queries: Scores, *, nodes: int, effort: int, threads: int | None) -> Found:
-        """Return the nearest nodes of each query; queries left unanswered are then searched exactly.
+        """Return the nearest nodes of each query; unanswered queries are then searched exactly.
 
         Args:
             queries: (queries, dim) float32, unit L2 norm.
-            nodes: Nodes per query, fewer than the index has.
-            effort: How hard to search, in the backend's own unit.
+            nodes: Nodes per query, fewer than in the index.
+            effort: Search effort, in the backend's unit.
             threads: Threads that search; None is one per core.
 
         Returns:
-            Distinct nodes, none of them removed, best first; cosines within 1e-6 of
+            Distinct nodes without removed ones, best first; cosines within 1e-6 of
             `aisle.index.scoring.row_scores`; and the mask of the answered queries.
         """
 
     def add(self, vectors: NodeVectors, *, threads: int | None = None) -> None:
-        """Place the nodes from `len(self)` on.
+        """Add the nodes from number `len(self)` on.
 
         Args:
-            vectors: Vector of each node, in place of those given to `build` or `load`. Removed nodes have
-                none.
+            vectors: Vectors of all nodes, which replace those given to `build` or `load`. Removed nodes have
+                no vector.
             threads: Threads that place nodes; None is one per core.
         """
 
     def remove(self, nodes: Rows) -> None:
-        """Stop finding these nodes; they keep their numbers until the structure is built again."""
+        """Exclude nodes from all answers; they keep their numbers until the structure is built again."""
 
     def __len__(self) -> int:
-        """Return the number of nodes, with the removed ones."""
+        """Return the number of nodes, including removed ones."""

@@ -25,7 +25,7 @@ CHUNK_NODES = 4096
 
 @dataclass(frozen=True)
 class HnswParameters:
-    """How the graph is built."""
+    """Build parameters of the HNSW graph."""
 
     M: int = 16
     """Links per node, at least 2; higher is larger and closer to exact."""
@@ -45,8 +45,8 @@ class HnswParameters:
 class HnswBackend:
     """An HNSW graph in memory; `effort` is `ef_search`, the number of candidates kept while searching.
 
-    The space is hnswlib's inner product: on unit vectors it orders as the cosine does, and unlike its
-    "cosine" it stores and compares the vectors as they are instead of normalised copies.
+    The space is hnswlib's inner product. On unit vectors it gives the same order as the cosine, but hnswlib's
+    "cosine" would store and compare normalised copies of the vectors.
     """
 
     name: ClassVar[str] = "hnsw"
@@ -60,7 +60,7 @@ class HnswBackend:
     def __init__(self, index: Any) -> None:
         self.index = index
         """The hnswlib index; its labels are node numbers."""
-        # hnswlib stores `ef` in the index: two searches with different values must not overlap.
+        # hnswlib stores `ef` in the index, so two searches with different values must not overlap.
         self._lock = threading.Lock()
 
     @classmethod
@@ -72,7 +72,7 @@ class HnswBackend:
         threads: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> HnswBackend:
-        """Return a graph with these nodes; see `GraphBackend.build`."""
+        """Return a graph of the nodes; see `GraphBackend.build`."""
         index = hnswlib.Index(space="ip", dim=vectors.dim)
         index.init_index(
             max_elements=len(vectors),
@@ -89,7 +89,7 @@ class HnswBackend:
         """Return a saved graph; its checksum must have been checked, because hnswlib trusts the file.
 
         Raises:
-            IndexIntegrityError: hnswlib refuses the file.
+            IndexIntegrityError: hnswlib cannot load the file.
         """
         index = hnswlib.Index(space="ip", dim=vectors.dim)
         try:
@@ -104,8 +104,7 @@ class HnswBackend:
         """Write the graph.
 
         Raises:
-            IndexStoreError: The file is not whole afterwards; hnswlib itself reports no error when the disk
-                is full.
+            IndexStoreError: The file is incomplete; hnswlib itself reports no error if the disk is full.
         """
         path = folder / GRAPH_FILE
         with writing(path):
@@ -115,7 +114,7 @@ class HnswBackend:
                 raise OSError(f"{expected} bytes were to be written, {found} were; is the disk full?")
 
     def search(self, queries: Scores, *, nodes: int, effort: int, threads: int | None) -> Found:
-        """Return the nearest nodes; a query that reaches too few of them is left unanswered."""
+        """Return the nearest nodes; a query that reaches too few nodes is left unanswered."""
         try:
             found = self.nearest(queries, nodes=nodes, effort=effort, threads=threads)
             return *found, np.ones(len(queries), bool)
@@ -139,7 +138,7 @@ class HnswBackend:
     ) -> tuple[Rows, Scores]:
         """Return (queries, nodes) node numbers and (queries, nodes) cosines, best first.
 
-        The cosines are hnswlib's float32 sums, each pair by itself: within 1e-6 of `row_scores`.
+        The cosines are float32 sums by hnswlib, one pair at a time: within 1e-6 of `row_scores`.
 
         Raises:
             RuntimeError: A query reaches fewer than `nodes` nodes, as in a graph that is not connected.
@@ -151,7 +150,7 @@ class HnswBackend:
         return labels.astype(np.int64), 1 - distances
 
     def add(self, vectors: NodeVectors, *, threads: int | None = None) -> None:
-        """Place the nodes from `len(self)` on."""
+        """Add the nodes from number `len(self)` on."""
         if len(vectors) > self.index.get_max_elements():
             self.index.resize_index(len(vectors))
         self._place(vectors, first=len(self), threads=threads)
