@@ -28,7 +28,7 @@ class RowGroups:
     starts: Rows
     """(nodes + 1,) where each node's rows start in `rows`."""
     live: int
-    """Nodes that stand for a row; the others' products are gone."""
+    """Number of nodes with a row; the products of other nodes were removed."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1

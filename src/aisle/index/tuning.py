@@ -24,7 +24,7 @@ class Tuning:
     """Chosen effort, and the measurements behind it."""
 
     effort: int
-    """Of a search, in the backend's unit: `ef_search` for hnswlib."""
+    """Chosen search effort, in the backend's unit: `ef_search` for hnswlib."""
     recall: float
     """recall@10 at `effort`."""
     curve: tuple[CurvePoint, ...]
@@ -67,7 +67,7 @@ def tune(
     """Return the smallest `ef_search` that reaches a recall@10, or the recall of a given one.
 
     Args:
-        graph: Over `stored`.
+        graph: Graph over `stored`.
         stored: (count, dim) embeddings.
         queries: (queries, dim) float32, unit L2 norm.
         tie_ranks: (count,) order among equal scores.

@@ -38,7 +38,7 @@ def current_directory(index_dir: Path, manifest: Manifest) -> Path:
     """Return the folder of the version that a manifest describes.
 
     Raises:
-        IndexIntegrityError: It is gone.
+        IndexIntegrityError: The folder is missing.
     """
     folder = version_directory(index_dir, manifest.version)
     if not folder.is_dir():
@@ -84,7 +84,7 @@ def kept_first(numbers: list[int], ancestors: list[int]) -> list[int]:
 
     Args:
         numbers: Numbers of the versions beside the new one.
-        ancestors: Those that the new one was made from, nearest first; the others are abandoned branches.
+        ancestors: Versions that the new one was made from, nearest first; all others are abandoned branches.
     """
     return ancestors + sorted(set(numbers) - set(ancestors), reverse=True)
 

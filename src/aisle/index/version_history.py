@@ -33,10 +33,10 @@ class Version:
 
     number: int
     manifest: Manifest | None
-    """None where it cannot be read."""
+    """Manifest of the version; None if it cannot be read."""
     current: bool
     problem: str | None = None
-    """Why it cannot be read."""
+    """Why the version cannot be read; None if it can."""
 
 
 def list_versions(index_dir: StrPath) -> list[Version]:

@@ -45,7 +45,7 @@ class Writer:
 
     index_dir: Path
     number: int
-    """Of the next version."""
+    """Number of the next version."""
     keep_versions: int
     """Versions to keep, the next one included."""
 
@@ -116,12 +116,12 @@ def index_writer(index_dir: StrPath, *, command: str, keep_versions: int | None 
 
     Args:
         index_dir: Missing, empty, or an index.
-        command: Told to whoever else wants to write.
+        command: Name of the command, for the message to other processes that want to write.
         keep_versions: Versions to keep from now on, the next one included; None is as many as before.
 
     Raises:
         ConfigError: `keep_versions` is below 1.
-        IndexLockedError: Another process writes it.
+        IndexLockedError: Another process is writing the index.
         IndexStoreError: Something else is in `index_dir`, or the system refuses to lock or to write it.
     """
     if keep_versions is not None and keep_versions < 1:

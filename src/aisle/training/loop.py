@@ -81,7 +81,7 @@ class Trainer:
 
     @property
     def model(self) -> torch.nn.Module:
-        """The prepared embedder."""
+        """The prepared towers."""
         return self.step.forward.model
 
     def run(self) -> None:

@@ -30,7 +30,7 @@ def embed_texts(
 
     Args:
         accelerator: Accelerate's.
-        model: The prepared embedder.
+        model: The prepared towers.
         texts: Tokenised texts.
         numbers: (wanted,) numbers of the texts to embed, in any order; a number may occur repeatedly.
         layout: Layout of texts for the backbone.
