@@ -122,7 +122,7 @@ def test_the_copy_is_made_once_and_only_when_asked_for(encoder, monkeypatch):
 
 
 def test_an_adapter_is_merged_into_the_copy_alone(encoder, adapted):
-    batch = int8.random_tokens(adapted.backbone, 8)
+    batch = int8.random_tokens(adapted.vocabulary_size, 8)
     with torch.no_grad():
         expected = adapted([batch]).numpy()
         found = int8.int8_tower(adapted, max_length=64)([batch]).numpy()
