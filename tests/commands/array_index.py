@@ -30,7 +30,7 @@ def write_index(index_dir, *, count=COUNT, dim=16, **changes):
 
 
 def ask(capfd, command, *flags):
-    """Run a command with --json; return its exit code, its document and what it said to people."""
+    """Run a command with --json; return its exit code, its JSON document and its log."""
     capfd.readouterr()
     code = index_main([command, *map(str, flags), "--json"])
     said = capfd.readouterr()

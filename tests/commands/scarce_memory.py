@@ -1,4 +1,4 @@
-"""train_peft.py, whose last process runs out of memory once, in the part of a step that is named first."""
+"""Run train_peft.py; its last process runs out of memory once, in the part of a step named first."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`aisle average`: the mean of the weights of runs, and what is refused."""
+"""`aisle average`: the mean of the weights of runs, and runs that are refused."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def runs(tiny_bert, tmp_path_factory):
 
 @pytest.fixture
 def average(runs, tmp_path, capfd):
-    """Average runs by name; return the exit code, the averaged model's folder and what was said."""
+    """Average runs by name; return the exit code, the averaged model's folder and the output."""
 
     def run(*names, output="average", flags=()):
         capfd.readouterr()
@@ -79,7 +79,7 @@ def test_weights_are_the_weighted_mean_of_the_runs(average, runs, names, weights
     assert moved > 1e-3
 
 
-def test_what_is_written_is_a_run_that_every_reader_takes(average, tiny_bert):
+def test_an_average_is_a_run_that_every_reader_opens(average, tiny_bert):
     from sentence_transformers import SentenceTransformer
 
     _, folder, _ = average("one", "two")
@@ -131,7 +131,7 @@ def test_runs_of_another_base_or_with_other_settings_are_refused_with_both(avera
         (("one", "missing"), (), "missing"),
     ],
 )
-def test_what_is_no_average_is_refused(average, names, flags, why):
+def test_runs_that_cannot_be_averaged_are_refused(average, names, flags, why):
     code, folder, said = average(*names, flags=flags)
     assert code == 2
     assert why in said
@@ -139,13 +139,13 @@ def test_what_is_no_average_is_refused(average, names, flags, why):
     assert not folder.exists()
 
 
-def test_a_base_model_is_no_run(average, tiny_bert):
+def test_a_base_model_cannot_be_averaged(average, tiny_bert):
     code, _, said = average("one", tiny_bert)
     assert code == 2
     assert "is no run; it has no aisle.json" in said
 
 
-def test_a_folder_with_a_run_is_kept_unless_it_is_to_be_replaced(average):
+def test_a_folder_with_a_run_is_replaced_only_with_overwrite_output_dir(average):
     _, folder, _ = average("one", "two")
     (folder / "metrics.json").write_text("{}")
     before = (folder / "model.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one clear message, exit code 2, nothing half-written."""
+"""Mistakes of the user: each gives one clear message and exit code 2, and leaves nothing half-written."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ HEADER = ["query", "product", "relevance"]
 
 @pytest.fixture
 def refused(tiny_bert, tmp_path, capfd):
-    """Run a training that must be refused and return what it said."""
+    """Run a training command that must be refused; return its message."""
 
     def run(*flags, output="run"):
         code = train_main(
@@ -38,7 +38,7 @@ def test_a_missing_file(refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_column_names_those_there_are(refused, judged_csv):
+def test_a_missing_column_is_refused_with_the_existing_columns(refused, judged_csv):
     message = refused("--train_file", judged_csv, "--query_column", "querry")
     assert "querry" in message
     assert "query" in message
@@ -102,7 +102,7 @@ def test_invalid_utf8(refused, tmp_path):
     assert "UTF-8" in refused("--train_file", file)
 
 
-def test_an_unknown_yaml_key_names_the_nearest(refused, tmp_path, judged_csv):
+def test_an_unknown_yaml_key_is_refused_with_the_nearest_key(refused, tmp_path, judged_csv):
     (tmp_path / "recipe.yaml").write_text("lora_rnk: 4\n")
     assert "lora_rank" in refused("--train_file", judged_csv, "--config", tmp_path / "recipe.yaml")
 
@@ -112,13 +112,13 @@ def test_an_unknown_flag(tiny_bert, capfd):
     assert "lora_rank" in capfd.readouterr().err
 
 
-def test_a_wrong_target_module_lists_those_there_are(refused, judged_csv):
+def test_an_unknown_target_module_is_refused_with_the_existing_modules(refused, judged_csv):
     message = refused("--train_file", judged_csv, "--lora_target_modules", "q_proj")
     assert "q_proj" in message
     assert "query" in message
 
 
-def test_a_folder_with_another_run_is_left_alone(refused, tmp_path, judged_csv):
+def test_a_folder_with_another_run_is_not_changed(refused, tmp_path, judged_csv):
     run = tmp_path / "run"
     run.mkdir()
     (run / "metrics.json").write_text("{}")
@@ -126,7 +126,7 @@ def test_a_folder_with_another_run_is_left_alone(refused, tmp_path, judged_csv):
     assert (run / "metrics.json").read_text() == "{}"
 
 
-def test_a_bad_file_does_not_cost_the_run_that_is_to_be_overwritten(refused, tmp_path):
+def test_a_bad_file_leaves_the_run_to_overwrite_unchanged(refused, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "metrics.json").write_text("{}")
@@ -145,7 +145,7 @@ def test_all_problems_of_a_command_line_are_named_at_once(capfd):
     assert "--train_file" in message
 
 
-def test_one_class_only_keeps_training_and_says_that_roc_auc_is_undefined(tiny_bert, tmp_path, capfd):
+def test_labels_of_one_class_train_with_a_note_that_roc_auc_is_undefined(tiny_bert, tmp_path, capfd):
     rows = [(query, product, 1) for query, product, _ in good_rows()]
     pairs = write_rows(tmp_path / "one.csv", HEADER, rows)
     code = train_main(
@@ -159,7 +159,7 @@ def test_one_class_only_keeps_training_and_says_that_roc_auc_is_undefined(tiny_b
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best"]["roc_auc"] is None
 
 
-def test_resuming_with_nothing_to_resume_from(refused, judged_csv):
+def test_resuming_without_a_checkpoint_is_refused(refused, judged_csv):
     message = refused("--train_file", judged_csv, "--resume_from_checkpoint", "latest")
     assert "--checkpointing_steps" in message
 
@@ -177,7 +177,7 @@ def test_resuming_with_other_settings_names_both_values(refused, tiny_bert, judg
     assert "7" in message
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(tiny_bert, judged_csv, tmp_path, capfd):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_is_used(tiny_bert, judged_csv, tmp_path, capfd):
     flags = [
         "--use_peft", "--model_name_or_path", str(tiny_bert), "--train_file", str(judged_csv),
         "--output_dir", str(tmp_path / "run"), "--max_train_steps", "3", "--checkpointing_steps", "1",
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(tiny_bert,
     assert "step 2" in said
 
 
-def test_a_full_disk_while_saving_keeps_the_checkpoint_before(
+def test_a_full_disk_while_saving_keeps_the_previous_checkpoint(
     tiny_bert, judged_csv, tmp_path, monkeypatch, capfd
 ):
     import torch
@@ -216,7 +216,7 @@ def test_a_full_disk_while_saving_keeps_the_checkpoint_before(
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_00000001"]
 
 
-def test_scripts_of_every_writing_system_train(tiny_bert, tmp_path):
+def test_texts_in_every_writing_system_train(tiny_bert, tmp_path):
     rows = [
         (f"{text} {n}", f"{text} ✅ {n}", n % 2) for n in range(8) for text in ("沙发", "أريكة", "🛋️", "סַפָּה")
     ]
@@ -238,7 +238,7 @@ def test_scripts_of_every_writing_system_train(tiny_bert, tmp_path):
         (["--loss", "in_batch", "--label_column", "absent"], "absent"),
     ],
 )
-def test_settings_that_cannot_work_here(refused, judged_csv, flags, part):
+def test_settings_that_cannot_work_are_refused(refused, judged_csv, flags, part):
     assert part in refused("--train_file", judged_csv, "--num_train_epochs", 1, *flags)
 
 
@@ -266,7 +266,7 @@ def test_a_tracker_that_cannot_start_is_one_message(refused, judged_csv, monkeyp
         ["--keep", "last"],
     ],
 )
-def test_going_on_with_another_model_or_optimiser_is_refused(
+def test_resuming_with_another_model_or_optimiser_is_refused(
     refused, tiny_bert, judged_csv, tmp_path, change
 ):
     train_main(
@@ -292,9 +292,7 @@ def test_a_checkpoint_of_one_run_does_not_overwrite_another(refused, tiny_bert, 
     assert (tmp_path / "two" / "aisle.json").read_text() == before
 
 
-def test_a_folder_that_another_training_writes_is_refused_and_free_again_when_that_ends(
-    refused, tiny_bert, judged_csv, tmp_path
-):
+def test_a_folder_is_locked_while_another_training_run_writes_it(refused, tiny_bert, judged_csv, tmp_path):
     from aisle.commands.train.run_dir import only_writer
 
     with only_writer(tmp_path / "run"):
@@ -321,7 +319,7 @@ def test_a_full_disk_while_saving_the_model_is_one_message(refused, judged_csv, 
     assert left == [".tokens", "checkpoints", "config.yaml", "log.jsonl"]
 
 
-def test_training_is_refused_where_the_file_system_has_no_locks(tmp_path, monkeypatch):
+def test_training_is_refused_on_a_file_system_without_locks(tmp_path, monkeypatch):
     import fcntl
 
     from aisle.commands.train.run_dir import only_writer

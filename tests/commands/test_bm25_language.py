@@ -79,7 +79,7 @@ def test_every_command_that_makes_a_version_splits_words_as_the_build_did(comman
         assert first_by_words(capfd, index_dir, "buch") == ["e"]
 
 
-def test_info_says_how_words_are_split(build, capfd):
+def test_info_shows_how_words_are_split(build, capfd):
     index_dir, _ = build(GERMAN, "--language", "german")
 
     _, document, _ = run(capfd, "info", "--index_dir", index_dir)
@@ -88,7 +88,7 @@ def test_info_says_how_words_are_split(build, capfd):
     assert "und" in document["analyser"]["stop_words"]
 
 
-def test_evaluate_says_which_analyser_bm25_has(build, capfd, tmp_path):
+def test_evaluate_names_the_analyser_of_bm25(build, capfd, tmp_path):
     index_dir, _ = build(GERMAN, "--language", "german")
     queries = write_rows(tmp_path / "q.csv", ["query_id", "query"], [(1, "haus"), (2, "lampen")])
     qrels = tmp_path / "qrels.tsv"
@@ -213,9 +213,7 @@ def test_a_nightly_build_keeps_the_tuned_hybrid_weight(build, tuning, monkeypatc
         (["--dimensions", "16"], "another encoder"),
     ],
 )
-def test_a_weight_that_was_tuned_for_something_else_is_not_kept_and_the_build_says_why(
-    flags, why, build, tuning, monkeypatch
-):
+def test_a_weight_tuned_for_other_settings_is_dropped_with_the_reason(flags, why, build, tuning, monkeypatch):
     monkeypatch.setattr("aisle.commands.indexing.hybrid_tuning.tune_weight", lambda _: 0.35)
     index_dir, _ = build(GERMAN, *tuning)
 
@@ -226,7 +224,7 @@ def test_a_weight_that_was_tuned_for_something_else_is_not_kept_and_the_build_sa
     assert open_index(index_dir).manifest.hybrid_weight is None
 
 
-def test_a_build_without_a_tuned_weight_before_it_says_nothing_of_one(build):
+def test_a_build_without_an_earlier_tuned_weight_does_not_mention_it(build):
     build(GERMAN)
 
     assert "hybrid search" not in build(GERMAN)[1]

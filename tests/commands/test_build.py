@@ -125,7 +125,9 @@ def test_another_encoder_or_other_settings_embed_all(build, catalog, embedded, f
         ([], ["--embed_all"], "--embed_all asks for it"),
     ],
 )
-def test_why_nothing_is_taken_over_is_said_and_recorded(build, catalog, embedded, capfd, first, then, why):
+def test_the_reason_for_embedding_everything_is_logged_and_recorded(
+    build, catalog, embedded, capfd, first, then, why
+):
     build(catalog(), "--precision", "fp32", *first)
     embedded.clear()
     capfd.readouterr()
@@ -142,7 +144,7 @@ def test_why_nothing_is_taken_over_is_said_and_recorded(build, catalog, embedded
     assert sum(embedded) == len(TITLES)
 
 
-def test_embeddings_rounded_to_float16_do_not_come_back_as_float32(build, catalog, tmp_path):
+def test_float16_embeddings_are_not_reused_for_a_float32_store(build, catalog, tmp_path):
     build(catalog(), "--precision", "fp32", "--store_dtype", "float16")
     build(catalog(), "--precision", "fp32")
     build(catalog(), "--precision", "fp32", index="fresh")
@@ -152,7 +154,7 @@ def test_embeddings_rounded_to_float16_do_not_come_back_as_float32(build, catalo
     np.testing.assert_array_equal(rebuilt, fresh)
 
 
-def test_float32_embeddings_are_taken_over_and_rounded_as_new_ones_are(build, catalog, embedded, tmp_path):
+def test_reused_float32_embeddings_are_rounded_like_new_ones(build, catalog, embedded, tmp_path):
     build(catalog(), "--precision", "fp32")
     embedded.clear()
     build(catalog(), "--store_dtype", "float16")
@@ -172,7 +174,9 @@ def test_without_a_precision_that_of_the_version_before_is_kept(build, catalog, 
     assert read_manifest(tmp_path / "index").encoder["precision"] == "bf16"
 
 
-def test_a_damaged_version_before_is_told_and_embedded_anew(build, catalog, embedded, tmp_path, capfd):
+def test_a_damaged_version_is_logged_and_everything_is_embedded_again(
+    build, catalog, embedded, tmp_path, capfd
+):
     build(catalog())
     (tmp_path / "index/versions/000001/embeddings.npy").write_bytes(b"gone")
     embedded.clear()
@@ -193,7 +197,7 @@ def test_a_repeated_text_is_embedded_once_and_is_one_node(build, catalog, embedd
     assert set(found.scores[0]) == {found.scores[0][0]}
 
 
-def test_a_killed_build_goes_on_from_its_shards_to_the_same_index(
+def test_a_killed_build_resumes_from_its_shards_to_the_same_index(
     build, catalog, embedded, tiny_bert, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 5)
@@ -321,14 +325,14 @@ def test_flags_that_make_no_sense_leave_no_index(build, catalog, tmp_path, capfd
     assert not (tmp_path / "index").exists()
 
 
-def test_a_bad_catalogue_leaves_the_version_before(build, catalog, tmp_path, capfd):
+def test_a_bad_catalogue_leaves_the_current_version(build, catalog, tmp_path, capfd):
     build(catalog())
     assert build(catalog(["", "red sofa"], "bad.csv")) == 2
     assert "bad.csv" in capfd.readouterr().err
     assert open_index(tmp_path / "index").manifest.version == 1
 
 
-def test_a_second_writer_is_told_who_writes(build, catalog, tmp_path, capfd):
+def test_a_second_writer_is_refused_with_the_name_of_the_first(build, catalog, tmp_path, capfd):
     build(catalog())
     with index_writer(tmp_path / "index", command="compact"):
         assert build(catalog()) == 2

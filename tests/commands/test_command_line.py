@@ -1,4 +1,4 @@
-"""The line that a stopped run prints: pasted into a shell, it starts what was started, launcher and all."""
+"""The command that a stopped run prints: pasted into a shell, it starts the same run with its launcher."""
 
 import os
 import shlex
@@ -40,7 +40,7 @@ BIN = Path(sys.executable).parent
     ],
     ids=["python", "python with a flag", "accelerate"],
 )
-def test_the_line_pasted_into_a_shell_starts_the_same_again(launcher, tmp_path):
+def test_the_printed_command_starts_the_same_run_again(launcher, tmp_path):
     launcher = [
         *map(str, launcher),
         *(["--mixed_precision", "no", "--dynamo_backend", "no"] if "launch" in launcher else []),
@@ -64,7 +64,7 @@ def test_the_line_pasted_into_a_shell_starts_the_same_again(launcher, tmp_path):
     assert printed_by(["bash", "-c", line], env=without) == line
 
 
-def test_the_line_of_accelerate_is_taken_by_both_parsers():
+def test_the_command_line_of_accelerate_is_valid_for_both_parsers():
     flags = ["--use_peft", "--train_file", "my pairs.csv", "--output_dir", "runs/mine", "--json"]
     launch = ["accelerate", "launch", "--num_processes", "2", "--mixed_precision", "bf16"]
 

@@ -1,4 +1,4 @@
-"""The commands with a Hub: a model and pairs come from it, the run goes to it, and failures cost nothing."""
+"""The commands with a Hub: load a model and pairs, push the run, and keep the run if the upload fails."""
 
 import json
 import re
@@ -115,7 +115,7 @@ def pushing(name, token):
 
 @pytest.fixture(scope="module")
 def pushed(shop, tmp_path_factory):
-    """A run trained from the Hub's model and pairs and pushed to it: its folder, and what was said."""
+    """A run trained from the Hub's model and pairs and pushed to it: its folder, and its output."""
     run_dir = tmp_path_factory.mktemp("runs") / "search"
     done = run(
         shop,
@@ -236,7 +236,7 @@ def test_uploads_that_the_hub_refuses_leave_whole_runs_and_the_command_they_prin
     assert set(shop.hub.repos["acme/later"].files) == SENT
 
 
-def test_a_hub_that_is_gone_costs_the_upload_and_not_the_run(shop, tmp_path):
+def test_an_unreachable_hub_fails_the_upload_and_keeps_the_run(shop, tmp_path):
     run_dir = tmp_path / "run"
     local = training(run_dir, pairs=shop.pairs, model=shop.tiny)
     push = ["push", run_dir, "--hub_model_id", "acme/gone", "--hub_token", TOKEN, "--json"]

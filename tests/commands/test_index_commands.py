@@ -261,7 +261,7 @@ def test_payload_of_every_type_becomes_json(build, tmp_path, capfd):
     assert payload["cost"] == "1.50"
 
 
-def test_a_reader_that_leaves_is_no_failure(build, tmp_path):
+def test_a_reader_that_exits_early_is_not_an_error(build, tmp_path):
     import subprocess
     import sys
     from pathlib import Path

@@ -27,7 +27,7 @@ def version_dir(index_dir, number=1):
 
 
 def rewrite(index_dir, **changes):
-    """Change what the manifest of version 1 says, as one that was written so."""
+    """Change the manifest of version 1, with a valid checksum."""
     manifest = replace(read_manifest(index_dir), **changes)
     write_manifest(index_dir / "manifest.json", manifest)
     write_manifest(version_dir(index_dir) / "manifest.json", manifest)
@@ -59,7 +59,7 @@ def test_versions_are_listed_with_what_made_them(index_dir, built, capfd):
     assert built.created[:10] in said
 
 
-def test_a_parent_that_is_gone_is_told_and_the_table_fits_80_columns(index_dir, capfd, monkeypatch):
+def test_a_removed_parent_is_marked_and_the_table_fits_80_columns(index_dir, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     for product_id in ("p001", "p002"):
         ask(capfd, "delete", "--index_dir", index_dir, product_id, "--keep_versions", 2)
@@ -99,7 +99,7 @@ def test_a_version_that_cannot_be_read_is_listed_with_the_reason(index_dir, capf
     assert "damaged" in said
 
 
-def test_info_says_what_the_manifest_says(index_dir, built, capfd):
+def test_info_shows_the_contents_of_the_manifest(index_dir, built, capfd):
     code, document, _ = ask(capfd, "info", "--index_dir", index_dir)
 
     assert code == 0
@@ -156,7 +156,7 @@ def test_info_recommends_compact_where_it_is_due(index_dir, capfd):
         (lambda folder: (folder / "manifest.json").write_text("{"), ["--version", 1], "manifest.json"),
     ],
 )
-def test_info_of_what_is_not_there_is_refused(index_dir, capfd, damage, flags, part):
+def test_info_of_a_missing_index_or_version_is_refused(index_dir, capfd, damage, flags, part):
     damage(version_dir(index_dir))
 
     code, document, said = ask(capfd, "info", "--index_dir", index_dir, *flags)
@@ -212,7 +212,7 @@ def test_a_damaged_manifest_is_found(index_dir, capfd, manifest, damage):
     assert str((index_dir / manifest).parent) in said
 
 
-def test_a_manifest_that_is_of_no_version_is_found(index_dir, capfd):
+def test_a_manifest_that_matches_no_version_is_found(index_dir, capfd):
     write_manifest(index_dir / "manifest.json", replace(read_manifest(index_dir), ef_search=77))
 
     code, _, said = ask(capfd, "verify", "--index_dir", index_dir)
@@ -222,7 +222,7 @@ def test_a_manifest_that_is_of_no_version_is_found(index_dir, capfd):
 
 
 @pytest.mark.parametrize(("off_by", "expected"), [(0.005, 0), (0.02, 2)])
-def test_a_recall_other_than_that_on_record_is_found(index_dir, built, capfd, off_by, expected):
+def test_a_recall_that_differs_from_the_manifest_is_found(index_dir, built, capfd, off_by, expected):
     rewrite(index_dir, ann_recall_at_10=built.ann_recall_at_10 - off_by)
 
     code, document, said = ask(capfd, "verify", "--index_dir", index_dir)

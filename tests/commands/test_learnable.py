@@ -1,4 +1,4 @@
-"""Settings and data under which a run learns nothing, or next to nothing."""
+"""Settings and data with which a run learns nothing or little."""
 
 import json
 import math
@@ -14,7 +14,7 @@ HEADER = ["query", "product", "relevance"]
 
 @pytest.fixture
 def train(tiny_bert, tmp_path, capfd):
-    """Train for a step on pairs; return the exit code, what was said, on one line, and the run's folder."""
+    """Train for a step on pairs; return the exit code, the output on one line, and the run's folder."""
 
     def run(rows, *flags):
         path = write_rows(tmp_path / "pairs.csv", HEADER[: len(rows[0])], rows)
@@ -117,18 +117,18 @@ def test_a_run_that_would_learn_nothing_is_refused_at_its_start(train, rows, fla
     ],
     ids=["few lists", "equal labels", "high temperature", "low temperature", "accumulation", "decay"],
 )
-def test_a_run_that_would_learn_little_is_warned_of_at_its_start(train, rows, flags, warning):
+def test_a_run_that_would_learn_little_warns_at_its_start(train, rows, flags, warning):
     _, said, _ = train(rows, *flags)
     assert warning in said
     assert said.index(warning) < said.index("before training")
 
 
-def test_a_warm_up_of_the_whole_run_is_warned_of(train):
+def test_a_warm_up_of_the_whole_run_warns(train):
     _, said, _ = train(HALF, "--max_train_steps", 2, "--num_warmup_steps", 2)
     assert "--num_warmup_steps 2: is the whole run" in said
 
 
-def test_usual_settings_are_not_warned_of(train):
+def test_usual_settings_do_not_warn(train):
     code, said, _ = train(lists(8), "--loss", "cosent")
     assert code == 0
     assert "warning: --" not in said

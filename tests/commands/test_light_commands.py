@@ -1,4 +1,4 @@
-"""A mistake in a name costs no import of torch; nor does a search by words."""
+"""Misspelt names are reported, and lexical searches run, without importing torch."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def run(*arguments):
     ],
     ids=lambda given: given[0] if isinstance(given, list) else "",
 )
-def test_a_misspelt_name_is_told_before_anything_heavy_is_imported(arguments, named):
+def test_a_misspelt_name_is_reported_before_heavy_imports(arguments, named):
     code, message, loaded = run(*arguments)
 
     assert (code, message.startswith("error: ")) == (2, True)
@@ -56,7 +56,7 @@ def test_a_misspelt_name_is_told_before_anything_heavy_is_imported(arguments, na
     assert loaded & HEAVY == set()
 
 
-def test_a_search_by_words_imports_nothing_heavy(tiny_bert, tmp_path):
+def test_lexical_search_has_no_heavy_imports(tiny_bert, tmp_path):
     catalog = write_rows(tmp_path / "c.csv", ["product_id", "title"], [("a", "red sofa"), ("b", "lamp")])
     flags = ["--model", tiny_bert, "--catalog", catalog, "--index_dir", tmp_path / "index", "--threads", 1]
     assert index_main(["build", *map(str, flags)]) == 0

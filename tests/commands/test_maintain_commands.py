@@ -61,7 +61,7 @@ def test_an_unknown_id_is_refused_by_name_and_nothing_is_deleted(index_dir, capf
     assert read_manifest(index_dir).version == 1
 
 
-def test_unknown_ids_can_be_left_aside(index_dir, capfd):
+def test_unknown_ids_can_be_skipped(index_dir, capfd):
     code, document, _ = ask(capfd, "delete", "--index_dir", index_dir, "--ignore_unknown", "p001", "q9")
 
     assert code == 0
@@ -127,7 +127,7 @@ def test_compact_drops_the_nodes_of_deleted_products(index_dir, capfd):
     assert document["wants_compacting"] is None
 
 
-def test_tune_with_an_ef_search_measures_that_one_and_keeps_it(index_dir, capfd):
+def test_tune_with_an_ef_search_measures_it_and_sets_it(index_dir, capfd):
     code, document, _ = ask(capfd, "tune", "--index_dir", index_dir, "--ef_search", 25)
 
     manifest = read_manifest(index_dir)
@@ -146,7 +146,7 @@ def test_tune_reaches_the_recall_that_was_asked_for(index_dir, capfd):
     assert "not reached" not in said
 
 
-def test_tune_says_when_a_recall_is_not_reached(tmp_path, capfd):
+def test_tune_reports_a_recall_that_is_not_reached(tmp_path, capfd):
     # Two links a node do not connect random vectors.
     write_index(tmp_path / "index", count=600, dim=32, M=2, ef_construction=2)
 
@@ -205,7 +205,7 @@ def test_rollback_goes_to_the_version_that_is_asked_for_and_forward_again(index_
 
 
 @pytest.mark.parametrize(("flags", "part"), [([], "older version"), (["--to", "9"], "version 9")])
-def test_a_version_that_is_not_there_is_no_place_to_roll_back_to(index_dir, capfd, flags, part):
+def test_rolling_back_to_a_missing_version_is_refused(index_dir, capfd, flags, part):
     code, _, said = ask(capfd, "rollback", "--index_dir", index_dir, *flags)
 
     assert code == 2
@@ -224,7 +224,7 @@ def test_a_damaged_version_is_not_rolled_back_to(index_dir, capfd):
     assert read_manifest(index_dir).version == 2
 
 
-def test_as_many_versions_are_kept_as_are_asked_for(index_dir, capfd):
+def test_keep_versions_sets_how_many_versions_are_kept(index_dir, capfd):
     ask(capfd, "tune", "--index_dir", index_dir)
     ask(capfd, "delete", "--index_dir", index_dir, "p001", "--keep_versions", 2)
     assert sorted(path.name for path in (index_dir / "versions").iterdir()) == ["000002", "000003"]
@@ -254,7 +254,7 @@ def test_versions_that_are_removed_are_named_and_the_number_is_remembered(index_
 
 
 @pytest.mark.parametrize("damage", [None, b"{}"])
-def test_a_lost_or_damaged_manifest_is_mended_by_rollback(index_dir, capfd, damage):
+def test_rollback_repairs_a_lost_or_damaged_manifest(index_dir, capfd, damage):
     ask(capfd, "delete", "--index_dir", index_dir, "p001")
     (index_dir / "manifest.json").unlink()
     if damage is not None:
@@ -285,7 +285,7 @@ def test_settings_come_from_a_yaml_file_too(index_dir, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("command", WRITERS)
-def test_a_second_writer_is_told_who_holds_the_lock(index_dir, capfd, command):
+def test_a_second_writer_is_refused_with_the_holder_of_the_lock(index_dir, capfd, command):
     with index_writer(index_dir, command="build"):
         code, _, said = ask(capfd, command, "--index_dir", index_dir, *EVERY_COMMAND[command])
 
@@ -295,7 +295,7 @@ def test_a_second_writer_is_told_who_holds_the_lock(index_dir, capfd, command):
 
 
 @pytest.mark.parametrize("command", EVERY_COMMAND)
-def test_an_index_that_is_not_there_is_refused_and_not_made(tmp_path, capfd, command):
+def test_a_missing_index_is_refused_and_not_created(tmp_path, capfd, command):
     code, document, said = ask(capfd, command, "--index_dir", tmp_path / "absent", *EVERY_COMMAND[command])
 
     assert (code, document) == (2, None)

@@ -114,13 +114,13 @@ def test_the_published_command_line_trains_as_it_says_and_asks_no_network(train,
     assert np.abs(tuned.encode_queries(["red sofa"]) - base.encode_queries(["red sofa"])).max() > 1e-4
 
 
-def test_the_trackers_hear_of_every_evaluation_at_its_step(train):
+def test_the_trackers_get_every_evaluation_at_its_step(train):
     run_dir = train("--logging_steps", 1)
     assert logged_steps(run_dir, "eval/roc_auc") == [0, 3, 6, 9]  # 0: before training
     assert logged_steps(run_dir, "train/loss") == list(range(1, 10))
 
 
-def test_max_length_is_used_what_comes_after_it_changes_nothing(train, tmp_path):
+def test_text_beyond_max_length_changes_nothing(train, tmp_path):
     def lengthened(words, tail):
         return lambda query, title: (query, f"{title} {'shelf ' * words}{tail}")
 
@@ -181,7 +181,7 @@ def test_a_model_of_the_e5_family_is_trained_with_its_prompts(train, long_bert, 
     )
 
 
-def test_the_step_counter_goes_on_where_it_was_when_a_run_is_resumed(train, tmp_path):
+def test_the_step_counter_continues_when_a_run_is_resumed(train, tmp_path):
     data = write_dataset(tmp_path / "data")
     whole = train("--logging_steps", 1, data=data, output="whole")
     first = tmp_path / "resumed" / "checkpoints" / "step_00000003"

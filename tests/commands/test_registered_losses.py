@@ -294,7 +294,7 @@ def test_help_names_registered_losses_and_their_parameters(registered, capsys, m
     ("score", "reason"),
     [("", "is blank"), ("nan", "is not a finite number"), ("good", "is not a number")],
 )
-def test_a_teacher_score_that_is_no_number_is_a_bad_row(registered, train, score, reason):
+def test_a_teacher_score_that_is_not_a_number_is_a_bad_row(registered, train, score, reason):
     registered(MARGIN_MSE)
     code, said, _ = train([*ROWS, ("lamp", "lamp shade", score)], "--loss", "margin_mse")
     assert code == 2

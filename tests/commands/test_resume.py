@@ -1,4 +1,4 @@
-"""Runs that are killed with SIGKILL and gone on with, against the same run left alone."""
+"""Runs that are killed with SIGKILL and resumed, compared with the same run without interruption."""
 
 import json
 import os
@@ -24,7 +24,7 @@ RECIPE = [
     "--max_length", "16",
 ]  # fmt: skip
 DRIVER = '''
-"""Train, and die at a point that does not depend on the clock: `step N` or `writing N`."""
+"""Train, and end at a point that does not depend on the clock: `step N` or `writing N`."""
 
 import os
 import runpy
@@ -103,7 +103,7 @@ def start(run_dir, flags, *, processes=1, script=(ROOT / "train_peft.py",)):
 
 
 def kill(run_dir, flags, driver, moment, *, processes=1):
-    """Run until the moment comes and check that it ended there and no sooner."""
+    """Run until the given point, and check that the run ended there and not earlier."""
     script = (driver, ROOT / "train_peft.py", *moment)
     ended = start(run_dir, flags, processes=processes, script=script)
     assert ended.returncode == (-signal.SIGKILL if processes == 1 else 1), ended.stderr[-3000:]
@@ -149,7 +149,7 @@ def uninterrupted(flags, tmp_path_factory):
         pytest.param(("writing", "6"), {3}, id="while a checkpoint is being written"),
     ],
 )
-def test_a_killed_run_ends_in_the_bytes_of_one_left_alone(
+def test_a_killed_and_resumed_run_gives_the_bytes_of_an_uninterrupted_run(
     flags, driver, uninterrupted, tmp_path, moment, left
 ):
     run_dir = tmp_path / "run"
@@ -164,7 +164,7 @@ def test_a_killed_run_ends_in_the_bytes_of_one_left_alone(
     assert list((run_dir / "checkpoints").glob(".*")) == []
 
 
-def test_two_processes_killed_while_writing_end_in_the_bytes_of_two_left_alone(flags, driver, tmp_path):
+def test_two_killed_and_resumed_processes_give_the_bytes_of_an_uninterrupted_run(flags, driver, tmp_path):
     killed, alone = tmp_path / "killed", tmp_path / "alone"
     kill(killed, flags, driver, ("writing", "6"), processes=2)
     assert checkpoints(killed) == {3}

@@ -1,4 +1,4 @@
-"""query and evaluate by words and by both, and the weight tuned on judgements."""
+"""query and evaluate in lexical and hybrid mode, and the weight tuned on judgements."""
 
 import json
 

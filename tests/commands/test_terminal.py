@@ -39,7 +39,7 @@ HOSTILE = (
         (HOSTILE, "red afos!click"),
     ],
 )
-def test_what_steers_a_terminal_is_taken_out_and_nothing_else(text, expected):
+def test_only_text_that_controls_a_terminal_is_removed(text, expected):
     assert printable(text) == expected
 
 

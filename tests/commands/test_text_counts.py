@@ -1,4 +1,4 @@
-"""How many texts are cut off or unknown: counted at build, kept through every change, shown and reported."""
+"""Counts of texts that are cut off or unknown: made by a build, kept by every change, logged and reported."""
 
 import json
 
@@ -58,14 +58,14 @@ def test_a_build_counts_prints_and_records_both(shop):
     assert json.loads(shop.run("info", "--json").out)["truncated_texts"] == 4
 
 
-def test_nothing_is_said_where_all_texts_are_read(shop):
+def test_nothing_is_logged_if_all_texts_are_read(shop):
     said = shop.build(SHORT)
 
     assert shop.counts == (0, 0)
     assert "maximum length" not in said.out + said.err
 
 
-def test_shards_of_a_build_that_died_are_counted(shop, monkeypatch):
+def test_shards_of_a_killed_build_are_counted(shop, monkeypatch):
     def fail(*_, **__):
         raise AisleError("the power went")
 
@@ -81,7 +81,7 @@ def test_shards_of_a_build_that_died_are_counted(shop, monkeypatch):
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_texts_taken_over_from_the_version_before_are_counted(shop, monkeypatch, recorded):
+def test_reused_texts_of_the_version_before_are_counted(shop, monkeypatch, recorded):
     shop.build()
     if not recorded:  # by an index that was built without an encoder
         monkeypatch.setattr(marks, "read_marks", lambda folder, count: None)
@@ -122,7 +122,7 @@ def test_an_evaluation_notes_queries_and_texts_that_were_cut_off(shop, tmp_path)
     ]
 
 
-def test_a_training_says_how_many_texts_were_cut_off(tiny_bert, tmp_path, capfd):
+def test_training_logs_how_many_texts_were_cut_off(tiny_bert, tmp_path, capfd):
     rows = [(query, title, row % 2) for query in SHORT for row, title in enumerate([*SHORT[:3], LONG[2]])]
     pairs = write_rows(tmp_path / "pairs.csv", ["query", "product", "relevance"], rows)
     flags = [

@@ -195,7 +195,7 @@ def test_labelled_pairs_are_selected_by_retrieval_on_request(train, judged_csv):
         ),
     ],
 )
-def test_a_selection_that_the_pairs_cannot_give_is_refused(train, tmp_path, capfd, rows, selection, message):
+def test_a_selection_that_the_pairs_do_not_allow_is_refused(train, tmp_path, capfd, rows, selection, message):
     header = ["query", "product", "relevance"][: len(rows[0])]
     held_out = write_rows(tmp_path / "held_out.csv", header, rows)
     more = [(f"{query} two", *row) for query, *row in rows]
@@ -358,7 +358,7 @@ def test_a_run_of_another_kind_leaves_nothing_behind_when_overwritten(train, jud
     assert load_encoder(run_dir, device="cpu").encode_queries(["sofa"]).shape == (1, 32)
 
 
-def test_the_log_of_a_resumed_run_is_that_of_one_left_alone(train, judged_csv, tmp_path):
+def test_the_log_of_a_resumed_run_equals_that_of_an_uninterrupted_run(train, judged_csv, tmp_path):
     """Its lines after the checkpoint are written again, and a mean counts the steps before it."""
     flags = ["--train_file", judged_csv, "--max_train_steps", 8, "--checkpointing_steps", 4]
     flags += ["--logging_steps", 3]

@@ -1,4 +1,4 @@
-"""What training says and does beside the straight way: hints, stops, memory, runs that learn nothing."""
+"""Special cases of training: hints, stop signals, memory, compilers, runs that learn nothing."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 @pytest.fixture
 def train(tiny_bert, tmp_path, capfd):
-    """Run train_peft.py on the tiny model; return its exit code, the run's folder and what it said."""
+    """Run train_peft.py on the tiny model; return its exit code, the run's folder and its output."""
 
     def run(*flags, output="run"):
         run_dir = tmp_path / output
@@ -50,13 +50,13 @@ def test_few_positives_call_for_a_ranking_loss(train, tmp_path):
     assert "hint: 20% of the training pairs are positives; --loss cosent" in " ".join(said.split())
 
 
-def test_hardly_any_judged_negatives_call_for_the_batch_s(train, tmp_path):
+def test_few_judged_negatives_call_for_in_batch_negatives(train, tmp_path):
     pairs = with_positives(tmp_path / "many.csv", 1)
     _, _, said = train("--train_file", pairs, "--max_train_steps", 1)
     assert "--loss in_batch takes negatives from the batch" in " ".join(said.split())
 
 
-def test_labels_in_balance_and_other_losses_get_no_hint(train, judged_csv, tmp_path):
+def test_balanced_labels_and_other_losses_get_no_hint(train, judged_csv, tmp_path):
     assert "hint" not in train("--train_file", judged_csv, "--max_train_steps", 1)[2]
     few = with_positives(tmp_path / "few.csv", 5)
     flags = ["--loss", "cosent", "--max_train_steps", 1]
@@ -82,13 +82,13 @@ def test_labels_in_balance_and_other_losses_get_no_hint(train, judged_csv, tmp_p
     ],
     ids=["temperature", "directions", "warmup", "compiler"],
 )
-def test_a_setting_that_a_run_does_not_read_is_named(train, judged_csv, flags, note):
+def test_an_unused_setting_is_named(train, judged_csv, flags, note):
     code, _, said = train("--train_file", judged_csv, "--max_train_steps", 1, *flags)
     assert code == 0
     assert note in said
 
 
-def test_hard_negatives_that_a_loss_does_not_read_are_named(train, tmp_path):
+def test_unused_hard_negatives_are_named(train, tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [
         {"query": query, "product": product, "relevance": relevance, "hard_negatives": ["a set of nails"]}
@@ -102,7 +102,7 @@ def test_hard_negatives_that_a_loss_does_not_read_are_named(train, tmp_path):
     assert note not in said
 
 
-def test_settings_that_are_read_or_left_alone_are_not_named(train, judged_csv):
+def test_used_and_default_settings_are_not_named(train, judged_csv):
     flags = ["--loss", "in_batch", "--temperature", 0.1, "--in_batch_directions", "query_to_product"]
     _, _, said = train("--train_file", judged_csv, "--max_train_steps", 1, *flags, output="in_batch")
     assert "not used" not in said
@@ -110,13 +110,13 @@ def test_settings_that_are_read_or_left_alone_are_not_named(train, judged_csv):
     assert "not used" not in said
 
 
-def test_a_temperature_cannot_be_learned_where_the_default_loss_has_none(train, judged_csv):
+def test_learn_temperature_is_refused_if_the_default_loss_has_no_temperature(train, judged_csv):
     code, _, said = train("--train_file", judged_csv, "--max_train_steps", 1, "--learn_temperature")
     assert code == 2
     assert "--learn_temperature: cosine_target has no temperature; use another --loss" in said
 
 
-def test_a_run_that_learned_nothing_is_an_error_that_says_what_to_look_at(train, judged_csv):
+def test_a_run_that_learned_nothing_is_an_error_with_advice(train, judged_csv):
     code, run_dir, said = train("--train_file", judged_csv, "--learning_rate", 1e-12, "--num_train_epochs", 1)
     assert code == 2
     for word in ("nothing was learned", "--learning_rate", "--lora_target_modules", "labels"):
@@ -124,7 +124,7 @@ def test_a_run_that_learned_nothing_is_an_error_that_says_what_to_look_at(train,
     assert not (run_dir / "aisle.json").exists()
 
 
-def test_a_run_says_what_there_is_to_warn_of_its_model(train, judged_csv, monkeypatch):
+def test_a_run_logs_warnings_about_its_model(train, judged_csv, monkeypatch):
     def of_figures(base, kept, **_):
         return f"from {base['roc_auc']:.4f} to {kept['roc_auc']:.4f}"
 
@@ -137,7 +137,7 @@ def test_a_run_says_what_there_is_to_warn_of_its_model(train, judged_csv, monkey
     assert f"warning: {of_figures(metrics['base'], metrics['best'])}" in " ".join(said.split())
 
 
-def test_a_run_without_anything_to_warn_of_does_not_warn(train, judged_csv, monkeypatch):
+def test_a_good_run_logs_no_warning(train, judged_csv, monkeypatch):
     monkeypatch.setattr("aisle.commands.train.outcome.no_gain_warning", lambda *_, **__: None)
     _, _, said = train("--train_file", judged_csv, "--max_train_steps", 3)
     assert "warning" not in said
@@ -151,7 +151,7 @@ def test_a_run_without_anything_to_warn_of_does_not_warn(train, judged_csv, monk
         ("listwise", 0.0, "needs positives, and every training pair's relevance is 0;"),
     ],
 )
-def test_labels_that_give_a_loss_nothing_to_learn_are_refused_at_once(train, tmp_path, loss, relevance, why):
+def test_labels_that_a_loss_cannot_learn_from_are_refused(train, tmp_path, loss, relevance, why):
     rows = [(q, p, relevance) for q, p, _ in judged_rows(QUERIES)]
     pairs = write_rows(tmp_path / "equal.csv", ["query", "product", "relevance"], rows)
     code, run_dir, said = train("--train_file", pairs, "--loss", loss, "--num_train_epochs", 2)
@@ -160,7 +160,7 @@ def test_labels_that_give_a_loss_nothing_to_learn_are_refused_at_once(train, tmp
     assert not run_dir.exists()
 
 
-def test_a_stopped_run_prints_the_command_that_goes_on_and_that_command_does(
+def test_a_stopped_run_prints_the_command_that_resumes_it(
     train, judged_csv, monkeypatch, tmp_path, tiny_bert
 ):
     from aisle.training.loop import Trainer
@@ -193,7 +193,7 @@ def test_a_stopped_run_prints_the_command_that_goes_on_and_that_command_does(
         np.testing.assert_array_equal(weights(run_dir)[name], value)
 
 
-def test_a_signal_while_the_model_is_saved_costs_nothing(train, judged_csv, monkeypatch):
+def test_a_signal_while_the_model_is_saved_does_not_stop_saving(train, judged_csv, monkeypatch):
     import aisle.commands.train.run as pipeline
 
     saved = pipeline.save_encoder
@@ -231,7 +231,7 @@ def test_sub_batches_change_memory_and_not_the_result(train, judged_csv, extra):
         np.testing.assert_allclose(weights(small)[name], value, atol=2e-5)
 
 
-def test_hard_negatives_take_part_in_the_in_batch_loss(train, tmp_path):
+def test_hard_negatives_are_used_by_the_in_batch_loss(train, tmp_path):
     rows = list(judged_rows(QUERIES))
     losses = {}
     for name, negatives in (("with", ["modern wool rug", "a set of nails"]), ("without", [])):
@@ -309,7 +309,7 @@ def test_the_launchers_compiler_compiles_and_the_best_weights_are_saved(train, j
 
 
 def _resume_and_compare(train, flags, run_dir):
-    """Go on from a run's first checkpoint: the same bytes come out."""
+    """Resume from a run's first checkpoint: the same bytes come out."""
     first = "checkpoints/step_00000004"
     shutil.copytree(run_dir / first, run_dir.with_name("resumed") / first)
     code, resumed, said = train(*flags, "--resume_from_checkpoint", "latest", output="resumed")
@@ -318,7 +318,7 @@ def _resume_and_compare(train, flags, run_dir):
     assert (resumed / file).read_bytes() == (run_dir / file).read_bytes()
 
 
-def test_a_compiler_that_torch_does_not_have_is_refused_with_those_it_has(train, judged_csv, monkeypatch):
+def test_an_unknown_compiler_is_refused_with_the_known_ones(train, judged_csv, monkeypatch):
     flags = ("--train_file", judged_csv, "--torch_compile")
     code, _, said = train(*flags, "--torch_compile_backend", "inducer")
     assert code == 2
@@ -336,7 +336,7 @@ def test_directions_without_the_main_one_are_refused(train, judged_csv):
     assert "--in_batch_directions query_to_query: query_to_product must be among them" in said
 
 
-def test_the_last_weights_are_kept_where_the_best_are_not_asked_for(train, judged_csv, monkeypatch):
+def test_keep_last_saves_the_last_weights(train, judged_csv, monkeypatch):
     import aisle.training.selection as selection
 
     found = iter([0.5, 0.9, 0.8, 0.7, 0.6])  # before training and after each epoch
@@ -354,7 +354,7 @@ def test_the_last_weights_are_kept_where_the_best_are_not_asked_for(train, judge
 @pytest.mark.parametrize(
     ("error", "code"), [("CUDA out of memory. Tried to allocate 2.00 GiB", 2), ("shapes do not fit", None)]
 )
-def test_memory_that_runs_out_in_an_evaluation_is_one_message(train, judged_csv, monkeypatch, error, code):
+def test_out_of_memory_in_an_evaluation_is_one_message(train, judged_csv, monkeypatch, error, code):
     from aisle.training import validation
 
     def fail(*_):

@@ -17,7 +17,7 @@ TITLES = ["modern sofa", "small lamp", "large oak table", "a bed of wool"]
 
 @pytest.fixture
 def train(tiny_bert, judged_csv, tmp_path, capfd):
-    """Run train_peft.py; return its exit code, the run's folder and what it said, on one line."""
+    """Run train_peft.py; return its exit code, the run's folder and its output on one line."""
 
     def run(output, *flags, model=tiny_bert):
         given = ["--model_name_or_path", str(model), "--output_dir", str(tmp_path / output)]
@@ -81,7 +81,7 @@ def test_the_adapter_of_a_finished_run_is_trained_further(train, dora, tiny_bert
 
 
 @pytest.mark.parametrize("dora", [[], ["--use_dora"]], ids=["lora", "dora"])
-def test_without_an_adapter_a_finished_one_is_merged_and_all_weights_are_trained(train, dora):
+def test_full_fine_tuning_merges_a_finished_adapter_and_trains_all_weights(train, dora):
     _, first, _ = train("first", *SHAPE, *dora, "--max_train_steps", 4)
     finished = json.loads((first / "metrics.json").read_text())["best"]
 
@@ -107,7 +107,7 @@ def test_an_adapter_of_another_shape_than_the_finished_one_is_refused(train):
     assert "has 4, and is trained further; leave the flag out, or merge the adapter first" in said
 
 
-def test_a_run_is_not_written_over_the_one_it_begins_at(train):
+def test_a_run_does_not_overwrite_the_run_it_starts_from(train):
     _, first, _ = train("first", *SHAPE, "--max_train_steps", 1)
     code, _, said = train("first", "--use_peft", "--overwrite_output_dir", model=first)
     assert code == 2
@@ -115,7 +115,7 @@ def test_a_run_is_not_written_over_the_one_it_begins_at(train):
     assert (first / "aisle.json").exists()
 
 
-def test_a_run_that_began_at_another_goes_on_to_the_same_weights(train, tmp_path):
+def test_a_run_that_started_from_another_resumes_to_the_same_weights(train, tmp_path):
     _, first, _ = train("first", *SHAPE, "--max_train_steps", 2)
     flags = ["--use_peft", "--max_train_steps", 4, "--checkpointing_steps", 2]
     _, whole, _ = train("whole", *flags, model=first)

@@ -1,4 +1,4 @@
-"""One run over two processes, against the same run in one."""
+"""A run over two processes, compared with the same run in one process."""
 
 import json
 
@@ -83,7 +83,7 @@ def test_processes_agree_on_the_best_evaluation_and_when_to_stop(
 
 @pytest.fixture(scope="module")
 def contrasted_jsonl(tmp_path_factory):
-    """Pairs in which much is known to be right: few products, ids over several texts, hard negatives."""
+    """Pairs with many known positives: few products, ids with several texts, hard negatives."""
     path = tmp_path_factory.mktemp("contrasted") / "pairs.jsonl"
     kinds = ["sofa", "lamp", "chair", "table", "bed", "shelf", "desk"]
     rows = []
@@ -136,9 +136,7 @@ def test_cached_embeddings_over_two_processes_train_the_same_weights(tiny_bert, 
         np.testing.assert_allclose(weights[1][name], value, atol=2e-4, err_msg=name)
 
 
-def test_a_run_of_two_processes_goes_on_from_its_checkpoint_to_the_same_weights(
-    tiny_bert, judged_csv, tmp_path
-):
+def test_a_resumed_run_of_two_processes_ends_in_the_same_weights(tiny_bert, judged_csv, tmp_path):
     import shutil
 
     flags = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", judged_csv]
@@ -178,7 +176,7 @@ def plenty(tiny_bert, contrasted_jsonl, tmp_path_factory):
 
 
 @pytest.mark.parametrize("part", ["forward", "loss", "backward"])
-def test_memory_that_runs_out_in_one_process_makes_all_go_on_in_smaller_sub_batches(plenty, tmp_path, part):
+def test_out_of_memory_in_one_process_makes_all_retry_in_smaller_sub_batches(plenty, tmp_path, part):
     """In the second batch of a step, of which the first has left its gradients."""
     folder, flags = plenty
     done = torchrun(2, "tests/commands/scarce_memory.py", part, "--output_dir", tmp_path / "run", *flags)
@@ -189,7 +187,7 @@ def test_memory_that_runs_out_in_one_process_makes_all_go_on_in_smaller_sub_batc
     assert max(np.abs(value).max() for name, value in weights[0].items() if "lora_B" in name) > 1e-3
 
 
-def test_memory_that_runs_out_with_all_weights_over_two_processes_stops_with_advice(
+def test_out_of_memory_with_all_weights_over_two_processes_stops_with_advice(
     tiny_bert, contrasted_jsonl, tmp_path
 ):
     flags = ["--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl, "--max_train_steps", 4]
@@ -209,7 +207,7 @@ def test_memory_that_runs_out_with_all_weights_over_two_processes_stops_with_adv
     assert "--cached_embeddings" in done.stderr
 
 
-def test_memory_that_runs_out_in_the_exchange_of_embeddings_stops_all_with_advice(plenty, tmp_path):
+def test_out_of_memory_while_gathering_embeddings_stops_all_with_advice(plenty, tmp_path):
     """The others are in the exchange already: they would wait for the one that ran out, and it for them."""
     script, output = "tests/commands/scarce_memory.py", ("--output_dir", tmp_path / "run")
     done = torchrun(2, script, "exchange", *output, *plenty[1], check=False)

@@ -26,7 +26,7 @@ def train(judged_csv, tmp_path):
 
 @pytest.mark.parametrize("flags", [("--use_peft",), ()], ids=["lora", "all weights"])
 @pytest.mark.parametrize("form", ["t5", "gpt2", "old folders"])
-def test_a_run_from_it_opens_again_with_the_same_embeddings(
+def test_a_run_from_an_unusual_model_opens_again_with_the_same_embeddings(
     form, flags, train, model_folder, tiny_bert, tmp_path
 ):
     base = old_layout(tiny_bert, tmp_path / "old") if form == "old folders" else model_folder(form)
@@ -40,7 +40,7 @@ def test_a_run_from_it_opens_again_with_the_same_embeddings(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_an_architecture_without_gradient_checkpointing_is_told_what_to_use(train, tiny_model, capsys):
+def test_an_architecture_without_gradient_checkpointing_is_refused_with_advice(train, tiny_model, capsys):
     code, _ = train(tiny_model("mpnet"), "--gradient_checkpointing", "--use_peft")
     assert code == 2
     assert "--gradient_checkpointing: MPNetModel has none" in capsys.readouterr().err

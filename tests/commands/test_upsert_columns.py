@@ -37,7 +37,7 @@ def build(tiny_bert, tmp_path, capfd):
 
 @pytest.fixture
 def upsert(tmp_path, capfd):
-    """Upsert a file of text; return the exit code, the document and what was said."""
+    """Upsert a file of text; return the exit code, the JSON document and the log."""
 
     def run(index_dir, content, *flags, name="upsert.csv"):
         (tmp_path / name).write_text(content, encoding="utf-8")

@@ -47,7 +47,7 @@ def shop(tiny_bert, tmp_path, capfd):
 
 @pytest.fixture
 def upsert(tmp_path, capfd):
-    """Run `infer_index.py upsert` with rows; return its exit code, its document and what it said."""
+    """Run `infer_index.py upsert` with rows; return its exit code, its JSON document and its log."""
 
     def run(index_dir, rows, *flags, header=HEADER, name="hourly.csv"):
         catalog = write_rows(tmp_path / name, header, rows)
@@ -78,7 +78,7 @@ def products_of(index_dir):
     return {name: (fields, row) for name, fields, row in zip(ids, payload, index.embeddings, strict=True)}
 
 
-def test_an_upsert_says_what_it_added_replaced_and_left(shop, upsert):
+def test_an_upsert_reports_added_replaced_and_unchanged_products(shop, upsert):
     code, document, said = upsert(shop(), HOURLY)
 
     assert code == 0
@@ -87,7 +87,7 @@ def test_an_upsert_says_what_it_added_replaced_and_left(shop, upsert):
     assert "2 added, 2 replaced, 1 unchanged" in said
 
 
-def test_the_index_is_then_that_of_the_merged_catalogue(shop, upsert):
+def test_the_upserted_index_equals_that_of_the_merged_catalogue(shop, upsert):
     index_dir = shop()
     upsert(index_dir, HOURLY)
 
@@ -109,7 +109,7 @@ def test_a_new_product_is_found_by_its_text_at_once(shop, upsert, capfd):
     assert answers[0]["results"][0]["score"] == pytest.approx(1.0, abs=1e-5)
 
 
-def test_only_texts_that_the_index_has_not_are_embedded_each_once(shop, upsert, embedded):
+def test_only_new_texts_are_embedded_each_once(shop, upsert, embedded):
     index_dir = shop()
     embedded.clear()
 
@@ -248,7 +248,7 @@ def test_a_catalogue_with_another_name_for_the_ids_can_be_read(shop, upsert):
         (["--model", "absent/model"], "absent/model"),
     ],
 )
-def test_what_does_not_fit_the_index_is_refused(shop, upsert, flags, part):
+def test_settings_that_do_not_fit_the_index_are_refused(shop, upsert, flags, part):
     index_dir = shop()
 
     code, document, said = upsert(index_dir, HOURLY, *flags)
@@ -274,7 +274,9 @@ def test_another_encoder_is_refused_with_both_named(shop, upsert, tiny_model, ti
     assert read_manifest(index_dir).version == 1
 
 
-def test_an_index_of_pairs_says_how_to_upsert_into_it(tiny_bert, upsert, tmp_path, capfd):
+def test_an_upsert_into_an_index_of_pairs_is_refused_with_the_flags_to_give(
+    tiny_bert, upsert, tmp_path, capfd
+):
     pairs = write_rows(
         tmp_path / "pairs.csv",
         ["query", "product", "product_id"],
@@ -330,7 +332,7 @@ def test_nothing_stays_in_the_temporary_folder(shop, upsert, tmp_path, monkeypat
     assert list(temporary.iterdir()) == []
 
 
-def test_people_read_what_happened(shop, tmp_path, capfd):
+def test_the_outcome_is_logged_as_text(shop, tmp_path, capfd):
     index_dir = shop()
     catalog = write_rows(tmp_path / "hourly.csv", HEADER, HOURLY)
     capfd.readouterr()
@@ -356,7 +358,7 @@ def test_changes_are_counted_by_value_over_all_columns():
     assert count_changes(old, new) == Changes(added=1, replaced=2, unchanged=2)
 
 
-def test_a_nan_and_a_list_that_stay_are_no_changes():
+def test_equal_nans_and_lists_are_not_changes():
     old = table(["a", "b"], weight=[float("nan"), 1.0], tags=[["new"], ["sale", "red"]])
     new = table(["b", "a"], weight=[1.0, float("nan")], tags=[["sale"], ["new"]])
 

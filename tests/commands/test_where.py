@@ -14,7 +14,7 @@ def index_dir(tiny_bert, catalog_csv, tmp_path):
     return tmp_path / "index"
 
 
-def test_only_satisfying_products_are_given(index_dir, capfd):
+def test_only_products_that_satisfy_the_condition_are_found(index_dir, capfd):
     capfd.readouterr()
     flags = ["--top_k", "500", "--where", "price < 20 and brand in ['Acme', 'Zenith']", "--json"]
 
@@ -26,7 +26,9 @@ def test_only_satisfying_products_are_given(index_dir, capfd):
 
 @pytest.mark.parametrize("mode", ["lexical", "hybrid"])
 @pytest.mark.parametrize("fusion", ["convex", "rrf"])
-def test_words_and_both_find_satisfying_products_only(index_dir, capfd, mode, fusion):
+def test_lexical_and_hybrid_search_find_only_products_that_satisfy_the_condition(
+    index_dir, capfd, mode, fusion
+):
     capfd.readouterr()
     flags = ["--mode", mode, "--fusion", fusion, "--top_k", "500", "--where", "price >= 20", "--json"]
 
@@ -40,7 +42,7 @@ def test_words_and_both_find_satisfying_products_only(index_dir, capfd, mode, fu
 
 
 @pytest.mark.parametrize("mode", ["lexical", "hybrid"])
-def test_words_and_both_may_find_nothing(index_dir, capfd, mode):
+def test_lexical_and_hybrid_search_may_find_nothing(index_dir, capfd, mode):
     capfd.readouterr()
     flags = ["--mode", mode, "--where", "price < 0", "--json"]
 
@@ -50,7 +52,7 @@ def test_words_and_both_may_find_nothing(index_dir, capfd, mode):
 
 
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
-def test_no_satisfying_product_is_said_once(index_dir, capfd, json_flag):
+def test_no_satisfying_product_is_logged_once(index_dir, capfd, json_flag):
     capfd.readouterr()
     flags = ["--where", "price < 0", *json_flag, "red sofa", "blue lamp"]
 

@@ -1,4 +1,4 @@
-"""Wrong flags and keys: the right one is named, also where it is spelt quite otherwise."""
+"""Wrong flags and keys: the right name is suggested, even if it is spelt differently."""
 
 import pytest
 
@@ -64,7 +64,7 @@ def test_all_wrong_flags_are_named_at_once(capfd):
         ["--", "-k"],
     ],
 )
-def test_what_is_a_flag_or_none_is_left_to_the_parser(arguments):
+def test_known_flags_and_other_arguments_are_left_to_the_parser(arguments):
     assert unknown_flags(arguments, set(names_of(COMMANDS["query"]))) == []
 
 
@@ -77,7 +77,7 @@ def test_a_wrong_key_of_a_yaml_file_is_refused_with_the_right_one(key, meant, tm
         parse_settings(TrainSettings, ["--config", str(path)], prog="train")
 
 
-def test_every_alias_stands_for_a_setting_that_there_is():
+def test_every_alias_stands_for_an_existing_setting():
     known = {name for command in COMMANDS.values() for name in names_of(command)}
 
     assert {meant for names in ALIASES.values() for meant in names} - known == set()

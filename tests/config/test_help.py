@@ -63,7 +63,7 @@ def test_help_shows_every_flag_with_its_docstring(settings_type, capsys, monkeyp
     assert [name for name, docstring in fields.items() if words(docstring) not in shown] == []
 
 
-def test_training_flags_have_one_home_each():
+def test_no_training_flag_is_defined_twice():
     names = [name for name, _ in documented_fields(SETTINGS["train"])]
 
     assert len(names) == len(set(names))

@@ -52,7 +52,7 @@ def test_numeric_labels_of_yaml_are_their_text():
         ({False: 0, "E": 1}, "in quotes"),
     ],
 )
-def test_what_is_no_label_map_says_why(value, message):
+def test_an_invalid_label_map_is_refused_with_the_reason(value, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_label_map(value)
 
@@ -67,7 +67,7 @@ def test_flag_and_yaml_give_the_same_map(tmp_path):
     assert by_flag.data.label_map == by_yaml.data.label_map == ESCI
 
 
-def test_labels_of_yaml_may_hold_what_the_notation_cannot(tmp_path):
+def test_yaml_labels_may_contain_characters_that_the_notation_reserves(tmp_path):
     path = tmp_path / "map.yaml"
     path.write_text('label_map: {"a,b": 1, "c=d": 0.123456789}\n')
 

@@ -78,7 +78,7 @@ def test_a_value_of_yaml_can_be_set_back_to_none(yaml_file):
     assert settings["label_map"] is None
 
 
-def test_an_empty_prompt_is_a_prompt_and_not_the_absence_of_one():
+def test_an_empty_prompt_differs_from_no_prompt():
     assert flat("--query_prompt", "")["query_prompt"] == ""
     assert flat()["query_prompt"] is None
 
@@ -95,7 +95,7 @@ def test_required_settings_may_come_from_yaml_or_flags(yaml_file):
     assert (settings.model, settings.index_dir) == ("m", "from_yaml")
 
 
-def test_a_required_flag_that_is_nowhere_exits_with_2_and_is_named(capsys):
+def test_a_missing_required_flag_exits_with_2_and_is_named(capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--model", "m", settings_type=BuildSettings)
 
@@ -112,7 +112,7 @@ def test_unknown_keys_of_yaml_name_the_file_and_the_nearest_key(yaml_file):
     ]
 
 
-def test_a_choice_that_there_is_not_exits_with_2_and_the_choices(capsys):
+def test_an_unknown_choice_exits_with_2_and_lists_the_choices(capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--pooling", "max")
 
@@ -170,7 +170,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(yaml_file):
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just a text\n", "3\n"])
-def test_yaml_that_is_no_mapping_is_refused(yaml_file, text):
+def test_yaml_that_is_not_a_mapping_is_refused(yaml_file, text):
     (line,) = problems("--config", yaml_file(text))
 
     assert "must be a mapping" in line
@@ -197,7 +197,7 @@ def test_yaml_that_is_not_utf8_is_refused(tmp_path):
     assert line.startswith(f"--config {path}: cannot be read as YAML")
 
 
-def test_a_config_file_that_is_not_there_is_named():
+def test_a_missing_config_file_is_named():
     (problem,) = problems("--config", "nowhere.yaml")
     assert problem.startswith(
         "--config nowhere.yaml: there is no such file, and no such recipe; the recipes are "
@@ -297,7 +297,7 @@ def test_a_token_of_the_wrong_type_is_not_quoted(yaml_file):
     assert "hf_secret" not in line
 
 
-def test_a_token_where_there_is_no_such_flag_is_an_unknown_key(yaml_file):
+def test_a_token_for_a_command_without_that_flag_is_an_unknown_key(yaml_file):
     (line,) = problems(
         "--config", yaml_file("hub_token: hf_secret\n"), "--output_dir", "x", settings_type=SampleSettings
     )

@@ -19,7 +19,7 @@ def test_a_recipe_is_read_by_its_name_from_any_folder(name, tmp_path, monkeypatc
     assert by_name.optim == by_path.optim == by_old_path.optim != TrainSettings().optim
 
 
-def test_a_file_of_the_users_comes_before_a_recipe(tmp_path, monkeypatch):
+def test_the_user_s_file_comes_before_a_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     for place in ("faq", "configs/faq.yaml"):

@@ -27,7 +27,7 @@ def test_problems_are_reported_together():
     ]
 
 
-def test_two_sources_of_pairs_are_one_too_many():
+def test_two_sources_of_pairs_are_refused():
     (line,) = problems("--output_dir", "x", "--dataset_name", "d", "--train_file", "a.csv")
 
     assert line.startswith("--dataset_name and --train_file: ")
@@ -48,7 +48,7 @@ def test_an_empty_model_name_is_refused():
 
 
 @pytest.mark.parametrize("steps", [5, 6])
-def test_warmup_may_fill_the_run_but_not_outlast_it(steps):
+def test_warmup_may_be_as_long_as_the_run_but_not_longer(steps):
     arguments = ("--output_dir", "x", "--sanity_test", "--max_train_steps", str(steps))
 
     assert problems(*arguments, "--num_warmup_steps", str(steps)) == []

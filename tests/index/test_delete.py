@@ -94,7 +94,7 @@ def test_many_unknown_ids_are_counted(index_dir):
         delete_products(index_dir, [f"x{number}" for number in range(2000)])
 
 
-def test_unknown_ids_can_be_left_aside(index_dir):
+def test_unknown_ids_can_be_skipped(index_dir):
     manifest = delete_products(index_dir, ["x", "p00001", "y"], ignore_unknown=True)
 
     assert manifest.count == 49

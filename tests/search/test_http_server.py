@@ -1,4 +1,4 @@
-"""A search server needs nothing of aisle but a searcher."""
+"""A search server needs only a searcher from aisle."""
 
 import json
 import threading

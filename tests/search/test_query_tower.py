@@ -15,7 +15,7 @@ PRODUCT_TOWER, QUERY_TOWER, OTHER_TOWER = "a" * 64, "b" * 64, "c" * 64
 
 @dataclass(frozen=True)
 class SeparateTowers(WordEncoder):
-    """An encoder whose query tower has a fingerprint of its own."""
+    """An encoder with a separate fingerprint of its query tower."""
 
     fingerprint: str = PRODUCT_TOWER
     query_fingerprint: str = QUERY_TOWER
@@ -38,7 +38,7 @@ def test_another_query_tower_is_refused_with_both_named(index_dir):
         Searcher(open_index(index_dir), SeparateTowers(query_fingerprint=OTHER_TOWER))
 
 
-def test_the_query_tower_is_not_checked_where_the_index_names_none(tmp_path):
+def test_the_query_tower_is_not_checked_if_the_index_names_none(tmp_path):
     manifest = write_shop(tmp_path / "index", SeparateTowers())
 
     found = Searcher(open_index(tmp_path / "index"), SeparateTowers()).search(["red sofa"], 3)

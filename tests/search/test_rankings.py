@@ -38,7 +38,7 @@ def ranking(hits):
     return [(hit.product_id, hit.score) for hit in hits]
 
 
-def test_each_system_ranks_as_its_search_does(index):
+def test_each_system_ranks_like_its_search(index):
     runs = rank_all(rankers(index), QUERIES)
     searcher, texts = Searcher(index, ENCODER, weight=0.4), list(QUERIES.values())
 

@@ -1,4 +1,4 @@
-"""The searcher: an index, its encoder and how to search, behind one call."""
+"""The searcher: an index, its encoder and search settings behind one call."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_answers_are_those_of_the_index(index, searcher, mode, where):
     assert found.version == 1
 
 
-def test_settings_of_the_searcher_are_in_force_until_a_search_gives_its_own(index):
+def test_a_search_can_override_the_settings_of_the_searcher(index):
     searcher = Searcher(index, ENCODER, mode="hybrid", weight=0.2, exact=True)
     embeddings = ENCODER.encode_queries(QUERIES)
     common = {"queries": QUERIES, "top_k": 5, "mode": "hybrid", "exact": True}
@@ -68,7 +68,7 @@ def test_settings_of_the_searcher_are_in_force_until_a_search_gives_its_own(inde
     assert_same(rrf.search(QUERIES, 5), index.search(embeddings, fusion="rrf", **common))
 
 
-def test_the_searcher_s_condition_holds_for_every_search(index):
+def test_the_searcher_s_condition_applies_to_every_search(index):
     searcher = Searcher(index, ENCODER, where="price < 30 or price == 50")
 
     found = searcher.search(["sofa"], 60, "price >= 20")[0]
@@ -124,7 +124,7 @@ def by_hand(index, query, *, mode, top_k, min_score):
 
 @pytest.mark.parametrize(("mode", "min_score"), [("dense", 0.4), ("lexical", 0.5), ("hybrid", 0.4)])
 @pytest.mark.parametrize("query", ["blue lamp", "white shelf desk", "green"])
-def test_products_below_the_least_score_are_left_out(index, searcher, mode, min_score, query):
+def test_products_below_min_score_are_left_out(index, searcher, mode, min_score, query):
     found = searcher.search([query], 8, mode=mode, min_score=min_score, exact=True)
 
     expected = by_hand(index, query, mode=mode, top_k=8, min_score=min_score)
@@ -134,7 +134,7 @@ def test_products_below_the_least_score_are_left_out(index, searcher, mode, min_
 
 
 def test_a_least_cosine_is_looked_for_below_the_best_of_a_hybrid_order(tmp_path):
-    """The best by fused score have the words and not the cosine; the product with the cosine comes after."""
+    """The best by fused score match the words but not the cosine; the product with the cosine follows."""
     titles = ["lamp lamp", "lamp blue", "lamp red", "sofa bed"]
     write_shop(tmp_path / "index", titles=titles)
     searcher = Searcher(open_index(tmp_path / "index"), ENCODER, mode="hybrid", weight=0.0)
@@ -226,7 +226,7 @@ def test_arguments_out_of_range_are_named(searcher, arguments, message):
         searcher.search(**({"queries": QUERIES} | arguments))
 
 
-def test_a_mode_that_needs_an_encoder_says_so(index):
+def test_a_mode_that_needs_an_encoder_is_refused_without_it(index):
     with pytest.raises(SearchError, match="searcher has no encoder, which mode 'dense' and 'hybrid' need"):
         Searcher(index, mode="lexical").search(["sofa"], mode="dense")
 
@@ -251,7 +251,7 @@ def upsert(index_dir, product_id, title, encoder=ENCODER):
     )
 
 
-def test_a_searcher_follows_new_versions_when_it_is_told_to(index_dir, searcher):
+def test_reload_if_changed_opens_new_versions(index_dir, searcher):
     assert searcher.reload_if_changed() is False
     upsert(index_dir, "new", "zeppelin")
     before = searcher.search(["zeppelin"], 1, mode="lexical")
@@ -279,7 +279,7 @@ def test_results_of_an_old_version_keep_their_payload(index_dir, searcher):
     assert len(searcher.search(["sofa"], 60)[0]) == 59
 
 
-def test_an_index_built_anew_with_the_same_version_number_is_a_change(tmp_path):
+def test_a_rebuilt_index_with_the_same_version_number_is_a_change(tmp_path):
     import shutil
 
     write_shop(tmp_path / "index", titles=TITLES)
@@ -307,9 +307,7 @@ def fail(_):
 
 
 @pytest.mark.parametrize("load_encoder", [None, fail])
-def test_a_version_of_an_encoder_that_cannot_be_had_leaves_the_old_one_answering(
-    index_dir, index, load_encoder
-):
+def test_the_old_version_answers_if_the_new_encoder_cannot_be_loaded(index_dir, index, load_encoder):
     searcher = Searcher(index, ENCODER, load_encoder=load_encoder)
     expected = searcher.search(QUERIES, 5)
     write_shop(index_dir, WordEncoder("e" * 64), titles=TITLES)
@@ -321,7 +319,7 @@ def test_a_version_of_an_encoder_that_cannot_be_had_leaves_the_old_one_answering
         assert_same(searcher.search(QUERIES, 5), expected)
 
 
-def test_a_damaged_version_leaves_the_old_one_answering(index_dir, searcher):
+def test_the_old_version_answers_if_the_new_one_is_damaged(index_dir, searcher):
     expected = searcher.search(QUERIES, 5)
     upsert(index_dir, "new", "zeppelin")
     damaged = index_dir / "versions" / "000002" / EMBEDDINGS_FILE
@@ -333,7 +331,7 @@ def test_a_damaged_version_leaves_the_old_one_answering(index_dir, searcher):
     assert_same(searcher.search(QUERIES, 5), expected)
 
 
-def test_a_version_without_the_columns_of_the_condition_leaves_the_old_one_answering(index_dir, index):
+def test_the_old_version_answers_if_the_new_one_lacks_the_condition_s_columns(index_dir, index):
     searcher = Searcher(index, ENCODER, where="price < 30")
     write_shop(index_dir, payload=pa.table({"title": ["x"] * 60}))
 

@@ -41,7 +41,7 @@ def upsert(index_dir, number):
     )
 
 
-def test_every_answer_is_that_of_the_version_it_names_whatever_happens_meanwhile(tmp_path):
+def test_every_answer_comes_from_the_version_it_names(tmp_path):
     index_dir = tmp_path / "index"
     write_shop(index_dir, keep_versions=VERSIONS)
     searcher = Searcher(open_index(index_dir), ENCODER)

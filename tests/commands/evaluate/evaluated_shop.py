@@ -56,7 +56,7 @@ def build(model, catalog, index_dir, *flags):
 
 
 def evaluate(capfd, *flags):
-    """Run `evaluate --json`; return its exit code, its document and what it said to people."""
+    """Run `evaluate --json`; return its exit code, its JSON document and its log."""
     capfd.readouterr()
     code = index_main(["evaluate", *map(str, flags), "--json"])
     said = capfd.readouterr()

@@ -1,4 +1,4 @@
-"""The base of an encoder, and its embeddings of a catalogue: shared, kept, found again."""
+"""The base model of an encoder, and its embeddings of a catalogue: shared by processes, kept and reused."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def test_freed_memory_is_given_back_every_few_shards(products, tiny_bert, tmp_pa
     assert len(trims) == len(set(TEXTS)) // 2 > 0
 
 
-def test_embeddings_are_those_of_the_texts_in_their_order(products, tiny_bert, tmp_path, monkeypatch):
+def test_embeddings_are_in_the_order_of_the_texts(products, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 2)
     encoder = load_encoder(tiny_bert, device="cpu")
     found = embed(products, encoder, tmp_path)
@@ -97,7 +97,7 @@ def test_what_a_killed_evaluation_embedded_is_kept(products, tiny_bert, tmp_path
     assert found.shape == (7, 32)
 
 
-def test_a_run_says_its_base_and_its_own_settings(tiny_bert, tmp_path):
+def test_a_run_records_its_base_and_its_settings(tiny_bert, tmp_path):
     saved = {"pooling": "cls", "query_prompt": "query: ", "product_prompt": "", "max_length": 9}
     saved |= {"normalize": True, "base_model": str(tiny_bert), "base_revision": "abc"}
     saved |= {"format_version": FORMAT_VERSION}
@@ -163,7 +163,7 @@ def test_an_index_without_texts_has_its_own_row_and_a_note(shop, tiny_bert, tmp_
         assert f"error: {start}" in said
 
 
-def test_a_base_that_is_gone_is_a_note_and_its_flag_mends_it(shop, tiny_bert, tmp_path, capfd):
+def test_a_missing_base_is_a_note_that_names_the_flag_to_give(shop, tiny_bert, tmp_path, capfd):
     tuned = tmp_path / "full"
     shutil.copytree(tiny_bert, tuned)
     encoder = load_encoder(tiny_bert, device="cpu")

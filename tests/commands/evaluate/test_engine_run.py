@@ -1,4 +1,4 @@
-"""infer_index.py evaluate --run: the shop's present engine as the row that all others are compared with."""
+"""infer_index.py evaluate --run: the shop's present engine as the baseline of all other rows."""
 
 import csv
 
@@ -26,7 +26,7 @@ def flags(shop):
 
 
 def write_run(path, answers, *, equal=False):
-    """Write rankings; with `equal`, all scores are, so that the ranks alone say the order."""
+    """Write rankings; with `equal`, all scores are equal, so that only the ranks give the order."""
     lines = [
         f"{query} Q0 {product} {rank} {0 if equal else 1 / rank} solr\n"
         for query, products in answers.items()
@@ -44,9 +44,7 @@ def qrels():
 
 
 @pytest.mark.parametrize("equal", [False, True])
-def test_the_present_engine_is_the_first_row_and_what_the_others_are_compared_with(
-    flags, tmp_path, capfd, equal
-):
+def test_the_present_engine_is_the_first_row_and_the_baseline(flags, tmp_path, capfd, equal):
     path = write_run(tmp_path / "solr.trec", ENGINE, equal=equal)
     code, found, said = evaluate(capfd, *flags, "--run", path)
 
@@ -73,7 +71,7 @@ def test_the_present_engine_is_the_first_row_and_what_the_others_are_compared_wi
     assert "solr ranks at most 3 products per query: compared with the others, its figures @10, @100" in said
 
 
-def test_its_unanswered_queries_count_as_nothing_and_its_other_queries_are_said(flags, tmp_path, capfd):
+def test_unanswered_queries_score_zero_and_unjudged_queries_are_counted(flags, tmp_path, capfd):
     path = write_run(tmp_path / "solr.trec", {"1": "ab", "8": "ab", "2": "xb"})
     _, found, said = evaluate(capfd, *flags, "--run", path, "--rows", "bm25", "--mode", "lexical")
 
@@ -92,7 +90,7 @@ def test_its_unanswered_queries_count_as_nothing_and_its_other_queries_are_said(
         ({"1": "xy"}, "have no product id in common; both must use the same ids. In --run "),
     ],
 )
-def test_an_engine_s_run_that_meets_nothing_is_refused_before_a_model_is_loaded(
+def test_an_engine_run_without_common_ids_is_refused_before_a_model_is_loaded(
     flags, tmp_path, capfd, monkeypatch, answers, message
 ):
     monkeypatch.setattr("aisle.commands.evaluate.run.load_models", lambda *_, **__: pytest.fail("loaded"))

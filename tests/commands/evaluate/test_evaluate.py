@@ -36,7 +36,7 @@ def rows_of(found):
     return {row["name"]: row for row in found["retrieval"]["rows"]}
 
 
-def test_bm25_base_tuned_and_hybrid_stand_side_by_side(flags, capfd):
+def test_bm25_base_tuned_and_hybrid_are_compared(flags, capfd):
     code, found, said = evaluate(capfd, *flags)
 
     rows = rows_of(found)
@@ -64,7 +64,7 @@ def test_bm25_base_tuned_and_hybrid_stand_side_by_side(flags, capfd):
         assert name in said
 
 
-def test_the_rows_are_what_each_system_ranks_by_the_python_api(flags, shop, tiny_bert, capfd, tmp_path):
+def test_every_row_equals_the_ranking_of_the_python_api(flags, shop, tiny_bert, capfd, tmp_path):
     evaluate(capfd, *flags, "--run_file", tmp_path / "run.trec")
 
     index = open_index(shop["index"])
@@ -104,7 +104,7 @@ def test_the_size_of_a_chunk_changes_nothing(flags, capfd, monkeypatch):
     assert found[0]["ann_recall@10"] == found[2]["ann_recall@10"] == 1.0
 
 
-def test_programs_find_the_figures_of_the_mode_s_row_where_they_always_were(flags, capfd):
+def test_the_figures_of_the_chosen_mode_stay_at_the_top_of_the_document(flags, capfd):
     for mode, name in (("dense", "tuned"), ("hybrid", "hybrid")):
         _, found, _ = evaluate(capfd, *flags, "--mode", mode)
         metrics = rows_of(found)[name]["metrics"]
@@ -116,7 +116,7 @@ def test_programs_find_the_figures_of_the_mode_s_row_where_they_always_were(flag
         assert found["products"] == 6
 
 
-def test_an_index_of_a_base_model_is_the_row_base_itself(shop, flags, capfd):
+def test_an_index_of_a_base_model_gives_the_row_base(shop, flags, capfd):
     _, found, _ = evaluate(capfd, "--index_dir", shop["base_index"], *flags[2:])
 
     assert list(rows_of(found)) == ["bm25", "base", "hybrid"]
@@ -156,7 +156,7 @@ def test_a_further_index_is_a_row_of_its_name(flags, shop, capfd):
     assert not [note for note in found["notes"] if "base-index" in note.partition(",")[0]]
 
 
-def test_a_further_index_of_other_products_is_said(flags, shop, tiny_bert, tmp_path, capfd):
+def test_a_further_index_with_other_products_is_noted(flags, shop, tiny_bert, tmp_path, capfd):
     catalog = write_table(tmp_path / "few.csv", ["product_id", "title"], [("a", "red sofa"), ("z", "desk")])
     few = build(tiny_bert, catalog, tmp_path / "few")
     _, found, said = evaluate(capfd, *flags, "--compare", few)
@@ -177,7 +177,7 @@ def test_a_second_evaluation_does_not_embed_the_catalogue_again(flags, shop, cap
     assert np.load(kept[0]).shape == (6, 32)
 
 
-def test_a_changed_catalogue_is_embedded_anew_and_the_old_embeddings_go(shop, tmp_path, capfd):
+def test_a_changed_catalogue_is_embedded_again_and_replaces_the_old_embeddings(shop, tmp_path, capfd):
     index_dir = build(shop["run"], shop["catalog"], tmp_path / "index")
     flags = ["--index_dir", index_dir, "--queries", shop["queries"], "--qrels", shop["qrels"]]
     evaluate(capfd, *flags)
@@ -206,7 +206,7 @@ def test_unknown_queries_and_products_are_counted_and_listed(flags, tmp_path, ca
     assert "count as missed where they are relevant: 1 of 2 ('gone')" in said
 
 
-def test_products_that_nobody_judged_are_a_rate(flags, capfd):
+def test_the_share_of_unjudged_products_is_reported(flags, capfd):
     _, found, said = evaluate(capfd, *flags, "--rows", "tuned")
 
     # six products for each of four queries, five of which are judged
@@ -254,14 +254,14 @@ def test_the_same_seed_gives_the_same_figures(flags, capfd):
         (["--protocol", "joint_pool"], "--protocol joint_pool: needs --pairs"),
     ],
 )
-def test_flags_that_do_not_go_together_are_one_message(shop, given, message, capfd):
+def test_flags_that_cannot_be_combined_are_one_message(shop, given, message, capfd):
     code, found, said = evaluate(capfd, "--index_dir", shop["index"], *given)
 
     assert (code, found) == (2, None)
     assert message in said
 
 
-def test_without_index_and_model_there_is_nothing_to_measure(shop, capfd):
+def test_an_evaluation_without_index_and_model_is_refused(shop, capfd):
     code, _, said = evaluate(capfd, "--pairs", shop["catalog"])
     assert code == 2
     assert "--model or --index_dir: give the encoder that is to be measured" in said
@@ -280,7 +280,7 @@ def test_a_tuned_model_is_called_so_without_the_row_of_its_base(flags, capfd):
     assert [(row["name"], row["kind"]) for row in found["retrieval"]["rows"]] == [("tuned", "tuned")]
 
 
-def test_what_is_said_to_people_is_in_the_document(flags, shop, tmp_path, tiny_bert, capfd, monkeypatch):
+def test_everything_that_is_logged_is_in_the_document(flags, shop, tmp_path, tiny_bert, capfd, monkeypatch):
     """Every line but those on files: what the document has as figures starts with the name of its row."""
     said = []
     monkeypatch.setattr(Output, "log", lambda self, message: said.append(message))

@@ -1,4 +1,4 @@
-"""infer_index.py evaluate: every format of its inputs, inputs that decide nothing, and its run files."""
+"""infer_index.py evaluate: every format of its inputs, ties, and the run files it writes."""
 
 import csv
 import gzip
@@ -79,7 +79,7 @@ def not_a_number(tiny_bert, tmp_path):
 
 @pytest.fixture(scope="module")
 def expected(shop):
-    """What the queries and judgements of the shop come to by words, as test_evaluate works it out."""
+    """The BM25 figures of the shop, which test_evaluate checks by hand."""
     return {"recall@1": 3 / 4 - 1 / 8, "mrr@10": 3 / 4, "precision@1": 3 / 4, "queries": 4}
 
 
@@ -130,7 +130,7 @@ def test_columns_of_ids_are_named_by_flags(by_words, expected, tmp_path, capfd):
 
 @pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.jsonl", "p.parquet", "p.csv.gz", "p.jsonl.gz"])
 def test_judged_pairs_are_read_from_every_format(name, tiny_bert, tmp_path, capfd):
-    """Equal texts have cosine 1, which no others have: positives are told from negatives without an error."""
+    """Equal texts have cosine 1, which no others have: positives and negatives are separated perfectly."""
     rows = [("red sofa", "red sofa", 1), ("blue lamp", "blue lamp", 1), ("red sofa", "wool rug", 0)]
     pairs = write_any(tmp_path / name, ["query", "product", "label"], rows)
     code, found, _ = evaluate(capfd, "--model", tiny_bert, "--pairs", pairs)
@@ -185,7 +185,7 @@ def test_when_all_products_tie_every_system_ranks_them_by_id(tiny_bert, tmp_path
     assert found["retrieval"]["rows"][2]["differences"]["mrr@10"]["p_corrected"] == 1
 
 
-def test_pairs_that_all_tie_are_chance_and_have_no_rank_correlation(tiny_bert, tmp_path, capfd):
+def test_tied_pairs_score_at_chance_without_a_rank_correlation(tiny_bert, tmp_path, capfd):
     rows = [("red sofa", "red sofa", grade) for grade in (1, 0.5, 0)]
     pairs = write_table(tmp_path / "pairs.csv", ["query", "product", "label"], rows)
     code, found, said = evaluate(capfd, "--model", tiny_bert, "--pairs", pairs)
@@ -223,7 +223,7 @@ def test_one_query_has_figures_without_intervals(flags, tmp_path, capfd):
         assert row["metrics"]["mrr@10"]["low"] is row["metrics"]["mrr@10"]["high"] is None
 
 
-def test_scores_that_are_no_numbers_are_refused_with_the_model_named(flags, not_a_number, tmp_path, capfd):
+def test_nan_scores_are_refused_with_the_model_named(flags, not_a_number, tmp_path, capfd):
     pairs = write_table(
         tmp_path / "pairs.csv", ["question", "product", "label"], [("a sofa", "b", 1), ("c", "d", 0)]
     )
@@ -275,7 +275,7 @@ def test_a_run_file_that_cannot_be_written_is_refused_before_anything_is_ranked(
 
 
 def test_a_run_file_in_a_folder_that_is_read_only_is_refused(flags, tmp_path, capfd, monkeypatch):
-    """The rights of the folder are made up: the tests may run as root, who may write anywhere."""
+    """The folder's permissions are simulated, because root, who may run the tests, can write anywhere."""
     monkeypatch.setattr("aisle.commands.evaluate.trec_files.os.access", lambda *_: False)
     code, _, said = evaluate(capfd, *flags, "--run_file", tmp_path / "run.trec")
 
@@ -301,7 +301,7 @@ def test_ids_with_white_space_are_refused_for_a_run_file_before_anything_is_rank
     assert not (tmp_path / "run.trec").exists()
 
 
-def test_a_compared_index_that_is_not_there_is_named_before_the_base_embeds_the_catalogue(
+def test_a_missing_index_to_compare_is_refused_before_the_base_embeds_the_catalogue(
     shop, flags, tmp_path, tiny_model, capfd, monkeypatch
 ):
     monkeypatch.setattr(

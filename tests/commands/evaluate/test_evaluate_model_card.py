@@ -15,7 +15,7 @@ from tests.reporting.evaluations import retrieval
 
 
 def replace_run(run_dir, pairs, model):
-    """Train anew into the folder of a run."""
+    """Train again into the folder of a run."""
     given = [
         "--use_peft", "--model_name_or_path", model, "--train_file", pairs, "--max_length", 16,
         "--output_dir", run_dir, "--overwrite_output_dir", "--max_train_steps", 1, "--learning_rate", 0.01,
@@ -150,7 +150,7 @@ def test_a_card_without_a_row_of_its_model_is_not_written(run_dir):
     assert not (run_dir / "evaluation").exists()
 
 
-def test_an_encoder_that_is_no_finished_run_is_refused(judged, tiny_bert, tmp_path, never_embeds, capfd):
+def test_an_encoder_that_is_not_a_finished_run_is_refused(judged, tiny_bert, tmp_path, never_embeds, capfd):
     adapter = write_adapter(tmp_path / "adapter", tiny_bert)
     for model in (adapter, "acme/search"):
         code, found, said = evaluate(capfd, *judged, "--model", model, "--model_card")
@@ -158,7 +158,7 @@ def test_an_encoder_that_is_no_finished_run_is_refused(judged, tiny_bert, tmp_pa
         assert f"--model_card: {model} is not the folder of a finished run (it has no aisle.json)" in said
 
 
-def test_a_card_that_cannot_be_saved_costs_nothing_but_itself(flags, run_dir, capfd, tmp_path):
+def test_a_card_that_cannot_be_saved_does_not_stop_the_evaluation(flags, run_dir, capfd, tmp_path):
     (run_dir / "evaluation" / "retrieval.png").mkdir(parents=True)
     code, found, said = evaluate(capfd, *flags, "--model_card", "--report", tmp_path / "report")
 

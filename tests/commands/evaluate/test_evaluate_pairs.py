@@ -71,7 +71,7 @@ def test_the_label_map_of_the_judgements_serves_pairs_too(pair_flags, capfd):
     assert one["pairs"] == other["pairs"]
 
 
-def test_rankings_and_pairs_in_one_command_have_label_maps_of_their_own(run_dir, pairs_csv, tmp_path, capfd):
+def test_rankings_and_pairs_in_one_command_have_separate_label_maps(run_dir, pairs_csv, tmp_path, capfd):
     shop = write_shop(tmp_path / "shop")
     index_dir = build(run_dir, shop["catalog"], tmp_path / "index")
     flags = ["--index_dir", index_dir, "--queries", shop["queries"], "--qrels", shop["qrels"]]
@@ -152,7 +152,7 @@ def test_a_joint_pool_without_a_positive_pair_is_refused_before_a_model_is_loade
     assert "--positive_threshold" in said
 
 
-def test_the_joint_pool_takes_positive_pairs_alone(questions, tiny_bert, tmp_path, capfd):
+def test_the_joint_pool_uses_only_positive_pairs(questions, tiny_bert, tmp_path, capfd):
     _, rows = questions
     labelled = write_table(
         tmp_path / "labelled.csv",
@@ -185,7 +185,7 @@ def test_enough_pairs_of_both_classes_have_no_warning(run_dir, tmp_path, capfd):
     assert not [note for note in found["notes"] if "warning" in note]
 
 
-def test_a_pool_that_is_small_or_has_texts_twice_is_said(run_dir, tmp_path, capfd):
+def test_a_small_pool_and_repeated_texts_are_noted(run_dir, tmp_path, capfd):
     """The model of equal texts finds every partner, but not which of two equal ones is its own."""
     rows = [("red sofa", "red sofa", 1), ("red sofa", "red sofa", 1), ("oak", "bed", 1), ("rug", "lamp", 0)]
     pairs = write_table(tmp_path / "pairs.csv", ["question", "answer", "label"], rows)

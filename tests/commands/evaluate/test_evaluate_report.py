@@ -1,4 +1,4 @@
-"""infer_index.py evaluate --report: what explains the figures, and how they were made."""
+"""infer_index.py evaluate --report: the explanations of the figures, and their provenance."""
 
 import hashlib
 import json
@@ -77,7 +77,7 @@ def test_a_report_that_fails_loses_neither_the_tables_nor_the_document(flags, ca
     assert "precision@1" in said
 
 
-def test_the_parts_of_the_queries_are_those_of_the_files(lexical_beats_base):
+def test_the_groups_of_queries_come_from_the_columns_of_the_file(lexical_beats_base):
     found = lexical_beats_base["slices"]
 
     sizes = {(part["by"], part["label"]): part["queries"] for part in found}
@@ -92,7 +92,7 @@ def test_the_parts_of_the_queries_are_those_of_the_files(lexical_beats_base):
     assert {key[0] for key in sizes} == {"query length", "word frequency", "department"}
 
 
-def test_a_column_with_one_label_parts_nothing_and_is_left_out(shop, flags, capfd, tmp_path):
+def test_a_column_with_a_single_label_is_not_a_grouping(shop, flags, capfd, tmp_path):
     one = write_table(
         tmp_path / "one.tsv", ["query-id", "corpus-id", "score"], [("1", "a", 1), ("4", "c", 1)], "\t"
     )
@@ -225,12 +225,12 @@ def test_a_loss_that_is_not_finite_is_left_out(tmp_path):
     assert (loss.steps, loss.values) == ((1,), (0.5,))
 
 
-def test_a_model_that_is_no_run_has_no_curves(tiny_bert):
+def test_a_model_that_is_not_a_run_has_no_curves(tiny_bert):
     assert training_curves(str(tiny_bert)) == ()
     assert training_curves("owner/on-the-hub") == ()
 
 
-def test_two_processes_find_what_one_finds_and_speak_once(shop, flags, tmp_path):
+def test_two_processes_give_the_figures_of_one_and_log_once(shop, flags, tmp_path):
     shutil.copytree(shop["index"], tmp_path / "index")
     given = ["evaluate", "--index_dir", tmp_path / "index", *flags[2:], "--json"]
     done = torchrun(2, "infer_index.py", *given, "--report", tmp_path / "two")

@@ -65,7 +65,7 @@ def test_trackers_get_the_scalars_tables_and_figures_of_the_report(flags, traine
     assert run.config["fingerprint"] == found["provenance"]["configuration"]["fingerprint"]
 
 
-def test_each_evaluation_is_a_run_of_its_own(judged, tmp_path, capfd, monkeypatch):
+def test_each_evaluation_is_a_separate_tracked_run(judged, tmp_path, capfd, monkeypatch):
     given = [*judged, "--report", tmp_path, "--with_tracking", "--report_to", "tensorboard"]
     for second in (1, 2):
         monkeypatch.setattr("aisle.commands.evaluate.run.replace", dated(second))
@@ -87,7 +87,7 @@ def dated(second):
     return replaced
 
 
-def test_a_tracker_that_cannot_start_costs_nothing_but_itself(judged, tmp_path, capfd, monkeypatch):
+def test_a_tracker_that_cannot_start_does_not_stop_the_evaluation(judged, tmp_path, capfd, monkeypatch):
     from accelerate import Accelerator
 
     def fail(*_, **__):

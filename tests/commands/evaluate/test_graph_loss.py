@@ -1,4 +1,4 @@
-"""infer_index.py evaluate: every row by exact search, and what the graph loses of it by itself."""
+"""infer_index.py evaluate: every row by exact search, and the loss of the graph on a separate line."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def ndcg(found, shop):
     return evaluate_run(shop["judged"], run, cutoffs=(10,)).per_query["ndcg@10"]
 
 
-def test_rows_are_ranked_exactly_and_the_graph_s_loss_is_a_line_of_its_own(shop, searched, capfd):
+def test_rows_are_ranked_exactly_and_the_graph_s_loss_is_a_separate_line(shop, searched, capfd):
     flags = ["--index_dir", shop["index"], "--queries", shop["queries"], "--qrels", shop["qrels"]]
     code, found, said = evaluate(capfd, *flags)
 

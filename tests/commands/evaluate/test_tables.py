@@ -1,4 +1,4 @@
-"""What an evaluation says on the terminal."""
+"""The tables that an evaluation prints on the terminal."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from aisle.evaluation.pair_comparison import compare_pairs
 
 DASH = "\u2013"
 WIDTH = 80
-"""Columns of a terminal that says nothing about itself."""
+"""Columns of a terminal whose width is unknown."""
 
 
 def compared(names, queries, **settings):
