@@ -1,4 +1,4 @@
-"""The products of an index: ids, texts and payload in one Arrow file, memory-mapped."""
+"""Products of an index: ids, texts and payload in a memory-mapped Arrow file."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def text_of(products: pa.Table) -> Iterator[str]:
     """Yield the texts that were embedded, in order.
 
     Raises:
-        IndexStoreError: The index was built without them.
+        IndexStoreError: The index was built without texts.
     """
     if TEXT_COLUMN not in products.column_names:
         raise IndexStoreError(
@@ -122,7 +122,7 @@ def read_products(path: Path, *, count: int | None = None) -> pa.Table:
 
     Args:
         path: Path of the file.
-        count: Rows that it must have; None takes any.
+        count: Required number of rows; None accepts any number.
 
     Raises:
         IndexIntegrityError: Not an Arrow file of `count` rows with a text column product_id.
@@ -143,7 +143,7 @@ def read_products(path: Path, *, count: int | None = None) -> pa.Table:
 
 
 def _check_ids(product_ids: Sequence[str]) -> None:
-    """Raise unless there are ids, all of them text, none blank and none there twice."""
+    """Raise unless there are ids, and all are distinct texts that are not blank."""
     if not len(product_ids):
         raise DataError("product_ids: an index needs at least one product, found none")
     row_of: dict[str, int] = {}

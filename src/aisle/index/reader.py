@@ -1,4 +1,4 @@
-"""Open an index, or only its products and embeddings; refuse what is damaged or of another encoder."""
+"""Open an index, or only its products and embeddings; refuse damaged files and the wrong encoder."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def open_index(
     verify: Literal["checksums", "sizes"] = "checksums",
     version: int | None = None,
 ) -> SearchIndex:
-    """Return the index, after checking that it is whole and made by the right encoder.
+    """Check that an index is complete and made by the right encoder, and return it.
 
-    What is returned is one version, which stays usable when another becomes the current one, or when its
-    files are removed.
+    The result is a single version. It stays usable after another version becomes current, and after its files
+    are removed.
 
     Args:
         index_dir: Directory of the index.
-        fingerprint: Fingerprint of the encoder that will embed the queries; None leaves it unchecked.
+        fingerprint: Fingerprint of the encoder that will embed the queries; None skips the check.
         verify: "checksums" reads every file once; "sizes" is for files checked before, and does not notice a
             byte that has changed, which hnswlib may crash on.
         version: Number of the version; None is the current one.
@@ -80,7 +80,7 @@ def open_index(
             folder = current_directory(resolved, manifest)
             return _open_version(folder, manifest, fingerprint=fingerprint, verify=verify)
         except (IndexStoreError, OSError) as error:
-            # The version may have been removed while it was opened: two newer ones are there by then.
+            # The version may have been removed while it was opened, if newer versions were made meanwhile.
             if version is None and _manifest(resolved, None).version != manifest.version:
                 continue
             if isinstance(error, IndexStoreError):
@@ -92,14 +92,14 @@ def open_index(
 
 
 def open_stored(index_dir: StrPath, *, also: Sequence[str] = ()) -> StoredProducts:
-    """Return what the current version stores, after checking the files that hold it.
+    """Check the stored products and embeddings of the current version, and return them.
 
     Args:
         index_dir: Directory of the index.
         also: Further files of the version to check.
 
     Raises:
-        IndexIntegrityError: There is no index, or a file of it is missing or altered.
+        IndexIntegrityError: There is no index, or one of its files is missing or altered.
     """
     index_dir = Path(index_dir)
     manifest = read_manifest(index_dir)
@@ -143,7 +143,7 @@ def _open_version(
     )
     node_of_row = read_array(folder / NODES_FILE, shape=(manifest.count,), dtype="int64")
     products = read_products(folder / PRODUCTS_FILE, count=manifest.count)
-    # Every answer takes ids: from one chunk that costs microseconds, from a hundred milliseconds.
+    # Every answer reads ids: that takes microseconds with a single chunk, milliseconds with a hundred.
     at = products.schema.get_field_index(ID_COLUMN)
     ids = products.column(at).combine_chunks()
     products = products.set_column(at, ID_COLUMN, pa.chunked_array([ids], ids.type))

@@ -16,7 +16,7 @@ QUERY_BLOCK = 128
 SCORED_VALUES = 2**16
 """Stored values scored at once: their float64 copy, 512 KiB, stays in the processor's cache."""
 SCORE_ERROR = np.float32(1e-6)
-"""By how much a score that was summed in float32 may be off."""
+"""Largest error of a score that was summed in float32."""
 
 
 def exact_search(
@@ -84,7 +84,7 @@ def pair_scores(embeddings: FloatArray, rows: Rows, query_embeddings: Scores, qu
 
 
 def row_scores(embeddings: FloatArray, rows: Rows, query_embeddings: Scores) -> Scores:
-    """Return the (queries, n) cosines of each query and its stored rows, whatever the others are.
+    """Return the (queries, n) cosines of each query and its rows, independent of all other pairs.
 
     Summed in float64, each pair by itself and in one order, then rounded: equal vectors have equal scores,
     which a matrix product does not promise.

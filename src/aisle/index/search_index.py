@@ -1,4 +1,4 @@
-"""An open index: answers queries by the graph or exactly, and gives payloads back."""
+"""An open index: search it with the graph or exactly, and read payloads."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class SearchIndex:
     directory: Path
     """Folder of the version's files."""
     lexical: Bm25Index | None
-    """BM25 over the products' texts, memory-mapped; None where the index was built without texts."""
+    """BM25 over the products' texts, memory-mapped; None if the index was built without texts."""
 
     def __len__(self) -> int:
         return self.manifest.count
 
     @property
     def analyser(self) -> Analyser | None:
-        """Return what splits texts and queries into words; None where the index was built without texts."""
+        """Analyser that splits texts and queries into words; None if the index was built without texts."""
         return None if self.lexical is None else self.lexical.analyser
 
     @property
@@ -91,9 +91,9 @@ class SearchIndex:
             fusion: How "hybrid" joins the two: "convex" for weighted scores, "rrf" for reciprocal ranks.
             weight: Weight of the embeddings in "hybrid", in [0, 1]; None is the index's tuned weight.
             ef_search: Candidates kept while searching; None is the index's setting. Exact backends have none.
-            exact: Compare with every product instead of following the graph.
+            exact: Whether to compare with every product instead of searching the graph.
             where: Condition on the products, such as "price <= 50"; `parse_filter` has the grammar.
-            threads: Threads that follow the graph; None is one per core.
+            threads: Threads that search the graph; None is one per core.
 
         Raises:
             SearchError: An argument is out of range or missing, the embeddings are not finite, not of unit
@@ -220,7 +220,7 @@ class SearchIndex:
                 answer is left out.
 
         Raises:
-            SearchError: A row is not of the index.
+            SearchError: A row is not in the index.
         """
         return payload_of(self.products, rows)
 
@@ -267,6 +267,6 @@ def check_count(name: str, value: int | None) -> None:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return a text on one line, cut off with an ellipsis where it is longer than `width`."""
+    """Return a text on a single line, cut off with an ellipsis if it is longer than `width`."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""The answers of a search: arrays for programs that score many queries, hits for those that show a few."""
+"""Answers of a search: arrays for programs with many queries, and hits for programs that show a few."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Hit:
     row: int
     """Row of the index."""
     cosine: float | None = field(repr=False)
-    """Cosine of query and product where the score is a fused or reranked score; None elsewhere."""
+    """Cosine of query and product if the score is fused or reranked; None otherwise."""
     _products: pa.Table = field(repr=False, compare=False)
 
     @cached_property
@@ -42,7 +42,7 @@ class Hit:
 
     @cached_property
     def text(self) -> str | None:
-        """The text that was embedded; None where the index keeps no texts."""
+        """The text that was embedded; None if the index stores no texts."""
         if TEXT_COLUMN not in self._products.column_names:
             return None
         found: str = (

@@ -36,14 +36,14 @@ def upsert_products(
     threads: int | None = None,
     keep_versions: int | None = None,
 ) -> Manifest:
-    """Add products, and replace those whose ids are there; return the new version's manifest.
+    """Add products, or replace products with the same ids; return the new version's manifest.
 
     Args:
         index_dir: Directory of the index.
         products: product_id, unique; `products.TEXT_COLUMN` if the index has texts; payload columns, where
             columns that only one side has are null on the other.
         embeddings: Chunks of (n, dim) float32, unit L2 norm, one per product in order.
-        fingerprint: Fingerprint of the encoder that made them.
+        fingerprint: Fingerprint of the encoder that made the embeddings.
         marks: Called after the embeddings: the (n,) marks of the texts; None where they are not counted.
         threads: Threads that place nodes; None is one per core, 1 gives the same file every time.
         keep_versions: Versions to keep from now on, with the new one; None is as many as before.

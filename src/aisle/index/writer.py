@@ -122,7 +122,7 @@ def index_writer(index_dir: StrPath, *, command: str, keep_versions: int | None 
     Raises:
         ConfigError: `keep_versions` is below 1.
         IndexLockedError: Another process is writing the index.
-        IndexStoreError: Something else is in `index_dir`, or the system refuses to lock or to write it.
+        IndexStoreError: `index_dir` holds something else, or it cannot be locked or written.
     """
     if keep_versions is not None and keep_versions < 1:
         raise ConfigError(f"keep_versions: must be at least 1, found {keep_versions}")
@@ -182,7 +182,7 @@ def _drop_uncommitted(index_dir: Path) -> None:
 
 
 def _never_served(index_dir: Path, number: int) -> bool:
-    """Return whether a version that was being moved into place did not become the current one."""
+    """Return whether a version that was being moved into place never became current."""
     try:
         return read_manifest(index_dir).version != number
     except IndexIntegrityError:  # lost or damaged: which version served is unknown, so all stay
