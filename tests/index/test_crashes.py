@@ -16,7 +16,7 @@ KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
 import numpy as np, pyarrow as pa
-from aisle.index import build_index, delete_products, upsert_products, versions
+from aisle.index import build_index, delete_products, upsert_products
 
 index_dir, operation, moment = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 vectors = np.tile(np.eye(16, dtype=np.float32), (2, 1))
