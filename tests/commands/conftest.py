@@ -3,6 +3,8 @@ import random
 
 import pytest
 
+from aisle.models.encoder import TorchEncoder
+
 QUERIES = ["red sofa", "blue lamp", "oak table", "garden chair", "kids bed", "wool rug", "desk", "shelf"]
 
 
@@ -48,3 +50,17 @@ def catalog_csv(tmp_path):
         for number, (_, title, _) in enumerate(judged_rows(QUERIES, seed=1))
     ]
     return write_rows(tmp_path / "catalog.csv", ["product_id", "title", "brand", "price"], rows)
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """The texts that are embedded from here on."""
+    texts = []
+    tokenize = TorchEncoder.tokenize_products
+
+    def tokenize_and_note(encoder, products, **options):
+        texts.extend(products)
+        return tokenize(encoder, products, **options)
+
+    monkeypatch.setattr(TorchEncoder, "tokenize_products", tokenize_and_note)
+    return texts

@@ -10,7 +10,6 @@ import pytest
 
 from aisle.cli import index_main
 from aisle.index import open_index, read_manifest
-from aisle.models.encoder import TorchEncoder
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from tests.commands.array_index import ask, write_index
 
@@ -45,20 +44,6 @@ def upsert(tmp_path, capfd):
         return ask(capfd, "upsert", *given, *flags)
 
     return run
-
-
-@pytest.fixture
-def embedded(monkeypatch):
-    """The texts that are embedded from here on."""
-    texts = []
-    tokenize = TorchEncoder.tokenize_products
-
-    def tokenize_and_note(encoder, products, **options):
-        texts.extend(products)
-        return tokenize(encoder, products, **options)
-
-    monkeypatch.setattr(TorchEncoder, "tokenize_products", tokenize_and_note)
-    return texts
 
 
 @pytest.fixture

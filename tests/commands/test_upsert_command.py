@@ -56,20 +56,6 @@ def upsert(tmp_path, capfd):
     return run
 
 
-@pytest.fixture
-def embedded(monkeypatch):
-    """The texts that are embedded from here on."""
-    texts = []
-    tokenize = TorchEncoder.tokenize_products
-
-    def tokenize_and_note(encoder, products, **options):
-        texts.extend(products)
-        return tokenize(encoder, products, **options)
-
-    monkeypatch.setattr(TorchEncoder, "tokenize_products", tokenize_and_note)
-    return texts
-
-
 def products_of(index_dir):
     """Return {id: (payload, embedding)} of the current version."""
     index = open_index(index_dir)
