@@ -102,7 +102,7 @@ def _facts(
     index_dir: str, manifest: Manifest, columns: dict[str, str], size: int, *, words: str, current: bool
 ) -> Table:
     from aisle.commands.indexing.text_notes import counted
-    from aisle.index.backends import backend_named
+    from aisle.index.backends import backend_named, has_efforts
 
     encoder = {name: value for name, value in manifest.encoder.items() if value is not None}
     target = "" if manifest.target_recall is None else f", for a recall of {manifest.target_recall}"
@@ -127,7 +127,7 @@ def _facts(
         "embeddings": f"{manifest.dim} x {manifest.store_dtype}, {manifest.metric}",
         "graph": f"{manifest.backend.name}: {manifest.graph_nodes:,} nodes and {manifest.deleted_nodes:,} of "
         f"deleted products{parameters}",
-        "ef_search": f"{manifest.ef_search}{target}" if len(backend.efforts) > 1 else "",
+        "ef_search": f"{manifest.ef_search}{target}" if has_efforts(backend) else "",
         "ann_recall@10": f"{manifest.ann_recall_at_10:.4f}; "
         f"{manifest.built_recall:.4f} when the graph was built",
         "hybrid weight": "the default" if weight is None else f"{weight:.2f} for embeddings",

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from aisle.errors import SearchError
 from aisle.index.analyser import Analyser
-from aisle.index.backends import effort_problem
+from aisle.index.backends import effort_problem, has_efforts
 from aisle.index.dense_search import Graph, approximate_search
 from aisle.index.filtered_search import filtered_search
 from aisle.index.filters import parse_filter
@@ -59,6 +59,16 @@ class SearchIndex:
     def dim(self) -> int:
         """Return the number of components of an embedding."""
         return self.manifest.dim
+
+    @property
+    def has_graph(self) -> bool:
+        """Return whether the backend searches a stored structure; without it every search is exact."""
+        return bool(self.graph.backend.files)
+
+    @property
+    def ef_search(self) -> int | None:
+        """Return the search effort that is set for the index; None if its backend has none to choose from."""
+        return self.manifest.ef_search if has_efforts(type(self.graph.backend)) else None
 
     def search(
         self,

@@ -97,3 +97,26 @@ def test_a_further_index_is_ranked_exactly_too(shop, capfd):
 
     tuned, same = found["retrieval"]["rows"]
     assert same["metrics"] == tuned["metrics"]
+
+
+def test_an_exact_index_has_no_line_figure_or_report_section_on_a_graph(shop, capfd, tmp_path):
+    catalog = shop["index"].parent / "products.csv"
+    index = build(shop["run"], catalog, tmp_path / "index", "--precision", "fp32", "--backend", "exact")
+    flags = ["--index_dir", index, "--queries", shop["queries"], "--qrels", shop["qrels"]]
+    _, with_graph, _ = evaluate(capfd, *flags[2:], "--index_dir", shop["index"])
+    code, found, said = evaluate(capfd, *flags, "--report", tmp_path / "report")
+
+    assert code == 0
+    assert found["retrieval"] == with_graph["retrieval"]
+    assert (found["graph"], found["ann"]) == ([], [])
+    assert found["ann_recall@10"] is found["ann_recall_at_10"] is found["ef_search"] is None
+    assert found["provenance"]["configuration"]["ef_search"] is None
+    assert "graph" not in said
+    assert "ef_search" not in said
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert 'id="retrieval"' in page
+    assert 'id="graph"' not in page
+
+    code, _, said = evaluate(capfd, *flags, "--ef_search", 50)
+    assert code == 2
+    assert "--ef_search: backend 'exact' has nothing to tune, found 50; leave it out" in said

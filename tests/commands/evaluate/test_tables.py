@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 from rich.console import Console
 
-from aisle.commands.evaluate.printed_tables import pairs_table, retrieval_table, side_by_side
+from aisle.commands.evaluate.printed_tables import graph_line, pairs_table, retrieval_table, side_by_side
 from aisle.evaluation.comparison import compare_runs
-from aisle.evaluation.document import Estimate
+from aisle.evaluation.document import Estimate, GraphLoss
 from aisle.evaluation.headline import headline
 from aisle.evaluation.pair_comparison import compare_pairs
 
@@ -107,6 +107,15 @@ def test_a_spearman_interval_below_zero_keeps_its_sign():
     found = pairs.rows[0].metrics["spearman"]
     assert found.high < 0
     assert f"-{abs(found.high):.3f}".replace("0.", ".") in "\n".join(lines_of(pairs_table(pairs)))
+
+
+def test_the_graph_s_line_names_the_search_effort_if_the_backend_has_one():
+    loss = GraphLoss("tuned", 0.98, 0.5, 0.49, Estimate(-0.01, -0.02, -0.005), 1)
+    figures = "ann_recall@10 0.9800, nDCG@10 0.490 for 0.500 by exact search"
+    rest = f"{figures} (-0.0100 [-.020{DASH}-.005]; 1 query changed)"
+
+    assert graph_line(loss, ef_search=40) == f"tuned through the graph, at ef_search 40: {rest}"
+    assert graph_line(loss, ef_search=None) == f"tuned through the graph: {rest}"
 
 
 def test_answers_stand_side_by_side_per_rank():

@@ -42,9 +42,9 @@ def assemble_evaluation(
         evaluation,
         ann=tuple(
             AnnPoint(point.ef_search, point.recall, point.milliseconds)
-            for point in index.manifest.recall_curve
+            for point in (index.manifest.recall_curve if index.has_graph else ())
         ),
-        ef_search=settings.ef_search or index.manifest.ef_search,
+        ef_search=_ef_search(settings, index),
     )
     if ranked is None:
         return evaluation
@@ -101,7 +101,7 @@ def _resolved(
     if index is not None:
         found |= {
             "index_version": index.manifest.version,
-            "ef_search": settings.ef_search or index.manifest.ef_search,
+            "ef_search": _ef_search(settings, index),
         }
     if index is not None and ranked is not None:
         found["rows"] = list(ranked.runs)
@@ -111,3 +111,8 @@ def _resolved(
             weight = settings.hybrid_weight
             found["hybrid_weight"] = weight_of(index) if weight is None else weight
     return found
+
+
+def _ef_search(settings: EvaluateSettings, index: SearchIndex) -> int | None:
+    """Return the `ef_search` of the searches through the graph; None if the backend has none."""
+    return None if index.ef_search is None else settings.ef_search or index.ef_search

@@ -55,7 +55,7 @@ class Ranked:
         base: Baseline of the comparison, if there is one.
         given: Rows with rankings that were read from a file.
         dense: Row -> encoder and embeddings of the products, for the base model and the index.
-        graph: Loss of the index's rows through the graph; empty if the graph was not searched.
+        graph: Loss of the index's rows through the graph; empty if no graph was searched.
         notes: Remarks that a reader needs to judge the figures.
     """
 
@@ -122,7 +122,9 @@ def evaluate_retrieval(
             ef_search=settings.ef_search,
         )
         hybrid = "hybrid" if "hybrid" in rows else None
-        rankers.append(index_ranker(searcher, dense=models.name, hybrid=hybrid, top_k=top_k, graph=True))
+        rankers.append(
+            index_ranker(searcher, dense=models.name, hybrid=hybrid, top_k=top_k, graph=index.has_graph)
+        )
     usual: dict[str, SystemKind] = {"bm25": "bm25", "base": "base", "tuned": "tuned", "hybrid": "hybrid"}
     present = {} if engine is None else {_free_name(engine.name, others): engine.run}
     kinds: dict[str, SystemKind] = dict.fromkeys(present, "other")

@@ -85,9 +85,10 @@ def retrieval_table(retrieval: Retrieval, *, base: str | None, first: str) -> Ta
 def graph_line(loss: GraphLoss, *, ef_search: int | None) -> str:
     """Return a line on the loss of a row if it is served through the graph instead of exact search."""
     ends = _bracketed(loss.difference)
+    effort = "" if ef_search is None else f", at ef_search {ef_search}"
     recall = "ann_recall@10" if loss.name != "hybrid" else "recall of its top 10"
     return (
-        f"{loss.name} through the graph, at ef_search {ef_search}: {recall} {loss.recall_at_10:.4f}, nDCG@10 "
+        f"{loss.name} through the graph{effort}: {recall} {loss.recall_at_10:.4f}, nDCG@10 "
         f"{loss.graph:.3f} for {loss.exact:.3f} by exact search ({loss.difference.value:+.4f}{ends}; "
         f"{counted(loss.changed, 'query', 'queries')} changed)"
     )

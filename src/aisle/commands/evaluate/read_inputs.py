@@ -12,7 +12,9 @@ from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.data.judged_queries import JudgedQueries, check_judged_products, read_judged_queries
 from aisle.data.pairs import Pairs
 from aisle.data.text_files import TextFormat
+from aisle.errors import ConfigError
 from aisle.index import Manifest, SearchIndex, open_index
+from aisle.index.backends import effort_problem
 from aisle.reporting.product_labels import ProductLabels, product_labels
 from aisle.types.columns import ID_COLUMN
 
@@ -47,7 +49,7 @@ def read_inputs(settings: EvaluateSettings) -> Inputs:
     """Read queries, judgements, pairs, index and the present engine's rankings.
 
     Raises:
-        AisleError: A file cannot be read, or its ids do not fit the others.
+        AisleError: A file cannot be read, its ids do not fit the others, or the index has no --ef_search.
     """
     judged = _judged_queries(settings)
     notes: list[str] = []
@@ -58,6 +60,9 @@ def read_inputs(settings: EvaluateSettings) -> Inputs:
     if settings.index_dir is None:
         return Inputs(judged, pairs, None, None, pair_notes=tuple(notes))
     index = open_index(Path(settings.index_dir))
+    problem = effort_problem(type(index.graph.backend), settings.ef_search)
+    if problem is not None:
+        raise ConfigError(f"--{problem}")
     engine = None
     if judged is not None:
         ids = index.products.column(ID_COLUMN)

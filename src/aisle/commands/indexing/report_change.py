@@ -11,7 +11,7 @@ from rich.table import Table
 
 from aisle.commands.output import Output
 from aisle.index import Manifest, wants_compacting
-from aisle.index.backends import backend_named
+from aisle.index.backends import backend_named, has_efforts
 
 
 def report_change(
@@ -61,7 +61,7 @@ def log_pruned(output: Output, pruned: Sequence[int], *, kept: int) -> None:
 def recall_text(manifest: Manifest) -> str:
     """Return the measured recall as text, with its `ef_search` if the backend has that setting."""
     recall = f"ann_recall@10 {manifest.ann_recall_at_10:.4f}"
-    if len(backend_named(manifest.backend.name).efforts) == 1:
+    if not has_efforts(backend_named(manifest.backend.name)):
         return f"{recall}, by backend {manifest.backend.name}"
     return f"{recall} at ef_search {manifest.ef_search}"
 

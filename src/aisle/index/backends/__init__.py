@@ -18,6 +18,7 @@ __all__ = [
     "backend_named",
     "backend_names",
     "effort_problem",
+    "has_efforts",
     "make_parameters",
     "register_backend",
 ]
@@ -75,8 +76,13 @@ def make_parameters(backend: type[GraphBackend], given: Mapping[str, object]) ->
     return parameters
 
 
+def has_efforts(backend: type[GraphBackend]) -> bool:
+    """Return whether a backend has search efforts to choose from: for hnswlib, values of `ef_search`."""
+    return len(backend.efforts) > 1
+
+
 def effort_problem(backend: type[GraphBackend], ef_search: int | None) -> str | None:
     """Return why an `ef_search` cannot be set, or None if it can or none is given."""
-    if ef_search is None or len(backend.efforts) > 1 or ef_search in backend.efforts:
+    if ef_search is None or has_efforts(backend) or ef_search in backend.efforts:
         return None
     return f"ef_search: backend {backend.name!r} has nothing to tune, found {ef_search}; leave it out"
