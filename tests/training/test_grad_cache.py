@@ -29,7 +29,7 @@ def test_cached_embeddings_are_refused_on_a_device_whose_random_numbers_cannot_g
     """Other masks in the second pass would give the gradient of other embeddings."""
     trainer = trainer_of(base, labelled(base), cached=True, max_tokens=32)
     monkeypatch.setattr(RandomState, "whole", property(lambda self: False))
-    with pytest.raises(TrainingError, match="--cached_embeddings: torch cannot restore the random numbers"):
+    with pytest.raises(TrainingError, match="--cached_embeddings: torch cannot restore the random state"):
         trainer.run()
 
 

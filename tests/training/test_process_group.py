@@ -17,7 +17,7 @@ def test_a_process_without_a_launcher_is_the_only_one(monkeypatch):
 def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
 
-    with pytest.raises(ConfigError, match="2 processes were launched and 1 found each other"):
+    with pytest.raises(ConfigError, match="2 processes were launched, but the process group has 1"):
         check_count(1)
     check_count(2)
 

@@ -110,11 +110,11 @@ def test_texts_that_were_equal_before_training_are_no_sign_of_collapse():
 @pytest.mark.parametrize(
     ("base", "kept", "warned"),
     [
-        ({"roc_auc": 0.7}, {"roc_auc": 0.56, "step": 3}, "roc_auc 0.5600, and 0.7000 before training"),
-        ({"roc_auc": 0.7}, {"roc_auc": 0.7}, "roc_auc 0.7000, and 0.7000"),
+        ({"roc_auc": 0.7}, {"roc_auc": 0.56, "step": 3}, "roc_auc is 0.5600, and was 0.7000 before training"),
+        ({"roc_auc": 0.7}, {"roc_auc": 0.7}, "roc_auc is 0.7000, and was 0.7000"),
         ({"roc_auc": 0.7}, {"roc_auc": 0.71}, None),
         ({"roc_auc": 1.0}, {"roc_auc": 1.0}, None),
-        ({"roc_auc": 0.7, "mrr": 0.4}, {"roc_auc": 0.7, "mrr": 0.5}, "roc_auc 0.7000, and 0.7000"),
+        ({"roc_auc": 0.7, "mrr": 0.4}, {"roc_auc": 0.7, "mrr": 0.5}, "roc_auc is 0.7000, and was 0.7000"),
         ({"roc_auc": None}, {"roc_auc": None}, None),
         ({"roc_auc": 0.7}, {"roc_auc": None}, None),
         ({}, {}, None),
@@ -129,5 +129,6 @@ def test_the_gain_is_that_of_the_metric_that_selects():
     base = {"roc_auc": 0.5, "mrr": 0.5, "joint_pool_mrr": 0.3}
     kept = {"roc_auc": 0.9, "mrr": 0.4, "joint_pool_mrr": 0.2}
     assert no_gain_warning(base, kept, metric="roc_auc") is None
-    assert "mrr 0.4000, and 0.5000" in str(no_gain_warning(base, kept, metric="mrr"))
-    assert "joint_pool_mrr 0.2000, and 0.3000" in str(no_gain_warning(base, kept, metric="joint_pool_mrr"))
+    assert "mrr is 0.4000, and was 0.5000" in str(no_gain_warning(base, kept, metric="mrr"))
+    warning = str(no_gain_warning(base, kept, metric="joint_pool_mrr"))
+    assert "joint_pool_mrr is 0.2000, and was 0.3000" in warning

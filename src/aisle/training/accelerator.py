@@ -1,4 +1,4 @@
-"""Accelerate's accelerator for a run, and its experiment trackers."""
+"""The `Accelerator` of a run, and its experiment trackers."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ TRACKER_PACKAGES = {
 }
 IN_TRACK_EXTRA = ("wandb", "tensorboard")
 ADVICE = "Log in to it first, choose another with --report_to, or set WANDB_MODE=offline"
-"""Advice for a tracker that does not start."""
+"""Advice for the user when a tracker cannot be started."""
 
 
 def make_accelerator(*, mixed_precision: str | None, report_to: str | None, project_dir: Path) -> Accelerator:
-    """Return the accelerator for the launch environment and the settings.
+    """Return the `Accelerator` for the launch environment and the settings.
 
-    The training step accumulates gradients itself, weighted by the pairs of each batch.
+    It does not accumulate gradients: the training step does, and weights each batch by its pairs.
 
     Args:
-        mixed_precision: Compute type; None takes that of `accelerate launch`.
-        report_to: Trackers, separated by commas, or `all`; None tracks nothing.
+        mixed_precision: Compute type; None takes the setting of `accelerate launch`.
+        report_to: Names of trackers, separated by commas, or `all`; None tracks nothing.
         project_dir: Folder for the trackers' files.
 
     Raises:
         ConfigError: A tracker is unknown, the device does not support the compute type, or the launched
-            processes do not find each other.
+            processes did not connect.
         OptionalDependencyError: A tracker is not installed.
     """
     trackers = None if report_to is None else tracker_names(report_to)
@@ -61,16 +61,16 @@ def make_accelerator(*, mixed_precision: str | None, report_to: str | None, proj
         raise ConfigError(f"--mixed_precision {mixed_precision}: {error}") from None
     check_count(accelerator.num_processes)
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ConfigError("--mixed_precision fp16: needs a GPU, and there is none; use bf16 or no")
+        raise ConfigError("--mixed_precision fp16: needs a GPU, and this machine has no GPU; use bf16 or no")
     return accelerator
 
 
 @contextmanager
 def separate_state() -> Iterator[None]:
-    """Forget Accelerate's state of this process at the end of the block, so that it can train again.
+    """Reset Accelerate's state after the block, so that this process can train again.
 
-    Accelerate keeps device, compute type and processes for the whole process; a second run with another
-    compute type would be refused. State that was there before the block stays.
+    Accelerate keeps the device, the compute type and the process group until the process ends, and would
+    refuse a second run with another compute type. State from before the block stays.
     """
     kinds = (AcceleratorState, GradientState, PartialState)
     fresh = [kind for kind in kinds if not kind._shared_state]
@@ -82,15 +82,15 @@ def separate_state() -> Iterator[None]:
 
 
 def expect_unused_weights(accelerator: Accelerator) -> None:
-    """Let DDP sum gradients although some trained weights have none; call before `prepare`.
+    """Make DDP accept trained weights without a gradient; call before `prepare`.
 
-    Otherwise DDP waits for those gradients, and raises an error in the next step.
+    Otherwise DDP waits for the missing gradients, and raises an error in the next step.
     """
     accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
 
 
 def launched_compiler() -> str | None:
-    """Return the compiler of `accelerate launch --dynamo_backend` or of its configuration, None without.
+    """Return the compiler that `accelerate launch` was given, by flag or configuration file, or None.
 
     Raises:
         ConfigError: Accelerate has no compiler of that name.
@@ -106,7 +106,7 @@ def open_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None
     """Open the trackers with the run's settings, which contain no secrets.
 
     Raises:
-        Exception: A tracker cannot be started; each raises its own errors: no key, no server, no network.
+        Exception: A tracker cannot be started: no key, no server, no network; the type differs.
     """
     plain = {
         name: value if isinstance(value, int | float | str | bool) else str(value)

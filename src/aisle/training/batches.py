@@ -1,4 +1,4 @@
-"""Batches of pairs: each distinct text is embedded once, and the texts are divided among the ranks."""
+"""Batches of pairs: embed each distinct text once, and divide the texts among the ranks."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from aisle.training.tokenized import TokenizedPairs
 class PairBatch:
     """The pairs of all ranks for one forward pass, and the texts that this rank embeds.
 
-    The rows of a batch's embeddings are those of rank 0's texts, then of rank 1's, and so on. With separate
-    towers a rank embeds its queries, then its products.
+    A batch's embeddings are ordered by rank: rank 0's texts come first, then rank 1's, and so on. With
+    separate towers a rank embeds its queries first, then its products.
 
     Args:
         token_batches: This rank's texts, in the order of its embeddings.
         texts: Number of texts that each rank embeds.
-        query_rows: (pairs,) row of each pair's query among the embeddings.
-        product_rows: (pairs,) row of each pair's product.
-        query_keys: (pairs,) equal for pairs of the same query.
+        query_rows: (pairs,) row of each pair's query in the embeddings.
+        product_rows: (pairs,) row of each pair's product in the embeddings.
+        query_keys: (pairs,) a number per distinct query; pairs with the same query have the same number.
         relevance: (pairs,) float32 in [0, 1], or None without labels.
-        teacher_scores: (pairs,) float32, or None where pairs carry no teacher's score.
-        own: First pair of this rank's share of the loss, and the pair after its last.
-        contrast: The positives and the texts to contrast them with, if the loss takes anchors or triples.
-        weight: Divisor of the sum of all losses, for the mean.
+        teacher_scores: (pairs,) float32, or None if the pairs have no teacher scores.
+        own: Bounds of this rank's share of the loss: its first pair, and the pair after its last.
+        contrast: Positives, and the texts to contrast them with, if the loss takes anchors or triples.
+        weight: Number to divide the sum of all losses by, for their mean.
         real_tokens: Tokens of this rank's texts, without padding.
     """
 
@@ -81,15 +81,15 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes batches of pairs, given their numbers.
+    """Make a batch of pairs from their numbers.
 
     Args:
         pairs: Tokenised pairs.
         layout: Layout of texts for the backbone.
-        process_index: This rank.
+        process_index: Index of this rank.
         num_processes: Number of ranks.
-        known: The positives of all pairs, for a loss that contrasts.
-        unit: What the mean of a step counts: pairs, positives, triples or queries.
+        known: Positives among all pairs, for a contrastive loss.
+        unit: Unit of the mean over a step: pairs, positives, triples or queries.
     """
 
     pairs: TokenizedPairs
@@ -100,12 +100,12 @@ class Collator:
     unit: Unit
 
     def __call__(self, rows: np.ndarray) -> PairBatch:
-        """Return the batch of these pairs."""
+        """Return the batch of these pairs, given their numbers."""
         pairs = self.pairs
         queries, products = pairs.queries[rows], pairs.products[rows]
         hard_negatives = pairs.negatives_of(rows) if self.known is not None else queries[:0]
         numbers = np.unique(np.concatenate([queries, products, hard_negatives]))
-        # Longest first, dealt out in turn: every rank gets texts of similar lengths.
+        # Sort by length and assign texts to ranks in turn: every rank gets texts of similar lengths.
         by_tower = [
             texts[np.argsort(-pairs.texts.lengths(texts), kind="stable")]
             for texts in self.layout.by_tower(pairs.texts, numbers)
@@ -119,12 +119,13 @@ class Collator:
         def places(texts: np.ndarray) -> np.ndarray:
             return np.asarray(by_number[np.searchsorted(gathered, texts, sorter=by_number)])
 
-        # The layout leaves texts that come longest first in their order, so that embeddings need no sorting.
+        # The layout keeps the order of texts sorted longest first, so embeddings need no sorting.
         mine = shares[self.process_index]
         batch_texts = [
             texts[group] for texts in mine for group in self.layout.rows(pairs.texts.lengths(texts))
         ]
-        # A process without a text for a tower reads one all the same, after its own; it gets no gradient.
+        # A process without a text for a tower embeds an extra text, after its own, that gets no gradient:
+        # every process must call every tower.
         batch_texts += [texts[:1] for texts, own in zip(by_tower, mine, strict=True) if not len(own)]
         labelled = pairs.relevance[rows] if pairs.labelled else None
         own_pairs = process_share(
@@ -180,8 +181,7 @@ class Collator:
     def _triples(
         self, known: KnownPositives, rows: np.ndarray, places: Callable[[np.ndarray], np.ndarray]
     ) -> Contrast:
-        # The triples of all ranks are counted for the mean, then divided: positives differ in how many they
-        # have.
+        # Count the triples of all ranks for the mean, then divide them: some positives have more than others.
         found = contrasted_texts(self.pairs, known, rows)
         anchors, negatives = hard_negatives_of(self.pairs, found)
         share = {"process_index": self.process_index, "num_processes": self.num_processes}
@@ -200,15 +200,15 @@ class Collator:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which pairs share a step: a function of the seed alone, so that a run can resume at any step.
+    """The pairs of each step, determined by the seed alone, so that a run can resume at any step.
 
     Args:
         pairs: Number of training pairs.
         batch_size: Pairs per rank and forward pass.
-        num_processes: Ranks that share a global batch.
-        accumulation: Global batches of a step.
-        seed: Seed of the order.
-        groups: (pairs,) the query of each pair, to keep a query's pairs in one batch.
+        num_processes: Number of ranks that share a global batch.
+        accumulation: Global batches per step.
+        seed: Seed of the shuffled order.
+        groups: (pairs,) query of each pair, to keep a query's pairs in the same batch.
     """
 
     pairs: int
@@ -220,12 +220,12 @@ class BatchPlan:
 
     @property
     def pairs_per_step(self) -> int:
-        """Pairs of a full step."""
+        """Number of pairs in a full step."""
         return self.batch_size * self.num_processes * self.accumulation
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch; the last may be shorter, so that no pair is left out."""
+        """Number of steps in an epoch; the last may be shorter, so that every pair is used."""
         return -(-self.pairs // self.pairs_per_step)
 
     def steps(self, epoch: int, *, first_step: int = 0) -> Iterator[list[np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Checkpoints: written to a hidden folder, checksummed and renamed, so that only whole ones are found."""
+"""Checkpoints: write to a hidden folder, add checksums, then rename, so that a partial one is never found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aisle.training.trained_weights import read_trained_weights
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 DIGEST = "sha256"
-"""Key of the manifest's checksum in the manifest; earlier checkpoints have none, and are read without it."""
+"""Key of the manifest's own checksum. Checkpoints of earlier versions do not have it, and are still read."""
 BEST_FILE = "best.safetensors"
 
 
@@ -32,8 +32,8 @@ class Checkpoint:
 
     Args:
         path: Folder of the checkpoint.
-        step: Steps of the optimiser before it was written.
-        identity: What must be equal for a run to resume from it.
+        step: Optimiser steps taken before it was written.
+        identity: Model, data and batch settings that a run must share to resume from it.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Checkpoint:
             trained: Names of the weights that the run trains.
 
         Raises:
-            CheckpointError: The file has weights of other names.
+            CheckpointError: The names of the weights in the file differ.
         """
         file = self.path / BEST_FILE
         return read_trained_weights(file, trained) if file.is_file() else None
@@ -61,16 +61,17 @@ def save_checkpoint(
     identity: Mapping[str, Any],
     best_weights: Mapping[str, torch.Tensor] | None,
 ) -> Path:
-    """Write a checkpoint of everything that is registered with the accelerator; call on all ranks.
+    """Write a checkpoint of everything registered with the accelerator; call on all ranks.
 
-    It gets its name once every file is on disk with its checksum: a run that is killed while writing, or
-    runs out of disk, keeps the checkpoints it had.
+    The folder gets its final name once every file and checksum is on disk. A run that is killed while
+    writing, or fills the disk, keeps its earlier checkpoints.
 
     Args:
-        accelerator: Accelerate's, with model, optimiser, scaler, random states and the registered objects.
+        accelerator: The run's `Accelerator`, with the model, optimiser, scaler, random states and other
+            registered objects.
         checkpoints_dir: Folder of the run's checkpoints.
-        step: Steps of the optimiser so far.
-        identity: What must be equal for a run to resume from it.
+        step: Optimiser steps so far.
+        identity: Model, data and batch settings that a run must share to resume from it.
         best_weights: Trained weights of the best evaluation so far.
 
     Raises:
@@ -96,13 +97,13 @@ def save_checkpoint(
             sync(checkpoints_dir)
             _remove([_hidden(target)])
     except Exception as error:
-        # torch, safetensors and the file system report a full disk by different types and messages.
+        # torch, safetensors and the file system raise different errors for a full disk.
         free = shutil.disk_usage(checkpoints_dir).free
         if accelerator.is_main_process:
             shutil.rmtree(staging, ignore_errors=True)
         raise CheckpointError(
-            f"{target}: cannot be written ({error}); {free:,} bytes were free on that disk. The checkpoints "
-            "before it are whole: free some space, and resume with --resume_from_checkpoint latest"
+            f"{target}: cannot be written ({error}); {free:,} bytes were free on that disk. Earlier "
+            "checkpoints are whole: free some space, and resume with --resume_from_checkpoint latest"
         ) from error
     wait_for_all(accelerator)
     return target
@@ -112,12 +113,12 @@ def prune_checkpoints(checkpoints_dir: Path, *, keep: int) -> list[Path]:
     """Remove the oldest checkpoints and return their former paths; call on the main rank only.
 
     The newest whole checkpoint always stays, even if `keep` damaged ones are newer. Each folder gets a hidden
-    name before its files are removed, so that a killed run leaves no half-removed checkpoint. Remains of
-    checkpoints that killed runs were writing or removing are removed as well.
+    name before its files are removed, so that a killed run leaves no half-removed checkpoint. Hidden
+    folders that killed runs left behind while writing or removing are removed too.
 
     Args:
-        checkpoints_dir: Folder of the run's checkpoints; no checkpoint may be in the course of writing.
-        keep: How many of the newest stay, at least 1.
+        checkpoints_dir: Folder of the run's checkpoints; nothing may be writing a checkpoint there now.
+        keep: Number of newest checkpoints to keep, at least 1.
 
     Raises:
         CheckpointError: A checkpoint cannot be renamed.
@@ -141,14 +142,14 @@ def prune_checkpoints(checkpoints_dir: Path, *, keep: int) -> list[Path]:
 
 
 def find_checkpoint(run_dir: Path, wanted: str) -> tuple[Checkpoint, list[str]]:
-    """Return the checkpoint to resume from, and the problems of newer checkpoints that are damaged.
+    """Return the checkpoint to resume from, and the errors of newer, damaged checkpoints.
 
     Args:
         run_dir: Folder of the run.
         wanted: Folder of a checkpoint, or `latest`.
 
     Raises:
-        CheckpointError: There is no whole checkpoint, or the named one is damaged.
+        CheckpointError: There is no whole checkpoint, or the wanted checkpoint is damaged.
     """
     if wanted != "latest":
         return read_checkpoint(Path(wanted)), []
@@ -197,10 +198,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """Refuse to resume with another model, other data or other batches than the checkpoint's.
+    """Refuse to resume if the model, the data or the batches differ from the checkpoint's.
 
     Raises:
-        CheckpointError: Something differs; the message names every difference with both values.
+        CheckpointError: They differ; the message gives every difference with both values.
     """
     differing = [
         f"{name} was {checkpoint.identity.get(name)!r} and is now {value!r}"
@@ -215,7 +216,7 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
 
 
 def _newest_first(checkpoints_dir: Path) -> list[Path]:
-    """Return the folders with the name of a checkpoint, whole or not."""
+    """Return all folders named like a checkpoint, newest first, whole or damaged."""
     steps = {path: path.name.removeprefix("step_") for path in checkpoints_dir.glob("step_*")}
     return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: -int(steps[path]))
 
@@ -241,7 +242,7 @@ def _hide(path: Path) -> Path:
 
 
 def _remove(folders: list[Path]) -> None:
-    """Remove hidden folders; what cannot be removed takes up space and does no other harm."""
+    """Remove hidden folders. A file that cannot be removed only takes up space, so errors are ignored."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -261,6 +262,6 @@ def _seal(folder: Path, *, step: int, identity: Mapping[str, Any]) -> None:
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a manifest without its checksum."""
+    """Return the SHA-256 of a manifest, leaving out the checksum itself."""
     content = {name: value for name, value in manifest.items() if name != DIGEST}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The texts that a batch's positives are contrasted with: the rest of the batch, or their hard negatives."""
+"""Negatives of a batch's positives: the other texts of the batch, or the pairs' hard negatives."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Contrast:
     """The positives of a batch and the texts that they are contrasted with.
 
     Args:
-        queries: (queries,) rows of the distinct queries among the batch's embeddings.
+        queries: (queries,) rows of the distinct queries in the batch's embeddings.
         products: (products,) rows of the distinct products, hard negatives included.
-        anchors: This rank's positives, for a loss that takes them; they refer to the queries and products
-            above by number.
-        triples: This rank's triples, likewise.
-        total_triples: Triples of all ranks.
+        anchors: This rank's positives, for a loss that takes anchors; they index the queries and products
+            above.
+        triples: This rank's triples, for a loss that takes triples; they index them too.
+        total_triples: Number of triples over all ranks.
     """
 
     queries: torch.Tensor
@@ -39,11 +39,11 @@ class ContrastedTexts:
     """The positives of a batch and the texts that may be their negatives, by text number.
 
     Args:
-        queries: (queries,) the batch's distinct queries.
-        products: (products,) its distinct products, hard negatives included.
+        queries: (queries,) distinct queries of the batch.
+        products: (products,) distinct products of the batch, hard negatives included.
         pairs: (anchors,) number of each positive among all training pairs.
-        anchor_queries: (anchors,) place of each positive's query in `queries`.
-        anchor_products: (anchors,) place of each positive's product in `products`.
+        anchor_queries: (anchors,) index of each positive's query in `queries`.
+        anchor_products: (anchors,) index of each positive's product in `products`.
         excluded: Columns to exclude from the negatives of each anchor.
     """
 
@@ -83,14 +83,14 @@ def contrasted_texts(
 
 
 def hard_negatives_of(pairs: TokenizedPairs, texts: ContrastedTexts) -> tuple[np.ndarray, np.ndarray]:
-    """Return the triples of the anchors: the number of the anchor, and the place of its hard negative.
+    """Return the triples of the anchors: index of the anchor, and index of its hard negative.
 
-    A hard negative that a pair lists twice counts once; excluded ones are left out. Triples are in the order
-    of the anchors.
+    A hard negative that a pair lists twice counts once; excluded products are left out. Triples are in the
+    order of the anchors.
 
     Args:
         pairs: Tokenised pairs.
-        texts: The anchors and the texts of their batch.
+        texts: Anchors, and the texts of their batch.
     """
     counts = pairs.negative_offsets[texts.pairs + 1] - pairs.negative_offsets[texts.pairs]
     anchors = np.repeat(np.arange(len(texts.pairs)), counts)

@@ -1,4 +1,4 @@
-"""Set the CPU threads of a process: an equal share of the processors, or the user's number."""
+"""Set the number of CPU threads of a process: an equal share of the processors, or the user's number."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from aisle.system.processors import available_processors, threads_chosen_by_user
 
 
 def use_cpu_threads(threads: int | None = None, *, processes: int = 1) -> str:
-    """Set the number of CPU threads of this process, and return a line with the number and the reason.
+    """Set the number of CPU threads of this process; return a line that gives it and the reason.
 
-    The number does not depend on the load of the machine: sums over another number of threads differ in the
+    The number does not depend on the load of the machine. With another number of threads, sums differ in the
     last bit, and a resumed run must end in the same weights.
 
     Args:
-        threads: The user's number; None takes `OMP_NUM_THREADS` if the user set it, and otherwise an equal
-            share of the processors.
-        processes: Processes of the program, if the launcher does not give their number on this machine.
+        threads: Number that the user gave; None takes `OMP_NUM_THREADS` if the user set it, otherwise an
+            equal share of the processors.
+        processes: Number of processes, if the launcher does not give their number on this machine.
     """
     processors = available_processors()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
@@ -39,7 +39,7 @@ def use_cpu_threads(threads: int | None = None, *, processes: int = 1) -> str:
 
 
 def _load() -> float:
-    """Return the mean number of threads, of all programs, that ran or waited in the last minute."""
+    """Return the load: mean number of threads of all programs that ran or waited in the last minute."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # not available on Windows

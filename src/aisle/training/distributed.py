@@ -1,8 +1,8 @@
-"""Collective operations: everything that the ranks of a run do together.
+"""Collective operations: all communication between the ranks of a run.
 
-Every rank calls each function equally often and in the same order, whatever its share of a batch. A rank
-without a pair, a positive or a text contributes zeros: if it left a call out, the others would wait for it
-until the operation times out. `tests/training/test_rank_calls.py` records the calls of two ranks.
+Every rank must call each function equally often and in the same order, whatever its share of a batch. A rank
+without a pair, a positive or a text contributes zeros. If it skipped the call, the other ranks would wait for
+it until the operation times out. `tests/training/test_rank_calls.py` records the calls of two ranks.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from accelerate.utils import broadcast_object_list
 from torch import distributed
 
 NUMBERS_AT_A_TIME = 1 << 23
-"""Gradients are summed in buckets of at most this many numbers, or of a single parameter."""
+"""Most numbers in a bucket of gradients that are summed together; a larger parameter has its own bucket."""
 
 
 def wait_for_all(state: Any) -> None:
-    """Wait until every rank has called this.
+    """Wait until every rank has called this function.
 
     Args:
-        state: Accelerate's `Accelerator` or `PartialState`.
+        state: `Accelerator` or `PartialState` of the run.
     """
     state.wait_for_everyone()
 
 
 def gather_rows(accelerator: Any, rows: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:
-    """Return the rows of all ranks, rank by rank; their numbers may differ.
+    """Return the rows of all ranks, in the order of the ranks; ranks may have different numbers of rows.
 
     Args:
-        accelerator: Accelerate's.
-        rows: (own rows, dim) of this rank.
-        counts: Rows of each rank.
+        accelerator: The run's `Accelerator`.
+        rows: (own rows, dim) this rank's rows.
+        counts: Number of rows of each rank.
     """
     if accelerator.num_processes == 1:
         return rows.clone()
@@ -46,7 +46,7 @@ def gather_rows(accelerator: Any, rows: torch.Tensor, counts: tuple[int, ...]) -
 
 
 def sum_over_ranks(accelerator: Any, tensor: torch.Tensor) -> torch.Tensor:
-    """Return the sum of the ranks' tensors, the same on every rank."""
+    """Return the sum of a tensor over all ranks; every rank gets the sum."""
     if accelerator.num_processes == 1:
         return tensor
     summed: torch.Tensor = accelerator.reduce(tensor, reduction="sum")
@@ -54,7 +54,7 @@ def sum_over_ranks(accelerator: Any, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace each gradient by its sum over the ranks; a missing gradient counts as zero."""
+    """Replace each gradient with its sum over the ranks; a missing gradient counts as zero."""
     bucket: list[torch.Tensor] = []
     for parameter in parameters:
         if parameter.grad is None:
@@ -78,12 +78,12 @@ def _sum_bucket(gradients: list[torch.Tensor]) -> None:
 def wrapper_sums_gradients(
     accelerator: Any, model: torch.nn.Module, *, when: bool
 ) -> AbstractContextManager[Any]:
-    """Return a context in which DDP or FSDP sums gradients during the backward pass, or leaves them unsummed.
+    """Return a context in which DDP or FSDP sums gradients in the backward pass, or does not.
 
     Args:
-        accelerator: Accelerate's.
+        accelerator: The run's `Accelerator`.
         model: The prepared model.
-        when: Whether to sum; true for the last backward pass of a step.
+        when: Whether to sum; true in the last backward pass of a step.
     """
     context: AbstractContextManager[Any] = nullcontext() if when else accelerator.no_sync(model)
     return context
@@ -93,8 +93,8 @@ def broadcast_from_main(accelerator: Any, value: Any) -> Any:
     """Return the main rank's value on every rank.
 
     Args:
-        accelerator: Accelerate's.
-        value: Anything that pickle takes; ignored on the other ranks.
+        accelerator: The run's `Accelerator`.
+        value: Value that can be pickled; ignored on the other ranks.
     """
     shared = [value]
     if accelerator.num_processes > 1:
@@ -103,9 +103,9 @@ def broadcast_from_main(accelerator: Any, value: Any) -> Any:
 
 
 def gloo_group(accelerator: Any) -> Any:
-    """Return a process group of all ranks over gloo, or None if any rank cannot join it.
+    """Return a process group of all ranks over gloo, or None if a rank cannot join it.
 
-    Numbers exchanged over gloo stay on the host, and do not wait for the work queued on a GPU.
+    An exchange over gloo stays on the host, and does not wait for work that is queued on a GPU.
     """
     group, joined = None, True
     try:
@@ -117,11 +117,11 @@ def gloo_group(accelerator: Any) -> Any:
 
 
 def highest_of_ranks(group: Any, number: int) -> int:
-    """Return the highest of the ranks' numbers.
+    """Return the maximum of a number over all ranks.
 
     Args:
         group: Process group over gloo.
-        number: This rank's number.
+        number: Number of this rank.
     """
     shared = torch.tensor(number)
     distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=group)

@@ -1,4 +1,4 @@
-"""Forward and backward pass of the model: texts to embeddings, and their gradient back to the weights."""
+"""Forward and backward pass of the model: texts to embeddings, and their gradient to the weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Embedded:
     """Embeddings of a rank's texts, and their backward pass.
 
     Args:
-        embeddings: (texts, dim) float32, without a graph.
-        backward: Adds the gradient of the weights, given that of the embeddings, (texts, dim). Call it once.
+        embeddings: (texts, dim) float32, detached.
+        backward: Function that adds to the weights' gradients, given the gradient of the embeddings, (texts,
+            dim). Call it once.
     """
 
     embeddings: torch.Tensor
@@ -32,10 +33,10 @@ class Forward:
     """The model's forward and backward pass, in the precision of the run.
 
     Args:
-        accelerator: Accelerate's.
+        accelerator: The run's `Accelerator`.
         model: The prepared model.
-        wrapper_sums: Whether the distributed wrapper (DDP, FSDP2) sums gradients over the ranks during the
-            backward pass. Otherwise the step sums them afterwards, and calls the model without its wrapper.
+        wrapper_sums: Whether the distributed wrapper (DDP, FSDP2) sums gradients over the ranks in the
+            backward pass. Otherwise the model is called without its wrapper, and the step sums them.
     """
 
     accelerator: Any
@@ -43,25 +44,25 @@ class Forward:
     wrapper_sums: bool
 
     def embed(self, batch: PairBatch, *, last: bool) -> Embedded:
-        """Return the embeddings of a batch, from one forward pass that keeps its activations.
+        """Embed a batch in a single forward pass that keeps its activations.
 
         Args:
             batch: Batch on the device.
-            last: Whether the optimiser steps after this batch, so that its backward pass sums gradients.
+            last: Whether this is the last batch before the optimiser steps; its backward pass sums gradients.
         """
         embeddings = self.with_graph(batch.token_batches, last=last)
         return Embedded(embeddings.detach(), partial(self.backward, embeddings, last=last))
 
     def with_graph(self, token_batches: list[TokenBatch], *, last: bool) -> torch.Tensor:
-        """Return embeddings that `backward` takes: (texts, dim) float32."""
+        """Return embeddings with their graph, for `backward`: (texts, dim) float32."""
         model = self.model if self.wrapper_sums else self.unwrapped
         with self._summing(last), self.accelerator.autocast():
             embeddings: torch.Tensor = model(token_batches)
         return embeddings.float()
 
     def backward(self, embeddings: torch.Tensor, gradient: torch.Tensor, *, last: bool) -> None:
-        """Add the gradient of the weights, given that of the embeddings."""
-        # Distributed wrappers average over the ranks; the gradient is that of a sum.
+        """Add to the gradients of the weights, given the gradient of the embeddings."""
+        # Distributed wrappers take the mean over the ranks, and the gradient must be their sum.
         averaged_over = self.accelerator.num_processes if self.wrapper_sums else 1
         with self._summing(last):
             self.accelerator.backward((embeddings * gradient).sum() * averaged_over)

@@ -1,8 +1,8 @@
 """GradCache: the gradient of a batch whose activations do not fit in memory.
 
-The batch is embedded in sub-batches without keeping activations. Once the gradient of the loss by the
-embeddings is known, each sub-batch is embedded again with activations, and the gradient is carried back
-through it. The result is the gradient of a single pass (https://arxiv.org/abs/2101.06983).
+The batch is embedded in sub-batches without keeping activations, and the loss gives the gradient with respect
+to the embeddings. Then each sub-batch is embedded again, with activations, and its part of the gradient is
+backpropagated. The result equals the gradient of a single pass (https://arxiv.org/abs/2101.06983).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from aisle.training.random_state import RandomState
 
 
 def embed_in_sub_batches(forward: Forward, batch: PairBatch, max_tokens: int, *, last: bool) -> Embedded:
-    """Return the embeddings of a batch; their backward pass embeds each sub-batch again.
+    """Embed a batch in sub-batches; the backward pass embeds each sub-batch again.
 
     Args:
         forward: The model's forward and backward pass.
         batch: Batch on the device.
-        max_tokens: Most tokens of a sub-batch; a longer text is a sub-batch by itself.
-        last: Whether the optimiser steps after this batch, so that its backward pass sums gradients.
+        max_tokens: Most tokens in a sub-batch; a longer text is a sub-batch by itself.
+        last: Whether this is the last batch before the optimiser steps; its backward pass sums gradients.
 
     Raises:
-        TrainingError: torch cannot restore the device's random numbers.
+        TrainingError: torch cannot restore the random state of the device.
     """
     parts = sub_batches(batch, max_tokens)
     device = forward.accelerator.device
     if not RandomState.now(device).whole:
         raise TrainingError(
-            f"--cached_embeddings: torch cannot restore the random numbers of the device {device.type}, "
-            "so the dropout of the second pass would differ from that of the first; train smaller batches "
-            "without it"
+            f"--cached_embeddings: torch cannot restore the random state of the device {device.type}, so "
+            "dropout would differ between the first and the second pass; leave out the flag, and train with "
+            "smaller batches"
         )
     states, embedded = [], []
     with torch.no_grad(), forward.accelerator.autocast():
@@ -55,5 +55,5 @@ def embed_in_sub_batches(forward: Forward, batch: PairBatch, max_tokens: int, *,
 
 
 def sub_batches(batch: PairBatch, max_tokens: int) -> list[TokenBatch]:
-    """Return a rank's texts in sub-batches of at most so many tokens, or of one text."""
+    """Return a rank's texts in sub-batches of at most `max_tokens` tokens, or of a single longer text."""
     return [part for tokens in batch.token_batches for part in split(tokens, max_tokens)]

@@ -1,4 +1,4 @@
-"""The share of pairs that a loss can learn from: a batch may hold nothing to compare a pair with."""
+"""Share of pairs that a loss can learn from: in some batches a pair has nothing to be compared with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aisle.training.contrast import contrasted_texts, hard_negatives_of
 from aisle.training.tokenized import TokenizedPairs
 
 BATCHES = 100
-"""Batches of the first epoch that are counted."""
+"""Number of batches to count, from the start of the first epoch."""
 
 
 def informative_share(
@@ -26,16 +26,16 @@ def informative_share(
     *,
     known: KnownPositives | None,
 ) -> float:
-    """Return the share of pairs, in [0, 1], whose loss has a gradient, in the first batches of a run.
+    """Return the share of pairs with a gradient in the first batches of a run, in [0, 1].
 
-    For a loss that contrasts positives with other texts, only positives are counted.
+    For a contrastive loss, only positives are counted.
 
     Args:
         loss: Loss of the run.
         parameters: Parameters of the loss.
         pairs: The training pairs.
-        plan: Which pairs share a batch.
-        known: The positives of all pairs, for a loss that contrasts.
+        plan: Pairs of each batch.
+        known: Positives among all pairs, for a contrastive loss.
     """
     comparison = loss.checked_comparison
     if comparison is None:
@@ -61,7 +61,7 @@ def _contents(
     )
     if not loss.contrasts:
         return contents
-    assert known is not None  # a loss that contrasts has them
+    assert known is not None  # always given for a contrastive loss
     texts = contrasted_texts(pairs, known, rows)
     contents = replace(
         contents,
@@ -75,5 +75,5 @@ def _contents(
 
 
 def _left(excluded: Csr, columns: int) -> np.ndarray:
-    """Return how many of the columns each row does not exclude, (rows,) int64."""
+    """Return the number of columns left in each row after exclusions, (rows,) int64."""
     return columns - np.diff(excluded.indptr)

@@ -1,4 +1,4 @@
-"""What one process, DDP and FSDP2 support; refuse every other way to launch and every unsupported flag.
+"""Support table of one process, DDP and FSDP2; refuse other ways to launch, and unsupported flags.
 
 The table in `docs/reference/training.md` is `support_table()`; a test compares them.
 """
@@ -38,7 +38,7 @@ SUPPORT: dict[str, tuple[str, str, str]] = {
     "on CPU": ("yes", "yes, over gloo", NO),
     "what the tests run": ("CPU", "2 and 3 processes on CPU", "nothing"),
 }
-"""Support of each flag by one process, DDP and FSDP2. `NO` refuses the flag at startup."""
+"""Support of each flag in one process, DDP and FSDP2. A flag with `NO` is refused at startup."""
 
 INSTEAD = (
     "use DDP (configs/accelerate/several_gpus.yaml), or FSDP2 for weights that do not fit on one GPU "
@@ -50,18 +50,18 @@ LAUNCHED_WITH = {
     "tensor, context or sequence parallelism (parallelism_config)": "ACCELERATE_USE_PARALLELISM_CONFIG",
     "SageMaker's launcher": "ACCELERATE_USE_SAGEMAKER",
 }
-"""Ways to launch that are refused, by the variable that `accelerate launch` sets to true for each."""
+"""Refused ways to launch, each with the variable that `accelerate launch` sets to true for it."""
 
 
 def refuse_unsupported_launch(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse to train in a way that `accelerate launch` was asked for and aisle does not support.
+    """Refuse settings of `accelerate launch` that aisle does not support.
 
     Args:
         environment: Environment of the process.
 
     Raises:
-        ConfigError: It is DeepSpeed, Megatron-LM, FSDP1, another parallelism, XLA or fp8, or accumulates
-            gradients a second time.
+        ConfigError: They ask for DeepSpeed, Megatron-LM, FSDP1, another parallelism, XLA or fp8, or for a
+            second accumulation of gradients.
     """
 
     def given(name: str) -> str:
@@ -86,10 +86,10 @@ def refuse_unsupported_launch(environment: Mapping[str, str] = os.environ) -> No
 
 
 def refuse_missing_shards(accelerator: Any, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse a run that was launched with FSDP2 and whose weights Accelerate does not shard.
+    """Refuse a run that asked for FSDP2 if Accelerate does not shard its weights.
 
     Raises:
-        ConfigError: The processes compute on the CPU, or there is no launcher.
+        ConfigError: The processes run on the CPU, or were started without a launcher.
     """
     asked = environment.get("ACCELERATE_USE_FSDP", "").strip().lower() in ("true", "1", "yes")
     if asked and strategy_of(accelerator) != "FSDP2":
@@ -101,12 +101,12 @@ def refuse_missing_shards(accelerator: Any, environment: Mapping[str, str] = os.
 
 
 def is_sharded(accelerator: Any) -> bool:
-    """Return whether ranks share the weights of the layers, and so must call the layers equally often."""
+    """Return whether weights are sharded over the ranks; all ranks must then call layers equally often."""
     return strategy_of(accelerator) == "FSDP2"
 
 
 def strategy_of(accelerator: Any) -> Strategy:
-    """Return how the ranks of a run share the work."""
+    """Return the distributed strategy of a run."""
     if accelerator.distributed_type.value == "FSDP":
         return "FSDP2"
     return "DDP" if accelerator.num_processes > 1 else "one process"
@@ -116,8 +116,8 @@ def refuse_unsupported_flags(strategy: Strategy, flags: Collection[str]) -> None
     """Refuse flags that a strategy does not support.
 
     Args:
-        strategy: How the ranks share the work.
-        flags: Flags in use, as they are named in `SUPPORT`.
+        strategy: Distributed strategy of the run.
+        flags: Flags in use, named as in `SUPPORT`.
 
     Raises:
         ConfigError: A flag is not supported.
@@ -131,7 +131,7 @@ def refuse_unsupported_flags(strategy: Strategy, flags: Collection[str]) -> None
 
 
 def support_table() -> str:
-    """Return the table of the docs, as Markdown."""
+    """Return the support table in Markdown, for the docs."""
     rows = [f"| | {' | '.join(STRATEGIES)} |", "|---|---|---|---|"]
     for name, support in SUPPORT.items():
         rows.append(f"| {f'`{name}`' if name.startswith('--') else name} | {' | '.join(support)} |")

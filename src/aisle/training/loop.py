@@ -46,19 +46,19 @@ class Trainer:
     """A training run, with everything prepared by the accelerator.
 
     Args:
-        accelerator: Accelerate's: devices, precision, saving.
-        step: Takes a step of the optimiser.
-        plan: Which pairs share a step.
-        schedule: When to evaluate, log and save.
-        collate: Makes the batch of some pair numbers.
-        evaluate: Returns the metrics of the present model; called on all ranks.
-        sample: Returns embeddings of a few texts, (texts, dim) float32; called on all ranks.
-        selection_metric: Metric whose highest value is best; None keeps the latest evaluation.
-        log: Called with a message for the user, on the main rank.
-        on_log: Called with the metrics of the steps since the last log, on the main rank.
-        on_evaluation: Called with each evaluation, on the main rank.
+        accelerator: The run's `Accelerator`: devices, precision, saving.
+        step: Training step: updates the weights from a list of batches.
+        plan: Pairs of each step.
+        schedule: Steps after which to evaluate, log and save.
+        collate: Function that makes a batch from pair numbers.
+        evaluate: Function that returns the metrics of the current model; called on all ranks.
+        sample: Function that returns embeddings of a few texts, (texts, dim) float32; called on all ranks.
+        selection_metric: Metric that selects the best evaluation, higher is better; None keeps the latest.
+        log: Function called with a message for the user, on the main rank.
+        on_log: Function called with the metrics of the steps since the last log, on the main rank.
+        on_evaluation: Function called with each evaluation, on the main rank.
         checkpoints_dir: Folder of the checkpoints.
-        identity: What must be equal for a run to resume from its checkpoints.
+        identity: Model, data and batch settings that a run must share to resume from its checkpoints.
         state: Training state: step, evaluations, throughput.
         best_weights: Trained weights of the best evaluation, on the main rank only.
     """
@@ -85,12 +85,11 @@ class Trainer:
         return self.step.forward.model
 
     def run(self) -> None:
-        """Train from the present state to the end.
+        """Train from the current state to the end.
 
         Raises:
             TrainingError: The loss is not a finite number, or a single text does not fit in memory.
-            TrainingStopped: The process received a signal to stop, and has written a checkpoint of its last
-                step.
+            TrainingStopped: A process received a signal to stop; a checkpoint of the last step is on disk.
             CheckpointError: A checkpoint cannot be written.
         """
         if self._out_of_patience():
@@ -120,11 +119,11 @@ class Trainer:
 
     @property
     def _metrics_are_late(self) -> bool:
-        """Whether a device computes while the host goes on: then metrics are read a step late."""
+        """Whether to read metrics a step late, because the device computes asynchronously."""
         return bool(self.accelerator.device.type != "cpu")
 
     def _prefetched_steps(self) -> Generator[tuple[PlannedStep, list[PairBatch]], None, None]:
-        """Yield the remaining steps with their batches, each prepared while the step before computes."""
+        """Yield the remaining steps with their batches; each is prepared during the previous step."""
         pin = self.accelerator.device.type == "cuda"
 
         def batches_of(planned: PlannedStep) -> list[PairBatch]:
@@ -152,7 +151,7 @@ class Trainer:
             self.state.note_loss(one.loss)
 
     def _pause(self, epoch: int, due: Due, *, stop: bool, gradient_norm: float) -> None:
-        """Log, evaluate and save between two steps, as is due; a stop request always saves."""
+        """Log, evaluate and save between two steps if they are due; a stop request always saves."""
         if due.log:
             self._log_metrics(epoch, gradient_norm)
         if due.evaluation:
@@ -189,9 +188,9 @@ class Trainer:
         self._out_of_patience()
 
     def _out_of_patience(self) -> bool:
-        """Record and return whether too many evaluations in a row were not better than the best.
+        """Record and return whether too many evaluations in a row brought no improvement.
 
-        A run that stopped early goes on if it is resumed with more patience.
+        A run that stopped early continues if it is resumed with more patience.
         """
         patience, waited = self.schedule.early_stopping_patience, self.state.evaluations_without_gain
         self.state.stopped_early = patience is not None and waited >= patience

@@ -19,16 +19,17 @@ from aisle.training.train_state import TrainState
 
 @dataclass
 class MemoryRetry:
-    """Call a function that computes a step's gradients, and again with half the tokens if memory runs out.
+    """Compute the gradients of a step; if memory runs out, halve the sub-batches and compute them again.
 
     Args:
-        accelerator: Accelerate's.
-        optimizer: Optimiser whose gradients are reset before a retry.
-        sync: Keeps ranks in step. Without it several ranks cannot retry, and the run stops.
-        cached_tokens: Tokens of a sub-batch from the start of the run (--cached_embeddings); None embeds a
-            batch in one pass.
-        state: Training state. It keeps the smaller number, so that a resumed run starts with it.
-        log: Called with a message for the user, on the main rank.
+        accelerator: The run's `Accelerator`.
+        optimizer: Optimiser; its gradients are reset before a retry.
+        sync: Synchronisation that makes all ranks retry together. If it is None, several ranks cannot retry,
+            and the run stops.
+        cached_tokens: Tokens in a sub-batch from the start of the run (--cached_embeddings); None embeds a
+            batch in a single pass.
+        state: Training state; it keeps the reduced number of tokens for a resumed run.
+        log: Function called with a message for the user, on the main rank.
     """
 
     accelerator: Any
@@ -40,16 +41,17 @@ class MemoryRetry:
 
     @property
     def sub_batch_tokens(self) -> int | None:
-        """Tokens of a sub-batch; None embeds a batch in one pass."""
+        """Tokens in a sub-batch; None embeds a batch in a single pass."""
         return self.state.sub_batch_tokens or self.cached_tokens
 
     def __call__(
         self, gradients: Callable[[int | None], torch.Tensor], batches: Sequence[PairBatch]
     ) -> torch.Tensor:
-        """Return the function's result, computed with as many tokens a sub-batch as memory allows.
+        """Return the loss from `gradients`, called with smaller sub-batches until memory suffices.
 
         Args:
-            gradients: Adds the gradients of the batches, given the tokens of a sub-batch; returns the loss.
+            gradients: Function that computes the gradients of the batches, given the tokens in a sub-batch,
+                and returns the loss.
             batches: Batches of the step, on the device.
 
         Raises:
@@ -62,7 +64,7 @@ class MemoryRetry:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            # Outside `except`: the error's traceback keeps the tensors of the failed attempt in memory.
+            # Not inside `except`, where the error's traceback keeps the failed attempt's tensors in memory.
             self._halve(max(batches, key=lambda batch: batch.read_tokens))
             random_state.restore()
 
@@ -88,11 +90,11 @@ class MemoryRetry:
 
 
 def half_of(batch: PairBatch, sub_batch_tokens: int | None) -> int:
-    """Return half the tokens of the largest sub-batch of a batch, or 0 if it is a single text.
+    """Return half the tokens of a batch's largest sub-batch, or 0 if that is a single text.
 
     Args:
-        batch: A rank's batch.
-        sub_batch_tokens: Most tokens of a sub-batch; None takes the whole batch as one.
+        batch: Batch of this rank.
+        sub_batch_tokens: Most tokens in a sub-batch; None means that the batch is not divided.
     """
     if sub_batch_tokens is None:
         texts, tokens = batch.own_texts, batch.read_tokens

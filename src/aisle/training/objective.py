@@ -1,4 +1,4 @@
-"""The loss of a run, with its temperature, as the training step calls it."""
+"""Loss of a run, with its temperature, computed in parts that fit in memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from aisle.losses.triples import Triples
 from aisle.training.batches import PairBatch
 
 SCORES_AT_A_TIME = 1 << 24
-"""Cosines of anchors with the batch's texts that are in memory at a time, per direction. For triples, numbers
-of their embeddings."""
+"""Most cosines between anchors and the batch's texts in memory at a time, per direction. For triples: most
+numbers in their embeddings."""
 
 
 class Objective(nn.Module):
-    """Computes the loss of a batch from the embeddings of its texts, in parts that fit in memory.
+    """Compute the loss of a batch from the embeddings of its texts, in parts that fit in memory.
 
     Args:
         loss: Loss of the run.
-        parameters: Parameters of the loss; a temperature among them may be learned.
+        parameters: Parameters of the loss; if they include a temperature, it may be learned.
     """
 
     def __init__(self, loss: Loss, parameters: Parameters) -> None:
@@ -42,33 +42,34 @@ class Objective(nn.Module):
 
     @property
     def temperature(self) -> torch.Tensor:
-        """What cosines are divided by; 1 for a loss without a temperature."""
+        """Temperature, by which cosines are divided; 1 for a loss without a temperature."""
         return self.log_temperature.exp()
 
     def keep_temperature(self) -> None:
-        """Bring a learned temperature back above the lowest one; call after each step."""
+        """Raise a learned temperature to the lowest value allowed if it fell below; call after each step."""
         if self.learns:
             with torch.no_grad():
                 self.log_temperature.clamp_(min=math.log(LOWEST_TEMPERATURE))
 
     @property
     def learns(self) -> bool:
-        """Whether the temperature is trained."""
+        """Whether the temperature is learned."""
         return self.log_temperature.requires_grad
 
     def parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
-        """Yield this process's share of the sum of the batch's losses, in parts to be added up.
+        """Yield this process's share of the batch's summed loss, in parts.
 
-        Summed over all parts and processes, they are `batch.weight` times the batch's mean loss.
+        The sum over all parts and processes is `batch.weight` times the batch's mean loss.
 
         Args:
-            embeddings: (texts, dim) of the whole batch, unit L2 norm.
+            embeddings: (texts, dim) embeddings of the whole batch, unit L2 norm.
             batch: The batch.
         """
         if self.loss.contrasts:
             yield from self._contrast_parts(embeddings, batch)
             return
-        # A loss over the batch needs the pairs of all processes, any other only those of this one.
+        # A loss over the whole batch needs the pairs of all processes; other losses need only this
+        # process's pairs.
         own = slice(*batch.own)
         taken = slice(None) if self.loss.over_batch else own
         losses = self.loss.function(
@@ -81,7 +82,7 @@ class Objective(nn.Module):
 
     def _contrast_parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
         contrast = batch.contrast
-        assert contrast is not None  # the collator makes it for these losses
+        assert contrast is not None  # the collator always sets it for these losses
         (name,) = self.loss.inputs
         compared: Anchors | Triples = getattr(contrast, name)
         if self.loss.needs_hard_negatives:
@@ -90,7 +91,7 @@ class Objective(nn.Module):
             columns = len(contrast.queries) + len(contrast.products)
         rows = max(SCORES_AT_A_TIME // columns, 1)
         for start in range(0, len(compared), rows):
-            # The embeddings are taken again for each part, whose graph is freed by its backward pass.
+            # Select the rows again for each part: the backward pass of a part frees its graph.
             block = compared if rows >= len(compared) else compared.block(start, start + rows)
             yield self.loss.function(
                 rows_of(embeddings, contrast.queries),
@@ -100,5 +101,5 @@ class Objective(nn.Module):
             ).sum()
 
     def _arguments(self) -> dict[str, Any]:
-        """Return the parameters as the loss function takes them, with the present temperature."""
+        """Return the keyword arguments of the loss function, with the current temperature."""
         return {**self._given, "temperature": self.temperature} if self._scales else self._given

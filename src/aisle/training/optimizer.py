@@ -7,9 +7,9 @@ from torch import nn
 
 
 def adamw(*modules: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW (https://arxiv.org/abs/1711.05101) over the trained parameters of some modules.
+    """Return AdamW (https://arxiv.org/abs/1711.05101) over the trained parameters of the modules.
 
-    Weight decay applies to matrices only, and not to biases, norms and other vectors.
+    Weight decay applies to matrices only, not to biases, norms and other vectors.
     """
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [

@@ -1,4 +1,4 @@
-"""Out of memory: recognise the error, and advise what to change."""
+"""Recognise out-of-memory errors, and advise the user what to change."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def is_out_of_memory(error: Exception) -> bool:
 
 @contextmanager
 def advising_on_memory(where: str, advice: str) -> Iterator[None]:
-    """Replace an out-of-memory error of the block by one with advice.
+    """Turn an out-of-memory error in the block into a `TrainingError` with advice.
 
     Args:
         where: Part of the run, for the message.
-        advice: What to change.
+        advice: Advice on what to change, for the message.
 
     Raises:
         TrainingError: Memory ran out.

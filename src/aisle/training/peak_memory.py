@@ -10,7 +10,7 @@ import torch
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory so far: of the GPU if the device is a GPU, otherwise of the process."""
+    """Return the peak memory so far, of the GPU or, without a GPU, of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     # getrusage would return the peak of the parent process if that is higher.

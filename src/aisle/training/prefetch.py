@@ -1,4 +1,4 @@
-"""Prepare the next batch in a thread while the model computes the present one."""
+"""Prepare the next batch in a thread while the model computes the current batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Made = TypeVar("Made")
 def prefetched(
     items: Iterable[Item], make: Callable[[Item], Made]
 ) -> Generator[tuple[Item, Made], None, None]:
-    """Yield each item with the result of `make`, while a thread makes the next result.
+    """Yield each item with the result of `make`, while a thread prepares the next result.
 
-    An error in `make` is raised at its item's turn.
+    An error in `make` is raised when its item is due.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as worker:
         waiting = None

@@ -1,4 +1,4 @@
-"""Processes of a program: one without a launcher, several under `accelerate launch` or torchrun."""
+"""Process group of a program: a single process, or several started by `accelerate launch` or torchrun."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from aisle.errors import ConfigError
 
 LONGEST_WAIT = timedelta(days=7)
-"""Limit for a collective. Torch's own is minutes, and processes wait while the first reads a catalogue."""
+"""Timeout of a collective. Torch's default is minutes, but ranks wait while the first reads a catalogue."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process and the number of processes that were launched with it.
+    """Rank of this process, and the number of processes launched together.
 
     Args:
         index: Rank of this process.
         count: Number of processes.
-        device: Device that this process computes on; None is the default device.
-        state: Accelerate's `PartialState`; None without a launcher.
+        device: Device of this process; None means the default device.
+        state: `PartialState` of Accelerate; None without a launcher.
     """
 
     index: int = 0
@@ -31,11 +31,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the main process, which reads, writes and prints."""
+        """Whether this is the main process, which reads and writes files and prints."""
         return self.index == 0
 
     def wait(self) -> None:
-        """Wait until every process has called this."""
+        """Wait until every process has called this method."""
         if self.state is not None:
             from aisle.training.distributed import wait_for_all  # loads torch
 
@@ -43,10 +43,10 @@ class Processes:
 
 
 def launched_processes() -> Processes:
-    """Join the process group, and return this process.
+    """Join the process group, and return this process's place in it.
 
     Raises:
-        ConfigError: The launched processes do not find each other.
+        ConfigError: The launched processes did not connect.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
@@ -60,10 +60,11 @@ def launched_processes() -> Processes:
 
 
 def must_use_cpu() -> bool:
-    """Return whether Accelerate has to be told to compute on the CPU.
+    """Return whether to pass `cpu=True` to Accelerate.
 
-    That is when the launcher asks for it; when there are several processes and no accelerator, as each would
-    otherwise run as the only process; and on Apple's MPS, which aisle does not support.
+    There are three cases: the launcher asks for the CPU; several processes run without a GPU or another
+    accelerator, where each would otherwise start as a single process; or the device is Apple's MPS, which
+    aisle does not support.
     """
     import torch
 
@@ -76,17 +77,17 @@ def must_use_cpu() -> bool:
 
 
 def check_count(found: int) -> None:
-    """Refuse to run if processes did not find each other: they would overwrite each other's files.
+    """Refuse to run if the process group is incomplete: processes would overwrite each other's files.
 
     Args:
-        found: Processes in the process group.
+        found: Number of processes in the process group.
 
     Raises:
-        ConfigError: More were launched.
+        ConfigError: More processes were launched than are in the group.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if found < launched:
         raise ConfigError(
-            f"{launched} processes were launched and {found} found each other; launch them with "
+            f"{launched} processes were launched, but the process group has {found}; launch them with "
             f"`accelerate launch --num_processes {launched}`, or set ACCELERATE_USE_CPU=true for the CPU"
         )

@@ -1,4 +1,4 @@
-"""Random numbers that dropout draws: save their state, and go back to it."""
+"""Save and restore the state of the random number generators that dropout uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RandomState:
     Args:
         device: Device that the model computes on.
         of_cpu: State of the CPU's generator.
-        of_device: State of the device's generator; None on the CPU, and where torch has no way to read it.
+        of_device: State of the device's generator; None on the CPU, and where torch cannot read it.
     """
 
     device: torch.device
@@ -24,17 +24,17 @@ class RandomState:
 
     @classmethod
     def now(cls, device: torch.device) -> RandomState:
-        """Return the present state."""
+        """Return the current state."""
         read: Any = getattr(_device_module(device), "get_rng_state", None)
         return cls(device, torch.get_rng_state(), None if read is None else read(device))
 
     @property
     def whole(self) -> bool:
-        """Whether `restore` brings back the whole state."""
+        """Whether `restore` restores all generators in use."""
         return self.device.type == "cpu" or self.of_device is not None
 
     def restore(self) -> None:
-        """Go back to this state."""
+        """Set the generators to this state."""
         torch.set_rng_state(self.of_cpu)
         if self.of_device is not None:
             module: Any = _device_module(self.device)
@@ -42,5 +42,5 @@ class RandomState:
 
 
 def _device_module(device: torch.device) -> Any:
-    """Return torch's module for an accelerator (torch.cuda, torch.mps, torch.xpu, ...), None for the CPU."""
+    """Return torch's module for a device (torch.cuda, torch.mps, torch.xpu, ...), or None for the CPU."""
     return None if device.type == "cpu" else getattr(torch, device.type, None)

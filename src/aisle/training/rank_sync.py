@@ -1,8 +1,8 @@
 """Keep ranks in step when one runs out of memory: all retry, or all stop.
 
-A rank that ran out of memory would leave the others waiting in the next collective until it times out. So
-each part of a step that a rank computes by itself ends with an exchange of one number over gloo: whether
-memory ran out in any rank.
+If one rank runs out of memory, the others wait in the next collective until it times out. To prevent this,
+the ranks exchange a number over gloo after each part of a step that they compute by themselves: whether
+memory ran out on any rank.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class OutOfMemoryElsewhereError(torch.OutOfMemoryError):
 
 @dataclass(frozen=True)
 class RankSync:
-    """Synchronisation of the ranks of a run over gloo.
+    """Synchronise the ranks of a run over gloo.
 
     Args:
         group: Process group of all ranks, over gloo.
@@ -40,10 +40,10 @@ class RankSync:
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """Run a block without collectives; it succeeds on every rank or raises on every rank.
+        """Run a block without collectives; if memory runs out on any rank, raise an error on every rank.
 
         Raises:
-            RuntimeError: The block's error, if it ran out of memory.
+            RuntimeError: This rank ran out of memory.
             OutOfMemoryElsewhereError: Another rank ran out of memory.
         """
         failed: RuntimeError | None = None
@@ -60,5 +60,5 @@ class RankSync:
             failed = None  # its traceback refers to this frame, and keeps the block's tensors in memory
 
     def highest(self, number: int) -> int:
-        """Return the highest of the ranks' numbers."""
+        """Return the maximum of a number over all ranks."""
         return highest_of_ranks(self.group, number)

@@ -1,4 +1,4 @@
-"""When to log, evaluate, save and end a run."""
+"""Schedule of a run: the steps after which to log, evaluate, save and end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Due:
-    """What is due between two steps."""
+    """Actions that are due after a step."""
 
     log: bool
     evaluation: bool
@@ -22,15 +22,15 @@ class Due:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to log, evaluate, save and end a run, in steps of the optimiser.
+    """Steps after which to log, evaluate, save and end a run, counted in optimiser steps.
 
     Args:
-        total_steps: Steps of the whole run.
-        eval_steps: Steps between evaluations; None evaluates at the end of epochs only.
+        total_steps: Number of steps of the whole run.
+        eval_steps: Steps between evaluations; None evaluates only at the end of each epoch.
         logging_steps: Steps between logs.
         checkpointing_steps: Steps between checkpoints, or `epoch`; None saves no checkpoints.
         checkpoints_to_keep: Number of newest checkpoints to keep; None keeps all.
-        early_stopping_patience: Evaluations in a row without a better one after which to stop; None is off.
+        early_stopping_patience: Evaluations in a row without improvement after which to stop; None is off.
     """
 
     total_steps: int
@@ -41,7 +41,7 @@ class Schedule:
     early_stopping_patience: int | None
 
     def due(self, step: int, *, epoch_ends: bool) -> Due:
-        """Return what is due after a step."""
+        """Return the actions that are due after a step."""
         last = step == self.total_steps
 
         def every(steps: int | None) -> bool:

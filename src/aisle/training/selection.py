@@ -1,4 +1,4 @@
-"""Validation metrics, and the metric that selects the best evaluation."""
+"""Evaluate the model on validation pairs, and choose the metric that selects the best evaluation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SELECTION_METRICS: dict[Selection, str] = {
     "retrieval": "mrr",
     "joint_pool": "joint_pool_mrr",
 }
-"""Metric of each `--selection`; the highest value is best."""
+"""Metric that each value of `--selection` maximises."""
 MOST_RANKED_PAIRS = 10_000
-"""Most pairs to rank, since ranking is quadratic: retrieval over 10,000 pairs computes 1e8 cosines, and their
-joint pool 4e8."""
+"""Most pairs to rank. The cost is quadratic: retrieval over 10,000 pairs computes 1e8 cosines, and a joint
+pool 4e8."""
 
 
 def make_evaluator(
@@ -37,20 +37,21 @@ def make_evaluator(
     also_right: Callable[[], np.ndarray],
     log: Callable[[str], None],
 ) -> Callable[[], dict[str, Any]]:
-    """Return a function that evaluates the present model; call it on all ranks.
+    """Return a function that evaluates the current model; call it on all ranks.
 
-    Judged pairs are always evaluated by their cosines as well.
+    If the pairs have labels, the metrics always include those of the pairs' cosines.
 
     Args:
-        accelerator: Accelerate's.
+        accelerator: The run's `Accelerator`.
         pairs: The validation pairs.
-        selection: How the best evaluation is selected.
-        embed: Returns the embeddings of texts, given their numbers: (texts, dim) float32, on every rank.
-        also_right: Returns queries and relevant products of the training pairs, for retrieval.
-        log: Called with a message for the user.
+        selection: Way to select the best evaluation.
+        embed: Function that returns the embeddings of texts, given their numbers: (texts, dim) float32, on
+            every rank.
+        also_right: Function that returns queries and relevant products of the training pairs, for retrieval.
+        log: Function called with a message for the user.
 
     Raises:
-        EvaluationError: No validation pair is a positive, and the selection needs one.
+        EvaluationError: The selection needs a positive, and no validation pair is a positive.
     """
     parts: list[tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]] = []
     if pairs.labelled:
@@ -131,7 +132,7 @@ def _positives(pairs: TokenizedPairs, selection: Selection) -> np.ndarray:
     if not len(positives):
         raise EvaluationError(
             f"--selection {selection}: none of the {len(pairs):,} validation pairs is a positive (relevance "
-            "above 0.5); give others, or select by roc_auc"
+            "above 0.5); give other pairs, or select by roc_auc"
         )
     return positives
 

@@ -1,9 +1,9 @@
 """A training step: embed, gather, loss, backward to embeddings, backward to weights, reduce, clip, optimise.
 
-The loss needs the embeddings of the whole batch, over all ranks, and nothing else of the model. So its
-gradient is first taken by the embeddings; then each rank carries its own rows back to the weights.
-Between the `_alone` blocks, ranks exchange tensors (`distributed`). Other modules deal with scarce memory:
-`grad_cache` embeds in sub-batches, `memory_retry` goes over to that, `rank_sync` makes all ranks retry.
+The loss depends on the model only through the embeddings of the whole batch, over all ranks. So its gradient
+is first computed with respect to the embeddings; then each rank backpropagates its own rows to the weights.
+Between the `_alone` blocks, ranks exchange tensors (`distributed`). Other modules handle scarce memory:
+`grad_cache` embeds in sub-batches, `memory_retry` switches to it, and `rank_sync` makes all ranks retry.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from aisle.training.step_metrics import metrics_to_sum
 
 EXCHANGE_ADVICE = "Give --cached_embeddings, or a lower --max_tokens_per_sub_batch or --max_length"
 OPTIMISER_ADVICE = (
-    "Its state is two numbers for every trained weight: train a LoRA adapter (--use_peft), or one of a lower "
-    "--lora_rank or on fewer --lora_target_modules"
+    "Its state has two numbers for every trained weight: train a LoRA adapter (--use_peft), with a lower "
+    "--lora_rank or fewer --lora_target_modules"
 )
 
 
 @dataclass
 class TrainingStep:
-    """One step of the optimiser, by the gradient of the mean loss over all pairs of its batches.
+    """Take a step of the optimiser, along the gradient of the mean loss over all pairs of its batches.
 
     Args:
-        accelerator: Accelerate's.
+        accelerator: The run's `Accelerator`.
         forward: The model's forward and backward pass.
         objective: The loss.
         optimizer: The prepared optimiser.
         scheduler: Learning rate schedule; not prepared.
-        max_grad_norm: Gradients longer than this are cut to it; None is off.
-        retry: Computes the gradients again in smaller sub-batches if memory runs out.
-        sync: Keeps ranks in step if one runs out of memory; the step sums the gradients then. None leaves the
-            sum to the distributed wrapper.
+        max_grad_norm: Norm to which longer gradients are clipped; None is off.
+        retry: Retry in smaller sub-batches when memory runs out.
+        sync: Synchronisation that keeps ranks in step when memory runs out; with it, the step sums the
+            gradients itself. None leaves the sum to the distributed wrapper.
     """
 
     accelerator: Any
@@ -63,7 +63,7 @@ class TrainingStep:
 
         Args:
             batches: Batches whose gradients are accumulated.
-            number: The step's number, for messages.
+            number: Number of the step, for messages.
             stop: Whether this rank received a signal to stop.
         """
         moved = [batch.to(self.accelerator.device) for batch in batches]
@@ -109,13 +109,14 @@ class TrainingStep:
         with self._exchange():
             gradient = sum_over_ranks(self.accelerator, gradient)
         with self._alone():
-            of_own = torch.zeros_like(embedded.embeddings)  # a rank without a text has embedded another's
+            # A rank without a text has embedded another rank's text; its gradient stays 0.
+            of_own = torch.zeros_like(embedded.embeddings)
             of_own[:own] = gradient[start : start + own]
             embedded.backward(of_own)
         return loss
 
     def _reduce(self) -> None:
-        """Sum the gradients of the ranks, where the wrapper has not: it never sums the temperature's."""
+        """Sum over the ranks what the wrapper has not summed; it never sums the temperature's gradient."""
         if self.sync is not None:
             sum_gradients(weight for weight in self.forward.model.parameters() if weight.requires_grad)
         if not self.objective.learns:
@@ -124,11 +125,11 @@ class TrainingStep:
         gradient = torch.zeros_like(temperature) if temperature.grad is None else temperature.grad
         gradient = sum_over_ranks(self.accelerator, gradient)
         if self.accelerator.scaler is not None:
-            gradient = gradient * self.accelerator.scaler.get_scale()  # as the model's gradients are
+            gradient = gradient * self.accelerator.scaler.get_scale()  # the model's gradients are scaled too
         temperature.grad = gradient
 
     def _clip(self) -> torch.Tensor:
-        """Cut the gradient to the longest norm; return the norm that it had."""
+        """Clip the gradient to `max_grad_norm`; return its norm before clipping."""
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
         trained = [weight for weight in self.forward.model.parameters() if weight.requires_grad]
         norm: Any = self.accelerator.clip_grad_norm_(trained, limit)
@@ -136,11 +137,11 @@ class TrainingStep:
         return whole
 
     def _alone(self) -> AbstractContextManager[None]:
-        """Return the context of work without collectives: it succeeds on every rank, or is retried on all."""
+        """Return a context for work without collectives: all ranks succeed, or all ranks retry."""
         return nullcontext() if self.sync is None else self.sync.all_or_none()
 
     def _exchange(self) -> AbstractContextManager[None]:
-        """Return the context of an exchange, where no rank can retry: the others are waiting in it."""
+        """Return a context for a collective: a rank cannot retry while the others wait in it."""
         if self.accelerator.num_processes == 1:
             return nullcontext()
         return advising_on_memory("the exchange of embeddings", EXCHANGE_ADVICE)
@@ -149,11 +150,11 @@ class TrainingStep:
 def backward_to_embeddings(
     objective: Objective, embeddings: torch.Tensor, batch: PairBatch, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a rank's share of the loss, and its gradient by the embeddings of the whole batch.
+    """Return a rank's share of the loss, and its gradient with respect to the whole batch's embeddings.
 
     Args:
         objective: The loss.
-        embeddings: (texts of all ranks, dim) without a graph; the gradient is taken by them.
+        embeddings: (texts of all ranks, dim) detached; they are set to require a gradient.
         batch: The batch.
         scale: Factor of the loss.
     """

@@ -1,6 +1,6 @@
 """Metrics of a step, summed over the ranks, and read from the device when they are needed.
 
-They travel as float32: not every device has float64 (Apple's GPUs and some of Intel's do not).
+The ranks exchange them as float32, because some devices have no float64 (Apple's GPUs and some of Intel's).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from aisle.errors import TrainingError
 
 HALF = 1 << 12
-"""A count of tokens travels as a multiple of this and a remainder, both of which float32 sums exactly."""
+"""Token counts are exchanged as a multiple of this and a remainder, which float32 sums exactly."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class StepMetrics:
 
     @classmethod
     def read(cls, step: int, summed: torch.Tensor) -> StepMetrics:
-        """Return the metrics of a step; waits for the device.
+        """Return the metrics of a step, after waiting for the device.
 
         Args:
             step: Number of the step, for the message.
-            summed: The sum over the ranks of `metrics_to_sum`, and the norm of the gradient.
+            summed: Sum of `metrics_to_sum` over the ranks, followed by the norm of the gradient.
 
         Raises:
             TrainingError: The loss is not a finite number.
@@ -48,10 +48,10 @@ class StepMetrics:
 
 
 class StepMetricsReader:
-    """Reads the metrics of steps, a step late where reading would make the host wait for the device.
+    """Read the metrics of steps, a step late if the host would otherwise wait for the device.
 
     Args:
-        late: Whether a device computes while the host goes on.
+        late: Whether to read a step late, because the device computes asynchronously.
     """
 
     def __init__(self, *, late: bool) -> None:
@@ -59,11 +59,11 @@ class StepMetricsReader:
         self._unread: list[tuple[int, torch.Tensor]] = []
 
     def add(self, step: int, summed: torch.Tensor) -> None:
-        """Take over the metrics of a step, which the device may not have computed yet."""
+        """Add the metrics of a step; the device may still be computing them."""
         self._unread.append((step, summed))
 
     def read(self, *, wait: bool) -> list[StepMetrics]:
-        """Return the metrics of steps that were not read yet: all if `wait`, else without a late step.
+        """Return the unread metrics: of all steps if `wait`, else without the step that may still compute.
 
         Raises:
             TrainingError: A loss is not a finite number.
@@ -74,7 +74,7 @@ class StepMetricsReader:
 
 
 def metrics_to_sum(loss: torch.Tensor, *, real_tokens: int, read_tokens: int, stop: bool) -> torch.Tensor:
-    """Return a rank's metrics as one tensor on the device of the loss: (6,) float32."""
+    """Return a rank's metrics in a single tensor on the device of the loss: (6,) float32."""
     work = [*divmod(real_tokens, HALF), *divmod(read_tokens, HALF), stop]
     shared = torch.tensor(work, dtype=torch.float32).to(loss.device, non_blocking=True)
     return torch.cat([loss.float().reshape(1), shared])

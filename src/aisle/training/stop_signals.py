@@ -15,17 +15,17 @@ DEFAULT_HANDLERS: dict[signal.Signals, Any] = {
 
 
 class GracefulStop:
-    """A context in which the first SIGTERM or SIGINT requests a stop, and the second ends the process.
+    """Context manager in which the first SIGTERM or SIGINT requests a stop, and the second ends the process.
 
-    Outside the main thread, where Python allows no handlers, signals keep their effect. A signal that the
-    process was started to ignore (a shell's background job, `nohup`) stays ignored.
+    Outside the main thread, where Python allows no handlers, signals keep their effect. If the process was
+    started with a signal ignored (by `nohup`, or as a shell's background job), it stays ignored.
 
         with GracefulStop() as stop:
             while not stop.requested:
                 ...
 
     Attributes:
-        requested: Name of the first signal since the context was entered, or None.
+        requested: Name of the first signal received in the context, or None.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class GracefulStop:
     ) -> None:
         while self._previous:
             number, handler = self._previous.popitem()
-            # None means that Python did not install the handler, and cannot restore it.
+            # None means that the handler was not installed from Python, and cannot be restored.
             signal.signal(number, DEFAULT_HANDLERS[number] if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Pairs as token ids on disk: tokenised once per machine, and memory-mapped by every process."""
+"""Tokenised pairs on disk: tokenise once per machine, and memory-map in every process."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from aisle.text.tokens import PRODUCT, QUERY, TokenizedTexts
 
 @dataclass(frozen=True)
 class TokenizedPairs:
-    """Pairs of text numbers; each distinct text, including its prompt, has a number.
+    """Pairs of texts; each distinct text, including its prompt, is tokenised once and has a number.
 
     Args:
-        ids: (tokens,) int32, the token ids of all texts, one after the other.
-        offsets: (texts + 1,) int64, where each text begins.
-        queries: (pairs,) int64, the text of each pair's query.
-        products: (pairs,) int64, the text of each pair's product.
-        negatives: (negatives,) int64, the texts of all pairs' hard negatives.
-        negative_offsets: (pairs + 1,) int64, where each pair's hard negatives begin.
-        query_keys: (texts,) int64, equal for texts that are the same query; -1 for no query.
-        product_keys: (texts,) int64, equal for texts that are the same product, by id or text; -1 for none.
+        ids: (tokens,) int32, token ids of all texts, concatenated.
+        offsets: (texts + 1,) int64, start of each text in `ids`.
+        queries: (pairs,) int64, text number of each pair's query.
+        products: (pairs,) int64, text number of each pair's product.
+        negatives: (negatives,) int64, text numbers of all pairs' hard negatives.
+        negative_offsets: (pairs + 1,) int64, start of each pair's hard negatives in `negatives`.
+        query_keys: (texts,) int64, a number per distinct query, by id or text; -1 if a text is not a query.
+        product_keys: (texts,) int64, a number per distinct product, by id or text; -1 if it is not a product.
         relevance: (pairs,) float32 in [0, 1]; empty without labels.
         marks: (texts,) uint8, see `types.text_marks`.
         teacher_scores: (pairs,) float32; empty if the loss does not need them.
@@ -67,21 +67,21 @@ class TokenizedPairs:
         return len(self.relevance) == len(self.queries)
 
     def positive(self, rows: np.ndarray) -> np.ndarray:
-        """Return which of these pairs are positives, (rows,) bool: those above 0.5, or all without labels."""
+        """Return whether each pair is a positive, (rows,) bool: relevance above 0.5, or no labels at all."""
         return self.relevance[rows] > 0.5 if self.labelled else np.ones(len(rows), dtype=bool)
 
     def negatives_of(self, rows: np.ndarray) -> np.ndarray:
-        """Return the texts of these pairs' hard negatives."""
+        """Return the text numbers of these pairs' hard negatives."""
         if not len(self.negatives):
             return self.negatives
         return TokenizedTexts(self.negatives, self.negative_offsets).take(rows)
 
 
 def tokenize_pairs(pairs: Pairs, tokenizers: SideTokenizers) -> TokenizedPairs:
-    """Return the pairs as token ids, each distinct text tokenised once.
+    """Tokenise pairs, each distinct text once.
 
-    A text that is a query here and a product there is one text if the prompts are equal and one tower reads
-    both sides.
+    If a text occurs as a query and as a product, it counts as a single text when both sides have the same
+    prompt and the same tower.
     """
     queries, products = pairs.queries, pairs.products
     hard_negatives = pairs.hard_negatives or [[] for _ in queries]
@@ -115,7 +115,7 @@ def tokenize_pairs(pairs: Pairs, tokenizers: SideTokenizers) -> TokenizedPairs:
 def _distinct_tokens(
     queries: Sequence[str], products: Sequence[str], tokenizers: SideTokenizers
 ) -> tuple[TokenizedTexts, np.ndarray]:
-    """Return the tokens of the distinct texts, and the text of each query, then of each product."""
+    """Return the tokens of the distinct texts, and the text numbers of all queries, then of all products."""
     prompted = tokenizers.query.prompted(queries), tokenizers.product.prompted(products)
     if not tokenizers.separate:
         texts = distinct(chain(*prompted))
@@ -131,7 +131,7 @@ def _distinct_tokens(
 
 
 def write_tokenized(pairs: TokenizedPairs, folder: Path) -> None:
-    """Write pairs to a folder that gets its name when it is complete; an existing folder stays.
+    """Write pairs to a folder, which gets its final name once it is complete; an existing folder stays.
 
     Raises:
         TrainingError: The folder cannot be written.
@@ -153,7 +153,7 @@ def write_tokenized(pairs: TokenizedPairs, folder: Path) -> None:
 
 
 def open_tokenized(folder: Path) -> TokenizedPairs:
-    """Return the pairs in a folder, memory-mapped.
+    """Open the pairs in a folder, memory-mapped.
 
     Raises:
         TrainingError: The folder cannot be read.

@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass
 class Throughput:
-    """Work and time of training steps, without evaluations and checkpoints.
+    """Work done in training steps and its time, excluding evaluations and checkpoints.
 
     Args:
         seconds: Time of the steps, including waits for batches.
-        steps: Steps of the optimiser.
-        pairs: Pairs of all ranks.
-        real_tokens: Tokens of the distinct texts of each batch.
+        steps: Number of optimiser steps.
+        pairs: Number of pairs, over all ranks.
+        real_tokens: Tokens of the distinct texts of each batch, without padding.
         read_tokens: Tokens that the model computed, including padding.
         loss: Sum of the steps' losses.
     """
@@ -27,7 +27,7 @@ class Throughput:
     loss: float = 0.0
 
     def add_step(self, *, loss: float, real_tokens: int, read_tokens: int) -> None:
-        """Count a step; the loop counts its pairs and its time."""
+        """Add a step's loss and tokens; the loop adds its pairs and its time."""
         self.steps += 1
         self.loss += loss
         self.real_tokens += real_tokens
@@ -44,7 +44,7 @@ class Throughput:
         return self.loss / max(self.steps, 1)
 
     def rates(self) -> dict[str, float]:
-        """Return pairs and real tokens per second, and the share of padding in the tokens that were read."""
+        """Return pairs and real tokens per second, and the share of padding in the computed tokens."""
         seconds = max(self.seconds, 1e-9)
         return {
             "pairs_per_second": self.pairs / seconds,
@@ -58,17 +58,17 @@ class TrainState:
     """State of a run besides the model, the optimiser and the random number generators.
 
     Args:
-        step: Steps of the optimiser so far.
-        base: Metrics before training.
+        step: Number of optimiser steps so far.
+        base: Metrics of the base model, before training.
         base_sample: Embeddings of a few texts before training, as lists.
-        history: An entry per evaluation: step, epoch and metrics.
-        best: The entry with the highest selection metric.
+        history: Entry of each evaluation: step, epoch and metrics.
+        best: Entry of the evaluation with the highest selection metric.
         total: Throughput of the steps up to the last log.
         window: Throughput of the steps since the last log.
-        last_loss: Mean loss of the steps of the last log.
+        last_loss: Mean loss in the last log.
         loss_range: Lowest and highest loss of a step.
-        sub_batch_tokens: Tokens of a sub-batch after memory ran out; None otherwise.
-        evaluations_without_gain: Evaluations since the best.
+        sub_batch_tokens: Tokens in a sub-batch since memory ran out; None if it never did.
+        evaluations_without_gain: Number of evaluations since the best.
         stopped_early: Whether early stopping ended the run.
     """
 
@@ -86,11 +86,11 @@ class TrainState:
     stopped_early: bool = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain values."""
+        """Return the state as a dict of plain values."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the values of `state_dict`; fields that an older version did not write keep their value."""
+        """Load a `state_dict`; fields that it lacks, from an older version, keep their values."""
         for one in fields(self):
             if one.name not in state:
                 continue
@@ -110,9 +110,9 @@ class TrainState:
         return window
 
     def record(self, entry: dict[str, Any], *, metric: str | None) -> bool:
-        """Add an evaluation to the history, and return whether it is the best so far by `metric`.
+        """Add an evaluation to the history; return whether it is the best so far by `metric`.
 
-        Of equal values the first stays the best. If the metric is undefined, the latest is the best.
+        On a tie, the earlier evaluation stays the best. If the metric is undefined, the latest is the best.
         """
         self.history.append(entry)
         value = None if metric is None else entry.get(metric)

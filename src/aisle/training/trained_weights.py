@@ -1,4 +1,4 @@
-"""Trained weights: their names, and checkpoints that contain no other weights."""
+"""Trained weights: their names, and checkpoints without the frozen weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aisle.models.weight_names import names_that_differ, without_wrappers
 
 
 def register_trained_weights_only(accelerator: Any) -> None:
-    """Make checkpoints contain the trained weights only, without the frozen ones."""
+    """Make Accelerate save and load only the trained weights, not the frozen weights."""
 
     def keep_trained(models: list[Any], weights: list[dict[str, torch.Tensor]], _: str) -> None:
         for index, (model, state) in enumerate(zip(models, weights, strict=False)):
@@ -39,14 +39,14 @@ def trained_names(model: torch.nn.Module) -> set[str]:
 
 
 def read_trained_weights(file: Path, trained: Collection[str]) -> dict[str, torch.Tensor]:
-    """Return the weights in a file, under the model's names.
+    """Read the weights in a file, and check that their names are those of the trained weights.
 
     Args:
         file: Safetensors file.
         trained: Names of the weights that the run trains.
 
     Raises:
-        CheckpointError: The file has weights of other names.
+        CheckpointError: The names of the weights in the file differ.
     """
     weights = without_wrappers(load_file(file))
     _check_names(str(file), weights, trained)

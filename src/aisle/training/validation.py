@@ -1,4 +1,4 @@
-"""Embed validation texts, each text once, divided among the ranks."""
+"""Embed validation texts: each text once, divided among the ranks."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def embed_texts(
     layout: Layout,
     max_texts: int,
 ) -> torch.Tensor:
-    """Return the embeddings of some texts on every rank; call on all ranks.
+    """Return the embeddings of texts, the same on every rank; call on all ranks.
 
     Each of n ranks embeds every n-th distinct text.
 
     Args:
-        accelerator: Accelerate's.
+        accelerator: The run's `Accelerator`.
         model: The prepared towers.
         texts: Tokenised texts.
-        numbers: (wanted,) numbers of the texts to embed, in any order; a number may occur repeatedly.
+        numbers: (wanted,) text numbers to embed, in any order; a number may occur repeatedly.
         layout: Layout of texts for the backbone.
-        max_texts: Most texts of a forward pass.
+        max_texts: Most texts in a forward pass.
 
     Returns:
         (wanted, dim) float32 on the accelerator's device, unit L2 norm.
@@ -57,7 +57,7 @@ def embed_texts(
             ]
         )
     model.train(was_training)
-    # The row of `gathered` that holds each distinct text.
+    # For each distinct text, its row in `gathered`.
     place = np.argsort(np.concatenate([share for shares in shares_by_tower for share in shares]))
     return gathered[torch.from_numpy(place[wanted]).to(gathered.device)]
 
@@ -71,8 +71,8 @@ def _embed_shares(
     layout: Layout,
     max_texts: int,
 ) -> torch.Tensor:
-    """Return the embeddings of the texts of all processes' shares, one share after the other; float32."""
-    # All ranks must call a sharded model equally often: a rank without a text embeds the first text.
+    """Return the embeddings of all processes' texts, ordered by process: (texts, dim) float32."""
+    # All ranks must call a sharded model equally often, so a rank without a text embeds the first text.
     share = shares[accelerator.process_index]
     mine = share if len(share) else shares[0][:1]
     groups = [
@@ -85,7 +85,7 @@ def _embed_shares(
         for rows in groups
         for part in split(layout.batch(texts, mine[rows]).to(accelerator.device), layout.max_tokens)
     ]
-    # A sharded model (its layout has no limit) must be called equally often by all processes.
+    # All processes must call a sharded model equally often; its layout has no limit on tokens.
     calls = -(-len(shares[0]) // max_texts) if layout.max_tokens >= WHOLE_BATCH else 0
     for _ in range(calls - len(embedded)):
         model([layout.batch(texts, mine[:1]).to(accelerator.device)])

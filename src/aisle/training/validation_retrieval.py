@@ -16,23 +16,24 @@ from aisle.training.tokenized import TokenizedPairs
 CUTOFF = 10
 """The k of recall@k and ndcg@k."""
 FIGURES = ("mrr", f"recall@{CUTOFF}", f"ndcg@{CUTOFF}", "precision@1")
-"""Metrics of a ranking, in the order of `query_figures`."""
+"""Names of the metrics, in the order of the columns of `query_figures`."""
 BLOCK_BYTES = 2**26
-"""Memory for the cosines of a block of queries; masks and ranks need three times as much in addition."""
+"""Memory for the cosines of a block of queries; masks and ranks take another three times as much."""
 
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Queries of pairs, products to rank, and the relevant products of each query.
+    """Queries, products to rank, and the relevant products of each query.
 
-    A product comprises all texts with its id or its text, and ranks by the nearest of them.
+    Texts with the same product id, or the same text, are a single product; its score is the highest of
+    theirs.
 
     Args:
-        queries: (queries,) int64, the text of each distinct query with a relevant product.
-        texts: (texts,) int64, the distinct texts of the products.
-        products: (texts,) int64, the product of each of those texts: 0 to the number of products.
-        right: (right,) int64, the relevant products of the first query, then of the second, and so on.
-        right_offsets: (queries + 1,) int64, where each query's relevant products begin.
+        queries: (queries,) int64, text number of each distinct query with a relevant product.
+        texts: (texts,) int64, text numbers of the products' distinct texts.
+        products: (texts,) int64, product of each of those texts, counted from 0.
+        right: (right,) int64, relevant products of all queries, concatenated in the order of the queries.
+        right_offsets: (queries + 1,) int64, start of each query's relevant products in `right`.
     """
 
     queries: np.ndarray
@@ -45,11 +46,11 @@ class RetrievalTask:
     def of(
         cls, pairs: TokenizedPairs, *, first: int | None = None, also: np.ndarray | None = None
     ) -> RetrievalTask:
-        """Return the retrieval task of some pairs.
+        """Return the retrieval task for validation pairs.
 
         Args:
             pairs: Validation pairs; the product of every positive is relevant to its query.
-            first: Rank only the queries and products of so many pairs; None ranks all.
+            first: Number of pairs, from the first, whose queries and products are ranked; None ranks all.
             also: (2, more) int64, further queries and their relevant products, from `known_elsewhere`.
         """
         texts = np.unique(pairs.products[:first])
@@ -85,9 +86,9 @@ class RetrievalTask:
 
 
 def known_elsewhere(pairs: Pairs, tokenized: TokenizedPairs, others: Pairs) -> np.ndarray:
-    """Return relevant products of these queries in other pairs: (2, found) int64, query and product texts.
+    """Find relevant products in other pairs: (2, found) int64, text numbers of queries and products.
 
-    A product that training pairs judge relevant to a query must not count as wrong.
+    If a product is relevant to a query in the training pairs, it must not count as wrong.
 
     Args:
         pairs: Validation pairs.
@@ -118,11 +119,11 @@ def measure_retrieval(
 ) -> dict[str, float]:
     """Return the means of `FIGURES` over the queries, the same on every rank; call on all ranks.
 
-    Each rank ranks its share of the queries, in blocks of bounded memory.
+    Each rank evaluates its share of the queries, in blocks of bounded memory.
 
     Args:
-        accelerator: Accelerate's.
-        task: The queries and products to rank.
+        accelerator: The run's `Accelerator`.
+        task: Queries, and the products to rank.
         queries: (queries, dim) float32, unit L2 norm.
         texts: (texts, dim) float32, unit L2 norm.
 
@@ -149,18 +150,18 @@ def query_figures(
 ) -> torch.Tensor:
     """Return `FIGURES` of the queries from number `first` to before `last`: (queries, 4).
 
-    The rank of a relevant product is 1 + the number of products above it; a wrong product with the same
+    The rank of a relevant product is 1 + the number of products above it. A wrong product with the same
     cosine counts as above it, so that a model with the same embedding for all texts finds nothing. mrr is
-    1 / rank of the first relevant product, recall@10 the share of the relevant products among the first ten,
-    ndcg@10 their sum of 1 / log2(rank + 1) divided by the highest possible sum (Järvelin and Kekäläinen,
-    ACM TOIS 20(4), 2002), and precision@1 whether the first product is relevant.
+    1 / rank of the first relevant product. recall@10 is the share of the relevant products that are among the
+    first ten. ndcg@10 is the sum of 1 / log2(rank + 1) over those, divided by the highest possible sum
+    (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002). precision@1 is 1 if the first product is relevant.
 
     Args:
-        task: The queries and products to rank.
+        task: Queries, and the products to rank.
         queries: (all queries, dim) float32, unit L2 norm.
         texts: (texts, dim) float32, unit L2 norm.
         first: Number of the first query.
-        last: Number after the last query; None takes all.
+        last: Number after the last query; None means all queries.
         block_bytes: Memory for the cosines of a block of queries; it does not change the result.
 
     Raises:
@@ -173,7 +174,7 @@ def query_figures(
                 f"the embeddings of {broken} of {len(embeddings)} validation {name} are not finite; "
                 "lower --learning_rate, or train with --mixed_precision bf16 in place of fp16"
             )
-    # float32 sums round differently in blocks of another size, which would change near ties.
+    # In float32, sums round differently in blocks of another size, which would change near ties.
     exact = torch.float32 if texts.device.type == "mps" else torch.float64
     pool = texts.to(exact)
     last = len(task.queries) if last is None else last
@@ -188,7 +189,7 @@ def query_figures(
 def _block_figures(
     task: RetrievalTask, queries: torch.Tensor, pool: torch.Tensor, first: int
 ) -> torch.Tensor:
-    # In float32, like the embeddings, equal texts from different batches tie.
+    # Rounded to float32, like the embeddings, equal texts from different batches tie.
     cosines = _by_product(task, (queries @ pool.T).float())
     offsets = task.right_offsets[first : first + len(queries) + 1]
     counts = np.diff(offsets)
@@ -200,7 +201,8 @@ def _block_figures(
     best_right = cosines.masked_fill(~right, -torch.inf).topk(k, dim=1).values
     wrong = cosines.masked_fill(right, -torch.inf)
     reciprocal = 1 / (1 + (wrong >= best_right[:, :1]).sum(dim=1)).to(pool.dtype)
-    # Wrong products beyond the cutoff need no counting: so many already rank a relevant one below it.
+    # Wrong products beyond the first k need no counting: k of them already push a relevant product below
+    # the cutoff.
     above = (wrong.topk(k, dim=1).values[:, None, :] >= best_right[:, :, None]).sum(dim=2)
     places = torch.arange(1, k + 1, device=pool.device)
     ranks = places + above
@@ -214,7 +216,7 @@ def _block_figures(
 
 
 def _by_product(task: RetrievalTask, cosines: torch.Tensor) -> torch.Tensor:
-    """Return (queries, products), the highest cosine among each product's texts."""
+    """Return the highest cosine among each product's texts: (queries, products)."""
     count = task.product_count
     if count == len(task.texts):
         order = torch.from_numpy(np.argsort(task.products)).to(cosines.device)
