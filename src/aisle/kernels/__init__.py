@@ -1,1 +1,1 @@
-"""Faster operations with the same results: packed attention, fused LoRA, dropout, compiled layers."""
+"""Faster operations with equal results: packed attention, fused LoRA, fast dropout, compiled layers."""

@@ -1,8 +1,8 @@
-"""torch.compile, layer by layer: the operations around the attention are fused into few.
+"""Compile a backbone layer by layer: torch.compile fuses the operations around the attention.
 
-Each layer is compiled separately: equal layers share their code, so compilation takes a fraction of the time
-for the whole backbone. The attention over packed texts, whose code differs for every combination of lengths,
-is not compiled. (Regional compilation,
+Each layer is compiled separately. Equal layers share their code, so this takes a fraction of the time that
+the whole backbone would take. The attention over packed texts is not compiled: it would be compiled again for
+every combination of lengths. (Regional compilation,
 https://docs.pytorch.org/tutorials/recipes/regional_compilation.html)
 """
 
@@ -19,12 +19,12 @@ from aisle.kernels.fast_dropout import use_uncompiled_dropout
 
 
 def compile_layers(backbone: nn.Module, device: torch.device, *, backend: str = "inductor") -> None:
-    """Compile the layers of a backbone in place, each at its first call; the names of weights stay.
+    """Compile the layers of a backbone in place, each at its first call; weights keep their names.
 
     Args:
         backbone: Any `AutoModel`, with or without an adapter.
-        device: Device that it computes on.
-        backend: One of torch's compilers, see `compilers`.
+        device: Device of the backbone.
+        backend: Name of a compiler of torch, see `compilers`.
     """
     if device.type == "cpu":
         use_uncompiled_dropout(backbone)
@@ -39,7 +39,7 @@ def compilers() -> list[str]:
 
 
 def repeated_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Return the layers that a backbone is a stack of; the backbone itself if it is not a stack."""
+    """Return the stacked layers of a backbone, or the backbone itself if it has no stack of layers."""
     return list(_repeated(backbone)) or [backbone]
 
 

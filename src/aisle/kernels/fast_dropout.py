@@ -1,8 +1,8 @@
-"""Dropout with cheap masks on CPU, where torch draws a random number for every value.
+"""Dropout with cheap masks on CPU.
 
-torch takes 2 ns for each value, a sixth of a training step. Here a 64-bit draw of SFC64
-(https://numpy.org/doc/stable/reference/random/bit_generators/sfc64.html) decides four values. The draws are
-seeded from torch's generator: to repeat them, restoring its state is enough.
+torch draws a random number for every value; this takes 2 ns a value, and a sixth of a training step. Here a
+64-bit draw of SFC64 (https://numpy.org/doc/stable/reference/random/bit_generators/sfc64.html) decides four
+values. The draws are seeded from torch's generator, so restoring its state repeats them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ RESOLUTION = 1 << 16
 
 
 class FastDropout(nn.Dropout):
-    """Dropout (https://jmlr.org/papers/v15/srivastava14a.html), to a rate in steps of 1 / 65,536 on CPU."""
+    """Dropout (https://jmlr.org/papers/v15/srivastava14a.html); on CPU its rate is rounded to 1 / 65,536."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
-        """Return the input with some numbers set to 0 and the others scaled up, while training."""
+        """In training mode, set random values to 0 and scale up the others."""
         if not self.training or not self.p or input.device.type != "cpu":
             return super().forward(input)
         return input * keep_mask(input.shape, self.p, input.dtype)
@@ -32,14 +32,15 @@ _uncompiled: Any = torch.compiler.disable
 class UncompiledDropout(FastDropout):
     """Fast dropout that torch.compile does not compile.
 
-    It is a class because layers with functions set on their modules would be compiled separately.
+    It is a class, because torch.compile would compile each layer separately if functions were set on its
+    modules.
     """
 
     forward = _uncompiled(FastDropout.forward)
 
 
 def keep_mask(shape: torch.Size, dropout: float, dtype: torch.dtype) -> torch.Tensor:
-    """Return 1 / (1 - dropout) where a number is kept and 0 where it is dropped: (shape), on CPU."""
+    """Return a mask on CPU: 1 / (1 - dropout) where a value is kept, 0 where it is dropped."""
     count = shape.numel()
     seed = int(torch.randint(1 << 62, ()))
     draws = np.random.Generator(np.random.SFC64(seed)).integers(
@@ -52,12 +53,12 @@ def keep_mask(shape: torch.Size, dropout: float, dtype: torch.dtype) -> torch.Te
 
 
 def use_fast_dropout(backbone: nn.Module) -> None:
-    """Replace a backbone's dropout by fast dropout; it has no weights, so the names of weights stay."""
+    """Replace a backbone's dropout with fast dropout; dropout has no weights, so weights keep their names."""
     _replace(backbone, nn.Dropout, FastDropout)
 
 
 def use_uncompiled_dropout(backbone: nn.Module) -> None:
-    """Exclude a backbone's fast dropout from what torch.compile compiles."""
+    """Exclude a backbone's fast dropout from torch.compile."""
     _replace(backbone, FastDropout, UncompiledDropout)
 
 

@@ -1,4 +1,4 @@
-"""Flash Attention over packed texts on a GPU, called by the parameters that this version of torch has."""
+"""Flash Attention over packed texts on a GPU, with the parameters that the installed torch has."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def varlen_attention(
         value: Like `key`.
         packed: The batch.
         scaling: Factor of the scores; 1 / sqrt(head_dim) if None.
-        causal: Whether a token sees only earlier tokens.
-        window: Number of tokens that a token sees to either side, itself included; all if None.
+        causal: Whether a token attends only to itself and earlier tokens.
+        window: Number of tokens that a token attends to on either side, counting itself; all if None.
 
     Raises:
-        ValueError: This version of torch lacks something that the layer needs.
+        ValueError: The installed torch lacks a parameter that the layer needs.
     """
     from torch.nn.attention import varlen
 
@@ -72,14 +72,14 @@ def varlen_options(
     `is_causal` and fewer of the others.
 
     Args:
-        parameters: Names of the function's parameters.
-        scaling: Factor of the scores; None for the function's default.
-        causal: Whether a token sees only earlier tokens.
-        window: Number of tokens that a token sees to either side, itself included; all if None.
+        parameters: Names of the parameters of torch's function.
+        scaling: Factor of the scores; None means torch's default.
+        causal: Whether a token attends only to itself and earlier tokens.
+        window: Number of tokens that a token attends to on either side, counting itself; all if None.
         grouped: Whether several query heads share a key head.
 
     Raises:
-        ValueError: This version has no window, or no factor of the scores, and the layer needs it.
+        ValueError: The layer needs a window or a factor of the scores, and the installed torch lacks it.
     """
     options: dict[str, Any] = {}
     if "window_size" in parameters:

@@ -1,4 +1,4 @@
-"""A linear layer and its LoRA adapter as a single operation: the same function, half the memory traffic."""
+"""Compute a linear layer and its LoRA adapter in a single operation, with half the memory traffic."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import nn
 
 
 class AdaptedLinear(torch.autograd.Function):
-    """x (W + s B A)^T + b, with the gradient of x, A and B; W and b are frozen.
+    """Compute x (W + s B A)^T + b, with the gradients of x, A and B; W and b are frozen.
 
-    Adding up the weights is cheap compared with the texts, so the forward pass is a single product, and so is
-    the gradient of x; the gradients of A and B stay products of low rank. (https://arxiv.org/abs/2106.09685)
+    Adding up the weights is cheap compared with multiplying the texts by them. So the forward pass is a
+    single product, and so is the gradient of x. The gradients of A and B stay products of low rank.
+    (https://arxiv.org/abs/2106.09685)
     """
 
     @staticmethod
@@ -45,10 +46,10 @@ class AdaptedLinear(torch.autograd.Function):
 
 
 def fuse_lora(backbone: nn.Module) -> None:
-    """Make the plain LoRA layers of a backbone compute in a single operation in float32.
+    """Fuse the plain LoRA layers of a backbone with their base layers, in float32.
 
-    Layers with dropout, DoRA or trained base weights keep PEFT's code, and so does any pass under autocast:
-    in half precision, adding up the weights would round the adapter away.
+    Layers with dropout, DoRA or trained base weights keep PEFT's code. So does any pass under autocast: in
+    half precision, rounding the summed weights would erase the adapter.
     """
     from peft.tuners.lora import Linear
 

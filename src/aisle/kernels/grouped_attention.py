@@ -1,8 +1,8 @@
-"""Attention within each of many short texts, packed end to end: for training on CPU.
+"""Attention within each of many short texts, packed end to end, for training on CPU.
 
-Texts are short, so the calls and copies around the products cost more than the products. Here texts of
-similar length are computed together, in a single operation that writes every group's part in place; only the
-attention weights are padded, and padding has weight 0.
+Texts are short, so the calls and copies around the matrix products cost more than the products. Here texts of
+similar length are grouped and computed together, in a single operation that writes each group's result in
+place. Only the attention weights are padded, and padding has weight 0.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from aisle.kernels.fast_dropout import keep_mask
 from aisle.text.token_batches import length_groups
 
 LONGEST = 128
-"""Longest text whose attention weights are kept: their memory grows with the square of the length."""
+"""Longest text to compute here: kept attention weights take memory that grows with the squared length."""
 MAX_TOKENS = 4096
 GROUP_COST = 32
-"""Cost of one more group, in padded tokens (docs/notes/training-speed.md)."""
+"""Cost of an additional group, in padded tokens (docs/notes/training-speed.md)."""
 
 Runs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Texts that are computed together, each head of a text by itself: (texts x heads, length) places.
+    """Texts to compute together, in (texts x heads, length) places: a row for each head of each text.
 
     Args:
-        places: The group's part of all groups' places.
-        rows: (places,) row of the token's head at each place; padding repeats the text's first token.
-        shape: Texts x heads, and tokens in the longest text.
+        places: Slice of this group in the places of all groups.
+        rows: (places,) row of the packed batch's heads at each place; padding repeats the text's first token.
+        shape: Number of texts x heads, and number of tokens in the longest text.
         hidden: (texts x heads, 1, length) -inf for padding and 0 for tokens; None without padding.
         real: (texts x heads, length, 1) 0 for padding and 1 for tokens; None without padding.
     """
@@ -47,14 +47,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The groups of a packed batch, and (tokens x heads,) the place of each head's row, for the way back."""
+    """Groups of a packed batch; `places` is the place of each token's head, (tokens x heads,)."""
 
     groups: tuple[Group, ...]
     places: torch.Tensor
 
 
 class GroupedAttention(torch.autograd.Function):
-    """softmax(s Q K^T) V within each text, with dropout of the weights, and its gradient."""
+    """Compute softmax(s Q K^T) V within each text, with dropout of the weights, and its gradient."""
 
     @staticmethod
     def forward(
@@ -71,7 +71,7 @@ class GroupedAttention(torch.autograd.Function):
         masks = _weight_masks(grouping, dropout, query.dtype)
         attended = query.new_empty(_places(grouping, query))
         kept = []
-        # Autocast would compute the weights in a different type from the rest.
+        # Under autocast the weights would have another type than the rest.
         with torch.autocast(query.device.type, enabled=False):
             for group, mask in zip(grouping.groups, masks, strict=True):
                 queries, keys, values = (_by_head(one, group) for one in (query, key, value))
@@ -109,7 +109,7 @@ def group_heads(runs: Runs, heads: int) -> Grouping:
     """Return the groups of a packed batch; all layers of a forward pass share them.
 
     Args:
-        runs: (texts, length) of each run of texts of equal length, in the order of the batch.
+        runs: Number of texts and their length, for each run of texts of equal length, in batch order.
         heads: Number of attention heads.
     """
     lengths = np.repeat([length for _, length in runs], [texts for texts, _ in runs])
@@ -145,9 +145,9 @@ def _padding_masks(real: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _weight_masks(grouping: Grouping, dropout: float, dtype: torch.dtype) -> list[torch.Tensor | None]:
-    """Return what each group's weights are multiplied by: dropout, and 0 for the weights of padding.
+    """Return the factors of each group's weights: dropout, and 0 for padding.
 
-    Padding must not be kept in the gradient: its own gradient is that of the token it repeats.
+    Without the 0, padding would add to the gradient of the token that it repeats.
     """
     if not dropout:
         return [None if group.real is None else group.real.to(dtype) for group in grouping.groups]

@@ -1,9 +1,9 @@
-"""Attention over packed texts: each token sees the tokens of its own text, without padding.
+"""Attention over packed texts: each token attends to the tokens of its own text, without padding.
 
 It plugs into transformers' attention interface (https://huggingface.co/docs/transformers/attention_interface),
-so it works with every architecture that uses the interface. There is no list of them: `can_pack` tries a
-backbone and compares. A backbone is switched to `dispatched_attention` permanently: each call reads from its
-arguments whether its batch is packed, so that threads can share a backbone.
+so it works with every architecture that uses the interface. There is no list of them: `can_pack` runs a
+backbone and compares its results. A backbone is switched to `dispatched_attention` permanently. The arguments
+of each call show whether its batch is packed, so threads can share a backbone.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 ATTENTION = "aisle_attention"
 NATIVE = "sdpa"
-"""Attention of padded batches; a backbone with another attention cannot read packed texts."""
+"""Attention for padded batches. A backbone with any other attention cannot read packed texts."""
 PROBED_LENGTHS = (1, 3, 3, 7)
 MOST_PROBED_TOKENS = 512
 LARGEST_ERROR = 1e-3
 LARGEST_ERROR_IN_HALF_PRECISION = 0.1
-"""Largest error of a token vector, relative to its length. Rounding is far below: 4e-6, and 0.013 in bf16."""
+"""Largest accepted error of a token vector, relative to its norm. Rounding causes far less: 4e-6, 0.013 in
+bf16."""
 
 
 def packed_attention(
@@ -52,8 +53,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Return attention within each text of a packed batch: (1, tokens, heads, head_dim).
 
-    On CPU, texts of equal length are computed together; on a GPU all texts are, by Flash Attention
-    (https://arxiv.org/abs/2205.14135) over variable lengths, which needs half precision.
+    On CPU, texts of equal length are computed together. On a GPU in half precision, Flash Attention over
+    variable lengths (https://arxiv.org/abs/2205.14135) computes all texts together.
 
     Args:
         module: The attention layer.
@@ -64,20 +65,20 @@ def packed_attention(
         packed: The batch.
         scaling: Factor of the scores; 1 / sqrt(head_dim) if None.
         dropout: Dropout rate of the attention weights.
-        is_causal: Whether a token sees only earlier tokens; the layer's `is_causal` if None.
-        sliding_window: Number of tokens that a token sees to either side, itself included; all if None.
+        is_causal: Whether a token attends only to itself and earlier tokens; the layer's `is_causal` if None.
+        sliding_window: Number of tokens that a token attends to on either side, counting itself; all if None.
         softcap: Limit on the scores, as in Gemma 2; not supported.
         s_aux: Attention sinks; not supported.
 
     Raises:
-        ValueError: The layer asks for a softcap or sinks, or for a window that this torch does not have.
+        ValueError: The layer uses a softcap or sinks, or a window that the installed torch lacks.
     """
     if softcap is not None or s_aux is not None:
-        raise ValueError("packed attention has neither a softcap nor sinks")
+        raise ValueError("packed attention supports neither a softcap nor sinks")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
     if torch.is_autocast_enabled(query.device.type):
-        # Rotary positions leave queries and keys in float32; for torch's attention autocast would cast them.
+        # Rotary positions leave queries and keys in float32. Autocast would cast them for torch's attention.
         half = torch.get_autocast_dtype(query.device.type)
         query, key, value = (one.to(half) for one in (query, key, value))
     if query.device.type == "cuda" and query.dtype != torch.float32 and not dropout:
@@ -85,7 +86,7 @@ def packed_attention(
     heads = query.shape[1]
     if key.shape[1] != heads:
         key, value = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (key, value))
-    # With dropout even without gradients: cached embeddings need the same random numbers in both passes.
+    # With dropout, also without gradients: both passes of cached embeddings need the same random numbers.
     trains = dropout > 0 or (torch.is_grad_enabled() and (query.requires_grad or value.requires_grad))
     on_cpu = query.device.type == "cpu"
     if trains and on_cpu and not causal and sliding_window is None and packed.longest <= LONGEST:
@@ -93,7 +94,7 @@ def packed_attention(
         scale = query.shape[2] ** -0.5 if scaling is None else scaling
         return fused(query, key, value, packed.runs, scale, dropout)[None], None
     sizes = [texts * length for texts, length in packed.runs]
-    # split, not slices: the gradient of a slice is as large as the whole.
+    # Use split rather than slices: the gradient of a slice is as large as the whole tensor.
     attended = [
         _attend_run(run, *parts, scaling=scaling, dropout=dropout, causal=causal, window=sliding_window)
         for run, *parts in zip(
@@ -154,8 +155,8 @@ def dispatched_attention(
     Args:
         module: The attention layer.
         arguments: Query, key, value and mask.
-        packed: The batch, if it is packed; it comes through the backbone's forward as a keyword.
-        attended: Gets an entry for every call, True once the attention is computed; for `can_pack`.
+        packed: The batch if it is packed, passed through the backbone's forward as a keyword.
+        attended: List for `can_pack`: every call appends an entry, which is True once the call succeeds.
         options: Options of the layer.
     """
     if packed is None:
@@ -163,7 +164,7 @@ def dispatched_attention(
         return native
     if attended is not None:
         attended.append(False)
-    # torch.compile would compile it again for every combination of lengths.
+    # Exclude it from torch.compile, which would compile it again for every combination of lengths.
     attend = _packed_attention_uncompiled if torch.compiler.is_compiling() else packed_attention
     found: tuple[torch.Tensor, None] = attend(module, *arguments, packed=packed, **options)
     if attended is not None:
@@ -177,11 +178,11 @@ AttentionMaskInterface.register(ATTENTION, _masks()[NATIVE])
 
 
 def read_packed(backbone: Any, batch: PackedBatch, *, first_position: int, **options: Any) -> torch.Tensor:
-    """Return the token vectors of a packed batch: (tokens, dim); `options` reach the attention."""
+    """Return the token vectors of a packed batch: (tokens, dim); `options` are passed to the attention."""
     dispatch_attention(backbone)
     output = backbone(
         input_ids=batch.input_ids[None],
-        # transformers does not change a mask of four dimensions, and so builds none of tokens x tokens.
+        # transformers leaves a mask of four dimensions as it is, and builds no mask of tokens x tokens.
         attention_mask=batch.input_ids.new_zeros(1, 1, 1, 1),
         position_ids=batch.positions[None] + first_position,
         packed=batch,
@@ -194,20 +195,20 @@ def read_packed(backbone: Any, batch: PackedBatch, *, first_position: int, **opt
 def dispatch_attention(backbone: Any) -> None:
     """Switch a backbone from torch's attention to `dispatched_attention`, permanently.
 
-    Padded batches are computed as before, so that passes in other threads may continue.
+    Padded batches are computed as before, so passes in other threads can continue.
     """
     if backbone.config._attn_implementation != ATTENTION:
         backbone.config._attn_implementation = ATTENTION
 
 
 def shared_copy(module: Module) -> Module:
-    """Return a copy of a module that shares its weights; hooks and switches then affect the copy alone."""
+    """Return a copy of a module that shares its weights, with separate hooks and settings."""
     memo: dict[int, Any] = {id(one): one for one in chain(module.parameters(), module.buffers())}
     return copy.deepcopy(module, memo)
 
 
 def first_position(backbone: nn.Module) -> int:
-    """Return the position of a text's first token: RoBERTa's relatives count from after the padding index."""
+    """Return the position of a text's first token; RoBERTa's family counts from the padding index + 1."""
     for name, module in backbone.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return 0 if module.padding_idx is None else module.padding_idx + 1
@@ -219,16 +220,16 @@ def can_pack(
 ) -> bool:
     """Return whether a backbone gives the same token vectors for packed texts as for padded texts.
 
-    It tries a few short texts and some of `max_length` tokens, which would reveal a window, and which
-    together have more tokens than there are positions. Architectures that fail (those with relative position
-    biases, such as MPNet) read padded texts.
+    The test reads a few short texts and texts of `max_length` tokens. The long texts reveal a window, and
+    together have more tokens than the backbone has positions. Architectures that fail the test (with relative
+    position biases, for example MPNet) read padded texts.
 
     Args:
         backbone: Backbone on its device, in its compute type.
-        max_length: Longest text that it will read.
-        vocabulary_size: Number of tokens that it has embeddings for.
-        positions: Number of positions that it has embeddings for; 0 if there is no limit.
-        pad_token_id: Token that it expects as padding.
+        max_length: Length of the longest text to be read, in tokens.
+        vocabulary_size: Number of tokens with an embedding.
+        positions: Number of positions with an embedding; 0 if there is no limit.
+        pad_token_id: Id of the padding token.
     """
     config: Any = backbone.config
     device = next(backbone.parameters()).device
@@ -250,14 +251,14 @@ def can_pack(
         with torch.no_grad():
             expected = _read_padded(native, padded)
             found = read_packed(probed, packed, first_position=start, attended=attended)
-            # An architecture may depend on the attention's name, and read padded texts differently with ours.
+            # An architecture may depend on the attention's name, and read padded texts differently.
             again = _read_padded(probed, padded)
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
         if isinstance(error, TypeError) and attended and not attended[-1]:
-            raise  # our attention was called wrongly, or calls torch wrongly: an error, not a refusal
-        # An architecture may refuse positions, the batch, the attention or a copy by an error of any type.
+            raise  # a bug in our attention or in the call to it, not a refusal by the architecture
+        # An architecture may refuse positions, the batch, the attention or a copy with an error of any type.
         return False
-    # Some architectures accept the choice of attention and still use their own.
+    # Some architectures accept the choice of attention, but use their own implementation.
     if not attended or found.shape != expected.shape:
         return False
     half = torch.is_autocast_enabled(device.type)
@@ -273,5 +274,5 @@ def _read_padded(backbone: Any, batch: PaddedBatch) -> torch.Tensor:
 
 
 def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the largest error of a token vector, relative to its length."""
+    """Return the largest error of a token vector, relative to its norm."""
     return float(((found.float() - expected.float()).norm(dim=1) / expected.float().norm(dim=1)).max())
