@@ -51,7 +51,7 @@ def test_the_page_of_a_command_has_each_of_its_settings_once(name, hook):
             "train",
             "`--checkpointing_steps`: whole number, at least 1 or `epoch`\n:   Steps between checkpoints",
         ),
-        ("train", "`--label_map`: `LABEL=WORTH,...`\n:   Relevance of each label, from 0 to 1, "),
+        ("train", "`--label_map`: `LABEL=RELEVANCE,...`\n:   Relevance of each label, from 0 to 1, "),
         ("build", "`--index_dir`: text; required\n:   Directory of the index.\n"),
         (
             "evaluate",

@@ -7,13 +7,10 @@ The pages use the same sources as the command line: names, types, limits and def
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import types
 from collections.abc import Iterator
-from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import griffe
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from pydantic.fields import FieldInfo
@@ -22,6 +19,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from aisle.commands.command import Command
 from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS
+from aisle.config.field_help import description_of, help_of
 from aisle.config.load import complete
 
 FOLDER = "reference/commands"
@@ -70,7 +68,7 @@ def on_files(files: Any, *, config: Any) -> Any:
 def page_of(name: str, command: Command[Any]) -> str:
     """Return a command's page in Markdown."""
     settings = complete(command.settings)
-    lines = [f"# aisle {name}", "", _docstring(settings), "", *_calls(name)]
+    lines = [f"# aisle {name}", "", description_of(settings), "", *_calls(name)]
     for title, group, names in _tables(settings):
         lines += ["", f"## {title}"]
         lines += [line for name in names for line in _entry(group, name)]
@@ -101,7 +99,7 @@ def _entry(group: type[Any], name: str) -> Iterator[str]:
     shown = f"`{name.upper()}`, without a flag" if positional else f"`--{name}`"
     yield ""
     yield f'<a id="{name}"></a>{shown}: {takes(hint)}{_default(group.__dataclass_fields__[name])}'
-    yield ":   " + " ".join(_meaning(group, name).split())
+    yield f":   {help_of(group, name)}"
 
 
 def takes(hint: Any) -> str:
@@ -144,21 +142,3 @@ def _default(field: dataclasses.Field[Any]) -> str:
         return "; on by default" if field.default else ""
     values = field.default if isinstance(field.default, tuple) else (field.default,)
     return "; default `" + " ".join(map(str, values)) + "`"
-
-
-@cache
-def _module(name: str) -> Any:
-    return griffe.load(name)
-
-
-def _docstring(settings: type[Any]) -> str:
-    return str(inspect.getdoc(settings))
-
-
-def _meaning(group: type[Any], field: str) -> str:
-    """Return the help of a setting: what its annotation holds, or the docstring under the field."""
-    for extra in get_args(get_type_hints(group, include_extras=True)[field])[1:]:
-        if isinstance(text := getattr(extra, "help", None), str):
-            return text
-    home = next(kind for kind in group.__mro__ if field in inspect.get_annotations(kind))
-    return str(_module(home.__module__)[home.__name__].members[field].docstring.value)

@@ -43,24 +43,60 @@ def docstrings_in(kind):
     }
 
 
+@pytest.fixture
+def shown_help(capsys, monkeypatch):
+    """A function from settings to the help of their command, as on a terminal of 100 columns."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def shown(settings_type):
+        with pytest.raises(SystemExit) as caught:
+            parse_settings(settings_type, ["--help"], prog="prog")
+        assert caught.value.code == 0
+        return capsys.readouterr().out
+
+    return shown
+
+
 def words(text):
     """Return the text without the frames, breaks and spaces that the help puts into it."""
     return re.sub(r"[\s│╭╮╰╯─]", "", text)
 
 
-@pytest.mark.parametrize("settings_type", SETTINGS.values(), ids=SETTINGS)
-def test_help_shows_every_flag_with_its_docstring(settings_type, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
-    with pytest.raises(SystemExit) as caught:
-        parse_settings(settings_type, ["--help"], prog="prog")
+def broken_lines(shown):
+    """Yield each line of a flag's text that goes on below, and the line below, without their frames."""
+    lines = [line[2:-2].rstrip() for line in shown.splitlines() if line.startswith((" ", "│"))]
+    for line, below in pairwise(lines):
+        column = len(below) - len(below.lstrip())
+        if column >= 6 and len(line) > column and line[column - 2 : column].isspace():
+            yield line, below
 
-    shown = words(capsys.readouterr().out)
-    assert caught.value.code == 0
+
+@pytest.mark.parametrize("settings_type", SETTINGS.values(), ids=SETTINGS)
+def test_help_shows_every_flag_with_its_docstring(settings_type, shown_help):
+    shown = words(shown_help(settings_type))
     fields = dict(documented_fields(settings_type))
+
     assert [name for name, docstring in fields.items() if docstring is None] == []
     positional = {"text", "run_dir", "runs", "product_ids"}
     assert [name for name in fields if name not in positional and f"--{name}" not in shown] == []
     assert [name for name, docstring in fields.items() if words(docstring) not in shown] == []
+
+
+@pytest.mark.parametrize("settings_type", SETTINGS.values(), ids=SETTINGS)
+def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(settings_type, shown_help):
+    lines = list(broken_lines(shown_help(settings_type)))
+
+    assert lines
+    width = max(len(line) for line, _ in lines)
+    assert 90 <= width <= 96
+    assert [line for line, below in lines if len(line) + 1 + len(below.split()[0]) <= width] == []
+
+
+@pytest.mark.parametrize("settings_type", SETTINGS.values(), ids=SETTINGS)
+def test_help_shows_the_settings_docstring_with_a_line_for_each_paragraph(settings_type, shown_help):
+    paragraphs = {" ".join(text.split()) for text in inspect.getdoc(settings_type).split("\n\n")}
+
+    assert paragraphs <= set(shown_help(settings_type).splitlines())
 
 
 def test_no_training_flag_is_defined_twice():

@@ -275,7 +275,8 @@ def test_a_token_of_yaml_reaches_the_settings_and_a_flag_wins_over_it(yaml_file)
     assert flat("--config", path, "--hub_token", "hf_other")["hub_token"] == "hf_other"
 
 
-def test_the_help_does_not_show_the_token_of_yaml_as_a_default(yaml_file, capsys):
+def test_the_help_does_not_show_the_token_of_yaml_as_a_default(yaml_file, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):
         parse("--config", yaml_file("hub_token: hf_secret\nmax_length: 77\n"), "--help")
 

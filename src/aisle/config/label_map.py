@@ -24,34 +24,36 @@ def parse_label_map(value: object) -> dict[str, float] | None:
     if isinstance(value, Mapping):
         if any(isinstance(label, bool) for label in value):
             raise ValueError("YAML reads a bare yes or no as a truth value: put such labels in quotes")
-        pairs = [(str(label), worth) for label, worth in value.items()]
+        pairs = [(str(label), relevance) for label, relevance in value.items()]
     else:
         parts = [part for part in str(value).split(",") if part.strip()]
         if not parts or any("=" not in part for part in parts):
             raise ValueError("a label map has the form E=1,S=0.1,C=0.01,I=0")
-        pairs = [(label.strip(), worth) for label, _, worth in (part.rpartition("=") for part in parts)]
+        pairs = [
+            (label.strip(), relevance) for label, _, relevance in (part.rpartition("=") for part in parts)
+        ]
     label_map: dict[str, float] = {}
-    for label, worth in pairs:
+    for label, relevance in pairs:
         if label in label_map:
             raise ValueError(f"label {label!r} occurs twice in the label map")
-        label_map[label] = _relevance(label, worth)
+        label_map[label] = _relevance(label, relevance)
     return label_map
 
 
-def _relevance(label: str, worth: object) -> float:
+def _relevance(label: str, relevance: object) -> float:
     try:
-        number = float(str(worth))
+        number = float(str(relevance))
     except ValueError:
         number = math.nan
     if not 0 <= number <= 1:
-        raise ValueError(f"label {label!r} must have a relevance from 0 to 1; found {worth!r}")
+        raise ValueError(f"label {label!r} must have a relevance from 0 to 1; found {relevance!r}")
     return number
 
 
 def _text_of(label_map: Mapping[str, float] | None) -> list[str]:
     if label_map is None:
         return ["None"]
-    return [",".join(f"{label}={worth:g}" for label, worth in label_map.items())]
+    return [",".join(f"{label}={relevance:g}" for label, relevance in label_map.items())]
 
 
 LabelMap = Annotated[
@@ -59,7 +61,7 @@ LabelMap = Annotated[
     BeforeValidator(parse_label_map),
     PrimitiveConstructorSpec(
         nargs=1,
-        metavar="LABEL=WORTH,...",
+        metavar="LABEL=RELEVANCE,...",
         instance_from_str=lambda args: args[0],  # validated with all other settings, by `parse_label_map`
         is_instance=lambda value: value is None or isinstance(value, dict),
         str_from_instance=_text_of,

@@ -10,9 +10,10 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from aisle.config.field_help import description_of
 from aisle.config.flag_names import meant_by, unknown_flags
+from aisle.config.parser_rules import parser_rules
 from aisle.config.recipes import find_config
 from aisle.config.secrets import SECRET_FIELDS
 from aisle.errors import ConfigError
@@ -50,9 +51,9 @@ def parse_settings(
         args=list(arguments),
         default=_defaults(settings_type, public, config_file),
         prog=prog,
-        description=description,
+        description=description_of(settings_type) if description is None else description,
         use_underscores=True,
-        registry=_text_where_no_number(),
+        registry=parser_rules(),
     )
     flat = flatten(parsed)
     flat |= {name: value for name, value in secrets.items() if flat[name] is None}
@@ -95,33 +96,6 @@ def _plain(value: object) -> object:
     if isinstance(value, PurePath):
         return str(value)
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
-
-
-def _text_where_no_number() -> ConstructorRegistry:
-    """Keep a value that is not a number as text, so that validation reports all wrong values together."""
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        kind = info.type
-        if kind not in {int, float}:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=kind.__name__.upper(),
-            instance_from_str=lambda args: _number_or_text(kind, args[0]),
-            is_instance=lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    return registry
-
-
-def _number_or_text(kind: type[int] | type[float], text: str) -> float | str:
-    try:
-        return kind(text)
-    except ValueError:
-        return text
 
 
 def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: Path | None) -> Any:

@@ -124,8 +124,8 @@ class EvaluateSettings:
     """Columns of the catalogue to break the gain down by.
     If not given, they are found by their names (department, category, brand)."""
     model: str | None = None
-    """Encoder of the index, a folder or a Hub id. If not given: the place that the index has on record.
-    Without an index: the model that scores --pairs."""
+    """Encoder of the index, a folder or a Hub id. If not given: the folder or id that is
+    recorded in the index. Without an index: the model that scores --pairs."""
     base_model: AdapterBase = None
     trust_remote_code: TrustRemoteCode = False
     json: Json = False
