@@ -1,93 +1,265 @@
-"""Training speed on a GPU compared with other libraries, and the share of the chip's matrix rate.
+"""Training and embedding on a GPU compared with other libraries, and with what the chip allows, in one call.
 
-    python benchmarks/gpu_training.py --output_dir runs/gpu
-    python benchmarks/gpu_training.py --output_dir runs/gpu --batches 256 --profile
-    python benchmarks/gpu_training.py --output_dir runs/cpu --device cpu --geometry tiny --batches 8 --steps 3
+    python benchmarks/gpu_training.py --output_dir runs/gpu                      # everything, within 240 s
+    python benchmarks/gpu_training.py --output_dir runs/gpu --sections train --batches 256
+    python benchmarks/gpu_training.py --output_dir runs/gpu --contenders aisle "aisle --torch_compile"
+    python benchmarks/gpu_training.py --output_dir runs/cpu --device cpu --tiny  # shows that it runs
 
-Needs no network. The contenders of train_throughput.py run in separate processes: aisle and
-sentence-transformers in bf16 (fp32 on CPU), and the settings of PEFT's example (fp16; fp32 on CPU), on the
-shape of e5-large-v2 with random weights and texts as long as ESCI's. Rewrites gpu_training.json and
-gpu_training.md after every run; the table lists runs that did not fit in memory or in `--budget_seconds`.
+All contenders share a process, so that every library is imported once. The model has e5-large-v2's shape with
+random weights; texts have ESCI's lengths and are cut at 70 tokens; the adapter is LoRA r8 on query, key and
+value; the loss is cosine-target. Nothing is downloaded.
 
-Floating-point operations per real token of LoRA training, from the model's shape:
+Contenders of training: sentence-transformers' trainer with bf16=True; a loop with the settings of PEFT's
+example (fp16 autocast, texts padded to 70); aisle by `aisle.train` with default flags besides batch and
+precision, and with any flags that follow its name; a minimal step without a library, eager and as a CUDA
+graph. Steps are timed after a warm-up, without start, evaluation and saving; aisle's by its own log, a line
+for ten steps. A contender stops after 20 steps or `--timed_seconds`, and fails after `--contender_seconds`.
+Peak memory is what torch allocated. Embedding is in bf16. On a CPU everything computes in float32.
 
-    4 N + 6 A + 12 L h s
-
-N: frozen weights outside the embeddings; 2 N forward and 2 N backward, because only activations get gradients
-(counted for the first layer's inputs too, which need no gradients: half a percent too much in 24 layers).
-A: the adapter's weights; their gradients take another 2 A.
-L layers of width h: attention is 4 h per pair of tokens and layer forward (scores and weighted sum), twice
-that backward; s is the mean of the texts' squared lengths over their mean length. 2 operations per weight,
-token and pass, after https://arxiv.org/abs/2001.08361, section 2.1. Padding does not count.
+Rewrites gpu_training.json and gpu_training.md in the folder after every measurement, and writes
+profile_BATCH.txt. A failure is printed and does not stop the others; what does not fit in `--seconds` is left
+out with a note. gpu_flops.py has the formula of the operations.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import gc
+import os
 import platform
-import statistics
+import shlex
+import signal
 import sys
 import tempfile
 import time
+import traceback
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
 import torch
-from throughput_contenders import LORA_RANK, profile
-from throughput_data import (
-    GEOMETRIES,
-    MAX_LENGTH,
-    SPECIAL_TOKENS,
-    Job,
-    in_own_process,
-    make_data,
-    make_geometry,
-    read_rows,
+from gpu_embedding import embedding_measures
+from gpu_flops import embedding_flops, matmul_flops_per_second, training_flops
+from gpu_model import make_model
+from gpu_report import Report
+from minimal_step import minimal_step
+from step_profile import profile_steps
+from throughput_contenders import (
+    log_windows,
+    our_figures,
+    peft_settings,
+    sentence_transformers,
+    train_in_this_process,
 )
-from train_throughput import ContenderError, run_contender
+from throughput_data import SHAPES, Job, read_rows
 
-CONTENDERS = {"cuda": ("aisle", "st_bf16", "peft_settings"), "cpu": ("aisle", "st", "peft_settings")}
-COMPUTE_TYPE = {"cuda": torch.bfloat16, "cpu": torch.float32}
-MATRIX_SIZE = {"cuda": 8192, "cpu": 1024}
-MATRIX_ROUNDS = 30
-LORA_MODULES = 3
-COLUMNS = (
-    ("pairs/s", "pairs_per_second", "{:,.1f}"),
-    ("tokens/s", "tokens_per_second", "{:,.0f}"),
-    ("TFLOP/s", "tflops", "{:.2f}"),
-    ("of matmul", "share_of_matmul", "{:.1%}"),
-    ("padding", "padding_share", "{:.1%}"),
-    ("peak GiB", "peak_memory_gib", "{:.2f}"),
-    ("final loss", "final_loss", "{:.4f}"),
-    ("timed steps", "timed_steps", "{:d}"),
-    ("ours over it", "ratio", "{:.2f}"),
-)
+SECTIONS = ("matmul", "train", "embed", "profile")
+ST, PEFT, EAGER, GRAPH = "sentence-transformers", "peft", "minimal eager", "minimal graph"
+CONTENDERS = {
+    "cuda": (ST, PEFT, "aisle", "aisle --dropout 0", EAGER, GRAPH),
+    "cpu": (ST, PEFT, "aisle", "aisle --dropout 0", EAGER),
+}
+DTYPE = {"cuda": torch.bfloat16, "cpu": torch.float32}
+MOST_ROWS = 16_384
+"""Rows of a data set; aisle evaluates once an epoch, and tokenises them all."""
+AISLE_PAIRS = 16_000
+PEER_WARMUP_STEPS, PEER_STEPS = 5, 20
+LEARNING_RATE = 5e-4
+NEEDED_GIB = {(ST, 1024): 88.6, (PEFT, 1024): 110.4}
+"""Peak memory seen on an H200 with e5-large-v2's shape; a smaller GPU skips the run."""
+ALARM_AGAIN_SECONDS = 10
 
 
-def matmul_flops_per_second(device):
-    """Return the median rate of large square matrix products, in the compute type of training."""
-    size, seconds = MATRIX_SIZE[device], []
-    left, right = (torch.randn(size, size, device=device).to(COMPUTE_TYPE[device]) for _ in range(2))
-    for _ in range(MATRIX_ROUNDS):
+class OutOfTime(BaseException):
+    """The time limit of a measurement; no library catches it by mistake."""
+
+
+@contextmanager
+def time_limit(seconds):
+    """Raise OutOfTime in the block after some seconds, and again if it did not get through."""
+
+    def ring(_number, _frame):
+        raise OutOfTime(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, ALARM_AGAIN_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Bench:
+    """A run of the benchmark.
+
+    Args:
+        arguments: The flags.
+        model: The model with random weights.
+        report: The figures so far.
+        folder: Folder of scratch files.
+        ends: Time at which no further measurement starts.
+    """
+
+    def __init__(self, arguments, model, report, folder, ends):
+        self.arguments, self.model, self.report = arguments, model, report
+        self.device, self.folder, self.ends = arguments.device, folder, ends
+
+    def attempt(self, entry, measure):
+        """Return the entry with the figures of a measurement, or with a note why there are none."""
+        left = self.ends - time.perf_counter()
+        if left <= 0:
+            return entry | {"note": f"not run: --seconds {self.arguments.seconds:.0f} are over"}
+        free_memory(self.device)
         started = time.perf_counter()
-        left @ right
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / statistics.median(seconds[MATRIX_ROUNDS // 3 :])
+        try:
+            with time_limit(min(self.arguments.contender_seconds, left)):
+                entry = entry | measure()
+            entry.pop("peak_memory_gib", None)  # on a CPU it is the whole process's, over all contenders
+            if self.device == "cuda":
+                entry["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+                entry["reserved_memory_gib"] = torch.cuda.max_memory_reserved() / 2**30
+        except OutOfTime as late:
+            entry = entry | {"note": str(late)}
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            entry = entry | {"note": reason(error), "traceback": traceback.format_exc()}
+        return entry | {"wall_seconds": time.perf_counter() - started}
+
+    def matmul(self):
+        """Measure the matrix product."""
+        found = self.attempt({}, lambda: {"rate": matmul_flops_per_second(self.device, DTYPE[self.device])})
+        self.report.matmul = found.get("rate")
+
+    def train(self):
+        """Measure every contender at every batch."""
+        sample = self.model.pairs(self.folder, MOST_ROWS)
+        queries, titles, _ = read_rows(sample, sample.train_file)
+        flops = training_flops(self.model.shape, queries + titles)
+        self.report.about["GFLOP per token of training"] = f"{flops / 1e9:.4f}"
+        for batch in self.arguments.batches:
+            data = self.model.pairs(self.folder, min(MOST_ROWS, sum(self._aisle_steps(batch)) * batch))
+            for name in self.arguments.contenders:
+                entry = {"batch": batch, "contender": name}
+                job = self._job(name, batch, data)
+                lacks = lacking_memory(name, batch, self.arguments)
+                if lacks:
+                    entry["note"] = lacks
+                else:
+                    entry = self.attempt(entry, lambda job=job, name=name: self._contend(name, job))
+                if "tokens_per_second" in entry:
+                    entry |= self.report.shares(entry["tokens_per_second"], flops)
+                self._add(self.report.train, entry)
+
+    def _aisle_steps(self, batch):
+        """Return aisle's warm-up and timed steps: whole log windows of ten, and graphs of every size."""
+        timed = self.arguments.steps or min(100, max(20, AISLE_PAIRS // batch // 10 * 10))
+        return max(10, timed * 4 // 10 // 10 * 10), timed
+
+    def _job(self, name, batch, data):
+        """Return the job of a contender."""
+        ours = name.split()[0] == "aisle"
+        timed = self.arguments.steps or PEER_STEPS
+        warmup, timed = self._aisle_steps(batch) if ours else (PEER_WARMUP_STEPS, timed)
+        return Job(
+            model=self.model.path,
+            data=data,
+            batch=batch,
+            steps=warmup + timed,
+            warmup_steps=warmup,
+            learning_rate=LEARNING_RATE,
+            device=self.device,
+            our_flags=name.removeprefix("aisle") if ours else "",
+            seconds=self.arguments.timed_seconds,
+        )
+
+    def _contend(self, name, job):
+        """Train with a contender and return its figures."""
+        if name == ST:
+            return sentence_transformers(job, bf16=self.device == "cuda")
+        if name == PEFT:
+            return peft_settings(job)
+        if name in (EAGER, GRAPH):
+            return minimal_step(job, self.model.shape, graph=name == GRAPH)
+        return aisle(job)
+
+    def embed(self):
+        """Measure the ways to embed titles."""
+        titles = self.model.titles(self.arguments.titles)
+        flops = embedding_flops(self.model.shape, titles)
+        chosen = {name.split()[0] for name in self.arguments.contenders}
+        for name, measure in embedding_measures(self.model, titles, self.device).items():
+            if name.split()[0] not in chosen:
+                continue
+            found = self.attempt({"contender": name}, lambda measure=measure: {"ways": measure()})
+            for way, figures in found.pop("ways", {name: {}}).items():
+                entry = found | {"contender": way} | figures
+                if figures:
+                    entry |= self.report.shares(figures["tokens_per_second"], flops)
+                    first = (self.report.embed or [entry])[0]
+                    if "texts_per_second" in first:
+                        entry["ratio"] = entry["texts_per_second"] / first["texts_per_second"]
+                self._add(self.report.embed, entry)
+
+    def profile(self):
+        """Profile aisle's steps with default flags."""
+        for batch in self.arguments.profile_batches:
+            data = self.model.pairs(self.folder, min(MOST_ROWS, sum(self._aisle_steps(batch)) * batch))
+            job = self._job("aisle", batch, data)
+            entry = {"batch": batch, "contender": "aisle"}
+            self._add(self.report.profile, self.attempt(entry, lambda job=job: self._profiled(job)))
+
+    def _profiled(self, job):
+        with tempfile.TemporaryDirectory() as folder:
+            summary, tables = profile_steps(job, folder)
+        (self.arguments.output_dir / f"profile_{job.batch}.txt").write_text(tables)
+        return summary
+
+    def _add(self, entries, entry):
+        entries.append(entry)
+        self.report.write()
+        shown = {name: value for name, value in entry.items() if name != "traceback"}
+        print(shown, file=sys.stderr, flush=True)
 
 
-def flops_per_token(model, texts):
-    """Return the operations per real token of LoRA training by the formula above; words are tokens."""
-    shape = json.loads((Path(model) / "config.json").read_text())
-    layers, width, inner = (
-        shape[f"{name}"] for name in ("num_hidden_layers", "hidden_size", "intermediate_size")
-    )
-    lengths = [min(len(text.split()) + SPECIAL_TOKENS, MAX_LENGTH) for text in texts]
-    seen = sum(length**2 for length in lengths) / sum(lengths)
-    frozen = layers * (4 * width**2 + 2 * width * inner)
-    adapter = layers * LORA_MODULES * 2 * width * LORA_RANK
-    return 4 * frozen + 6 * adapter + 12 * layers * width * seen
+def aisle(job):
+    """Train with aisle in this process; after the time limit, the figures are those of the steps so far."""
+    with tempfile.TemporaryDirectory() as folder:
+        stopped = {}
+        try:
+            train_in_this_process(job, folder)
+        except OutOfTime as late:
+            if not log_windows(f"{folder}/run", job.warmup_steps):
+                raise
+            stopped = {"note": f"stopped: {late}"}
+        return our_figures(job, folder) | stopped
+
+
+def lacking_memory(name, batch, arguments):
+    """Return why a contender cannot run on this GPU, or None."""
+    needed = NEEDED_GIB.get((name, batch))
+    if needed is None or arguments.device == "cpu" or arguments.tiny:
+        return None
+    there = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return f"not run: needs {needed} GiB, the GPU has {there:.1f}" if there < needed else None
+
+
+def reason(error):
+    """Return the short reason of a failure."""
+    if "out of memory" in str(error).lower():
+        return "out of memory"
+    return f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[-1][:200]}"
+
+
+def free_memory(device):
+    """Give back what earlier measurements left, so that peaks are comparable."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def machine(device):
@@ -95,53 +267,9 @@ def machine(device):
     return f"{chip}, {platform.machine()}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def measure(name, job, report, folder, *, timeout):
-    """Run a contender and return its figures and shares, or the reason that it failed."""
-    entry = {"batch": job.batch, "contender": name}
-    if timeout <= 0:
-        return {**entry, "failed": "not run: --budget_seconds is spent"}
-    try:
-        figures = run_contender(name, job, folder, timeout=timeout)
-    except ContenderError as error:
-        short = "out of memory" if "out of memory" in str(error).lower() else str(error).splitlines()[-1]
-        return {**entry, "failed": short, "log": str(error)}
-    flops = figures["tokens_per_second"] * report["flops_per_token"]
-    share = flops / report["matmul_flops_per_second"]
-    return {**entry, **figures, "tflops": flops / 1e12, "share_of_matmul": share}
-
-
-def with_ratios(runs):
-    """Return the runs with aisle's speed relative to each contender at the same batch."""
-    ours = {run["batch"]: run.get("pairs_per_second") for run in runs if run["contender"] == "aisle"}
-    return [
-        {**run, "ratio": ours[run["batch"]] / run["pairs_per_second"]}
-        if ours.get(run["batch"]) and "failed" not in run
-        else run
-        for run in runs
-    ]
-
-
-def markdown(report):
-    lines = [
-        f"`{report['command']}`: {report['machine']}; {report['geometry']}, {report['steps']} steps, "
-        f"the first {report['warmup_steps']} not timed. Matrix product in {report['compute_type']}: "
-        f"{report['matmul_flops_per_second'] / 1e12:.2f} TFLOP/s. "
-        f"Per real token of training: {report['flops_per_token'] / 1e9:.4f} GFLOP.",
-        "",
-        "| batch | contender | " + " | ".join(title for title, _, _ in COLUMNS) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
-    ]
-    for run in report["runs"]:
-        cells = [form.format(run[key]) if key in run else "" for _, key, form in COLUMNS]
-        if "failed" in run:
-            cells[0] = run["failed"]
-        lines.append(f"| {run['batch']} | {run['contender']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def write(report, output_dir):
-    (output_dir / "gpu_training.json").write_text(json.dumps(report, indent=1))
-    (output_dir / "gpu_training.md").write_text(markdown(report))
+def libraries():
+    names = ("sentence-transformers", "transformers", "peft", "accelerate")
+    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
 
 
 def flags():
@@ -149,71 +277,58 @@ def flags():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--geometry", default="bert_large", choices=GEOMETRIES)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--steps", type=int, default=30, help="steps in all, including warm-up")
-    parser.add_argument("--warmup_steps", type=int, help="untimed first steps; default a sixth, at most 5")
-    parser.add_argument("--learning_rate", type=float, default=5e-4)
-    parser.add_argument(
-        "--contenders", nargs="+", help="contenders of train_throughput.py to compare with aisle"
-    )
-    parser.add_argument("--budget_seconds", type=float, default=500, help="time limit of all runs")
-    parser.add_argument("--our_flags", default="", help="further flags of train_peft.py, in a string")
-    parser.add_argument("--profile", action="store_true", help="also profile aisle's steps at the last batch")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model and little data, for a CPU")
+    parser.add_argument("--sections", nargs="+", default=SECTIONS, choices=SECTIONS)
+    parser.add_argument("--contenders", nargs="+", help='see above; "aisle FLAGS" has any flags')
+    parser.add_argument("--batches", type=int, nargs="+")
+    parser.add_argument("--profile_batches", type=int, nargs="+")
+    parser.add_argument("--steps", type=int, help="timed steps; default 20, for aisle 20 to 100")
+    parser.add_argument("--titles", type=int, help="titles to embed; default 30,000")
+    parser.add_argument("--timed_seconds", type=float, default=3, help="a peer stops after so long")
+    parser.add_argument("--contender_seconds", type=float, default=45, help="time limit of a measurement")
+    parser.add_argument("--seconds", type=float, default=240, help="time limit of the whole run")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU; give --device cpu")
-    if arguments.warmup_steps is None:
-        arguments.warmup_steps = min(5, arguments.steps // 3)
-    if not 0 <= arguments.warmup_steps < arguments.steps:
-        parser.error(f"--warmup_steps {arguments.warmup_steps}: must be less than --steps {arguments.steps}")
+    known = CONTENDERS["cuda"]
+    arguments.contenders = arguments.contenders or CONTENDERS[arguments.device]
+    for name in arguments.contenders:
+        if name not in known and name.split()[:1] != ["aisle"]:
+            parser.error(f'--contenders {name}: there are {", ".join(known)} and "aisle FLAGS"')
+    small = arguments.tiny
+    arguments.batches = arguments.batches or ([8, 16] if small else [64, 256, 1024])
+    arguments.profile_batches = arguments.profile_batches or ([8] if small else [64, 256])
+    arguments.steps = arguments.steps or (10 if small else None)
+    arguments.titles = arguments.titles or (300 if small else 30_000)
     return arguments
 
 
 def main():
+    started = time.perf_counter()
     arguments = flags()
-    ends = time.perf_counter() + arguments.budget_seconds
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    shape = "tiny" if arguments.tiny else "bert_large"
+    about = {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": machine(arguments.device),
+        "libraries": libraries(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "shape": str(SHAPES[shape]),
+        "compute type": str(DTYPE[arguments.device]).removeprefix("torch."),
+    }
+    report = Report(arguments.output_dir, about)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        data, model = make_data("esci_lengths", folder), make_geometry(arguments.geometry, folder)
-        queries, products, _ = read_rows(data, data.train_file)
-        report = {
-            "command": " ".join(["python", *sys.argv]),
-            "machine": machine(arguments.device),
-            "geometry": arguments.geometry,
-            "steps": arguments.steps,
-            "warmup_steps": arguments.warmup_steps,
-            "compute_type": str(COMPUTE_TYPE[arguments.device]).removeprefix("torch."),
-            "matmul_flops_per_second": in_own_process(matmul_flops_per_second, arguments.device),
-            "flops_per_token": flops_per_token(model, queries + products),
-            "runs": [],
-        }
-        jobs = [
-            Job(
-                model=model,
-                data=data,
-                batch=batch,
-                steps=arguments.steps,
-                warmup_steps=arguments.warmup_steps,
-                learning_rate=arguments.learning_rate,
-                device=arguments.device,
-                our_flags=arguments.our_flags,
-            )
-            for batch in arguments.batches
-        ]
-        for job in jobs:
-            for name in arguments.contenders or CONTENDERS[arguments.device]:
-                left = ends - time.perf_counter()
-                report["runs"].append(measure(name, job, report, folder, timeout=left))
-                report["runs"] = with_ratios(report["runs"])
-                write(report, arguments.output_dir)
-                print(report["runs"][-1], file=sys.stderr, flush=True)
-        if arguments.profile:
-            table = in_own_process(profile, jobs[-1], scratch)
-            (arguments.output_dir / "profile.txt").write_text(table)
-    print(markdown(report))
+        model = make_model(shape, scratch, arguments.device)
+        bench = Bench(arguments, model, report, scratch, started + arguments.seconds)
+        for section in arguments.sections:
+            try:
+                getattr(bench, section)()
+            except Exception:
+                traceback.print_exc()
+            about["seconds"] = f"{time.perf_counter() - started:.0f}"
+            report.write()
+    print(report.markdown())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from throughput_data import MAX_LENGTH, ROOT, read_rows, write_validation
 SCALE = 20.0
 LORA_RANK = 8
 SEED = 42
-PROFILED_STEPS = 3
+LEAST_STEPS = 5
 
 
 def quality(job, encode):
@@ -59,13 +60,20 @@ class Window:
         self.texts += len(inputs[0])
 
     def step_done(self, step):
-        """Start the clock after the warm-up and stop it after the last step; do not wait for other steps."""
+        """Start the clock after the warm-up and stop it after the last step; do not wait for other steps.
+
+        Return whether the step is the last: of the job, or after the job's seconds.
+        """
         if step == self.job.warmup_steps:
             self.restart()
-        if step == self.job.steps:
-            self.seconds = self.now() - self.started
+        timed = step - self.job.warmup_steps
+        late = self.job.seconds is not None and time.perf_counter() - self.started > self.job.seconds
+        last = step == self.job.steps or (late and timed >= LEAST_STEPS)
+        if last:
+            self.seconds, self.timed_steps = self.now() - self.started, timed
             self.hook.remove()
             self.peak = peak_memory_gib(self.job.device)
+        return last
 
     def now(self):
         """Wait for the device and return the time in seconds."""
@@ -82,7 +90,7 @@ class Window:
             "padding_share": 1 - real / self.read,
             "peak_memory_gib": self.peak,
             "final_loss": loss,
-            "timed_steps": self.job.steps - self.job.warmup_steps,
+            "timed_steps": self.timed_steps,
             "quality": quality(self.job, encode),
         }
 
@@ -132,6 +140,18 @@ def our_command(job, folder):
     return [*command, *job.our_flags.split()]
 
 
+def train_in_this_process(job, folder):
+    """Train with aisle in this process, with the flags of `our_command`; failures are exceptions."""
+    from aisle.commands.train.run import train
+    from aisle.commands.train.settings import TrainSettings
+    from aisle.config.load import parse_settings
+    from aisle.training.accelerator import separate_state
+
+    settings = parse_settings(TrainSettings.complete(), our_command(job, folder)[2:], prog="train_peft.py")
+    with separate_state():
+        train(settings, from_python=True)
+
+
 def aisle(job):
     """Train with aisle; the figures come from its metrics.json."""
     with tempfile.TemporaryDirectory() as folder:
@@ -152,24 +172,33 @@ def aisle_2_processes(job):
 
 
 def our_figures(job, folder):
-    """Return the figures of aisle's run in `run` in the folder; peak memory is the main process's."""
+    """Return the figures of aisle's run in `run` in the folder; a run that was stopped has no metrics."""
     from aisle.models.loading import load_encoder
 
-    metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text())
-    encode = job.data.test_file and load_encoder(f"{folder}/run", device=job.device).encode_queries
+    run = Path(folder) / "run"
+    windows = log_windows(run, job.warmup_steps)
+    metrics = json.loads((run / "metrics.json").read_text()) if (run / "metrics.json").is_file() else {}
+    encode = job.data.test_file and load_encoder(run, device=job.device).encode_queries
     return {
-        **after_warmup(f"{folder}/run", job.warmup_steps),
-        "padding_share": metrics["padding_share"],
-        "peak_memory_gib": metrics["peak_memory_bytes"] / 2**30,
-        "final_loss": metrics["final_loss"],
+        **after_warmup(run, job.warmup_steps),
+        "median_pairs_per_second": statistics.median(each["pairs"] / each["seconds"] for each in windows),
+        "padding_share": windows[-1]["padding_share"],
+        "peak_memory_gib": windows[-1]["peak_memory_bytes"] / 2**30,
+        "final_loss": windows[-1]["loss"],
         "quality": quality(job, encode),
+        **{name: value for name, value in metrics.items() if name.startswith(("attention", "graphs"))},
     }
+
+
+def log_windows(run_dir, warmup_steps):
+    """Return the log lines of aisle's steps after the warm-up."""
+    lines = (Path(run_dir) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["step"] - entry["steps"] >= warmup_steps]
 
 
 def after_warmup(run_dir, warmup_steps):
     """Return the rates of aisle's steps after the warm-up, from its log, without evaluations."""
-    lines = (Path(run_dir) / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    entries = [entry for entry in map(json.loads, lines) if entry["step"] - entry["steps"] >= warmup_steps]
+    entries = log_windows(run_dir, warmup_steps)
     if not entries:
         raise SystemExit(f"no steps were logged after the first {warmup_steps}; give more --max_steps")
     steps, seconds, pairs, tokens = (
@@ -182,26 +211,6 @@ def after_warmup(run_dir, warmup_steps):
     }
 
 
-def profile(job, folder):
-    """Return a profile of a few of aisle's steps; run it in a separate process."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-    from torch.profiler import ProfilerActivity, schedule
-    from torch.profiler import profile as record
-
-    from aisle.cli import train_main
-
-    job = replace(job, steps=job.warmup_steps + 1 + PROFILED_STEPS)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if job.device == "cuda" else [])]
-    skipped = schedule(wait=job.warmup_steps, warmup=1, active=PROFILED_STEPS, repeat=1)
-    with record(activities=activities, schedule=skipped) as recorded:
-        register_optimizer_step_post_hook(lambda *_: recorded.step())
-        exit_code = train_main(our_command(job, folder)[2:])
-    if exit_code:
-        raise RuntimeError(f"profile: train_peft.py exited with {exit_code}; see its message above")
-    spent = "self_device_time_total" if job.device == "cuda" else "self_cpu_time_total"
-    return recorded.key_averages().table(sort_by=spent, row_limit=25, max_name_column_width=70)
-
-
 def sentence_transformers(job, *, bf16):
     """sentence-transformers' trainer, default or bf16 autocast; with labels, it gets aisle's loss."""
     from datasets import Dataset
@@ -210,7 +219,6 @@ def sentence_transformers(job, *, bf16):
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers import TrainerCallback
 
     labelled = job.data.label_column is not None
@@ -235,9 +243,15 @@ def sentence_transformers(job, *, bf16):
         def on_train_begin(self, _arguments, _state, _control, **_):
             self.window = Window(model[0].model, job)
 
-        def on_step_end(self, _arguments, state, _control, **_):
-            self.window.step_done(state.global_step)
+        def on_step_end(self, _arguments, state, control, **_):
+            control.should_training_stop |= self.window.step_done(state.global_step)
 
+    if labelled:
+        loss = CosineTarget()
+    else:
+        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+        loss = MultipleNegativesRankingLoss(model, scale=SCALE)
     steps = Steps()
     with tempfile.TemporaryDirectory() as folder:
         trainer = SentenceTransformerTrainer(
@@ -256,13 +270,13 @@ def sentence_transformers(job, *, bf16):
                 disable_tqdm=True,
             ),
             train_dataset=Dataset.from_dict(columns),
-            loss=CosineTarget() if labelled else MultipleNegativesRankingLoss(model, scale=SCALE),
+            loss=loss,
             callbacks=[steps],
         )
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return steps.window.figures(
-        loss=losses[-1],
+        loss=losses[-1] if losses else None,
         encode=lambda texts: model.encode(texts, normalize_embeddings=True, convert_to_numpy=True),
     )
 
@@ -323,7 +337,8 @@ def peft_settings(job):
         scheduler.step()
         optimizer.zero_grad()
         losses.append(loss.detach())
-        window.step_done(step)
+        if window.step_done(step):
+            break
 
     def encode(texts):
         model.eval()

@@ -62,6 +62,7 @@ class Job:
         learning_rate: Learning rate of the first step; it falls linearly to zero.
         device: cpu or cuda.
         our_flags: Further flags of train_peft.py, in a string.
+        seconds: Contenders in one process stop when their timed steps took this long; None runs all steps.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Job:
     learning_rate: float
     device: str
     our_flags: str = ""
+    seconds: float | None = None
 
     @property
     def logging_steps(self) -> int:
@@ -111,27 +113,36 @@ def make_data(name, folder):
     return DataSet(name, "query", "product", None, None)
 
 
-def esci_lengths(folder, rows=ESCI_ROWS):
+def random_text(draw, words, log_tokens):
+    """Return random words, as many as ESCI's texts have tokens; each word must be a single token.
+
+    Args:
+        draw: Python's random numbers.
+        words: Words to draw from.
+        log_tokens: Mean and deviation of the logarithm of the number of tokens.
+    """
+    tokens = min(max(1, round(draw.lognormvariate(*log_tokens))), MAX_LENGTH - SPECIAL_TOKENS)
+    return " ".join(draw.choices(words, k=tokens))
+
+
+def esci_lengths(folder, rows=ESCI_ROWS, words=None):
     """Write judged pairs of random words with ESCI's text lengths in tokens, and return the file.
 
-    The pairs are a random sample over as many queries as ESCI has, so that two pairs of a batch share a query
-    as rarely as in ESCI. This matters to contenders that encode each text of a batch once.
+    `words` are single tokens of the model's tokenizer; by default, of MiniLM's. The pairs are a random sample
+    over as many queries as ESCI has, so that two pairs of a batch share a query as rarely as in ESCI. This
+    matters to contenders that encode each text of a batch once.
     """
     draw = random.Random(0)
-    words = single_token_words()
-
-    def text(log_tokens):
-        tokens = min(max(1, round(draw.lognormvariate(*log_tokens))), MAX_LENGTH - SPECIAL_TOKENS)
-        return " ".join(draw.choices(words, k=tokens))
-
-    queries = [text(QUERY_LOG_TOKENS) for _ in range(ESCI_QUERIES)]
+    words = words or single_token_words()
+    queries = [random_text(draw, words, QUERY_LOG_TOKENS) for _ in range(ESCI_QUERIES)]
     path = folder / "esci_lengths.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["query", "product_title", "relevance"])
         for _ in range(rows):
             relevance = int(draw.random() < ESCI_POSITIVES)
-            writer.writerow([draw.choice(queries), text(TITLE_LOG_TOKENS), relevance])
+            title = random_text(draw, words, TITLE_LOG_TOKENS)
+            writer.writerow([draw.choice(queries), title, relevance])
     return path
 
 
@@ -159,13 +170,20 @@ def in_own_process(function, *arguments):
 
 
 def _random_weights(name, folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(find_model("all-MiniLM-L6-v2").path)
+    return write_random_model(name, tokenizer, Path(folder) / name)
+
+
+def write_random_model(name, tokenizer, path, device="cpu"):
+    """Write a BERT of a shape of `SHAPES` with random weights and the tokenizer, and return the folder."""
     import torch
-    from transformers import AutoTokenizer, BertConfig, BertModel
+    from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(find_model("all-MiniLM-L6-v2").path)
-    model = BertModel(BertConfig(vocab_size=len(tokenizer), **SHAPES[name]), add_pooling_layer=False)
-    path = Path(folder) / name
+    with torch.device(device):
+        model = BertModel(BertConfig(vocab_size=len(tokenizer), **SHAPES[name]), add_pooling_layer=False)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return str(path)

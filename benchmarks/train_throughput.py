@@ -30,7 +30,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from throughput_contenders import CONTENDERS, profile
+from step_profile import profile_text
+from throughput_contenders import CONTENDERS
 from throughput_data import (
     DATA_SETS,
     GEOMETRIES,
@@ -193,7 +194,7 @@ def main():
                         raise SystemExit(str(error)) from None
                     print(f"{name}: {rounds[name][-1]}", file=sys.stderr, flush=True)
         if arguments.profile:
-            arguments.profile.write_text(in_own_process(profile, job, scratch))
+            arguments.profile.write_text(in_own_process(profile_text, job, scratch))
     print(
         f"{arguments.geometry}, {arguments.data}, {arguments.device}, batch {arguments.batch}, "
         f"{job.steps} steps, the first {job.warmup_steps} not timed, {arguments.rounds} rounds, "
