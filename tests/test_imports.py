@@ -56,6 +56,7 @@ LIBRARIES = {
     "tensorboard": set(),
     "sentence_transformers": set(),
     "transformers": {"models", "kernels", "training", "commands"},
+    "flash_attn": {"kernels"},
     "torch": {"models", "kernels", "text", "losses", "training", "commands"},
     "bm25s": {"index"},
     "Stemmer": {"index"},
@@ -231,6 +232,8 @@ def extra_of(path):
 def test_every_library_that_is_imported_is_declared_where_the_module_belongs():
     """Tests have all development dependencies; a user's machine may not."""
     listed = declared()
+    # Compiled for one version of torch, so no extra can bring it; used only if torch lacks the operator.
+    if_installed = {"flash_attn"}
     # Part of jinja2's interface; part of every datasets installation, named in types only.
     parts = {"markupsafe": "jinja2", "pandas": "datasets"}
     undeclared = {
@@ -238,7 +241,7 @@ def test_every_library_that_is_imported_is_declared_where_the_module_belongs():
         for path in MODULES
         for line, module in imported(path)
         if (first := parts.get(name := module.partition(".")[0], name)) not in sys.stdlib_module_names
-        and first != "aisle"
+        and first not in {"aisle", *if_installed}
         and first not in listed["dependencies"] | listed.get(EXTRA_OF.get(extra_of(path)), set())
     }
 

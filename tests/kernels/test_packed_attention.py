@@ -1,7 +1,6 @@
 """Packed texts against padded ones, which transformers computes by itself: every architecture, every way."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,22 +8,17 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from aisle.kernels import packed_attention as packing
-from aisle.kernels.flash_attention import varlen_attention, varlen_options
 from aisle.kernels.packed_attention import first_position, packed_attention
-from aisle.models.adapters import attach_lora
 from aisle.models.heads import Normalize
 from aisle.models.pooling import Pooling
-from aisle.models.prepare_model import set_dropout
 from aisle.models.tower import Tower, autocast
-from aisle.text.token_batches import Layout, pack, pad, split
+from aisle.text.token_batches import pack, pad, split
 from aisle.text.tokens import TokenizedTexts, offsets_of
+from tests.attention_by_hand import CASES, attention_by_hand, packed_by_hand
+from tests.packed_towers import ROWS, gradients, padded_batches, random_texts, tower_without_dropout
 from tests.tiny_models import ARCHITECTURES, CONFIGS, DECODER, POSITIONS
 
 PACKING = tuple(name for name in ARCHITECTURES if name != "mpnet")
-LENGTHS = np.array([40, 25, 25, 12, 12, 12, 7, 3, 1, 1])
-"""Longest first, with equal ones, one token alone, and far longer than ModernBERT's window of 8."""
-ROWS = np.arange(len(LENGTHS))
-EMBEDDING_WEIGHTS = torch.randn(len(LENGTHS), 32, generator=torch.Generator().manual_seed(3))
 # What the tiny models of every architecture leave out.
 VARIANTS = {
     "window of a decoder": ("mistral", {"sliding_window": 8}),
@@ -58,8 +52,7 @@ def can_pack(backbone, *, max_length):
 
 @pytest.fixture(scope="module")
 def texts():
-    ids = np.random.default_rng(1).integers(1000, 30_000, size=int(LENGTHS.sum()))
-    return TokenizedTexts(ids.astype(np.int32), offsets_of(LENGTHS))
+    return random_texts()
 
 
 @pytest.fixture(scope="module")
@@ -67,48 +60,17 @@ def packed(texts):
     return pack(texts, ROWS)
 
 
-@pytest.fixture(scope="module")
-def padded_of(texts):
-    """Return a function from a backbone to the texts in padded batches, in their order."""
-
-    def batches(backbone):
-        pad_token_id = backbone.config.pad_token_id
-        layout = Layout(packed=False, max_tokens=100, group_cost=8, pad_token_id=pad_token_id)
-        found = [layout.batch(texts, rows) for rows in layout.rows(LENGTHS)]
-        assert len(found) > 1
-        assert sum(batch.read_tokens for batch in found) > LENGTHS.sum()
-        return found
-
-    return batches
-
-
 @pytest.fixture
 def tower_of(tiny_model, shift_weights):
     """Return a function from an architecture to its tower, as training has it, dropout off."""
 
     def load(architecture, *, pooling="mean", adapter=False):
-        backbone = AutoModel.from_pretrained(tiny_model(architecture), dtype=torch.float32)
-        set_dropout(backbone, 0.0)
+        tower = tower_without_dropout(tiny_model(architecture), pooling=pooling, adapter=adapter)
         if adapter:
-            backbone = with_lora(backbone)
-            shift_weights(backbone, seed=1)
-        return Tower(backbone, Pooling(pooling), [Normalize()])
+            shift_weights(tower, seed=1)
+        return tower
 
     return load
-
-
-def with_lora(backbone):
-    return attach_lora(
-        backbone,
-        rank=4,
-        alpha=8,
-        dropout=0.0,
-        target_modules=None,
-        use_dora=False,
-        use_rslora=False,
-        base_reference="base",
-        base_revision=None,
-    )
 
 
 def variant_of(name):
@@ -122,14 +84,6 @@ def variant_of(name):
 def embed(tower, batches):
     with torch.no_grad():
         return tower(batches)
-
-
-def gradients(tower, batches):
-    """The gradients of all trained weights, of a loss that weighs each embedding otherwise."""
-    tower.zero_grad(set_to_none=True)
-    (tower(batches) * EMBEDDING_WEIGHTS).sum().backward()
-    trained = {name: one for name, one in tower.named_parameters() if one.requires_grad}
-    return {name: one.grad.clone() for name, one in trained.items() if one.grad is not None}
 
 
 def assert_same_gradients(found, expected):
@@ -150,41 +104,39 @@ def see_each_other(run, query, key, value, *, scaling, **_):
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("architecture", PACKING)
 def test_packed_texts_have_the_embeddings_of_padded_ones_and_of_each_text_alone(
-    architecture, pooling, tower_of, texts, packed, padded_of
+    architecture, pooling, tower_of, texts, packed
 ):
     tower = tower_of(architecture, pooling=pooling).eval()
 
     found = embed(tower, [packed])
 
     alone = [embed(tower, [pad(texts, ROWS[row : row + 1], 0)]) for row in ROWS]
-    torch.testing.assert_close(found, embed(tower, padded_of(tower.backbone)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, embed(tower, padded_batches(tower.backbone)), rtol=0, atol=1e-5)
     torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("architecture", PACKING)
-def test_packed_texts_give_the_gradients_of_padded_ones(
-    architecture, adapter, pooling, tower_of, packed, padded_of
-):
+def test_packed_texts_give_the_gradients_of_padded_ones(architecture, adapter, pooling, tower_of, packed):
     tower = tower_of(architecture, pooling=pooling, adapter=adapter).train()
 
     found = gradients(tower, [packed])
 
-    assert_same_gradients(found, gradients(tower, padded_of(tower.backbone)))
+    assert_same_gradients(found, gradients(tower, padded_batches(tower.backbone)))
     assert all(("lora_" in name) == adapter for name in found)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_of_decoders_read_packed_texts_as_padded_ones(variant, packed, padded_of):
+def test_variants_of_decoders_read_packed_texts_as_padded_ones(variant, packed):
     tower = Tower(variant_of(variant), Pooling("mean"), [Normalize()])
 
     assert can_pack(tower.backbone, max_length=POSITIONS)
     torch.testing.assert_close(
-        embed(tower, [packed]), embed(tower, padded_of(tower.backbone)), rtol=0, atol=1e-5
+        embed(tower, [packed]), embed(tower, padded_batches(tower.backbone)), rtol=0, atol=1e-5
     )
     found = gradients(tower, [packed])
-    assert_same_gradients(found, gradients(tower, padded_of(tower.backbone)))
+    assert_same_gradients(found, gradients(tower, padded_batches(tower.backbone)))
 
 
 @pytest.mark.parametrize("max_tokens", [1, 30, 60])
@@ -201,9 +153,9 @@ def test_a_split_batch_has_the_embeddings_of_the_whole_in_the_same_order(
         torch.testing.assert_close(embed(tower, parts), whole, rtol=0, atol=1e-5)
 
 
-def test_packed_and_padded_batches_can_take_turns(tower_of, texts, packed, padded_of):
+def test_packed_and_padded_batches_can_take_turns(tower_of, texts, packed):
     tower = tower_of("bert").eval()
-    padded = padded_of(tower.backbone)
+    padded = padded_batches(tower.backbone)
 
     mixed = embed(tower, [packed, *padded, packed])
 
@@ -350,55 +302,8 @@ class Layer:
     is_causal: bool
 
 
-def attention_by_hand(query, key, value, *, scaling, causal, window):
-    """Return attention within one text, weight by weight: (tokens, heads, head_dim)."""
-    tokens, heads, _ = query.shape
-    attended = torch.zeros_like(query)
-    for head in range(heads):
-        shared = head * key.shape[1] // heads
-        for token in range(tokens):
-            seen = [
-                other
-                for other in range(tokens)
-                if (other <= token or not causal) and (window is None or abs(other - token) < window)
-            ]
-            weights = torch.softmax(key[seen, shared] @ query[token, head] * scaling, dim=0)
-            attended[token, head] = weights @ value[seen, shared]
-    return attended
-
-
-CASES = [
-    pytest.param(key_heads, causal, window, id=f"{key_heads} key heads, causal {causal}, window {window}")
-    for key_heads in (4, 2, 1)
-    for causal in (True, False)
-    for window in (None, 1, 3)
-]
-
-
-def attend_both_ways(*, key_heads, causal, window, device, dtype, scaling=0.3):
-    """Return packed attention and attention by hand: (tokens, heads, head_dim) each."""
-    lengths = np.array([6, 4, 4, 1])
-    batch = pack(TokenizedTexts(np.arange(15, dtype=np.int32), offsets_of(lengths)), np.arange(4)).to(device)
-    generator = torch.Generator().manual_seed(0)
-    query = torch.randn(15, 4, 8, generator=generator)
-    key, value = torch.randn(2, 15, key_heads, 8, generator=generator)
-    query, key, value = (one.to(device, dtype) for one in (query, key, value))
-    found, weights = packed_attention(
-        Layer(is_causal=causal),
-        *(one.transpose(0, 1)[None] for one in (query, key, value)),
-        None,
-        packed=batch,
-        scaling=scaling,
-        sliding_window=window,
-    )
-    assert weights is None
-    parts = zip(*(torch.split(one.float(), lengths.tolist()) for one in (query, key, value)), strict=True)
-    by_hand = [attention_by_hand(*part, scaling=scaling, causal=causal, window=window) for part in parts]
-    return found[0], torch.cat(by_hand)
-
-
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "mpnet"])
-def test_packed_texts_train_under_autocast(architecture, tower_of, packed, padded_of):
+def test_packed_texts_train_under_autocast(architecture, tower_of, packed):
     """Rotary positions leave queries and keys in float32 there, and values in bf16."""
     tower = tower_of(architecture, adapter=True)
     with autocast(torch.device("cpu"), "bf16"):
@@ -415,36 +320,24 @@ def test_backbones_keep_no_keys_and_values_of_what_they_read(tower_of, packed):
 
 @pytest.mark.parametrize(("key_heads", "causal", "window"), CASES)
 def test_attention_is_that_by_hand(key_heads, causal, window):
-    found, expected = attend_both_ways(
-        key_heads=key_heads, causal=causal, window=window, device=torch.device("cpu"), dtype=torch.float32
+    lengths = np.array([6, 4, 4, 1])
+    batch = pack(TokenizedTexts(np.arange(15, dtype=np.int32), offsets_of(lengths)), np.arange(4))
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(15, 4, 8, generator=generator)
+    key, value = torch.randn(2, 15, key_heads, 8, generator=generator)
+
+    found, weights = packed_attention(
+        Layer(is_causal=causal),
+        *(one.transpose(0, 1)[None] for one in (query, key, value)),
+        None,
+        packed=batch,
+        scaling=0.3,
+        sliding_window=window,
     )
 
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="Flash Attention runs on GPUs alone")
-@pytest.mark.parametrize(("key_heads", "causal", "window"), CASES)
-def test_attention_on_a_gpu_is_that_by_hand(key_heads, causal, window):
-    found, expected = attend_both_ways(
-        key_heads=key_heads, causal=causal, window=window, device=torch.device("cuda"), dtype=torch.bfloat16
-    )
-
-    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.03)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="Flash Attention runs on GPUs alone")
-@pytest.mark.parametrize("architecture", PACKING)
-def test_packed_embeddings_on_a_gpu_are_close_to_padded_ones(architecture, tower_of, packed, padded_of):
-    device = torch.device("cuda")
-    tower = tower_of(architecture).to(device).eval()
-    assert tower.packs("bf16", max_length=POSITIONS)
-    assert not tower.packs("fp32", max_length=POSITIONS)
-
-    with autocast(device, "bf16"):
-        found = embed(tower, [packed.to(device)])
-        expected = embed(tower, [batch.to(device) for batch in padded_of(tower.backbone)])
-
-    assert (found * expected).sum(dim=1).min() > 0.995
+    expected = packed_by_hand(query, key, value, lengths, scaling=0.3, causal=causal, window=window)
+    assert weights is None
+    torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
@@ -474,66 +367,6 @@ def test_attention_weights_are_dropped_while_training():
     # Each weight is 1/64, dropped or doubled: no output stays 1, and on average they do.
     assert (found - 1).abs().max() > 0.05
     assert abs(found.mean() - 1) < 0.05
-
-
-def by_hand(query, key, value, offsets, *, scale, is_causal):
-    """Return attention within each of the texts, weight by weight."""
-    parts = [
-        attention_by_hand(
-            query[start:end], key[start:end], value[start:end], scaling=scale, causal=is_causal, window=None
-        )
-        for start, end in pairwise(offsets.tolist())
-    ]
-    return torch.cat(parts)
-
-
-def earlier_varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, *, scale=None):
-    """Attention over variable lengths with the parameters of earlier versions: no window or grouped heads."""
-    assert key.shape == query.shape
-    return by_hand(query, key, value, cu_seq_q, scale=scale, is_causal=is_causal)
-
-
-def later_varlen(
-    query,
-    key,
-    value,
-    cu_seq_q,
-    cu_seq_k,
-    max_q,
-    max_k,
-    *,
-    scale=None,
-    window_size=(-1, -1),
-    enable_gqa=False,
-):
-    """The same with the parameters of torch 2.13."""
-    assert enable_gqa == (key.shape != query.shape)
-    assert window_size in ((-1, -1), (-1, 0))
-    return by_hand(query, key, value, cu_seq_q, scale=scale, is_causal=window_size == (-1, 0))
-
-
-@pytest.mark.parametrize("varlen_attn", [earlier_varlen, later_varlen])
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("key_heads", [4, 2])
-def test_flash_attention_is_called_with_the_parameters_that_torch_has(
-    key_heads, causal, varlen_attn, monkeypatch
-):
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-    batch = pack(TokenizedTexts(np.arange(6, dtype=np.int32), offsets_of(np.array([4, 2]))), np.arange(2))
-    generator = torch.Generator().manual_seed(0)
-    query = torch.randn(6, 4, 8, generator=generator)
-    key, value = torch.randn(2, 6, key_heads, 8, generator=generator)
-
-    found = varlen_attention(query, key, value, batch, 0.3, causal, None)
-
-    torch.testing.assert_close(found, by_hand(query, key, value, batch.offsets, scale=0.3, is_causal=causal))
-
-
-def test_a_window_is_refused_where_torch_has_none():
-    parameters = {"is_causal", "scale"}
-
-    with pytest.raises(ValueError, match="this version of torch has no sliding window"):
-        varlen_options(parameters, scaling=None, causal=True, window=3, grouped=False)
 
 
 def test_a_wrong_call_of_our_own_is_not_taken_for_an_architecture_that_cannot_be_packed(

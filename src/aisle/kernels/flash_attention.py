@@ -1,98 +1,191 @@
-"""Flash Attention over packed texts on a GPU, with the parameters that the installed torch has."""
+"""Flash Attention within each text of a packed batch: for GPUs, in half precision.
+
+torch's operator computes it; the public function over it, `varlen_attn`, has no dropout. If torch was built
+without the operator, the package flash-attn computes it. (https://arxiv.org/abs/2307.08691)
+"""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 
 from aisle.text.token_batches import PackedBatch
 
+OLDEST_CAPABILITY = (8, 0)
+"""Compute capability of Ampere: the kernels run on it and on later GPUs."""
+LARGEST_HEAD = 256
+HEAD_MULTIPLE = 8
+"""The size of a head must be a multiple of it; other heads are padded with zeros."""
+OPERATOR_ARGUMENTS = frozenset(
+    {
+        *("query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k"),
+        *("dropout_p", "is_causal", "return_debug_mask"),
+        *("scale", "window_size_left", "window_size_right"),
+    }
+)
+PACKAGE_ARGUMENTS = frozenset({"dropout_p", "softmax_scale", "causal", "window_size"})
+NOT_INSTALLED = "this version of torch has no Flash Attention; install the package flash-attn"
 
-def varlen_attention(
+Kernel = Callable[..., torch.Tensor]
+
+
+class UnsupportedAttentionError(ValueError):
+    """The attention over packed texts lacks something that a layer needs; the model reads padded texts."""
+
+
+def flash_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     packed: PackedBatch,
+    *,
     scaling: float | None,
+    dropout: float,
     causal: bool,
     window: int | None,
 ) -> torch.Tensor:
     """Return attention within each text of a packed batch: (tokens, heads, head_dim), in half precision.
 
+    Dropout draws from torch's generator of the GPU, also in a CUDA graph. Texts may have no tokens.
+
     Args:
-        query: (tokens, heads, head_dim).
+        query: (tokens, heads, head_dim) float16 or bfloat16, on a GPU.
         key: (tokens, key heads, head_dim); several query heads may share a key head.
         value: Like `key`.
         packed: The batch.
         scaling: Factor of the scores; 1 / sqrt(head_dim) if None.
+        dropout: Dropout rate of the attention weights.
         causal: Whether a token attends only to itself and earlier tokens.
         window: Number of tokens that a token attends to on either side, counting itself; all if None.
 
     Raises:
-        ValueError: The installed torch lacks a parameter that the layer needs.
+        UnsupportedAttentionError: The heads are too large, or neither torch nor a package has the kernels.
     """
-    from torch.nn.attention import varlen
-
-    options = varlen_options(
-        _parameters_of(varlen.varlen_attn),
-        scaling=scaling,
+    kernel, head_dim = _kernel(), query.shape[2]
+    if kernel is None:
+        raise UnsupportedAttentionError(NOT_INSTALLED)
+    if head_dim > LARGEST_HEAD:
+        raise UnsupportedAttentionError(
+            f"the model's heads have {head_dim} numbers, and Flash Attention computes at most {LARGEST_HEAD}"
+        )
+    surplus = -head_dim % HEAD_MULTIPLE
+    if surplus:
+        query, key, value = (nn.functional.pad(one, (0, surplus)) for one in (query, key, value))
+    side = -1 if window is None else window - 1
+    attended = kernel(
+        query,
+        key,
+        value,
+        packed,
+        scale=head_dim**-0.5 if scaling is None else scaling,
+        dropout=dropout,
         causal=causal,
-        window=window,
-        grouped=key.shape[1] != query.shape[1],
+        window=(side, 0 if causal else side),
     )
-    if key.shape[1] != query.shape[1] and "enable_gqa" not in options:
-        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], dim=1) for one in (key, value))
-    attend: Any = varlen.varlen_attn
+    return attended[:, :, :head_dim] if surplus else attended
+
+
+def why_no_flash_attention(capability: tuple[int, int]) -> str | None:
+    """Return why Flash Attention cannot be computed on a GPU; None if it can.
+
+    Args:
+        capability: Compute capability of the GPU.
+    """
+    if capability < OLDEST_CAPABILITY:
+        found, needed = (".".join(map(str, version)) for version in (capability, OLDEST_CAPABILITY))
+        return f"the GPU's compute capability is {found}, and Flash Attention needs {needed} or later"
+    return NOT_INSTALLED if _kernel() is None else None
+
+
+@cache
+def _kernel() -> Kernel | None:
+    """Return the function that computes Flash Attention here, or None."""
+    operator: Any = getattr(torch.ops.aten, "_flash_attention_forward", None)
+    if torch.backends.cuda.is_flash_attention_available() and takes_our_arguments(operator):
+        return attend_by_operator
+    return attend_by_package if _package_function() is not None else None
+
+
+def takes_our_arguments(operator: Any) -> bool:
+    """Return whether an operator of torch has the arguments of `attend_by_operator`, and needs no others."""
+    arguments = operator.default._schema.arguments if hasattr(operator, "default") else []
+    needed = {argument.name for argument in arguments if not argument.has_default_value()}
+    return needed <= OPERATOR_ARGUMENTS <= {argument.name for argument in arguments}
+
+
+def attend_by_operator(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packed: PackedBatch,
+    *,
+    scale: float,
+    dropout: float,
+    causal: bool,
+    window: tuple[int, int],
+) -> torch.Tensor:
+    """Return the attention of torch's operator, which has a gradient; see `flash_attention`.
+
+    `window` has the numbers of tokens that a token attends to before and after it; -1 means all.
+    """
+    operator: Any = torch.ops.aten._flash_attention_forward.default
+    outputs: tuple[torch.Tensor, ...] = operator(
+        query=query,
+        key=key,
+        value=value,
+        cum_seq_q=packed.offsets,
+        cum_seq_k=packed.offsets,
+        max_q=packed.longest,
+        max_k=packed.longest,
+        dropout_p=dropout,
+        is_causal=causal,
+        return_debug_mask=False,
+        scale=scale,
+        window_size_left=window[0],
+        window_size_right=window[1],
+    )
+    return outputs[0]
+
+
+def attend_by_package(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packed: PackedBatch,
+    *,
+    scale: float,
+    dropout: float,
+    causal: bool,
+    window: tuple[int, int],
+) -> torch.Tensor:
+    """Return the attention of the package flash-attn; see `attend_by_operator`."""
+    attend: Any = _package_function()
     attended: torch.Tensor = attend(
-        query, key, value, packed.offsets, packed.offsets, packed.longest, packed.longest, **options
+        query,
+        key,
+        value,
+        packed.offsets,
+        packed.offsets,
+        packed.longest,
+        packed.longest,
+        dropout_p=dropout,
+        softmax_scale=scale,
+        causal=causal,
+        window_size=window,
     )
     return attended
 
 
 @cache
-def _parameters_of(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
-
-
-def varlen_options(
-    parameters: Collection[str],
-    *,
-    scaling: float | None,
-    causal: bool,
-    window: int | None,
-    grouped: bool,
-) -> dict[str, Any]:
-    """Return the keyword arguments for torch's attention over variable lengths.
-
-    They differ between versions of torch: 2.13 has `window_size` and `enable_gqa`, earlier versions have
-    `is_causal` and fewer of the others.
-
-    Args:
-        parameters: Names of the parameters of torch's function.
-        scaling: Factor of the scores; None means torch's default.
-        causal: Whether a token attends only to itself and earlier tokens.
-        window: Number of tokens that a token attends to on either side, counting itself; all if None.
-        grouped: Whether several query heads share a key head.
-
-    Raises:
-        ValueError: The layer needs a window or a factor of the scores, and the installed torch lacks it.
-    """
-    options: dict[str, Any] = {}
-    if "window_size" in parameters:
-        side = -1 if window is None else window - 1
-        options["window_size"] = (side, 0 if causal else side)
-    elif window is not None:
-        raise ValueError("this version of torch has no sliding window over packed texts")
-    else:
-        options["is_causal"] = causal
-    if "scale" in parameters:
-        options["scale"] = scaling
-    elif scaling is not None:
-        raise ValueError("this version of torch has no scale of the scores over packed texts")
-    if "enable_gqa" in parameters:
-        options["enable_gqa"] = grouped
-    return options
+def _package_function() -> Callable[..., torch.Tensor] | None:
+    try:
+        function: Any = importlib.import_module("flash_attn").flash_attn_varlen_func
+    except (ImportError, AttributeError):
+        return None
+    return function if inspect.signature(function).parameters.keys() >= PACKAGE_ARGUMENTS else None

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from aisle.kernels.flash_attention import varlen_attention
+from aisle.kernels.flash_attention import UnsupportedAttentionError, flash_attention
 from aisle.kernels.grouped_attention import LONGEST, GroupedAttention
 from aisle.text.token_batches import PackedBatch, PaddedBatch, pack, pad
 from aisle.text.tokens import TokenizedTexts
@@ -53,8 +53,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Return attention within each text of a packed batch: (1, tokens, heads, head_dim).
 
-    On CPU, texts of equal length are computed together. On a GPU in half precision, Flash Attention over
-    variable lengths (https://arxiv.org/abs/2205.14135) computes all texts together.
+    On CPU, texts of equal length are computed together. On a GPU in half precision, Flash Attention computes
+    all texts together.
 
     Args:
         module: The attention layer.
@@ -71,18 +71,29 @@ def packed_attention(
         s_aux: Attention sinks; not supported.
 
     Raises:
-        ValueError: The layer uses a softcap or sinks, or a window that the installed torch lacks.
+        UnsupportedAttentionError: The layer uses a softcap, sinks or heads that are too large for Flash
+            Attention.
     """
     if softcap is not None or s_aux is not None:
-        raise ValueError("packed attention supports neither a softcap nor sinks")
+        raise UnsupportedAttentionError("packed attention supports neither a softcap nor sinks")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
     if torch.is_autocast_enabled(query.device.type):
         # Rotary positions leave queries and keys in float32. Autocast would cast them for torch's attention.
         half = torch.get_autocast_dtype(query.device.type)
         query, key, value = (one.to(half) for one in (query, key, value))
-    if query.device.type == "cuda" and query.dtype != torch.float32 and not dropout:
-        return varlen_attention(query, key, value, packed, scaling, causal, sliding_window)[None], None
+    if query.device.type == "cuda" and query.dtype != torch.float32:
+        attended = flash_attention(
+            query,
+            key,
+            value,
+            packed,
+            scaling=scaling,
+            dropout=dropout,
+            causal=causal,
+            window=sliding_window,
+        )
+        return attended[None], None
     heads = query.shape[1]
     if key.shape[1] != heads:
         key, value = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (key, value))
@@ -95,13 +106,13 @@ def packed_attention(
         return fused(query, key, value, packed.runs, scale, dropout)[None], None
     sizes = [texts * length for texts, length in packed.runs]
     # Use split rather than slices: the gradient of a slice is as large as the whole tensor.
-    attended = [
+    runs = [
         _attend_run(run, *parts, scaling=scaling, dropout=dropout, causal=causal, window=sliding_window)
         for run, *parts in zip(
             packed.runs, *(torch.split(one, sizes) for one in (query, key, value)), strict=True
         )
     ]
-    return torch.cat(attended)[None], None
+    return torch.cat(runs)[None], None
 
 
 def _attend_run(

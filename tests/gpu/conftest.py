@@ -1,0 +1,19 @@
+"""Tests on a GPU: all of this folder is skipped where there is none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="these kernels run on GPUs alone")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(NEEDS_GPU)
+
+
+@pytest.fixture
+def device():
+    return torch.device("cuda")
