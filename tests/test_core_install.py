@@ -99,6 +99,26 @@ print(json.dumps(found))
     assert found == {name: ANSWERS[name]["ids"] for name in cases}
 
 
+def test_a_search_by_vector_imports_no_more_than_it_needs(core, index_dir):
+    """Each of the others would be a part of every program's start: pydantic alone takes 0.1 s."""
+    code = """
+import json, sys
+import aisle, numpy
+index = aisle.open_index(sys.argv[1])
+index.search(numpy.eye(1, index.dim, dtype=numpy.float32), top_k=1)
+print(json.dumps([name for name in sys.modules if not name.startswith("_")]))
+"""
+    loaded = in_python(core, code, index_dir)
+
+    libraries = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
+    needed = {"aisle", "hnswlib", "numpy", "pyarrow", "pydantic_core", "typing_extensions", "xxhash"}
+    analyser = {"Stemmer", "regex"}  # opening an index checks that it can split queries into words
+    of_pyarrow = {"cloudpickle", "cython_runtime"}
+    assert libraries - needed - analyser - of_pyarrow == set()
+    unused = ("builder", "compact_retune", "filters", "upsert_delete", "version_history", "writer")
+    assert set(loaded) & {f"aisle.index.{name}" for name in unused} == set()
+
+
 def test_an_index_is_built_and_changed_by_vectors(core, tmp_path):
     code = """
 import json, sys

@@ -16,20 +16,17 @@ if TYPE_CHECKING:
     from aisle.models.loading import load_encoder
     from aisle.search.open_searcher import open_searcher
 else:
-    _HOMES = {
-        "build_index": "aisle.index",
-        "load_encoder": "aisle.models.loading",
-        "open_index": "aisle.index",
-        "open_searcher": "aisle.search.open_searcher",
-        "train": "aisle.commands.train.from_python",
-    }
+    from aisle.lazy_names import lazy_names
 
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module 'aisle' has no attribute {name!r}")
-        from importlib import import_module
-
-        return getattr(import_module(_HOMES[name]), name)
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "aisle.commands.train.from_python": ["train"],
+            "aisle.index": ["build_index", "open_index"],
+            "aisle.models.loading": ["load_encoder"],
+            "aisle.search.open_searcher": ["open_searcher"],
+        },
+    )
 
 
 __all__ = ["__version__", "build_index", "load_encoder", "open_index", "open_searcher", "train"]

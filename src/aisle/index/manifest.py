@@ -6,14 +6,15 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ValidationError
 
 from aisle.errors import IndexIntegrityError
 from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
+from aisle.index.record_schema import ALIAS, Limits, record_validator
 from aisle.types.choices import StoreDtype
 
 __all__ = [
@@ -50,9 +51,11 @@ LEXICAL_FOLDER = "lexical"
 _OWN_CHECKSUM = "manifest_sha256"
 _RECALL_KEY = "ann_recall@10"
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Sha256 = Annotated[str, Limits(pattern=r"^[0-9a-f]{64}$")]
+Number = Annotated[int, Limits(ge=0)]
+Positive = Annotated[int, Limits(ge=1)]
+Milliseconds = Annotated[float, Limits(ge=0.0)]
+Share = Annotated[float, Limits(ge=0.0, le=1.0)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class FileRecord:
 
     sha256: Sha256
     """Checksum of the whole file, in lower-case hexadecimal."""
-    size: Annotated[int, Field(ge=0)]
+    size: Number
     """Size in bytes."""
 
 
@@ -73,7 +76,7 @@ class CurvePoint:
     """Candidates kept while searching."""
     recall: Share
     """recall@10 against exact search."""
-    milliseconds: Annotated[float, Field(ge=0.0)]
+    milliseconds: Milliseconds
     """Mean time of a query, on one thread."""
 
 
@@ -90,8 +93,6 @@ class BackendRecord:
 @dataclass(frozen=True)
 class Manifest:
     """Everything needed to open, check and query one version of an index."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     version: Positive
     """Number of the version; its files are in a folder of `versions/`."""
@@ -119,13 +120,13 @@ class Manifest:
     """Number of products in the index."""
     graph_nodes: Positive
     """Number of distinct embeddings; each is a node of the graph."""
-    deleted_nodes: Annotated[int, Field(ge=0)]
+    deleted_nodes: Number
     """Nodes of removed products; a search passes through them and never returns them."""
     store_dtype: StoreDtype
     """Number type of the stored embeddings."""
     files: dict[str, FileRecord]
     """Name to checksum and size, for every other file of the version."""
-    ann_recall_at_10: Annotated[Share, Field(alias=_RECALL_KEY)]
+    ann_recall_at_10: Share = field(metadata={ALIAS: _RECALL_KEY})
     """Share of the exact top 10 that the graph finds at `ef_search`; `ann_recall@10` in JSON."""
     ann_recall_queries: Positive
     """Number of held-out queries in that measurement."""
@@ -141,9 +142,9 @@ class Manifest:
     """Ancestors of the version that still existed when it was made, nearest first."""
     keep_versions: Positive = 3
     """Number of versions that the index keeps, until a command changes it."""
-    truncated_texts: Annotated[int, Field(ge=0)] | None = None
+    truncated_texts: Number | None = None
     """Number of products with a text above the encoder's maximum length; None if they were not counted."""
-    unknown_texts: Annotated[int, Field(ge=0)] | None = None
+    unknown_texts: Number | None = None
     """Number of products with no known token in their text; None if they were not counted."""
     query_fingerprint: str | None = None
     """Fingerprint of the query tower at the build; None if one tower reads both sides."""
@@ -156,7 +157,7 @@ class Manifest:
         return self.ancestors[0] if self.ancestors else None
 
 
-_SCHEMA = TypeAdapter(Manifest)
+_VALIDATOR = record_validator(Manifest)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -201,11 +202,12 @@ def read_manifest(index_dir: StrPath) -> Manifest:
         document["backend"] = {"name": "hnsw", "parameters": parameters}
     try:
         # Validate JSON text: in strict mode pydantic makes a dataclass from JSON, but not from a dict.
-        return _SCHEMA.validate_json(json.dumps(document))
+        manifest: Manifest = _VALIDATOR.validate_json(json.dumps(document))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _broken(path, f"{where}: {first['msg']}, found {first['input']!r}") from None
+    return manifest
 
 
 def _check_version(path: Path, version: object) -> None:
