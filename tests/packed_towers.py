@@ -9,7 +9,7 @@ from aisle.models.heads import Normalize
 from aisle.models.pooling import Pooling
 from aisle.models.prepare_model import set_dropout
 from aisle.models.tower import Tower
-from aisle.text.token_batches import Layout
+from aisle.text.batch_layout import Layout
 from aisle.text.tokens import TokenizedTexts, offsets_of
 
 LENGTHS = np.array([40, 25, 25, 12, 12, 12, 7, 3, 1, 1])

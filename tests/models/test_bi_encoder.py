@@ -16,8 +16,8 @@ from aisle.models.loading import Overrides, load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
+from aisle.text.batch_layout import device_layout
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
-from aisle.text.token_batches import device_layout
 from aisle.training.tokenized import tokenize_pairs
 from aisle.training.validation import embed_texts
 from tests.training.conftest import collator_of, trainer_of

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from aisle.text.token_batches import Layout, PaddedBatch, device_layout, length_groups, pack, pad, split
+from aisle.text.batch_layout import Layout, device_layout, length_groups
+from aisle.text.token_batches import PaddedBatch, pack, pad, split
 from aisle.text.tokens import TokenizedTexts, offsets_of
 
 CPU = torch.device("cpu")

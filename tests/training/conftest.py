@@ -19,10 +19,10 @@ from aisle.models.model_source import find_model
 from aisle.models.pooling import Pooling
 from aisle.models.prepare_model import freeze_pooler, set_dropout
 from aisle.models.tower import Tower
-from aisle.text.token_batches import Layout
+from aisle.text.batch_layout import Layout
 from aisle.text.tokens import tokenize
 from aisle.training.batches import BatchPlan, Collator
-from aisle.training.forward import Forward
+from aisle.training.forward import Forward, with_captured_passes
 from aisle.training.loop import Trainer
 from aisle.training.memory_retry import MemoryRetry
 from aisle.training.objective import Objective
@@ -99,7 +99,16 @@ def parameters_of(loss, **values):
     return kind(**{name: value for name, value in values.items() if name in kind.__dataclass_fields__})
 
 
-def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, process=(0, 1), separate=False):
+def collator_of(
+    pairs,
+    *,
+    loss="cosine_target",
+    packed=True,
+    max_tokens=64,
+    process=(0, 1),
+    separate=False,
+    static_length=None,
+):
     known = None
     if loss_named(loss).contrasts:
         known = KnownPositives.of(
@@ -107,7 +116,9 @@ def collator_of(pairs, *, loss="cosine_target", packed=True, max_tokens=64, proc
             pairs.product_keys[pairs.products],
             pairs.positive(np.arange(len(pairs))),
         )
-    layout = Layout(packed, max_tokens, group_cost=4, pad_token_id=0, separate_sides=separate)
+    layout = Layout(
+        packed, max_tokens, group_cost=4, pad_token_id=0, separate_sides=separate, static_length=static_length
+    )
     return Collator(pairs, layout, *process, known=known, unit=loss_named(loss).unit)
 
 
@@ -136,6 +147,9 @@ def trainer_of(
     max_grad_norm=None,
     sync=False,
     tower=None,
+    static_length=None,
+    record=None,
+    capture_log=lambda _: None,
     **schedule,
 ):
     """A trainer whose steps move weights by half of their gradient."""
@@ -154,6 +168,9 @@ def trainer_of(
     ranks, rank = accelerator.num_processes, accelerator.process_index
     sync = RankSync.of_all(accelerator) if sync and ranks > 1 else None
     model, optimizer = accelerator.prepare(tower, torch.optim.SGD(parameters, lr=0.5))
+    forward = Forward(accelerator, model, wrapper_sums=sync is None)
+    if record is not None:
+        forward = with_captured_passes(forward, log=capture_log, record=record)
     settings = {
         "total_steps": 1,
         "eval_steps": None,
@@ -166,7 +183,7 @@ def trainer_of(
         accelerator=accelerator,
         step=TrainingStep(
             accelerator=accelerator,
-            forward=Forward(accelerator, model, wrapper_sums=sync is None),
+            forward=forward,
             objective=objective,
             optimizer=optimizer,
             scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
@@ -185,6 +202,7 @@ def trainer_of(
             max_tokens=max_tokens,
             process=(rank, ranks),
             separate=tower.separate_sides,
+            static_length=static_length,
         ),
         evaluate=evaluate or (lambda: {"roc_auc": 0.5}),
         sample=lambda: np.zeros((1, 1), np.float32),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from aisle.kernels.fast_dropout import keep_mask
-from aisle.text.token_batches import length_groups
+from aisle.text.batch_layout import length_groups
 
 LONGEST = 128
 """Longest text to compute here: kept attention weights take memory that grows with the squared length."""

@@ -16,7 +16,7 @@ from aisle.errors import ModelError
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.int8_tower import int8_tower
 from aisle.models.tower import Tower, autocast
-from aisle.text.token_batches import device_layout
+from aisle.text.batch_layout import device_layout
 from aisle.text.tokens import Side, TokenizedTexts, tokenize
 from aisle.types.choices import PoolingMode
 from aisle.types.encoder_protocol import Precision

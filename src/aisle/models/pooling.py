@@ -119,17 +119,18 @@ def pool_packed(token_embeddings: torch.Tensor, offsets: torch.Tensor, mode: Poo
 
     Args:
         token_embeddings: (tokens, dim), one text after the other.
-        offsets: (texts + 1,) where each text begins; the last is the number of tokens.
+        offsets: (texts + 1,) where each text begins; the last is the number of tokens. Empty texts come last.
         mode: How token vectors become one vector; see `Pooling`.
 
     Returns:
-        (texts, dim) float32.
+        (texts, dim) float32; an empty text's vector has no meaning, but is finite.
     """
     if mode == "mean":
         lengths = offsets.diff().long()
         mean: torch.Tensor = torch.segment_reduce(
-            token_embeddings.float(), "mean", lengths=lengths, unsafe=True
+            token_embeddings.float(), "mean", lengths=lengths, unsafe=True, initial=0
         )
         return mean
-    rows = offsets[:-1] if mode == "cls" else offsets[1:] - 1
+    # An empty text gets the last token's vector, which nobody reads.
+    rows = offsets[:-1].clamp(max=len(token_embeddings) - 1) if mode == "cls" else offsets[1:] - 1
     return token_embeddings[rows.long()].float()

@@ -66,7 +66,7 @@ class Tower(nn.Module):
 
         One call takes several batches so that distributed wrappers see a single forward pass per step.
         """
-        return torch.cat([self._embed(batch) for batch in batches])
+        return torch.cat([_of_texts(self._embed(batch), batch) for batch in batches])
 
     def packs(self, precision: Precision, *, max_length: int) -> bool:
         """Return whether the tower reads packed texts, and fast, on the device that it is on.
@@ -95,6 +95,11 @@ class Tower(nn.Module):
         for head in self.heads:
             embeddings = head(embeddings).float()
         return embeddings
+
+
+def _of_texts(rows: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+    """Return the embeddings of a batch's texts, without rows that have no use."""
+    return rows if len(rows) == len(batch) else rows[: len(batch)]
 
 
 def _changes_itself(backbone: nn.Module) -> bool:

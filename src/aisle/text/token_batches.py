@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 import torch
 
-from aisle.text.tokens import PRODUCT, QUERY, Side, TokenizedTexts
-
-WHOLE_BATCH = 1 << 40
-"""A limit on tokens that no batch reaches."""
+from aisle.text.tokens import Side, TokenizedTexts
 
 
 @dataclass(frozen=True)
@@ -48,11 +44,15 @@ class PaddedBatch:
 class PackedBatch:
     """Texts end to end, without padding; texts of equal length are neighbours.
 
+    A batch of static shape (`text.static_shapes`) has rows after its texts: dummy texts, then empty ones.
+
     Args:
         input_ids: (tokens,) int64.
         positions: (tokens,) int64, each token's position in its text, from 0.
-        offsets: (texts + 1,) int32, where each text begins; the last is the number of tokens.
-        runs: (texts, length) of each run of texts of equal length.
+        offsets: (rows + 1,) int32, where each text begins; the last is the number of tokens.
+        runs: (texts, length) of each run of texts of equal length, dummy texts included.
+        longest: No text has more tokens.
+        texts: Number of texts; the rows after them have no use.
         side: Side of all the texts; None if queries and products are mixed, for one tower that reads both.
     """
 
@@ -60,20 +60,22 @@ class PackedBatch:
     positions: torch.Tensor
     offsets: torch.Tensor
     runs: tuple[tuple[int, int], ...]
+    longest: int
+    texts: int
     side: Side | None = None
 
     def __len__(self) -> int:
+        return self.texts
+
+    @property
+    def rows(self) -> int:
+        """Rows of embeddings that a tower computes: those of the texts, then those without use."""
         return len(self.offsets) - 1
 
     @property
     def read_tokens(self) -> int:
-        """Tokens that the backbone computes."""
+        """Tokens that the backbone computes, those of dummy texts included."""
         return self.input_ids.numel()
-
-    @property
-    def longest(self) -> int:
-        """Tokens in the longest text."""
-        return max(length for _, length in self.runs)
 
     def to(self, device: torch.device) -> PackedBatch:
         """Return the batch on a device."""
@@ -107,6 +109,8 @@ def pack(texts: TokenizedTexts, rows: np.ndarray) -> PackedBatch:
         positions=torch.from_numpy(positions),
         offsets=torch.from_numpy(offsets.astype(np.int32)),
         runs=_runs_of(lengths),
+        longest=int(lengths.max()),
+        texts=len(lengths),
     )
 
 
@@ -122,10 +126,10 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
         size = max(max_tokens // batch.input_ids.shape[1], 1)
         ids, masks = torch.split(batch.input_ids, size), torch.split(batch.attention_mask, size)
         return [PaddedBatch(*part, side=batch.side) for part in zip(ids, masks, strict=True)]
-    lengths = np.array([length for texts, length in batch.runs for _ in range(texts)])
+    lengths = np.array([length for texts, length in batch.runs for _ in range(texts)])[: len(batch)]
     ends = np.cumsum(lengths)
     parts: list[TokenBatch] = []
-    for rows in _spans_of(np.arange(len(lengths)), lengths, max_tokens):
+    for rows in spans_of(np.arange(len(lengths)), lengths, max_tokens):
         first, last = int(rows[0]), int(rows[-1])
         tokens = slice(int(ends[first] - lengths[first]), int(ends[last]))
         parts.append(
@@ -134,131 +138,15 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
                 positions=batch.positions[tokens],
                 offsets=batch.offsets[first : last + 2] - batch.offsets[first],
                 runs=_runs_of(lengths[rows]),
+                longest=int(lengths[rows].max()),
+                texts=len(rows),
                 side=batch.side,
             )
         )
     return parts
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How texts are arranged in batches for a model.
-
-    Args:
-        packed: Texts end to end without padding; otherwise padded in groups of similar length.
-        max_tokens: Most tokens in a batch, padding included; limits memory.
-        group_cost: Cost of one more padded group besides its tokens, in tokens.
-        pad_token_id: Token that fills padded batches.
-        separate_sides: Whether queries and products go into separate batches, for separate towers.
-    """
-
-    packed: bool
-    max_tokens: int
-    group_cost: int
-    pad_token_id: int
-    separate_sides: bool = False
-
-    def by_tower(self, texts: TokenizedTexts, numbers: np.ndarray) -> list[np.ndarray]:
-        """Return the numbers of texts in one array per tower: all together, or queries and products apart."""
-        if not self.separate_sides:
-            return [numbers]
-        sides = texts.sides_of(numbers)
-        return [part for side in (QUERY, PRODUCT) if len(part := numbers[sides == side])]
-
-    def rows(self, lengths: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-        """Return the texts of each batch: longest first, texts of equal length in their order.
-
-        A batch that is too large for memory then fails at once. The texts are read by the same tower.
-        """
-        if not self.packed:
-            return length_groups(lengths, max_tokens=self.max_tokens, group_cost=self.group_cost)
-        order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
-        return _spans_of(order, np.asarray(lengths, dtype=np.int64)[order], self.max_tokens)
-
-    def batch(self, texts: TokenizedTexts, rows: np.ndarray) -> TokenBatch:
-        """Return the batch of some texts, all read by the same tower."""
-        batch = pack(texts, rows) if self.packed else pad(texts, rows, self.pad_token_id)
-        if not self.separate_sides:
-            return batch
-        (side,) = set(texts.sides_of(rows).tolist())
-        return replace(batch, side="query" if side == QUERY else "product")
-
-
-def device_layout(
-    device: torch.device,
-    *,
-    packed: bool,
-    pad_token_id: int,
-    max_tokens: int | None = None,
-    separate_sides: bool = False,
-) -> Layout:
-    """Return the layout that is fast on a device (docs/benchmarks.md).
-
-    On CPU one more group costs next to nothing and activations should stay in cache; on a GPU small groups
-    leave most of it idle.
-
-    Args:
-        device: Device that the model computes on.
-        packed: Whether the model reads packed texts there.
-        pad_token_id: The tokenizer's padding token.
-        max_tokens: The user's limit, if any.
-        separate_sides: Whether queries and products have separate towers.
-    """
-    suited, group_cost = (4096 if packed else 1024, 32) if device.type == "cpu" else (65_536, 8192)
-    return Layout(packed, max_tokens or suited, group_cost, pad_token_id, separate_sides)
-
-
-def length_groups(
-    lengths: Sequence[int] | np.ndarray, *, max_tokens: int, group_cost: int
-) -> list[np.ndarray]:
-    """Return which texts to pad together: texts of similar length, in groups of the least total cost.
-
-    The cost is the number of padded tokens plus `group_cost` per group; dynamic programming over the
-    distinct lengths finds the cheapest grouping. The longest texts come first; a text longer than
-    `max_tokens` is a group by itself.
-
-    Args:
-        lengths: Tokens in each text.
-        max_tokens: Most tokens in a group, padding included.
-        group_cost: Cost of one more group besides its tokens, in tokens.
-    """
-    if not len(lengths):
-        return []
-    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
-    longest, counts = np.unique(-np.asarray(lengths, dtype=np.int64), return_counts=True)
-    longest = np.maximum(-longest, 1)  # longest first
-    ends = np.cumsum(counts)
-    groups: list[np.ndarray] = []
-    for first, last in _cheapest_spans(longest, counts, max_tokens, group_cost):
-        rows = order[ends[first] - counts[first] : ends[last]]
-        size = max(max_tokens // int(longest[first]), 1)
-        groups += [rows[start : start + size] for start in range(0, len(rows), size)]
-    return groups
-
-
-def _cheapest_spans(
-    longest: np.ndarray, counts: np.ndarray, max_tokens: int, group_cost: int
-) -> list[tuple[int, int]]:
-    """Return the cheapest spans (first, last) of distinct lengths, each padded to its first length."""
-    texts_before = np.concatenate([[0], np.cumsum(counts)])
-    cost = np.zeros(len(longest) + 1)
-    begins = np.zeros(len(longest) + 1, dtype=np.int64)
-    sizes = np.maximum(max_tokens // longest, 1)
-    for end in range(1, len(longest) + 1):
-        texts = texts_before[end] - texts_before[:end]
-        groups = -(-texts // sizes[:end])
-        total = cost[:end] + texts * longest[:end] + groups * group_cost
-        begins[end] = int(np.argmin(total))
-        cost[end] = total[begins[end]]
-    spans = []
-    end = len(longest)
-    while end:
-        spans.append((int(begins[end]), end - 1))
-        end = int(begins[end])
-    return spans[::-1]
-
-
-def _spans_of(order: np.ndarray, lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
+def spans_of(order: np.ndarray, lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
     """Cut rows, in order, into spans of at most `max_tokens`; a longer text is a span by itself."""
     spans, start, tokens = [], 0, 0
     for row, length in enumerate(lengths.tolist()):

@@ -15,7 +15,8 @@ from aisle.losses.anchors import Anchors, Exclusions
 from aisle.losses.batch_weight import batch_weight
 from aisle.losses.specification import Unit
 from aisle.losses.triples import Triples
-from aisle.text.token_batches import Layout, TokenBatch
+from aisle.text.batch_layout import Layout
+from aisle.text.token_batches import TokenBatch
 from aisle.training.contrast import Contrast, contrasted_texts, hard_negatives_of
 from aisle.training.tokenized import TokenizedPairs
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from aisle.text.token_batches import TokenBatch
+from aisle.kernels.captured_passes import CapturedPass, CapturedPasses, Record
+from aisle.text.token_batches import PackedBatch, TokenBatch
 from aisle.training.batches import PairBatch
 from aisle.training.distributed import wrapper_sums_gradients
 
@@ -37,11 +38,15 @@ class Forward:
         model: The prepared model.
         wrapper_sums: Whether the distributed wrapper (DDP, FSDP2) sums gradients over the ranks in the
             backward pass. Otherwise the model is called without its wrapper, and the step sums them.
+        captured: Passes as CUDA graphs, for batches of static shape; None computes all passes eagerly.
+        eager_because: Why passes are not captured; None with `captured`.
     """
 
     accelerator: Any
     model: torch.nn.Module
     wrapper_sums: bool
+    captured: CapturedPasses | None = None
+    eager_because: str | None = None
 
     def embed(self, batch: PairBatch, *, last: bool) -> Embedded:
         """Embed a batch in a single forward pass that keeps its activations.
@@ -50,6 +55,8 @@ class Forward:
             batch: Batch on the device.
             last: Whether this is the last batch before the optimiser steps; its backward pass sums gradients.
         """
+        if self.captured is not None and (passes := self.captured.passes(batch.token_batches)) is not None:
+            return self._embed_captured(self.captured, passes)
         embeddings = self.with_graph(batch.token_batches, last=last)
         return Embedded(embeddings.detach(), partial(self.backward, embeddings, last=last))
 
@@ -67,6 +74,34 @@ class Forward:
         with self._summing(last):
             self.accelerator.backward((embeddings * gradient).sum() * averaged_over)
 
+    def _embed_captured(
+        self, captured: CapturedPasses, passes: list[tuple[CapturedPass, PackedBatch]]
+    ) -> Embedded:
+        """Return what `embed` returns, computed by graphs."""
+        embedded = [one.embed(batch) for one, batch in passes]
+        scaler = self.accelerator.scaler
+
+        def backward(gradient: torch.Tensor) -> None:
+            captured.keep_gradients()
+            scaled = gradient if scaler is None else scaler.scale(gradient)
+            parts = torch.split(scaled, [len(batch) for _, batch in passes])
+            for (one, _), part in zip(passes, parts, strict=True):
+                one.backward_from(part)
+
+        return Embedded(torch.cat(embedded), backward)
+
+    @property
+    def why_eager(self) -> str | None:
+        """Why steps were computed eagerly; None if graphs computed them, all but the first few."""
+        if self.captured is None or self.captured.why_eager is not None:
+            return self.eager_because if self.captured is None else self.captured.why_eager
+        return None if self.captured.captured_steps else "there were too few steps to capture any"
+
+    def release_captured(self, reason: str) -> None:
+        """Free the memory of captured passes; all further passes are computed eagerly."""
+        if self.captured is not None and self.captured.why_eager is None:
+            self.captured.release(reason)
+
     @property
     def unwrapped(self) -> torch.nn.Module:
         """The model without its distributed wrapper."""
@@ -75,3 +110,20 @@ class Forward:
 
     def _summing(self, last: bool) -> Any:
         return wrapper_sums_gradients(self.accelerator, self.model, when=last or not self.wrapper_sums)
+
+
+def with_captured_passes(forward: Forward, *, log: Callable[[str], None], record: Record) -> Forward:
+    """Return a forward pass that is captured, where its batches have static shapes.
+
+    Args:
+        forward: Eager forward pass; no wrapper sums its gradients over several ranks.
+        log: Logs a line if passes cannot be captured.
+        record: Captures a function.
+    """
+    model: Any = forward.unwrapped
+
+    def embed(batch: PackedBatch) -> torch.Tensor:
+        return forward.with_graph([batch], last=True)
+
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    return replace(forward, captured=CapturedPasses(embed, model.dim, trained, log, record))

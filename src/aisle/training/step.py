@@ -101,6 +101,7 @@ class TrainingStep:
             if sub_batch_tokens is None:
                 embedded = self.forward.embed(batch, last=last)
             else:
+                self.forward.release_captured("memory ran out, so batches are embedded in sub-batches")
                 embedded = embed_in_sub_batches(self.forward, batch, sub_batch_tokens, last=last)
         with self._exchange():
             embeddings = gather_rows(self.accelerator, embedded.embeddings[:own], batch.texts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -56,11 +57,16 @@ class StepMetricsReader:
 
     def __init__(self, *, late: bool) -> None:
         self.late = late
-        self._unread: list[tuple[int, torch.Tensor]] = []
+        self._unread: list[tuple[int, torch.Tensor, Any]] = []
 
     def add(self, step: int, summed: torch.Tensor) -> None:
         """Add the metrics of a step; the device may still be computing them."""
-        self._unread.append((step, summed))
+        copied = None
+        if summed.device.type == "cuda":
+            # Copied now and read later: a copy made later would wait for the steps that started meanwhile.
+            summed = torch.empty(summed.shape, pin_memory=True).copy_(summed, non_blocking=True)
+            copied = torch.cuda.current_stream().record_event()
+        self._unread.append((step, summed, copied))
 
     def read(self, *, wait: bool) -> list[StepMetrics]:
         """Return the unread metrics: of all steps if `wait`, else without the step that may still compute.
@@ -70,7 +76,13 @@ class StepMetricsReader:
         """
         ready = len(self._unread) if wait or not self.late else len(self._unread) - 1
         found, self._unread = self._unread[:ready], self._unread[ready:]
-        return [StepMetrics.read(step, summed) for step, summed in found]
+        return [_read(*one) for one in found]
+
+
+def _read(step: int, summed: torch.Tensor, copied: Any) -> StepMetrics:
+    if copied is not None:
+        copied.synchronize()
+    return StepMetrics.read(step, summed)
 
 
 def metrics_to_sum(loss: torch.Tensor, *, real_tokens: int, read_tokens: int, stop: bool) -> torch.Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from aisle.text.token_batches import WHOLE_BATCH, Layout, split
+from aisle.text.batch_layout import WHOLE_BATCH, Layout
+from aisle.text.token_batches import split
 from aisle.text.tokens import TokenizedTexts
 from aisle.training.distributed import gather_rows
 from aisle.training.out_of_memory import advising_on_memory

@@ -83,6 +83,8 @@ def run_metrics(
         "stopped_early": trainer.state.stopped_early,
         "final_loss": trainer.state.last_loss,
         **trainer.state.total.rates(),
+        "graphs": "captured" if trainer.step.forward.why_eager is None else "eager",
+        "graphs_reason": trainer.step.forward.why_eager,
         "peak_memory_bytes": peak_memory_bytes(trainer.accelerator.device),
         "seconds": seconds,
     }

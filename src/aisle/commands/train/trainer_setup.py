@@ -13,6 +13,7 @@ import numpy as np
 from transformers import get_scheduler
 
 from aisle.commands.indexing.text_notes import cut_note
+from aisle.commands.train.captured_steps import why_eager
 from aisle.commands.train.learnable import check_learnable
 from aisle.commands.train.loss_settings import chosen_loss
 from aisle.commands.train.read_data import TrainingData
@@ -24,16 +25,17 @@ from aisle.data.negatives import KnownPositives
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.io.durable import file_sha256
+from aisle.kernels.captured_passes import CudaGraphs
 from aisle.kernels.compiled_layers import compile_layers
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import LoadedModel
 from aisle.models.prepare_model import drops_attention, weights_without_gradient
 from aisle.models.tower import Tower
-from aisle.text.token_batches import WHOLE_BATCH, Layout, device_layout
+from aisle.text.batch_layout import WHOLE_BATCH, Layout, device_layout
 from aisle.training.accelerator import expect_unused_weights
 from aisle.training.batches import BatchPlan, Collator
 from aisle.training.distributed import wait_for_all
-from aisle.training.forward import Forward
+from aisle.training.forward import Forward, with_captured_passes
 from aisle.training.launch_support import is_sharded, refuse_unsupported_flags, strategy_of
 from aisle.training.loop import Trainer
 from aisle.training.memory_retry import MemoryRetry
@@ -89,13 +91,26 @@ def make_trainer(
     _refuse_flags(optim, objective, accelerator)
     tower = tower_to_train(settings, base, accelerator, log=log)
     layout = _layout(tower, settings, base, accelerator)
+    eager_because = why_eager(settings, accelerator, packed=layout.packed)
+    if eager_because is None:
+        layout = replace(layout, static_length=int(train.texts.lengths().max()))
+    elif accelerator.device.type == "cuda":
+        log(f"steps are not captured as CUDA graphs, which is slower for small batches: {eager_because}")
     _prepare_for_ddp(tower, settings, train, layout, accelerator, log)
     if optim.torch_compile:
         for backbone in tower.backbones:
             compile_layers(backbone, accelerator.device, backend=optim.torch_compile_backend)
     state = TrainState()
     step = _training_step(
-        tower, objective, settings, layout, accelerator, total_steps=total_steps, state=state, log=log
+        tower,
+        objective,
+        settings,
+        layout,
+        accelerator,
+        eager_because=eager_because,
+        total_steps=total_steps,
+        state=state,
+        log=log,
     )
     accelerator.register_for_checkpointing(step.scheduler, state, objective)
     register_trained_weights_only(accelerator)
@@ -104,7 +119,7 @@ def make_trainer(
         accelerator,
         step.forward.model,
         validation.texts,
-        layout=layout,
+        layout=replace(layout, static_length=None),
         max_texts=optim.per_device_eval_batch_size,
     )
     sampled = np.concatenate([validation.queries[:SAMPLED_PAIRS], validation.products[:SAMPLED_PAIRS]])
@@ -211,6 +226,7 @@ def _training_step(
     layout: Layout,
     accelerator: Any,
     *,
+    eager_because: str | None,
     total_steps: int,
     state: TrainState,
     log: Callable[[str], None],
@@ -230,9 +246,12 @@ def _training_step(
     # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
     step_sums = settings.lora.use_peft or (tower.separate_sides and optim.cached_embeddings)
     sync = _rank_sync(accelerator, log) if step_sums else None
+    forward = Forward(accelerator, model, wrapper_sums=sync is None, eager_because=eager_because)
+    if eager_because is None:
+        forward = with_captured_passes(forward, log=log, record=CudaGraphs())
     return TrainingStep(
         accelerator=accelerator,
-        forward=Forward(accelerator, model, wrapper_sums=sync is None),
+        forward=forward,
         objective=objective,
         optimizer=optimizer,
         scheduler=scheduler,

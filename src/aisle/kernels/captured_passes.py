@@ -1,0 +1,191 @@
+"""Forward and backward passes captured as CUDA graphs, a pair of graphs for each static shape.
+
+Below some thousand tokens a GPU computes faster than Python can start its kernels. A graph starts all kernels
+of a pass at once. The loss between the two passes, clipping and the optimiser stay ordinary code: the host
+prepares them while the GPU computes the graph, as long as none of them reads a number from the device.
+(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from aisle.text.token_batches import PackedBatch, TokenBatch
+
+EAGER_STEPS = 3
+"""Steps before the first capture: libraries choose their kernels and allocate workspaces."""
+MOST_GRAPHS = 64
+"""Shapes to capture; further ones are computed eagerly. A graph of 24 layers takes some ten MiB."""
+
+Replay = Callable[[], None]
+Record = Callable[[Callable[[], None], int], Replay]
+"""Takes a function on static tensors, and a number: functions of the same number are never computed between
+each other's, so that they may share memory. Returns what computes the function; recording does not."""
+
+
+@dataclass
+class CapturedPass:
+    """The graphs of one static shape, and the tensors that they read and write.
+
+    Args:
+        batch: Batch whose tensors the forward pass reads; all its rows count as texts.
+        embeddings: (rows, dim) float32, written by the forward pass.
+        gradient: (rows, dim) float32, read by the backward pass.
+        forward: Computes `embeddings`.
+        backward: Adds the gradient of the trained weights, given `gradient`.
+    """
+
+    batch: PackedBatch
+    embeddings: torch.Tensor
+    gradient: torch.Tensor
+    forward: Replay
+    backward: Replay
+
+    def embed(self, batch: PackedBatch) -> torch.Tensor:
+        """Return the embeddings of a batch of this shape: (texts, dim), until the next call."""
+        self.batch.input_ids.copy_(batch.input_ids)
+        self.batch.positions.copy_(batch.positions)
+        self.batch.offsets.copy_(batch.offsets)
+        self.forward()
+        return self.embeddings[: len(batch)]
+
+    def backward_from(self, gradient: torch.Tensor) -> None:
+        """Add the gradient of the trained weights, given that of the embeddings: (texts, dim)."""
+        self.gradient.zero_()
+        self.gradient[: len(gradient)] = gradient
+        self.backward()
+
+
+@dataclass
+class CapturedPasses:
+    """Embeds static batches by graphs, and carries gradients back by graphs.
+
+    Args:
+        embed: Returns the embeddings of one batch with their autograd graph: (texts, dim) float32.
+        dim: Length of an embedding.
+        trained: The trained weights. From the first backward pass on, `grad` of each is a tensor that stays.
+        log: Called with a line if passes are not captured.
+        record: Captures a function.
+        why_eager: Why steps are computed eagerly; None while they are captured.
+        eager_steps: Steps to compute eagerly before the first capture.
+        captured_steps: Number of steps that graphs computed.
+    """
+
+    embed: Callable[[PackedBatch], torch.Tensor]
+    dim: int
+    trained: Sequence[torch.nn.Parameter]
+    log: Callable[[str], None]
+    record: Record
+    why_eager: str | None = None
+    eager_steps: int = EAGER_STEPS
+    captured_steps: int = 0
+    _passes: dict[tuple[Any, ...], CapturedPass] = field(default_factory=dict)
+    _gradients: list[torch.Tensor] = field(default_factory=list)
+    _full: bool = False
+
+    def passes(self, batches: Sequence[TokenBatch]) -> list[tuple[CapturedPass, PackedBatch]] | None:
+        """Return a step's batches with their graphs; None if the step is to be computed eagerly."""
+        if self.why_eager is not None:
+            return None
+        if self.eager_steps:
+            self.eager_steps -= 1
+            return None
+        found = []
+        for slot, batch in enumerate(batches):
+            assert isinstance(batch, PackedBatch)  # of a layout with static shapes
+            key = (slot, batch.side, batch.read_tokens, batch.rows, batch.longest)
+            captured = self._passes.get(key) or self._capture(batch, slot)
+            if captured is None:
+                return None
+            self._passes[key] = captured
+            found.append((captured, batch))
+        self.captured_steps += 1
+        return found
+
+    @property
+    def shapes(self) -> list[tuple[Any, ...]]:
+        """The captured shapes: place in the step, side, tokens, rows, longest text."""
+        return list(self._passes)
+
+    def keep_gradients(self) -> None:
+        """Make `grad` of each trained weight the tensor that graphs add to; call before a backward pass."""
+        if not self._gradients:
+            self._gradients = [torch.zeros_like(weight) for weight in self.trained]
+        if all(weight.grad is kept for weight, kept in zip(self.trained, self._gradients, strict=True)):
+            return
+        torch._foreach_zero_(self._gradients)
+        for weight, kept in zip(self.trained, self._gradients, strict=True):
+            if weight.grad is not None:  # from a pass that was computed eagerly
+                kept.add_(weight.grad)
+            weight.grad = kept
+
+    def release(self, reason: str) -> None:
+        """Free the graphs and their memory; all further steps are computed eagerly."""
+        self.why_eager = reason
+        self._passes.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _capture(self, batch: PackedBatch, slot: int) -> CapturedPass | None:
+        if len(self._passes) >= MOST_GRAPHS:
+            if not self._full:
+                self.log(f"steps of other shapes than the first {MOST_GRAPHS} are computed eagerly")
+            self._full = True
+            return None
+        self.keep_gradients()
+        static = replace(
+            batch,
+            input_ids=batch.input_ids.clone(),
+            positions=batch.positions.clone(),
+            offsets=batch.offsets.clone(),
+            runs=(),  # of other texts in every step; a GPU's kernels read the offsets
+            texts=batch.rows,
+        )
+        embeddings = torch.zeros(batch.rows, self.dim, device=batch.input_ids.device)
+        gradient = torch.zeros_like(embeddings)
+        passed: list[torch.Tensor] = []
+
+        def forward() -> None:
+            passed[:] = [self.embed(static)]
+            embeddings.copy_(passed[0].detach())
+
+        def backward() -> None:
+            gradients = torch.autograd.grad(
+                passed.pop(), self.trained, gradient, allow_unused=True, materialize_grads=True
+            )
+            torch._foreach_add_(self._gradients, gradients)
+
+        try:
+            return CapturedPass(
+                static, embeddings, gradient, self.record(forward, slot), self.record(backward, slot)
+            )
+        except RuntimeError as error:
+            cause = error.__context__ or error  # leaving a broken capture raises a second error
+            self.release(f"CUDA graphs cannot capture it: {str(cause).splitlines()[0]}")
+            self.log(f"warning: steps are computed eagerly, slower for small batches: {self.why_eager}")
+            return None
+
+
+class CudaGraphs:
+    """Records functions as CUDA graphs."""
+
+    def __init__(self) -> None:
+        self._pools: dict[int, Any] = {}
+
+    def __call__(self, function: Callable[[], None], number: int) -> Replay:
+        """Return the replay of a function's kernels; see `Record`.
+
+        Raises:
+            RuntimeError: The function reads numbers from the device, or memory runs out.
+        """
+        graph = torch.cuda.CUDAGraph()
+        pool = self._pools.setdefault(number, torch.cuda.graph_pool_handle())
+        # Another thread puts the next batch into pinned memory meanwhile; that does not break the capture.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            function()
+        replay: Replay = graph.replay
+        return replay
