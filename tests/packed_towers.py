@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from aisle.models.adapters import attach_lora
 from aisle.models.heads import Normalize
@@ -11,10 +11,20 @@ from aisle.models.prepare_model import set_dropout
 from aisle.models.tower import Tower
 from aisle.text.batch_layout import Layout
 from aisle.text.tokens import TokenizedTexts, offsets_of
+from tests.tiny_models import CONFIGS
 
 LENGTHS = np.array([40, 25, 25, 12, 12, 12, 7, 3, 1, 1])
 """Longest first, with equal ones, one token alone, and far longer than ModernBERT's window of 8."""
 ROWS = np.arange(len(LENGTHS))
+VARIANTS = {
+    "window of a decoder": ("mistral", {"sliding_window": 8}),
+    "grouped key heads": ("qwen3", {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}),
+    "grouped key heads in a window": (
+        "mistral",
+        {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8},
+    ),
+}
+"""Features that the tiny models of every architecture leave out."""
 EMBEDDING_WEIGHTS = torch.randn(len(LENGTHS), 32, generator=torch.Generator().manual_seed(3))
 
 
@@ -38,6 +48,15 @@ def tower_without_dropout(folder, *, pooling="mean", adapter=False):
     backbone = AutoModel.from_pretrained(folder, dtype=torch.float32)
     set_dropout(backbone, 0.0)
     return Tower(with_lora(backbone) if adapter else backbone, Pooling(pooling), [Normalize()])
+
+
+def variant_of(name):
+    """Return the backbone of a variant, with seeded random weights."""
+    architecture, changes = VARIANTS[name]
+    config = AutoConfig.for_model(architecture, **(CONFIGS[architecture] | changes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModel.from_config(config, dtype=torch.float32).eval()
 
 
 def with_lora(backbone):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aisle.kernels.flash_attention import flash_attention
-from aisle.models.tower import autocast
+from aisle.models.tower import NEEDS_HALF_PRECISION, autocast
 from aisle.text.token_batches import PackedBatch, pack
 from tests.attention_by_hand import CASES, packed_by_hand
 from tests.packed_towers import ROWS, gradients, padded_batches, random_texts, tower_without_dropout
@@ -171,8 +171,8 @@ def test_packed_texts_give_the_adapter_gradients_of_padded_ones(
 def test_packed_embeddings_are_close_to_padded_ones(architecture, device, tiny_model):
     tower = tower_without_dropout(tiny_model(architecture)).to(device).eval()
     padded = [batch.to(device) for batch in padded_batches(tower.backbone)]
-    assert tower.packs("bf16", max_length=POSITIONS)
-    assert not tower.packs("fp32", max_length=POSITIONS)
+    assert tower.why_padded(torch.bfloat16, max_length=POSITIONS) is None
+    assert tower.why_padded(torch.float32, max_length=POSITIONS) == NEEDS_HALF_PRECISION
 
     with autocast(device, "bf16"), torch.no_grad():
         found = tower([pack(random_texts(), ROWS).to(device)])

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
 
 from aisle.kernels import packed_attention as packing
 from aisle.kernels.packed_attention import first_position, packed_attention
@@ -15,39 +14,10 @@ from aisle.models.tower import Tower, autocast
 from aisle.text.token_batches import pack, pad, split
 from aisle.text.tokens import TokenizedTexts, offsets_of
 from tests.attention_by_hand import CASES, attention_by_hand, packed_by_hand
-from tests.packed_towers import ROWS, gradients, padded_batches, random_texts, tower_without_dropout
-from tests.tiny_models import ARCHITECTURES, CONFIGS, DECODER, POSITIONS
+from tests.packed_towers import ROWS, VARIANTS, gradients, padded_batches, random_texts, variant_of
+from tests.tiny_models import ARCHITECTURES
 
 PACKING = tuple(name for name in ARCHITECTURES if name != "mpnet")
-# What the tiny models of every architecture leave out.
-VARIANTS = {
-    "window of a decoder": ("mistral", {"sliding_window": 8}),
-    "grouped key heads": ("qwen3", {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}),
-    "grouped key heads in a window": (
-        "mistral",
-        {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8},
-    ),
-}
-
-OF_ITS_OWN = {
-    # These two take our arguments and leave them unread.
-    "xlnet": {"vocab_size": 500, "d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 48},
-    "xlm": {"vocab_size": 500, "emb_dim": 32, "n_layers": 2, "n_heads": 2},
-    # Scores are bounded by a tanh, which we are told of as `softcap`.
-    "gemma2": DECODER | {"vocab_size": 500, "initializer_range": 0.02, "attn_implementation": "eager"},
-}
-
-
-def can_pack(backbone, *, max_length):
-    """Whether a backbone reads packed texts, asked with the numbers of its configuration."""
-    config = backbone.config
-    return packing.can_pack(
-        backbone,
-        max_length=max_length,
-        vocabulary_size=config.vocab_size,
-        positions=getattr(config, "max_position_embeddings", None) or 0,
-        pad_token_id=config.pad_token_id or 0,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -58,27 +28,6 @@ def texts():
 @pytest.fixture(scope="module")
 def packed(texts):
     return pack(texts, ROWS)
-
-
-@pytest.fixture
-def tower_of(tiny_model, shift_weights):
-    """Return a function from an architecture to its tower, as training has it, dropout off."""
-
-    def load(architecture, *, pooling="mean", adapter=False):
-        tower = tower_without_dropout(tiny_model(architecture), pooling=pooling, adapter=adapter)
-        if adapter:
-            shift_weights(tower, seed=1)
-        return tower
-
-    return load
-
-
-def variant_of(name):
-    architecture, changes = VARIANTS[name]
-    config = AutoConfig.for_model(architecture, **(CONFIGS[architecture] | changes))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModel.from_config(config, dtype=torch.float32).eval()
 
 
 def embed(tower, batches):
@@ -92,13 +41,6 @@ def assert_same_gradients(found, expected):
     assert largest > 1e-3
     for name, one in expected.items():
         torch.testing.assert_close(found[name], one, rtol=1e-4, atol=1e-5 * float(largest), msg=name)
-
-
-def see_each_other(run, query, key, value, *, scaling, **_):
-    """Attention as it would be if a run of texts were one text."""
-    query, key, value = (one.transpose(0, 1)[None] for one in (query, key, value))
-    attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
-    return attended[0].transpose(0, 1).flatten(1)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
@@ -131,7 +73,6 @@ def test_packed_texts_give_the_gradients_of_padded_ones(architecture, adapter, p
 def test_variants_of_decoders_read_packed_texts_as_padded_ones(variant, packed):
     tower = Tower(variant_of(variant), Pooling("mean"), [Normalize()])
 
-    assert can_pack(tower.backbone, max_length=POSITIONS)
     torch.testing.assert_close(
         embed(tower, [packed]), embed(tower, padded_batches(tower.backbone)), rtol=0, atol=1e-5
     )
@@ -188,97 +129,9 @@ def test_gradient_checkpointing_gives_packed_texts_the_same_gradients(
     assert_same_gradients(found, expected)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_but_mpnet_packs(architecture, precision, tower_of):
-    """MPNet adds a bias for the distance of two tokens, which our attention is not given."""
-    tower = tower_of(architecture)
-
-    assert tower.packs(precision, max_length=POSITIONS) == (architecture != "mpnet")
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("architecture", PACKING)
-def test_attention_over_the_bounds_of_texts_is_refused(architecture, precision, tower_of, monkeypatch):
-    monkeypatch.setattr(packing, "_attend_run", see_each_other)
-
-    assert not tower_of(architecture).packs(precision, max_length=POSITIONS)
-
-
-@pytest.mark.parametrize("architecture", OF_ITS_OWN)
-def test_an_architecture_that_computes_attention_in_a_way_of_its_own_is_refused(architecture):
-    """Fresh weights are so small that texts hardly see each other: the error is 2 % and less."""
-    config = AutoConfig.for_model(architecture, **OF_ITS_OWN[architecture])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        backbone = AutoModel.from_config(config, dtype=torch.float32).eval()
-
-    assert not can_pack(backbone, max_length=POSITIONS)
-
-
-@pytest.mark.parametrize("wrong", [{"causal": False}, {"window": None}, {"scaling": 1.0}], ids=str)
-def test_attention_that_overlooks_what_a_layer_asks_for_is_refused(wrong, monkeypatch):
-    attend_run = packing._attend_run
-    monkeypatch.setattr(packing, "_attend_run", lambda *parts, **how: attend_run(*parts, **(how | wrong)))
-
-    assert not can_pack(variant_of("window of a decoder"), max_length=POSITIONS)
-
-
-def test_a_window_shows_only_in_a_text_that_is_longer(tower_of, monkeypatch):
-    """Hence the probe of the longest text: on short ones a forgotten window is not seen."""
-    attend_run = packing._attend_run
-    monkeypatch.setattr(
-        packing, "_attend_run", lambda *parts, **how: attend_run(*parts, **(how | {"window": None}))
-    )
-    backbone = tower_of("modernbert").backbone
-
-    assert can_pack(backbone, max_length=4)
-    assert not can_pack(backbone, max_length=POSITIONS)
-
-
-@pytest.mark.parametrize("architecture", ["roberta", "xlm-roberta"])
-def test_positions_that_begin_elsewhere_are_refused(architecture, tower_of, monkeypatch):
-    backbone = tower_of(architecture).backbone
-    assert first_position(backbone) == 2
-
-    monkeypatch.setattr(packing, "first_position", lambda _: 0)
-
-    assert not can_pack(backbone, max_length=POSITIONS)
-
-
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "modernbert", "qwen2"])
 def test_positions_begin_at_nought_where_no_padding_index_shifts_them(architecture, tower_of):
     assert first_position(tower_of(architecture).backbone) == 0
-
-
-@pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError])
-def test_an_architecture_that_takes_no_packed_texts_is_padded(error, tower_of, monkeypatch):
-    def refuse(*_, **__):
-        raise error("no such argument")
-
-    monkeypatch.setattr(packing, "read_packed", refuse)
-
-    assert not can_pack(tower_of("bert").backbone, max_length=POSITIONS)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("architecture", ["bert", "mpnet", "qwen3"])
-def test_trying_out_leaves_a_backbone_as_it_was(architecture, training, tower_of):
-    backbone = tower_of(architecture).backbone.train(training)
-    attention = backbone.config._attn_implementation
-    state = torch.get_rng_state()
-
-    can_pack(backbone, max_length=POSITIONS)
-
-    assert backbone.config._attn_implementation == attention
-    assert backbone.training == training
-    assert all(parameter.grad is None for parameter in backbone.parameters())
-    torch.testing.assert_close(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("max_length", [1, 2, 5])
-def test_models_of_short_texts_can_be_tried_out(max_length, tower_of):
-    assert can_pack(tower_of("bert").backbone, max_length=max_length)
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
@@ -367,17 +220,3 @@ def test_attention_weights_are_dropped_while_training():
     # Each weight is 1/64, dropped or doubled: no output stays 1, and on average they do.
     assert (found - 1).abs().max() > 0.05
     assert abs(found.mean() - 1) < 0.05
-
-
-def test_a_wrong_call_of_our_own_is_not_taken_for_an_architecture_that_cannot_be_packed(
-    tower_of, monkeypatch
-):
-    """torch 2.10 has no enable_gqa: the TypeError turned packing off without a word."""
-
-    def wrong(*_, **__):
-        raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
-
-    monkeypatch.setattr(packing, "packed_attention", wrong)
-
-    with pytest.raises(TypeError, match="enable_gqa"):
-        can_pack(tower_of("bert").backbone, max_length=POSITIONS)

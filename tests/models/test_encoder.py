@@ -305,7 +305,7 @@ def test_a_model_that_reads_no_packed_texts_is_given_padded_ones(tiny_model):
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "qwen3"])
 def test_padded_texts_have_the_embeddings_of_packed_ones(architecture, tiny_model, monkeypatch):
     packed = load_encoder(tiny_model(architecture), device="cpu").encode_products(TEXTS)
-    monkeypatch.setattr("aisle.models.tower.can_pack", lambda *_, **__: False)
+    monkeypatch.setattr("aisle.models.tower.why_padded", lambda *_, **__: "a test")
     encoder = load_encoder(tiny_model(architecture), device="cpu")
     read = batches_read_by(encoder)
 
@@ -317,7 +317,7 @@ def test_padded_texts_have_the_embeddings_of_packed_ones(architecture, tiny_mode
 
 def test_whether_texts_can_be_packed_is_tried_out_once_for_each_compute_type(tiny_bert, monkeypatch):
     tried = []
-    monkeypatch.setattr("aisle.models.tower.can_pack", lambda *_, **how: tried.append(how) or True)
+    monkeypatch.setattr("aisle.models.tower.why_padded", lambda *_, **how: tried.append(how))
     encoder = load_encoder(tiny_bert, overrides=Overrides(max_length=24), device="cpu")
 
     for precision in ("fp32", "bf16", "fp32", "bf16"):
@@ -327,6 +327,6 @@ def test_whether_texts_can_be_packed_is_tried_out_once_for_each_compute_type(tin
 
 
 def test_a_single_query_does_not_wait_for_trying_out(tiny_bert, monkeypatch):
-    monkeypatch.setattr("aisle.models.tower.can_pack", lambda *_, **__: pytest.fail("tried out"))
+    monkeypatch.setattr("aisle.models.tower.why_padded", lambda *_, **__: pytest.fail("tried out"))
 
     assert load_encoder(tiny_bert, device="cpu").encode_queries(["red sofa"]).shape == (1, 32)

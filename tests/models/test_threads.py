@@ -110,9 +110,8 @@ def test_what_is_made_on_first_use_is_made_once_for_all_threads(tiny_bert, monke
     def try_out(*_, **__):
         tried.append(True)
         threading.Event().wait(0.05)  # long enough for the others to ask as well
-        return True
 
-    monkeypatch.setattr("aisle.models.tower.can_pack", try_out)
+    monkeypatch.setattr("aisle.models.tower.why_padded", try_out)
     encoder = load_encoder(tiny_bert, device="cpu")
 
     in_threads(lambda _: encoder.encode_products(SHORT))

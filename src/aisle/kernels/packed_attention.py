@@ -1,38 +1,30 @@
 """Attention over packed texts: each token attends to the tokens of its own text, without padding.
 
 It plugs into transformers' attention interface (https://huggingface.co/docs/transformers/attention_interface),
-so it works with every architecture that uses the interface. There is no list of them: `can_pack` runs a
-backbone and compares its results. A backbone is switched to `dispatched_attention` permanently. The arguments
-of each call show whether its batch is packed, so threads can share a backbone.
+so it works with every architecture that uses the interface; `packing_check` finds out which do. A backbone is
+switched to `dispatched_attention` permanently. The arguments of each call show whether its batch is packed,
+so threads can share a backbone.
 """
 
 from __future__ import annotations
 
 import copy
 from itertools import chain
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from aisle.kernels.flash_attention import UnsupportedAttentionError, flash_attention
 from aisle.kernels.grouped_attention import LONGEST, GroupedAttention
-from aisle.text.token_batches import PackedBatch, PaddedBatch, pack, pad
-from aisle.text.tokens import TokenizedTexts
+from aisle.text.token_batches import PackedBatch
 
 Module = TypeVar("Module", bound=nn.Module)
 
 ATTENTION = "aisle_attention"
 NATIVE = "sdpa"
 """Attention for padded batches. A backbone with any other attention cannot read packed texts."""
-PROBED_LENGTHS = (1, 3, 3, 7)
-MOST_PROBED_TOKENS = 512
-LARGEST_ERROR = 1e-3
-LARGEST_ERROR_IN_HALF_PRECISION = 0.1
-"""Largest accepted error of a token vector, relative to its norm. Rounding causes far less: 4e-6, 0.013 in
-bf16."""
 
 
 def packed_attention(
@@ -72,10 +64,13 @@ def packed_attention(
 
     Raises:
         UnsupportedAttentionError: The layer uses a softcap, sinks or heads that are too large for Flash
-            Attention.
+            Attention, or its queries and keys are not those of the batch's tokens.
     """
     if softcap is not None or s_aux is not None:
         raise UnsupportedAttentionError("packed attention supports neither a softcap nor sinks")
+    tokens = len(packed.input_ids)
+    if any(one.dim() != 4 or (one.shape[0], one.shape[2]) != (1, tokens) for one in (query, key, value)):
+        raise UnsupportedAttentionError("the queries and keys are not those of the packed tokens")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
     if torch.is_autocast_enabled(query.device.type):
@@ -167,7 +162,7 @@ def dispatched_attention(
         module: The attention layer.
         arguments: Query, key, value and mask.
         packed: The batch if it is packed, passed through the backbone's forward as a keyword.
-        attended: List for `can_pack`: every call appends an entry, which is True once the call succeeds.
+        attended: List for `why_padded`: every call appends an entry, which is True once the call succeeds.
         options: Options of the layer.
     """
     if packed is None:
@@ -224,66 +219,3 @@ def first_position(backbone: nn.Module) -> int:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return 0 if module.padding_idx is None else module.padding_idx + 1
     return 0
-
-
-def can_pack(
-    backbone: nn.Module, *, max_length: int, vocabulary_size: int, positions: int, pad_token_id: int
-) -> bool:
-    """Return whether a backbone gives the same token vectors for packed texts as for padded texts.
-
-    The test reads a few short texts and texts of `max_length` tokens. The long texts reveal a window, and
-    together have more tokens than the backbone has positions. Architectures that fail the test (with relative
-    position biases, for example MPNet) read padded texts.
-
-    Args:
-        backbone: Backbone on its device, in its compute type.
-        max_length: Length of the longest text to be read, in tokens.
-        vocabulary_size: Number of tokens with an embedding.
-        positions: Number of positions with an embedding; 0 if there is no limit.
-        pad_token_id: Id of the padding token.
-    """
-    config: Any = backbone.config
-    device = next(backbone.parameters()).device
-    long = [max_length] * (1 + min(positions, MOST_PROBED_TOKENS) // max_length)
-    lengths = np.sort([*long, *(min(length, max_length) for length in PROBED_LENGTHS)])
-    ids = np.random.default_rng(0).integers(5, max(vocabulary_size, 6), size=int(lengths.sum()))
-    texts = TokenizedTexts(ids.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
-    rows = np.arange(len(lengths))
-    if config._attn_implementation not in (NATIVE, ATTENTION):
-        return False
-    attended: list[bool] = []
-    try:
-        native, probed = shared_copy(backbone).eval(), shared_copy(backbone).eval()
-        cast(Any, native.config)._attn_implementation = NATIVE
-        dispatch_attention(probed)
-        padded = pad(texts, rows, pad_token_id).to(device)
-        packed = pack(texts, rows).to(device)
-        start = first_position(backbone)
-        with torch.no_grad():
-            expected = _read_padded(native, padded)
-            found = read_packed(probed, packed, first_position=start, attended=attended)
-            # An architecture may depend on the attention's name, and read padded texts differently.
-            again = _read_padded(probed, padded)
-    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-        if isinstance(error, TypeError) and attended and not attended[-1]:
-            raise  # a bug in our attention or in the call to it, not a refusal by the architecture
-        # An architecture may refuse positions, the batch, the attention or a copy with an error of any type.
-        return False
-    # Some architectures accept the choice of attention, but use their own implementation.
-    if not attended or found.shape != expected.shape:
-        return False
-    half = torch.is_autocast_enabled(device.type)
-    largest = LARGEST_ERROR_IN_HALF_PRECISION if half else LARGEST_ERROR
-    return all(_error(one, expected) <= largest for one in (found, again))
-
-
-def _read_padded(backbone: Any, batch: PaddedBatch) -> torch.Tensor:
-    """Return the vectors of the real tokens of a padded batch: (tokens, dim)."""
-    output = backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    vectors: torch.Tensor = output.last_hidden_state[batch.attention_mask.bool()]
-    return vectors
-
-
-def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the largest error of a token vector, relative to its norm."""
-    return float(((found.float() - expected.float()).norm(dim=1) / expected.float().norm(dim=1)).max())

@@ -11,7 +11,6 @@ from aisle.errors import ModelError
 from aisle.models.tower import Tower
 from aisle.text.token_batches import TokenBatch
 from aisle.text.tokens import Side
-from aisle.types.encoder_protocol import Precision
 
 
 class BiEncoder(nn.Module):
@@ -59,9 +58,13 @@ class BiEncoder(nn.Module):
         """Return the tower that reads a side."""
         return self.query_tower if side == "query" else self.product_tower
 
-    def packs(self, precision: Precision, *, max_length: int) -> bool:
-        """Return whether all towers read packed texts, and fast; see `Tower.packs`."""
-        return all(tower.packs(precision, max_length=max_length) for tower in self.towers)
+    def why_padded(self, compute_type: torch.dtype, *, max_length: int) -> str | None:
+        """Return why a tower must read padded texts; None if all towers read packed texts.
+
+        See `Tower.why_padded`.
+        """
+        reasons = (tower.why_padded(compute_type, max_length=max_length) for tower in self.towers)
+        return next((reason for reason in reasons if reason is not None), None)
 
     def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
         """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.

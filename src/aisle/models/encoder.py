@@ -210,8 +210,8 @@ class TorchEncoder:
         device = self.device
         layout = device_layout(
             device,
-            # A single text, the usual query, has no padding: there is no need to try packing.
-            packed=distinct > 1 and self._packs(side, "fp32" if precision == "int8" else precision),
+            # A single text, the usual query, has no padding: there is no need to check packing.
+            packed=distinct > 1 and self._packs(side, precision),
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
         )
@@ -257,13 +257,14 @@ class TorchEncoder:
         )
 
     def _packs(self, side: Side, precision: Precision) -> bool:
-        """Return whether a side's tower reads packed texts; tried once for each compute type."""
+        """Return whether a side's tower reads packed texts; checked once for each compute type."""
+        compute_type = torch.bfloat16 if precision == "bf16" else torch.float32
 
-        def try_out() -> bool:
+        def check() -> str | None:
             with self._turn(side):
-                return self.model.tower(side).packs(precision, max_length=self.settings.max_length)
+                return self.model.tower(side).why_padded(compute_type, max_length=self.settings.max_length)
 
-        return self._once(f"packs {self._tower_name(side)} {precision}", try_out)
+        return self._once(f"why padded {self._tower_name(side)} {compute_type}", check) is None
 
     def _tower_name(self, side: Side) -> str:
         return side if self.model.separate_sides else "shared"

@@ -107,20 +107,6 @@ def set_dropout(backbone: nn.Module, dropout: float) -> None:
                 setattr(module, name, dropout)
 
 
-def drops_attention(backbone: nn.Module) -> bool:
-    """Return whether a layer of a backbone has dropout, which may apply to attention weights."""
-    return any(
-        (isinstance(module, nn.Dropout) and module.p > 0) or any(_rate(module, rate) > 0 for rate in RATES)
-        for name, module in backbone.named_modules()
-        if "lora_" not in name
-    )
-
-
-def _rate(module: nn.Module, name: str) -> float:
-    rate = getattr(module, name, 0.0)
-    return rate if isinstance(rate, float) else 0.0
-
-
 def freeze_pooler(backbone: nn.Module) -> None:
     """Freeze BERT's pooler: no embedding depends on it, and DDP would wait for its gradient forever."""
     for name, parameter in backbone.named_parameters():

@@ -9,13 +9,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from aisle.kernels.packed_attention import can_pack, first_position, read_packed
+from aisle.kernels.flash_attention import why_no_flash_attention
+from aisle.kernels.packed_attention import first_position, read_packed
+from aisle.kernels.packing_check import why_padded
 from aisle.models.backbone import hidden_size, padding_token, positions, vocabulary_size
 from aisle.models.heads import Head, output_dim
 from aisle.models.pooling import Pooling
 from aisle.text.token_batches import PackedBatch, TokenBatch
 from aisle.types.encoder_protocol import Precision
 
+NEEDS_HALF_PRECISION = "Flash Attention needs half precision, and the model computes in float32"
 CHANGING_ROPE = frozenset({"dynamic", "longrope"})
 """Rotary positions whose frequencies transformers changes in place, by the longest text of a batch."""
 
@@ -68,16 +71,24 @@ class Tower(nn.Module):
         """
         return torch.cat([_of_texts(self._embed(batch), batch) for batch in batches])
 
-    def packs(self, precision: Precision, *, max_length: int) -> bool:
-        """Return whether the tower reads packed texts, and fast, on the device that it is on.
+    def why_padded(self, compute_type: torch.dtype, *, max_length: int) -> str | None:
+        """Return why the tower must read padded texts on its device; None if it reads packed texts.
 
-        On a GPU this takes half precision, which Flash Attention needs.
+        Args:
+            compute_type: Number type that the tower computes in. Flash Attention needs half precision.
+            max_length: Length of the longest text to be read, in tokens.
         """
         device = next(self.parameters()).device
-        if device.type != "cpu" and (device.type != "cuda" or precision == "fp32"):
-            return False
-        with autocast(device, precision):
-            return can_pack(
+        if device.type == "cuda":
+            if compute_type == torch.float32:
+                return NEEDS_HALF_PRECISION
+            missing = why_no_flash_attention(torch.cuda.get_device_capability(device))
+            if missing is not None:
+                return missing
+        elif device.type != "cpu":
+            return f"attention over packed texts is not tested on {device.type}"
+        with torch.autocast(device.type, dtype=compute_type, enabled=compute_type != torch.float32):
+            return why_padded(
                 self.backbone,
                 max_length=max_length,
                 vocabulary_size=self.vocabulary_size,

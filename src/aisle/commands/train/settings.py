@@ -52,8 +52,7 @@ class ModelSettings:
     query_prompt: QueryPrompt = None
     product_prompt: ProductPrompt = None
     dropout: Share | None = None
-    """Dropout probability in the backbone during training. If not given: the model's own (0.1 for BERT).
-    On a GPU, 0 is faster: texts are packed only if attention has no dropout."""
+    """Dropout probability in the backbone during training. If not given: the model's own (0.1 for BERT)."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third slower."""
     trust_remote_code: TrustRemoteCode = False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import get_scheduler
 
 from aisle.commands.indexing.text_notes import cut_note
@@ -20,7 +21,7 @@ from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.run_dir import TOKENS
 from aisle.commands.train.run_identity import digest_of, run_identity
 from aisle.commands.train.settings import OptimSettings, TrainSettings
-from aisle.commands.train.trained_tower import tower_to_train
+from aisle.commands.train.trained_tower import COMPUTE_TYPES, tower_to_train
 from aisle.data.negatives import KnownPositives
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
@@ -29,7 +30,7 @@ from aisle.kernels.captured_passes import CudaGraphs
 from aisle.kernels.compiled_layers import compile_layers
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import LoadedModel
-from aisle.models.prepare_model import drops_attention, weights_without_gradient
+from aisle.models.prepare_model import weights_without_gradient
 from aisle.models.tower import Tower
 from aisle.text.batch_layout import WHOLE_BATCH, Layout, device_layout
 from aisle.training.accelerator import expect_unused_weights
@@ -305,10 +306,8 @@ def _tokenized(
 
 
 def _layout(tower: Tower, settings: TrainSettings, base: LoadedModel, accelerator: Any) -> Layout:
-    half = accelerator.mixed_precision in ("bf16", "fp16")
-    # Flash Attention over packed texts has no dropout.
-    drops = accelerator.device.type != "cpu" and any(map(drops_attention, tower.backbones))
-    packed = not drops and tower.packs("bf16" if half else "fp32", max_length=base.settings.max_length)
+    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision, torch.float32)
+    packed = tower.why_padded(compute_type, max_length=base.settings.max_length) is None
     layout = device_layout(
         accelerator.device,
         packed=packed,

@@ -1,0 +1,18 @@
+"""Towers of tiny models."""
+
+import pytest
+
+from tests.packed_towers import tower_without_dropout
+
+
+@pytest.fixture
+def tower_of(tiny_model, shift_weights):
+    """Return a function from an architecture to its tower, as training has it, dropout off."""
+
+    def load(architecture, *, pooling="mean", adapter=False):
+        tower = tower_without_dropout(tiny_model(architecture), pooling=pooling, adapter=adapter)
+        if adapter:
+            shift_weights(tower, seed=1)
+        return tower
+
+    return load
