@@ -142,7 +142,7 @@ def test_runs_that_cannot_be_averaged_are_refused(average, names, flags, why):
 def test_a_base_model_cannot_be_averaged(average, tiny_bert):
     code, _, said = average("one", tiny_bert)
     assert code == 2
-    assert "is no run; it has no aisle.json" in said
+    assert "is not a run; it has no aisle.json" in said
 
 
 def test_a_folder_with_a_run_is_replaced_only_with_overwrite_output_dir(average):

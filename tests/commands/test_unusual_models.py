@@ -43,4 +43,4 @@ def test_a_run_from_an_unusual_model_opens_again_with_the_same_embeddings(
 def test_an_architecture_without_gradient_checkpointing_is_refused_with_advice(train, tiny_model, capsys):
     code, _ = train(tiny_model("mpnet"), "--gradient_checkpointing", "--use_peft")
     assert code == 2
-    assert "--gradient_checkpointing: MPNetModel has none" in capsys.readouterr().err
+    assert "--gradient_checkpointing: MPNetModel does not support it" in capsys.readouterr().err

@@ -240,7 +240,7 @@ def test_a_run_of_an_earlier_format_is_refused_clearly(run):
     edit(run / "aisle.json", format_version=1)
 
     with pytest.raises(
-        ModelError, match=r"has format 1, and this aisle reads 2, whose fingerprint covers more"
+        ModelError, match=r"has format 1, and this version of aisle reads 2, in which the fingerprint covers"
     ):
         load_encoder(run, device="cpu")
 

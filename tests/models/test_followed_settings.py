@@ -231,7 +231,7 @@ def test_pickled_weights_are_converted_where_they_are_so_that_the_pooling_stays(
     torch.save(backbone.state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
-    with pytest.raises(ModelError, match="Convert pickled weights where they are") as refused:
+    with pytest.raises(ModelError, match="Convert pickled weights in place") as refused:
         load_encoder(folder, device="cpu")
 
     code = str(refused.value).partition('python -c "')[2].removesuffix('"')
@@ -242,13 +242,13 @@ def test_pickled_weights_are_converted_where_they_are_so_that_the_pooling_stays(
 
 @pytest.mark.parametrize(
     ("architecture", "how"),
-    [("qwen2", "the last token, as decoders are"), ("bert", "the mean of all tokens")],
+    [("qwen2", "the last token, as is usual for decoders"), ("bert", "the mean of all tokens")],
 )
 def test_the_pooling_that_no_file_names_is_logged(architecture, how, tiny_model):
     base = load_base(find_model(str(tiny_model(architecture))), overrides=Overrides())
-    said = load_base(find_model(str(tiny_model(architecture))), overrides=Overrides(pooling="cls"))
+    chosen = load_base(find_model(str(tiny_model(architecture))), overrides=Overrides(pooling="cls"))
 
     assert base.note is not None
-    assert f"it is pooled by {how}. --pooling says otherwise" in base.note
-    assert said.note is None
+    assert f"it is pooled by {how}. Give another with --pooling" in base.note
+    assert chosen.note is None
     assert load_encoder(tiny_model(architecture), device="cpu").note == base.note

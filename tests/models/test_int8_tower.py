@@ -186,7 +186,7 @@ def test_another_activation_than_exact_gelu_stays_where_it_is(encoder):
 def test_a_model_that_int8_changes_too_much_is_refused(encoder, monkeypatch):
     monkeypatch.setattr(int8, "MARGIN", 50)
 
-    with pytest.raises(ModelError, match=r"does not suit this model.* cosine of 0\.\d+ .*use fp32 or bf16"):
+    with pytest.raises(ModelError, match=r"does not suit this model.* embedding is 0\.\d+, .*use fp32 or bf16"):
         int8.int8_tower(encoder.model.product_tower, max_length=64)
 
 
@@ -200,5 +200,5 @@ def test_other_devices_are_refused(encoder):
 def test_a_cpu_without_integer_products_is_refused(encoder, monkeypatch):
     monkeypatch.setattr(int8, "multiplies_int8", lambda: False)
 
-    with pytest.raises(ModelError, match="VNNI instructions, which this one lacks; use fp32 or bf16"):
+    with pytest.raises(ModelError, match="VNNI instructions, which this CPU lacks; use fp32 or bf16"):
         encoder.encode_products(TEXTS, precision="int8")

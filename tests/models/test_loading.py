@@ -102,7 +102,7 @@ def test_a_maximum_length_beyond_the_backbones_positions_is_refused(architecture
 @pytest.mark.parametrize("side", ["query_prompt", "product_prompt"])
 def test_a_prompt_that_leaves_no_token_of_a_text_is_refused(tiny_bert, save_run, side):
     prompt = "find the product for this query: "  # 7 tokens, and 2 special ones
-    refused = rf"--{side} 'find .*': has 9 tokens .* --max_length 9 leaves none"
+    refused = rf"--{side} 'find .*': has 9 tokens, .* --max_length 9 leaves no room"
     for model in (tiny_bert, save_run(max_length=32)):
         overrides = Overrides(max_length=10, **{side: prompt})
         assert load_encoder(model, overrides=overrides, device="cpu").settings.max_length == 10

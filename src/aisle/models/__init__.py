@@ -1,4 +1,4 @@
-"""Encoders: where weights come from, pooling, adapters, and how all of it is saved together."""
+"""Encoders: find and load weights, pool, attach adapters, save."""
 
 from aisle.extras import require_extra
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from aisle.errors import ModelError
 
-# The attention projections of each family of architectures, by the name of the layer inside its block.
+# Attention projections of each family of architectures, by the layer's name inside its block.
 ATTENTION_PROJECTIONS = (
     ("query", "key", "value"),  # BERT, RoBERTa, XLM-R, ELECTRA
     ("q_lin", "k_lin", "v_lin"),  # DistilBERT
@@ -27,7 +27,7 @@ ATTENTION_PROJECTIONS = (
     ("c_attn",),  # GPT-2
 )
 POOLER = r"(.*\.)?pooler\..*"
-"""BERT's pooler has a layer named dense, too, but no embedding depends on it: it would get no gradient."""
+"""BERT's pooler also has a layer named dense, but no embedding depends on it: it would get no gradient."""
 # PEFT's semantic-search example wraps the backbone in a module: its keys have an additional `model.`.
 WRAPPED_PREFIX = "base_model.model.model."
 PREFIX = "base_model.model."
@@ -35,7 +35,7 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class TrainableShare:
-    """Number of a model's weights, and of those that are trained."""
+    """Number of trained weights, and of all weights, of a model."""
 
     trainable: int
     total: int
@@ -49,15 +49,15 @@ def default_target_modules(backbone: nn.Module) -> tuple[str, ...]:
     """Return the names of the attention projections of an architecture.
 
     Raises:
-        ModelError: The architecture is of no known family; the message lists its linear layers.
+        ModelError: The architecture's family is unknown; the message lists its linear layers.
     """
     names = linear_layer_names(backbone)
     for family in ATTENTION_PROJECTIONS:
         if set(family) <= names:
             return family
     raise ModelError(
-        f"--lora_target_modules: {type(backbone).__name__} is of no known family, so the layers to adapt "
-        f"must be named; its linear layers are {', '.join(sorted(names))}"
+        f"--lora_target_modules: aisle has no default layers for {type(backbone).__name__}; name the layers "
+        f"to adapt; its linear layers are {', '.join(sorted(names))}"
     )
 
 
@@ -92,16 +92,16 @@ def attach_lora(
     Args:
         backbone: Any `AutoModel`.
         rank: Rank of the update matrices.
-        alpha: The update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`.
+        alpha: Numerator of the update's scale: alpha / rank, or alpha / sqrt(rank) with `use_rslora`.
         dropout: Dropout before the update matrices.
         target_modules: Names of the linear layers to adapt; the attention projections if None.
-        use_dora: https://arxiv.org/abs/2402.09353.
-        use_rslora: https://arxiv.org/abs/2312.03732.
-        base_reference: Name by which PEFT finds the base model, kept in the adapter's configuration.
-        base_revision: The base model's commit, if it is on the Hub.
+        use_dora: Whether to use DoRA (https://arxiv.org/abs/2402.09353).
+        use_rslora: Whether to use rank-stabilised LoRA (https://arxiv.org/abs/2312.03732).
+        base_reference: Folder or Hub id of the base model, saved in PEFT's configuration of the adapter.
+        base_revision: Commit of the base model, if it is on the Hub.
 
     Raises:
-        ModelError: A target is not the name of a linear layer; the message lists the linear layers.
+        ModelError: No linear layer has the name of a target; the message lists the linear layers.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -134,12 +134,12 @@ def attach_trained_lora(
     base_reference: str,
     base_revision: str | None,
 ) -> Any:
-    """Return the backbone, frozen, with a saved LoRA adapter that is trained further.
+    """Return the frozen backbone with a saved LoRA adapter to train further.
 
     Args:
         backbone: Backbone of the model that the adapter was trained on.
         adapter_dir: Folder of the adapter.
-        dropout: Dropout before the update matrices; the saved dropout was for the earlier training.
+        dropout: Dropout before the update matrices, in place of the saved dropout.
         base_reference: As in `attach_lora`.
         base_revision: As in `attach_lora`.
 
@@ -155,12 +155,12 @@ def attach_trained_lora(
 def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout: float | None = None) -> Any:
     """Return the backbone with a saved adapter, for inference or for more training.
 
-    Adapters saved by PEFT's semantic-search example are read, too: their keys have an additional `model.`.
+    Adapters saved by PEFT's semantic-search example work too: their keys have an additional `model.`.
 
     Args:
         backbone: Backbone of the model that the adapter was trained on.
         adapter_dir: Folder of the adapter.
-        trained_with_dropout: Dropout before LoRA's matrices while it is trained further; None for inference.
+        trained_with_dropout: Dropout before LoRA's matrices in further training; None for inference.
 
     Raises:
         ModelError: The adapter's files are missing, or do not fit the backbone.
@@ -177,7 +177,7 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout
         config.inference_mode = trained_with_dropout is None
         if trained_with_dropout is not None:
             config.lora_dropout = trained_with_dropout
-        config.base_model_name_or_path = None  # PEFT would warn if the base has moved; we have the backbone
+        config.base_model_name_or_path = None  # or PEFT warns if the base has moved; we pass the backbone
         weights = _unwrapped(load_file(weights_file), backbone)
         with _without_checkpointing_warning():
             adapted = get_peft_model(backbone, config)
@@ -188,8 +188,8 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         kind = type(backbone).__name__
         raise ModelError(f"{adapter_dir}: the adapter does not fit {kind}: {error}") from None
-    # PEFT reports all weights of the base as missing. `expected` are the adapter's weights: LoRA's, DoRA's
-    # magnitudes, trained biases, and modules that are saved whole.
+    # PEFT reports all weights of the base model as missing. `expected` lists only the adapter's weights:
+    # LoRA's, DoRA's magnitudes, trained biases, and modules that are saved whole.
     missing = sorted(set(expected) - set(weights))
     if missing or result.unexpected_keys:
         odd = (missing or result.unexpected_keys)[0]
@@ -202,21 +202,21 @@ def load_adapter(backbone: nn.Module, adapter_dir: Path, *, trained_with_dropout
 
 
 def trainable_share(model: nn.Module) -> TrainableShare:
-    """Return the number of a model's weights, and of those that are trained."""
+    """Count the trained weights and all weights of a model."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return TrainableShare(trainable=sum(n for n, on in sizes if on), total=sum(n for n, _ in sizes))
 
 
 @contextmanager
 def _without_checkpointing_warning() -> Iterator[None]:
-    """Silence a warning that no user can avoid: PEFT reads a property that transformers deprecates."""
+    """Silence a warning that users cannot avoid: PEFT reads a property that transformers deprecates."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         yield
 
 
 def _are_transposed(backbone: nn.Module, targets: Sequence[str]) -> bool:
-    """Return whether the targets' weights are (in, out), as GPT-2's are; PEFT needs this setting."""
+    """Return whether the targets' weights are (in, out), as in GPT-2; PEFT needs this setting."""
     names = tuple(f".{target}" for target in targets)
     kinds = {type(module) for name, module in _linear_layers(backbone) if f".{name}".endswith(names)}
     return bool(kinds) and not any(issubclass(kind, nn.Linear) for kind in kinds)

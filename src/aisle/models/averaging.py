@@ -1,4 +1,4 @@
-"""Average the weights of runs that were trained from the same base model into a single, equally fast model.
+"""Average the weights of runs from the same base model into a single model of the same speed.
 
 Source: model soups, https://arxiv.org/abs/2203.05482. Runs with different data, losses or settings make
 different errors, and the average of their weights is often better than the best run.
@@ -25,13 +25,13 @@ from aisle.types.sequences import as_sequence
 
 @dataclass(frozen=True)
 class AveragedRuns:
-    """The average of some runs.
+    """Average of several runs.
 
     Args:
         tower: Tower with the averaged weights, on the CPU.
         tokenizer: Tokenizer of the first run.
-        settings: Settings of all runs.
-        base: Model that all runs were trained from.
+        settings: Settings, the same in all runs.
+        base: Base model of all runs.
     """
 
     tower: Tower
@@ -43,11 +43,11 @@ class AveragedRuns:
 def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | None = None) -> AveragedRuns:
     """Return the weighted average of the weights of runs; adapters are merged into their base first.
 
-    The sum is in float64; besides it, the first run and another one are in memory.
+    The sum is in float64. Memory must hold the sum and two runs.
 
     Args:
-        runs: Folders or Hub ids of runs, of LoRA or of full fine-tuning.
-        weights: A number above 0 for each run; they are divided by their sum.
+        runs: Folders or Hub ids of runs, with LoRA or full fine-tuning.
+        weights: Number above 0 for each run; they are divided by their sum.
         token: Token for private and gated repositories on the Hub.
 
     Raises:
@@ -83,7 +83,7 @@ def _described(run: str, token: str | None) -> dict[str, Any]:
     folder: Path = find_model(run, token=token).path
     saved = read_settings_file(folder)
     if saved is None:
-        raise ModelError(f"{run}: is no run; it has no aisle.json. Give folders that train_peft.py made")
+        raise ModelError(f"{run}: is not a run; it has no aisle.json. Give folders that train_peft.py made")
     return saved
 
 
@@ -93,5 +93,5 @@ def _check_alike(first: str, one: dict[str, Any], run: str, other: dict[str, Any
         if one.get(name) != other.get(name):
             raise ModelError(
                 f"{run}: has {name} {other.get(name)!r}, and {first} has {one.get(name)!r}; "
-                "only runs that began at one base model and embed alike can be averaged"
+                "runs can be averaged only if they have the same base model and the same settings"
             )

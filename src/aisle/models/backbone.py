@@ -14,15 +14,15 @@ from aisle.models.modules_file import read_json
 
 PROBE_TEXT = "a"
 T5_FAMILY = ("t5", "mt5", "umt5")
-"""Encoder-decoders of which the encoder alone is loaded, as sentence-transformers does (sentence-t5)."""
+"""Encoder-decoders whose encoder is loaded without the decoder, as in sentence-transformers (sentence-t5)."""
 
 
 def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Module:
-    """Return the backbone in float32; of T5 and its relatives, the encoder.
+    """Load a backbone in float32; of T5 and its relatives, only the encoder.
 
     Raises:
-        ModelError: There are no safetensors weights; weights of the architecture are missing; the model has a
-            decoder that reads an encoder's output; or it needs a package or code that is missing.
+        ModelError: There are no safetensors weights, weights of the architecture are missing, the model has a
+            decoder that reads an encoder's output, or it needs a package or code that is missing.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig
@@ -30,8 +30,8 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
     if not list(source.path.glob("*.safetensors")):
         raise ModelError(
             f"{source.path}: has no *.safetensors file; aisle loads weights from safetensors only. "
-            "Convert pickled weights where they are, so that the files of pooling and prompts beside them "
-            f'stay: python -c "from transformers import AutoModel as M; d = {str(source.path)!r}; '
+            "Convert pickled weights in place, so that the files for pooling and prompts stay beside them: "
+            f'python -c "from transformers import AutoModel as M; d = {str(source.path)!r}; '
             'M.from_pretrained(d).save_pretrained(d)"'
         )
     try:
@@ -52,13 +52,13 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
         hint = "" if trust_remote_code else code_hint(source.path)
         reason = hint or f": {one_line(error)}"
         raise ModelError(f"{source.name}: cannot be loaded as a model{reason}") from None
-    # transformers draws missing weights at random. The pooler's do not matter: no embedding depends on them.
+    # transformers initialises missing weights at random. No embedding depends on the pooler's.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         hint = "" if trust_remote_code else code_hint(source.path)
         raise ModelError(
             f"{source.path}: its safetensors lack {len(missing)} weights of {type(backbone).__name__}, "
-            f"{missing[0]} for example; they are of another architecture, or not whole{hint}"
+            f"{missing[0]} for example; they belong to another architecture, or are incomplete{hint}"
         )
     loaded: nn.Module = backbone
     return loaded
@@ -69,7 +69,7 @@ def check_reads_text(source: ModelSource, backbone: nn.Module, tokenizer: Any) -
 
     Raises:
         ModelError: The tokenizer has tokens without an embedding in the backbone, or the backbone fails on a
-            text or returns something else.
+            text or returns another shape.
     """
     model: Any = backbone
     try:
@@ -78,8 +78,8 @@ def check_reads_text(source: ModelSource, backbone: nn.Module, tokenizer: Any) -
         rows = None
     if rows is not None and len(tokenizer) > rows:
         raise ModelError(
-            f"{source.name}: its tokenizer has {len(tokenizer):,} tokens and its weights have embeddings for "
-            f"{rows:,}: they do not belong together. If tokens were added, resize the model's embeddings "
+            f"{source.name}: its tokenizer has {len(tokenizer):,} tokens, but its weights have embeddings "
+            f"for {rows:,} tokens. If tokens were added, resize the model's embeddings "
             "(resize_token_embeddings) and save both"
         )
     tokens = tokenizer(PROBE_TEXT, return_tensors="pt")
@@ -104,29 +104,29 @@ def hidden_size(backbone: nn.Module) -> int:
 
 
 def padding_token(backbone: nn.Module) -> int:
-    """Return the token that a backbone expects as padding; 0 if its configuration names none."""
+    """Return the id of a backbone's padding token; 0 if its configuration gives no id."""
     config: Any = backbone.config
     return int(config.pad_token_id or 0)
 
 
 def positions(backbone: nn.Module) -> int:
-    """Return the number of positions in a backbone's configuration; 0 if it names no limit."""
+    """Return the number of positions in a backbone's configuration; 0 if it gives no limit."""
     config: Any = backbone.config
     return int(getattr(config, "max_position_embeddings", None) or 0)
 
 
 def vocabulary_size(backbone: nn.Module) -> int:
-    """Return the number of tokens that a backbone has embeddings for."""
+    """Return the number of tokens with an embedding in a backbone."""
     config: Any = backbone.config
     return int(config.vocab_size)
 
 
 def longest_input(backbone: nn.Module, tokenizer: Any) -> int:
-    """Return the most tokens that a backbone can read."""
+    """Return the maximum number of tokens that a backbone can read."""
     longest = positions(backbone) or tokenizer.model_max_length
     for name, module in backbone.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa and its relatives count positions from the one after the padding index.
+            # RoBERTa and its relatives count positions from the padding index + 1.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             longest = module.num_embeddings - first
     return int(min(longest, tokenizer.model_max_length, 1_000_000))
@@ -139,10 +139,10 @@ def is_decoder(backbone: nn.Module) -> bool:
 
 
 def code_hint(folder: Path) -> str:
-    """Return advice for a model whose repository contains Python code; empty for other models."""
+    """Return advice for a model that needs Python code from its repository; empty for other models."""
     if "auto_map" not in read_json(folder / "config.json"):
         return ""
-    return ". The model comes with Python code: read it, and run it with --trust_remote_code"
+    return ". The model needs its own Python code: read the code, then give --trust_remote_code to run it"
 
 
 def one_line(error: Exception) -> str:
@@ -155,7 +155,7 @@ def _text_model(source: ModelSource, config: Any) -> Any:
     """Return the class that loads a configuration: for T5 and its relatives, the class of T5's encoder.
 
     Raises:
-        ModelError: The model is another encoder with a decoder.
+        ModelError: The model is another kind of encoder-decoder.
     """
     from transformers import AutoModel, AutoModelForTextEncoding
 
@@ -163,7 +163,7 @@ def _text_model(source: ModelSource, config: Any) -> Any:
         return AutoModelForTextEncoding
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"{source.name}: {config.model_type} is an encoder with a decoder, and its token vectors are the "
-            "decoder's. Embed with an encoder (BERT and its relatives, T5's encoder) or with a decoder alone"
+            f"{source.name}: {config.model_type} is an encoder with a decoder, and its token vectors come "
+            "from the decoder. Use an encoder (BERT and its relatives, T5's encoder) or a decoder-only model"
         )
     return AutoModel

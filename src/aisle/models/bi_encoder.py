@@ -1,4 +1,4 @@
-"""Bi-encoder: a query tower and a product tower, by default the same tower."""
+"""Bi-encoder: a query tower and a product tower, which are the same tower by default."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class BiEncoder(nn.Module):
     """Turn token batches of queries and products into embeddings that can be compared.
 
     Args:
-        query_tower: Tower that reads queries.
-        product_tower: Tower that reads products; the query tower if None.
+        query_tower: Tower for queries.
+        product_tower: Tower for products; None uses the query tower.
 
     Raises:
-        ModelError: The towers' embeddings differ in length.
+        ModelError: The towers' embeddings have different dimensions.
     """
 
     def __init__(self, query_tower: Tower, product_tower: Tower | None = None) -> None:
@@ -31,31 +31,31 @@ class BiEncoder(nn.Module):
         if self.query_tower.dim != self.product_tower.dim:
             raise ModelError(
                 f"the query tower's embeddings have {self.query_tower.dim} components, and the product "
-                f"tower's have {self.product_tower.dim}; they must be equally long to be compared"
+                f"tower's have {self.product_tower.dim}; they must have the same number"
             )
 
     @property
     def separate_sides(self) -> bool:
-        """Whether queries and products have separate towers, so that their batches are separate too."""
+        """Whether queries and products have separate towers, and so separate batches."""
         return self.query_tower is not self.product_tower
 
     @property
     def towers(self) -> tuple[Tower, ...]:
-        """The query tower and the product tower; once if they are the same."""
+        """The distinct towers: query tower and product tower, or the shared tower."""
         return (self.query_tower, self.product_tower) if self.separate_sides else (self.product_tower,)
 
     @property
     def backbones(self) -> tuple[nn.Module, ...]:
-        """The towers' backbones."""
+        """Backbones of the distinct towers."""
         return tuple(tower.backbone for tower in self.towers)
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
+        """Number of components of an embedding."""
         return self.product_tower.dim
 
     def tower(self, side: Side) -> Tower:
-        """Return the tower that reads a side."""
+        """Return the tower of a side."""
         return self.query_tower if side == "query" else self.product_tower
 
     def why_padded(self, compute_type: torch.dtype, *, max_length: int) -> str | None:
@@ -70,10 +70,10 @@ class BiEncoder(nn.Module):
         """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.
 
         Args:
-            batches: Token batches; with separate towers each of a single side.
+            batches: Token batches; with separate towers, each batch has a single side.
 
         Raises:
-            ValueError: The towers are separate and a batch has no side.
+            ValueError: The towers are separate, and a batch has no side.
         """
         if not self.separate_sides:
             shared: torch.Tensor = self.product_tower(batches)
@@ -81,6 +81,6 @@ class BiEncoder(nn.Module):
         embedded = []
         for batch in batches:
             if batch.side is None:
-                raise ValueError("separate towers need batches of a single side; this one mixes them")
+                raise ValueError("separate towers need batches of a single side; this batch has no side")
             embedded.append(self.tower(batch.side)([batch]))
         return torch.cat(embedded)

@@ -1,4 +1,4 @@
-"""Dense: a linear layer over embeddings, as sentence-transformers has it."""
+"""Dense: a linear layer with an activation over embeddings, in sentence-transformers' format."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from aisle.models.weight_names import names_that_differ
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU", "ELU", "SELU", "Mish")
-"""Activations of torch.nn, without settings."""
+"""Activations of torch.nn that can be used, all without settings."""
 EMBEDDING = "sentence_embedding"
-"""Name that sentence-transformers gives the embedding between its modules."""
+"""Key under which sentence-transformers passes the embedding between its modules."""
 
 
 class Dense(nn.Module):
     """Project embeddings: activation(W x + b).
 
     Args:
-        in_features: Length of an embedding before.
-        out_features: Length of an embedding after.
-        bias: Whether there is a bias b.
+        in_features: Dimension of the input embeddings.
+        out_features: Dimension of the output embeddings.
+        bias: Whether the layer has a bias b.
         activation: Name of the activation, one of `ACTIVATIONS`.
     """
 
@@ -41,10 +41,10 @@ class Dense(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Dense:
-        """Return the layer in a folder, in float32.
+        """Load the layer from a folder, in float32.
 
         Raises:
-            ModelError: A file is missing or damaged, or asks for something that aisle does not have.
+            ModelError: A file is missing or damaged, or contains a setting that aisle does not support.
         """
         config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
         config = read_json(config_path)
@@ -66,7 +66,7 @@ class Dense(nn.Module):
         return layer
 
     def save(self, folder: Path) -> None:
-        """Write the layer's settings and weights."""
+        """Write the layer's settings and weights to a folder."""
         from safetensors.torch import save_file
 
         write_json(folder / CONFIG_FILE, self.config())
@@ -74,7 +74,7 @@ class Dense(nn.Module):
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
     def config(self) -> dict[str, Any]:
-        """Return the layer's settings as sentence-transformers saves them."""
+        """Return the layer's settings in sentence-transformers' format."""
         activation = type(self.activation)
         return {
             "in_features": self.in_features,
@@ -84,19 +84,19 @@ class Dense(nn.Module):
         }
 
     def output_dim(self, dim: int) -> int:
-        """Return the length of an embedding after the layer.
+        """Return the dimension of the layer's output.
 
         Raises:
-            ModelError: The layer does not take embeddings of this length.
+            ModelError: The layer does not take embeddings of this dimension.
         """
         if dim != self.in_features:
             raise ModelError(
-                f"Dense takes embeddings of {self.in_features} components, and those before it have {dim}"
+                f"Dense takes embeddings of {self.in_features} components, but its input has {dim}"
             )
         return self.out_features
 
     def fingerprint_part(self) -> dict[str, Any]:
-        """Return what decides the layer's output, as JSON: its settings and a hash of each weight."""
+        """Return the layer's share of the fingerprint, as JSON: its settings and a hash of each weight."""
         hashes = {
             name: hashlib.sha256(value.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
             for name, value in self.state_dict().items()
@@ -121,15 +121,15 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
     activation = str(config.get("activation_function") or "torch.nn.Tanh")
     if not activation.startswith("torch.nn.") or _activation(config) not in ACTIVATIONS:
         raise ModelError(
-            f"{path}: asks for the activation {activation}, which aisle does not have; its embeddings would "
-            f"be others. aisle has {', '.join(ACTIVATIONS)} of torch.nn"
+            f"{path}: asks for the activation {activation}, which aisle does not support; without it the "
+            f"embeddings would differ. aisle supports {', '.join(ACTIVATIONS)} of torch.nn"
         )
     if config.get("use_residual"):
-        raise ModelError(f"{path}: asks for use_residual, which aisle does not have")
+        raise ModelError(f"{path}: asks for use_residual, which aisle does not support")
     for name in ("module_input_name", "module_output_name"):
         if config.get(name) not in (None, EMBEDDING):
             raise ModelError(
-                f"{path}: {name} must be {EMBEDDING}, as aisle applies Dense to a text's embedding alone; "
+                f"{path}: {name} must be {EMBEDDING}, as aisle applies Dense only to a text's embedding; "
                 f"found {config[name]!r}"
             )
 

@@ -1,4 +1,4 @@
-"""The encoder that computes with torch: a bi-encoder with its tokenizer, prompts and maximum length."""
+"""Encoder that runs on torch: a bi-encoder with its tokenizer, prompts and maximum length."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from aisle.types.sequences import as_sequence
 Made = TypeVar("Made")
 
 INT8_TOKENS = 4096
-"""Padded tokens at a time in int8: a tenth faster than 1,024, which splits products more; 8,192 is slower."""
+"""Padded tokens at a time in int8: a tenth faster than 1,024, with larger products; 8,192 is slower."""
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """Settings that decide an embedding, besides the weights.
+    """Settings that determine an embedding, in addition to the weights.
 
     Args:
-        pooling: How a text's token vectors become one vector.
+        pooling: Pooling of a text's token vectors into one vector.
         query_prompt: Prompt before every query.
         product_prompt: Prompt before every product.
-        max_length: Longest text in tokens, prompt and special tokens included.
+        max_length: Maximum length of a text in tokens, including prompt and special tokens.
         normalize: Whether embeddings have unit L2 norm.
     """
 
@@ -49,12 +49,12 @@ class EncoderSettings:
 
 @dataclass(frozen=True)
 class DistinctTokens:
-    """Tokens of texts, each distinct text once.
+    """Tokens of texts; each distinct text is tokenised once.
 
     Args:
         tokens: Tokens of the distinct texts.
-        place: (texts,) number of each text among the distinct texts.
-        side: Side of the texts, which decides the tower that reads them.
+        place: (texts,) index of each text among the distinct texts.
+        side: Side of the texts, which selects the tower.
     """
 
     tokens: TokenizedTexts
@@ -73,15 +73,15 @@ class TorchEncoder:
     """Turn queries and products into embeddings with torch; any number of threads may share it.
 
     Args:
-        model: The query tower and the product tower, on their device.
-        tokenizer: The towers' tokenizer.
+        model: Query tower and product tower, on their device.
+        tokenizer: Tokenizer of the towers.
         settings: Pooling, prompts, maximum length.
-        fingerprint: Hash of everything that decides a product's embedding; None before it was saved.
-        query_fingerprint: Hash of everything that decides a query's embedding; the same with one tower.
+        fingerprint: Hash of everything that determines a product's embedding; None before it was saved.
+        query_fingerprint: Hash of everything that determines a query's embedding; the same with one tower.
         name: Name of the model in messages.
         revision: Commit of the Hub repository that it was loaded from; None for other models.
-        dimensions: Number of components of an embedding that are kept; None keeps all.
-        note: What was assumed about the model because its files do not tell; to be printed.
+        dimensions: Number of leading components of an embedding to keep; None keeps all.
+        note: Assumption about the model that its files leave open, to print; None without.
     """
 
     model: BiEncoder
@@ -108,12 +108,12 @@ class TorchEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Device that the model computes on."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
+        """Number of components of an embedding."""
         return self.dimensions or self.model.dim
 
     def encode_queries(self, queries: Iterable[str], **options: Any) -> np.ndarray:
@@ -142,23 +142,23 @@ class TorchEncoder:
         precision: Precision = "fp32",
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Return the embeddings of texts, in their order; a text that occurs twice is encoded once.
+        """Return the embeddings of texts, in the order given; a text that occurs twice is encoded once.
 
         Args:
-            texts: Any iterable of texts; a text longer than the maximum length is cut off.
+            texts: Any iterable of texts; texts beyond the maximum length are cut off.
             prompt: Prompt before every text.
-            side: Side of the texts, which decides the tower; with one tower it makes no difference.
-            max_tokens: Padded tokens encoded at a time.
-            precision: Number type to compute in; embeddings are always float32. int8 is for CPUs; its copy
-                of the model is made on first use, from the weights at that time.
-            on_progress: Called with the number of texts that were encoded since the last call.
+            side: Side of the texts, which selects the tower; with one tower it makes no difference.
+            max_tokens: Most padded tokens to encode at a time.
+            precision: Compute type; embeddings are always float32. int8 is for CPUs; its copy of the model
+                is made on first use, from the weights at that time.
+            on_progress: Function called with the number of texts that were encoded since the last call.
 
         Returns:
             (texts, dim) float32, unit L2 norm.
 
         Raises:
-            ModelError: `texts` is one text, or an entry is not a text or not Unicode; or the device does
-                not compute in int8; or the model is in training mode.
+            ModelError: `texts` is a single text, an entry is not a text or not Unicode, the device does not
+                compute in int8, or the model is in training mode.
         """
         return self.encode_tokens(
             self.tokenize(texts, prompt=prompt, side=side),
@@ -170,10 +170,10 @@ class TorchEncoder:
     def tokenize(
         self, texts: Iterable[str], *, prompt: str, side: Side = "product", marked: bool = False
     ) -> DistinctTokens:
-        """Return the tokens of texts, each distinct text once; safe while another thread encodes.
+        """Tokenise texts, each distinct text once; safe while another thread encodes.
 
         Raises:
-            ModelError: `texts` is one text, or an entry is not a text or not Unicode.
+            ModelError: `texts` is a single text, or an entry is not a text or not Unicode.
         """
         texts = as_sequence(texts, "texts", ModelError)
         _check_texts(texts)
@@ -184,7 +184,7 @@ class TorchEncoder:
         return DistinctTokens(tokens, place, side)
 
     def tokenize_products(self, products: Iterable[str], *, marked: bool = False) -> DistinctTokens:
-        """Return the tokens of products, with the products' prompt; see `tokenize`."""
+        """Tokenise products with the products' prompt; see `tokenize`."""
         return self.tokenize(products, prompt=self.settings.product_prompt, marked=marked)
 
     def encode_tokens(
@@ -201,8 +201,8 @@ class TorchEncoder:
             (texts, dim) float32, unit L2 norm.
         """
         if self.model.training:
-            # Switching it to evaluation here would switch it for the threads that train it, too.
-            raise ModelError(f"{self.name}: is in training mode, with dropout; call model.eval() before")
+            # Switching to evaluation mode here would affect threads that train the model.
+            raise ModelError(f"{self.name}: is in training mode, with dropout; call model.eval() first")
         tokens, place, side = texts.tokens, texts.place, texts.side
         distinct = len(tokens.lengths())
         repeats = np.bincount(place, minlength=distinct)
@@ -210,7 +210,7 @@ class TorchEncoder:
         device = self.device
         layout = device_layout(
             device,
-            # A single text, the usual query, has no padding: there is no need to check packing.
+            # A single text, such as a query, has no padding, so packing would save nothing.
             packed=distinct > 1 and self._packs(side, precision),
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
@@ -228,9 +228,10 @@ class TorchEncoder:
         return in_order
 
     def truncated(self, dimensions: int | None) -> TorchEncoder:
-        """Return an encoder that keeps the first `dimensions` components, scaled to unit norm again.
+        """Return an encoder that keeps the first `dimensions` components, rescaled to unit norm.
 
-        For encoders trained for it (Matryoshka, https://arxiv.org/abs/2205.13147); others lose much quality.
+        This is for encoders trained for it (Matryoshka, https://arxiv.org/abs/2205.13147); others lose much
+        quality.
 
         Raises:
             ModelError: The encoder has fewer components, or its embeddings are not unit vectors.
@@ -239,7 +240,8 @@ class TorchEncoder:
             return self
         if not 1 <= dimensions <= self.dim or not self.settings.normalize:
             raise ModelError(
-                f"--dimensions {dimensions}: {self.name} has {self.dim}, and it must give unit vectors"
+                f"--dimensions {dimensions}: {self.name} has {self.dim} dimensions, and its embeddings must "
+                "be unit vectors"
             )
         return replace(self, dimensions=dimensions)
 
@@ -249,7 +251,7 @@ class TorchEncoder:
         return nn.functional.normalize(embeddings[:, : self.dimensions], dim=1)
 
     def _int8_tower(self, side: Side) -> Tower:
-        """Return the int8 copy of a side's tower; it is made once."""
+        """Return the int8 copy of a side's tower, which is made once."""
         tower = self.model.tower(side)
         return self._once(
             f"int8 {self._tower_name(side)}",
@@ -270,7 +272,7 @@ class TorchEncoder:
         return side if self.model.separate_sides else "shared"
 
     def _once(self, name: str, make: Callable[[], Made]) -> Made:
-        """Return the result of the first call of `make` under a name, whichever thread calls first."""
+        """Return the cached result of `make` under a name; the first call, in any thread, makes it."""
         if name not in self._made:
             with _MAKING:
                 if name not in self._made:
@@ -279,11 +281,11 @@ class TorchEncoder:
         return made
 
     def _turn(self, side: Side) -> AbstractContextManager[object]:
-        """Return the lock of a forward pass: none, unless the tower changes its state during the pass."""
+        """Return the lock for a forward pass if the tower changes its state in it, else no lock."""
         return _PASSING if self.model.tower(side).changes_itself else nullcontext()
 
 
-# Shared by all encoders: an encoder that holds a lock could not be copied or sent to a process.
+# All encoders share the locks: an encoder with its own lock could not be copied or sent to a process.
 _MAKING, _PASSING = threading.Lock(), threading.Lock()
 
 
@@ -297,5 +299,5 @@ def _check_texts(texts: Sequence[str]) -> None:
         except UnicodeEncodeError:
             raise ModelError(
                 f"texts[{position}] must be Unicode; found a lone surrogate in {text!r:.60}: "
-                "it was read with another encoding than it was written with"
+                "it was probably read in the wrong encoding"
             ) from None

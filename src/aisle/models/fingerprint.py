@@ -1,4 +1,4 @@
-"""Fingerprint: a hash of everything that decides an embedding."""
+"""Fingerprint: a hash of everything that determines an embedding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKENIZER_FILES = (
     "spm.model",
     "tokenizer.model",
 )
-# Keys of a tokenizer's configuration that change its tokens; where it was stored and who wrote it do not.
+# Keys of a tokenizer's configuration that change its tokens; keys on its origin are left out.
 TOKENIZER_KEYS = (
     "tokenizer_class",
     "do_lower_case",
@@ -46,7 +46,7 @@ TOKENIZER_KEYS = (
     "bos_token",
     "eos_token",
 )
-# Keys of an adapter's configuration that do not change its output: where its base is, how it was trained.
+# Keys of an adapter's configuration that do not change its output: path of its base, training settings.
 ADAPTER_KEYS_LEFT_OUT = (
     "base_model_name_or_path",
     "revision",
@@ -70,15 +70,15 @@ def fingerprint_of(
 ) -> str:
     """Return the fingerprint of a tower, 64 hexadecimal digits.
 
-    It covers the base model's weights, architecture and code, the adapter's weights (DoRA's magnitudes and
-    whole layers trained with it, too) and configuration, the heads, the tokenizer, pooling, prompts, maximum
+    It covers the base model's weights, architecture and code; the adapter's configuration and weights, DoRA's
+    magnitudes and whole trained layers included; the heads; the tokenizer; and pooling, prompts, maximum
     length and normalisation. Two towers with the same fingerprint give the same embeddings.
 
     Args:
         base_dir: Folder of the base model's weights.
         model_dir: Folder of the run, or of the base model itself.
-        adapter: Whether `model_dir` holds an adapter over the base.
-        settings: Settings besides the weights.
+        adapter: Whether `model_dir` contains an adapter of the base model.
+        settings: Settings of the encoder.
         heads: Modules after the pooling, without the normalisation at the end, which is in `settings`.
     """
     parts: dict[str, object] = {"settings": asdict(settings)}
@@ -87,13 +87,13 @@ def fingerprint_of(
     if adapter:
         config = json.loads((model_dir / "adapter_config.json").read_text(encoding="utf-8"))
         parts["adapter_config"] = {
-            # Sets are written in no fixed order.
+            # PEFT writes sets in any order.
             key: sorted(value, key=str) if isinstance(value, list) else value
             for key, value in config.items()
             if key not in ADAPTER_KEYS_LEFT_OUT and value is not None
         }
         parts["adapter"] = file_sha256(model_dir / "adapter_model.safetensors")
-    if heads:  # a model without heads keeps the fingerprint that it had before there were any
+    if heads:  # a model without heads keeps its fingerprint from before heads existed
         parts["heads"] = fingerprint_parts(heads)
     parts["code"] = [_code(folder) for folder in dict.fromkeys((base_dir, model_dir))]
     parts["tokenizer"] = _tokenizer(model_dir) or _tokenizer(base_dir)
@@ -114,7 +114,7 @@ def _tokenizer(folder: Path) -> dict[str, object]:
 
 
 def _code(folder: Path) -> dict[str, str]:
-    """Return the hashes of a repository's Python code; empty if its files name none."""
+    """Return the hashes of a repository's Python code; empty if its configuration refers to no code."""
     has_code = any(
         read_json(folder / name).get("auto_map") for name in ("config.json", "tokenizer_config.json")
     )

@@ -1,4 +1,4 @@
-"""Heads: the modules of a tower after the pooling, from embeddings to embeddings."""
+"""Heads: modules of a tower after the pooling, which take and return embeddings."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from aisle.models.modules_file import MODULES_FILE, listed_modules
 
 @runtime_checkable
 class Head(Protocol):
-    """A kind of module after the pooling; a `torch.nn.Module` that takes and returns (texts, dim)."""
+    """Module after the pooling: a `torch.nn.Module` that takes and returns (texts, dim)."""
 
     kind: str
-    """Name of its class in sentence-transformers' modules.json."""
+    """Name of the class in sentence-transformers' modules.json."""
 
     @classmethod
     def load(cls, folder: Path) -> Head:
-        """Return the module in a folder.
+        """Load the module from a folder.
 
         Raises:
-            ModelError: A file is missing or damaged, or asks for something that aisle does not have.
+            ModelError: A file is missing or damaged, or contains a setting that aisle does not support.
         """
 
     def save(self, folder: Path) -> None:
-        """Write the module's files."""
+        """Write the module's files to a folder."""
 
     def output_dim(self, dim: int) -> int:
-        """Return the length of an embedding after the module.
+        """Return the dimension of the module's output.
 
         Raises:
-            ModelError: The module does not take embeddings of this length.
+            ModelError: The module does not take embeddings of this dimension.
         """
 
     def fingerprint_part(self) -> dict[str, Any]:
-        """Return what decides the module's output, as JSON: settings and hashes of weights."""
+        """Return the module's share of the fingerprint, as JSON: settings and hashes of weights."""
 
     def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the changed embeddings: (texts, dim after)."""
+        """Return the module's output: (texts, output dim)."""
 
 
 class Normalize(nn.Module):
@@ -60,34 +60,34 @@ class Normalize(nn.Module):
         """Write nothing: the module has no settings and no weights."""
 
     def output_dim(self, dim: int) -> int:
-        """Return `dim`: the length stays."""
+        """Return `dim`: the dimension does not change."""
         return dim
 
     def fingerprint_part(self) -> dict[str, Any]:
-        """Return nothing: there are no settings and no weights."""
+        """Return an empty dict: the module has no settings and no weights."""
         return {}
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings at unit L2 norm: (texts, dim)."""
+        """Return the embeddings, scaled to unit L2 norm: (texts, dim)."""
         return nn.functional.normalize(embeddings, dim=1)
 
 
 HEADS: dict[str, type[Head]] = {head.kind: head for head in (Dense, Normalize)}
-"""Kind of head -> its class. A new kind is a module of its own and an entry here."""
+"""Classes of heads by their kind. To add a head, write its module and add its class here."""
 BEFORE_HEADS = ("Transformer", "Pooling")
 
 
 def load_heads(model_dir: Path, *, dim: int) -> tuple[Head, ...]:
-    """Return the heads that a model's modules.json lists, without a normalisation at the end.
+    """Load the heads that a model's modules.json lists, without a normalisation at the end.
 
-    Whether embeddings are normalised at the end is a setting of the encoder.
+    A setting of the encoder controls the normalisation at the end.
 
     Args:
         model_dir: Folder of the model.
-        dim: Length of the pooled embeddings.
+        dim: Dimension of the pooled embeddings.
 
     Raises:
-        ModelError: A file is damaged; or aisle does not have one of the modules, or not in this place.
+        ModelError: A file is damaged, or aisle does not support a module or the order of the modules.
     """
     check_modules(model_dir)
     heads: list[Head] = []
@@ -103,10 +103,10 @@ def load_heads(model_dir: Path, *, dim: int) -> tuple[Head, ...]:
 
 
 def check_modules(model_dir: Path) -> None:
-    """Refuse a modules.json with modules that aisle does not have, or not in this order.
+    """Refuse a modules.json if aisle does not support its modules or their order.
 
     Raises:
-        ModelError: As said, or the file is damaged.
+        ModelError: aisle does not support them, or the file is damaged.
     """
     path = model_dir / MODULES_FILE
     modules = listed_modules(model_dir)
@@ -114,8 +114,8 @@ def check_modules(model_dir: Path) -> None:
     unknown = [module.type for module in modules if module.kind not in known]
     if unknown:
         raise ModelError(
-            f"{path}: the model has {', '.join(unknown)}, which aisle does not have; its embeddings would be "
-            f"others. aisle has {', '.join(known)}"
+            f"{path}: the model has {', '.join(unknown)}, which aisle does not support; without it the "
+            f"embeddings would differ. aisle supports {', '.join(known)}"
         )
     kinds = [module.kind for module in modules]
     has_heads = bool(set(kinds) & set(HEADS))
@@ -128,20 +128,20 @@ def check_modules(model_dir: Path) -> None:
 
 
 def head_folder(number: int, head: Head) -> str:
-    """Return the folder of a tower's head, as sentence-transformers names it.
+    """Return the name of a head's folder, as in sentence-transformers.
 
     Args:
-        number: Place of the head among the tower's heads, from 0.
+        number: Index of the head among the tower's heads.
         head: The head.
     """
     return f"{len(BEFORE_HEADS) + number}_{head.kind}"
 
 
 def output_dim(heads: Iterable[Head], dim: int) -> int:
-    """Return the length of an embedding after heads that take embeddings of `dim` components.
+    """Return the dimension of the embeddings after all heads, given the dimension `dim` before them.
 
     Raises:
-        ModelError: A head does not take embeddings of the length before it.
+        ModelError: A head does not take embeddings of the dimension before it.
     """
     for head in heads:
         dim = head.output_dim(dim)
@@ -149,5 +149,5 @@ def output_dim(heads: Iterable[Head], dim: int) -> int:
 
 
 def fingerprint_parts(heads: Sequence[Head]) -> list[dict[str, Any]]:
-    """Return what the heads add to a fingerprint, as JSON."""
+    """Return the heads' share of the fingerprint, as JSON."""
     return [{"kind": head.kind, **head.fingerprint_part()} for head in heads]

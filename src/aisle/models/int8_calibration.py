@@ -1,4 +1,4 @@
-"""Observe in a forward pass which inputs a model's linear layers share, and which activations follow."""
+"""Calibration for int8: observe in a forward pass the inputs of linear layers and their activations."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from aisle.text.token_batches import TokenBatch
 
 @dataclass
 class SharedInput:
-    """An input of one or several linear layers.
+    """Input of one or more linear layers.
 
     Args:
         largest: (in,) largest magnitude in each channel.
-        normed: Whether it is the output of a norm.
-        after_gelu: Whether it is the output of GELU.
-        layers: Names of the layers that read it.
-        gelus: Layer's name -> GELU that reads its whole output and is called only once.
+        normed: Whether the input is the output of a norm.
+        after_gelu: Whether the input is the output of GELU.
+        layers: Names of the layers with this input.
+        gelus: GELU after each layer, by the layer's name, if it takes the whole output and is called once.
     """
 
     largest: torch.Tensor
@@ -35,7 +35,7 @@ class SharedInput:
 
 
 class _Observer:
-    """Recognise tensors by their address; all are kept, so that no two tensors have the same address."""
+    """Recognise tensors by their address; all are kept, so that no address is used twice."""
 
     def __init__(self) -> None:
         self.inputs: dict[tuple[int, torch.Size], SharedInput] = {}
@@ -63,7 +63,7 @@ class _Observer:
         self._kept += [entry, output]
         self._gelus.add(output.data_ptr())
         self.calls[activation] += 1
-        # The shape, too: a part of an output may begin where the whole does.
+        # Compare the shape too: a part of an output may have the same address as the whole.
         writer = self._writers.get((entry.data_ptr(), entry.shape))
         if writer is not None:
             name, shared = writer
@@ -71,12 +71,12 @@ class _Observer:
 
 
 def observe(tower: Tower, layers: dict[str, nn.Module], batch: TokenBatch) -> list[SharedInput]:
-    """Return the inputs of some linear layers while the tower reads a batch.
+    """Return the inputs of linear layers in a forward pass of a tower.
 
     Args:
         tower: Tower in evaluation mode, without gradients.
-        layers: Name -> linear layer; a layer that is not called is in no input.
-        batch: The texts.
+        layers: Linear layers by name; a layer that is not called has no input.
+        batch: Texts to embed.
     """
     seen = _Observer()
     hooks = [hook for module in tower.modules() for hook in _hooks_of(module, seen)]
@@ -109,7 +109,7 @@ def _hooks_of(module: nn.Module, seen: _Observer) -> list[RemovableHandle]:
 
 
 def _is_gelu(module: Any) -> bool:
-    """Return whether a module is GELU by the error function, not by an approximation."""
+    """Return whether a module is GELU with the exact error function, without an approximation."""
     if type(module) is GELUActivation:
         return module.act is nn.functional.gelu
     return type(module) is nn.GELU and module.approximate == "none"

@@ -1,9 +1,9 @@
-"""A linear layer in 8-bit integers, for inference on CPUs with instructions that multiply them.
+"""Linear layer in 8-bit integers, for inference on CPUs with instructions that multiply them.
 
 Weights have a scale for each output. Inputs have a scale for each token, computed on the fly (the vector-wise
 quantisation of https://arxiv.org/abs/2208.07339): y = (q_x q_w^T) s_x s_w + b, where q = round(v / s) and
-s = max |v| / 127. If the range of an input is known in advance, each channel has a fixed scale, which the
-weights absorb, so that the products are right. The sums are exact, in 32-bit integers.
+s = max |v| / 127. If the range of an input is known in advance, each channel has a fixed scale instead, and
+the weights are multiplied by it. Sums are exact, in 32-bit integers.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from torch import nn
 
 LARGEST_CODE = 127
 ZERO_CODE = 128
-"""Code of 0 in the inputs: the fast products need unsigned inputs."""
+"""Code for 0 in the inputs; the fast products need unsigned inputs."""
 SMALLEST = 1e-30
 """Largest magnitude assumed for a row of zeros."""
 ZERO_CODE_AFTER_GELU = 21
 LARGEST_CODE_AFTER_GELU = 234
-"""GELU is above -0.17, so nearly all codes are for values above 0."""
+"""GELU is always above -0.17, so nearly all codes represent values above 0."""
 SMALLEST_AFTER_GELU = 1.9
-"""Lower limit on the largest value assumed for a row: 21 codes then reach down to -0.17."""
+"""Least value assumed for a row's maximum, so that 21 codes reach down to -0.17."""
 BLOCK = 196_608
-"""Numbers converted to codes at a time, so that they stay in cache: 0.8 of the time (1,024 x 1,536)."""
+"""Numbers to convert to codes at a time; they stay in cache, which takes 0.8 of the time (1,024 x 1,536)."""
 ROW_STEP = 64
-"""Rows are rounded up to a multiple: products are prepared for each number of rows (0.6 to 4 ms)."""
+"""Rows are rounded up to a multiple, as each new number of rows takes 0.6 to 4 ms to prepare."""
 
 
 class InputCodes:
-    """The codes of one layer's input, or of several layers that read the same: queries, keys and values.
+    """Codes of an input, shared by all layers that take it, for example queries, keys and values.
 
     Args:
-        channel_scales: (in,) what a code is worth in each channel; None for a scale for each token.
-        after_gelu: Whether the input is what GELU gives; without `channel_scales` only.
+        channel_scales: (in,) fixed scale of each channel; None computes a scale for each token.
+        after_gelu: Whether the input is the output of GELU; only without `channel_scales`.
     """
 
     def __init__(self, channel_scales: torch.Tensor | None = None, *, after_gelu: bool = False) -> None:
@@ -45,14 +45,14 @@ class InputCodes:
         self._last: tuple[weakref.ref[torch.Tensor], torch.Tensor, torch.Tensor | None] | None = None
 
     def of(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the codes of an input, found once for all the layers that read it one after the other.
+        """Return the codes of an input, computed once for all layers that take it in succession.
 
         Args:
-            inputs: (..., in) float32; not changed in place between these layers.
+            inputs: (..., in) float32; must not be changed in place between these layers.
 
         Returns:
             The codes, (tokens rounded up to a multiple of `ROW_STEP`, in) uint8, and the tokens' scales,
-            (tokens, 1) float32, or None where the channels have theirs.
+            (tokens, 1) float32, or None if the channels have fixed scales.
         """
         last = self._last
         if last is not None and last[0]() is inputs:
@@ -68,13 +68,13 @@ class InputCodes:
 
 
 class Int8Linear(nn.Module):
-    """A frozen `nn.Linear` that computes in 8-bit integers: float32 in, float32 out.
+    """Frozen `nn.Linear` that computes in 8-bit integers: float32 in, float32 out.
 
     Args:
         weight: (out, in).
         bias: (out,), or None.
-        inputs: Finds the codes of the input; shared by the layers that read the same one.
-        gelu: Whether GELU follows; only for inputs with fixed scales.
+        inputs: Codes of the input, shared by all layers that take it.
+        gelu: Whether to apply GELU to the output; only for inputs with fixed scales.
     """
 
     def __init__(
@@ -123,21 +123,23 @@ class Int8Linear(nn.Module):
         return found
 
     def extra_repr(self) -> str:
-        """Return the layer's shape, for printing."""
+        """Return the layer's shape as text, for `repr`."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         )
 
 
 def token_codes(rows: torch.Tensor, *, after_gelu: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each row's codes, that of zero added, and its scale; a row of zeros has codes of zero.
+    """Return each row's codes, including the offset of the zero code, and its scale.
+
+    In a row of zeros, all codes are the zero code.
 
     Args:
         rows: (rows, in) float32.
-        after_gelu: Whether they are what GELU gives.
+        after_gelu: Whether the rows are the output of GELU.
 
     Returns:
-        The codes, (rows rounded up to a multiple of `ROW_STEP`, in) uint8, where the last are not set, and
+        The codes, (rows rounded up to a multiple of `ROW_STEP`, in) uint8, whose last rows are not set, and
         the scales, (rows, 1) float32.
     """
     codes, scales = _room_for_codes(rows), rows.new_empty(len(rows), 1)
@@ -149,20 +151,20 @@ def token_codes(rows: torch.Tensor, *, after_gelu: bool = False) -> tuple[torch.
         if after_gelu:
             scale.clamp_min_(SMALLEST_AFTER_GELU).div_(LARGEST_CODE_AFTER_GELU)
         else:
-            # |x| would be one more array to write than the two reductions have to read.
+            # Two reductions read the array twice; |x| would write another array.
             torch.maximum(scale, part.amin(1, keepdim=True).neg_(), out=scale)
             scale.clamp_min_(SMALLEST).div_(LARGEST_CODE)
-        # The conversion cuts fractions off, so that half a code more rounds to the nearest.
+        # The conversion truncates, so adding half a code rounds to the nearest.
         codes[start : start + len(part)] = torch.mul(part, 1 / scale).add_(zero + 0.5)
     return codes, scales
 
 
 def fixed_codes(rows: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Return each row's codes, `ZERO_CODE` added: (rows rounded up to a multiple of `ROW_STEP`, in) uint8.
+    """Return each row's codes plus `ZERO_CODE`: (rows rounded up to a multiple of `ROW_STEP`, in) uint8.
 
     Args:
-        rows: (rows, in) float32; what is beyond a channel's range is taken for its end.
-        factors: (in,) codes to the unit.
+        rows: (rows, in) float32; values beyond a channel's range are clipped to it.
+        factors: (in,) codes per unit: the reciprocal of each channel's scale.
     """
     codes = _room_for_codes(rows)
     codes[: len(rows)] = torch.mul(rows, factors).clamp_(-LARGEST_CODE, LARGEST_CODE).add_(ZERO_CODE + 0.5)
@@ -175,13 +177,13 @@ def _room_for_codes(rows: torch.Tensor) -> torch.Tensor:
 
 
 def channel_codes(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the codes of weights, (out, in) int8, and each output's scale, (out, 1) float32."""
+    """Return the codes of weights, (out, in) int8, and the scale of each output, (out, 1) float32."""
     scales = weight.abs().amax(1, keepdim=True).clamp_min_(SMALLEST) / LARGEST_CODE
     return (weight / scales).round_().to(torch.int8), scales
 
 
 def multiplies_int8() -> bool:
-    """Return whether this CPU multiplies 8-bit integers fast, and exactly: without VNNI sums may saturate."""
+    """Return whether this CPU multiplies 8-bit integers fast and exactly; without VNNI, sums may saturate."""
     capabilities = torch.cpu.get_capabilities()
     vnni = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
     return bool(vnni) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

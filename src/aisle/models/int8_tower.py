@@ -1,9 +1,9 @@
-"""Copy a tower with linear layers that compute in 8-bit integers; the rest is shared, in float32.
+"""Copy a tower with linear layers in 8-bit integers; the rest is shared, in float32.
 
 A few channels of a norm's output are ten to twenty times larger than the others, and a common scale would
-leave few codes for the others. So each channel has its own scale, a compromise between its range and that of
-the weights that absorb the scale (SmoothQuant, https://arxiv.org/abs/2211.10438). The ranges come from random
-tokens, so that an embedding depends on its text alone; a norm bounds its outputs, whatever the text. Other
+leave few codes for the others. So each channel has its own scale, which balances its range against the range
+of the weights that are multiplied by the scale (SmoothQuant, https://arxiv.org/abs/2211.10438). Random tokens
+give the ranges, so that an embedding depends only on its text; a norm bounds its output for any text. Other
 inputs have a scale for each token.
 """
 
@@ -28,20 +28,20 @@ from aisle.text.token_batches import PaddedBatch
 CALIBRATION_TEXTS = 16
 CALIBRATION_TOKENS = 32
 SMOOTHING = 0.7
-"""Exponent of a channel's range in its scale; the weights' range has 1 - SMOOTHING."""
+"""Exponent of a channel's range in its scale; the exponent of the weights' range is 1 - SMOOTHING."""
 MARGIN = 1.2
-"""Factor by which an input may exceed the calibration's range."""
+"""Factor by which inputs may exceed the range found in calibration."""
 SMALLEST_RANGE = 1e-5
 LOWEST_COSINE = 0.95
-"""Lowest cosine between a random text's embeddings in int8 and in fp32; MiniLM has 0.99."""
+"""Lowest accepted cosine between a random text's embeddings in int8 and in fp32; MiniLM reaches 0.99."""
 
 
 def int8_tower(tower: Tower, *, max_length: int) -> Tower:
-    """Return a copy for inference on CPU; adapters are merged into its codes, heads stay in float32.
+    """Return an int8 copy for inference on CPU; adapters are merged, and heads stay in float32.
 
     Args:
         tower: Tower in float32, on CPU, in evaluation mode; it is not changed.
-        max_length: Longest text that it reads, in tokens.
+        max_length: Maximum length of a text, in tokens.
 
     Raises:
         ModelError: The tower is not on CPU, this CPU does not multiply 8-bit integers, or the embeddings are
@@ -51,14 +51,14 @@ def int8_tower(tower: Tower, *, max_length: int) -> Tower:
     if device.type != "cpu":
         raise ModelError(f"int8 is for CPUs, and the model is on {device}; use fp32 or bf16 there")
     if not multiplies_int8():
-        raise ModelError("int8 needs a CPU with VNNI instructions, which this one lacks; use fp32 or bf16")
+        raise ModelError("int8 needs a CPU with VNNI instructions, which this CPU lacks; use fp32 or bf16")
     tokens = random_tokens(tower.vocabulary_size, min(max_length, CALIBRATION_TOKENS))
     with torch.inference_mode(False), torch.no_grad():
-        # The calibration observes a copy: texts that other threads embed at the same time must not count.
+        # Calibrate on a copy, so that texts embedded by other threads at the same time do not count.
         observed = shared_copy(tower).eval()
         layers = dict(_linear_layers(observed.backbone))
         weights = {name: _merged(layer) for name, layer in layers.items()}
-        # The copy shares everything that it does not replace: no parameter is stored twice.
+        # The copy shares all parameters that it does not replace.
         memo: dict[int, Any] = {id(one): one for one in chain(observed.parameters(), observed.buffers())}
         for shared in observe(observed, layers, tokens):
             scales = _channel_scales(shared, weights) if shared.normed else None
@@ -75,7 +75,7 @@ def int8_tower(tower: Tower, *, max_length: int) -> Tower:
 
 
 def random_tokens(vocabulary_size: int, length: int) -> PaddedBatch:
-    """Return `CALIBRATION_TEXTS` texts of random tokens, the same texts every time."""
+    """Return `CALIBRATION_TEXTS` texts of random tokens, always the same texts."""
     size = (CALIBRATION_TEXTS, length)
     ids = np.random.default_rng(0).integers(5, max(vocabulary_size, 6), size=size)
     input_ids = torch.from_numpy(ids)
@@ -86,13 +86,13 @@ def _check(cosines: torch.Tensor) -> None:
     lowest = float(cosines.min())
     if not lowest >= LOWEST_COSINE:
         raise ModelError(
-            f"int8 does not suit this model: an embedding of random tokens has a cosine of {lowest:.3f} to "
-            f"that in fp32, and {LOWEST_COSINE} is the least; use fp32 or bf16"
+            f"int8 does not suit this model: for random tokens, the cosine between an int8 and an fp32 "
+            f"embedding is {lowest:.3f}, and must be at least {LOWEST_COSINE}; use fp32 or bf16"
         )
 
 
 def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the linear layers by name; a layer with an adapter is a single layer."""
+    """Yield the linear layers by name; a layer and its adapter count as a single layer."""
     from peft.tuners.lora import Linear
 
     within: set[nn.Module] = set()
@@ -106,7 +106,7 @@ def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _merged(layer: Any) -> nn.Linear:
-    """Return a linear layer with its adapter, if any, in the weights."""
+    """Return a linear layer with its adapter, if any, merged into the weights."""
     if type(layer) is nn.Linear:
         return layer
     merged: Any = copy.deepcopy(layer)
@@ -117,7 +117,7 @@ def _merged(layer: Any) -> nn.Linear:
 
 
 def _channel_scales(shared: SharedInput, weights: dict[str, nn.Linear]) -> torch.Tensor:
-    """Return the value of a code's unit in each channel: (in,)."""
+    """Return the fixed scale of each channel, the value of a code of 1: (in,)."""
     of_weights = torch.stack([weights[name].weight.abs().amax(0) for name in shared.layers]).amax(0)
     largest, of_weights = shared.largest.clamp_min(SMALLEST_RANGE), of_weights.clamp_min(SMALLEST_RANGE)
     factors = largest**SMOOTHING / of_weights ** (1 - SMOOTHING)

@@ -41,7 +41,7 @@ E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsup
 
 @dataclass(frozen=True)
 class Overrides:
-    """The user's settings of an encoder, which win over its files; None leaves a setting to the files."""
+    """Settings from the user, which override those in the model's files; None keeps the files' setting."""
 
     pooling: PoolingMode | None = None
     query_prompt: str | None = None
@@ -51,16 +51,16 @@ class Overrides:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model loaded from its files, in parts that training changes.
+    """Model loaded from its files, as separate parts that training can change.
 
     Args:
-        source: Where its files are.
-        backbone: Its backbone, in float32.
-        heads: Its modules after the pooling, without the normalisation at the end.
-        tokenizer: Its tokenizer.
+        source: Location of the files.
+        backbone: Backbone, in float32.
+        heads: Modules after the pooling, without the normalisation at the end.
+        tokenizer: Tokenizer of the model.
         settings: Pooling, prompts, maximum length, normalisation.
         adapter: Adapter of the LoRA run that training starts from, if any.
-        note: What was assumed because its files do not tell; to be printed.
+        note: Assumption about the model that its files leave open, to print; None without.
     """
 
     source: ModelSource
@@ -72,13 +72,13 @@ class LoadedModel:
     note: str | None = None
 
     def tower(self) -> Tower:
-        """Return the tower of the model's parts."""
+        """Return a tower built from the model's parts."""
         last = [Normalize()] if self.settings.normalize else []
         return Tower(self.backbone, Pooling(self.settings.pooling), [*self.heads, *last])
 
     @property
     def side_tokenizers(self) -> SideTokenizers:
-        """How queries and products become tokens; one tower reads both."""
+        """Tokenizers for queries and products, which share a tower."""
         settings = self.settings
         query, product = (
             SideTokenizer(self.tokenizer, prompt, settings.max_length)
@@ -97,16 +97,16 @@ def load_encoder(
     device: str | None = None,
     trust_remote_code: bool = False,
 ) -> TorchEncoder:
-    """Return the encoder of a run, an adapter or a base model.
+    """Load the encoder of a run, an adapter or a base model.
 
     Args:
-        model: Folder of a run, of a PEFT adapter or of a base model, or a Hub id of these.
-        base_model: Base of an adapter, if the adapter's configuration names none or it has moved.
-        overrides: Settings that win over the files'.
+        model: Folder or Hub id of a run, a PEFT adapter or a base model.
+        base_model: Base model of an adapter, if its configuration names no base model, or an old path.
+        overrides: Settings that override those in the files.
         revision: Branch, tag or commit on the Hub.
         token: Token for gated and private repositories.
-        device: `cuda`, `cpu`, ...; None takes the accelerator if there is one.
-        trust_remote_code: Run the Python code in the model's repository.
+        device: Type of device, `cuda`, `cpu`, ...; None takes the accelerator if the machine has one.
+        trust_remote_code: Whether to run Python code from the model's repository.
 
     Raises:
         ModelError: Files are missing, do not fit together, or are not safetensors.
@@ -121,7 +121,7 @@ def load_encoder(
     if adapter:
         base_source = base_of_adapter(source, saved, None if base_model is None else str(base_model), token)
         base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
-        # Merged into the weights it costs nothing to compute (MiniLM, r16 on all layers: a quarter less).
+        # A merged adapter adds no computation (MiniLM, r16 on all layers: a quarter less time).
         backbone = load_adapter(base.backbone, source.path).merge_and_unload()
         loaded = replace(with_run_files(base, source, trust_remote_code), backbone=backbone)
     else:
@@ -139,8 +139,8 @@ def load_encoder(
     if saved is not None and not overridden and fingerprint != saved["fingerprint"]:
         raise ModelError(
             f"{source.name}: was saved with fingerprint {saved['fingerprint']}, and with the base model "
-            f"{base_source.path} it has {fingerprint}: the base is another one, or a file was altered. "
-            "Give the base it was trained on with --base_model"
+            f"{base_source.path} it has {fingerprint}: the base model is different, or a file was altered. "
+            "Give the base model it was trained on with --base_model"
         )
     model_on_device = BiEncoder(replace(loaded, settings=settings).tower()).to(device or best_device())
     return TorchEncoder(
@@ -156,11 +156,11 @@ def load_encoder(
 
 
 def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: bool = False) -> LoadedModel:
-    """Return a base model in float32, with the settings of its own files.
+    """Load a base model in float32, with the settings from its files.
 
     Raises:
         ModelError: The model cannot be loaded or does not read text, there is no tokenizer, `max_length` is
-            more than it can read, or a prompt fills it.
+            longer than the model can read, or a prompt leaves no room for a text.
     """
     backbone = load_backbone(source, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
@@ -170,16 +170,16 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
     heads = load_heads(source.root or source.path, dim=hidden_size(backbone))
     note = None
     if overrides.pooling is None and not names_pooling(source.root or source.path):
-        kind = {"last": "the last token, as decoders are", "mean": "the mean of all tokens"}
+        kind = {"last": "the last token, as is usual for decoders", "mean": "the mean of all tokens"}
         note = (
-            f"{source.name}: has no file that says how it is pooled; it is pooled by "
-            f"{kind[settings.pooling]}. --pooling says otherwise"
+            f"{source.name}: has no file with its pooling; it is pooled by "
+            f"{kind[settings.pooling]}. Give another with --pooling"
         )
     return LoadedModel(source, backbone, heads, tokenizer, settings, note=note)
 
 
 def with_run_files(base: LoadedModel, source: ModelSource, trust_remote_code: bool) -> LoadedModel:
-    """Return a base model with the tokenizer and the heads of an adapter's folder, if it has them."""
+    """Replace a base model's tokenizer and heads with those in an adapter's folder, if it has them."""
     tokenizer, heads = base.tokenizer, base.heads
     if (source.path / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
@@ -189,7 +189,7 @@ def with_run_files(base: LoadedModel, source: ModelSource, trust_remote_code: bo
 
 
 def best_device() -> str:
-    """Return the type of this machine's accelerator, or `cpu` if it has none that aisle supports."""
+    """Return the type of this machine's accelerator, or `cpu` if aisle supports no accelerator here."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if accelerator is None or accelerator.type == "mps" else accelerator.type
 
@@ -197,10 +197,10 @@ def best_device() -> str:
 def base_of_adapter(
     source: ModelSource, saved: dict[str, Any] | None, base_model: str | None, token: str | None
 ) -> ModelSource:
-    """Return where an adapter's base is: from the user, else `aisle.json`, else PEFT's configuration.
+    """Find an adapter's base model: from the user, else `aisle.json`, else PEFT's configuration.
 
     Raises:
-        ModelError: No base is named, or it cannot be found.
+        ModelError: No base model is given, or it cannot be found.
     """
     if base_model is not None:
         return find_model(base_model, token=token)
@@ -220,9 +220,9 @@ def base_of_adapter(
 
 
 def with_saved(overrides: Overrides, saved: dict[str, Any]) -> Overrides:
-    """Return the overrides of a base model's files: the user's settings, then the run's.
+    """Complete the user's settings with those of a run, to override a base model's files.
 
-    The base's files may ask for a pooling or prompts that aisle does not have and that training replaced.
+    The base model's files may ask for a pooling or prompts that aisle does not support and training replaced.
     """
     return replace(
         overrides,
@@ -233,7 +233,7 @@ def with_saved(overrides: Overrides, saved: dict[str, Any]) -> Overrides:
 
 
 def saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettings:
-    """Return the settings of a run's `aisle.json`; the user's settings win."""
+    """Return the settings in a run's `aisle.json`, overridden by the user's settings."""
     return EncoderSettings(
         pooling=overrides.pooling or cast(PoolingMode, saved["pooling"]),
         query_prompt=_first_given(overrides.query_prompt, saved["query_prompt"]),
@@ -276,8 +276,8 @@ def check_prompts(settings: EncoderSettings, tokenizer: Any) -> None:
         tokens = len(tokenizer(prompt)["input_ids"])
         if prompt and tokens >= settings.max_length:
             raise ModelError(
-                f"--{name} {prompt!r}: has {tokens} tokens with the special ones, and --max_length "
-                f"{settings.max_length} leaves none for a text; shorten it, or give a higher --max_length"
+                f"--{name} {prompt!r}: has {tokens} tokens, special tokens included, and --max_length "
+                f"{settings.max_length} leaves no room for a text; shorten it, or give a higher --max_length"
             )
 
 

@@ -21,14 +21,14 @@ HUB_FILES_LEFT_OUT = ("onnx/*", "openvino/*", "checkpoints/*")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model's files on this machine, and how to find them again elsewhere.
+    """Location of a model's files on this machine, and on the Hub if they come from there.
 
     Args:
         name: Name that the user gave.
         path: Folder of the backbone's files.
         hub_id: Repository that the files come from, if known.
         revision: Commit of that repository, if known.
-        root: Folder with modules.json, if the backbone's files are in a folder below it.
+        root: Folder with modules.json, if the backbone's files are in a subfolder of it.
     """
 
     name: str
@@ -39,16 +39,16 @@ class ModelSource:
 
     @property
     def reference(self) -> str:
-        """The name by which PEFT and sentence-transformers find the files on this machine."""
+        """Hub id or path with which PEFT and sentence-transformers find the files on this machine."""
         return self.hub_id if self.hub_id and self.revision and self.root is None else str(self.path)
 
 
 def find_model(name: str, *, revision: str | None = None, token: str | None = None) -> ModelSource:
-    """Return where a model's files are; download them first if necessary.
+    """Find a model's files; download them if necessary.
 
     Args:
         name: Folder, `all-MiniLM-L6-v2`, or Hub id.
-        revision: Branch, tag or commit of a Hub id; with a revision, the package is not used.
+        revision: Branch, tag or commit on the Hub; with a revision, the MiniLM package is not used.
         token: Token for gated and private repositories.
 
     Raises:
@@ -70,18 +70,18 @@ def find_model(name: str, *, revision: str | None = None, token: str | None = No
 
 
 def _below_root(source: ModelSource) -> ModelSource:
-    """Return the source with the folder that modules.json names for the transformer, such as 0_Transformer.
+    """Follow modules.json to the transformer's folder, for example 0_Transformer.
 
-    sentence-transformers before 2.0 saved its models so; since then these files lie beside modules.json.
+    sentence-transformers before 2.0 saved models this way; later versions put the files beside modules.json.
 
     Raises:
-        ModelError: `modules.json` is damaged, or the folder is not there.
+        ModelError: `modules.json` is damaged, or the folder does not exist.
     """
     below = module_folder(source.path, "Transformer")
     if below is None or below == source.path.resolve():
         return source
     if not below.is_dir():
-        raise ModelError(f"{source.path / MODULES_FILE}: names the folder {below.name}, which is not there")
+        raise ModelError(f"{source.path / MODULES_FILE}: names the folder {below.name}, which does not exist")
     return replace(source, path=below, root=source.path)
 
 
@@ -123,18 +123,18 @@ def _download(name: str, *, revision: str | None, token: str | None) -> ModelSou
         )
     except GatedRepoError:
         raise ModelError(
-            f"{name}: the Hub asks for permission; accept its terms there and run `hf auth login`"
+            f"{name}: the Hub requires permission; accept the model's terms there and run `hf auth login`"
         ) from None
     except RevisionNotFoundError:
-        raise ModelError(f"{name}: the Hub has no revision {revision!r} of it") from None
+        raise ModelError(f"{name}: the Hub has no revision {revision!r} of this model") from None
     except RepositoryNotFoundError:
-        raise ModelError(f"{name}: there is no such folder, and no such model on the Hub") from None
+        raise ModelError(f"{name}: there is no such folder, and no model of this name on the Hub") from None
     except HFValidationError:
         raise ModelError(f"{name}: there is no such folder, and it is not a Hub id (owner/name)") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{name}: there is no such folder, and the Hub could not give it ({reason}). "
+            f"{name}: there is no such folder, and it could not be downloaded from the Hub ({reason}). "
             "Check the network and HF_HUB_OFFLINE, or give a folder"
         ) from None
     commit = Path(path).name

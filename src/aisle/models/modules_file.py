@@ -1,4 +1,4 @@
-"""The modules of a model as sentence-transformers lists them: modules.json, and a folder for each module."""
+"""Read and write sentence-transformers' modules.json, which lists a model's modules and their folders."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MODULES_FILE = "modules.json"
 
 @dataclass(frozen=True)
 class ListedModule:
-    """An entry of modules.json.
+    """Entry of modules.json.
 
     Args:
-        kind: Name of the module's class, such as Pooling.
-        type: Its full name, as it is written.
+        kind: Name of the module's class, for example Pooling.
+        type: Full name of the class, as written in the file.
         folder: Folder of the module's files.
     """
 
@@ -28,10 +28,10 @@ class ListedModule:
 
 
 def listed_modules(model_dir: Path) -> list[ListedModule]:
-    """Return the modules that a model's modules.json lists, in order; none without that file.
+    """Return the modules that a model's modules.json lists, in order; empty if there is no such file.
 
     Raises:
-        ModelError: `modules.json` is damaged, or names a folder outside of the model's.
+        ModelError: `modules.json` is damaged, or names a folder outside the model's folder.
     """
     path = model_dir / MODULES_FILE
     entries = _load(path)
@@ -42,13 +42,13 @@ def listed_modules(model_dir: Path) -> list[ListedModule]:
         name = str(entry.get("type"))
         folder = (model_dir / str(entry.get("path") or "")).resolve()
         if not folder.is_relative_to(model_dir.resolve()):
-            raise ModelError(f"{path}: names the folder {folder} outside of the model's")
+            raise ModelError(f"{path}: names the folder {folder} outside the model's folder")
         modules.append(ListedModule(name.rpartition(".")[2], name, folder))
     return modules
 
 
 def module_folder(model_dir: Path, kind: str) -> Path | None:
-    """Return the folder of a model's first module of a kind, or None.
+    """Return the folder of a model's first module of a kind, or None if it has no module of that kind.
 
     Raises:
         ModelError: As in `listed_modules`.

@@ -1,4 +1,4 @@
-"""Save a trained encoder in the formats of PEFT, transformers and sentence-transformers at once."""
+"""Save a trained encoder so that PEFT, transformers and sentence-transformers can load it too."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENCODER_FILES = (
     *(MODULES_FILE, "config_sentence_transformers.json", "sentence_*_config.json", "1_Pooling/config.json"),
     *(f"[0-9]*_{kind}/{name}" for kind in HEADS for name in ("config.json", "model.safetensors")),
 )
-"""Files that an encoder of another kind may have left in a run's folder."""
+"""Files that another encoder may have left in a run's folder."""
 ST_PACKAGE = "sentence_transformers.models"
 
 
@@ -45,23 +45,23 @@ def save_encoder(
     adapter: bool,
     began_at: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write an encoder into a run's folder and return its fingerprint.
+    """Write an encoder to a run's folder and return its fingerprint.
 
-    All files are written to a staging folder and then moved, `aisle.json` last: a run with an `aisle.json`
+    All files are written to a staging folder and then moved, `aisle.json` last. So a run with an `aisle.json`
     is complete.
 
     Args:
-        run_dir: Folder of the run; its other files are left alone.
+        run_dir: Folder of the run; its other files stay.
         tower: Trained tower, unwrapped, on any device.
-        weights: Trained weights to save instead of the tower's present ones; None saves the present ones.
-        tokenizer: The tower's tokenizer.
-        settings: Settings besides the weights.
-        source: The base model.
-        adapter: Whether the backbone has an adapter; then the adapter is saved, and not the backbone.
-        began_at: Record of the LoRA run that training started from, if any; kept in `aisle.json`.
+        weights: Trained weights to save in place of the tower's current weights; None saves the current ones.
+        tokenizer: Tokenizer of the tower.
+        settings: Pooling, prompts, maximum length, normalisation.
+        source: Base model.
+        adapter: Whether the backbone has an adapter; then only the adapter is saved.
+        began_at: Record of the LoRA run that training started from, if any; saved in `aisle.json`.
 
     Raises:
-        ModelError: The encoder could not be written; the folder is as before.
+        ModelError: The encoder cannot be written; the folder is unchanged.
     """
     staging = run_dir / ".saving"
     shutil.rmtree(staging, ignore_errors=True)
@@ -88,12 +88,12 @@ def save_encoder(
         for path in staging.rglob("*"):
             sync(path)
     except Exception as error:
-        # tokenizers, safetensors and the file system report a full disk by errors of different types.
+        # tokenizers, safetensors and the file system raise different errors for a full disk.
         free = shutil.disk_usage(run_dir.parent).free
         shutil.rmtree(staging, ignore_errors=True)
         raise ModelError(
             f"{run_dir}: the trained model cannot be saved ({error}); {free:,} bytes were free on that disk. "
-            "Checkpoints, if there are any, are whole: make room and resume with "
+            "Checkpoints, if there are any, are whole: free some space, and resume with "
             "--resume_from_checkpoint latest"
         ) from error
     _move_in(staging, run_dir)
@@ -101,7 +101,7 @@ def save_encoder(
 
 
 def _check_names(tower: Tower, weights: Mapping[str, torch.Tensor] | None) -> None:
-    """Refuse weights under names that the tower's trained weights do not have.
+    """Refuse weights if their names differ from those of the tower's trained weights.
 
     Raises:
         ModelError: The names differ.
@@ -118,11 +118,11 @@ def _write_backbone(
     folder: Path, tower: Tower, weights: Mapping[str, torch.Tensor] | None, *, adapter: bool
 ) -> None:
     backbone: Any = tower.backbone
-    # PEFT would ask the Hub whether the vocabulary has grown since; it cannot have.
+    # Otherwise PEFT asks the Hub whether the vocabulary has grown, which is impossible here.
     options = {"save_embedding_layers": False} if adapter else {}
     state = None if weights is None else {**backbone.state_dict(), **_within("backbone", weights)}
     backbone.save_pretrained(folder, state_dict=state, **options)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's template; the model card is ours
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's template; aisle writes its own model card
 
 
 def _write_heads(folder: Path, tower: Tower, weights: Mapping[str, torch.Tensor] | None) -> None:
@@ -133,7 +133,7 @@ def _write_heads(folder: Path, tower: Tower, weights: Mapping[str, torch.Tensor]
 
 
 def _within(name: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights of a part of the tower, under the part's own names."""
+    """Select the weights of a part of the tower, and remove the part's name from theirs."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
@@ -154,7 +154,7 @@ def _description(
 
 
 def _sentence_transformers_files(tower: Tower, settings: EncoderSettings) -> dict[str, Any]:
-    """Return the files that describe a tower's modules and prompts: name -> content."""
+    """Return the contents, by name, of the files that describe a tower's modules and prompts."""
     modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling")]
     modules += [(head_folder(number, head), head.kind) for number, head in enumerate(tower.heads)]
     return {
@@ -173,7 +173,10 @@ def _sentence_transformers_files(tower: Tower, settings: EncoderSettings) -> dic
 
 
 def _move_in(staging: Path, run_dir: Path) -> None:
-    """Replace an earlier encoder's files: `aisle.json` is removed first and moved in last."""
+    """Move the files to the run's folder, in place of an earlier encoder's.
+
+    The earlier `aisle.json` is removed first, and the new one is moved last.
+    """
     (run_dir / SETTINGS_FILE).unlink(missing_ok=True)
     files = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if path.is_file()]
     for pattern in ENCODER_FILES:

@@ -1,4 +1,4 @@
-"""Pooling: from a text's token vectors to one vector."""
+"""Pooling: reduce a text's token vectors to one vector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aisle.text.token_batches import PackedBatch, TokenBatch
 from aisle.types.choices import PoolingMode
 
 FOLDER = "1_Pooling"
-# The names in older files, `pooling_mode_mean_tokens: true`, and in newer ones, `pooling_mode: mean`.
+# Names in older files (`pooling_mode_mean_tokens: true`) and in newer files (`pooling_mode: mean`).
 SAVED_MODES: dict[str, PoolingMode] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -27,11 +27,11 @@ SAVED_MODES: dict[str, PoolingMode] = {
 
 @dataclass(frozen=True)
 class Pooling:
-    """The module of a tower that reduces a text's token vectors to one vector.
+    """Module of a tower that reduces a text's token vectors to one vector.
 
     Args:
-        mode: `mean` of the real tokens (Sentence-BERT, https://arxiv.org/abs/1908.10084), the first token
-            (`cls`), or the last real token (`last`, for decoders).
+        mode: Pooling mode: `mean` of the real tokens (Sentence-BERT, https://arxiv.org/abs/1908.10084), `cls`
+            for the first token, or `last` for the last real token (for decoders).
     """
 
     mode: PoolingMode
@@ -41,17 +41,17 @@ class Pooling:
 
         Args:
             vectors: Token vectors of the batch: (tokens, dim) if it is packed, else (texts, tokens, dim).
-            batch: The texts.
+            batch: Token batch of the texts.
         """
         if isinstance(batch, PackedBatch):
             return pool_packed(vectors, batch.offsets, self.mode)
         return pool(vectors, batch.attention_mask, self.mode)
 
     def config(self, *, dim: int) -> dict[str, Any]:
-        """Return the module's settings as sentence-transformers saves them.
+        """Return the module's settings in sentence-transformers' format.
 
         Args:
-            dim: Length of a token vector.
+            dim: Dimension of a token vector.
         """
         return {
             "word_embedding_dimension": dim,
@@ -65,7 +65,7 @@ class Pooling:
 
 
 def pooling_file(model_dir: Path) -> Path:
-    """Return the path of a model's pooling settings, whether the file exists or not.
+    """Return the path of a model's pooling settings; the file may be missing.
 
     Raises:
         ModelError: `modules.json` is damaged.
@@ -74,10 +74,10 @@ def pooling_file(model_dir: Path) -> Path:
 
 
 def saved_pooling(path: Path) -> PoolingMode | None:
-    """Return the pooling in a file of sentence-transformers; None if it names no pooling.
+    """Read the pooling mode from a file of sentence-transformers; None if the file gives no mode.
 
     Raises:
-        ModelError: The file is damaged, or asks for a pooling that aisle does not have.
+        ModelError: The file is damaged, or asks for a pooling that aisle does not support.
     """
     saved = read_json(path)
     modes = [key for key, on in saved.items() if key.startswith("pooling_mode_") and on is True]
@@ -88,7 +88,7 @@ def saved_pooling(path: Path) -> PoolingMode | None:
     if len(modes) > 1 or modes[0] not in SAVED_MODES:
         raise ModelError(
             f"{path}: asks for {' and '.join(modes)}; aisle pools by mean, cls or last. "
-            "Give one of them with --pooling to use the model otherwise than it was trained"
+            "To use another pooling than in training, give --pooling"
         )
     return SAVED_MODES[modes[0]]
 
@@ -99,7 +99,7 @@ def pool(token_embeddings: torch.Tensor, attention_mask: torch.Tensor, mode: Poo
     Args:
         token_embeddings: (texts, tokens, dim), padded on the right.
         attention_mask: (texts, tokens), 1 for real tokens and 0 for padding.
-        mode: How token vectors become one vector; see `Pooling`.
+        mode: Pooling mode; see `Pooling`.
 
     Returns:
         (texts, dim) float32.
@@ -118,9 +118,9 @@ def pool_packed(token_embeddings: torch.Tensor, offsets: torch.Tensor, mode: Poo
     """Return one vector per packed text, in float32.
 
     Args:
-        token_embeddings: (tokens, dim), one text after the other.
-        offsets: (texts + 1,) where each text begins; the last is the number of tokens. Empty texts come last.
-        mode: How token vectors become one vector; see `Pooling`.
+        token_embeddings: (tokens, dim), texts concatenated.
+        offsets: (texts + 1,) start of each text, then the number of tokens. Empty texts come last.
+        mode: Pooling mode; see `Pooling`.
 
     Returns:
         (texts, dim) float32; an empty text's vector has no meaning, but is finite.

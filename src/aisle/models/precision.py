@@ -1,4 +1,4 @@
-"""Choose the compute type that embeds texts faster on a device."""
+"""Choose the fastest compute type for embedding texts on a device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TIMED_TEXTS = 64
 
 
 def fastest_precision(encoder: TorchEncoder, texts: Sequence[str]) -> Precision:
-    """Return the compute type that embeds these texts faster on the encoder's device.
+    """Return the compute type, fp32 or bf16, that embeds these texts faster on the encoder's device.
 
-    On CPUs with bf16 instructions that is measured, on a few of the texts: with AMX bf16 wins, with
-    AVX-512 alone it was seen to win by 1.7 and to lose by 1.7 (docs/results.md).
+    On CPUs with bf16 instructions, both are timed on some of the texts. bf16 is faster with AMX; with only
+    AVX-512, it was 1.7 times as fast on one machine and 1.7 times slower on another (docs/results.md).
     """
     device = encoder.device
     if device.type == "cuda":

@@ -18,12 +18,12 @@ from aisle.models.tower import Tower
 from aisle.text.token_batches import TokenBatch
 
 RATES = ("attention_dropout", "dropout", "activation_dropout")
-"""Attributes in which decoders, Longformer, BART and T5 keep a dropout rate as a number."""
+"""Attributes of modules that hold a dropout rate as a number, in decoders, Longformer, BART and T5."""
 
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA adapter to train; see `attach_lora` for its settings."""
+    """Settings of a LoRA adapter to train; see `attach_lora`."""
 
     rank: int
     alpha: int
@@ -42,19 +42,20 @@ def prepare_model(
     fuse_adapter: bool = False,
     frozen_type: torch.dtype | None = None,
 ) -> Tower:
-    """Return the tower to train, on the CPU; the loaded model's backbone is changed.
+    """Return the tower to train, on the CPU; this changes the loaded model's backbone.
 
     Args:
-        loaded: The model that training starts from; if it has a LoRA adapter, `lora` trains it further.
-        lora: Adapter to train, and the heads with it; None trains all weights.
+        loaded: Model that training starts from; if it has a LoRA adapter, `lora` trains it further.
+        lora: Adapter to train together with the heads; None trains all weights.
         dropout: Dropout in the backbone; None keeps the backbone's rates.
-        checkpoint_activations: Recompute activations in the backward pass, to save memory.
-        fuse_adapter: Compute LoRA layers in a single operation; not with torch.compile.
-        frozen_type: Number type of frozen linear layers, None for float32. DoRA measures the frozen weights,
-            so it should keep them in float32.
+        checkpoint_activations: Whether to recompute activations in the backward pass, to save memory.
+        fuse_adapter: Whether to compute LoRA layers in a single operation; not with torch.compile.
+        frozen_type: Number type of frozen linear layers; None means float32. Keep float32 for DoRA, which
+            computes norms of the frozen weights.
 
     Raises:
-        ModelError: The architecture has no gradient checkpointing, or no layer named like a target of `lora`.
+        ModelError: The architecture does not support gradient checkpointing, or has no layer with the name of
+            a target of `lora`.
     """
     backbone: Any = loaded.backbone
     if checkpoint_activations:
@@ -92,13 +93,13 @@ def _checkpoint_activations(backbone: Any) -> None:
         (enable or backbone.gradient_checkpointing_enable)({"use_reentrant": False})
     except (ValueError, NotImplementedError, AttributeError):
         raise ModelError(
-            f"--gradient_checkpointing: {type(backbone).__name__} has none. To train in less memory use "
-            "--cached_embeddings, with a lower --max_tokens_per_sub_batch if need be"
+            f"--gradient_checkpointing: {type(backbone).__name__} does not support it. To train in less "
+            "memory, use --cached_embeddings, with a lower --max_tokens_per_sub_batch if necessary"
         ) from None
 
 
 def set_dropout(backbone: nn.Module, dropout: float) -> None:
-    """Set the dropout of all layers of a backbone, attention included; call before an adapter is attached."""
+    """Set the dropout of all layers of a backbone, attention included; call before attaching an adapter."""
     for module in backbone.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
@@ -108,21 +109,21 @@ def set_dropout(backbone: nn.Module, dropout: float) -> None:
 
 
 def freeze_pooler(backbone: nn.Module) -> None:
-    """Freeze BERT's pooler: no embedding depends on it, and DDP would wait for its gradient forever."""
+    """Freeze BERT's pooler: no embedding depends on it, so DDP would wait for its gradient forever."""
     for name, parameter in backbone.named_parameters():
         if name.startswith("pooler."):
             parameter.requires_grad_(False)
 
 
 def weights_without_gradient(model: nn.Module, batches: Sequence[TokenBatch]) -> list[str]:
-    """Return the names of trained weights that the embeddings of some batches do not depend on.
+    """Return the names of trained weights that get no gradient from the embeddings of some batches.
 
     Examples are Longformer's global attention, which no embedding depends on, and RoFormer's table of
     positions, which is never differentiated.
 
     Args:
-        model: Model without gradients; it has none afterwards.
-        batches: Some texts for each tower, on the model's device.
+        model: Model without gradients; its gradients are reset afterwards.
+        batches: Token batches for each tower, on the model's device.
     """
     was_training = model.training
     model.eval()  # no random numbers are drawn
@@ -138,10 +139,10 @@ def weights_without_gradient(model: nn.Module, batches: Sequence[TokenBatch]) ->
 
 
 def cast_frozen(backbone: nn.Module, compute_type: torch.dtype) -> None:
-    """Store the frozen linear layers in the compute type.
+    """Convert the frozen linear layers to the compute type.
 
-    Autocast would cast them again in every forward pass; the rounding is the same. Norms and embeddings stay
-    in float32, in which autocast computes them.
+    Otherwise autocast would convert them in every forward pass, with the same rounding. Norms and embeddings
+    stay in float32, the type in which autocast computes them.
     """
     for module in backbone.modules():
         if isinstance(module, nn.Linear):

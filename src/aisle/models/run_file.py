@@ -1,4 +1,4 @@
-"""The settings file of a run, `aisle.json`."""
+"""Read the settings file of a run, `aisle.json`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from aisle.errors import ModelError
 
 SETTINGS_FILE = "aisle.json"
 FORMAT_VERSION = 2
-"""Format of `aisle.json`. In 2 the fingerprint covers all settings of an adapter and repositories' code."""
+"""Version of the format of `aisle.json`. Since 2, fingerprints cover all adapter settings and model code."""
 SHARED_TOWER = ("query", "product")
-"""Sides of the tower of a run with a single tower, as `aisle.json` lists them."""
+"""Sides of a shared tower, as listed in `aisle.json`."""
 
 
 def read_settings_file(folder: Path) -> dict[str, Any] | None:
     """Return the contents of a run's `aisle.json`, or None if the folder has none.
 
     Raises:
-        ModelError: The file is not valid, or lists separate towers.
+        ModelError: The file is damaged, has another format, or lists separate towers.
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():
@@ -28,9 +28,9 @@ def read_settings_file(folder: Path) -> dict[str, Any] | None:
         saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if saved["format_version"] != FORMAT_VERSION:
             raise ModelError(
-                f"{path}: has format {saved['format_version']}, and this aisle reads {FORMAT_VERSION}, whose "
-                "fingerprint covers more of what decides an embedding; train again, or load it with the "
-                "aisle that made it"
+                f"{path}: has format {saved['format_version']}, and this version of aisle reads "
+                f"{FORMAT_VERSION}, in which the fingerprint covers more settings; train again, or load the "
+                "run with the version of aisle that made it"
             )
         for key in ("pooling", "query_prompt", "product_prompt", "max_length", "normalize", "base_model"):
             saved[key]
@@ -39,7 +39,7 @@ def read_settings_file(folder: Path) -> dict[str, Any] | None:
         raise ModelError(f"{path}: is damaged ({error}); restore it or train again") from None
     if towers not in ([], [SHARED_TOWER]):
         raise ModelError(
-            f"{path}: lists separate towers for queries and products, and this aisle reads runs with one "
-            "tower for both; load it with the aisle that made it"
+            f"{path}: lists separate towers for queries and products, and this version of aisle reads only "
+            "runs with a shared tower; load the run with the version of aisle that made it"
         )
     return saved

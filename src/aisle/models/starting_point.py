@@ -32,17 +32,17 @@ def load_starting_point(
     token: str | None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """Return the model that training starts from.
+    """Load the model that training starts from.
 
-    For a LoRA run this is the base of the run's adapter. With `train_adapter` its weights are unchanged, as
-    the adapter is attached later and trained further; otherwise the adapter is merged into its weights.
+    For a LoRA run, this is the base model of the run's adapter. With `train_adapter` its weights stay
+    unchanged: the adapter is attached later and trained further. Otherwise the adapter is merged into them.
 
     Args:
-        source: A base model, a run, or a folder with a PEFT adapter.
-        overrides: Settings that win over the files'.
-        train_adapter: Whether an adapter is trained, instead of all weights.
-        token: Token for a base on the Hub.
-        trust_remote_code: Run the Python code in the base's repository.
+        source: Base model, run, or folder with a PEFT adapter.
+        overrides: Settings that override those in the files.
+        train_adapter: Whether to train an adapter, instead of all weights.
+        token: Token for a base model on the Hub.
+        trust_remote_code: Whether to run Python code from the base model's repository.
 
     Raises:
         ModelError: Files are missing or do not fit together, or the adapter is not LoRA.
@@ -52,7 +52,7 @@ def load_starting_point(
     config = read_json(source.path / ADAPTER_FILE)
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"{source.name}: its adapter is of the kind {kind}, and aisle trains LoRA alone")
+        raise ModelError(f"{source.name}: its adapter is of the kind {kind}; aisle trains only LoRA adapters")
     saved = read_settings_file(source.path)
     if saved is not None:
         overrides = with_saved(overrides, saved)
@@ -68,7 +68,7 @@ def load_starting_point(
     if saved is not None and fingerprint != saved["fingerprint"]:
         raise ModelError(
             f"{source.name}: was saved with fingerprint {saved['fingerprint']}, and with the base model "
-            f"{base_source.path} it has {fingerprint}: the base is another one, or a file was altered"
+            f"{base_source.path} it has {fingerprint}: the base model is different, or a file was altered"
         )
     adapter = TrainedAdapter(
         run=source, base=base_source, fingerprint=fingerprint, config=config, merged=not train_adapter
@@ -76,7 +76,7 @@ def load_starting_point(
     backbone = base.backbone
     if not train_adapter:
         backbone = load_adapter(backbone, source.path).merge_and_unload()
-        backbone.requires_grad_(True)  # PEFT froze them
+        backbone.requires_grad_(True)  # PEFT froze the weights
     return replace(
         base,
         source=base_source if train_adapter else source,

@@ -1,4 +1,4 @@
-"""Load a model's tokenizer with all settings of its files: padding, an end token, lower case."""
+"""Load a model's tokenizer with all settings from its files: padding, first and last token, lower case."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from aisle.models.st_files import lower_cases
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Return the tokenizer in a folder, with a padding token.
+    """Load the tokenizer in a folder, with a padding token.
 
-    Settings of the folder that transformers ignores are added to the tokenizer, so that they are saved with
-    it: the first and last tokens of `tokenizer_config.json` (`add_bos_token`, `add_eos_token`), and
-    sentence-transformers' `do_lower_case`.
+    transformers ignores some settings in the folder: the first and last tokens of `tokenizer_config.json`
+    (`add_bos_token`, `add_eos_token`), and sentence-transformers' `do_lower_case`. These are added to the
+    tokenizer, so that they are saved with it.
 
     Raises:
-        ModelError: There is no tokenizer, it has no token to pad with, or its settings cannot be applied.
+        ModelError: There is no tokenizer, it has no token for padding, or its settings cannot be applied.
     """
     from transformers import AutoTokenizer
 
-    # Without these files transformers would make a tokenizer to which every word is unknown.
+    # Without these files, transformers would make a tokenizer without a vocabulary.
     if not trust_remote_code and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(
-            f"{folder}: has no tokenizer; its vocabulary is in none of {', '.join(TOKENIZER_FILES)}"
+            f"{folder}: has no tokenizer; a vocabulary must be in one of {', '.join(TOKENIZER_FILES)}"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -40,7 +40,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
         raise ModelError(f"{folder}: has no usable tokenizer{hint or f': {one_line(error)}'}") from None
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise ModelError(f"{folder}: the tokenizer has neither a padding nor an end token")
+            raise ModelError(f"{folder}: the tokenizer has neither a padding token nor an end token")
         tokenizer.pad_token = tokenizer.eos_token
     if lower_cases(folder):
         _lower_case(tokenizer, folder)
@@ -57,7 +57,7 @@ def _lower_case(tokenizer: Any, folder: Path) -> None:
 
 
 def _add_first_and_last(tokenizer: Any, folder: Path) -> None:
-    """Add the first and the last token if the settings ask for them and texts do not have them."""
+    """Add the first and the last token, if the settings ask for them and the tokenizer leaves them out."""
     from tokenizers.processors import Sequence, TemplateProcessing
 
     config = read_json(folder / "tokenizer_config.json")
@@ -82,7 +82,7 @@ def _backend(tokenizer: Any, folder: Path, setting: str) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(
-            f"{folder}: asks for {setting}, which {type(tokenizer).__name__} leaves out and aisle cannot add "
-            "to it; its embeddings would be others. Convert it to a tokenizer.json"
+            f"{folder}: asks for {setting}, which {type(tokenizer).__name__} ignores and aisle cannot add; "
+            "the embeddings would differ. Convert the tokenizer to a tokenizer.json"
         )
     return backend

@@ -1,4 +1,4 @@
-"""Tower: the modules that turn token batches into embeddings."""
+"""Tower: modules that turn token batches into embeddings."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from aisle.types.encoder_protocol import Precision
 
 NEEDS_HALF_PRECISION = "Flash Attention needs half precision, and the model computes in float32"
 CHANGING_ROPE = frozenset({"dynamic", "longrope"})
-"""Rotary positions whose frequencies transformers changes in place, by the longest text of a batch."""
+"""Kinds of rotary positions that transformers changes in place, depending on the batch's longest text."""
 
 
 class Tower(nn.Module):
     """Turn token batches into embeddings: tokens -> backbone -> token vectors -> pooling -> heads.
 
-    The tower is what training changes and what an encoder runs. On disk it is a modules.json of
-    sentence-transformers.
+    Training changes a tower, and an encoder runs it. On disk, sentence-transformers' modules.json lists its
+    modules.
 
     Args:
         backbone: Any `AutoModel`, with or without an adapter.
-        pooling: How a text's token vectors become one vector.
+        pooling: Pooling of a text's token vectors into one vector.
         heads: Modules after the pooling, in order: projections, normalisation.
     """
 
     separate_sides = False
-    """One tower reads queries and products in the same batch."""
+    """A tower by itself reads queries and products in the same batch."""
 
     def __init__(self, backbone: nn.Module, pooling: Pooling, heads: Iterable[Head] = ()) -> None:
         super().__init__()
@@ -45,29 +45,29 @@ class Tower(nn.Module):
         modules: Any = nn.ModuleList([cast(nn.Module, head) for head in heads])
         self.heads = modules
         self.dim = output_dim(self.heads, hidden_size(backbone))
-        """Length of an embedding."""
+        """Number of components of an embedding."""
         # Accelerate's FSDP shards the layers of these classes one by one.
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)
         self._first_position = first_position(backbone)
         self.changes_itself = _changes_itself(backbone)
         config: Any = backbone.config
         if getattr(config, "use_cache", False):
-            config.use_cache = False  # decoders would keep the keys and values of every text
+            config.use_cache = False  # or decoders keep the keys and values of every text
 
     @property
     def backbones(self) -> tuple[nn.Module, ...]:
-        """The backbone, as `BiEncoder.backbones` gives both."""
+        """The backbone in a tuple, like `BiEncoder.backbones`."""
         return (self.backbone,)
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens that have embeddings."""
+        """Number of tokens with an embedding."""
         return vocabulary_size(self.backbone)
 
     def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
         """Return the embeddings of all texts of all batches, in order: (texts, dim) float32.
 
-        One call takes several batches so that distributed wrappers see a single forward pass per step.
+        A call takes several batches, so that distributed wrappers run a single forward pass per step.
         """
         return torch.cat([_of_texts(self._embed(batch), batch) for batch in batches])
 
@@ -114,9 +114,9 @@ def _of_texts(rows: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
 
 
 def _changes_itself(backbone: nn.Module) -> bool:
-    """Return whether a forward pass may change a backbone's state: threads take turns then.
+    """Return whether a forward pass may change the backbone's state, so that threads must take turns.
 
-    Code from a repository may, and some rotary positions do.
+    Some rotary positions change it, and code from a model's repository may.
     """
     for module in backbone.modules():
         kinds: Any = getattr(module, "rope_type", None)
@@ -127,7 +127,7 @@ def _changes_itself(backbone: nn.Module) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which the model computes in `precision`; int8 has its own layers instead."""
+    """Return a context in which a model computes in `precision`; for int8 it changes nothing."""
     if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The LoRA adapter of a finished run, from which another run starts."""
+"""LoRA adapter of a finished run, from which another run starts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aisle.models.model_source import ModelSource
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """A LoRA adapter, and what it was trained on.
+    """Trained LoRA adapter, with its run and its base model.
 
     Args:
-        run: Folder of the run.
-        base: Model that the adapter was trained on.
+        run: Location of the run.
+        base: Base model of the adapter.
         fingerprint: Fingerprint of the run's encoder.
         config: PEFT's configuration of the adapter.
-        merged: Whether it is merged into the base's weights; otherwise it is trained further.
+        merged: Whether it is merged into the base model's weights; otherwise it is trained further.
     """
 
     run: ModelSource
