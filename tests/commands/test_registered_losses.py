@@ -358,7 +358,7 @@ def judged_triplet(query_embeddings, product_embeddings, triples, relevance, *, 
         (altered(inputs=("query_keys",)), r"its function takes \['query_keys', 'score_scale', 'teacher_s"),
         (
             altered(function=scaled, parameters=TakenParameters),
-            "temperature is one of 'cosent'",
+            "'cosent' has a parameter temperature",
         ),
     ],
 )

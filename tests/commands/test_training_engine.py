@@ -146,7 +146,7 @@ def test_a_good_run_logs_no_warning(train, judged_csv, monkeypatch):
 @pytest.mark.parametrize(
     ("loss", "relevance", "why"),
     [
-        ("cosent", 1.0, "ranks pairs by their relevance, and that of every training pair is 1;"),
+        ("cosent", 1.0, "ranks pairs by their relevance, but every training pair has relevance 1;"),
         ("in_batch", 0.5, "needs positives, and no training pair's relevance is above 0.5 (highest: 0.5);"),
         ("listwise", 0.0, "needs positives, and every training pair's relevance is 0;"),
     ],

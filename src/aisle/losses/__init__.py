@@ -1,1 +1,1 @@
-"""Training losses: a file for each loss, and the registry that the rest of aisle reads them from."""
+"""Training losses: a file for each loss, and the registry that the rest of aisle uses."""

@@ -1,4 +1,4 @@
-"""The positives of a batch, and which texts to exclude from their negatives."""
+"""Positives of a batch, and the texts to exclude from their negatives."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class Exclusions:
     """For each anchor row, the columns to exclude from its negatives, as compressed sparse rows.
 
     Args:
-        indptr: (rows + 1,) int64, where each row's columns begin and end in `columns`.
-        columns: (n,) int64, the columns of the first row, then those of the second, and so on.
+        indptr: (rows + 1,) int64, start and end of each row's columns in `columns`.
+        columns: (n,) int64, columns of all rows, concatenated in the order of the rows.
     """
 
     indptr: torch.Tensor
     columns: torch.Tensor
 
     def block(self, start: int, stop: int) -> Exclusions:
-        """Return rows `start` to `stop`, `stop` not included."""
+        """Return rows `start` to `stop`, excluding `stop`."""
         ends = self.indptr[start : stop + 1]
         first, last = int(ends[0]), int(ends[-1])
         return Exclusions(indptr=ends - first, columns=self.columns[first:last])
 
     def rows(self) -> torch.Tensor:
-        """Return the row of each of `columns`, (n,) int64."""
+        """Return the row of each entry of `columns`, (n,) int64."""
         import torch
 
         rows = torch.arange(len(self.indptr) - 1, device=self.columns.device)
@@ -37,14 +37,14 @@ class Exclusions:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Positive pairs that are contrasted with the rest of the batch.
+    """Positive pairs to contrast with the rest of the batch.
 
     Args:
-        queries: (rows,) int64, each pair's query as a row of the query embeddings.
-        products: (rows,) int64, each pair's product as a row of the product embeddings.
-        not_negative_products: rows of the product embeddings to exclude; every pair's own product is among
-            them.
-        not_negative_queries: rows of the query embeddings to exclude; every pair's own query is among them.
+        queries: (rows,) int64, row of each pair's query in the query embeddings.
+        products: (rows,) int64, row of each pair's product in the product embeddings.
+        not_negative_products: Rows of the product embeddings to exclude from each pair's negatives, including
+            the pair's own product.
+        not_negative_queries: Rows of the query embeddings to exclude, including the pair's own query.
     """
 
     queries: torch.Tensor
@@ -56,7 +56,7 @@ class Anchors:
         return len(self.queries)
 
     def block(self, start: int, stop: int) -> Anchors:
-        """Return pairs `start` to `stop`, `stop` not included, so that scores can be computed in parts."""
+        """Return pairs `start` to `stop`, excluding `stop`, to compute scores in parts."""
         return Anchors(
             queries=self.queries[start:stop],
             products=self.products[start:stop],

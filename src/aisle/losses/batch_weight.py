@@ -1,4 +1,4 @@
-"""What the sum of a batch's losses is divided by."""
+"""Weight of a batch: the number by which the sum of its losses is divided."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 def batch_weight(
     unit: Unit, *, relevance: np.ndarray | None, query_keys: np.ndarray, triples: int = 0
 ) -> int:
-    """Return the number of pairs, of positives, of triples, or of queries with some relevance above 0.
+    """Return the number of pairs, of positives, of triples, or of queries with a relevance above 0.
 
     Args:
-        unit: what the mean of a step is taken over.
+        unit: Unit of the mean over a step.
         relevance: (pairs,) in [0, 1]; None if every pair is a positive.
-        query_keys: (pairs,) equal for pairs of the same query.
-        triples: number of triples, for a loss that takes them.
+        query_keys: (pairs,) a number per distinct query; pairs with the same query have the same number.
+        triples: Number of triples, for a loss that takes triples.
     """
     import numpy as np
 

@@ -23,27 +23,29 @@ def cosent(
 ) -> torch.Tensor:
     """Return log(1 + sum of exp((cos_i - cos_j) / temperature) over all i, j with y_i < y_j), for each pair.
 
-    The loss ranks pairs: a more relevant pair, of whichever query, should have the higher cosine. ROC-AUC
-    measures the same. Graded relevance is used in full. The formula is equation 6 of the source.
+    The loss ranks pairs: of two pairs, with the same or different queries, the more relevant pair should have
+    the higher cosine. ROC-AUC measures the same. All relevance levels count. The formula is equation 6 of the
+    source.
 
-    Sorted by relevance, the sum over i is a running sum, which every j reads where the relevance levels below
-    its own end. That takes O(pairs log pairs) time and O(pairs) memory for the exact sum over all i, j.
+    If pairs are sorted by relevance, the sum over i is a running sum. Each j takes its value at the last pair
+    with a lower relevance. This gives the exact sum over all i, j in O(pairs log pairs) time and O(pairs)
+    memory.
 
     Args:
         query_embeddings: (pairs, dim), unit L2 norm.
         product_embeddings: (pairs, dim), unit L2 norm.
         relevance: (pairs,) in [0, 1].
-        temperature: cosines are divided by it.
+        temperature: Number by which cosines are divided.
 
     Returns:
-        (pairs,) the batch's single loss, repeated for every pair; 0 if all pairs are equally relevant.
+        (pairs,) the loss of the batch, repeated for each pair; 0 if all pairs are equally relevant.
     """
     import torch
 
     levels, order = relevance.sort()
     scores = (pair_cosines(query_embeddings, product_embeddings) / temperature)[order]
     lower_pairs = torch.searchsorted(levels, levels)
-    # Pairs of the lowest level have nothing below them; a -inf in their place would make gradients NaN.
+    # Pairs of the lowest level have no pair below them; -inf for their sum would make gradients NaN.
     higher = lower_pairs > 0
     below = scores.logcumsumexp(dim=0)[lower_pairs[higher] - 1]
     loss = torch.cat([scores.new_zeros(1), below - scores[higher]]).logsumexp(dim=0)
@@ -51,7 +53,7 @@ def cosent(
 
 
 def _of_different_relevance(batch: BatchContents, _: Temperature) -> np.ndarray:
-    """Return for each pair whether its batch has more than one relevance, (pairs,) bool."""
+    """Return for each pair whether its batch has different relevance levels, (pairs,) bool."""
     import numpy as np
 
     assert batch.relevance is not None  # the loss needs labels

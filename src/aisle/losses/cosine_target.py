@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     import torch
 
 FEW_POSITIVES = 0.3
-"""Below this share of positives the loss saturates early: on walmart_amazon (.09) and wdc (.26) cosent is far
-better by validation (docs/results.md)."""
+"""With a lower share of positives the loss saturates early: on walmart_amazon (.09) and wdc (.26), cosent is
+far better by validation (docs/results.md)."""
 MANY_POSITIVES = 0.9
-"""Above this share hardly any pair is a judged negative to learn from."""
+"""With a higher share of positives, hardly any pair is a judged negative to learn from."""
 
 
 def cosine_target(
@@ -23,7 +23,7 @@ def cosine_target(
 ) -> torch.Tensor:
     """Return (y (1 - cos) + max(0, (1 - y) cos))^2 for each pair.
 
-    A relevant pair is drawn to cosine 1, an irrelevant one to cosine 0 or below.
+    The loss draws a relevant pair to cosine 1, and an irrelevant pair to cosine 0 or below.
 
     Args:
         query_embeddings: (pairs, dim), unit L2 norm.

@@ -1,4 +1,4 @@
-"""Rows of embeddings and their cosines: what the loss functions share."""
+"""Select rows of embeddings and compute cosines of pairs, for all loss functions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def rows_of(embeddings: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return rows of embeddings, (rows, dim), with a gradient that is the same to the bit every time.
+    """Return rows of embeddings, (rows, dim), with a deterministic gradient.
 
-    The gradient of plain indexing sums a row that is taken several times in whatever order the threads
-    finish.
+    With plain indexing, the gradient of a row that is selected several times is summed in the order in which
+    threads finish, so its last bits vary.
     """
     import torch
 

@@ -20,7 +20,7 @@ Direction = Literal["query_to_product", "product_to_query", "query_to_query", "p
 
 @dataclass(frozen=True)
 class InBatchParameters(Temperature):
-    """The parameters of the in_batch loss."""
+    """Parameters of the in_batch loss."""
 
     in_batch_directions: tuple[Direction, ...] = field(
         default=("query_to_product", "product_to_query", "query_to_query", "product_to_product"),
@@ -31,7 +31,7 @@ class InBatchParameters(Temperature):
     are among the products."""
 
     def problems(self) -> Iterator[str]:
-        """Yield a message if products are not contrasted for a query, as a search does."""
+        """Yield a message if queries are not contrasted with products, which is what a search ranks."""
         yield from super().problems()
         if "query_to_product" not in self.in_batch_directions:
             directions = " ".join(self.in_batch_directions)
@@ -53,30 +53,30 @@ def in_batch(
         forward  = -log( exp(s(q, p)) / (exp(s(q, p)) + sum of exp(s(q, n))) )
         backward = -log( exp(s(q, p)) / (exp(s(q, p)) + sum of exp(s(p, n))) )
 
-    The forward term's negatives are products (`query_to_product`) and queries (`query_to_query`), the
-    backward term's queries (`product_to_query`) and products (`product_to_product`). The loss is the forward
-    term, or the mean of both if the directions include a backward one. `query_to_product` alone is InfoNCE
-    (https://arxiv.org/abs/1807.03748) or multiple negatives ranking (https://arxiv.org/abs/1705.00652). All
-    four are the negatives of GTE (https://arxiv.org/abs/2308.03281, eq. 2), in two denominators instead of
-    one.
+    The negatives in the forward term are products (`query_to_product`) and queries (`query_to_query`). Those
+    in the backward term are queries (`product_to_query`) and products (`product_to_product`). The loss is the
+    forward term, or the mean of both terms if the directions include a backward direction. Only
+    `query_to_product` is InfoNCE (https://arxiv.org/abs/1807.03748) or multiple negatives ranking
+    (https://arxiv.org/abs/1705.00652). All four directions have the negatives of GTE
+    (https://arxiv.org/abs/2308.03281, eq. 2), in two denominators instead of one.
 
     Args:
         query_embeddings: (queries, dim), unit L2 norm, each distinct query of the batch once.
         product_embeddings: (products, dim), unit L2 norm, each distinct product of the batch once. A product
-            that is no anchor's positive is a negative of all.
-        anchors: the positive pairs, and what to exclude from their negatives.
-        temperature: cosines are divided by it.
-        directions: which sides are contrasted with which.
+            that is not the positive of any anchor is a negative of all anchors.
+        anchors: Positive pairs, and the texts to exclude from their negatives.
+        temperature: Number by which cosines are divided.
+        directions: Sides to contrast with each other.
 
     Returns:
-        (rows,) losses, one per anchor; exactly 0 for an anchor without negatives.
+        (rows,) loss of each anchor; exactly 0 for an anchor without negatives.
 
     Raises:
         ValueError: `query_to_product` is not among the directions.
     """
     if "query_to_product" not in directions:
         raise ValueError(
-            f"directions must hold 'query_to_product', found {sorted(directions)}: add it, as a search "
+            f"directions must include 'query_to_product', found {sorted(directions)}: add it, as a search "
             "scores products for a query"
         )
     queries = rows_of(query_embeddings, anchors.queries)
@@ -104,13 +104,13 @@ def _cross_entropy(
     Args:
         own_scores: (rows,) score of each anchor with its positive.
         scaled_anchors: (rows, dim), divided by the temperature.
-        opponents: embeddings (columns, dim), and which of them to exclude from a row's negatives.
+        opponents: Embeddings to contrast with, (columns, dim), and columns to exclude for each row.
     """
     import torch
 
     candidates = torch.cat([embeddings for embeddings, _ in opponents])
     scores = scaled_anchors @ candidates.T
-    # A finite floor: the gradient of logsumexp over a row of nothing but -inf is NaN.
+    # A finite floor, because the gradient of logsumexp over a row with only -inf is NaN.
     floor, offset = torch.finfo(scores.dtype).min, 0
     for embeddings, exclusions in opponents:
         scores[exclusions.rows(), exclusions.columns + offset] = floor
@@ -120,7 +120,7 @@ def _cross_entropy(
 
 
 def _with_negatives(batch: BatchContents, parameters: InBatchParameters) -> np.ndarray:
-    """Return for each positive whether the batch holds a negative of it, (positives,) bool."""
+    """Return for each positive whether it has a negative in the batch, (positives,) bool."""
     found: np.ndarray = batch.product_negatives > 0
     if {"query_to_query", "product_to_query"} & set(parameters.in_batch_directions):
         found |= batch.query_negatives > 0

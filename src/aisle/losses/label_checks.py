@@ -1,4 +1,4 @@
-"""Checks of labels that several losses share."""
+"""Checks on labels that several losses share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def equal_relevance(relevance: np.ndarray) -> str | None:
-    """Return why a loss that ranks by relevance cannot learn from labels, or None if it can."""
+    """Return the reason why a loss that ranks by relevance cannot learn from labels, or None."""
     if relevance.min() == relevance.max():
-        return f"ranks pairs by their relevance, and that of every training pair is {relevance.max():g}"
+        return f"ranks pairs by their relevance, but every training pair has relevance {relevance.max():g}"
     return None

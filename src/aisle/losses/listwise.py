@@ -22,32 +22,32 @@ def listwise(
     *,
     temperature: float | torch.Tensor,
 ) -> torch.Tensor:
-    """Return each pair's part of the softmax cross-entropy over the judged products of its query.
+    """Return each pair's term of the softmax cross-entropy over the judged products of its query.
 
-    For a query's pairs j in the batch, with targets t_j = y_j / sum of y, the part of j is
+    For a query's pairs j in the batch, with targets t_j = y_j / sum of y, the term of j is
 
         -t_j log( exp(cos_j / temperature) / sum over the query's pairs k of exp(cos_k / temperature) )
 
-    and the loss of the query is the sum of its parts. The source's top-one probabilities, with targets in
-    proportion to relevance.
+    and the loss of the query is the sum of its terms. The probabilities are the source's top-one
+    probabilities; the targets are proportional to relevance.
 
     Args:
         query_embeddings: (pairs, dim), unit L2 norm.
         product_embeddings: (pairs, dim), unit L2 norm.
         relevance: (pairs,) in [0, 1].
         query_keys: (pairs,) int64, equal for the pairs of a query, in any order.
-        temperature: cosines are divided by it.
+        temperature: Number by which cosines are divided.
 
     Returns:
-        (pairs,) losses; their sum is divided by the number of queries with some relevance above 0. They are 0
-        for the other queries.
+        (pairs,) losses, to be divided by the number of queries with a relevance above 0. The other queries
+        have losses of 0.
     """
     import torch
 
     scores = pair_cosines(query_embeddings, product_embeddings) / temperature
     keys, query = torch.unique(query_keys, return_inverse=True)
     per_query = scores.new_zeros(len(keys))
-    # The peak shifts the exponents and cancels out, so it needs no gradient.
+    # The peak is subtracted from all exponents and cancels out, so it needs no gradient.
     peak = per_query.scatter_reduce(0, query, scores.detach(), "amax", include_self=False)
     shifted = scores - peak[query]
     log_softmax = shifted - per_query.index_add(0, query, shifted.exp()).log()[query]
@@ -58,7 +58,7 @@ def listwise(
 
 
 def _in_lists(batch: BatchContents, _: Temperature) -> np.ndarray:
-    """Return for each pair whether its query has two or more pairs and some relevance, (pairs,) bool."""
+    """Return for each pair whether its query has at least two pairs and a relevant pair, (pairs,) bool."""
     import numpy as np
 
     assert batch.relevance is not None  # the loss needs labels

@@ -9,18 +9,18 @@ from typing import Annotated
 from pydantic import Field
 
 LOWEST_TEMPERATURE = 0.01
-"""Learned temperatures stay above it, as CLIP's do (https://arxiv.org/abs/2103.00020, section 2.5)."""
+"""Lower limit on learned temperatures, as in CLIP (https://arxiv.org/abs/2103.00020, section 2.5)."""
 USUAL_TEMPERATURES = (0.005, 1.0)
-"""Published models have .01 to .1. Below these bounds a softmax is nearly one-hot, above them nearly flat."""
+"""Usual range; published models use .01 to .1. Softmax is nearly one-hot below it, nearly flat above it."""
 TRAINING_ONLY = frozenset({"learn_temperature"})
 """Parameters for the training loop, which are not passed to the loss function."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters of a loss that has none; the base of all others.
+    """Parameters of a loss: a base class without fields.
 
-    A subclass adds fields. Losses that share a field inherit it from one class, and so share its flag.
+    A subclass adds fields. Losses that share a field inherit it from the same class, and so share its flag.
     """
 
     def problems(self) -> Iterator[str]:
@@ -34,7 +34,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Temperature(Parameters):
-    """The temperature of a loss over scaled cosines, fixed or learned."""
+    """Temperature of a loss over scaled cosines, fixed or learned."""
 
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     """Cosines are divided by it, in losses that have a temperature. Lower makes the nearest negatives count
@@ -43,11 +43,11 @@ class Temperature(Parameters):
     """Train the temperature with the model, starting at --temperature."""
 
     def problems(self) -> Iterator[str]:
-        """Yield a message if a learned temperature starts below the lowest one."""
+        """Yield a message if a learned temperature starts below the lower limit."""
         if self.learn_temperature and self.temperature < LOWEST_TEMPERATURE:
             yield (
-                f"--temperature {self.temperature:g}: must be at least {LOWEST_TEMPERATURE} where "
-                "--learn_temperature trains it"
+                f"--temperature {self.temperature:g}: must be at least {LOWEST_TEMPERATURE} with "
+                "--learn_temperature"
             )
 
     def warnings(self) -> Iterator[str]:

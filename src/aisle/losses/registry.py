@@ -1,4 +1,4 @@
-"""The losses that `--loss` accepts, by name."""
+"""Registry of the losses that `--loss` accepts, by name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _REGISTERED: dict[str, Loss] = {}
 
 
 def register(loss: Loss) -> None:
-    """Add a loss. Its name becomes a value of `--loss`, and its parameters become flags.
+    """Register a loss. Its name becomes a value of `--loss`, and its parameters become flags.
 
-    A module of this package needs no call: its constant `LOSS` is registered.
+    The constant `LOSS` of each module of this package is registered without a call.
 
     Raises:
-        ValueError: the name is taken; the function does not take the inputs and parameters that the loss
-            declares; inputs or the unit do not go together; a parameter has no default, or another loss has
-            one of the same name and another class.
+        ValueError: The name is taken; the function does not take the inputs and parameters that the loss
+            declares; the inputs and the unit do not match; a parameter has no default; or another loss has a
+            parameter of the same name from another class.
     """
     known = {one.name: one for one in registered_losses()}
     if loss.name in known:
@@ -34,25 +34,25 @@ def register(loss: Loss) -> None:
 
 
 def unregister(name: str) -> None:
-    """Take back what `register` added."""
+    """Remove a loss that `register` added."""
     del _REGISTERED[name]
 
 
 def registered_losses() -> tuple[Loss, ...]:
-    """Return all losses, aisle's own first."""
+    """Return all losses, starting with those of this package."""
     return (*_own_losses(), *_REGISTERED.values())
 
 
 def find_loss(name: str) -> Loss | None:
-    """Return a loss by the value of `--loss`, or None if there is none of that name."""
+    """Return a loss by its name, the value of `--loss`, or None if no loss has that name."""
     return next((loss for loss in registered_losses() if loss.name == name), None)
 
 
 def loss_named(name: str) -> Loss:
-    """Return a loss by the value of `--loss`.
+    """Return a loss by its name, the value of `--loss`.
 
     Raises:
-        KeyError: no loss has that name.
+        KeyError: No loss has that name.
     """
     loss = find_loss(name)
     if loss is None:
@@ -62,7 +62,7 @@ def loss_named(name: str) -> Loss:
 
 @cache
 def _own_losses() -> tuple[Loss, ...]:
-    """Return the constant `LOSS` of every module of this package that has one."""
+    """Return the constant `LOSS` of each module of this package that defines it."""
     modules = [import_module(f"{losses.__name__}.{found.name}") for found in iter_modules(losses.__path__)]
     found = [module.LOSS for module in modules if hasattr(module, "LOSS")]
     for loss in found:
@@ -71,7 +71,7 @@ def _own_losses() -> tuple[Loss, ...]:
 
 
 def _check(loss: Loss) -> None:
-    """Refuse a loss whose function cannot be called with what the loss declares."""
+    """Refuse a loss if its function does not match its inputs and parameters."""
     required = [f.name for f in fields(loss.parameters) if f.default is f.default_factory is MISSING]
     if required:
         raise ValueError(f"loss {loss.name!r}: parameter {required[0]} must have a default")
@@ -79,7 +79,7 @@ def _check(loss: Loss) -> None:
     taken = set(list(inspect.signature(loss.function).parameters)[2:])
     if given != taken:
         raise ValueError(
-            f"loss {loss.name!r}: its inputs and parameters are {sorted(given)}, and its function takes "
+            f"loss {loss.name!r}: its inputs and parameters are {sorted(given)}, but its function takes "
             f"{sorted(taken)} after the embeddings; make them the same"
         )
     if loss.contrasts and len(loss.inputs) > 1:
@@ -90,7 +90,7 @@ def _check(loss: Loss) -> None:
     if loss.needs_hard_negatives != (loss.unit == "triple"):
         raise ValueError(
             f"loss {loss.name!r}: its inputs are {sorted(loss.inputs)} and its unit is {loss.unit!r}; a loss "
-            "that takes triples, and no other, must have the unit 'triple'"
+            "that takes triples must have the unit 'triple', and no other loss may have it"
         )
 
 
@@ -103,6 +103,6 @@ def _check_shared_parameters(loss: Loss, other: Loss) -> None:
     for name in sorted(homes[0].keys() & homes[1].keys()):
         if homes[0][name] is not homes[1][name]:
             raise ValueError(
-                f"loss {loss.name!r}: its parameter {name} is one of {other.name!r} too; inherit it from "
+                f"loss {loss.name!r}: {other.name!r} has a parameter {name} too; inherit it from "
                 f"{homes[1][name].__name__}, or choose another name"
             )

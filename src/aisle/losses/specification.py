@@ -1,4 +1,4 @@
-"""What the rest of aisle needs to know about a loss: inputs, parameters, help text and checks."""
+"""Specification of a loss for the rest of aisle: inputs, parameters, help text and checks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Unit = Literal["pair", "positive", "triple", "query"]
 
 @dataclass(frozen=True)
 class BatchContents:
-    """The pairs of a batch, as far as a loss needs them to find out whether it can compare them.
+    """Contents of a batch, from which a loss can see whether its pairs can be compared.
 
     Args:
         relevance: (pairs,) float32 in [0, 1]; None if the pairs have no labels.
-        query_keys: (pairs,) int64, equal for pairs of the same query.
-        product_negatives: (positives,) products of the batch that may be a negative of each positive;
-            counted only for a loss that takes `anchors` or `triples`, and empty otherwise.
-        query_negatives: (positives,) queries of the batch, likewise.
-        triples: (positives,) triples of each positive; counted only for a loss that takes `triples`, and
-            empty otherwise.
+        query_keys: (pairs,) int64, a number per distinct query.
+        product_negatives: (positives,) number of the batch's products that may be a negative of each
+            positive; empty unless the loss takes `anchors` or `triples`.
+        query_negatives: (positives,) number of the batch's queries that may be a negative of each positive;
+            empty unless the loss takes `anchors` or `triples`.
+        triples: (positives,) number of triples of each positive; empty unless the loss takes `triples`.
     """
 
     relevance: np.ndarray | None
@@ -39,13 +39,13 @@ class BatchContents:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a loss compares a pair with, and what to report if a batch does not contain it.
+    """Check that a batch contains something to compare each pair with, and its error message.
 
     Args:
-        find: takes the contents of a batch and the loss's parameters; returns which pairs (or positives) have
-            something to be compared with, bool.
-        nothing: completes "the loss has nothing to learn from: ..."; `{batch}` becomes the batch size.
-        remedy: a sentence that says which setting to change.
+        find: Function of a batch's contents and the loss's parameters that returns whether each pair (or
+            positive) has something to be compared with, bool.
+        nothing: End of the message "the loss has nothing to learn from: ..."; `{batch}` is the batch size.
+        remedy: Sentence with the setting to change.
     """
 
     find: Callable[[BatchContents, Any], np.ndarray]
@@ -58,47 +58,48 @@ HARD_NEGATIVES = Comparison(
     nothing="no positive has a hard negative other than known positives of its query",
     remedy="Check the products in the column of --hard_negatives_column",
 )
-"""What a loss that takes triples compares a positive with."""
+"""Check for a loss that takes triples: a positive needs a hard negative."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and everything that flags, help, checks, docs and model card derive from.
+    """Specification of a loss, from which flags, help, checks, docs and model card are derived.
 
-    `function` gets the query embeddings and the product embeddings, then each of `inputs` by its name, then
-    each field of `parameters` by its name (without the prefix `NAME_` if the field is called after the loss).
-    It returns one loss per pair, so that the training loop can weigh the pairs of a step exactly, however
-    they are spread over accumulated batches and processes.
+    `function` takes the query embeddings and the product embeddings, then each of `inputs` by name, then each
+    field of `parameters` by name (without the prefix `NAME_` if the field's name starts with the loss's). It
+    returns a loss for each pair, so that the training loop weights the pairs of a step exactly, however they
+    are divided among accumulated batches and processes.
 
-    If the input is `anchors` or `triples`, it is the only one, and embeddings are those of the batch's
-    distinct queries and distinct products, hard negatives included, over all processes. `function` returns
-    one loss per anchor (per triple), which must not depend on the other anchors (triples), because they are
-    passed in blocks that fit in memory. With any other inputs embeddings are (pairs, dim), a row for each
-    pair.
+    If `anchors` or `triples` is an input, it must be the only input. The embeddings are then those of the
+    batch's distinct queries and distinct products, hard negatives included, over all processes. `function`
+    returns a loss for each anchor (or triple), which must not depend on the other anchors (or triples): they
+    are passed in blocks that fit in memory. With any other inputs, embeddings are (pairs, dim), a row for
+    each pair.
 
     Args:
-        name: value of `--loss`.
-        function: computes the losses with torch operations, in the dtype of the embeddings.
-        help: what the loss does, a clause that continues its name: "ranks relevant pairs above others".
-        source: the paper or page that it comes from, with its URL.
-        other_names: what users of other libraries call it.
-        inputs: what `function` takes besides embeddings and parameters. `relevance`: (pairs,) float32 in
-            [0, 1], so the loss needs labels. `query_keys`: (pairs,) int64, equal for pairs of the same query.
-            `teacher_scores`: (pairs,) float32, so the loss needs a column of them. `anchors`: the positives
-            of the batch (`aisle.losses.anchors.Anchors`), which it contrasts with the rest. `triples`: the
+        name: Value of `--loss`.
+        function: Function that computes the losses with torch operations, in the dtype of the embeddings.
+        help: Clause that follows the name and describes the loss: "ranks relevant pairs above others".
+        source: Paper or page of the loss, with its URL.
+        other_names: Names of the loss in other libraries.
+        inputs: Inputs of `function` in addition to embeddings and parameters. `relevance`: (pairs,) float32
+            in [0, 1], so the loss needs labels. `query_keys`: (pairs,) int64, a number per distinct query.
+            `teacher_scores`: (pairs,) float32, so the loss needs a column with them. `anchors`: positives of
+            the batch (`aisle.losses.anchors.Anchors`), which the loss contrasts with the rest. `triples`:
             positives with their own hard negatives (`aisle.losses.triples.Triples`), so the loss needs pairs
-            that have some.
-        over_batch: whether the loss of a pair depends on other pairs. If so, `function` gets the pairs of all
-            processes, from gathered embeddings; otherwise a process gets its own pairs only.
-        unit: what the mean of a step is taken over: pairs, positives, queries with a positive, or triples,
-            which is the unit of a loss that takes triples.
-        parameters: its own parameters; each field becomes a flag.
-        keeps_queries_together: whether all pairs of a query must be in one batch (`--group_by_query`).
-        default_for: the kind of pairs whose default it is.
-        refuse: takes the relevance of all training pairs; returns why the loss cannot learn from it, or None.
-        hint: takes the relevance of all training pairs; returns a line of advice, or None.
-        comparison: what a pair is compared with; None if the loss learns from every pair by itself, or takes
-            triples.
+            with hard negatives.
+        over_batch: Whether the loss of a pair depends on other pairs. If so, `function` gets the pairs of all
+            processes, from gathered embeddings; otherwise each process passes only its own pairs.
+        unit: Unit of the mean over a step: pairs, positives, queries with a positive, or triples, which is
+            the unit of a loss that takes triples.
+        parameters: Dataclass of the loss's own parameters; each field becomes a flag.
+        keeps_queries_together: Whether all pairs of a query must be in the same batch (`--group_by_query`).
+        default_for: Kind of pairs for which this loss is the default.
+        refuse: Function of the relevance of all training pairs that returns why the loss cannot learn from
+            it, or None.
+        hint: Function of the relevance of all training pairs that returns a line of advice, or None.
+        comparison: Check that pairs can be compared; None if the loss learns from each pair by itself, or
+            takes triples.
     """
 
     name: str
@@ -118,37 +119,37 @@ class Loss:
 
     @property
     def contrasts(self) -> bool:
-        """Whether it contrasts positives with other texts: the batch's, or their own hard negatives."""
+        """Whether the loss contrasts positives with other texts: the batch's, or their own hard negatives."""
         return "anchors" in self.inputs or self.needs_hard_negatives
 
     @property
     def needs_hard_negatives(self) -> bool:
-        """Whether it cannot be trained on pairs without hard negatives."""
+        """Whether the loss needs pairs with hard negatives."""
         return "triples" in self.inputs
 
     @property
     def checked_comparison(self) -> Comparison | None:
-        """What the check at startup counts: `comparison`, or the hard negatives of a loss over triples."""
+        """Check that runs at startup: `comparison`, or for hard negatives if the loss takes triples."""
         return self.comparison or (HARD_NEGATIVES if self.needs_hard_negatives else None)
 
     @property
     def needs_labels(self) -> bool:
-        """Whether it cannot be trained on pairs without relevance."""
+        """Whether the loss needs pairs with labels."""
         return "relevance" in self.inputs
 
     @property
     def needs_teacher_scores(self) -> bool:
-        """Whether it cannot be trained on pairs without a teacher's scores."""
+        """Whether the loss needs pairs with teacher scores."""
         return "teacher_scores" in self.inputs
 
     @property
     def full_name(self) -> str:
-        """The name, with what others call it in brackets."""
+        """Name of the loss, with its names in other libraries in brackets."""
         return self.name + (f" ({', '.join(self.other_names)})" if self.other_names else "")
 
     @property
     def titles(self) -> dict[str, str]:
-        """The title of each parameter in a table: its field's metadata `title`, or its name in words."""
+        """Titles of the parameters in a table: the field's metadata `title`, or its name in words."""
         return {
             one.name: one.metadata.get("title") or one.name.replace("_", " ").capitalize()
             for one in fields(self.parameters)
@@ -156,7 +157,7 @@ class Loss:
         }
 
     def arguments(self, parameters: Parameters) -> dict[str, Any]:
-        """Return the keyword arguments of `function` that parameters stand for."""
+        """Return the keyword arguments of `function` for some parameters."""
         named = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
         return {
             name.removeprefix(f"{self.name}_"): value

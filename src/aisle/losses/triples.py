@@ -1,4 +1,4 @@
-"""Hard negatives of a batch, each with the query and the positive that it belongs to."""
+"""Hard negatives of a batch, each with its query and its positive."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Triples:
-    """Positive pairs, each with one of its own hard negatives.
+    """Positive pairs, each with a hard negative.
 
     A positive with three hard negatives makes three triples. Known positives of the query, and products equal
     to the positive by text or id, are left out.
 
     Args:
-        queries: (triples,) int64, the query as a row of the query embeddings.
-        positives: (triples,) int64, the positive as a row of the product embeddings.
-        negatives: (triples,) int64, the hard negative as a row of the product embeddings.
+        queries: (triples,) int64, row of the query in the query embeddings.
+        positives: (triples,) int64, row of the positive in the product embeddings.
+        negatives: (triples,) int64, row of the hard negative in the product embeddings.
     """
 
     queries: torch.Tensor
@@ -30,7 +30,7 @@ class Triples:
         return len(self.queries)
 
     def block(self, start: int, stop: int) -> Triples:
-        """Return triples `start` to `stop`, `stop` not included, so that losses can be computed in parts."""
+        """Return triples `start` to `stop`, excluding `stop`, to compute losses in parts."""
         return Triples(
             queries=self.queries[start:stop],
             positives=self.positives[start:stop],

@@ -1,1 +1,1 @@
-"""Texts as a model reads them: token ids, and batches of tokens by side."""
+"""Texts as model input: token ids, and batches of tokens by side."""

@@ -13,19 +13,19 @@ from aisle.text.token_batches import TokenBatch, pack, pad, spans_of
 from aisle.text.tokens import PRODUCT, QUERY, TokenizedTexts
 
 WHOLE_BATCH = 1 << 40
-"""A limit on tokens that no batch reaches."""
+"""Limit on tokens that no batch reaches, to turn the limit off."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How texts are arranged in batches for a model.
+    """Layout of texts in batches for a model.
 
     Args:
-        packed: Texts end to end without padding; otherwise padded in groups of similar length.
-        max_tokens: Most tokens in a batch, padding included; limits memory.
-        group_cost: Cost of one more padded group besides its tokens, in tokens.
-        pad_token_id: Token that fills padded batches.
-        separate_sides: Whether queries and products go into separate batches, for separate towers.
+        packed: Whether to pack texts end to end; otherwise they are padded in groups of similar length.
+        max_tokens: Most tokens in a batch, including padding; it limits memory.
+        group_cost: Cost of an additional padded group, in tokens, without that of its own tokens.
+        pad_token_id: Id of the padding token.
+        separate_sides: Whether to put queries and products into separate batches, for separate towers.
         static_length: Tokens in the longest of all texts, to round packed batches up to static shapes; None
             leaves them as they are.
     """
@@ -38,16 +38,16 @@ class Layout:
     static_length: int | None = None
 
     def by_tower(self, texts: TokenizedTexts, numbers: np.ndarray) -> list[np.ndarray]:
-        """Return the numbers of texts in one array per tower: all together, or queries and products apart."""
+        """Return the text numbers of each tower: all together, or queries and products separately."""
         if not self.separate_sides:
             return [numbers]
         sides = texts.sides_of(numbers)
         return [part for side in (QUERY, PRODUCT) if len(part := numbers[sides == side])]
 
     def rows(self, lengths: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-        """Return the texts of each batch: longest first, texts of equal length in their order.
+        """Divide the texts of a tower into batches, longest first; texts of equal length keep their order.
 
-        A batch that is too large for memory then fails at once. The texts are read by the same tower.
+        With the longest texts first, a batch that is too large for memory fails at once.
         """
         if not self.packed:
             return length_groups(lengths, max_tokens=self.max_tokens, group_cost=self.group_cost)
@@ -55,7 +55,7 @@ class Layout:
         return spans_of(order, np.asarray(lengths, dtype=np.int64)[order], self.max_tokens)
 
     def batch(self, texts: TokenizedTexts, rows: np.ndarray) -> TokenBatch:
-        """Return the batch of some texts, all read by the same tower."""
+        """Return the batch of some texts, which must be of the same tower."""
         batch: TokenBatch
         if not self.packed:
             batch = pad(texts, rows, self.pad_token_id)
@@ -77,16 +77,16 @@ def device_layout(
     max_tokens: int | None = None,
     separate_sides: bool = False,
 ) -> Layout:
-    """Return the layout that is fast on a device (docs/benchmarks.md).
+    """Return a layout that is fast on a device (docs/results.md).
 
-    On CPU one more group costs next to nothing and activations should stay in cache; on a GPU small groups
-    leave most of it idle.
+    On CPU, an additional group costs next to nothing, and activations should stay in cache. On a GPU, small
+    groups leave most of it idle.
 
     Args:
-        device: Device that the model computes on.
-        packed: Whether the model reads packed texts there.
-        pad_token_id: The tokenizer's padding token.
-        max_tokens: The user's limit, if any.
+        device: Device of the model.
+        packed: Whether the model reads packed texts on this device.
+        pad_token_id: Id of the tokenizer's padding token.
+        max_tokens: Limit from the user; None takes a limit that suits the device.
         separate_sides: Whether queries and products have separate towers.
     """
     suited, group_cost = (4096 if packed else 1024, 32) if device.type == "cpu" else (65_536, 8192)
@@ -96,16 +96,16 @@ def device_layout(
 def length_groups(
     lengths: Sequence[int] | np.ndarray, *, max_tokens: int, group_cost: int
 ) -> list[np.ndarray]:
-    """Return which texts to pad together: texts of similar length, in groups of the least total cost.
+    """Group texts of similar length to pad together, at the lowest total cost.
 
-    The cost is the number of padded tokens plus `group_cost` per group; dynamic programming over the
+    The cost is the number of padded tokens plus `group_cost` per group. Dynamic programming over the
     distinct lengths finds the cheapest grouping. The longest texts come first; a text longer than
     `max_tokens` is a group by itself.
 
     Args:
-        lengths: Tokens in each text.
-        max_tokens: Most tokens in a group, padding included.
-        group_cost: Cost of one more group besides its tokens, in tokens.
+        lengths: Number of tokens in each text.
+        max_tokens: Most tokens in a group, including padding.
+        group_cost: Cost of an additional group, in tokens, without that of its own tokens.
     """
     if not len(lengths):
         return []

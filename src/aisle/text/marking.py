@@ -1,4 +1,4 @@
-"""Mark texts that were cut off, or without a token that the tokenizer knows."""
+"""Mark texts that were cut off, and texts without a known token."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def marks_of(
 ) -> np.ndarray:
     """Return the mark of each text: (texts,) uint8.
 
-    Only few texts are tokenised a second time: those that fill the maximum length, and those with hardly any
-    known token.
+    Only a few texts are tokenised a second time: texts that fill the maximum length, and texts with hardly
+    any known token.
 
     Args:
         tokenizer: Tokenizer that made the tokens.
-        encoded: Its output for the texts with their prompt, cut to `max_length`.
+        encoded: Output of the tokenizer for the texts with their prompt, cut to `max_length`.
         texts: Texts without the prompt.
-        lengths: (texts,) tokens in each text.
-        flat: (tokens,) ids of all texts, end to end.
+        lengths: (texts,) number of tokens in each text.
+        flat: (tokens,) token ids of all texts, concatenated.
         prompt: Prompt before every text.
-        max_length: Longest text in tokens.
+        max_length: Maximum length of a text in tokens.
     """
     marks = np.zeros(len(texts), np.uint8)
     encodings = encoded.encodings
@@ -46,7 +46,7 @@ def marks_of(
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     unknowns = np.add.reduceat(flat == (-1 if unknown is None else unknown), starts, dtype=np.int64)
     around = len(tokenizer(prompt)["input_ids"])
-    # One more: a space before an unknown token may be a token by itself.
+    # Plus 1, because a space before an unknown token may be a token by itself.
     bare = (lengths - unknowns <= around + 1) & ((unknowns > 0) | (lengths <= around))
     for row in np.flatnonzero(bare).tolist():
         ids = tokenizer(texts[row], add_special_tokens=False, truncation=True, max_length=max_length)

@@ -1,4 +1,4 @@
-"""Tokenizers by side: with one tower both sides share a tokenizer, separate towers may have their own."""
+"""Tokenizers of the two sides: a shared tower has one tokenizer, separate towers may have two."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aisle.text.tokens import TokenizedTexts, offsets_of, tokenize
 
 @dataclass(frozen=True)
 class SideTokenizer:
-    """How the texts of one side become tokens.
+    """Tokenizer of a side, with its prompt and maximum length.
 
     Args:
-        tokenizer: The tower's tokenizer.
+        tokenizer: Tokenizer of the tower.
         prompt: Prompt before every text.
-        max_length: Longest text in tokens, prompt and special tokens included.
+        max_length: Maximum length of a text in tokens, including prompt and special tokens.
     """
 
     tokenizer: Any
@@ -26,7 +26,7 @@ class SideTokenizer:
     max_length: int
 
     def prompted(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts with their prompt."""
+        """Return the texts with the prompt before each."""
         return [self.prompt + text for text in texts]
 
     def tokenize_prompted(self, texts: Sequence[str]) -> TokenizedTexts:
@@ -36,12 +36,12 @@ class SideTokenizer:
 
 @dataclass(frozen=True)
 class SideTokenizers:
-    """How queries and products become tokens.
+    """Tokenizers of queries and products.
 
     Args:
         query: Tokenizer of queries.
         product: Tokenizer of products.
-        separate: Whether separate towers read the sides; otherwise a text on both sides counts once.
+        separate: Whether the sides have separate towers; otherwise a text on both sides counts once.
     """
 
     query: SideTokenizer
@@ -50,7 +50,7 @@ class SideTokenizers:
 
 
 def joined(parts: Sequence[TokenizedTexts]) -> TokenizedTexts:
-    """Return tokenised texts one part after the other; all parts have marks, or none."""
+    """Concatenate parts of tokenised texts; either all parts have marks, or no part has."""
     marks = [part.marks for part in parts if part.marks is not None]
     return TokenizedTexts(
         np.concatenate([part.ids for part in parts]),

@@ -1,4 +1,4 @@
-"""Batches of tokens for a backbone: texts packed end to end, or padded with others of similar length."""
+"""Batches of tokens for a backbone: texts packed end to end, or padded to a common length."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aisle.text.tokens import Side, TokenizedTexts
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Texts of similar length, padded on the right to the longest.
+    """Texts of similar length, padded on the right to the length of the longest.
 
     Args:
         input_ids: (texts, tokens) int64.
-        attention_mask: (texts, tokens) int64, 1 for real tokens.
-        side: Side of all the texts; None if queries and products are mixed, for one tower that reads both.
+        attention_mask: (texts, tokens) int64, 1 for real tokens, 0 for padding.
+        side: Side of the texts; None for a shared tower, whose batches mix queries and products.
     """
 
     input_ids: torch.Tensor
@@ -30,7 +30,7 @@ class PaddedBatch:
 
     @property
     def read_tokens(self) -> int:
-        """Tokens that the backbone computes, padding included."""
+        """Number of tokens that the backbone computes, including padding."""
         return self.input_ids.numel()
 
     def to(self, device: torch.device) -> PaddedBatch:
@@ -49,11 +49,11 @@ class PackedBatch:
     Args:
         input_ids: (tokens,) int64.
         positions: (tokens,) int64, each token's position in its text, from 0.
-        offsets: (rows + 1,) int32, where each text begins; the last is the number of tokens.
-        runs: (texts, length) of each run of texts of equal length, dummy texts included.
-        longest: No text has more tokens.
-        texts: Number of texts; the rows after them have no use.
-        side: Side of all the texts; None if queries and products are mixed, for one tower that reads both.
+        offsets: (rows + 1,) int32, start of each text, then the number of tokens.
+        runs: Number of texts and their length, for each run of texts of equal length, dummy texts included.
+        longest: Upper limit on the number of tokens in a text.
+        texts: Number of texts; rows after them are not used.
+        side: Side of the texts; None for a shared tower, whose batches mix queries and products.
     """
 
     input_ids: torch.Tensor
@@ -74,7 +74,7 @@ class PackedBatch:
 
     @property
     def read_tokens(self) -> int:
-        """Tokens that the backbone computes, those of dummy texts included."""
+        """Number of tokens that the backbone computes, including dummy texts."""
         return self.input_ids.numel()
 
     def to(self, device: torch.device) -> PackedBatch:
@@ -91,7 +91,7 @@ TokenBatch = PaddedBatch | PackedBatch
 
 
 def pad(texts: TokenizedTexts, rows: np.ndarray, pad_token_id: int) -> PaddedBatch:
-    """Return some texts, padded on the right to the longest of them."""
+    """Return the padded batch of some texts."""
     lengths = torch.from_numpy(texts.lengths(rows))
     mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
     input_ids = torch.full(mask.shape, pad_token_id, dtype=torch.long)
@@ -100,7 +100,7 @@ def pad(texts: TokenizedTexts, rows: np.ndarray, pad_token_id: int) -> PaddedBat
 
 
 def pack(texts: TokenizedTexts, rows: np.ndarray) -> PackedBatch:
-    """Return some texts end to end; put rows of equal length next to each other."""
+    """Return the packed batch of some texts; `rows` must have texts of equal length side by side."""
     lengths = texts.lengths(rows)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
@@ -147,7 +147,7 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
 
 
 def spans_of(order: np.ndarray, lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Cut rows, in order, into spans of at most `max_tokens`; a longer text is a span by itself."""
+    """Divide rows, in order, into spans of at most `max_tokens`; a longer text is a span by itself."""
     spans, start, tokens = [], 0, 0
     for row, length in enumerate(lengths.tolist()):
         if tokens and tokens + length > max_tokens:

@@ -1,4 +1,4 @@
-"""Texts as token ids, end to end in one array: no Python list per text, and easy to memory-map."""
+"""Token ids of texts, concatenated in a single array, which can be memory-mapped."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import numpy as np
 from aisle.text.marking import marks_of
 
 Side = Literal["query", "product"]
-"""Side of a pair that a text is on."""
+"""Side of a text in a pair."""
 QUERY, PRODUCT = 1, 2
-"""Bits of a text's side; a text that is both a query and a product has both."""
+"""Bits for a text's side; a text that is both a query and a product has both bits."""
 TEXTS_AT_A_TIME = 1_000
-"""Texts tokenised at a time: a tokenizer's objects take some hundred times the memory of the text, and
-queries in other threads wait for the call to end."""
+"""Number of texts to tokenise at a time. The tokenizer's objects take about a hundred times the memory of the
+texts, and queries in other threads wait until the call ends."""
 _TOKENIZING = threading.Lock()
-"""A tokenizer stores its truncation as state: a call that changes it breaks calls in other threads."""
+"""Lock for calls of tokenizers: truncation is state of the tokenizer, so concurrent calls would conflict."""
 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Token ids of texts, one text after the other.
+    """Token ids of texts, concatenated.
 
     Args:
         ids: (tokens,) int32.
-        offsets: (texts + 1,) int64, where each text begins; the last is the number of tokens.
+        offsets: (texts + 1,) int64, start of each text, then the number of tokens.
         marks: (texts,) uint8, see `types.text_marks`; None if they were not requested.
         sides: (texts,) uint8, the bits `QUERY` and `PRODUCT`; None if the texts have no side.
     """
@@ -47,7 +47,7 @@ class TokenizedTexts:
         return found
 
     def lengths(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the number of tokens in each text, or in each of some rows: (texts,) int64."""
+        """Return the number of tokens in each text, of all texts or of some rows: (texts,) int64."""
         if rows is None:
             return np.diff(self.offsets)
         return np.asarray(self.offsets[rows + 1] - self.offsets[rows])
@@ -59,11 +59,11 @@ class TokenizedTexts:
             ValueError: The texts have no sides.
         """
         if self.sides is None:
-            raise ValueError("separate towers need texts with sides; these have none")
+            raise ValueError("separate towers need texts with sides; these texts have no sides")
         return np.asarray(self.sides[rows])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return the ids of some texts, one text after the other: (tokens of the rows,) int64."""
+        """Return the token ids of some texts, concatenated: (tokens of the rows,) int64."""
         lengths = self.lengths(rows)
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
@@ -74,10 +74,10 @@ class TokenizedTexts:
 def tokenize(
     tokenizer: Any, texts: Sequence[str], *, prompt: str, max_length: int, marked: bool = False
 ) -> TokenizedTexts:
-    """Return the token ids of each text with its prompt, special tokens included, cut to `max_length`.
+    """Tokenise texts with their prompt and special tokens, cut to `max_length`.
 
-    A text without any token, if the tokenizer adds no special tokens, becomes one padding token: a model
-    cannot read an empty text. With `marked`, texts that were cut off or have no known token are marked.
+    A model cannot read an empty text. So a text without any token becomes a single padding token, if the
+    tokenizer adds no special tokens. With `marked`, texts that are cut off or have no known token are marked.
     """
     parts = list(iter_tokenized(tokenizer, texts, prompt=prompt, max_length=max_length, marked=marked))
     if not parts:
@@ -94,7 +94,7 @@ def tokenize(
 def iter_tokenized(
     tokenizer: Any, texts: Sequence[str], *, prompt: str, max_length: int, marked: bool = False
 ) -> Iterator[TokenizedTexts]:
-    """Yield what `tokenize` returns, in parts of `TEXTS_AT_A_TIME` texts."""
+    """Yield the result of `tokenize` in parts of `TEXTS_AT_A_TIME` texts."""
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         part = texts[start : start + TEXTS_AT_A_TIME]
         with _TOKENIZING:
@@ -112,5 +112,5 @@ def iter_tokenized(
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Return where each text begins, then the total number of tokens: (texts + 1,) int64."""
+    """Return the start of each text, then the total number of tokens: (texts + 1,) int64."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
