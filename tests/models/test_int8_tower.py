@@ -186,7 +186,9 @@ def test_another_activation_than_exact_gelu_stays_where_it_is(encoder):
 def test_a_model_that_int8_changes_too_much_is_refused(encoder, monkeypatch):
     monkeypatch.setattr(int8, "MARGIN", 50)
 
-    with pytest.raises(ModelError, match=r"does not suit this model.* embedding is 0\.\d+, .*use fp32 or bf16"):
+    with pytest.raises(
+        ModelError, match=r"does not suit this model.* embedding is 0\.\d+, .*use fp32 or bf16"
+    ):
         int8.int8_tower(encoder.model.product_tower, max_length=64)
 
 
