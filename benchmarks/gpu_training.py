@@ -10,11 +10,12 @@ random weights; texts have ESCI's lengths and are cut at 70 tokens; the adapter 
 value; the loss is cosine-target. Nothing is downloaded.
 
 Contenders of training: sentence-transformers' trainer with bf16=True; a loop with the settings of PEFT's
-example (fp16 autocast, texts padded to 70); aisle by `aisle.train` with default flags besides batch and
+example (fp16 autocast, texts padded to 70); aisle's command with default flags besides batch and
 precision, and with any flags that follow its name; a minimal step without a library, eager and as a CUDA
 graph. Steps are timed after a warm-up, without start, evaluation and saving; aisle's by its own log, a line
-for ten steps. A contender stops after 20 steps or `--timed_seconds`, and fails after `--contender_seconds`.
-Peak memory is what torch allocated. Embedding is in bf16. On a CPU everything computes in float32.
+for ten steps. A peer stops after 20 steps or `--timed_seconds`. A measurement that takes longer than
+`--contender_seconds` fails; aisle's is then that of the steps so far. Peak memory is what torch allocated.
+Embedding is in bf16. On a CPU everything computes in float32.
 
 Rewrites gpu_training.json and gpu_training.md in the folder after every measurement, and writes
 profile_BATCH.txt. A failure is printed and does not stop the others; what does not fit in `--seconds` is left
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import platform
 import shlex
@@ -55,6 +57,8 @@ from throughput_contenders import (
 )
 from throughput_data import SHAPES, Job, read_rows
 
+from aisle.training.accelerator import separate_state
+
 SECTIONS = ("matmul", "train", "embed", "profile")
 ST, PEFT, EAGER, GRAPH = "sentence-transformers", "peft", "minimal eager", "minimal graph"
 CONTENDERS = {
@@ -70,6 +74,8 @@ LEARNING_RATE = 5e-4
 NEEDED_GIB = {(ST, 1024): 88.6, (PEFT, 1024): 110.4}
 """Peak memory seen on an H200 with e5-large-v2's shape; a smaller GPU skips the run."""
 ALARM_AGAIN_SECONDS = 10
+RESERVED_SECONDS = {"embed": 35, "profile": 25}
+"""Seconds of `--seconds` that earlier sections leave for these."""
 
 
 class OutOfTime(BaseException):
@@ -92,6 +98,18 @@ def time_limit(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
+@contextmanager
+def same_environment():
+    """Restore the environment after the block: a trainer's variables would change the next one."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
 class Bench:
     """A run of the benchmark.
 
@@ -100,12 +118,14 @@ class Bench:
         model: The model with random weights.
         report: The figures so far.
         folder: Folder of scratch files.
-        ends: Time at which no further measurement starts.
+
+    Attributes:
+        ends: Time after which the section measures nothing more.
     """
 
-    def __init__(self, arguments, model, report, folder, ends):
+    def __init__(self, arguments, model, report, folder):
         self.arguments, self.model, self.report = arguments, model, report
-        self.device, self.folder, self.ends = arguments.device, folder, ends
+        self.device, self.folder, self.ends = arguments.device, folder, math.inf
 
     def attempt(self, entry, measure):
         """Return the entry with the figures of a measurement, or with a note why there are none."""
@@ -113,13 +133,16 @@ class Bench:
         if left <= 0:
             return entry | {"note": f"not run: --seconds {self.arguments.seconds:.0f} are over"}
         free_memory(self.device)
+        held = torch.cuda.memory_allocated() / 2**30 if self.device == "cuda" else 0.0
         started = time.perf_counter()
         try:
-            with time_limit(min(self.arguments.contender_seconds, left)):
+            limit = time_limit(min(self.arguments.contender_seconds, left))
+            with same_environment(), separate_state(), limit:
                 entry = entry | measure()
             entry.pop("peak_memory_gib", None)  # on a CPU it is the whole process's, over all contenders
             if self.device == "cuda":
                 entry["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+                entry["memory_at_start_gib"] = held
                 entry["reserved_memory_gib"] = torch.cuda.max_memory_reserved() / 2**30
         except OutOfTime as late:
             entry = entry | {"note": str(late)}
@@ -286,7 +309,7 @@ def flags():
     parser.add_argument("--steps", type=int, help="timed steps; default 20, for aisle 20 to 100")
     parser.add_argument("--titles", type=int, help="titles to embed; default 30,000")
     parser.add_argument("--timed_seconds", type=float, default=3, help="a peer stops after so long")
-    parser.add_argument("--contender_seconds", type=float, default=45, help="time limit of a measurement")
+    parser.add_argument("--contender_seconds", type=float, default=30, help="time limit of a measurement")
     parser.add_argument("--seconds", type=float, default=240, help="time limit of the whole run")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -320,8 +343,10 @@ def main():
     report = Report(arguments.output_dir, about)
     with tempfile.TemporaryDirectory() as scratch:
         model = make_model(shape, scratch, arguments.device)
-        bench = Bench(arguments, model, report, scratch, started + arguments.seconds)
-        for section in arguments.sections:
+        bench = Bench(arguments, model, report, scratch)
+        for number, section in enumerate(arguments.sections, start=1):
+            later = sum(RESERVED_SECONDS.get(name, 0) for name in arguments.sections[number:])
+            bench.ends = started + arguments.seconds - later
             try:
                 getattr(bench, section)()
             except Exception:

@@ -183,6 +183,8 @@ def minimal_step(job, shape, *, graph):
     """Return the figures of the minimal step at the job's batch."""
     step = MinimalStep(job.batch, shape, job.device)
     side = torch.cuda.Stream() if job.device == "cuda" else None
+    if side is not None:
+        side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # capture needs steps on another stream before it
         for _ in range(WARMUP_STEPS):
             loss = step()

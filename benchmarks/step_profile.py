@@ -90,7 +90,11 @@ def profile_steps(job, folder):
 def per_step(events):
     """Return the device's time, launches and waits of a step."""
     count = {event.key: event.count for event in events}
-    device = sum(event.self_device_time_total for event in events if event.device_type.name == "CUDA")
+    device = sum(
+        event.self_device_time_total
+        for event in events
+        if event.device_type.name == "CUDA" and not event.is_user_annotation
+    )
     named = {
         "launches": sum(count.get(name, 0) for name in LAUNCHES),
         "waits": sum(count.get(name, 0) for name in WAITS),

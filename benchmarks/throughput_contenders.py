@@ -191,8 +191,9 @@ def our_figures(job, folder):
 
 
 def log_windows(run_dir, warmup_steps):
-    """Return the log lines of aisle's steps after the warm-up."""
-    lines = (Path(run_dir) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    """Return the log lines of aisle's steps after the warm-up; none if no step was logged."""
+    log = Path(run_dir) / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     return [entry for entry in map(json.loads, lines) if entry["step"] - entry["steps"] >= warmup_steps]
 
 
