@@ -105,8 +105,8 @@ def test_headline_of_one_query_claims_nothing():
     ("tuned", "metric", "message"),
     [
         ("mine", "ndcg@10", "no system 'mine'; the systems are base, tuned"),
-        ("tuned", "ndcg@5", "'tuned' has no difference to a base in 'ndcg@5'; it has: ndcg@10"),
-        ("base", "ndcg@10", "'base' has no difference to a base in 'ndcg@10'; it has: none"),
+        ("tuned", "ndcg@5", "'tuned' has no difference from a base in 'ndcg@5'; it has: ndcg@10"),
+        ("base", "ndcg@10", "'base' has no difference from a base in 'ndcg@10'; it has: none"),
     ],
 )
 def test_headline_of_what_is_not_there_is_refused(tuned, metric, message):

@@ -106,7 +106,7 @@ def test_an_empty_pool_is_refused():
 
 @pytest.mark.parametrize("wrong", [2.0, np.nan])
 def test_embeddings_without_unit_norm_are_refused_with_the_row_named(wrong):
-    with pytest.raises(EvaluationError, match="1 answer rows have not, the first is row 1 with norm"):
+    with pytest.raises(EvaluationError, match="1 answer rows do not, the first is row 1 with norm"):
         joint_pool(_angles(0, 10), _angles(0, 10) * np.array([[1], [wrong]]))
 
 

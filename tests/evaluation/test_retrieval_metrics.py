@@ -265,7 +265,7 @@ def test_relevance_that_is_no_gain_is_refused_with_query_and_product_named(wrong
         (
             {"q": {"a": 0.0}},
             {"q": {"a": 1.0}},
-            "none of the 1 judged queries has a product with relevance above 0",
+            r"no judged query \(of 1\) has a product with relevance above 0",
         ),
     ],
 )

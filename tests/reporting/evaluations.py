@@ -75,7 +75,7 @@ def provenance(**changes):
 
 
 def retrieval_row(name, kind, level, *, metrics=METRICS, base=None):
-    """Return a row with metrics around `level`; with `base`, also differences to that level."""
+    """Return a row with metrics around `level`; with `base`, also the differences from that level."""
     offsets = {"recall@1": -0.2, "recall@10": 0.15, "recall@100": 0.3, "mrr@10": 0.05, "precision@1": -0.04}
     values = {metric: level + offsets.get(metric, 0.0) for metric in metrics}
     gain = 0.0 if base is None else level - base

@@ -1,4 +1,4 @@
-"""Locate a gain: the queries that changed most, and parts of the queries."""
+"""Show where a gain comes from: the queries that changed most, and slices of the queries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Rankings = Mapping[str, Sequence[tuple[str, float]]]
-"""{query id: (product id, score), best first}."""
+"""Ranking of each query, {query id: (product id, score), best first}."""
 
 FEWEST_QUERIES = 10
 """Fewest queries of a slice with an interval."""
@@ -56,14 +56,14 @@ def changed_queries(
         metric: Metric of the change, such as "ndcg@10".
         queries: {query id: text}; the id replaces a missing text.
         before: The base's results, best first; queries may be missing.
-        after: The tuned system's results, likewise.
+        after: The tuned system's results, best first; queries may be missing.
         titles: {product id: title}; the id replaces a missing title.
         qrels: {query id: {product id: relevance}}.
         shown: Largest number of queries per list.
-        depth: Results per query and system; None means as many as the metric counts, `ranks_of`.
+        depth: Results per query and system; None means as many as the metric counts, see `ranks_of`.
 
     Raises:
-        EvaluationError: If the two cover different queries, or lack the metric.
+        EvaluationError: If the two systems were evaluated on different queries, or lack the metric.
     """
     values = _paired(base, tuned, metric)
     deep = ranks_of(metric) if depth is None else depth
@@ -113,22 +113,22 @@ def slices(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[Slice, ...]:
-    """Return both systems' means on parts of the queries, and the difference with its 95% interval.
+    """Return both systems' means on slices of the queries, and the difference with its 95% interval.
 
-    Labels keep the order of their first occurrence in a grouping. Queries that a grouping lacks are in
-    no slice of it; labels without an evaluated query have no slice. A slice of fewer than 10 queries has
-    no interval, because it would be too narrow to trust.
+    Labels keep the order of their first occurrence in a grouping. A query without a label in a grouping
+    is in no slice of that grouping; a label without an evaluated query has no slice. A slice of fewer than
+    10 queries has no interval, because it would be too narrow to trust.
 
     Args:
         base: Metrics before.
         tuned: Metrics after, over the same queries.
-        metric: Such as "ndcg@10".
+        metric: Metric of the gain, such as "ndcg@10".
         groups: {name of the grouping, such as "query length": {query id: label}}.
         resamples: Bootstrap draws per slice.
         seed: Seed of the draws; the same seed gives the same intervals.
 
     Raises:
-        EvaluationError: If the two cover different queries, or lack the metric.
+        EvaluationError: If the two systems were evaluated on different queries, or lack the metric.
     """
     before, after = _paired(base, tuned, metric)
     places = {query_id: place for place, query_id in enumerate(base.query_ids)}
@@ -172,8 +172,8 @@ def query_length_groups(queries: Mapping[str, str]) -> dict[str, str]:
 def word_frequency_groups(queries: Mapping[str, str], texts_of_catalogue: Iterable[str]) -> dict[str, str]:
     """Return {query id: "rare", "medium" or "frequent"}, rarest first.
 
-    The rarest word of a query counts: the word that the fewest texts of the catalogue contain, possibly
-    none. Queries are ranked by that number, ties share their mean rank, and the ranks are split into
+    The rarest word of a query decides: the word in the fewest texts of the catalogue, possibly in no text.
+    Queries are ranked by that number of texts, ties share their mean rank, and the ranks are split into
     thirds, so that equally rare queries stay together. Words are runs of letters, digits and underscores
     after NFKC and case folding; queries without a word have no label.
 

@@ -1,4 +1,4 @@
-"""Compare systems on the same judged queries: means with intervals, and differences to a base."""
+"""Compare systems on the same judged queries: means with intervals, and differences from a base."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def compare_runs(
     `unknown_queries` have no text, so they are listed and left out of all means. Judged products that
     are not in the catalogue count as missed, and are listed.
 
-    Every figure has a 95% bootstrap interval over queries. Every row except the base has paired
-    differences to it: the interval is that of the difference, and p comes from the paired
+    Every figure has a 95% bootstrap interval over queries. Every row except the base has the paired
+    differences from the base, with the interval of the difference. Their p-values come from the paired
     randomisation test (10,000 sign patterns), corrected by Holm's method for the number of rows,
     separately for each metric.
 
     Args:
         runs: {system: {query id: {product id: score}}}, in the order of the rows.
         qrels: {query id: {product id: relevance >= 0}}.
-        kinds: {system: its kind}.
+        kinds: Kind of each system, by name.
         base: System to compare the others with; None for no differences.
         products: Size of the catalogue.
         known_products: Ids in the catalogue, at least those of the judged products.
@@ -69,8 +69,8 @@ def compare_runs(
     asked = {query: judged for query, judged in qrels.items() if query not in unknown}
     if qrels and not asked:
         raise EvaluationError(
-            f"the queries file has none of the {len(qrels)} judged queries, such as {next(iter(qrels))!r}; "
-            "both must use the same ids"
+            f"the queries file has no judged query (of {len(qrels)}, for example {next(iter(qrels))!r}); "
+            "both files must use the same ids"
         )
     metrics = {}
     for name, run in runs.items():
@@ -121,7 +121,7 @@ def _check(runs: Mapping[str, object], kinds: Mapping[str, SystemKind], base: st
 def _differences(
     metrics: Mapping[str, RetrievalMetrics], base: str, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Difference]]:
-    """Return {system: {metric: difference to the base}} for all systems except the base."""
+    """Return {system: {metric: difference from the base}} for all systems except the base."""
     others = [name for name in metrics if name != base]
     found: dict[str, dict[str, Difference]] = {name: {} for name in others}
     for metric, before in metrics[base].per_query.items():

@@ -1,6 +1,6 @@
 """The results of an evaluation as plain values, for the report and `evaluate --json`.
 
-Every class is immutable and holds JSON-ready values alone; `Evaluation.to_dict` gives the JSON document, and
+Every class is immutable and holds only JSON-ready values. `Evaluation.to_dict` gives the JSON document, and
 `Evaluation.from_dict` reads it back, so that a report can be drawn again from its own file.
 """
 
@@ -58,11 +58,11 @@ class Difference:
     """Lower end of the 95% bootstrap interval of the mean."""
     high: float
     p_value: float
-    """Two-sided paired randomisation test; in (0, 1]."""
+    """Two-sided p of the paired randomisation test; in (0, 1]."""
     p_corrected: float
     """`p_value` with Holm's correction for the number of systems compared with the base."""
     better: int
-    """Queries with a higher value than the base's."""
+    """Number of queries with a higher value than with the base."""
     worse: int
     equal: int
 
@@ -74,9 +74,9 @@ class RetrievalRow:
     name: str
     kind: SystemKind
     metrics: Mapping[str, Estimate]
-    """By name: "recall@10", "mrr@10", "ndcg@10", "precision@1"."""
+    """Mean of each metric: "recall@10", "mrr@10", "ndcg@10", "precision@1"."""
     differences: Mapping[str, Difference]
-    """Differences to the base, by metric; empty for the base and without a base."""
+    """Differences from the base, by metric; empty for the base and without a base."""
     unjudged: Mapping[str, float]
     """Share of unjudged products in the rankings, by cutoff ("10"); in [0, 1]."""
     unanswered: int
@@ -121,7 +121,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class PairsRow:
-    """How well a system's scores separate judged pairs."""
+    """Figures of a system on judged pairs."""
 
     name: str
     kind: SystemKind
@@ -159,12 +159,12 @@ class JointPoolRow:
 
 @dataclass(frozen=True)
 class AnnPoint:
-    """Recall of the exact top 10 and time per query at an ef_search."""
+    """Recall of the exact top 10, and time per query, at a value of ef_search."""
 
     ef_search: int
     recall: float
     milliseconds: float
-    """Per query, in a batch."""
+    """Time per query, measured in a batch."""
 
 
 @dataclass(frozen=True)
@@ -178,16 +178,16 @@ class GraphLoss:
     exact: float
     """Mean nDCG@10 by exact search, as in the table."""
     graph: float
-    """The same through the graph."""
+    """Mean nDCG@10 by graph search."""
     difference: Estimate
     """Mean difference of nDCG@10: through the graph minus exact."""
     changed: int
-    """Number of queries with another nDCG@10."""
+    """Number of queries with a different nDCG@10."""
 
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """A figure over the steps of the encoder's training run."""
+    """Values of a figure over the steps of the encoder's training run."""
 
     name: str
     """"loss", or a validation metric such as "roc_auc"."""
@@ -211,7 +211,7 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Slice:
-    """The gain on a part of the queries."""
+    """Gain on a slice of the queries."""
 
     by: str
     """"query length", "word frequency", or a payload column such as "department"."""
@@ -253,9 +253,9 @@ class Evaluation:
     title: str
     provenance: Provenance
     base: str | None = None
-    """The system that the others are compared with."""
+    """Name of the system that the others are compared with."""
     tuned: str | None = None
-    """The system that the headline, the slices and the changed queries are about."""
+    """Name of the system in the headline, the slices and the changed queries."""
     headline_metric: str = "ndcg@10"
     retrieval: Retrieval | None = None
     pairs: Pairs | None = None

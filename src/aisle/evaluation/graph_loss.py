@@ -1,4 +1,4 @@
-"""Measure the loss of approximate search: exact search and graph search over the same embeddings."""
+"""Loss of nDCG@10 when a system is searched through the graph instead of exactly."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def graph_loss(
         name: Name of the system.
         qrels: {query id: {product id: relevance}} of the evaluated queries.
         exact: {query id: {product id: score}} by exact search, at least 10 products deep.
-        graph: The same through the graph.
+        graph: {query id: {product id: score}} by graph search, over the same embeddings.
         recall_at_10: Share of the exact top 10 that the graph finds.
-        relevant_from: As for `evaluate_run`.
+        relevant_from: Lowest relevance, above 0, of a relevant product; None means above 0.
         resamples: Bootstrap draws for the interval of the difference.
         seed: Seed of the draws.
 

@@ -15,13 +15,13 @@ _SPELLINGS = {"ndcg": "nDCG", "mrr": "MRR"}
 _POWER = (1.96 + 0.84) / 1.96
 """Half-widths of the interval at which a gain is significant in 80% of draws of the queries."""
 _MOST_QUERIES = 100
-"""Multiple of the present queries above which more judging is not advised."""
+"""More judging is advised up to this multiple of the present number of queries."""
 _UNJUDGED = 0.1
-"""Share of unjudged products in the top results from which judging them is advised."""
+"""Share of unjudged products in the top results from which the advice is to judge them."""
 
 
 def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> str:
-    """Return a sentence that tells whether `tuned` is better than the base.
+    """Return a sentence that states whether `tuned` is better than the base.
 
     "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries". It "beats" or "is
     worse than" the base only if the 95% interval excludes 0 and the corrected p of the randomisation
@@ -30,8 +30,8 @@ def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg
 
     Args:
         retrieval: Result of `compare_runs`.
-        base: System that it is compared with.
-        tuned: System that the sentence is about.
+        base: System that `tuned` is compared with.
+        tuned: Subject of the sentence.
         metric: Metric such as "ndcg@10".
 
     Raises:
@@ -56,12 +56,12 @@ def headline(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg
 
 
 def advice(retrieval: Retrieval, *, base: str, tuned: str, metric: str = "ndcg@10") -> tuple[str, ...]:
-    """Return advice if `tuned` is not clearly better than the base, the most promising first.
+    """Return advice if `tuned` is not clearly better than the base, the most promising step first.
 
     Args:
         retrieval: Result of `compare_runs`.
-        base: System that it is compared with.
-        tuned: System that is not clearly better.
+        base: System that `tuned` is compared with.
+        tuned: System to improve.
         metric: Metric such as "ndcg@10".
 
     Raises:
@@ -115,7 +115,7 @@ def _compared(retrieval: Retrieval, tuned: str, metric: str) -> tuple[RetrievalR
     found = rows[tuned].differences.get(metric)
     if found is None:
         known = ", ".join(rows[tuned].differences) or "none"
-        raise EvaluationError(f"{tuned!r} has no difference to a base in {metric!r}; it has: {known}")
+        raise EvaluationError(f"{tuned!r} has no difference from a base in {metric!r}; it has: {known}")
     return rows[tuned], found
 
 
@@ -131,7 +131,7 @@ def _why_not(found: Difference, comparisons: int) -> str:
     if not (found.low > 0 or found.high < 0):
         return p_value
     moved = found.better + found.worse
-    least = 2.0 ** (1 - moved)  # the observed pattern of signs and its reverse, of all patterns
+    least = 2.0 ** (1 - moved)  # two of all sign patterns: the observed and its reverse
     if least * comparisons >= SIGNIFICANT:
         return (
             f"{p_value}: too few queries, since with {moved} that differ p is at least {least:.2g} and the "
@@ -141,7 +141,7 @@ def _why_not(found: Difference, comparisons: int) -> str:
 
 
 def _needed(found: Difference) -> int | None:
-    """Return the queries needed to show the gain in 80% of draws; None without a gain, or for too many.
+    """Return how many queries would show the gain in 80% of draws; None without a gain, or if too many.
 
     The half-width of the interval falls with the square root of the number of queries.
     """

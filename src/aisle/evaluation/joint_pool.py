@@ -1,4 +1,4 @@
-"""The joint-pool protocol for question-answer pairs: every text ranks all others, its partner is right."""
+"""Joint-pool protocol for question-answer pairs: each text ranks all others, and its partner is correct."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aisle.evaluation.significance import estimated_mean
 __all__ = ["JointPool", "joint_pool", "joint_pool_row"]
 
 _NORM_TOLERANCE = 1e-2
-"""Half-precision encoders give norms within 1e-3 of one; unnormalised embeddings are far from it."""
+"""Half-precision encoders give norms within 1e-3 of 1; unnormalised embeddings are far from it."""
 
 
 @dataclass(frozen=True)
 class JointPool:
-    """How often, and at which rank, texts find their partners."""
+    """Figures of the joint-pool protocol for a set of question-answer pairs."""
 
     precision_at_1: float
     """Texts whose nearest neighbour is their partner / texts; in [0, 1]."""
@@ -35,8 +35,8 @@ def joint_pool(
 ) -> JointPool:
     """Return precision@1 and mean reciprocal rank over the pool of all questions and answers.
 
-    Each of the 2n texts ranks the other 2n - 1 by cosine; the partner (the answer at the
-    question's row, and the reverse) is the only right answer. Equal cosines rank in pool order,
+    Each of the 2n texts ranks the other 2n - 1 by cosine; the partner (the answer in the
+    question's row, and the reverse) is the only correct answer. Equal cosines rank in pool order,
     questions first:
 
         rank = 1 + #(others above the partner) + #(others equal to it and earlier in the pool)
@@ -47,7 +47,7 @@ def joint_pool(
         chunk_rows: Texts ranked at a time; affects memory (chunk_rows * 2n * 12 bytes), not the result.
 
     Raises:
-        EvaluationError: The shapes differ or are empty, a norm is not one, or `chunk_rows` < 1.
+        EvaluationError: If the shapes differ or are empty, a norm is not 1, or `chunk_rows` < 1.
     """
     ranks = _ranks(query_embeddings, answer_embeddings, chunk_rows)
     return JointPool(
@@ -72,7 +72,7 @@ def joint_pool_row(
 
     Args:
         name: Name of the system.
-        kind: Kind of the system.
+        kind: Kind of the system, such as "tuned".
         query_embeddings: (n, dim) float32, unit L2 norm.
         answer_embeddings: (n, dim) float32, unit L2 norm; row i belongs to question i.
         resamples: Draws of n question-answer pairs, at least 1.
@@ -100,7 +100,7 @@ def joint_pool_row(
 
 
 def _ranks(queries: NDArray[Any], answers: NDArray[Any], chunk_rows: int) -> NDArray[np.intp]:
-    """Return (2n,) rank of each text's partner, questions first."""
+    """Return the rank of each text's partner, (2n,), questions first."""
     _check(queries, answers, chunk_rows)
     pool = np.concatenate([queries, answers]).astype(np.float64)
     partners = np.roll(np.arange(len(pool)), len(queries))
@@ -141,7 +141,7 @@ def _check(queries: NDArray[Any], answers: NDArray[Any], chunk_rows: int) -> Non
         if wrong.any():
             first = int(np.argmax(wrong))
             raise EvaluationError(
-                f"embeddings must have unit L2 norm: {int(wrong.sum())} {name} rows have not, the first is "
+                f"embeddings must have unit L2 norm: {int(wrong.sum())} {name} rows do not, the first is "
                 f"row {first} with norm {norms[first]:.4g}; normalise them before evaluating"
             )
     if chunk_rows < 1:

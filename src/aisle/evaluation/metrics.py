@@ -8,8 +8,8 @@
 
 `RocAuc`, `AveragePrecision`, `BestF1` and `Spearman` take the inputs of the Hub's `roc_auc`:
 `prediction_scores` (finite, higher means more relevant) and `references` (relevance in [0, 1]);
-`compute` accepts `positive_threshold`, see `aisle.evaluation.pair_metrics.score_pairs`, whose figures
-these are. An undefined figure is None.
+`compute` also accepts `positive_threshold`. `aisle.evaluation.pair_metrics.score_pairs` computes the
+figures and documents the threshold. An undefined figure is None.
 
 The classes are created on first use, because importing `evaluate` imports transformers and
 torch (4 s).
@@ -42,14 +42,14 @@ _FIGURES: Mapping[str, tuple[str, ...]] = {
 
 _INPUTS = """
 Args:
-    prediction_scores: finite scores, higher means more relevant.
-    references: relevance in [0, 1].
-    positive_threshold: lowest relevance of a positive pair; None means above 0.5.
+    prediction_scores: Finite scores, higher means more relevant.
+    references: Relevance in [0, 1].
+    positive_threshold: Lowest relevance of a positive pair; None means above 0.5.
 """
 
 
 def __getattr__(name: str) -> type[Any]:
-    """Return the metric class `name`, made on first use."""
+    """Return the metric class with this name; it is created on first use."""
     if name not in _FIGURES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _metric_class(name)
@@ -62,7 +62,7 @@ def _metric_class(name: str) -> type[Any]:
 
     class PairMetric(evaluate.Metric):  # type: ignore[misc]
         def __init__(self) -> None:
-            # Metric makes a folder for Arrow files even if it keeps everything in memory; a temporary
+            # Metric creates a folder for Arrow files even if it keeps everything in memory; a temporary
             # folder leaves the user's cache untouched.
             with tempfile.TemporaryDirectory() as scratch:
                 super().__init__(keep_in_memory=True, cache_dir=scratch)

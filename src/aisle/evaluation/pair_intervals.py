@@ -1,4 +1,4 @@
-"""Bootstrap intervals of the figures on judged pairs, with a single sort for all resamples."""
+"""Bootstrap intervals of the figures on judged pairs; the scores are sorted once for all resamples."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["PairIntervals", "pair_intervals"]
 _FULL_WORK = 100_000
 """Pairs up to which all requested resamples are drawn; 1,000 resamples then take about 10 s."""
 _FEWEST_RESAMPLES = 200
-"""Ends of a 95% interval rest on 5 resamples each."""
+"""With 200 resamples, 5 lie beyond each end of a 95% interval."""
 
 _FIGURES = ("roc_auc", "average_precision", "best_f1", "spearman")
 
 Interval = tuple[float | None, float | None]
 Counts = NDArray[np.intp]
-"""(levels,) number of pairs with each distinct score, best first."""
+"""Number of pairs with each distinct score, (levels,), best score first."""
 
 
 @dataclass(frozen=True)
 class PairIntervals:
-    """95% intervals; (None, None) if no resample has the figure."""
+    """95% intervals; (None, None) if the figure is undefined in every resample."""
 
     figures: Mapping[str, Interval]
     """"roc_auc", "average_precision", "best_f1", "spearman"."""
@@ -53,9 +53,9 @@ def pair_intervals(
     figures follow from the counts per distinct score and relevance level.
 
     Args:
-        scores: (pairs,) finite, at least one.
-        relevance: (pairs,) finite.
-        positive: (pairs,) True for positive pairs.
+        scores: Finite scores, (pairs,), at least one.
+        relevance: Finite relevance, (pairs,).
+        positive: Mask of the positive pairs, (pairs,).
         resamples: Number of draws, at least 1.
         seed: Seed of the draws; the same seed gives the same intervals, and the same draws for every system.
     """
@@ -105,7 +105,9 @@ def _figures(positives: Counts, negatives: Counts) -> Iterator[tuple[str, float]
 
 
 def _roc_auc(positives: Counts, negatives: Counts) -> float:
-    above = np.cumsum(positives) - positives / 2  # positives that score higher, and half of the equal ones
+    above = (
+        np.cumsum(positives) - positives / 2
+    )  # positives with a higher score, and half of those with the same
     return float(above @ negatives / (positives.sum() * negatives.sum()))
 
 

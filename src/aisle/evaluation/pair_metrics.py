@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MOST_GRADES = 10
-"""With more distinct values, relevance counts as continuous, without a mean per level."""
+"""Most distinct values of graded relevance; with more, relevance is continuous, without a mean per level."""
 
 _ROUNDING = 1e-6
 """A relevance of 0.7 stored as float32 is 0.69999999, and must still meet a threshold of 0.7."""
@@ -61,7 +61,7 @@ class PairMetrics:
 def score_pairs(
     scores: NDArray[Any], relevance: NDArray[Any], *, positive_threshold: float | None = None
 ) -> PairMetrics:
-    """Return the metrics of `scores` against judgements.
+    """Return the metrics of `scores` compared with judgements.
 
     ROC-AUC, average precision and F1 need two classes. Relevance is split in two: a pair is
     positive if relevance > 0.5 or, with `positive_threshold`, if relevance >= threshold. ESCI's labels
@@ -74,7 +74,7 @@ def score_pairs(
         positive_threshold: Lowest relevance of a positive pair; None means above 0.5.
 
     Raises:
-        EvaluationError: The arrays differ in length, are empty or not one-dimensional, a score is
+        EvaluationError: If the arrays differ in length, are empty or not one-dimensional, a score is
             not finite, or a relevance is outside [0, 1].
     """
     scores, relevance = checked_pairs(scores, relevance)
@@ -197,7 +197,7 @@ def _refuse(bad: NDArray[np.bool_], values: NDArray[np.float64], name: str, rule
 
 
 def is_positive(relevance: NDArray[np.float64], threshold: float | None) -> NDArray[np.bool_]:
-    """Return (pairs,) whether relevance > 0.5, or >= `threshold` if that is given."""
+    """Return the mask of positive pairs, (pairs,): relevance > 0.5, or >= `threshold` if it is given."""
     return relevance > 0.5 if threshold is None else relevance >= threshold - _ROUNDING
 
 

@@ -21,7 +21,7 @@ from aisle.types.sequences import as_sequence
 __all__ = ["DEFAULT_CUTOFFS", "MAIN_METRICS", "RetrievalMetrics", "evaluate_run", "table_metrics"]
 
 MAIN_METRICS = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "precision@1")
-"""Metrics that tables show for the default cutoffs; the others add little."""
+"""Columns of a table with the default cutoffs; the other metrics add little."""
 DEFAULT_CUTOFFS = (1, 10, 100)
 CHUNK_QUERIES = 1024
 """Queries measured at a time; their ids with 100 results each take some 10 MiB."""
@@ -88,7 +88,7 @@ def evaluate_run(
     """Return the metrics of `run` compared with `qrels`.
 
     For recall, MRR and precision, a product is relevant if its relevance is above 0 or, with
-    `relevant_from`, at least that. Queries without a relevant product are left out of every mean. nDCG
+    `relevant_from`, at least that value. Queries without a relevant product are left out of every mean. nDCG
     uses all relevance levels, with linear gains: DCG = sum over ranks i of gain_i / log2(i + 1)
     (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002), divided by the DCG of the ideal order.
     Products with equal scores rank by product id.
@@ -99,12 +99,12 @@ def evaluate_run(
     Args:
         qrels: {query id: {product id: relevance >= 0}}.
         run: {query id: {product id: score}}, higher is better.
-        cutoffs: The k of the metrics, each at least 1.
+        cutoffs: Values of k for the metrics, each at least 1.
         relevant_from: Lowest relevance, above 0, of a relevant product; None means above 0.
-        known_products: Ids of the catalogue; judgements that name others are reported.
+        known_products: Ids in the catalogue; the result lists relevant products outside it.
 
     Raises:
-        EvaluationError: Judgements or run are empty or have no query in common, no query has a
+        EvaluationError: If judgements or run are empty or have no query in common, no query has a
             relevant product, a score is NaN, a relevance is not a finite number >= 0, or a cutoff
             or `relevant_from` is out of range.
     """
@@ -119,7 +119,7 @@ def evaluate_run(
     if not query_ids:
         rule = "above 0" if relevant_from is None else f"of {relevant_from} or more"
         raise EvaluationError(
-            f"none of the {len(qrels)} judged queries has a product with relevance {rule}; "
+            f"no judged query (of {len(qrels)}) has a product with relevance {rule}; "
             "check the judgements and relevant_from"
         )
     chunks = [
@@ -165,7 +165,7 @@ def _check_fit(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mappi
     if not qrels:
         raise EvaluationError("there are no judgements; give at least one query with a judged product")
     if not run:
-        raise EvaluationError("the run is empty: it ranks products for no query")
+        raise EvaluationError("the run is empty: it has no ranking")
     if not qrels.keys() & run.keys():
         raise EvaluationError(
             no_common_ids("query", one="judgements", ours=qrels, other="the run", theirs=run, count=len(run))

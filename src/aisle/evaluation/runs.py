@@ -1,4 +1,4 @@
-"""Runs, the rankings of all queries by ids: in memory and in TREC's format."""
+"""Runs (rankings of all queries, by ids) in memory and as TREC run files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def to_run(
     """Return {query id: {product id: score}} from rows and scores; rows below 0 are padding.
 
     Args:
-        query_ids: (queries,) distinct.
-        product_ids: (products,) id of each row.
-        rows: Per query, rows of the ranked products.
-        scores: Per query, their scores, higher is better.
+        query_ids: Distinct ids of the queries.
+        product_ids: Id of the product in each row.
+        rows: Rows of the ranked products, for each query.
+        scores: Scores of these products, for each query; higher is better.
 
     Raises:
         EvaluationError: If the lengths differ, or a query id occurs twice.
@@ -81,7 +81,7 @@ def write_trec_run(path: Path, run: Mapping[str, Mapping[str, float]], *, tag: s
             or the tag is empty or contains white space, or the file cannot be written.
     """
     if not any(run.values()):
-        raise EvaluationError(f"{path}: the run is empty: it ranks products for no query")
+        raise EvaluationError(f"{path}: the run is empty: it has no ranking")
     try:
         with (
             replacing(path) as beside,
@@ -206,7 +206,7 @@ def _check_field(path: Path, what: str, value: str) -> None:
     if value.split() != [value]:
         raise EvaluationError(
             f"{path}: fields of a run file are separated by white space: the {what} {value!r} must not be "
-            "empty or have any in it"
+            "empty or contain white space"
         )
 
 

@@ -1,4 +1,4 @@
-"""Statistical tests of figures: bootstrap intervals, the paired randomisation test, Holm's correction."""
+"""Statistical significance: bootstrap intervals, paired randomisation test, Holm's correction."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def randomisation_p(differences: NDArray[Any], *, resamples: int = 10_000, seed:
             is below 1.
     """
     # scipy's permutation_test(permutation_type="samples") gives the same result, but took 2.3 s for 5,000
-    # queries compared with 0.03 s here; an evaluation runs thirty tests. A test compares the two.
+    # queries compared with 0.03 s here, and an evaluation runs thirty tests. A unit test compares both.
     differences = _checked(differences, resamples)
     moved = differences[differences != 0]
     if not len(moved):

@@ -1,4 +1,4 @@
-"""Write an evaluation into the model card of the run that it measured."""
+"""Write an evaluation into the model card of the evaluated run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aisle.reporting.model_card import CHARTS, SearchResults, write_search_resul
 __all__ = ["write_evaluation_card"]
 
 CHARTS_IN_CARD = 2
-"""Most charts in a card."""
+"""Largest number of charts in a card."""
 
 
 def write_evaluation_card(run_dir: Path, evaluation: Evaluation, retrieval: Retrieval) -> Path:
@@ -20,7 +20,7 @@ def write_evaluation_card(run_dir: Path, evaluation: Evaluation, retrieval: Retr
     Args:
         run_dir: Directory of the run that made the encoder.
         evaluation: Evaluation of the encoder.
-        retrieval: Its comparison of rankings.
+        retrieval: Comparison of rankings in this evaluation.
 
     Raises:
         ModelError: If the comparison has no row of this model, or the card cannot be written.

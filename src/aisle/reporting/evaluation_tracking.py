@@ -11,7 +11,7 @@ from aisle.evaluation.document import Evaluation
 __all__ = ["track_evaluation"]
 
 TRACKING = "tracking"
-"""Folder of a report for trackers that write files; each evaluation has a folder in it."""
+"""Folder in a report for trackers that write files; each evaluation has a subfolder."""
 
 
 def track_evaluation(
@@ -26,7 +26,7 @@ def track_evaluation(
         log: Called with the trackers that received the evaluation.
 
     Raises:
-        ConfigError: If a tracker cannot start or failed; the others have the whole evaluation.
+        ConfigError: If a tracker cannot start or fails; the others receive the whole evaluation.
     """
     from aisle.reporting.html import figures_of, rgb_pixels, scalars_of, tables_of
     from aisle.reporting.trackers import Tracked, track_report

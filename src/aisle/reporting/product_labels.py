@@ -1,4 +1,4 @@
-"""Names and groups of products in a report: titles, and the columns to group queries by."""
+"""Titles of the products in a report, and the product columns to group queries by."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ProductLabels:
     slices: tuple[str, ...]
 
     def rows_of(self, product_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the (n,) row of each id; -1 for an id that the index does not have."""
+        """Return the row of each id, (n,); -1 for an id that is not in the index."""
         known = self.index.products.column(ID_COLUMN).combine_chunks()
         found = pa.compute.index_in(pa.array(list(product_ids), pa.string()), value_set=known)
         rows: npt.NDArray[np.int64] = found.fill_null(-1).to_numpy().astype(np.int64)
@@ -50,7 +50,7 @@ class ProductLabels:
         return {product: text for product, text in zip(kept, texts, strict=True) if text}
 
     def titles(self, product_ids: Iterable[str]) -> dict[str, str]:
-        """Return {product id: title}; the id itself where there is no title."""
+        """Return {product id: title}; the id replaces a missing title."""
         distinct = list(dict.fromkeys(product_ids))
         named = {} if self.title is None else self.values(self.title, distinct)
         return {product: named.get(product, product) for product in distinct}

@@ -25,7 +25,7 @@ from aisle.types.columns import TEXT_COLUMN
 from aisle.types.encoder_protocol import Encoder
 
 MOST_LABELS = 12
-"""Most values of a column that are groups; the others are counted together."""
+"""Largest number of groups of a column; its rarer values form a group together."""
 HEATMAP_QUERIES = 6
 
 Qrels = Mapping[str, Mapping[str, float]]

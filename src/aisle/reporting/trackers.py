@@ -56,7 +56,7 @@ def track_report(
         log: Called with the trackers that received the evaluation, and those that received scalars only.
 
     Raises:
-        ConfigError: If a tracker is unknown or failed; the others have the whole evaluation.
+        ConfigError: If a tracker is unknown or fails; the others receive the whole evaluation.
         OptionalDependencyError: If a tracker is not installed.
     """
     reached, failures = [], []
@@ -110,10 +110,10 @@ def _track(tracker: Any, tracked: Tracked) -> None:
 
 
 def _plain_names(scalars: Mapping[str, float]) -> dict[str, float]:
-    """Return the scalars under names that every tracker accepts: "retrieval/tuned/ndcg_at_10", "..._low".
+    """Return the scalars with names that every tracker accepts: "retrieval/tuned/ndcg_at_10", "..._low".
 
     MLflow allows letters, digits and `/_.- :` (mlflow.utils.validation). Its file store turns slashes into
-    folders, so that a name must not be the group of another.
+    folders, so a name must not also be the group of another name.
     """
     named = {}
     for name, value in scalars.items():

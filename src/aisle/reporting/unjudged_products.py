@@ -1,4 +1,4 @@
-"""Products to judge next: those that a system ranks high without a judgement, as a table to fill in."""
+"""Table of products to judge next: unjudged products that a system ranks high."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_one_query_and_no_relevant_product(flags, tmp_path, capfd):
     qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\t0\n")
     code, _, said = evaluate(capfd, *flags[:4], "--qrels", qrels)
     assert code == 2
-    assert "none of the 1 judged queries has a product with relevance above 0" in said
+    assert "no judged query (of 1) has a product with relevance above 0" in said
 
 
 def test_the_document_is_read_back_as_an_evaluation(flags, capfd):

@@ -1,4 +1,4 @@
-"""Captions of the charts, and their figures as text for screen readers."""
+"""Captions of the charts, and their main figures as text for screen readers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["CHARTS", "alt_text"]
 
 CHARTS = {
     "retrieval": "Ranking quality of each system, with the 95% interval of its mean.",
-    "roc": "Share of the positive pairs found (true positives) against the share of the others found with "
-    "them (false positives). The legend gives the area below each curve.",
-    "precision_recall": "Share of positive pairs among those found, as more are found. "
+    "roc": "True positive rate against false positive rate, for every threshold on the score. "
+    "The legend gives the area below each curve.",
+    "precision_recall": "Precision against recall, for every threshold on the score. "
     "The legend gives the average precision.",
     "scores": "Scores of judged pairs by relevance level. The further apart the levels are, the better the "
     "scores separate them. Below each level: its number of pairs.",
     "training": "The training run of this model, step by step.",
     "recall_by_ef": "Share of the exact top 10 that the graph finds, and the time per query, "
     "measured when the index was built.",
-    "slices": "Gain by parts of the queries.",
+    "slices": "Gain on slices of the queries.",
 }
-"""The caption of each figure, by its name."""
+"""Caption of each chart, by its name."""
 
 
 def alt_text(name: str, evaluation: Evaluation) -> str:

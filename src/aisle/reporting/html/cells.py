@@ -1,4 +1,4 @@
-"""Building blocks of tables: cells with the value that their column is sorted by."""
+"""Building blocks of tables: columns, and cells with a text and a value to sort by."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Table:
     """Rows of cells below headings; the first cell of a row names it."""
 
     name: str
-    """Unique on the page: letters, figures and dashes."""
+    """Unique on the page; letters, digits and dashes."""
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -68,7 +68,7 @@ class Table:
 
 
 ColumnOf = tuple[Column, Callable[[Row], Cell]]
-"""A heading, and the function from a row's source to its cell in this column."""
+"""A heading, and the function that makes the cell of this column from a row's source."""
 
 
 def make_table(

@@ -1,4 +1,4 @@
-"""Make untrusted text safe for charts: no missing glyphs, nothing that matplotlib reads as mathematics."""
+"""Make untrusted text safe for charts: no missing glyphs, no text that matplotlib reads as mathematics."""
 
 from __future__ import annotations
 

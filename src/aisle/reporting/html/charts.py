@@ -46,11 +46,11 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 _WIDTH, _HEIGHT = 4.2, 3.1
-"""Inches; 302 points wide, so that text keeps its size on a phone."""
+"""Size in inches; 302 points wide, so that text keeps its size on a phone."""
 _CURVES = 12
-"""Most training curves in the chart."""
+"""Largest number of training curves in the chart."""
 _SLICES = 40
-"""Most slices in the chart; the page's tables have all of them."""
+"""Largest number of slices in the chart; the page's tables have all slices."""
 
 
 def figures_of(evaluation: Evaluation) -> dict[str, Figure]:

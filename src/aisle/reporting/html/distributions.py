@@ -18,9 +18,9 @@ __all__ = ["draw_heatmap", "draw_scores"]
 
 _HEAT = LinearSegmentedColormap.from_list("aisle", ["#f7f5ef", "#f0c9a0", "#e08f55"])
 _HEAT_LABEL = 30
-"""Most characters of a query or title beside the heat map."""
+"""Largest number of characters of a query or title beside the heat map."""
 _HEAT_CELLS = 400
-"""Most cells of a heat map that shows its figures."""
+"""Largest number of cells of a heat map that shows its figures."""
 
 
 def draw_scores(

@@ -1,6 +1,6 @@
 """Render figures as PNG bytes, and as inline SVG with colours from the page's style sheet.
 
-The same figure gives the same bytes: no dates, no program versions, ids from a fixed salt.
+The same figure gives the same bytes: without dates and program versions, and with ids from a fixed salt.
 """
 
 from __future__ import annotations

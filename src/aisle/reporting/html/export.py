@@ -50,8 +50,8 @@ def scalars_of(evaluation: Evaluation) -> dict[str, float]:
     """Return the defined figures by name.
 
     Estimates such as "retrieval/tuned/ndcg@10", "pairs/tuned/roc_auc" and "joint_pool/tuned/mrr" come with
-    the ends of their interval, ".../low" and ".../high"; "difference/tuned/ndcg@10", to the base, also
-    with ".../p_corrected".
+    the ends of their interval, ".../low" and ".../high". Differences from the base, such as
+    "difference/tuned/ndcg@10", also have ".../p_corrected".
     """
     return {name: value for name, value in _scalars(evaluation) if value is not None}
 

@@ -27,7 +27,7 @@ class HeatCell:
     level: int
     """0 (the lowest score of all heat maps) to 9."""
     relevance: RelevanceLabel | None
-    """None if nobody has judged the pair."""
+    """None if the pair is unjudged."""
 
 
 @dataclass(frozen=True)

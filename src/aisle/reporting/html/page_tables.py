@@ -46,7 +46,7 @@ _NAME_LENGTH = 60
 
 @dataclass(frozen=True)
 class TableMaker:
-    """Makes the tables of one evaluation, each system in its colour."""
+    """Tables of an evaluation, each system in its colour."""
 
     evaluation: Evaluation
     styles: dict[str, SystemStyle]
@@ -83,7 +83,7 @@ class TableMaker:
             return None
         return make_table(
             "differences",
-            f"Differences to {clean(self.evaluation.base or 'the base')}, over the same queries",
+            f"Differences from {clean(self.evaluation.base or 'the base')}, over the same queries",
             rows,
             (
                 (Column("System", number=False), lambda row: self._system(row[0].name, row[0].kind)),
@@ -117,11 +117,11 @@ class TableMaker:
                 _estimates("MRR", "mrr", rows, lambda row: {"mrr": row.mrr}),
                 (Column("Texts"), lambda row: count_cell(row.texts)),
             ),
-            "Every text ranks all the others; its partner is the only right answer.",
+            "Every text ranks all the others; its partner is the only correct answer.",
         )
 
     def pairs(self, pairs: Pairs) -> Table:
-        """Return a row per system: how well its scores separate judged pairs."""
+        """Return a row per system: its figures on judged pairs."""
         rows = pairs.rows
         metrics = union(row.metrics for row in rows)
         return make_table(
@@ -158,7 +158,7 @@ class TableMaker:
         )
 
     def graph_loss(self, losses: Sequence[GraphLoss]) -> Table:
-        """Return a row per system: its loss when it is searched through the graph."""
+        """Return a row per system: its loss by graph search."""
         retrieval = self.evaluation.retrieval
         kinds = {} if retrieval is None else {row.name: row.kind for row in retrieval.rows}
         return make_table(
@@ -192,7 +192,7 @@ class TableMaker:
         )
 
     def slices(self, slices: Sequence[Slice]) -> tuple[Table, ...]:
-        """Return a table per way of slicing, with all intervals drawn on one scale."""
+        """Return a table per grouping of the queries, with all intervals on the same scale."""
         plots = dict(zip(slices, interval_plots([part.difference for part in slices]), strict=True))
         tuned, base = (
             clean(name or kind)

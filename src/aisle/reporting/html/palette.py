@@ -53,7 +53,7 @@ class SystemStyle:
 
     @property
     def rgb(self) -> str:
-        """The light colour, as "#rrggbb"."""
+        """Return the light colour as "#rrggbb"."""
         return COLOURS[self.colour]
 
 

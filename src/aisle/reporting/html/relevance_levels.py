@@ -19,12 +19,12 @@ _LEGEND_VALUES = 6
 
 @dataclass(frozen=True)
 class RelevanceLabel:
-    """A relevance as the page shows it."""
+    """Label of a relevance on the page."""
 
     text: str
     """"1", "E 1" if the label map names it, or "not judged"."""
     level: int | None
-    """0 (not relevant) to 4 (the highest relevance), None if nobody has judged it: picks mark and colour."""
+    """0 (not relevant) to 4 (the highest relevance), None if unjudged; it decides mark and colour."""
 
 
 class RelevanceLevels:
@@ -39,7 +39,7 @@ class RelevanceLevels:
         self._names = _label_names(evaluation.provenance.configuration)
 
     def label(self, relevance: float | None) -> RelevanceLabel:
-        """Return the label of a relevance; None is a product that nobody has judged."""
+        """Return the label of a relevance; None stands for an unjudged product."""
         if relevance is None:
             return RelevanceLabel(_NOT_JUDGED, None)
         number = f"{relevance:g}"

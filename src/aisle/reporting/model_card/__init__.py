@@ -1,4 +1,4 @@
-"""The model card of a run, and its section on search that an evaluation writes."""
+"""Model card of a run, with a section on search that an evaluation writes."""
 
 from aisle.reporting.model_card.card import base_model_name, fill_repository, render_model_card
 from aisle.reporting.model_card.card_files import (

@@ -14,7 +14,7 @@ from aisle.reporting.markdown import table
 from aisle.reporting.model_card.results import eval_results, results_section
 
 REPO_PLACEHOLDER = "your-name/your-model"
-"""Placeholder for the repository in a card that is rendered before its name is known."""
+"""Placeholder for the name of the repository in a card that is rendered before the upload."""
 PLACEHOLDER_NAME = REPO_PLACEHOLDER.rpartition("/")[2]
 _TAGS = ["sentence-similarity", "feature-extraction", "product-search", "aisle"]
 _SETTINGS = {

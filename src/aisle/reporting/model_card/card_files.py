@@ -35,7 +35,7 @@ __all__ = [
 
 CARD = "README.md"
 CHARTS = ("retrieval", "roc", "recall_by_ef")
-"""Charts that a card may show, the most important first; other images in the folder are left alone."""
+"""Charts that a card may show, the most important first; other images in the folder stay."""
 
 
 def read_card(run_dir: Path) -> str:

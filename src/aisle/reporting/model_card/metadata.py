@@ -47,7 +47,7 @@ def with_results(card: str, metrics: Mapping[str, tuple[str, float]], data_set: 
     start, end = (len(text), len(text)) if known is None else known.span()
     changed = text[:start] + block + text[end:]
     expected = {key: value for key, value in values.items() if key != "model-index"}
-    hidden = known is None and "model-index" in values  # a quoted key, which would now occur twice
+    hidden = known is None and "model-index" in values  # a quoted key would now occur twice
     if hidden or _parsed(changed) != expected | ({"model-index": index} if index else {}):
         raise ModelError(
             "README.md: its model-index must be a list that starts on a new line and has no comments; "
@@ -60,7 +60,7 @@ def check_metadata(card: str) -> None:
     """Check that the metadata of a card can be read.
 
     Raises:
-        ModelError: If it cannot.
+        ModelError: If the metadata cannot be read.
     """
     found = _METADATA.match(card)
     _model_index(_parsed("" if found is None else found[2]).get("model-index"), {}, "")
