@@ -261,7 +261,7 @@ def test_directory_that_is_not_an_index_is_never_written_to(build, clustered, fi
     (tmp_path / "index" / "thesis.txt").write_text("years of work")
 
     with pytest.raises(
-        IndexStoreError, match=r"holds 'thesis\.txt', which is not of an index.*choose another"
+        IndexStoreError, match=r"holds 'thesis\.txt', which is not part of an index.*choose another"
     ):
         build(clustered(3))
 
@@ -286,7 +286,7 @@ def test_index_of_the_first_format_is_not_written_to(build, clustered, files_und
     before = files_under(tmp_path)
 
     with pytest.raises(
-        IndexStoreError, match=r"holds 'embeddings\.npy', which is not of an index of this format"
+        IndexStoreError, match=r"holds 'embeddings\.npy', which is not part of an index of this format"
     ):
         build(clustered(3))
 

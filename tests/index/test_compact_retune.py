@@ -41,7 +41,7 @@ def changed(build, upsert, clustered, tmp_path):
     ("changes", "reason"),
     [
         ({"graph_nodes": 80, "deleted_nodes": 20}, None),
-        ({"graph_nodes": 79, "deleted_nodes": 21}, "21% of the graph's nodes are of deleted products"),
+        ({"graph_nodes": 79, "deleted_nodes": 21}, "21% of the graph's nodes belong to deleted products"),
         ({"built_recall": 0.985, "ann_recall_at_10": 0.976}, None),
         (
             {"built_recall": 0.985, "ann_recall_at_10": 0.974},

@@ -150,7 +150,7 @@ def recall_of(index, queries, ef_search):
 
 
 @pytest.mark.parametrize(
-    ("deleted", "reason"), [(550, None), (1800, "60% of the graph's nodes are of deleted")]
+    ("deleted", "reason"), [(550, None), (1800, "60% of the graph's nodes belong to deleted")]
 )
 def test_recall_after_many_were_deleted_is_within_a_hundredth_of_a_fresh_build(
     build, clustered, tmp_path, deleted, reason

@@ -82,7 +82,9 @@ def test_full_disk_is_one_error_that_says_so_and_the_old_version_serves(
 ):
     monkeypatch.setattr(module, function, full_disk)
 
-    with pytest.raises(IndexStoreError, match=r"No space left on device; free some space.*is untouched"):
+    with pytest.raises(
+        IndexStoreError, match=r"No space left on device; free some space.*current version is unchanged"
+    ):
         build(clustered(5), texts=["one word"] * 5)
 
     monkeypatch.undo()

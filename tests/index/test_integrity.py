@@ -90,7 +90,7 @@ def test_truncated_file_is_refused_with_its_name_and_both_sizes(index_dir, folde
     os.truncate(folder / name, size - 1)
 
     with pytest.raises(
-        IndexIntegrityError, match=f"{name}: the manifest says {size} bytes, found {size - 1}"
+        IndexIntegrityError, match=f"{name}: the manifest records {size} bytes, found {size - 1}"
     ):
         open_index(index_dir, verify=verify)
 
@@ -140,7 +140,7 @@ def test_stored_products_are_those_of_the_current_version(build, clustered, tmp_
 def test_no_new_version_is_made_of_a_damaged_one(index_dir, folder, change, damaged):
     os.truncate(folder / damaged, 100)
 
-    with pytest.raises(IndexIntegrityError, match=rf"{damaged}: the manifest says"):
+    with pytest.raises(IndexIntegrityError, match=rf"{damaged}: the manifest records"):
         change(index_dir, **({"product_ids": ["p00001"]} if change is delete_products else {}))
 
     assert [path.name for path in folder.parent.iterdir()] == ["000001"]
@@ -171,7 +171,7 @@ def test_no_flipped_byte_changes_what_the_manifest_says(index_dir):
         (b"{}", "format_version must be a whole number, found None"),
         (b'{"format_version": "1"}', "format_version must be a whole number, found '1'"),
         (b'{"format_version": true}', "format_version must be a whole number, found True"),
-        (f'{{"format_version": {FORMAT_VERSION}}}'.encode(), "manifest_sha256 says None"),
+        (f'{{"format_version": {FORMAT_VERSION}}}'.encode(), "manifest_sha256 is None"),
     ],
 )
 def test_manifest_that_is_not_ours_is_refused(index_dir, content, message):
@@ -263,7 +263,7 @@ def test_file_that_the_manifest_does_not_list_is_never_read(index_dir, name):
     [
         ({"dim": 8}, r"embeddings\.npy: .*\(40, 8\), found float32 of shape \(40, 16\)"),
         ({"count": 41}, r"embeddings\.npy: .*\(41, 16\), found float32 of shape \(40, 16\)"),
-        ({"store_dtype": "float16"}, r"embeddings\.npy: .*says float16"),
+        ({"store_dtype": "float16"}, r"embeddings\.npy: .*records float16"),
     ],
 )
 def test_embeddings_other_than_the_manifest_says_are_refused(index_dir, changes, message):
@@ -275,7 +275,7 @@ def test_embeddings_other_than_the_manifest_says_are_refused(index_dir, changes,
 
 @pytest.mark.parametrize("name", ["embeddings.npy", "nodes.npy", "products.arrow"])
 def test_file_of_another_format_is_refused_even_with_its_checksum(index_dir, folder, name):
-    (folder / name).write_bytes(b"not what it says " * 10)
+    (folder / name).write_bytes(b"not the checked bytes " * 10)
     record = integrity.file_record(folder / name)
     files = json.loads((index_dir / "manifest.json").read_text())["files"]
     rewrite(index_dir, files=files | {name: {"sha256": record.sha256, "size": record.size}})
@@ -324,7 +324,7 @@ def test_graph_of_another_index_is_refused(build, clustered, current_folder, tmp
     )
 
     with pytest.raises(
-        IndexIntegrityError, match=r"says 40 graph nodes, 40 of them in use; graph\.bin has 30"
+        IndexIntegrityError, match=r"records 40 graph nodes, 40 of them in use; graph\.bin has 30"
     ):
         open_index(tmp_path / "a")
 

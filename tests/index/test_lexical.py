@@ -270,9 +270,9 @@ def test_a_loaded_index_splits_queries_as_its_texts_were_split(tmp_path):
     [
         ({"rules": 0}, "other rules"),
         ({"probe": "0" * 16}, "another version of the english stemmer"),
-        ({"language": "klingon"}, "does not say how its texts were split"),
-        ({"stop_words": None}, "does not say how its texts were split"),
-        (None, "does not say how its texts were split"),
+        ({"language": "klingon"}, "does not record how its texts were split"),
+        ({"stop_words": None}, "does not record how its texts were split"),
+        (None, "does not record how its texts were split"),
     ],
 )
 def test_texts_split_by_another_analyser_are_refused(changes, message, tmp_path):

@@ -40,7 +40,7 @@ class Checked:
     recall: float | None
     """recall@10, measured now; None if the version is damaged."""
     problem: str | None
-    """The problem, with the name of the file; None if there is no problem."""
+    """Problem, with the name of the file; None if there is no problem."""
 
 
 def verify(settings: VerifySettings) -> None:
@@ -96,12 +96,12 @@ def _check(index_dir: Path, number: int, current: Manifest) -> Checked:
         index = open_index(index_dir, version=number)
         if number == current.version and index.manifest != current:
             raise IndexIntegrityError(
-                f"{index_dir / MANIFEST_FILE}: differs from {folder / MANIFEST_FILE}, of which it must be a "
-                "copy; go back to a whole version with rollback, or build the index again"
+                f"{index_dir / MANIFEST_FILE}: differs from {folder / MANIFEST_FILE}, but must be a "
+                "copy of it; go back to an undamaged version with rollback, or build the index again"
             )
         if index.lexical is not None and index.lexical.texts != len(index):
             raise IndexIntegrityError(
-                f"{folder}: the manifest says {len(index)} products, the lexical index has "
+                f"{folder}: the manifest records {len(index)} products, the lexical index has "
                 f"{index.lexical.texts}; build the index again"
             )
         recall = _recall(index)
@@ -112,7 +112,7 @@ def _check(index_dir: Path, number: int, current: Manifest) -> Checked:
         return Checked(number, recall, None)
     where = ", ".join(str(folder / name) for name in index.graph.backend.files) or folder
     problem = (
-        f"{where}: gives recall@10 {recall:.4f}, the manifest says {recorded:.4f}; build the index again"
+        f"{where}: gives recall@10 {recall:.4f}, the manifest records {recorded:.4f}; build the index again"
     )
     return Checked(number, recall, problem)
 

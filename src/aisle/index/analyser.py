@@ -93,7 +93,7 @@ class Analyser:
         return cls(language, stop_words(language), stem)
 
     def terms_of_text(self, text: str) -> list[str]:
-        """Return the terms of a product's text, as often as they occur."""
+        """Return the terms of a product's text, with repetitions."""
         terms: list[str] = []
         for compound in _COMPOUND.findall(normalise(text, self.language)):
             found = self._analyse(compound)
@@ -102,7 +102,7 @@ class Analyser:
         return terms
 
     def terms_of_query(self, query: str) -> list[str]:
-        """Return the terms of a query, as often as they occur."""
+        """Return the terms of a query, with repetitions."""
         terms: list[str] = []
         for compound in _COMPOUND.findall(normalise(query, self.language)):
             terms += self._analyse(compound).both
@@ -138,8 +138,8 @@ class Analyser:
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise IndexIntegrityError(
-                "does not say how its texts were split into words, so a query cannot be split alike; build "
-                "the index again"
+                "does not record how its texts were split into words, so queries cannot be split the same "
+                "way; build the index again"
             ) from None
         analyser = cls(language, words, stemmer(language))
         if (record.get("rules"), record.get("probe")) != (RULES, analyser._probe):

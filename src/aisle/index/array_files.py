@@ -37,7 +37,7 @@ NORM_TOLERANCE = 1e-3
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failed write into one error that names the file.
+    """Turn a failed write into an error that names the file.
 
     Raises:
         IndexStoreError: The file cannot be written.
@@ -50,7 +50,7 @@ def writing(path: Path) -> Iterator[None]:
         )
         raise IndexStoreError(
             f"{path}: could not be written: {error.strerror or error}; {mend} and try again; "
-            "the version that was there before is untouched"
+            "the current version is unchanged"
         ) from error
 
 
@@ -120,7 +120,7 @@ def read_array(path: Path, *, shape: tuple[int, ...], dtype: str) -> npt.NDArray
         ) from None
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise IndexIntegrityError(
-            f"{path}: the manifest says {dtype} of shape {shape}, found {array.dtype} of shape "
+            f"{path}: the manifest records {dtype} of shape {shape}, found {array.dtype} of shape "
             f"{array.shape}; build the index again"
         )
     # A plain array over the same memory: slicing np.memmap costs a Python call for each view.
@@ -162,14 +162,14 @@ def _id_at(products: pa.Table, row: int) -> str:
 
 
 def _check_chunk(chunk: FloatArray, products: pa.Table, *, dim: int, first: int) -> None:
-    """Raise unless the chunk is (n, dim) finite unit vectors for the products at `first` and after."""
+    """Check that a chunk has (n, dim) finite unit vectors for the products from `first` on."""
     count = products.num_rows
     if chunk.ndim != 2 or chunk.shape[1] != dim or chunk.dtype.kind != "f":
         known = first < count
         at = f"at product_id {_id_at(products, first)!r}" if known else f"after the last of {count} products"
         raise ModelError(
             f"embeddings {at}: chunks must be (n, {dim}) float32, found {chunk.shape} {chunk.dtype}; "
-            "use the encoder that the index is built for"
+            "use the encoder of the index"
         )
     if first + len(chunk) > count:
         raise DataError(

@@ -32,7 +32,7 @@ def wants_compacting(manifest: Manifest) -> str | None:
     if lost > MOST_RECALL_LOST:
         return f"recall@10 fell by {lost:.3f} since the graph was built"
     if manifest.deleted_nodes > MOST_DELETED * labels:
-        return f"{manifest.deleted_nodes / labels:.0%} of the graph's nodes are of deleted products"
+        return f"{manifest.deleted_nodes / labels:.0%} of the graph's nodes belong to deleted products"
     return None
 
 
@@ -125,7 +125,7 @@ def retune_index(
             threads=threads,
         )
         link_files(index.directory, writer.staging, tuple(index.manifest.files))
-        # Recall lost by changes stays lost with the new ef_search, unless that reaches the target.
+        # Recall that changes lost stays lost with the new ef_search, unless it reaches the target.
         lost = max(0.0, index.manifest.built_recall - index.manifest.ann_recall_at_10)
         made_good = tuning.target is not None and tuning.reached
         built_recall = min(1.0, tuning.recall + (0.0 if made_good else lost))

@@ -33,7 +33,7 @@ def build_graph(
     threads: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Graph:
-    """Return a graph with a node for each group of rows; with `threads=1` every build gives the same.
+    """Return a graph with a node for each group of rows; with `threads=1` builds are repeatable.
 
     Args:
         embeddings: (count, dim) float32 or float16, unit L2 norm.
@@ -108,7 +108,7 @@ def _rows_of_nodes(
 ) -> tuple[Rows, Scores]:
     """Return the (queries, top_k) rows and scores of (queries, top_k) nodes, both best first."""
     rows = groups.first(nodes)
-    # If each node has a single row and no scores are equal, this is the answer.
+    # If each node has a single row and no scores are equal, the nodes are in order.
     distinct = (groups.sizes(nodes) == 1).all(axis=1) & (scores[:, 1:] < scores[:, :-1]).all(axis=1)
     if not distinct.all():
         rows[~distinct], scores[~distinct] = _opened(

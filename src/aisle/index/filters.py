@@ -131,12 +131,12 @@ class _Translator:
             return self.function(*called, node)
         operand = self.operand(node)
         if not isinstance(operand, Column):
-            raise self.expression.refusal(node, "a value alone is no condition; compare a column with it")
+            raise self.expression.refusal(node, "a value alone is not a condition; compare a column with it")
         if operand.kind == "nothing":
             return lambda batch: pa.nulls(len(batch), pa.bool_())
         if operand.kind != "true or false":
             raise self.expression.refusal(
-                node, f"{operand} and is no condition by itself; compare it with something"
+                node, f"{operand} and is not a condition by itself; compare it with a value"
             )
         return operand.values
 
@@ -201,8 +201,8 @@ class _Translator:
         """Return the condition that a list contains a value, or that a text contains another text."""
         column = self.operand(right)
         if not isinstance(column, Column) or column.kind not in {"lists", "texts", "nothing"}:
-            told = f"{column}; only" if isinstance(column, Column) else "only"
-            raise self.expression.refusal(right, f"{told} lists and texts have something in them")
+            prefix = f"{column}; only" if isinstance(column, Column) else "only"
+            raise self.expression.refusal(right, f"{prefix} lists and texts can contain a value")
         if column.kind == "nothing":
             return lambda batch: pa.nulls(len(batch), pa.bool_())
         if column.kind == "texts":
@@ -268,9 +268,7 @@ class _Translator:
         if number is not node and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise self.expression.refusal(node, "a sign belongs to a number")
         if value is None:
-            raise self.expression.refusal(
-                node, "None is no value to compare with; write is None or is not None"
-            )
+            raise self.expression.refusal(node, "None cannot be compared; write is None or is not None")
         if not isinstance(value, str | int | float):
             other = BITWISE.get(type(getattr(node, "op", None)))  # type: ignore[arg-type]
             raise self.expression.refusal(

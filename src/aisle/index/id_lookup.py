@@ -1,4 +1,4 @@
-"""Find a product by its id, typed exactly or without its signs and capitals."""
+"""Find a product by its id, typed exactly or with other signs and capitals."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class IdLookup:
     """Product ids and their rows, sorted by letters and digits of the ids."""
 
     ids: npt.NDArray[np.uint8]
-    """(bytes,) each id without signs and capitals, `END`, and the id itself; sorted; UTF-8."""
+    """Sorted entries as UTF-8 bytes: an id without signs and capitals, `END`, and the id itself."""
     id_starts: npt.NDArray[np.int64]
-    """(ids + 1,) first byte of each entry."""
+    """First byte of each entry, (ids + 1,)."""
     id_rows: Rows
-    """(ids,) row of each entry."""
+    """Row of each entry, (ids,)."""
 
     @classmethod
     def build(cls, product_ids: pa.ChunkedArray | None) -> IdLookup:

@@ -63,12 +63,12 @@ def stage_change(
     Args:
         writer: Writer of the index.
         index: Current version of the index.
-        source: (count,) source of each new row: rows of `index`, then of `products`, counted on.
-        products: (new,) products that are added or replace others.
-        embeddings: (new, dim) embeddings of `products`, in the index's number type.
+        source: Source of each new row, (count,): a row of `index`, or `len(index)` + a row of `products`.
+        products: Products that are added or replace others, (new,) rows.
+        embeddings: Embeddings of `products`, (new, dim), in the index's number type.
         command: Command that makes the version.
         threads: Threads that add nodes; None is one per core.
-        marks: (new,) marks of the texts of `products`; None if they were not marked.
+        marks: Marks of the texts of `products`, (new,); None if they were not marked.
 
     Raises:
         DataError: The type of a column differs from the index.
@@ -142,7 +142,7 @@ def joined(old: pa.Table, new: pa.Table) -> pa.Table:
         both = pa.concat_tables([old, new], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(
-            f"upsert: a column of the products is of another type than in the index: {error}; give it the "
+            f"upsert: a column of the products has another type than in the index: {error}; give it the "
             "same type, or build the index again"
         ) from None
     return both.unify_dictionaries()  # an Arrow file has one dictionary per column
@@ -156,7 +156,7 @@ def _write_products(path: Path, old: pa.Table, new: pa.Table, source: Rows) -> N
 
 
 def _gathered(old: FloatArray, new: FloatArray, source: Rows) -> Iterable[npt.NDArray[Any]]:
-    """Yield the embeddings of rows from two arrays, counted on, a chunk at a time."""
+    """Yield the embeddings of rows, a chunk at a time; row numbers continue from `old` to `new`."""
     for start in range(0, len(source), GATHERED_ROWS):
         rows = source[start : start + GATHERED_ROWS]
         is_new = rows >= len(old)

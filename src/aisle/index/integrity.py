@@ -81,7 +81,7 @@ def file_problem(path: Path, recorded: FileRecord, *, verify: Literal["checksums
         return f"{path}: missing; {mend}"
     size = path.stat().st_size
     if size != recorded.size:
-        return f"{path}: the manifest says {recorded.size} bytes, found {size}; {mend}"
+        return f"{path}: the manifest records {recorded.size} bytes, found {size}; {mend}"
     if verify == "checksums" and (found := file_record(path).sha256) != recorded.sha256:
-        return f"{path}: altered: the manifest says SHA-256 {recorded.sha256}, found {found}; {mend}"
+        return f"{path}: altered: the manifest records SHA-256 {recorded.sha256}, found {found}; {mend}"
     return None

@@ -29,9 +29,9 @@ STOP_LISTS: dict[Language, str] = {
     "swedish": "STOPWORDS_SWEDISH",
     "turkish": "STOPWORDS_TURKISH",
 }
-"""Language to its stop words in bm25s. The lists are short and have no word that names a product."""
+"""Name of each language's stop words in bm25s. The lists are short, without words for products."""
 LEAST_SHARE = 0.02
-"""Smallest share of a language's stop words among the words of a text in it, even of titles."""
+"""Smallest share of stop words in texts of a language; titles reach it too."""
 LEAST_LEAD = 1.25
 """Smallest ratio of stop words between the best language and the next."""
 
@@ -88,6 +88,6 @@ def load_bm25s() -> Any:
     """Return bm25s, which takes a second to import."""
     import bm25s
 
-    # it sets its logger to DEBUG on import, which would fill the log of a program with a root logger
+    # bm25s sets its logger to DEBUG on import, which would fill the log of a program with a root logger
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s

@@ -35,7 +35,7 @@ def version_numbers(index_dir: Path) -> list[int]:
 
 
 def first_version_unfinished(index_dir: Path) -> bool:
-    """Return whether the first build died while it moved its version into place, which then never served."""
+    """Return whether the first build crashed while its version was moved into place, before it served."""
     note = index_dir / BUILDING / COMMITTING
     only_one = len(version_numbers(index_dir)) == 1
     return only_one and note.exists() and not (index_dir / MANIFEST_FILE).exists()

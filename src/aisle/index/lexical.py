@@ -59,15 +59,15 @@ class Bm25Index:
     texts: int
     """Number of texts; a row is the position of a text."""
     scores: Scores
-    """(postings,) score of a word in a text, sorted by word."""
+    """Score of a word in a text, (postings,), sorted by word."""
     rows: npt.NDArray[np.int32]
-    """(postings,) row of the text, ascending within a word."""
+    """Row of the text, (postings,), ascending within a word."""
     posting_starts: npt.NDArray[np.int64]
-    """(words + 1,) first posting of each word."""
+    """First posting of each word, (words + 1,)."""
     words: npt.NDArray[np.uint8]
-    """(bytes,) the words in sorted order, UTF-8, one after the other."""
+    """Sorted words as UTF-8 bytes, one after the other."""
     word_starts: npt.NDArray[np.int64]
-    """(words + 1,) first byte of each word."""
+    """First byte of each word, (words + 1,)."""
     product_ids: IdLookup
     """Rows by product id; empty if the texts have no ids."""
 
@@ -285,7 +285,7 @@ def _read_shape(folder: Path) -> dict[str, int]:
 
 
 def _check_ends(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Raise unless start positions match the arrays they point into; checksums guard the rest."""
+    """Check that start positions match the arrays they point into; checksums guard the rest."""
     for starts, ends, runs in (
         ("posting_starts", ("scores", "rows"), len(arrays["word_starts"]) - 1),
         ("word_starts", ("words",), len(arrays["word_starts"]) - 1),

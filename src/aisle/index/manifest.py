@@ -43,7 +43,7 @@ NODES_FILE = "nodes.npy"
 PRODUCTS_FILE = "products.arrow"
 QUERIES_FILE = "queries.npy"
 MARKS_FILE = "marks.npy"
-"""(products,) uint8, the mark of each text; missing if texts were not tokenised (`build_index`)."""
+"""File of the mark of each text, (products,) uint8; missing if texts were not tokenised (`build_index`)."""
 INDEX_FILES = (EMBEDDINGS_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
 """Files of every index; the backend and BM25 add their own."""
 LEXICAL_FOLDER = "lexical"
@@ -125,7 +125,7 @@ class Manifest:
     store_dtype: StoreDtype
     """Number type of the stored embeddings."""
     files: dict[str, FileRecord]
-    """Name to checksum and size, for every other file of the version."""
+    """Checksum and size of every other file of the version, by name."""
     ann_recall_at_10: Share = field(metadata={ALIAS: _RECALL_KEY})
     """Share of the exact top 10 that the graph finds at `ef_search`; `ann_recall@10` in JSON."""
     ann_recall_queries: Positive
@@ -196,7 +196,7 @@ def read_manifest(index_dir: StrPath) -> Manifest:
     recorded = document.pop(_OWN_CHECKSUM, None)
     found = _checksum({"format_version": version, **document})
     if recorded != found:
-        raise _broken(path, f"{_OWN_CHECKSUM} says {recorded}, the contents have {found}: it was altered")
+        raise _broken(path, f"{_OWN_CHECKSUM} is {recorded}, the contents have {found}: it was altered")
     if version == FORMAT_BEFORE_BACKENDS:
         parameters = {name: document.pop(name, None) for name in ("M", "ef_construction")}
         document["backend"] = {"name": "hnsw", "parameters": parameters}
@@ -211,7 +211,7 @@ def read_manifest(index_dir: StrPath) -> Manifest:
 
 
 def _check_version(path: Path, version: object) -> None:
-    """Raise unless this module reads the manifest's format."""
+    """Check that this module reads the manifest's format."""
     if type(version) is not int:
         raise _broken(path, f"format_version must be a whole number, found {version!r}")
     if version > FORMAT_VERSION:

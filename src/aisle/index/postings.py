@@ -65,5 +65,5 @@ def word_scores(tokens: Tokens, words: int, *, k1: float, b: float) -> Mapping[s
 
 
 def run_starts(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return where each of n runs begins, and where the last ends: (n + 1,)."""
+    """Return the start of each of n runs, and the end of the last run, (n + 1,)."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

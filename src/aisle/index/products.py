@@ -33,8 +33,8 @@ def make_products(
     """Return the table of product ids, texts and payload that `products.arrow` holds.
 
     Raises:
-        DataError: There are no products, an id is not text, blank or there twice, payload or texts have
-            another number of rows, or the payload has a column twice or one with a name of ours.
+        DataError: If there are no products, an id is not text, is blank or occurs twice, payload or texts
+            have another number of rows, or the payload has a column twice or with a reserved name.
     """
     product_ids = as_sequence(product_ids, "product_ids", DataError)
     texts = None if texts is None else as_sequence(texts, "texts", DataError)
@@ -63,7 +63,7 @@ def make_products(
 
 
 def rank_ids(products: pa.Table) -> Rows:
-    """Return the (count,) place of each product's id among the sorted ids (by code point)."""
+    """Return the rank of each product's id among the ids sorted by code point, (count,)."""
     order = pa.compute.sort_indices(products.column(ID_COLUMN)).to_numpy()
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
@@ -71,10 +71,10 @@ def rank_ids(products: pa.Table) -> Rows:
 
 
 def take_rows(table: pa.Table, rows: Rows) -> pa.Table:
-    """Return rows of a memory-mapped table, reading no others.
+    """Return rows of a memory-mapped table without reading other rows.
 
-    Some versions of Arrow copy the whole column to take rows from one in many chunks, so each chunk gives
-    its own.
+    Some versions of Arrow copy a column with many chunks as a whole to take rows from it. Therefore rows are
+    taken from each chunk separately.
     """
     batches = table.to_batches()
     if len(batches) <= 1:
@@ -125,7 +125,7 @@ def read_products(path: Path, *, count: int | None = None) -> pa.Table:
         count: Required number of rows; None accepts any number.
 
     Raises:
-        IndexIntegrityError: Not an Arrow file of `count` rows with a text column product_id.
+        IndexIntegrityError: If the file is not an Arrow file of `count` rows with a text column product_id.
     """
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -143,7 +143,7 @@ def read_products(path: Path, *, count: int | None = None) -> pa.Table:
 
 
 def _check_ids(product_ids: Sequence[str]) -> None:
-    """Raise unless there are ids, and all are distinct texts that are not blank."""
+    """Check that there are ids, and that all are distinct texts that are not blank."""
     if not len(product_ids):
         raise DataError("product_ids: an index needs at least one product, found none")
     row_of: dict[str, int] = {}

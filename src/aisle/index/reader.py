@@ -63,8 +63,8 @@ def open_index(
     Args:
         index_dir: Directory of the index.
         fingerprint: Fingerprint of the encoder that will embed the queries; None skips the check.
-        verify: "checksums" reads every file once; "sizes" is for files checked before, and does not notice a
-            byte that has changed, which hnswlib may crash on.
+        verify: "checksums" reads every file once. "sizes" is for files that were checked before: it does not
+            detect a changed byte, on which hnswlib may crash.
         version: Number of the version; None is the current one.
 
     Raises:
@@ -143,7 +143,7 @@ def _open_version(
     )
     node_of_row = read_array(folder / NODES_FILE, shape=(manifest.count,), dtype="int64")
     products = read_products(folder / PRODUCTS_FILE, count=manifest.count)
-    # Every answer reads ids: that takes microseconds with a single chunk, milliseconds with a hundred.
+    # Every search reads ids, which takes microseconds with a single chunk and milliseconds with a hundred.
     at = products.schema.get_field_index(ID_COLUMN)
     ids = products.column(at).combine_chunks()
     products = products.set_column(at, ID_COLUMN, pa.chunked_array([ids], ids.type))
@@ -156,7 +156,7 @@ def _open_version(
     if found != (labels, labels, manifest.graph_nodes):
         stored = " and ".join(chosen.files) or f"backend {chosen.name}"
         raise IndexIntegrityError(
-            f"{folder}: the manifest says {labels} graph nodes, {manifest.graph_nodes} of them in use; "
+            f"{folder}: the manifest records {labels} graph nodes, {manifest.graph_nodes} of them in use; "
             f"{stored} has {found[0]}, and {NODES_FILE} {found[1]} with {found[2]} in use; build the "
             "index again"
         )
@@ -182,17 +182,17 @@ def _lexical(folder: Path, manifest: Manifest) -> Bm25Index:
 
 
 def check_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | None) -> None:
-    """Raise unless the index was made by the encoder that will embed the queries."""
+    """Check that the encoder of the queries made the index."""
     if fingerprint is not None and fingerprint != manifest.fingerprint:
         raise FingerprintMismatchError(
-            f"{index_dir}: an index answers only the encoder that made it: made by {manifest.fingerprint} "
+            f"{index_dir}: an index is searched with its own encoder: made by {manifest.fingerprint} "
             f"({manifest.encoder}), queried with {fingerprint}; build the index again with the new encoder, "
             "or query with the old one"
         )
 
 
 def check_query_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | None) -> None:
-    """Raise unless the query tower is the one that the index was built with, if the manifest names one."""
+    """Check that the query tower is that of the build, if the manifest records a query tower."""
     if manifest.query_fingerprint not in (None, fingerprint):
         raise FingerprintMismatchError(
             f"{index_dir}: was built with the query tower {manifest.query_fingerprint}, and is queried with "

@@ -1,7 +1,7 @@
 """Rows with equal embeddings, which share a node of the graph.
 
-Why: hnswlib links a node to its nearest neighbours, so a thousand equal vectors link only to each other, and
-a search that enters them does not come out. So equal vectors are one node.
+hnswlib links a node to its nearest neighbours. A thousand equal vectors would link only to each other, and a
+search that reaches them could not leave them. Therefore equal vectors share a node.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class RowGroups:
     """Rows of each node of the graph."""
 
     rows: Rows
-    """(count,) rows, node by node; within a node by rank of product id."""
+    """Rows, (count,), node by node; within a node by rank of product id."""
     starts: Rows
-    """(nodes + 1,) where each node's rows start in `rows`."""
+    """Start of each node's rows in `rows`, (nodes + 1,)."""
     live: int
     """Number of nodes with a row; the products of other nodes were removed."""
 
@@ -35,12 +35,12 @@ class RowGroups:
 
     @classmethod
     def of(cls, node_of_row: Rows, tie_ranks: Rows, *, nodes: int | None = None) -> RowGroups:
-        """Return the groups of (count,) node numbers.
+        """Return the groups for the node of each row.
 
         Args:
-            node_of_row: (count,) node of each row.
-            tie_ranks: (count,) place of each product's id among the sorted ids.
-            nodes: Number of nodes of the graph, with those that have no row; None if each has one.
+            node_of_row: Node of each row, (count,).
+            tie_ranks: Rank of each product's id among the sorted ids, (count,).
+            nodes: Number of nodes of the graph, including nodes without a row; None if every node has a row.
         """
         sizes = np.bincount(node_of_row, minlength=nodes or 0)
         return cls(
@@ -58,14 +58,14 @@ class RowGroups:
         return self.starts[nodes + 1] - self.starts[nodes]
 
     def first_rows(self, nodes: Rows, take: Rows) -> Rows:
-        """Return the first `take` rows of each of (n,) nodes, one after the other."""
+        """Return the first `take` rows of each node, (n,), one node after the other."""
         offset = np.arange(take.sum()) - np.repeat(np.cumsum(take) - take, take)
         rows: Rows = self.rows[np.repeat(self.starts[nodes], take) + offset]
         return rows
 
 
 def number_nodes(embeddings: FloatArray) -> Rows:
-    """Return (count,) node numbers: equal for rows of equal bytes, counted up in the order of the rows.
+    """Return a node number per row, (count,): equal for rows of equal bytes, in order of first occurrence.
 
     Rows are compared by `row_digests`, 16 bytes a row in memory.
     """
@@ -76,10 +76,12 @@ def number_nodes(embeddings: FloatArray) -> Rows:
 
 
 def first_of_equals(digests: npt.NDArray[np.void]) -> Rows:
-    """Return the (rows,) first row of the same digest: 40 bytes a row while it works, `np.unique` takes 90.
+    """Return the first row with the same digest for each row, (rows,).
+
+    This takes 40 bytes a row in memory; `np.unique` takes 90.
 
     Args:
-        digests: (rows,) of 16 bytes each.
+        digests: Digests of 16 bytes, (rows,).
     """
     order = np.argsort(digests, kind="stable")
     ranked = digests[order]
@@ -91,9 +93,10 @@ def first_of_equals(digests: npt.NDArray[np.void]) -> Rows:
 
 
 def row_digests(embeddings: FloatArray, rows: Rows | None = None) -> npt.NDArray[np.void]:
-    """Return the (rows,) 128-bit XXH3 digests of the bytes of rows; of all where None are given.
+    """Return 128-bit XXH3 digests of the bytes of rows, (rows,); None is all rows.
 
-    They take a tenth of BLAKE2b's time, which was 3% of a graph's; nobody makes embeddings that collide.
+    XXH3 takes a tenth of BLAKE2b's time, which was 3% of the time to build a graph. A cryptographic digest is
+    not needed, because nobody makes embeddings that collide on purpose.
     """
     digests = bytearray()
     count = len(embeddings) if rows is None else len(rows)

@@ -12,7 +12,7 @@ Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
 QUERY_BLOCK = 128
-"""Queries scored at once: 128 x 8,192 float32 scores are 4 MiB."""
+"""Queries scored at a time: 128 x 8,192 float32 scores are 4 MiB."""
 SCORED_VALUES = 2**16
 """Stored values scored at once: their float64 copy, 512 KiB, stays in the processor's cache."""
 SCORE_ERROR = np.float32(1e-6)
@@ -29,8 +29,9 @@ def exact_search(
 ) -> tuple[Rows, Scores]:
     """Return the rows and scores of the `top_k` best products per query, best first.
 
-    A float32 matrix product proposes, `pair_scores` decides: the result does not depend on `chunk_rows`, on
-    the number of queries or on the BLAS threads, which all change the last bits of a matrix product.
+    A float32 matrix product selects candidates, and `pair_scores` ranks them. So the result does not depend
+    on `chunk_rows`, the number of queries or the BLAS threads, which all change the last bits of a matrix
+    product.
 
     Args:
         embeddings: (count, dim) float32 or float16, unit L2 norm; a memory map is read chunk by chunk.
@@ -86,8 +87,8 @@ def pair_scores(embeddings: FloatArray, rows: Rows, query_embeddings: Scores, qu
 def row_scores(embeddings: FloatArray, rows: Rows, query_embeddings: Scores) -> Scores:
     """Return the (queries, n) cosines of each query and its rows, independent of all other pairs.
 
-    Summed in float64, each pair by itself and in one order, then rounded: equal vectors have equal scores,
-    which a matrix product does not promise.
+    Each pair is summed separately in float64, always in the same order, and then rounded. So equal vectors
+    have equal scores, which a matrix product does not guarantee.
 
     Args:
         embeddings: (count, dim) float32 or float16, unit L2 norm.
@@ -135,8 +136,8 @@ def ann_recall(
 ) -> float:
     """Return the share of the exact results that an approximate search found, in [0, 1].
 
-    A row also counts if it scores as high as the last exact one, give or take `SCORE_ERROR`: among equals the
-    choice is arbitrary.
+    A row also counts if its score equals that of the last exact row, within `SCORE_ERROR`: among equal scores
+    the choice is arbitrary.
 
     Args:
         approximate_rows: (queries, top_k) distinct rows per query.
@@ -153,7 +154,7 @@ def _contenders(rough: Scores, held: Scores, *, top_k: int, margin: float) -> tu
 
     Args:
         rough: (queries, rows) scores by matrix product.
-        held: (queries, at most top_k) best scores of the chunks before, best first.
+        held: (queries, at most top_k) best scores of the previous chunks, best first.
         top_k: Products per query.
         margin: Twice the largest error of a rough score.
     """
@@ -171,6 +172,6 @@ def _margin(dim: int) -> float:
 
     An inner product of n terms is off by at most n u / (1 - n u) times the product of the norms, where
     u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). The rest is for norms up to 1e-3
-    from one and for the rounding of the true score.
+    from 1, and for the rounding of the true score.
     """
     return 2.1 * (dim + 2) * 2.0**-24

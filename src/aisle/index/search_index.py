@@ -38,9 +38,9 @@ class SearchIndex:
     """(count, dim) float32 or float16, unit L2 norm, memory-mapped."""
     graph: Graph
     products: pa.Table
-    """(count) rows of product_id and payload columns, memory-mapped."""
+    """Product ids and payload columns, `count` rows, memory-mapped."""
     tie_ranks: Rows
-    """(count,) place of each product's id among the sorted ids."""
+    """Rank of each product's id among the sorted ids, (count,)."""
     directory: Path
     """Folder of the version's files."""
     lexical: Bm25Index | None
@@ -66,7 +66,7 @@ class SearchIndex:
 
     @property
     def ef_search(self) -> int | None:
-        """Return the search effort that is set for the index; None if its backend has none to choose from."""
+        """Return the search effort of the index; None if its backend has no search effort."""
         return self.manifest.ef_search if has_efforts(type(self.graph.backend)) else None
 
     def search(
@@ -85,12 +85,13 @@ class SearchIndex:
     ) -> SearchResult:
         """Return the `top_k` products per query, best first; ties break by product id.
 
-        An answer has all products where `top_k` is more than there are, and ends in row -1 and score -inf
-        where fewer are found: by words, those with a word of the query.
+        If `top_k` exceeds the number of products, an answer has all products. If a search finds fewer
+        products (a search by words finds only products with a word of the query), the answer ends in row -1
+        and score -inf.
 
-        A score depends on the query and the product alone, to the bit, however many queries and threads take
-        part. With `exact` or `where` it is summed in float64 and rounded, through the graph in float32: the
-        two are within 1e-6.
+        A score depends only on the query and the product, to the bit, for any number of queries and threads.
+        With `exact` or `where` it is summed in float64 and rounded, through the graph in float32: the two
+        differ by at most 1e-6.
 
         Args:
             query_embeddings: (queries, dim) float32, unit L2 norm; "lexical" needs none.
@@ -172,7 +173,7 @@ class SearchIndex:
         where: str | None,
         threads: int | None,
     ) -> SearchResult:
-        """Return the answers to queries whose texts take part."""
+        """Return the answers of a lexical or hybrid search."""
         if mode not in get_args(SearchMode):
             raise SearchError(f"mode: must be one of {', '.join(get_args(SearchMode))}, found {mode!r}")
         if queries is None:
@@ -197,7 +198,7 @@ class SearchIndex:
         )
 
     def result(self, rows: Rows, scores: Scores) -> SearchResult:
-        """Return (queries, top_k) rows, -1 where an answer is short, and scores with their product ids."""
+        """Return the result for (queries, top_k) rows, -1 where an answer is short, and their scores."""
         flat = rows.ravel()
         ids = self.products.column(ID_COLUMN).take(pa.array(flat, mask=flat < 0)).to_numpy()
         return SearchResult(
@@ -226,9 +227,9 @@ class SearchIndex:
         """Return the columns of products, without the product ids.
 
         Args:
-            rows: A row of the index gives its dict; a list of rows, or one query's rows of a result, a list
-                of dicts; a result's (queries, top_k) rows a list of those. What is -1 at the end of a short
-                answer is left out.
+            rows: Rows of the index. A single row gives a dict; a list of rows, or a query's rows of a result,
+                gives a list of dicts; a result's (queries, top_k) rows give a list of lists. The -1 at the
+                end of a short answer is left out.
 
         Raises:
             SearchError: A row is not in the index.
@@ -248,7 +249,7 @@ class SearchIndex:
 
 
 def _check_queries(query_embeddings: npt.NDArray[np.float32], *, dim: int) -> npt.NDArray[np.float32]:
-    """Return the queries as contiguous float32; raise unless they are (queries, dim) finite unit vectors."""
+    """Return the queries as contiguous float32; refuse all except (queries, dim) unit vectors."""
     asked = np.asarray(query_embeddings)
     # hnswlib reads past the end of a query that is too short.
     if asked.ndim != 2 or asked.shape[1] != dim or asked.dtype.kind != "f":
@@ -268,7 +269,7 @@ def _check_queries(query_embeddings: npt.NDArray[np.float32], *, dim: int) -> np
 
 
 def check_count(name: str, value: int | None) -> None:
-    """Raise unless the value is None or a whole number from 1."""
+    """Check that the value is None or a whole number from 1."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

@@ -69,7 +69,7 @@ class SearchResult:
     version: int
     """Version of the index that gave the answers."""
     cosines: Scores | None = None
-    """(queries, top_k) float32 cosines where the scores are fused or reranked scores; None elsewhere."""
+    """(queries, top_k) float32 cosines if the scores are fused or reranked; None otherwise."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -133,7 +133,7 @@ def payload_of(products: pa.Table, rows: Any) -> Any:
     """Return the payload of rows of an index, without the product ids; see `SearchIndex.payload`.
 
     Raises:
-        SearchError: A row is not of the index, or `rows` are not whole numbers.
+        SearchError: If a row is not in the index, or `rows` are not whole numbers.
     """
     given = np.asarray(rows)
     if given.size == 0:

@@ -21,7 +21,7 @@ DEFAULT_TARGET = 0.98
 
 @dataclass(frozen=True)
 class Tuning:
-    """Chosen effort, and the measurements behind it."""
+    """Chosen search effort, and the measurements behind it."""
 
     effort: int
     """Chosen search effort, in the backend's unit: `ef_search` for hnswlib."""
@@ -40,8 +40,8 @@ class Tuning:
 def held_out_queries(stored: FloatArray, *, queries: int = QUERIES) -> Scores:
     """Return (queries, dim) float32 unit vectors near the products, but not equal to them.
 
-    Each is a product's embedding, moved a third of the way to another product's. They stand in for the
-    queries that nobody gave; the same products have the same ones.
+    Each is a product's embedding, moved a third of the way to another product's embedding. They replace
+    real queries, if there are none. The same products give the same queries.
     """
     rng = np.random.default_rng(0)
     count = min(queries, len(stored))
@@ -49,7 +49,7 @@ def held_out_queries(stored: FloatArray, *, queries: int = QUERIES) -> Scores:
     far = (near + rng.integers(1, max(2, len(stored)), size=count)) % len(stored)
     mixed = 2 * stored[near].astype(np.float64) + stored[far].astype(np.float64)
     norms = np.linalg.norm(mixed, axis=1, keepdims=True)
-    # Opposite embeddings cancel out; one of them alone is as good a query.
+    # Opposite embeddings cancel out; then the first of the two is the query.
     mixed = np.where(norms > 1e-6, mixed / np.maximum(norms, 1e-6), stored[near])
     return mixed.astype(np.float32)
 
@@ -64,19 +64,19 @@ def tune(
     target_recall: float | None = None,
     threads: int | None = None,
 ) -> Tuning:
-    """Return the smallest `ef_search` that reaches a recall@10, or the recall of a given one.
+    """Return the smallest `ef_search` that reaches the target recall@10, or measure a given `ef_search`.
 
     Args:
         graph: Graph over `stored`.
-        stored: (count, dim) embeddings.
-        queries: (queries, dim) float32, unit L2 norm.
-        tie_ranks: (count,) order among equal scores.
-        ef_search: Take this one; None chooses.
-        target_recall: Recall to reach, in [0, 1]; `DEFAULT_TARGET` where neither is given.
-        threads: Threads that search; None is one per core. Times are those of one thread.
+        stored: Stored embeddings, (count, dim).
+        queries: Embeddings of the queries, (queries, dim) float32, unit L2 norm.
+        tie_ranks: Order among equal scores, (count,), lowest first.
+        ef_search: Value to measure; None chooses it by `target_recall`.
+        target_recall: Recall to reach, in [0, 1]; `DEFAULT_TARGET` if neither is given.
+        threads: Threads that search; None is one per core. Times are measured on one thread.
 
     Raises:
-        ConfigError: Both are given, or the target is not in [0, 1].
+        ConfigError: If both are given, or the target is not in [0, 1].
     """
     if ef_search is not None and target_recall is not None:
         raise ConfigError("ef_search and target_recall: give one of them; the recall decides ef_search")
@@ -87,7 +87,7 @@ def tune(
     if ef_search is not None:
         return measured.tuning(ef_search, None)
     below = None
-    # An effort above the number of nodes finds no more than that number does.
+    # An effort above the number of nodes finds no more than an effort equal to it.
     for effort in sorted({min(effort, len(graph.groups)) for effort in graph.backend.efforts}):
         if measured.recall(effort) >= (target or 0):
             chosen = effort if below is None else _smallest(measured, below, effort, target or 0)
@@ -97,7 +97,7 @@ def tune(
 
 
 def _smallest(measured: _Measure, below: int, reaching: int, target: float) -> int:
-    """Return the smallest value between one that is too low and one that reaches the target."""
+    """Return the smallest value that reaches the target, above `below` and at most `reaching`."""
     while reaching - below > max(1, reaching // 16):
         middle = (below + reaching) // 2
         if measured.recall(middle) >= target:

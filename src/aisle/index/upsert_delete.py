@@ -40,20 +40,21 @@ def upsert_products(
 
     Args:
         index_dir: Directory of the index.
-        products: product_id, unique; `products.TEXT_COLUMN` if the index has texts; payload columns, where
-            columns that only one side has are null on the other.
-        embeddings: Chunks of (n, dim) float32, unit L2 norm, one per product in order.
+        products: Table with unique ids (product_id), texts (`types.columns.TEXT_COLUMN`) if the index has
+            texts, and payload columns. A column that only one side has is null on the other side.
+        embeddings: Chunks of (n, dim) float32, unit L2 norm, in the order of `products`.
         fingerprint: Fingerprint of the encoder that made the embeddings.
-        marks: Called after the embeddings: the (n,) marks of the texts; None where they are not counted.
-        threads: Threads that place nodes; None is one per core, 1 gives the same file every time.
-        keep_versions: Versions to keep from now on, with the new one; None is as many as before.
+        marks: Function that returns the marks of the texts, (n,), called after the embeddings are read; None
+            if texts are not marked.
+        threads: Threads that add nodes; None is one per core, 1 gives the same file every time.
+        keep_versions: Number of versions to keep from now on, including the new one; None keeps the number.
 
     Raises:
-        DataError: Ids, columns or the number of embeddings do not fit.
-        FingerprintMismatchError: Another encoder made the index.
-        ModelError: An embedding is of another dim, not finite or not of unit norm.
-        IndexLockedError: Another process writes the index.
-        IndexStoreError: The index is damaged, or a file cannot be written.
+        DataError: If ids, columns or the number of embeddings do not match.
+        FingerprintMismatchError: If another encoder made the index.
+        ModelError: If an embedding has the wrong length, is not finite, or is not of unit norm.
+        IndexLockedError: If another process is writing the index.
+        IndexStoreError: If the index is damaged, or a file cannot be written.
     """
     with index_writer(index_dir, command="upsert", keep_versions=keep_versions) as writer:
         index = open_index(index_dir, fingerprint=fingerprint)
@@ -67,7 +68,7 @@ def upsert_products(
         upserted = read_array(path, shape=shape, dtype=manifest.store_dtype)
         place = pc.index_in(products.column(ID_COLUMN), value_set=index.products.column(ID_COLUMN))
         rows = place.combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        # Where each row of the new version comes from: those below `count` are the old index's.
+        # Source of each row of the new version: a row of the old index if below `count`, else a new product.
         source = np.concatenate([np.arange(manifest.count), manifest.count + np.flatnonzero(rows < 0)])
         source[rows[rows >= 0]] = manifest.count + np.flatnonzero(rows >= 0)
         changed = stage_change(
@@ -97,12 +98,12 @@ def delete_products(
         index_dir: Directory of the index.
         product_ids: Ids of the products; repeats count once.
         ignore_unknown: Skip ids that are not in the index, instead of raising.
-        keep_versions: Versions to keep from now on, with the new one; None is as many as before.
+        keep_versions: Number of versions to keep from now on, including the new one; None keeps the number.
 
     Raises:
-        DataError: An id is not in the index, or no product would be left.
-        IndexLockedError: Another process writes the index.
-        IndexStoreError: The index is damaged, or a file cannot be written.
+        DataError: If an id is not in the index, or no product would be left.
+        IndexLockedError: If another process is writing the index.
+        IndexStoreError: If the index is damaged, or a file cannot be written.
     """
     product_ids = as_sequence(product_ids, "product_ids", DataError)
     with index_writer(index_dir, command="delete", keep_versions=keep_versions) as writer:

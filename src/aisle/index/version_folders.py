@@ -1,4 +1,4 @@
-"""The versions of an index: their folders, the current version, and the lineage."""
+"""Folders of the versions of an index: the current version, its ancestors, and which versions to keep."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 KEEP_VERSIONS = 3
-"""Versions that a new index keeps, unless it is told otherwise."""
+"""Default number of versions that an index keeps."""
 OURS = {MANIFEST_FILE, SWITCHING, VERSIONS, LOCK, BUILDING}
 
 
@@ -38,7 +38,7 @@ def current_directory(index_dir: Path, manifest: Manifest) -> Path:
     """Return the folder of the version that a manifest describes.
 
     Raises:
-        IndexIntegrityError: The folder is missing.
+        IndexIntegrityError: If the folder is missing.
     """
     folder = version_directory(index_dir, manifest.version)
     if not folder.is_dir():
@@ -49,27 +49,27 @@ def current_directory(index_dir: Path, manifest: Manifest) -> Path:
 
 
 def current_manifest(index_dir: Path) -> Manifest | None:
-    """Return the current version's manifest; None where it is lost or damaged."""
+    """Return the current version's manifest; None if it is lost or damaged."""
     with suppress(IndexIntegrityError):
         return read_manifest(index_dir)
     return None
 
 
 def switch(index_dir: Path, version: Path) -> None:
-    """Make a version's manifest the current one.
+    """Make a version current by replacing the index's manifest.
 
     Raises:
-        OSError: The system refuses.
+        OSError: If the manifest cannot be replaced.
     """
     replace_bytes(index_dir / MANIFEST_FILE, (version / MANIFEST_FILE).read_bytes())
     sync(index_dir)
 
 
 def lineage(index_dir: Path) -> list[int]:
-    """Return the versions that a next one is made from, nearest first: the current one and its ancestors.
+    """Return the ancestors of the next version, nearest first: the current version and its ancestors.
 
-    Where the current manifest is lost or damaged, the newest version counts as the current one, as it does
-    for a rollback. Only versions that are there are named.
+    If the current manifest is lost or damaged, the newest version counts as current, as for a rollback.
+    Removed versions are left out.
     """
     numbers = version_numbers(index_dir)
     manifest = current_manifest(index_dir)
@@ -80,18 +80,18 @@ def lineage(index_dir: Path) -> list[int]:
 
 
 def kept_first(numbers: list[int], ancestors: list[int]) -> list[int]:
-    """Return the versions in the order of their claim to be kept.
+    """Return the versions in the order in which to keep them: ancestors first, then abandoned branches.
 
     Args:
-        numbers: Numbers of the versions beside the new one.
-        ancestors: Versions that the new one was made from, nearest first; all others are abandoned branches.
+        numbers: Numbers of all versions except the new one.
+        ancestors: Ancestors of the new version, nearest first.
     """
     return ancestors + sorted(set(numbers) - set(ancestors), reverse=True)
 
 
 def remembered_keep_versions(index_dir: Path) -> int:
-    """Return how many versions the index keeps: the last writer's number, or `KEEP_VERSIONS`."""
-    # The newest version, not the current one: after a rollback the number of versions stays what it was.
+    """Return how many versions the index keeps: as the newest version records, or `KEEP_VERSIONS`."""
+    # The newest version, not the current one: a rollback does not change the number of versions to keep.
     for number in reversed(version_numbers(index_dir)):
         manifest = _readable(index_dir, number)
         if manifest is not None:
@@ -109,7 +109,7 @@ def refuse_foreign(index_dir: Path) -> None:
     """Check that an index may be written to `index_dir`.
 
     Raises:
-        IndexStoreError: Something is there that is not of an index.
+        IndexStoreError: If it is a file, or contains files that are not part of an index.
     """
     if not index_dir.exists():
         return
@@ -117,12 +117,12 @@ def refuse_foreign(index_dir: Path) -> None:
         raise IndexStoreError(f"{index_dir}: must be a directory, found a file; choose another index_dir")
     foreign = sorted({path.name for path in index_dir.iterdir()} - OURS)
     if foreign:
-        what = f"{foreign[0]!r}, which is not of an index of this format"
+        what = f"{foreign[0]!r}, which is not part of an index of this format"
         raise IndexStoreError(f"{index_dir}: holds {what}; choose another index_dir, or move it away")
     if (index_dir / MANIFEST_FILE).exists():
         try:
             read_manifest(index_dir)
         except IndexIntegrityError:
-            # With versions beside it, a build or a rollback replaces a damaged manifest.
+            # If there are versions, a build or a rollback replaces a damaged manifest.
             if not version_numbers(index_dir):
                 raise

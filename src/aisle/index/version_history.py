@@ -1,14 +1,14 @@
-"""Versions of an index side by side: made apart, switched by renaming one file, kept for a while.
+"""Versions of an index, side by side: list them, and go back to an older one.
 
     manifest.json          the current version's manifest: a rename replaces it, so readers see old or new
-    versions/000003/       a version: its files and its own manifest; never changed once it is there
-    lock                   held by whoever writes, and says who
-    .building/version/     a version in the making; the next writer removes what a dead one left
-    .building/shards/      embeddings of a build that did not finish; the next one goes on from them
+    versions/000003/       a version: its files and its own manifest; never changed after the commit
+    lock                   held by the process that writes; contains its command and process id
+    .building/version/     staging of the next version; the next writer removes the rest of a crashed one
+    .building/shards/      embeddings of an unfinished build; the next build continues from them
     .building/committing   number of a version that is being moved into place
 
-Versions form a tree: each records what it was made from. A crash at any moment leaves the old or the new
-version current, whole. POSIX only: it needs renames that replace and locks that end with their process.
+Versions form a tree: each records its ancestors. A crash at any moment leaves the old or the new version
+current, and complete. POSIX only: renames must replace files, and locks must end with their process.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Version:
     """Manifest of the version; None if it cannot be read."""
     current: bool
     problem: str | None = None
-    """Why the version cannot be read; None if it can."""
+    """Reason why the version cannot be read; None if it can."""
 
 
 def list_versions(index_dir: StrPath) -> list[Version]:
-    """Return the versions of an index, oldest first; none is current where the index's manifest is damaged.
+    """Return the versions of an index, oldest first; if its manifest is damaged, no version is current.
 
     Raises:
-        IndexIntegrityError: There is no index.
+        IndexIntegrityError: If there is no index.
     """
     index_dir = Path(index_dir).resolve()
     numbers = version_numbers(index_dir)
@@ -60,22 +60,22 @@ def list_versions(index_dir: StrPath) -> list[Version]:
 
 
 def rollback(index_dir: StrPath, *, to: int | None = None) -> Manifest:
-    """Make an older version the current one, after checking it whole; return its manifest.
+    """Check all files of an older version, make it current, and return its manifest.
 
     Args:
         index_dir: Directory of the index.
-        to: Number of the version; None is the one that the current version was made from, or the nearest of
-            its ancestors that is still there; where the current manifest is lost or damaged, the newest.
+        to: Number of the version; None is the nearest existing ancestor of the current version, or the newest
+            version if the current manifest is lost or damaged.
 
     Raises:
-        IndexStoreError: There is no such version, it is damaged, or another process writes the index.
+        IndexStoreError: If the version does not exist or is damaged, or another process writes the index.
     """
     index_dir = Path(index_dir)
     if not version_numbers(index_dir):
         read_manifest(index_dir)  # raises: there is no index
     with index_writer(index_dir, command="rollback") as writer:
         numbers = version_numbers(writer.index_dir)
-        if not numbers:  # a first build that did not finish
+        if not numbers:  # unfinished first build
             read_manifest(writer.index_dir)
         current = current_manifest(writer.index_dir)
         if to is not None:
@@ -98,5 +98,5 @@ def _nowhere(number: int | None, numbers: list[int], current: Manifest | None) -
     wanted = "older version" if number is None else f"version {number}"
     state = f"it has {numbers} and {current.version if current else 'none'} is current"
     if number is None and len(numbers) > 1:
-        state += ", which was not made from any of the others; name a version with --to (to=)"
+        state += ", which has no ancestor among them; name a version with --to (to=)"
     return f"has no {wanted}; {state}"

@@ -1,4 +1,4 @@
-"""Write an index: one writer at a time makes a version beside the current one, then switches to it."""
+"""Write an index: one writer at a time stages a version, then makes it current."""
 
 from __future__ import annotations
 
@@ -41,35 +41,34 @@ __all__ = ["Writer", "index_writer"]
 
 @dataclass(frozen=True)
 class Writer:
-    """Holder of an index's lock, with the folders for its next version."""
+    """Writer of an index's next version; it holds the index's lock."""
 
     index_dir: Path
     number: int
     """Number of the next version."""
     keep_versions: int
-    """Versions to keep, the next one included."""
+    """Number of versions to keep, including the next version."""
 
     @property
     def staging(self) -> Path:
-        """Folder of the version in the making."""
+        """Folder in which the next version is staged."""
         return self.index_dir / BUILDING / "version"
 
     @property
     def shards(self) -> Path:
-        """Folder for embeddings that the next build may go on from."""
+        """Folder of embeddings from which an interrupted build continues."""
         return self.index_dir / BUILDING / "shards"
 
     def commit(self, manifest: Manifest) -> Manifest:
-        """Make the staged files a version and the current one, remove the oldest; return its manifest.
+        """Make the staged files the current version, remove the oldest versions, and return the manifest.
 
-        The current version and those it was made from are kept before abandoned branches, and those before
-        older ones.
+        Ancestors of the new version are kept before abandoned branches, and newer versions before older ones.
 
         Args:
             manifest: Manifest of the version; number, time, files, ancestors and pruned are filled in.
 
         Raises:
-            IndexStoreError: A file cannot be written; the version before stays current.
+            IndexStoreError: If a file cannot be written; the previous version stays current.
         """
         with writing(self.index_dir):
             names = sorted(
@@ -99,12 +98,14 @@ class Writer:
             switch(self.index_dir, target)
         for number in manifest.pruned:
             self._remove(number)
-        if manifest.command == "build":  # others leave what an unfinished build embedded to the next one
+        if (
+            manifest.command == "build"
+        ):  # other commands leave the embeddings of an unfinished build for the next build
             shutil.rmtree(self.index_dir / BUILDING, ignore_errors=True)
         return manifest
 
     def _remove(self, number: int) -> None:
-        # Out of sight in one go: a crash leaves no half of a version.
+        # A single rename hides the version, so that a crash never leaves half of it.
         with suppress(OSError):
             os.rename(version_directory(self.index_dir, number), self.staging)
         shutil.rmtree(self.staging, ignore_errors=True)
@@ -112,12 +113,12 @@ class Writer:
 
 @contextmanager
 def index_writer(index_dir: StrPath, *, command: str, keep_versions: int | None = None) -> Iterator[Writer]:
-    """Hold the lock of an index while the block runs; what it staged and did not commit is removed.
+    """Hold the lock of an index while the block runs; remove staged files that were not committed.
 
     Args:
-        index_dir: Missing, empty, or an index.
+        index_dir: Directory of the index: missing, empty, or an index.
         command: Name of the command, for the message to other processes that want to write.
-        keep_versions: Versions to keep from now on, the next one included; None is as many as before.
+        keep_versions: Number of versions to keep from now on, including the new one; None keeps the number.
 
     Raises:
         ConfigError: `keep_versions` is below 1.
@@ -135,7 +136,7 @@ def index_writer(index_dir: StrPath, *, command: str, keep_versions: int | None 
             lock = take_lock(index_dir / LOCK, command)
         except BaseException:
             if made:
-                with suppress(OSError):  # not empty: another process has just made it as well
+                with suppress(OSError):  # not empty: another process created the index meanwhile
                     index_dir.rmdir()
             raise
     _drop_uncommitted(index_dir)
@@ -155,14 +156,14 @@ def index_writer(index_dir: StrPath, *, command: str, keep_versions: int | None 
 
 
 def _clear(writer: Writer, *, made: bool) -> None:
-    """Remove what was staged, and all of an index that did not come to be."""
+    """Remove staged files, and the whole directory if its first version was never committed."""
     shutil.rmtree(writer.staging, ignore_errors=True)
     _drop_uncommitted(writer.index_dir)
-    with suppress(OSError):  # not empty: shards are there to go on from
+    with suppress(OSError):  # not empty: it has shards for the next build
         writer.staging.parent.rmdir()
     index_dir = writer.index_dir
     holds = any((index_dir / name).exists() for name in (MANIFEST_FILE, BUILDING))
-    if not holds and not version_numbers(index_dir):  # where versions are, only the manifest is lost
+    if not holds and not version_numbers(index_dir):  # if there are versions, only the manifest is lost
         (index_dir / LOCK).unlink(missing_ok=True)
         for folder in [index_dir / VERSIONS, *([index_dir] if made else [])]:
             with suppress(OSError):
@@ -170,7 +171,7 @@ def _clear(writer: Writer, *, made: bool) -> None:
 
 
 def _drop_uncommitted(index_dir: Path) -> None:
-    """Remove a version that was moved into place and did not become the current one: it never served."""
+    """Remove a version that was moved into place but never became current, so that nobody used it."""
     note = index_dir / BUILDING / COMMITTING
     with suppress(OSError, ValueError):
         number = int(note.read_text())
@@ -185,5 +186,5 @@ def _never_served(index_dir: Path, number: int) -> bool:
     """Return whether a version that was being moved into place never became current."""
     try:
         return read_manifest(index_dir).version != number
-    except IndexIntegrityError:  # lost or damaged: which version served is unknown, so all stay
+    except IndexIntegrityError:  # lost or damaged: the last current version is unknown, so all versions stay
         return first_version_unfinished(index_dir)

@@ -77,7 +77,7 @@ class GraphBackend(Protocol):
         threads: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> GraphBackend:
-        """Return a structure over the nodes; with `threads=1` every build gives the same.
+        """Return a structure over the nodes; with `threads=1` builds are repeatable.
 
         Args:
             vectors: Vector of each node.

@@ -86,7 +86,7 @@ class HnswBackend:
 
     @classmethod
     def load(cls, folder: Path, vectors: NodeVectors, parameters: HnswParameters) -> HnswBackend:
-        """Return a saved graph; its checksum must have been checked, because hnswlib trusts the file.
+        """Return a saved graph. Check its checksum first, because hnswlib does not check the file.
 
         Raises:
             IndexIntegrityError: hnswlib cannot load the file.
@@ -119,7 +119,9 @@ class HnswBackend:
             found = self.nearest(queries, nodes=nodes, effort=effort, threads=threads)
             return *found, np.ones(len(queries), bool)
         except RuntimeError as error:
-            if "contiguous 2D array" not in str(error):  # hnswlib's words for "fewer found than asked"
+            if "contiguous 2D array" not in str(
+                error
+            ):  # in hnswlib's message for "found fewer than requested"
                 raise
         if len(queries) == 1:
             return np.empty((0, nodes), np.int64), np.empty((0, nodes), np.float32), np.zeros(1, bool)
