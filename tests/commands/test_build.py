@@ -122,7 +122,7 @@ def test_another_encoder_or_other_settings_embed_all(build, catalog, embedded, f
             [],
             "those of version 1 are rounded to float16, this build stores float32",
         ),
-        ([], ["--embed_all"], "--embed_all asks for it"),
+        ([], ["--embed_all"], "--embed_all is set"),
     ],
 )
 def test_the_reason_for_embedding_everything_is_logged_and_recorded(

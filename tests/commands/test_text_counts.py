@@ -53,7 +53,7 @@ def test_a_build_counts_prints_and_records_both(shop):
     document = json.loads(said.out)
     assert (document["truncated_texts"], document["unknown_texts"]) == EXPECTED
     assert "4 of 12 texts of the catalogue are longer than the encoder's maximum length" in said.err
-    assert "warning: 2 of 12 texts of the catalogue have no token that the model knows" in said.err
+    assert "warning: 2 of 12 texts of the catalogue have no token in the model's vocabulary" in said.err
     assert "4 cut off at the maximum length, 2 unknown" in shop.run("info").out
     assert json.loads(shop.run("info", "--json").out)["truncated_texts"] == 4
 

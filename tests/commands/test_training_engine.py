@@ -297,7 +297,7 @@ def test_the_launchers_compiler_compiles_and_the_best_weights_are_saved(train, j
     code, compiled, said = train(*flags, output="compiled")
 
     assert code == 0
-    assert "accelerate launch asks for the dynamo backend eager" in said
+    assert "accelerate launch sets the dynamo backend eager" in said
     settings = yaml.safe_load((compiled / "config.yaml").read_text())
     assert (settings["torch_compile"], settings["torch_compile_backend"]) == (True, "eager")
     best, steps = (json.loads((compiled / "metrics.json").read_text())[name] for name in ("best", "steps"))

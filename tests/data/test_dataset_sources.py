@@ -385,7 +385,7 @@ def test_offline_mode_is_one_sentence_that_says_so(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("raised", "message"),
     [
-        ("Dataset 'a/b' is a gated dataset on the Hub.", "gated. Ask for access"),
+        ("Dataset 'a/b' is a gated dataset on the Hub.", "gated. Request access"),
         ("Dataset 'a/b' doesn't exist on the Hub or cannot be accessed.", "doesn't exist on the Hub"),
     ],
 )

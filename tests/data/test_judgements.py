@@ -152,7 +152,7 @@ def test_every_format_gives_the_same_queries(tmp_path, name, text):
         ("query_id,query\n ,a\n", r"query_id is blank"),
         (
             "query_id,words\n1,a\n",
-            r"no query column; it is one of query, text\. The columns are: query_id, words",
+            r"no query column; its name is one of query, text\. The columns are: query_id, words",
         ),
         ("id,query\n1,a\n", r"no query id column"),
         ("query_id,query\n", r"No query is left"),

@@ -54,7 +54,7 @@ def average_problems(settings: AverageSettings) -> list[str]:
 
 
 def average_inputs(settings: AverageSettings) -> None:
-    """Raise unless the runs that are given as folders exist."""
+    """Check that the runs given as folders exist."""
     check_models(*settings.runs)
 
 

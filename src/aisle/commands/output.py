@@ -22,7 +22,7 @@ from rich.segment import Segment
 from aisle.commands.terminal import escaped, printable
 
 UNLIMITED = 10_000
-"""Width of a line, in characters, that is written to a file or a pipe."""
+"""Width, in characters, of a line in a file or a pipe."""
 
 
 class _Console(Console):
@@ -127,7 +127,7 @@ def shown_time(iso: str) -> str:
 
 @dataclass
 class Bar:
-    """A progress bar; where it cannot be drawn, it logs a line every 15 s."""
+    """A progress bar; if it cannot be drawn, it logs a line every 15 s."""
 
     output: Output
     _bar: Progress

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SAMPLE_GRADES = "E=1,S=0.1,C=0.01,I=0"
 TEXT_TEMPLATE = "{title} {brand}"
 IMPROVED, WORSENED = 2, 1
-"""How many queries are shown whose ranking metric rose, and fell, most."""
+"""Number of queries to show with the largest gain, and with the largest loss."""
 
 
 @dataclass(frozen=True)

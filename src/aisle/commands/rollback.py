@@ -44,7 +44,7 @@ def roll_back(settings: RollbackSettings) -> Manifest:
     before = current_manifest(index_dir)
     manifest = rollback(index_dir, to=settings.to)
     if before is None:
-        output.log(f"version {manifest.version} is current; the version before is not known")
+        output.log(f"version {manifest.version} is current; the previous version is unknown")
     else:
         output.log(f"version {manifest.version} is current; it was version {before.version}")
         if settings.to is None and manifest.version != before.parent:

@@ -24,5 +24,5 @@ def printable(text: str) -> str:
 
 
 def escaped(document: str) -> str:
-    """Return a JSON document with those characters as its escapes: the same document, harmless to show."""
+    """Return a JSON document with those characters escaped: the same document, safe to print."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", document)

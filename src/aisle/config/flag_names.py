@@ -77,7 +77,7 @@ ALIASES = {
     "warmup_steps": ("num_warmup_steps",),
     "wd": ("weight_decay",),
 }
-"""Name in other programs -> names here. The first name that the command has as a flag is suggested."""
+"""Names of flags here, by the name in other programs. The first that the command has is suggested."""
 _OF_THE_PARSER = ("help", "tyro_print_completion", "tyro_write_completion")
 
 

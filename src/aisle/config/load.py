@@ -35,7 +35,7 @@ def parse_settings(
 
     Raises:
         ConfigError: Flags are unknown, or the YAML file or values are not valid; all are named at once.
-        SystemExit: A flag lacks its value (2), or help was asked for (0).
+        SystemExit: If a flag lacks its value (2), or the user asks for help (0).
     """
     settings_type = complete(settings_type)
     unknown = unknown_flags(arguments, _known_names(settings_type))
@@ -71,7 +71,7 @@ def complete(settings_type: type[Settings]) -> type[Settings]:
 
 
 def settings_of_call(settings_type: type[Settings], given: Mapping[str, Any], *, caller: str) -> Settings:
-    """Return the settings of a Python call, whose keyword arguments have the names of the flags.
+    """Return the settings of a Python call; its keyword arguments have the names of the flags.
 
     Args:
         settings_type: Frozen dataclass, as in `parse_settings`.
@@ -87,7 +87,7 @@ def settings_of_call(settings_type: type[Settings], given: Mapping[str, Any], *,
         return _validated(settings_type, plain, origin=caller)
     path = find_config(str(plain["config"]), flag="config")
     from_file = _read_yaml(path)
-    _validated(settings_type, from_file, origin=str(path), is_yaml=True)  # so that messages name the file
+    _validated(settings_type, from_file, origin=str(path), is_yaml=True)  # messages then name the file
     return _validated(settings_type, {**from_file, **plain}, origin=caller)
 
 

@@ -34,15 +34,15 @@ class _Stored(NamedTuple):
 
 
 class CatalogChunks:
-    """A context that writes products to disk in chunks, and at the end to a file with one schema.
+    """Context manager that writes products to disk in chunks, and finally to a file with a single schema.
 
     The type of a column is known only after its last value, so products are written twice. The chunks are
-    Arrow streams in a file beside the final one, and are removed when the context ends. Between chunks,
-    memory holds their offsets and the payload types only.
+    Arrow streams in a temporary file, which is removed when the context ends. Between chunks, memory holds
+    only their offsets and the payload types.
 
     Args:
         path: Path of the file to write; `finish` puts it in place, and an earlier file stays until then.
-        texts: Payload columns that stay texts, whatever they look like.
+        texts: Payload columns that stay texts, even if their values look like numbers.
         left_out: Payload column to leave out of the file; None for no column.
         known: Columns of the products before.
         leave_out: Whether to leave out rows whose values change the kind of a known column; see
@@ -172,7 +172,7 @@ class CatalogChunks:
         """Move the written file to its final name.
 
         Raises:
-            DataError: The system refuses, for example on a full disk.
+            DataError: If the file cannot be moved, for example on a full disk.
         """
         with self._writing():
             sync(self._beside)

@@ -44,9 +44,9 @@ class CatalogFile:
             never blank), then the payload with its inferred types.
         count: Number of products.
         bad_rows: Report of the rows that were left out.
-        conflicting_texts: Number of rows of pairs whose product had a different text before; the first is
-            kept.
-        type_changes: Columns whose kind of values differs from the version before.
+        conflicting_texts: Number of rows of pairs with another text for a product than an earlier row; the
+            first text is kept.
+        type_changes: Columns with another kind of values than in the version before.
         notes: Remarks on columns that look like numbers but hold texts.
     """
 
@@ -91,9 +91,9 @@ def write_catalog(
         path: Path of the file to write. The file appears when it is complete; its folder is made if missing.
         id_column: Column of unique ids.
         text_template: Text to embed, for example `"{title} {brand}"`; see `templates`.
-        text_columns: Payload columns that stay text, whatever they look like; those of the template also do.
+        text_columns: Payload columns that stay text, in addition to those of the template.
         on_bad_row: What to do with rows without an id or a text, or with a repeated id; with `skip`, also
-            with the few rows whose values would change the kind of a column in `known`.
+            with the few rows that would change the kind of values of a column in `known`.
         known: Columns of the products before. If they are binding, rows must have the same columns, and a row
             with a value that does not fit the type of its column is bad.
 

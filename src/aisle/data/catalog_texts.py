@@ -12,11 +12,11 @@ __all__ = ["CatalogTexts"]
 
 @dataclass(frozen=True)
 class CatalogTexts:
-    """The text that an index would embed for each judged product, by product id.
+    """Texts of the judged products, by product id, as an index would embed them.
 
     Attributes:
         texts: Product id to text, for the judged products.
-        near: Judged id to an id of the catalogue that differs only in spelling.
+        near: Judged id to a catalogue id with another spelling.
         count: Number of products in the catalogue.
         bad_rows: Report of the rows that were left out.
     """

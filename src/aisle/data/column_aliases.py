@@ -1,4 +1,4 @@
-"""Names by which the columns of pairs, queries and judgements are found, the first one that a source has."""
+"""Usual names of the columns of pairs, queries and judgements; the first name in a source is used."""
 
 from __future__ import annotations
 

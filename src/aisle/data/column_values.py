@@ -29,7 +29,7 @@ _MOSTLY = 0.9
 
 
 class Seen(NamedTuple):
-    """A value, its row counted over all chunks, and the place of that row for messages."""
+    """A value, its row number over all chunks, and the place of that row for messages."""
 
     row: int
     value: object
@@ -40,7 +40,7 @@ class Seen(NamedTuple):
 
 
 Finder = Callable[[int], Seen]
-"""Returns the value in a row of the current chunk."""
+"""Function that returns the value in a row of the current chunk."""
 
 
 @dataclass
@@ -51,12 +51,12 @@ class ColumnValues:
     (jsonl, parquet) are texts.
 
     Args:
-        is_text: Whether the column stays text, whatever it looks like.
+        is_text: Whether the column stays text even if its values look like numbers.
     """
 
     is_text: bool
     types: dict[pa.DataType, None] = field(default_factory=dict)
-    """Types of the typed rows that have values, or whose source declares a type."""
+    """Types of the typed rows with values, or with a type that their source declares."""
     counts: Counter[Kind | None] = field(default_factory=Counter)
     first: dict[Kind | None, Seen] = field(default_factory=dict)
     amounts: int = 0
@@ -77,7 +77,7 @@ class ColumnValues:
 
         Args:
             column: Values of the chunk.
-            find: Returns the value in a row.
+            find: Function that returns the value in a row.
             kinds: Kind of each value if they have several, in which case the column holds texts.
         """
         import pyarrow.compute as pc

@@ -109,18 +109,18 @@ def _refuse_other_delimiter(path: Path, header: str, delimiter: str, rows: Itera
     if delimiter == "\t":
         mend = f"name the file .csv, for .tsv has tabs, and {mend}"
     usual = names.get(delimiter, delimiter)
-    told = f"{path}, line 1: the fields are separated by {names[other]}, not by {usual}; {mend}."
+    message = f"{path}, line 1: the fields are separated by {names[other]}, not by {usual}; {mend}."
     try:
         line = delimiter.join(next(rows, []))
     except csv.Error:
         line = ""
     comma = None if other == "," else re.search(r"(?<![0-9,])[0-9]+,[0-9]{1,2}(?![0-9,])", line)
     if comma is not None:
-        told += (
+        message += (
             f" Numbers such as {comma.group()!r} have a decimal comma and would be texts: write them with a "
             f"point, {comma.group().replace(',', '.')!r}."
         )
-    raise DataError(told)
+    raise DataError(message)
 
 
 def refuse_duplicates(path: Path, columns: Sequence[str]) -> None:

@@ -43,7 +43,7 @@ class DatasetSource:
     Attributes:
         name: Data set as the user named it.
         splits: Split to its files; None for a data set on the Hub, see `splits_of`.
-        ignored: Files of a folder that name no split although others do.
+        ignored: Files without a split in their name, in a folder where other names have one.
         config: Configuration to use, for a data set on the Hub that has several.
         saved: Whether the files are folders that `Dataset.save_to_disk` wrote.
     """
@@ -110,7 +110,9 @@ def _split_of(path: Path) -> str | None:
     for part in reversed(path.parts):
         found = [split for split, word in _SPLIT_WORDS.items() if word.search(part.lower())]
         if len(found) > 1:
-            raise DataError(f"{path}: the name says {' and '.join(found)}; a file must belong to one split.")
+            raise DataError(
+                f"{path}: the name contains {' and '.join(found)}; a file must belong to one split."
+            )
         if found:
             return found[0]
     return None
@@ -119,7 +121,7 @@ def _split_of(path: Path) -> str | None:
 def splits_of(
     source: DatasetSource, *, revision: str | None = None, token: str | None = None
 ) -> dict[str, str]:
-    """Return the standard name of each split to its name in the data set; asks the Hub for its data sets.
+    """Return {standard name of a split: its name in the data set}; a data set on the Hub needs a request.
 
     A split is train, validation or test by its name, or by a word that means it (`dev` is validation) if only
     one split has such a word; other splits keep their names.
@@ -254,7 +256,7 @@ def _choose_config(name: str, config: str | None, revision: str | None, token: s
 
 def _absent(name: str, error: Exception) -> str:
     if "gated" in str(error).lower():
-        return f"{name}: the data set is gated. Ask for access on its page, then log in with `hf auth login`."
+        return f"{name}: the data set is gated. Request access on its page, then log in with `hf auth login`."
     return f"{name}: there is no such file or folder, and the Hub refuses it: {_first_line(error)}"
 
 

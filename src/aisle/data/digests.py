@@ -54,7 +54,7 @@ class DigestSet:
             words: Arrays of (n,), the same number in every call. The words of a new digest are stored.
 
         Returns:
-            (n,) whether the digest is new, and for each of `words` (n,) the word stored with the digest.
+            Mask of the new digests, (n,), and for each of `words` the word stored with each digest, (n,).
         """
         # lexsort is stable: the first of equal digests stays first.
         order = np.lexsort((digests[:, 1], digests[:, 0]))

@@ -1,7 +1,7 @@
 """Read rows from local files: csv, tsv, jsonl, json and parquet; text files also as .gz.
 
-Text is UTF-8 unless a `TextFormat` says otherwise. A row that cannot be read is yielded with its `problem`,
-so that one pass finds every bad row; a file that cannot be read is an error.
+Text is UTF-8 unless a `TextFormat` names another encoding. A row that cannot be read is yielded with its
+`problem`, so that one pass finds every bad row; a file that cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _jsonl_rows(path: Path, encoding: str, *, fill: bool) -> Iterator[Row]:
 
 
 def fill_columns(rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield rows with null for the columns that they leave out and any of the first 1,000 rows has."""
+    """Yield rows with null for the columns that they lack and that any of the first 1,000 rows has."""
     head = list(islice(rows, _JSONL_PEEK))
     blank = dict.fromkeys(name for row in head for name in row.values)
     for row in chain(head, rows):

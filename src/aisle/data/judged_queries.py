@@ -53,7 +53,7 @@ def read_judged_queries(
     Args:
         queries_file: File with the ids and texts of queries.
         qrels_files: Files with their judgements, which are joined.
-        label_map: Gain of each label; None where the labels are numbers.
+        label_map: Gain of each label; None if the labels are numbers.
         id_column: Column of the judgements with the product ids; None finds it.
         query_id_column: Column of both files with the query ids; None finds it.
         text_format: Delimiter and encoding of text files.
@@ -88,7 +88,7 @@ def read_judged_queries(
 
 
 def check_judged_products(judged: JudgedQueries, product_ids: pa.ChunkedArray, *, catalogue: str) -> None:
-    """Refuse judgements whose relevant products are all missing from a catalogue.
+    """Refuse judgements if all their relevant products are missing from a catalogue.
 
     Args:
         judged: Queries and judgements.

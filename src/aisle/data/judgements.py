@@ -195,7 +195,7 @@ def _column(row: Row, role: str, names: Collection[str], wanted: str | None = No
     flag = _ID_FLAGS.get(role)
     named = f"; name another with {flag}" if flag else ""
     raise DataError(
-        f"{row.source}: there is no {role} column; it is one of {', '.join(names)}{named}. "
+        f"{row.source}: there is no {role} column; its name is one of {', '.join(names)}{named}. "
         f"The columns are: {', '.join(row.values)}."
     )
 

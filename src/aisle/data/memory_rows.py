@@ -1,4 +1,4 @@
-"""Rows out of Python objects: lists of dicts, pandas frames and `datasets` data sets."""
+"""Rows from Python objects: lists of dicts, pandas frames and `datasets` data sets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def memory_rows(data: object, *, name: str) -> Callable[[], Iterator[Row]]:
 
 
 def _loaded(module: str, name: str) -> Any:
-    """Return a class if its library is loaded, else an empty tuple: nothing is an instance of it."""
+    """Return a class if its library is loaded, else an empty tuple, for `isinstance`."""
     return getattr(sys.modules.get(module), name, ())
 
 

@@ -152,7 +152,7 @@ class KnownPositives:
         Args:
             query_keys: (pairs,) keys of queries, see `equality_keys`.
             product_keys: (pairs,) keys of products.
-            positive: (pairs,) whether the product is a positive for the query.
+            positive: (pairs,) mask: the product is a positive for the query.
         """
         queries, products = query_keys[positive], product_keys[positive]
         return cls(Adjacency.of(queries, products), Adjacency.of(products, queries))
@@ -190,7 +190,7 @@ def _right_columns(anchors: Ints, column_keys: Ints, *, known: Adjacency, partne
     Args:
         anchors: (anchors,) column of each anchor.
         column_keys: (columns,) key of each column.
-        known: Partner key to the keys that are right for it.
+        known: Partner key to the keys of its known positives.
         partners: (anchors,) key of the text on the other side of each anchor.
     """
     groups, group_of = np.unique(column_keys, return_inverse=True)
@@ -198,7 +198,7 @@ def _right_columns(anchors: Ints, column_keys: Ints, *, known: Adjacency, partne
     partner_keys, partner = np.unique(partners, return_inverse=True)
     right = known.among(partner_keys, groups)
     own = group_of[anchors]
-    # An anchor is a known positive as a rule; one that is none needs a list with its own group added.
+    # Usually an anchor is a known positive; otherwise its list needs its own group in addition.
     _, listed = _find(right.rows * len(groups) + right.columns, partner * len(groups) + own)
     added = np.where(listed, 0, own + 1)
     codes, list_of = np.unique(partner * (len(groups) + 1) + added, return_inverse=True)

@@ -40,7 +40,7 @@ class PayloadChunk:
 
 @dataclass(frozen=True)
 class KnownColumns:
-    """Columns of the products before: of the index that an upsert changes, or of the version before a build.
+    """Columns of the old products: of the index that an upsert changes, or of the version before a build.
 
     Attributes:
         types: Name to type; `pa.null()` for a column that has never had a value.
@@ -74,10 +74,10 @@ class PayloadTypes:
     type that its source declares, or no type.
 
     Args:
-        texts: Columns whose values stay texts, whatever they look like.
+        texts: Columns that stay texts, even if their values look like numbers.
         known: Columns of the products before.
-        leave_out: Whether to leave out rows whose values would change the kind of a known column, if they are
-            fewer than half. Binding types always leave them out.
+        leave_out: Whether to leave out rows with values that would change the kind of a known column, if they
+            are fewer than half. Binding types always leave them out.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class PayloadTypes:
         self._enforced: dict[str, str] = {}
         self._rows = 0
         self.changes: list[TypeChange] = []
-        """Columns whose kind changed; filled by `settle`."""
+        """Columns with a changed kind of values; filled by `settle`."""
         self.notes: list[str] = []
         """Remarks on columns that look like numbers but hold texts; filled by `settle`."""
 
@@ -109,7 +109,7 @@ class PayloadTypes:
             columns: Columns of the chunk.
             rows: Number of its rows.
             untyped: Whether its source has texts only.
-            place: Returns the place of a row of the chunk, for messages.
+            place: Function that returns the place of a row of the chunk, for messages.
         """
         for name, column in columns.items():
             if name not in self._found:
@@ -155,7 +155,7 @@ class PayloadTypes:
         return pa.schema(fields)
 
     def _compare(self, name: str) -> None:
-        """Compare the type of a column with its type before; keep the latter if it is binding or prevails."""
+        """Compare a column's type with its old type; keep the old type if it is binding or more frequent."""
         import pyarrow as pa
 
         before = None if self._known is None else self._known.types.get(name)

@@ -203,20 +203,20 @@ def refuse_other_columns(row: Row, id_column: str, known: Collection[str], *, pa
     missing = [] if partial else [column for column in known if column not in row.values]
     if not unknown and not missing:
         return
-    told = []
+    problems = []
     for column in unknown:
         near = difflib.get_close_matches(column, known, n=1)
-        told.append(
+        problems.append(
             f"{column!r} is not a column of the index{f' (did you mean {near[0]!r}?)' if near else ''}"
         )
     if missing:
-        told.append(f"there is no column {', '.join(map(repr, missing))}, which the index has")
+        problems.append(f"there is no column {', '.join(map(repr, missing))}, which the index has")
     mend = "Use the column names of the index; to add a column, build the index again."
     if missing and not unknown:
         mend = (
             "Give all columns, blank if there is no value, or use --partial to change only the columns given."
         )
-    raise DataError(f"{row.source}: {'; '.join(told)}. {mend} The index has: {', '.join(known)}.")
+    raise DataError(f"{row.source}: {'; '.join(problems)}. {mend} The index has: {', '.join(known)}.")
 
 
 def refuse_reserved(source: str, column: str) -> None:
@@ -262,7 +262,7 @@ class Window:
 
     @property
     def full(self) -> bool:
-        """Whether the window is as large as it may be."""
+        """Whether the window has its largest size."""
         rows = len(self.rows)
         return rows >= WINDOW_ROWS or self._size >= BATCH_SIZE or rows * len(self._columns) >= CELLS
 
@@ -271,7 +271,7 @@ def windows(rows: Iterable[Row], parse: Callable[[Row], Product | Problem]) -> I
     """Yield rows in windows of bounded size; a window is either untyped or has the same declared types.
 
     Raises:
-        DataError: As `parse` does.
+        DataError: If `parse` raises it.
     """
     source, window = None, Window(untyped=False)
     for row in rows:

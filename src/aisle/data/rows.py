@@ -38,7 +38,7 @@ _SHORT = 80
 
 
 class Problem(NamedTuple):
-    """Why a row cannot be used; equal reasons are counted together, and `note` is shown after the value."""
+    """Reason why a row cannot be used; equal reasons are counted together. `note` follows the value."""
 
     reason: str
     found: object
@@ -81,7 +81,7 @@ class BadRow:
 
 @dataclass(frozen=True)
 class BadRows:
-    """How many rows are bad and why.
+    """Number of bad rows, with the reasons.
 
     Attributes:
         total: Number of bad rows.

@@ -1,4 +1,4 @@
-"""Describe a column whose kind of values changed since the version before."""
+"""Describe a column that changed its kind of values since the version before."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["TypeChange"]
 
 @dataclass(frozen=True)
 class TypeChange:
-    """A column whose kind of values differs from the version before."""
+    """A column with another kind of values than in the version before."""
 
     column: str
     before: Kind | None
     now: Kind | None
     version: int
     others: int
-    """Number of values that are not of the kind before."""
+    """Number of values of another kind than before."""
     values: int
     """Number of values that are not blank."""
     first: Seen | None
-    """First value that is not of the kind before."""
+    """First value of another kind than before."""
     left_out: bool
     """Whether rows with those values were left out, so that the kind stays."""
 

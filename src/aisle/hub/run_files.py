@@ -26,7 +26,7 @@ _TOKEN = re.compile(rb"\b(?:hf|api_org)_(?:oauth_|jwt_)?[A-Za-z0-9]{20,}")
 
 
 def portable_files(run_dir: Path) -> dict[str, Path | bytes]:
-    """Return the files to upload: path in the repository to the file, or to its content if it is changed."""
+    """Return the files to upload by path in the repository: the file, or its content if that is changed."""
     encoder = _read_encoder(run_dir)
     names = _portable_names(run_dir, encoder)
     files: dict[str, Path | bytes] = {}
@@ -61,7 +61,7 @@ def _sendable(run_dir: Path) -> list[Path]:
 
 
 def _portable_names(run_dir: Path, encoder: Mapping[str, Any]) -> dict[str, str]:
-    """Return local path to replacement: the Hub id of the base model, the folder name of the run."""
+    """Return the replacement of each local path: the Hub id of the base model, the folder name of the run."""
     names = {str(path): run_dir.resolve().name for path in (run_dir.resolve(), run_dir.absolute())}
     base = _parsed(run_dir / "adapter_config.json").get("base_model_name_or_path")
     for local in (encoder["base_model"], base):
@@ -124,7 +124,7 @@ def refuse_secrets(run_dir: Path, files: Mapping[str, Path | bytes], secret: str
         secret: Token of this upload; empty if there is none.
 
     Raises:
-        HubError: a file contains the token, or text in the form of a token.
+        HubError: If a file contains the token, or text in the form of a token.
     """
     for name, content in files.items():
         if name.endswith(".safetensors"):

@@ -62,8 +62,8 @@ def push_run(
         commit_message: Message of the commit.
 
     Raises:
-        HubError: the folder is not a finished run, a file contains a token, the repository is public although
-            `private` is set, or the upload failed.
+        HubError: If the folder is not a finished run, a file contains a token, the repository is public
+            although `private` is set, or the upload failed.
     """
     files = portable_files(run_dir)
     name = repo_id or run_dir.resolve().name

@@ -22,7 +22,7 @@ def encoder_record(
     overrides: Overrides,
     dimensions: int | None = None,
 ) -> dict[str, Any]:
-    """Return what the index's manifest needs to load the same encoder again."""
+    """Return the manifest's record of an encoder, from which it can be loaded again."""
     return {
         "model": _lasting(model),
         "revision": revision,
@@ -54,8 +54,8 @@ def encoder_of_index(
         trust_remote_code: Run the Python code of the encoder's repository; an index cannot turn this on.
 
     Raises:
-        ModelError: The encoder cannot be loaded from where the manifest or `model` says.
-        FingerprintMismatchError: The encoder there is not the encoder that made the index.
+        ModelError: If the encoder cannot be loaded from the path in the manifest or in `model`.
+        FingerprintMismatchError: If the loaded encoder is not the encoder that made the index.
     """
     use_cpu_threads()
     record = manifest.encoder

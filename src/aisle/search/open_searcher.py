@@ -36,9 +36,9 @@ def open_searcher(
         index: Directory of the index, or an index that is open already.
         mode: Search by embeddings ("dense"), by words ("lexical", BM25) or by both ("hybrid"). With "lexical"
             no encoder is loaded, and torch is not imported.
-        model: The encoder that made the index, if it has moved.
-        base_model: The base model of its adapter, if it has moved.
-        trust_remote_code: Run the Python code that the encoder's repository brings.
+        model: Folder or Hub id of the encoder, if it has moved.
+        base_model: Folder or Hub id of the base model of its adapter, if that has moved.
+        trust_remote_code: Run the Python code in the encoder's repository.
         where: As in `Searcher`.
         fusion: As in `Searcher`.
         weight: As in `Searcher`.

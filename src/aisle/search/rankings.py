@@ -29,7 +29,7 @@ __all__ = [
 CHUNK_QUERIES = 1024
 """Queries embedded and searched at a time: 100 answers of each, and their embeddings, are a few MiB."""
 GRAPH_DEPTH = 10
-"""Products per query that the graph is searched for: a first page, as `query` shows it."""
+"""Products per query in a graph search: a first page, as `query` shows it."""
 BY_GRAPH = " by the graph"
 """Suffix of the name of a system's rankings by graph search."""
 
@@ -39,11 +39,11 @@ Answers = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class Ranker:
-    """One or more systems that rank the products of one index.
+    """A ranker of the products of an index, for one or more systems.
 
     Args:
-        product_ids: (products,) id of each row of that index.
-        answer: Turns the texts of some queries into answers, by the name of the system.
+        product_ids: Id of each row of the index, (products,).
+        answer: Function from the texts of some queries to their answers, by the name of the system.
     """
 
     product_ids: pa.ChunkedArray
@@ -52,11 +52,11 @@ class Ranker:
 
 @dataclass(frozen=True, eq=False)
 class Run(Mapping[str, Mapping[str, float]]):
-    """{query id: {product id: score}}, stored as row numbers: 12 bytes an answer, where a dict takes 150.
+    """A run, {query id: {product id: score}}, stored as row numbers: 12 bytes an answer; a dict takes 150.
 
     Args:
-        product_ids: (products,) id of each row of the index.
-        places: Query id -> its place among the answers.
+        product_ids: Id of each row of the index, (products,).
+        places: Query id -> row of its answer in `rows` and `scores`.
         rows: (queries, top_k) rows of the index, best first; -1 after the last of a short answer.
         scores: (queries, top_k) float32.
     """
@@ -91,7 +91,7 @@ def rank_all(
     """Return the run of each system.
 
     Args:
-        rankers: Rank the products; a ranker may answer for several systems.
+        rankers: Rankers of the products; a ranker may answer for several systems.
         queries: Query id -> text.
         chunk_queries: Queries answered at a time; None is `CHUNK_QUERIES`. It changes memory, not rankings.
         on_progress: Called with the number of queries that a ranker has answered since the last call.
@@ -130,12 +130,12 @@ def lexical_ranker(index: SearchIndex, *, name: str, top_k: int) -> Ranker:
 
 
 def index_ranker(searcher: Searcher, *, dense: str, hybrid: str | None, top_k: int, graph: bool) -> Ranker:
-    """Return the ranker of an index's dense and hybrid search, which embeds each query once for all of them.
+    """Return the ranker of an index's dense and hybrid search, which embeds each query only once.
 
-    Both compare a query with all products, so that systems differ in their scores alone.
+    Both compare a query with all products, so that systems differ only in their scores.
 
     Args:
-        searcher: Searches the index with its encoder.
+        searcher: Searcher of the index with its encoder.
         dense: Name of the dense search.
         hybrid: Name of the hybrid search; None leaves it out.
         top_k: Products per query.
@@ -184,7 +184,7 @@ def other_encoder_ranker(
 
     Args:
         index: Index of the products.
-        encoder: Embeds the queries.
+        encoder: Encoder of the queries.
         embeddings: (count, dim) embeddings of the products; a memory map is read chunk by chunk.
         name: Name of the system.
         top_k: Products per query.

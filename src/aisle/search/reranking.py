@@ -29,7 +29,7 @@ def rerank_answers(found: SearchResult, queries: Sequence[str], rerank: Rerank) 
     Args:
         found: Answers of the first stage.
         queries: Texts of the same queries.
-        rerank: Scores the candidates of a query.
+        rerank: Function that scores the candidates of a query.
 
     Raises:
         SearchError: The rerank stage returns too few or too many scores, or a score that is not finite.

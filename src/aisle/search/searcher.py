@@ -57,21 +57,22 @@ class Searcher:
         rerank_depth: int = RERANK_DEPTH,
         load_encoder: Callable[[SearchIndex], Encoder] | None = None,
     ) -> None:
-        """Join an open index and its encoder.
+        """Combine an open index with its encoder and search settings.
 
         Args:
             index: Open index.
-            encoder: Encoder that made the index, of any library; None where only mode "lexical" is used.
+            encoder: Encoder that made the index, of any library; None if only mode "lexical" is used.
             mode: Search by embeddings ("dense"), by words ("lexical", BM25) or by both ("hybrid").
             where: Condition on the products of every answer, such as "in_stock"; a search can add its own.
             fusion: How "hybrid" joins the two: "convex" for weighted scores, "rrf" for reciprocal ranks.
             weight: Weight of the embeddings in "hybrid", in [0, 1]; None is the index's tuned weight.
-            ef_search: Candidates kept while searching; None is the index's own setting.
-            exact: Compare with every product instead of following the graph.
-            threads: Threads that follow the graph for one search; None is one per core.
-            rerank: Second stage, which scores the best candidates of each query anew; see `Rerank`.
+            ef_search: Candidates kept while searching; None is the index's setting.
+            exact: Whether to compare with every product instead of searching the graph.
+            threads: Threads that search the graph; None is one per core.
+            rerank: Second stage, which scores the best candidates of each query again; see `Rerank`.
             rerank_depth: Candidates per query that the rerank stage scores; at least `top_k` of the search.
-            load_encoder: Loads the encoder of a new version which another encoder made; None refuses it.
+            load_encoder: Function that loads the encoder of a new version if another encoder made it; None
+                refuses the version.
 
         Raises:
             SearchError: An argument is out of range, or `where` does not fit the products.
@@ -95,7 +96,7 @@ class Searcher:
 
     @property
     def index(self) -> SearchIndex:
-        """Version of the index that answers."""
+        """Open version of the index."""
         return self._opened.index
 
     @property
@@ -105,7 +106,7 @@ class Searcher:
 
     @property
     def version(self) -> int:
-        """Number of the version that answers."""
+        """Number of the open version."""
         return self.index.manifest.version
 
     def search(
@@ -125,10 +126,10 @@ class Searcher:
         Args:
             queries: Texts to search for.
             top_k: Products per query, at least 1.
-            where: Condition on the products, beside the searcher's own; `parse_filter` has the grammar.
+            where: Condition on the products, in addition to the searcher's; `parse_filter` has the grammar.
             mode: As in `Searcher`; None is the searcher's mode.
             min_score: Leave out products with a lower cosine, in mode "lexical" with a lower BM25 score. In
-                mode "hybrid" a product whose id is the query stays.
+                mode "hybrid" a product stays if its id is the query.
             weight: As in `Searcher`; None is the searcher's weight.
             exact: As in `Searcher`; None is the searcher's setting.
             query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm; None encodes them.
@@ -177,12 +178,12 @@ class Searcher:
     def reload_if_changed(self) -> bool:
         """Open the current version of the index if it is not the version in use.
 
-        Searches that are under way finish on the old version. The encoder is kept where it made the new
-        version too; otherwise the new version's encoder is loaded first. A reload that fails leaves the old
-        version answering, and the next call tries again.
+        Running searches finish on the old version. The encoder is kept if it also made the new version;
+        otherwise the new version's encoder is loaded first. If a reload fails, the old version keeps
+        answering, and the next call tries again.
 
         Returns:
-            Whether the searcher answers from another version now.
+            Whether the open version changed.
 
         Raises:
             IndexStoreError: The new version, or its encoder, cannot be used.
@@ -223,13 +224,13 @@ class Searcher:
 
 
 def check_mode(mode: str) -> None:
-    """Raise unless `mode` is a search mode."""
+    """Check that `mode` is a search mode."""
     if mode not in get_args(SearchMode):
         raise SearchError(f"mode: must be one of {', '.join(get_args(SearchMode))}, found {mode!r}")
 
 
 def _check_fits(index: SearchIndex, encoder: Encoder | None, where: str | None) -> None:
-    """Raise unless the encoder made the index, and the condition fits its products."""
+    """Check that the encoder made the index, and that the condition fits its products."""
     if where is not None:
         parse_filter(where, index.products.schema)
     if encoder is None:
@@ -273,7 +274,7 @@ def _at_least(
     """Return the answers without products below `min_score`; a hybrid search keeps those named by id."""
     kept = (found.scores if found.cosines is None else found.cosines) >= min_score
     if found.cosines is not None and index.lexical is not None:
-        # A query that is a product's id asks for that product, however little its text is like an id.
+        # A query that is a product's id means that product, even if their embeddings are far apart.
         for query, rows, row in zip(queries, found.rows, kept, strict=True):
             row |= np.isin(rows, index.lexical.named(query))
     kept &= found.rows >= 0

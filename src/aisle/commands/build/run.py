@@ -94,7 +94,7 @@ def _embed_and_finish(
     output: Output,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Stage embeddings, graph, BM25 and measurements; return the manifest to commit and figures to report."""
-    before = VersionBefore(None, "--embed_all asks for it")
+    before = VersionBefore(None, "--embed_all is set")
     if not settings.embed_all:
         before = version_before(
             writer.index_dir, encoder, precision=settings.precision, store_dtype=settings.store_dtype

@@ -155,7 +155,7 @@ def _backend_problems(settings: BuildSettings) -> list[str]:
 
 
 def build_inputs(settings: BuildSettings) -> None:
-    """Raise unless the catalogue, the tuning files and a model given as a folder exist."""
+    """Check that the catalogue, the tuning files and a model given as a folder exist."""
     expand_files(settings.catalog or ())
     check_data_sets(settings.pairs or ())
     check_files(settings.tune_queries, settings.tune_qrels)

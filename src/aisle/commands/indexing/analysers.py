@@ -25,7 +25,7 @@ SAMPLED_TEXTS = 2000
 def choose_analyser(
     settings: BuildSettings, index_dir: Path, products: pa.Table, *, log: Callable[[str], None]
 ) -> Analyser:
-    """Return the BM25 analyser that --language asks for, and log which analyser it is and why.
+    """Return the BM25 analyser for --language, and log which analyser it is and why.
 
     Args:
         settings: Settings of the build.

@@ -44,9 +44,9 @@ class EmbeddingPlan:
     """Texts to embed, and the source of every product's embedding.
 
     Args:
-        rows: (texts,) row of the catalogue where each text to embed first occurs.
+        rows: First row in the catalogue of each text to embed, (texts,).
         keys: Name of each shard of `SHARD_TEXTS` texts: equal for equal texts, encoder and settings.
-        source: (products,) position of the product's text in `rows`; if negative, -1 minus the row of the
+        source: Position of each product's text in `rows`, (products,); if negative, -1 minus the row of the
             version before with the same text.
     """
 
@@ -170,7 +170,7 @@ def embeddings_in_order(
 
 @dataclass(frozen=True)
 class VersionBefore:
-    """The version before a build, if the build can reuse its embeddings.
+    """Version before a build, if the build can reuse its embeddings.
 
     Args:
         known: Products of that version, if this build would compute and store the same embeddings; else None.

@@ -93,8 +93,8 @@ def quality_by_weight(
     Args:
         candidates: Candidates of both searches, by query id.
         qrels: Relevance, by query id and product id.
-        product_ids: (count,) id of each row.
-        tie_ranks: (count,) position of each product's id among the sorted ids.
+        product_ids: Id of the product in each row, (count,).
+        tie_ranks: Rank of each product's id among the sorted ids, (count,).
     """
     rows = np.unique(np.concatenate([found.rows for found in candidates.values()]))
     ids = dict(zip(rows.tolist(), product_ids.take(pa.array(rows)).to_pylist(), strict=True))

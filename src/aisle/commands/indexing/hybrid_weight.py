@@ -18,7 +18,7 @@ from aisle.models.encoder import TorchEncoder
 
 @dataclass(frozen=True)
 class ChosenWeight:
-    """The weight of hybrid search in a version.
+    """Weight of hybrid search in a version.
 
     Args:
         value: Weight of embeddings in [0, 1]; None means the default weight.

@@ -23,7 +23,7 @@ def report_change(
         output: Output of the command.
         index_dir: Index directory, as the user typed it.
         manifest: Manifest of the current version.
-        before: Manifest of the version before; the same if no new version was made.
+        before: Manifest of the version before; equal to `manifest` if no new version was made.
         figures: Further entries of the JSON document.
     """
     output.log(

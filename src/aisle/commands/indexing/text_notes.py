@@ -23,7 +23,7 @@ def text_notes(manifest: Manifest) -> list[str]:
         notes.append(cut_note(manifest.truncated_texts, texts))
     if manifest.unknown_texts:
         notes.append(
-            f"warning: {manifest.unknown_texts:,} {texts} have no token that the model knows, so that they "
+            f"warning: {manifest.unknown_texts:,} {texts} have no token in the model's vocabulary, so they "
             "match each other with 1.0; use a model for their language or script"
         )
     return notes

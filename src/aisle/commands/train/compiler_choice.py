@@ -21,7 +21,7 @@ def with_compiler(settings: TrainSettings, *, log: Callable[[str], None]) -> Tra
     if launched is not None:
         optim = replace(optim, torch_compile=True, torch_compile_backend=launched)
         log(
-            f"accelerate launch asks for the dynamo backend {launched}: layers are compiled one by one, as "
+            f"accelerate launch sets the dynamo backend {launched}: layers are compiled one by one, as "
             f"with --torch_compile --torch_compile_backend {launched}"
         )
     if optim.torch_compile and optim.torch_compile_backend not in (known := compilers()):

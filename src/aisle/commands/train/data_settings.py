@@ -10,7 +10,7 @@ from pydantic import Field
 from aisle.commands.shared_settings import Delimiter, Encoding, LabelGains, OnBadRow
 
 MEMORY = "memory:"
-"""In config.yaml, this prefix in place of a file's name marks pairs that `aisle.train` took from memory."""
+"""Prefix in config.yaml, in place of a file name, for pairs that `aisle.train` took from memory."""
 
 
 @dataclass(frozen=True)

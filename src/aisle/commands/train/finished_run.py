@@ -27,7 +27,7 @@ class FinishedRun:
 
     @property
     def best_step(self) -> int:
-        """Step whose weights were kept."""
+        """Step of the kept weights."""
         return int((self.metrics["best"] or {}).get("step", self.metrics["steps"]))
 
     def load_encoder(self) -> TorchEncoder:

@@ -39,9 +39,10 @@ def train(
 ) -> FinishedRun:
     """Fine-tune an embedding model on judged pairs and return the finished run.
 
-    The same settings and pairs give the same weights as `aisle train`, to the byte. Nothing is printed on
-    stdout: a notebook shows a progress bar, and elsewhere log lines go to stderr. An interrupt (Ctrl-C, or
-    the notebook's stop button) stops the run after the current step and writes a checkpoint.
+    The same settings and pairs give the same weights as `aisle train`, to the byte. A notebook
+    shows a progress bar, other programs get log lines on stderr, and nothing is printed on stdout. An
+    interrupt (Ctrl-C, or the notebook's stop button) stops the run after the current step and writes a
+    checkpoint.
 
     Args:
         output_dir: Folder of the run.

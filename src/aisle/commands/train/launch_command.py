@@ -21,7 +21,7 @@ CHOOSES_THE_MACHINE = (
     *("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
     *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "WANDB_MODE"),
 )
-"""Variables that a resumed run needs with the same values; none of them contains a secret."""
+"""Variables that a resumed run needs with the same values; they never contain secrets."""
 
 
 def started_as() -> tuple[list[str], dict[str, str]]:
@@ -61,7 +61,7 @@ def resume_command(words: Sequence[str], environment: Mapping[str, str]) -> str:
 
     Args:
         words: Command line that started the run, beginning with the interpreter.
-        environment: Environment that it was started with.
+        environment: Environment variables of that command.
     """
     kept, skip = [], False
     for word in _called_by_name(words):

@@ -14,9 +14,9 @@ from aisle.training.informative_pairs import informative_share
 from aisle.training.tokenized import TokenizedPairs
 
 LOW_SHARE = 0.1
-"""A run warns if its loss learns from a lower share of the pairs."""
+"""Share of the pairs below which a run warns that its loss learns from few of them."""
 MOST_DECAY = 0.01
-"""A run warns if decay takes a larger share off a weight per step: 1% leaves a third after 100 steps."""
+"""Decay of a weight per step above which a run warns: 1% leaves a third of it after 100 steps."""
 
 
 def check_learnable(

@@ -154,7 +154,7 @@ def _catalog_texts(
     if not settings.catalog:
         return None
     template = settings.text_template or DEFAULT_TEMPLATE
-    parse_template(template)  # reports a mistake in it before the pairs are read
+    parse_template(template)  # reports a mistake in the template before the pairs are read
     files = expand_files(settings.catalog)
     wanted: set[str] = set()
     for rows in sources:

@@ -27,7 +27,7 @@ TOKENS = ".tokens"
 """Folder of a run's tokenised pairs, removed when the run is finished."""
 LOCK = ".lock"
 RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
-"""Files and folders that make a folder count as a run."""
+"""Files and folders that mark a folder as a run."""
 
 
 def check_run_dir(run_dir: Path, run: RunSettings) -> None:
@@ -128,7 +128,7 @@ def _step_of(line: str) -> float:
 
 
 def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str, Any]) -> None:
-    """Write settings, metrics and model card beside the saved encoder."""
+    """Write settings, metrics and model card into the folder of the saved encoder."""
     write_yaml(settings, run_dir / SETTINGS)
     replace_text(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     encoder = read_settings_file(run_dir) or {}

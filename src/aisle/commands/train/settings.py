@@ -230,7 +230,7 @@ def problems_of(settings: TrainSettings) -> list[str]:
 
 
 def train_inputs(settings: TrainSettings) -> None:
-    """Raise unless data and a base model that are given as files or folders exist."""
+    """Check that data and a base model given as files or folders exist."""
     data = settings.data
     files = {"--train_file": data.train_file, "--validation_file": data.validation_file}
     for flag, names in files.items():

@@ -33,8 +33,8 @@ class Merged:
 
     Attributes:
         path: Arrow IPC file with the columns of the index and the texts, in the form of a catalogue file.
-        row: (products,) row of each product in the index.
-        has_new_text: (products,) whether the product's text differs from the text that the index embedded.
+        row: Row of each product in the index, (products,).
+        has_new_text: Mask of the products with another text than the index embedded, (products,).
     """
 
     path: Path

@@ -55,7 +55,7 @@ class UpsertSettings:
 
 
 def upsert_inputs(settings: UpsertSettings) -> None:
-    """Raise unless the index and the catalogue exist."""
+    """Check that the index and the catalogue exist."""
     check_indexes(settings.index_dir)
     expand_files(settings.catalog)
     check_models(settings.model, settings.base_model)
