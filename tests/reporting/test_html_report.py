@@ -563,7 +563,7 @@ def test_parts_without_an_interval_do_not_promise_one(tmp_path):
 
     assert "Gain in nDCG@10 by query length, with 95% intervals" in captions
     assert "Gain in nDCG@10 by brand Brand" in " ".join(captions.split())
-    assert "Parts of fewer than 10 queries have no interval" in captions
+    assert "Slices of fewer than 10 queries have no interval" in captions
 
 
 def test_times_that_go_to_and_fro_have_no_line_through_them():
