@@ -1,4 +1,4 @@
-"""An index of a few made-up vectors, for commands that need no encoder, and a way to run them."""
+"""An index of a few made-up vectors, for commands without an encoder, and a function that runs them."""
 
 import json
 

@@ -25,7 +25,7 @@ def write_rows(path, header, rows):
 
 
 def judged_rows(queries, *, per_query=5, seed=0):
-    """Some products of each query are right (they hold its words), the others are not."""
+    """Judged pairs: a product is relevant if it has the words of the query."""
     rng = random.Random(seed)
     words = ["sofa", "lamp", "table", "chair", "bed", "rug", "desk", "shelf"]
     for number, query in enumerate(queries):
@@ -54,7 +54,7 @@ def catalog_csv(tmp_path):
 
 @pytest.fixture
 def embedded(monkeypatch):
-    """The texts that are embedded from here on."""
+    """List of the texts embedded during the test."""
     texts = []
     tokenize = TorchEncoder.tokenize_products
 

@@ -1,6 +1,6 @@
-"""Our scripts under torchrun, as processes on CPU; gloo talks over the loopback interface.
+"""Scripts under torchrun, as processes on CPU; gloo uses the loopback interface.
 
-Where there is no GPU nothing says that they are to use the CPU, as nothing does when a user types torchrun.
+Without a GPU no flag selects the CPU, as when a user types torchrun.
 """
 
 import os
@@ -31,7 +31,7 @@ def torchrun_command(processes, script, *arguments):
 
 
 def torchrun(processes, script, *arguments, check=True, timeout=300, env=None):
-    """Run a script in several processes and return how it ended; processes that hang are ended in time."""
+    """Run a script in several processes and return the result; processes that hang are ended."""
     command = torchrun_command(processes, script, *arguments)
     with subprocess.Popen(
         command,
@@ -43,7 +43,7 @@ def torchrun(processes, script, *arguments, check=True, timeout=300, env=None):
         try:
             stdout, stderr = launcher.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            launcher.terminate()  # it ends its processes; killed, it would leave them
+            launcher.terminate()  # terminated, torchrun ends its processes; killed, it would leave them
             stdout, stderr = launcher.communicate(timeout=60)
             pytest.fail(f"no end within {timeout} s\n{stdout[-1500:]}\n{stderr[-1500:]}")
     done = subprocess.CompletedProcess(command, launcher.returncode, stdout, stderr)

@@ -1,4 +1,4 @@
-"""Run train_peft.py; its last process runs out of memory once, in the part of a step named first."""
+"""Run train_peft.py; its last process runs out of memory once, in the part of a step given first."""
 
 import os
 import sys
@@ -22,10 +22,10 @@ calls = 0
 
 
 def scarce(*arguments, **options):
-    """The fourth call of the last process finds no memory."""
+    """Raise out of memory in the fourth call of the last process."""
     global calls
     calls += 1
-    # What a process does alone it may have done when memory runs out; an exchange it has not begun.
+    # Local work may be done when memory runs out; a collective has not begun.
     done = None if PART == "exchange" else plain(*arguments, **options)
     if calls == 4 and os.environ["RANK"] == "1":
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

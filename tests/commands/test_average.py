@@ -16,7 +16,7 @@ TEXTS = ["a red sofa", "lamp", "wooden table for the garden"]
 
 @pytest.fixture(scope="module")
 def runs(tiny_bert, tmp_path_factory):
-    """Three runs of one base: two of LoRA with other ranks and layers, one of all weights."""
+    """Three runs of the same base: two with different LoRA ranks and layers, and a run of all weights."""
     folder = tmp_path_factory.mktemp("runs")
     pairs = write_rows(folder / "pairs.csv", ["query", "product", "relevance"], judged_rows(QUERIES))
     flags = [

@@ -309,7 +309,7 @@ def test_a_full_disk_while_saving_the_model_is_one_message(refused, judged_csv, 
     from transformers import PreTrainedTokenizerBase
 
     def fail(*_, **__):
-        raise Exception("No space left on device (os error 28)")  # what tokenizers raises
+        raise Exception("No space left on device (os error 28)")  # the error of tokenizers
 
     monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", fail)
     message = refused("--train_file", judged_csv, "--checkpointing_steps", 2)

@@ -150,7 +150,7 @@ def test_signs_single_letters_scripts_and_ids_are_found_in_both_modes(mode, mini
 
 
 def test_an_id_that_no_product_has_gives_no_other_product_a_full_score(minilm, tmp_path, capfd):
-    """The best of poor answers had 1.0000, as though it were the product asked for."""
+    """The best of poor answers had 1.0000, like a product found by its id."""
     rows = [("GS-00105", "pruning saw"), ("GS-00200", "GS hedge shears"), ("X-1", "garden hose")]
     catalog = write_rows(tmp_path / "catalog.csv", ["product_id", "title"], rows)
     flags = ["--model", minilm, "--catalog", catalog, "--index_dir", tmp_path / "index", "--threads", 1]
@@ -178,7 +178,7 @@ def test_min_score_in_hybrid_mode_is_a_cosine_that_nonsense_does_not_reach(minil
     assert [[result["product_id"] for result in answer["results"]] for answer in found] == [
         ["sofa-1"],
         [],
-        ["mug-1"],  # asked for by its id
+        ["mug-1"],  # searched by its id
     ]
     cosines = {r["product_id"]: r["score"] for r in dense[0]["results"]}
     assert found[0]["results"][0]["cosine"] == pytest.approx(cosines["sofa-1"], abs=1e-6)

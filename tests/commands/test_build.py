@@ -1,4 +1,4 @@
-"""infer_index.py build: shards, what is embedded again, versions, several processes; on a tiny model."""
+"""infer_index.py build on a tiny model: shards, reused embeddings, versions, several processes."""
 
 import filecmp
 import json
@@ -46,7 +46,7 @@ def build(tiny_bert, tmp_path):
 
 @pytest.fixture
 def embedded(monkeypatch):
-    """Number of texts of every call of the encoder that embeds products."""
+    """Number of texts in each call that embeds products."""
     calls = []
     real = TorchEncoder.encode_tokens
 

@@ -1,4 +1,4 @@
-"""The command that a stopped run prints: pasted into a shell, it starts the same run with its launcher."""
+"""The command that a stopped run prints: in a shell, it starts the same run with its launcher."""
 
 import os
 import shlex

@@ -38,7 +38,7 @@ SENT = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-# Importing torch takes longer than anything these commands do, so that one process runs several.
+# Importing torch takes longer than these commands, so a process runs several of them.
 COMMANDS = """
 import json, sys
 from aisle.cli import main
@@ -70,7 +70,7 @@ def shop(tiny_bert, tmp_path_factory):
 
 
 def run(shop, *command, **environment):
-    """Run a Python command line in the project's folder, with the shop's Hub for the Hub."""
+    """Run a Python command line in the project's folder, with the test's Hub in place of the Hub."""
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
@@ -86,7 +86,7 @@ def run(shop, *command, **environment):
 
 
 def run_each(shop, *commands, **environment):
-    """Run several commands of aisle in one process; return what each did."""
+    """Run several commands of aisle in a process; return the result of each."""
     arguments = json.dumps([[str(argument) for argument in command] for command in commands])
     done = run(shop, "-c", COMMANDS, arguments, **environment)
     assert done.code == 0, done.err[-3000:]

@@ -120,7 +120,7 @@ def test_evaluate_reports_the_metrics_of_the_ranking(build, tmp_path, capfd):
     )  # fmt: skip
     document = json.loads(capfd.readouterr().out)
     assert code == 0
-    # Each query is the text of its own product, so the right one comes first.
+    # Each query is the text of a product, so that product comes first.
     assert document["precision@1"] == 1.0
     assert document["mrr@10"] == 1.0
     assert document["ann_recall@10"] == 1.0
@@ -364,7 +364,7 @@ def test_the_prompt_has_the_queries_before_under_the_arrow_key(shop):
 
 
 def read_until(descriptor, end):
-    """Return what is written to a terminal, until a text has come."""
+    """Return the output of a terminal up to a text."""
     written = b""
     while end not in written:
         assert select.select([descriptor], [], [], 120)[0], f"nothing more came after {written!r}"

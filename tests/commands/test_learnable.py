@@ -37,7 +37,7 @@ def lists(queries, *, per_query=10):
 
 
 def test_listwise_keeps_the_products_of_a_query_together(train):
-    """Of 1,000 queries hardly two products meet in a batch of 20 by chance."""
+    """Two products of the same of 1,000 queries are rarely in the same batch of 20 by chance."""
     flags = ["--loss", "listwise", "--per_device_train_batch_size", 20, "--temperature", 1]
     code, said, run_dir = train(lists(1000), *flags)
     assert code == 0

@@ -249,7 +249,7 @@ def test_versions_that_are_removed_are_named_and_the_number_is_remembered(index_
     assert "versions 2, 3, 4 removed: 2 are kept" in said
 
     code, document, said = ask(capfd, "rollback", "--index_dir", index_dir)
-    assert (code, document["pruned"], document["version"]) == (0, [], 5)  # nothing is removed by going back
+    assert (code, document["pruned"], document["version"]) == (0, [], 5)  # a rollback removes nothing
     assert "are kept" not in said
 
 

@@ -1,4 +1,4 @@
-"""PEFT's semantic-search example: its command line trains, its adapters are indexed, its traps are closed.
+"""PEFT's semantic-search example: its command line trains, its adapters can be indexed, its bugs are avoided.
 
 https://github.com/huggingface/peft/tree/main/examples/feature_extraction
 """
@@ -61,7 +61,7 @@ def write_dataset(folder, edit=lambda query, title: (query, title), *, train=TRA
 
 @pytest.fixture
 def train(long_bert, tmp_path):
-    """Run the published command line, with more flags after it, and return the run's folder."""
+    """Run the published command line with further flags, and return the run's folder."""
 
     def run(*more, data=None, model=long_bert, output="run"):
         data = data or write_dataset(tmp_path / f"data-{output}")

@@ -30,7 +30,7 @@ class MarginMseParameters(Parameters):
     """Differences of cosines are multiplied by it before they are compared with the teacher's."""
 
     def problems(self) -> Iterator[str]:
-        """Yield a message for a scale that no teacher has."""
+        """Yield a message for an impossible scale."""
         if self.score_scale > 1000:
             yield f"--score_scale {self.score_scale:g}: must be at most 1000"
 
@@ -221,8 +221,14 @@ def test_a_registered_loss_contrasts_positives_with_the_batch(registered, train,
 
 TRIPLE_HEADER = ["query", "product", "label", "negative_1", "negative_2"]
 TRIPLE_ROWS = [
-    ("red sofa", "sofa in red velvet", 1, "desk lamp", "blue velvet sofa"),  # the second is right: next row
-    ("red sofa", "blue velvet sofa", 1, "sofa in red velvet", "oak"),  # the first is right: row above
+    (
+        "red sofa",
+        "sofa in red velvet",
+        1,
+        "desk lamp",
+        "blue velvet sofa",
+    ),  # the second is a positive: next row
+    ("red sofa", "blue velvet sofa", 1, "sofa in red velvet", "oak"),  # the first is a positive: row above
     ("lamp", "outdoor lamp", 1, "red sofa", "red sofa"),  # listed twice, counted once
     ("bed", "bed of oak", 1, "", ""),
     ("bed", "garden chair", 0, "oak", ""),  # not a positive
@@ -331,7 +337,7 @@ def altered(**changes):
 
 @dataclass(frozen=True)
 class TakenParameters(Parameters):
-    """A parameter that another loss has already."""
+    """A parameter with the name of another loss's parameter."""
 
     temperature: float = 1.0
     """A temperature."""

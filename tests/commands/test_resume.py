@@ -66,7 +66,7 @@ runpy.run_path(script, run_name="__main__")
 
 @pytest.fixture(scope="module")
 def flags(tiny_bert, tmp_path_factory):
-    """The command line of the run: it learns noise by heart, so that its figures rise to the end."""
+    """Return the command line of the run: it memorises noise, so that its figures rise until the end."""
     rng = random.Random(7)
     rows = [(query, product, rng.randint(0, 1)) for query, product, _ in judged_rows(QUERIES, seed=1)]
     pairs = str(write_rows(tmp_path_factory.mktemp("pairs") / "noise.csv", HEADER, rows))
@@ -89,7 +89,7 @@ def driver(tmp_path_factory):
 
 
 def start(run_dir, flags, *, processes=1, script=(ROOT / "train_peft.py",)):
-    """Run a training script in processes of its own and return what came of it."""
+    """Run a training script in new processes and return the result."""
     environment = dict(os.environ)
     launcher = []
     if processes > 1:
@@ -115,9 +115,9 @@ def checkpoints(run_dir):
 
 
 def outcome(run_dir):
-    """Everything of a finished run that must not depend on whether it was interrupted."""
+    """Return the parts of a finished run that an interruption must not change."""
     last = max((run_dir / "checkpoints").glob("step_*"))
-    # The rest of a checkpoint holds seconds: its manifest, and the run's own state.
+    # The rest of a checkpoint contains seconds: its manifest, and the run's state.
     files = [path for kind in ("*.safetensors", "*.bin", "random_states*") for path in last.glob(kind)]
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     return {
@@ -133,7 +133,7 @@ def uninterrupted(flags, tmp_path_factory):
     ended = start(run_dir, flags)
     assert ended.returncode == 0, ended.stderr[-3000:]
     found = outcome(run_dir)
-    # Where the best evaluation came before the kill, its weights would say nothing of what came after.
+    # If the best evaluation came before the kill, its weights would not show the steps after it.
     assert found["metrics"]["best"]["step"] > 9
     assert len({entry["roc_auc"] for entry in found["metrics"]["history"]}) > 3
     held = {"model.safetensors", "best.safetensors", "optimizer.bin", "random_states_0.pkl"}

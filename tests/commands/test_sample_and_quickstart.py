@@ -80,7 +80,7 @@ def test_too_few_products_are_refused_with_the_rule(tmp_path, capfd):
 def installed(tmp_path_factory):
     """Return a function that runs a program of an environment with aisle's wheel, in an empty folder.
 
-    The environment sees the libraries of this one, and nothing of the checkout.
+    The environment shares the libraries of this one, but not the checkout.
     """
     folder = tmp_path_factory.mktemp("installed")
     source, empty, environment = folder / "source", folder / "empty", folder / "environment"
@@ -131,7 +131,7 @@ def test_the_wheel_runs_as_a_program_and_as_a_module_outside_the_checkout(instal
 
 @pytest.fixture(scope="module")
 def quickstart(installed, tiny_bert, tmp_path_factory):
-    """The folder of a quickstart's run with a tiny model, and what was printed."""
+    """The folder of a quickstart's run with a tiny model, and its output."""
     folder = tmp_path_factory.mktemp("quickstart")
     recipe = yaml.safe_load(
         (ROOT / "src" / "aisle" / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
@@ -145,7 +145,7 @@ def quickstart(installed, tiny_bert, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def document(quickstart):
-    """The document that the quickstart's report was made of."""
+    """The JSON document of the quickstart's report."""
     run_dir, _ = quickstart
     return json.loads((run_dir.with_name("run-report") / "report.json").read_text(encoding="utf-8"))
 

@@ -71,7 +71,7 @@ def test_reciprocal_rank_fusion_is_a_flag(index_dir, capfd):
     flags = ["--mode", "hybrid", "--fusion", "rrf", "--top_k", 4]
     _, found = ask(capfd, "query", "--index_dir", index_dir, *flags, "zeppelin")
 
-    # no product knows the word, so that only the dense ranks count
+    # no product has the word, so only the dense ranks count
     assert [r["score"] for r in found[0]["results"]] == pytest.approx([1 / 61, 1 / 62, 1 / 63, 1 / 64])
 
 

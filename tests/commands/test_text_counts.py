@@ -83,7 +83,7 @@ def test_shards_of_a_killed_build_are_counted(shop, monkeypatch):
 @pytest.mark.parametrize("recorded", [True, False])
 def test_reused_texts_of_the_version_before_are_counted(shop, monkeypatch, recorded):
     shop.build()
-    if not recorded:  # by an index that was built without an encoder
+    if not recorded:  # in an index that was built without an encoder
         monkeypatch.setattr(marks, "read_marks", lambda folder, count: None)
 
     said = shop.build([*TITLES[1:], LONG[2] + "new"])

@@ -359,7 +359,7 @@ def test_a_run_of_another_kind_leaves_nothing_behind_when_overwritten(train, jud
 
 
 def test_the_log_of_a_resumed_run_equals_that_of_an_uninterrupted_run(train, judged_csv, tmp_path):
-    """Its lines after the checkpoint are written again, and a mean counts the steps before it."""
+    """Lines after the checkpoint are written again, and a mean includes the steps before it."""
     flags = ["--train_file", judged_csv, "--max_train_steps", 8, "--checkpointing_steps", 4]
     flags += ["--logging_steps", 3]
 

@@ -269,7 +269,7 @@ def test_bf16_keeps_frozen_weights_in_bf16_and_the_adapter_in_float32(train, jud
 @pytest.mark.filterwarnings("ignore")  # torch warns of what it does itself when it compiles
 @pytest.mark.skipif(COMPILER is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_layers_train_the_same_weights(train, judged_csv, monkeypatch):
-    """With dropout, which is drawn outside the compiled code: its masks are the same too."""
+    """With dropout, too: its masks are drawn outside the compiled code, so they are the same."""
     flags = ("--train_file", judged_csv, "--max_train_steps", 3, "--learning_rate", 0.01, "--dropout", 0.1)
     _, run_dir, _ = train(*flags, output="plain")
     plain = weights(run_dir)
@@ -301,7 +301,7 @@ def test_the_launchers_compiler_compiles_and_the_best_weights_are_saved(train, j
     settings = yaml.safe_load((compiled / "config.yaml").read_text())
     assert (settings["torch_compile"], settings["torch_compile_backend"]) == (True, "eager")
     best, steps = (json.loads((compiled / "metrics.json").read_text())[name] for name in ("best", "steps"))
-    assert best["step"] < steps  # otherwise the last weights would do
+    assert best["step"] < steps  # otherwise the last weights would be the best
     assert best["step"] == json.loads((plain / "metrics.json").read_text())["best"]["step"]
     for name, value in weights(plain).items():
         np.testing.assert_allclose(weights(compiled)[name], value, atol=5e-4, err_msg=name)
@@ -309,7 +309,7 @@ def test_the_launchers_compiler_compiles_and_the_best_weights_are_saved(train, j
 
 
 def _resume_and_compare(train, flags, run_dir):
-    """Resume from a run's first checkpoint: the same bytes come out."""
+    """Resume from a run's first checkpoint; the result has the same bytes."""
     first = "checkpoints/step_00000004"
     shutil.copytree(run_dir / first, run_dir.with_name("resumed") / first)
     code, resumed, said = train(*flags, "--resume_from_checkpoint", "latest", output="resumed")

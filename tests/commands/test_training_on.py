@@ -53,7 +53,7 @@ SHAPE = (
 
 @pytest.mark.parametrize("dora", [[], ["--use_dora"]], ids=["lora", "dora"])
 def test_the_adapter_of_a_finished_run_is_trained_further(train, dora, tiny_bert):
-    """The new run's first figures are the finished run's, and its steps change them from there."""
+    """The new run starts with the figures of the finished run, and its steps change them."""
     _, first, _ = train("first", *SHAPE, *dora, "--max_train_steps", 4)
     finished = json.loads((first / "metrics.json").read_text())["best"]
 

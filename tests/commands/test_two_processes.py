@@ -16,7 +16,7 @@ def run(processes, run_dir, *flags, check=True):
 
 @pytest.fixture(scope="module")
 def without_dropout(tiny_bert, tmp_path_factory):
-    """The tiny model without dropout: random masks differ between processes, everything else must not."""
+    """The tiny model without dropout: random masks differ between processes, but nothing else may differ."""
     import shutil
 
     folder = tmp_path_factory.mktemp("plain") / "bert"
@@ -28,7 +28,7 @@ def without_dropout(tiny_bert, tmp_path_factory):
 
 
 def test_two_processes_train_the_weights_of_one_with_the_double_batch(without_dropout, judged_csv, tmp_path):
-    # 25 training pairs: the last global batch has one, so that a process has none.
+    # 25 training pairs: the last global batch has one pair, so a process has none.
     flags = ["--use_peft", "--model_name_or_path", without_dropout, "--train_file", judged_csv]
     flags += ["--num_train_epochs", 2, "--learning_rate", 0.01, "--gradient_accumulation_steps", 2]
     flags += ["--validation_share", 0.4]
@@ -166,7 +166,7 @@ def test_two_processes_fine_tune_all_weights(without_dropout, judged_csv, tmp_pa
 
 @pytest.fixture(scope="module")
 def plenty(tiny_bert, contrasted_jsonl, tmp_path_factory):
-    """A run of two processes that always have memory: its folder, and its flags."""
+    """A run of two processes without memory errors: its folder, and its flags."""
     flags = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl]
     flags += ["--loss", "in_batch", "--max_train_steps", 3, "--learning_rate", 0.01, "--dropout", 0]
     flags += ["--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2, "--learn_temperature"]
@@ -177,7 +177,7 @@ def plenty(tiny_bert, contrasted_jsonl, tmp_path_factory):
 
 @pytest.mark.parametrize("part", ["forward", "loss", "backward"])
 def test_out_of_memory_in_one_process_makes_all_retry_in_smaller_sub_batches(plenty, tmp_path, part):
-    """In the second batch of a step, of which the first has left its gradients."""
+    """The second batch of a step fails, after the first batch has added its gradients."""
     folder, flags = plenty
     done = torchrun(2, "tests/commands/scarce_memory.py", part, "--output_dir", tmp_path / "run", *flags)
     assert done.stdout.count("out of memory: batches are encoded in sub-batches of") == 1
@@ -208,7 +208,7 @@ def test_out_of_memory_with_all_weights_over_two_processes_stops_with_advice(
 
 
 def test_out_of_memory_while_gathering_embeddings_stops_all_with_advice(plenty, tmp_path):
-    """The others are in the exchange already: they would wait for the one that ran out, and it for them."""
+    """Other processes are already in the collective: they and the failed process would wait for ever."""
     script, output = "tests/commands/scarce_memory.py", ("--output_dir", tmp_path / "run")
     done = torchrun(2, script, "exchange", *output, *plenty[1], check=False)
     assert done.returncode != 0

@@ -13,7 +13,7 @@ KINDS = ["sofa", "lamp", "chair", "table", "bed"]
 
 
 def pairs_file(path, count, *, labelled):
-    """Few of the pairs are positives, so that in most steps some process has none."""
+    """Few pairs are positives, so in most steps some process has no positive."""
     rows = []
     for number in range(count):
         kind = KINDS[number % 5]
@@ -34,7 +34,7 @@ def pairs_file(path, count, *, labelled):
 def files(tmp_path_factory):
     """The files of pairs."""
     folder = tmp_path_factory.mktemp("pairs")
-    # 13 training pairs in batches of 6: the last has one, and two of three processes have none.
+    # 13 training pairs in batches of 6: the last batch has one pair, so two of three processes have none.
     return [
         pairs_file(folder / "judged.jsonl", 13, labelled=True),
         pairs_file(folder / "clicked.jsonl", 13, labelled=False),
@@ -44,7 +44,7 @@ def files(tmp_path_factory):
 
 
 def launch(cases, counts, folder, model, files):
-    """Return the folders of the runs of so many processes each, by the number of processes."""
+    """Return the folder of the runs for each number of processes."""
     for processes in counts:
         given = (cases, folder / str(processes), model, *files)
         torchrun(processes, "tests/commands/uneven_batches.py", *given, timeout=300)

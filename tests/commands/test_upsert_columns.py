@@ -1,4 +1,4 @@
-"""upsert: blank values, columns that are not those of the index, and --partial."""
+"""upsert: blank values, columns that differ from the index, and --partial."""
 
 import json
 from datetime import date

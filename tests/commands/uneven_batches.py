@@ -1,4 +1,4 @@
-"""train_peft.py for many settings in one launch, on batches that leave some processes with little.
+"""train_peft.py for many settings in a single launch, on batches that leave some processes almost empty.
 
 Usage: uneven_batches.py CASES OUTPUT_DIR MODEL JUDGED CLICKED VALIDATION CLICKED_VALIDATION
 """
@@ -15,7 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from aisle.cli import train_main
 from aisle.training import accelerator
 
-# A process that waits for a call that another never makes gives up, and so do all.
+# A process that waits in vain for a collective gives up after this time, and so do all.
 LONGEST_WAIT = timedelta(seconds=30)
 PAIRS_PER_BATCH = 6
 LORA = ("--use_peft", "--learning_rate", "0.01", "--lora_target_modules", "query", "value", "dense")
@@ -53,7 +53,7 @@ def main(cases, output_dir, model, judged, clicked, judged_validation, clicked_v
     processes = int(os.environ["WORLD_SIZE"])
     wait = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
     accelerator.Accelerator = partial(Accelerator, kwargs_handlers=[wait])
-    PartialState.destroy_process_group = lambda self, group=None: None  # the next case goes on with it
+    PartialState.destroy_process_group = lambda self, group=None: None  # the next case continues with it
     for name, flags in {"settings": CASES, "models": UNREAD_WEIGHTS}[cases].items():
         clicks = name.endswith("clicks")
         files = (clicked, clicked_validation) if clicks else (judged, judged_validation)

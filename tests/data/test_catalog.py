@@ -25,7 +25,7 @@ def rows_of(*values, source="products.jsonl"):
 
 @pytest.fixture
 def write(tmp_path):
-    """Returns what was written for rows, and the table that it is."""
+    """Return the catalogue file written for rows, and its table."""
 
     def run(rows, writer=write_catalog, **options):
         written = writer(rows, tmp_path / "catalog.arrow", **{"on_bad_row": "error", **options})
@@ -145,7 +145,7 @@ def test_types_that_change_between_chunks_are_united(write):
     assert table["name"].to_pylist()[-2:] == ["x", "7"]
 
 
-def test_csv_and_jsonl_rows_of_one_catalogue_share_their_number_columns(write):
+def test_csv_and_jsonl_rows_of_a_catalogue_share_number_columns(write):
     rows = rows_of({"product_id": "a", "title": "t", "price": "1.5"}, source="a.csv")
     rows += rows_of({"product_id": "b", "title": "t", "price": 2.5, "new": True})
     table = write(rows)[1]
@@ -203,7 +203,7 @@ def test_braces_hold_names_to_the_letter_and_never_reach_into_values(write):
         write(rows_of({"product_id": 1, "title": "a"}), text_template="{title.__class__}")
 
 
-def test_a_field_that_is_no_column_is_named_with_the_nearest_one(write):
+def test_an_unknown_field_is_named_with_the_nearest_column(write):
     with pytest.raises(DataError, match=r"no column 'titel'\. Did you mean 'title'\?"):
         write(rows_of({"product_id": 1, "title": "a"}), text_template="{titel}")
 
@@ -307,7 +307,7 @@ def test_a_file_of_pairs_without_the_product_column_is_named(write):
 
 
 @needs_data
-def test_the_real_catalogues_are_counted_as_the_data_page_says(write):
+def test_the_real_catalogues_have_the_documented_counts(write):
     titles, _ = write(iter_rows([DATA / "esci" / "distractor_titles.csv"]))
     assert len(titles) == 450
     rows = iter_rows([DATA / "scifact" / "corpus.jsonl"])
@@ -315,7 +315,7 @@ def test_the_real_catalogues_are_counted_as_the_data_page_says(write):
     assert len(corpus) == 5183
 
 
-def test_columns_named_as_texts_stay_so_and_a_misspelt_one_is_named(write_csv):
+def test_columns_set_to_text_stay_text_and_a_misspelt_name_is_reported(write_csv):
     lines = "product_id,title,part,new\nB1,a,1,true\n"
     assert write_csv(lines, text_columns=["part", "new"])["part"].to_pylist() == ["1"]
     with pytest.raises(DataError, match=r"--text_columns: there is no column 'prat'\. Did you mean 'part'\?"):
@@ -437,7 +437,7 @@ def test_a_column_that_holds_other_values_altogether_is_not_left_out(tmp_path, w
     assert [change.left_out for change in written.type_changes] == [False]
 
 
-def test_a_column_of_decimal_commas_after_one_of_numbers_is_named_with_what_to_write(tmp_path, write):
+def test_decimal_commas_in_a_column_of_numbers_are_reported_with_advice(tmp_path, write):
     (tmp_path / "p.csv").write_text(csv_of(["12,50", "7,00"]))
 
     written, _ = write(iter_rows([tmp_path / "p.csv"]), known=numbers_before())
@@ -475,7 +475,7 @@ def test_a_type_that_stays_is_not_reported(tmp_path, write):
         (["1E10", "2"], ["'1E10'", "would not come back"]),
     ],
 )
-def test_texts_that_look_like_numbers_are_named_with_what_to_do(tmp_path, write, values, parts):
+def test_texts_that_look_like_numbers_are_reported_with_advice(tmp_path, write, values, parts):
     (tmp_path / "p.csv").write_text(csv_of(values))
 
     written, table = write(iter_rows([tmp_path / "p.csv"]))

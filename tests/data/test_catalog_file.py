@@ -1,4 +1,4 @@
-"""A catalogue on disk: windows, duplicates across them, bounded batches, whole files only, reserved names."""
+"""A catalogue on disk: windows, duplicates across windows, bounded batches, atomic files, reserved names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def small_windows(monkeypatch):
 
 @contextmanager
 def room(size):
-    """Let no file grow over `size` bytes: the system refuses the write, as on a full disk."""
+    """Limit the size of files to `size` bytes: the system refuses the write, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -153,7 +153,7 @@ def test_a_column_named_like_the_chunk_s_own_is_payload_like_any_other(path):
     }
 
 
-def test_a_column_s_name_that_is_no_unicode_makes_a_bad_row(path):
+def test_an_invalid_unicode_column_name_makes_a_bad_row(path):
     rows = rows_of(product(1), product(2, **{"\ud800": "x"}), product(3))
     found = write_catalog(rows, path, on_bad_row="skip")
     assert found.bad_rows.by_reason == {"the name of a column is not valid Unicode": 1}
@@ -189,7 +189,7 @@ def test_only_the_file_itself_is_left(path):
 
 @pytest.mark.parametrize("size", [100, 400, 1600], ids=["first chunk", "later chunk", "file"])
 @pytest.mark.usefixtures("small_windows")
-def test_a_full_disk_is_one_error_that_names_the_file_and_keeps_what_was_there(path, size):
+def test_a_full_disk_is_one_error_with_the_file_and_keeps_the_old_file(path, size):
     before = table_of(write_catalog(rows_of(product(1)), path, on_bad_row="error"))
     with (
         room(size),
@@ -203,7 +203,7 @@ def test_a_full_disk_is_one_error_that_names_the_file_and_keeps_what_was_there(p
     assert pa.ipc.open_file(pa.memory_map(str(path))).read_all().equals(before)
 
 
-def test_a_disk_that_is_full_at_the_very_end_keeps_what_was_there(path, monkeypatch):
+def test_a_disk_that_fills_up_at_the_end_keeps_the_old_file(path, monkeypatch):
     before = table_of(write_catalog(rows_of(product(1)), path, on_bad_row="error"))
 
     def full(written):
@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["sync", "os.replace"])
-def test_a_writer_killed_before_the_end_leaves_no_file_and_the_next_one_is_not_disturbed(path, call):
+def test_a_killed_writer_leaves_no_file_and_does_not_disturb_the_next(path, call):
     program = f"""
 import os, signal, sys
 from pathlib import Path

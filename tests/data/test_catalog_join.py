@@ -1,4 +1,4 @@
-"""Judgements by product id, joined with the catalogue that is searched."""
+"""Judgements by product id, joined with a catalogue."""
 
 import json
 
@@ -28,7 +28,7 @@ NO_CATALOG = {"catalog": None, "id_column": None, "text_template": None}
 
 @pytest.fixture
 def files(tmp_path):
-    """Write the two files and return what reads them as training data."""
+    """Write the two files and return a function that reads them as training data."""
 
     def read(judged=JUDGED, shop=CATALOG, name="judged.csv", said=None, **settings):
         (tmp_path / name).write_text(judged, encoding="utf-8")
@@ -126,6 +126,6 @@ def test_bad_rows_of_the_catalogue_follow_on_bad_row(files):
     assert any(line.startswith("catalogue: 1 of 4 rows are bad") for line in said)
 
 
-def test_without_a_catalogue_judgements_by_id_are_told_of_it(files):
+def test_judgements_by_id_without_a_catalogue_get_advice(files):
     with pytest.raises(DataError, match="training looks up the texts with --catalog"):
         files(JUDGED.replace("sku", "product_id"), **NO_CATALOG)

@@ -1,4 +1,4 @@
-"""Rows out of files, folders and the Hub: what is read exactly, and each way in which it goes wrong."""
+"""Rows from files, folders and the Hub: their exact values, and every kind of failure."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_json_array_with_something_else_in_it_has_a_bad_row(tmp_path):
     assert problems(write(tmp_path / "p.json", '[{"a": 1}, "b"]')) == [(2, None, "is not a JSON object")]
 
 
-def test_a_parquet_string_that_is_not_utf8_is_a_bad_row(tmp_path):
+def test_an_invalid_utf8_string_in_parquet_is_a_bad_row(tmp_path):
     raw = pa.array([b"good", b"\xff\xfe", b"also"], pa.binary())
     broken = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
     pq.write_table(pa.table({"title": broken}), tmp_path / "p.parquet")
@@ -199,7 +199,7 @@ def test_a_file_of_an_unknown_kind_lists_the_known_ones(tmp_path):
         expand_files([str(write(tmp_path / "a.xlsx", "x"))])
 
 
-def test_a_folder_says_its_splits_by_file_names_and_sub_folders(tmp_path):
+def test_file_and_sub_folder_names_name_the_splits(tmp_path):
     for name in ("shoes_train.csv", "dev-0001.csv", "test/part.csv", "latest.csv", "trainers.csv"):
         write(tmp_path / name, "x\n")
     source = resolve_dataset(str(tmp_path))
@@ -233,7 +233,7 @@ def test_a_name_with_an_owner_is_a_hub_data_set_and_a_missing_file_is_not():
 
 
 def saved(folder, **splits):
-    """Save a data set as `datasets` does; one split that is called rows is saved alone."""
+    """Save a data set with `datasets`; a single split named rows is saved without a DatasetDict."""
     import datasets
 
     made = {split: datasets.Dataset.from_list(rows) for split, rows in splits.items()}
@@ -254,13 +254,13 @@ def test_a_saved_data_set_has_its_splits_and_dev_is_validation(tmp_path):
     ]
 
 
-def test_a_split_saved_alone_is_the_train_split(tmp_path):
+def test_a_single_saved_split_is_the_train_split(tmp_path):
     source = resolve_dataset(str(saved(tmp_path / "saved", rows=[{"query": "a"}])))
     assert splits_of(source) == {"train": "train"}
     assert [row.values for row in iter_split(source, "train")] == [{"query": "a"}]
 
 
-def test_a_damaged_saved_data_set_is_one_sentence(tmp_path):
+def test_a_damaged_saved_data_set_is_one_message(tmp_path):
     folder = saved(tmp_path / "saved", rows=[{"query": "a"}])
     next(folder.glob("*.arrow")).unlink()
     with pytest.raises(DataError, match="the saved data set cannot be read"):
@@ -365,13 +365,13 @@ def test_hub_rows_are_the_rows_of_the_split(hub, streaming):
     ]
 
 
-def test_a_split_that_a_hub_data_set_lacks_is_one_sentence(hub):
+def test_a_missing_split_of_a_hub_data_set_is_one_message(hub):
     with pytest.raises(DataError, match='Unknown split "nope"') as error:
         list(iter_hub_rows(hub, split="nope"))
     assert "\n" not in str(error.value)
 
 
-def test_offline_mode_is_one_sentence_that_says_so(tmp_path, monkeypatch):
+def test_offline_mode_is_one_clear_message(tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -389,7 +389,7 @@ def test_offline_mode_is_one_sentence_that_says_so(tmp_path, monkeypatch):
         ("Dataset 'a/b' doesn't exist on the Hub or cannot be accessed.", "doesn't exist on the Hub"),
     ],
 )
-def test_a_gated_and_a_missing_hub_data_set_are_told_apart(monkeypatch, raised, message):
+def test_a_gated_and_a_missing_hub_data_set_have_different_messages(monkeypatch, raised, message):
     import datasets
 
     def load(*_, **__):

@@ -1,4 +1,4 @@
-"""Digests seen before: against a dictionary, with collisions in one half, over many runs."""
+"""Repeated digests, compared with a dictionary, with collisions in one half, over many runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_words_are_optional_and_no_digest_is_no_error():
     assert (is_new.tolist(), kept, len(seen)) == ([True, True, False], [], 2)
 
 
-def test_there_are_few_runs_and_no_array_beside_them():
+def test_there_are_few_runs_and_no_other_arrays():
     seen = DigestSet()
     for start in range(0, 5000, 10):
         seen.insert(text_digests(map(str, range(start, start + 10))))

@@ -1,4 +1,4 @@
-"""The original ESCI release: filters, the join, and what is missing from it."""
+"""The original ESCI release: filters, the join, and missing products."""
 
 from __future__ import annotations
 

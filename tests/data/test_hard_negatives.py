@@ -1,4 +1,4 @@
-"""Hard negatives of a row: read alike from every format, kept as they are, bad ones refused."""
+"""Hard negatives of a row: the same from every format, unchanged, invalid lists refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_format_gives_the_same_hard_negatives(tmp_path, name, write):
     assert (found.pairs.queries, found.pairs.products) == (["q"] * 4, ["p0"] * 4)
 
 
-def test_the_table_holds_lists_of_strings_on_disk_beside_the_other_columns():
+def test_the_table_stores_lists_of_strings():
     values = [row(each, relevance=0.25 * at, query_id=at) for at, each in enumerate(LISTS)]
     pairs = read(*values).pairs
     table = pairs.table.with_format("arrow")[:]
@@ -140,7 +140,7 @@ def test_a_second_file_without_the_column_is_named():
     ],
     ids=lambda value: ascii(value)[:30],
 )
-def test_a_cell_that_is_no_list_of_other_texts_is_a_bad_row(cell, reason):
+def test_a_cell_without_a_list_of_other_texts_is_a_bad_row(cell, reason):
     found = read(row(["a"]), row(cell), row(["b"]), on_bad_row="skip")
     assert found.bad_rows.by_reason == {f"hard_negatives {reason}": 1}
     assert found.bad_rows.first[0].number == 2
@@ -184,7 +184,7 @@ def test_more_rows_than_a_batch_come_back_in_order():
     assert pairs.hard_negatives == [[f"n{at}"] * (at % 3) for at in range(10_050)]
 
 
-def test_training_reads_the_column_that_the_settings_name_and_says_so(tmp_path):
+def test_training_reads_the_named_column_and_logs_it(tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps({"query": "q", "product": "p", "wrong": ["a", "b"]}))
     (tmp_path / "held.jsonl").write_text(json.dumps({"query": "other", "product": "p"}))
     settings = DataSettings(

@@ -1,4 +1,4 @@
-"""Judgements, queries and catalogues whose ids do not meet."""
+"""Judgements, queries and catalogues without common ids."""
 
 import pyarrow as pa
 import pytest

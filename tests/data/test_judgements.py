@@ -48,7 +48,7 @@ def test_parquet_judgements_and_a_label_map(tmp_path):
     assert read_qrels([tmp_path / "q.parquet"], label_map=ESCI) == {"1": {"a": 1.0, "b": 0.1}}
 
 
-def test_several_files_are_one_set_of_judgements_and_a_repetition_is_fine(tmp_path):
+def test_several_files_are_joined_and_may_repeat_a_judgement(tmp_path):
     files = [write(tmp_path / "a.txt", "1 0 a 1\n"), write(tmp_path / "b.txt", "1 0 a 1\n1 0 b 0\n")]
     assert read_qrels(files) == {"1": {"a": 1.0, "b": 0.0}}
 
@@ -188,14 +188,14 @@ def test_trec_files_name_no_columns(tmp_path):
 
 
 @needs_data
-def test_the_real_scifact_judgements_are_counted_as_the_data_page_says():
+def test_the_real_scifact_judgements_have_the_documented_counts():
     qrels = read_qrels([DATA / "scifact" / "qrels" / "test.tsv"])
     queries = read_queries([DATA / "scifact" / "queries.jsonl"], only=qrels)
     assert (len(qrels), len(queries), sum(map(len, qrels.values()))) == (300, 300, 339)
 
 
 @needs_data
-def test_the_real_esci_judgements_have_the_labels_the_data_page_says():
+def test_the_real_esci_judgements_have_the_documented_labels():
     files = [DATA / "esci" / "examples.csv"]
     values = [value for judged in read_qrels(files, label_map=ESCI).values() for value in judged.values()]
     assert len(values) == 1199
@@ -205,7 +205,7 @@ def test_the_real_esci_judgements_have_the_labels_the_data_page_says():
 
 @pytest.mark.parametrize("name", ["q.txt", "q.csv"])
 def test_grades_below_zero_count_as_not_relevant_and_are_counted(tmp_path, name):
-    """TREC gives -1 and -2 to spam and to what nobody has looked at; for trec_eval they are not relevant."""
+    """TREC gives -1 and -2 to spam and to unjudged documents; for trec_eval they are not relevant."""
     rows = [("1", "a", "1"), ("1", "b", "-1"), ("1", "c", "-2"), ("1", "d", "0")]
     path = tmp_path / name
     if name == "q.txt":

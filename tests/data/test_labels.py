@@ -1,4 +1,4 @@
-"""What is said of labels that have to be given a worth before they can be used."""
+"""Messages about labels that need a label map."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_grades_of_0_to_4_ask_for_a_map_and_are_never_skipped(on_bad_row, kind):
     )
 
 
-def test_the_map_that_is_advised_can_be_pasted():
+def test_the_advised_label_map_can_be_pasted():
     said = refusal([n % 4 for n in range(40)])
     label_map = parse_label_map(said.rpartition(" ")[2])
     pairs = read([n % 4 for n in range(40)], label_map=label_map).pairs

@@ -1,4 +1,4 @@
-"""Keys of equality, and the texts of a batch that are no negatives: as nested loops find them."""
+"""Equality keys, and texts of a batch to exclude from its negatives, compared with nested loops."""
 
 from __future__ import annotations
 
@@ -112,13 +112,13 @@ def test_no_negatives_are_the_own_the_equal_and_the_known():
         # Columns 0 and 3 are one product under two titles; 13 and the hard negative 99 are negatives.
         product_keys=[10, 13, 11, 10, 99],
     )
-    # 12 is not in the batch; for query 1 only its own product is right.
+    # 12 is not in the batch; query 1 has only its own product as a positive.
     assert products == [[0, 2, 3], [2]]
-    # Product 10 is right for query 0 alone, product 11 for both.
+    # Product 10 is a positive for query 0 only, product 11 for both.
     assert queries == [[0], [0, 1]]
 
 
-def test_an_anchor_that_is_no_known_positive_excludes_its_own_columns_all_the_same():
+def test_an_anchor_that_is_not_a_known_positive_still_excludes_its_own_columns():
     known = known_of([(0, 10, 1)])
     products, queries = exclusions_of(
         known,
@@ -163,7 +163,7 @@ def test_exclusions_are_those_of_nested_loops(seed):
     pairs = int(rng.integers(1, 40))
     training = (rng.integers(0, query_kinds, pairs), rng.integers(0, product_kinds, pairs))
     positive = rng.random(pairs) < rng.choice([0.2, 0.7, 1.0])
-    # Two keys more than the training pairs have: texts that occur in this batch alone.
+    # Two keys more than the training pairs have: texts that occur only in this batch.
     query_keys = rng.integers(0, query_kinds + 2, rng.integers(1, 12))
     product_keys = rng.integers(0, product_kinds + 2, rng.integers(1, 12))
     rows = int(rng.integers(0, 20))

@@ -1,4 +1,4 @@
-"""Triplets, lists of positives and negatives, and columns of numbers that nobody recognised."""
+"""Triplets, lists of positives and negatives, and unrecognised columns of numbers."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_several_negatives_are_all_read_and_blank_ones_are_none():
     assert [one[3] for one in pairs_of(found)] == [["lamp", "rug"], ["chair"], []]
 
 
-def test_a_negative_that_is_the_rows_own_positive_is_a_bad_row():
+def test_a_negative_equal_to_the_row_s_positive_is_a_bad_row():
     assert "holds the row's own product" in refusal({"anchor": "a", "positive": "b", "negative": "b"})
 
 
@@ -80,7 +80,7 @@ def test_scores_of_the_lists_are_the_relevance():
     ]
 
 
-def test_scores_are_left_alone_on_request_and_refused_where_they_are_no_relevance():
+def test_scores_are_ignored_on_request_and_otherwise_refused_as_relevance():
     row = {"query": "a", "pos": ["b"], "neg": ["c"], "pos_scores": [8.5], "neg_scores": [-3.25]}
     said = refusal(row, row)
     assert "Column 'pos_scores' is not between 0 and 1 in 4 of 4 rows" in said
@@ -113,7 +113,7 @@ def test_numbers_that_may_be_the_relevance_are_named_before_negatives_are_positi
     assert len(read(*rows, label="none").pairs) == 3
 
 
-def test_other_columns_of_numbers_are_told_and_ids_are_not():
+def test_other_columns_of_numbers_are_reported_and_ids_are_not():
     rows = [
         {"query": "a", "product": f"p{n}", "price": 10 + n, "position": str(n + 2), "idx": n, "brand": "x"}
         for n in range(3)
@@ -126,5 +126,5 @@ def test_labelled_pairs_may_have_any_other_numbers():
     assert read(*rows).unread_numbers == ()
 
 
-def test_a_column_that_is_called_none_is_a_column():
+def test_a_column_named_none_is_a_column():
     assert read({"query": "a", "product": "b", "none": 1}, label="none").pairs.relevance.tolist() == [1.0]

@@ -70,7 +70,7 @@ def test_labels_are_mapped_exactly_and_ids_become_texts():
     assert pairs.positive_share(above=0.1) == 0.25
 
 
-def test_a_map_meets_labels_that_are_whole_numbers_of_any_type():
+def test_a_label_map_matches_whole_numbers_of_any_type():
     values = [{"query": "q", "product": "p", "label": label} for label in (1, 1.0, "1", 0)]
     pairs = read(rows_of(*values), label_map={"1": 0.75, "0": 0.25}).pairs
     assert pairs.relevance.tolist() == [0.75, 0.75, 0.75, 0.25]
@@ -92,7 +92,7 @@ def test_labels_of_zero_and_one_are_not_graded():
 
 
 @pytest.mark.parametrize("label", [math.nan, math.inf, -0.1, 1.5, "nan", "2", None, "", "best", [1], 10**400])
-def test_a_label_that_is_no_relevance_is_a_bad_row(label):
+def test_an_invalid_label_is_a_bad_row(label):
     good = {"query": "q", "product": "p", "label": 1}
     found = read(rows_of(good, {**good, "label": label}, good), on_bad_row="skip")
     assert (len(found.pairs), found.bad_rows.total) == (2, 1)
@@ -106,7 +106,7 @@ def test_a_label_outside_the_map_is_a_bad_row_that_lists_the_map():
     assert found.bad_rows.by_reason == {"label is not in the label map (E, S, C, I)": 1, "label is null": 1}
 
 
-def test_labels_that_are_words_ask_for_a_map_and_list_the_words():
+def test_labels_that_are_words_need_a_label_map_and_are_listed():
     values = [{"query": "q", "product": "p", "esci_label": label} for label in "EESI"]
     with pytest.raises(DataError, match=r"'E', 'I', 'S'.*--label_map \"E=1,S=0.1,C=0.01,I=0\""):
         read(rows_of(*values), on_bad_row="skip")
@@ -137,7 +137,7 @@ def test_a_label_map_without_a_label_column_is_refused():
     ],
 )
 @pytest.mark.parametrize("column", ["query", "product"])
-def test_a_text_that_is_none_is_a_bad_row(column, text, reason):
+def test_an_unusable_text_is_a_bad_row(column, text, reason):
     good = {"query": "q", "product": "p"}
     found = read(rows_of(good, {**good, column: text}), on_bad_row="skip")
     assert found.bad_rows.by_reason == {f"{column} {reason}": 1}
@@ -212,7 +212,7 @@ def test_a_second_file_without_the_column_is_named():
         read(rows)
 
 
-def test_pairs_lie_in_one_arrow_file_of_the_cache_folder_which_an_error_removes(tmp_path):
+def test_pairs_are_in_one_arrow_file_that_an_error_removes(tmp_path):
     pairs = read(rows_of({"query": "q", "product": "p"}), cache_dir=tmp_path / "new").pairs
     (file,) = (tmp_path / "new").iterdir()
     assert [Path(entry["filename"]) for entry in pairs.table.cache_files] == [file]
@@ -236,7 +236,7 @@ def test_more_pairs_than_a_batch_come_back_in_order():
     assert pairs.relevance.sum() == 12_500
 
 
-def test_select_takes_pairs_in_the_order_asked_for():
+def test_select_returns_pairs_in_the_given_order():
     pairs = pairs_of(["a", "b", "c", "d"], ids=[1, 2, 3, 4]).select([3, 0, 3])
     assert (len(pairs), pairs.queries, pairs.query_ids) == (3, ["d", "a", "d"], ["4", "1", "4"])
 
@@ -249,8 +249,8 @@ def test_a_split_shares_no_query_by_text_and_keeps_every_pair():
     assert len({query.casefold().split()[1] for query in validation.queries}) == 5
 
 
-def test_a_split_keeps_together_what_ids_and_texts_connect():
-    # a-1, b-1 and b-2, c-2: one group through b; d and e stand alone.
+def test_a_split_keeps_queries_with_shared_ids_or_texts_together():
+    # a-1, b-1 and b-2, c-2 are a group through b; d and e are separate.
     pairs = pairs_of(["a", "b", "b", "c", "d", "e"], ids=["1", "1", "2", "2", "3", "4"])
     for seed in range(20):
         train, validation = split_by_query(pairs, validation_share=0.4, seed=seed)
@@ -291,7 +291,7 @@ def test_shared_queries_are_counted_once_and_by_text():
 
 
 @needs_data
-def test_the_real_faq_pairs_are_counted_as_the_data_page_says():
+def test_the_real_faq_pairs_have_the_documented_counts():
     source, columns = (
         resolve_dataset(str(DATA / "cloud_faq")),
         PairColumns(query="question", product="answer"),
@@ -305,7 +305,7 @@ def test_the_real_faq_pairs_are_counted_as_the_data_page_says():
     ("name", "counts", "share"),
     [("walmart_amazon", (6144, 2049, 2049), 0.094), ("wdc_all_small", (7230, 1808, 4398), 0.26)],
 )
-def test_the_real_product_pairs_are_counted_as_the_data_page_says(name, counts, share):
+def test_the_real_product_pairs_have_the_documented_counts(name, counts, share):
     columns = PairColumns(query="title_a", product="title_b", label="match")
     files = [DATA / "product_pairs" / f"{name}_{split}.csv" for split in ("train", "validation", "test")]
     found = [read(iter_rows([file]), columns=columns, on_bad_row="skip") for file in files]
@@ -314,7 +314,7 @@ def test_the_real_product_pairs_are_counted_as_the_data_page_says(name, counts, 
 
 
 @needs_data
-def test_the_real_esci_pairs_are_counted_as_the_data_page_says():
+def test_the_real_esci_pairs_have_the_documented_counts():
     rows = list(iter_rows([DATA / "esci" / "examples.csv"]))
     pairs = {
         split: read([row for row in rows if row.values["split"] == split], label_map=ESCI).pairs

@@ -94,7 +94,7 @@ def test_a_column_has_the_type_that_holds_all_its_chunks(rows, kind, values):
     assert table["column"].to_pylist() == values
 
 
-def test_numbers_of_a_text_column_or_one_named_like_an_id_stay_texts():
+def test_numbers_in_text_columns_and_in_columns_named_like_ids_stay_texts():
     rows = [({"year": "1984", "parent-id": "1", "SKU": "2", "price": "3"}, True)]
     assert streamed(rows, texts=["year"]).to_pydict() == {
         "year": ["1984"],
@@ -123,7 +123,7 @@ def test_chunks_are_read_again_only_when_types_are_mixed():
     assert [column.to_pylist() for column in types.cast(chunk)[0]] == [[1], ["x"], [None]]
 
 
-def test_the_column_left_out_is_none_of_the_payload():
+def test_the_left_out_column_is_not_in_the_payload():
     columns = infer_columns([{"b": 1, "id": 7}, {"a": 2, "b": None}], left_out="id")
     assert {name: column.values.to_pylist() for name, column in columns.items()} == {
         "b": [1, None],

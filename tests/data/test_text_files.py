@@ -1,4 +1,4 @@
-"""Delimiters and encodings of text files: read as the flags say, and named where they are others."""
+"""Delimiters and encodings of text files: as the flags set them, and reported if they differ."""
 
 import gzip
 
@@ -19,7 +19,7 @@ SEMICOLON_ROWS = [
 
 @pytest.fixture
 def read(tmp_path):
-    """Write a file; return the rows that are read of it."""
+    """Write a file, and return the rows read from it."""
 
     def run(content, *, name="p.csv", delimiter=None, encoding="utf-8"):
         path = tmp_path / name
@@ -56,19 +56,19 @@ def test_decimal_commas_are_not_seen_in_other_numbers(read):
     assert "decimal comma" not in str(refused.value)
 
 
-def test_the_first_line_of_excel_says_the_delimiter(read):
+def test_the_sep_line_of_excel_sets_the_delimiter(read):
     rows = read("sep=;\r\nproduct_id;title;price\r\n1;red sofa;49,99\r\n2;blue sofa\r\n")
 
     assert rows[0].values == SEMICOLON_ROWS[0]
     assert [(row.number, row.line) for row in rows] == [(1, 3), (2, 4)]
 
 
-def test_lines_are_counted_with_the_first_one_when_a_quote_is_open(read):
+def test_an_open_quote_is_reported_with_its_line(read):
     with pytest.raises(DataError, match="line 3: a quote opens"):
         read('sep=;\na;b\n1;"two\n3;4\n')
 
 
-def test_a_file_of_one_column_is_read_as_it_is(read):
+def test_a_file_with_one_column_is_read(read):
     assert values(read("query\nred; blue\n")) == [{"query": "red; blue"}]
     assert values(read("query; words\nred\n", delimiter="comma")) == [{"query; words": "red"}]
 
@@ -92,7 +92,7 @@ TITLE = "Sofá für Mädchen à 5 €"
         ("p.json", '[{{"a": "1", "b": "{}"}}]'),
     ],
 )
-def test_files_are_read_in_the_encoding_that_is_named(read, name, content, encoding):
+def test_files_are_read_in_the_named_encoding(read, name, content, encoding):
     title = TITLE.replace("€", "EUR") if encoding == "latin-1" else TITLE
 
     rows = read(content.format(title).encode(encoding), name=name, encoding=encoding)
@@ -105,7 +105,7 @@ def test_packed_files_have_encodings_too(read):
     assert values(read(packed, name="p.csv.gz", delimiter=";", encoding="cp1252")) == [{"a": "1", "b": TITLE}]
 
 
-def test_a_row_that_is_not_utf_8_is_shown_as_windows_has_it(read):
+def test_a_row_that_is_not_utf_8_is_shown_in_cp1252(read):
     good, bad = read("a,b\n1,good\n2,Sofá\n".encode("cp1252"))
 
     assert good.values == {"a": "1", "b": "good"}
@@ -128,7 +128,7 @@ def test_a_header_in_another_encoding_names_the_flag(read, content, part):
     assert part in str(refused.value)
 
 
-def test_a_file_that_is_not_in_the_encoding_that_is_named_is_refused(read):
+def test_a_file_in_another_encoding_than_the_named_one_is_refused(read):
     with pytest.raises(DataError, match=r"not valid utf-16.*--encoding"):
         read(b"a,b\n1,2\n", encoding="utf-16")
 

@@ -129,7 +129,7 @@ def test_slices_hold_the_means_of_their_queries():
     assert (garden.label, garden.queries) == ("garden", 30)
 
 
-def test_slices_of_one_query_have_no_interval_and_unevaluated_queries_are_in_none():
+def test_slices_of_one_query_have_no_interval_and_unevaluated_queries_are_left_out():
     groups = {"length": {"unknown": "long", "b": "short", "other": "short"}}
 
     found = slices(

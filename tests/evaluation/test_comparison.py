@@ -16,7 +16,7 @@ PRODUCTS = [f"p{i}" for i in range(40)]
 
 
 def _case(queries=80, seed=0):
-    """Judgements and runs: `tuned` is better than `base`, `noise` is as good."""
+    """Judgements and runs: `tuned` is better than `base`, `noise` is as good as `base`."""
     generator = np.random.default_rng(seed)
     qrels, runs = {}, {"bm25": {}, "base": {}, "tuned": {}, "noise": {}}
     for i in range(queries):
@@ -224,6 +224,6 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_system_named(runs, me
         _compare(runs, {"q": {"a": 1.0}})
 
 
-def test_judgements_of_unknown_queries_alone_are_refused():
+def test_judgements_of_only_unknown_queries_are_refused():
     with pytest.raises(EvaluationError, match=r"has no judged query \(of 1, for example 'q'\)"):
         _compare({"base": {"q": {"a": 1.0}}}, {"q": {"a": 1.0}}, unknown_queries=["q"])

@@ -26,7 +26,7 @@ def test_headline_of_a_clear_gain_is_the_sentence_of_the_report():
     )
 
 
-def test_headline_of_a_clear_loss_says_so():
+def test_headline_of_a_clear_loss_is_worse_than_the_base():
     found = Difference(-0.0612, -0.0823, -0.0401, 0.0001, 0.0002, better=31, worse=1120, equal=0)
 
     assert headline(_retrieval(found), base="base", tuned="tuned") == (
@@ -38,7 +38,7 @@ def test_headline_of_a_clear_loss_says_so():
     ("low", "p_corrected", "why"),
     [(-0.01, 0.01, "p 0.010"), (0.01, 0.2, "p 0.010, corrected for 1 comparison 0.200")],
 )
-def test_headline_claims_no_gain_that_the_interval_or_the_test_does_not_bear(low, p_corrected, why):
+def test_headline_claims_no_gain_without_support_of_interval_and_test(low, p_corrected, why):
     found = Difference(0.02, low, 0.05, 0.01, p_corrected, better=5, worse=3, equal=2)
 
     assert headline(_retrieval(found), base="base", tuned="tuned") == (
@@ -84,7 +84,7 @@ def test_headline_of_a_comparison_names_its_base_and_metric():
     )
 
 
-def test_headline_of_one_query_claims_nothing():
+def test_headline_of_one_query_claims_no_gain():
     runs = {"base": {"q": {"b": 2.0, "a": 1.0}}, "tuned": {"q": {"a": 1.0}}}
 
     found, _ = compare_runs(
@@ -109,7 +109,7 @@ def test_headline_of_one_query_claims_nothing():
         ("base", "ndcg@10", "'base' has no difference from a base in 'ndcg@10'; it has: none"),
     ],
 )
-def test_headline_of_what_is_not_there_is_refused(tuned, metric, message):
+def test_headline_of_an_unknown_system_or_metric_is_refused(tuned, metric, message):
     found = Difference(0.1, 0.0, 0.2, 0.5, 0.5, better=1, worse=0, equal=0)
 
     with pytest.raises(EvaluationError, match=message):
@@ -144,7 +144,7 @@ def test_a_correction_that_decides_is_named():
     )
 
 
-def test_an_interval_above_zero_that_the_test_does_not_bear_is_explained():
+def test_an_interval_above_zero_without_support_of_the_test_is_explained():
     found = Difference(0.24, 0.05, 0.43, 0.08, 0.08, better=7, worse=2, equal=0)
 
     assert "[+0.05, +0.43], p 0.080: too few queries for the interval to be trusted, so the test decides" in (
@@ -152,7 +152,7 @@ def test_an_interval_above_zero_that_the_test_does_not_bear_is_explained():
     )
 
 
-def test_what_to_try_is_said_unless_the_gain_is_clear():
+def test_advice_is_given_unless_the_gain_is_clear():
     unclear = Difference(0.02, -0.01, 0.05, 0.2, 0.2, better=50, worse=30, equal=20)
     clear = Difference(0.06, 0.04, 0.08, 0.001, 0.001, better=50, worse=30, equal=20)
     worse = Difference(-0.06, -0.08, -0.04, 0.001, 0.001, better=30, worse=50, equal=20)
@@ -167,7 +167,7 @@ def test_what_to_try_is_said_unless_the_gain_is_clear():
     ]
 
 
-def test_unjudged_products_and_a_better_hybrid_are_among_what_to_try():
+def test_advice_includes_unjudged_products_and_better_hybrid_search():
     unclear = Difference(0.02, -0.01, 0.05, 0.2, 0.2, better=50, worse=30, equal=20)
     found = _retrieval(unclear)
     base, tuned = found.rows

@@ -73,8 +73,8 @@ def test_random_embeddings_agree_with_sorting():
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 64, 1000])
 def test_chunks_do_not_change_the_result_even_where_only_rounding_decides(chunk_rows):
-    # question 0 is constant, all other texts are permutations of one vector: on paper it is equally
-    # near to all of them, in float32 the order of summation would choose
+    # question 0 is constant, all other texts are permutations of a vector: in exact arithmetic it is equally
+    # near to all of them, in float32 the order of summation would decide
     generator = np.random.default_rng(2)
     answers = _unit(generator.permuted(np.tile(generator.random(384), (70, 1)), axis=1))
     queries = answers.copy()
@@ -82,7 +82,7 @@ def test_chunks_do_not_change_the_result_even_where_only_rounding_decides(chunk_
 
     found = joint_pool(queries, answers, chunk_rows=chunk_rows)
 
-    # question 0 meets the 69 other questions first; everyone else has the partner at once
+    # question 0 meets the 69 other questions first; all other texts find their partner first
     assert found.mrr == pytest.approx((1 / 70 + 139) / 140, abs=1e-12)
 
 

@@ -10,7 +10,7 @@ from aisle.errors import EvaluationError
 from aisle.evaluation import metrics
 
 
-def test_roc_auc_over_batches_equals_one_computation():
+def test_roc_auc_over_batches_equals_roc_auc_at_once():
     metric = metrics.RocAuc()
     metric.add_batch(prediction_scores=np.array([0.9, 0.7], dtype=np.float32), references=[1.0, 0.0])
     metric.add_batch(prediction_scores=[0.5, 0.1], references=[1, 0])

@@ -79,7 +79,7 @@ def test_intervals_equal_resampling_with_scikit_learn_and_scipy(decimals):
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_highest_grade_is_held_against_each_other_one():
+def test_the_highest_relevance_level_is_compared_with_each_other_level():
     scores, relevance = _case()
 
     row = _row(scores, relevance, resamples=20)
@@ -154,7 +154,7 @@ def test_very_many_pairs_are_drawn_less_often(monkeypatch):
 
 
 @pytest.mark.parametrize(("relevance", "which"), [(1.0, "positive"), (0.0, "negative")])
-def test_one_class_leaves_figures_and_curves_out_and_says_why(relevance, which):
+def test_one_class_leaves_figures_and_curves_out_with_a_reason(relevance, which):
     scores = np.linspace(0, 1, 20)
 
     found = compare_pairs({"base": scores, "tuned": scores}, np.full(20, relevance), kinds=KINDS)

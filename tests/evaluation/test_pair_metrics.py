@@ -35,7 +35,7 @@ def test_random_scores_with_and_without_ties_agree_with_scikit_learn(decimals):
     assert f1_score(positive, scores >= found.best_f1_threshold) == pytest.approx(best, abs=1e-12)
 
 
-def test_of_equally_good_thresholds_the_highest_is_named():
+def test_the_highest_of_equally_good_thresholds_is_reported():
     # F1 is 2/3 at 0.9 (1 of 2 found, none wrong) and at 0.3 (both found, 2 wrong)
     found = score_pairs(np.array([0.9, 0.6, 0.5, 0.3]), np.array([1.0, 0.0, 0.0, 1.0]))
 
@@ -63,7 +63,7 @@ def test_order_of_the_pairs_does_not_matter():
     assert again == pytest.approx(found, abs=1e-12)
 
 
-def test_esci_grades_are_cut_into_exact_against_the_rest():
+def test_esci_labels_are_split_into_exact_and_the_rest():
     relevance = np.array([1.0, 0.1, 0.01, 0.0], dtype=np.float32)
     scores = np.array([0.9, 0.8, 0.2, 0.1])
 
@@ -79,7 +79,7 @@ def test_a_half_is_not_positive_by_default():
     assert score_pairs(np.array([1.0, 2.0]), np.array([0.5, 0.51])).positive_share == 0.5
 
 
-def test_threshold_includes_its_own_grade_even_in_float32():
+def test_threshold_includes_equal_relevance_even_in_float32():
     relevance = np.array([0.7, 0.6, 0.1], dtype=np.float32)
 
     assert score_pairs(np.arange(3), relevance, positive_threshold=0.7).positive_share == pytest.approx(1 / 3)
@@ -93,7 +93,7 @@ def test_spearman_shares_ranks_among_ties():
 
 
 @pytest.mark.parametrize(("relevance", "which"), [(1.0, "positive"), (0.0, "negative")])
-def test_one_class_leaves_the_figures_undefined_and_says_why(relevance, which):
+def test_one_class_leaves_the_figures_undefined_with_a_reason(relevance, which):
     found = score_pairs(np.linspace(0, 1, 120), np.full(120, relevance))
 
     assert found.roc_auc is found.average_precision is found.best_f1 is found.best_f1_threshold is None

@@ -41,7 +41,7 @@ def _random_case(seed, *, queries=25, products=40):
         judged = generator.choice(names, generator.integers(1, 15), replace=False)
         qrels[f"q{i}"] = {str(p): float(generator.choice(ESCI)) for p in judged}
         answered = generator.choice(names, generator.integers(0, 30), replace=False)
-        # a score is one of five, so most rankings have ties
+        # scores have five values, so most rankings have ties
         run[f"q{i}"] = {str(p): float(generator.integers(0, 5)) for p in answered}
     return qrels, run
 
@@ -95,7 +95,7 @@ def test_graded_ndcg_agrees_with_scikit_learn():
 
 
 def test_small_gains_are_not_lost():
-    # gains below 1 are what ranx would round to 0
+    # ranx would round gains below 1 to 0
     assert evaluate_run({"q": {"a": 0.01}}, {"q": {"a": 1.0}}, cutoffs=(10,)).values["ndcg@10"] == 1.0
 
 
@@ -108,7 +108,7 @@ def test_a_query_with_many_judgements_does_not_lower_the_ndcg_of_another():
     assert found.per_query["ndcg@10"][0] == pytest.approx(1 / math.log2(3))
 
 
-def test_equal_scores_rank_by_product_id_whatever_the_order_of_the_run():
+def test_equal_scores_rank_by_product_id_for_any_order_of_the_run():
     qrels = {"q": {"b": 1.0}}
 
     forwards = evaluate_run(qrels, {"q": {"a": 0.5, "b": 0.5, "c": 0.5}})
@@ -160,7 +160,7 @@ def test_relevant_from_moves_recall_and_mrr_but_not_the_gains():
     assert strict.without_relevant == ("q2",)
 
 
-def test_a_float32_grade_meets_its_own_threshold():
+def test_a_float32_relevance_meets_its_own_threshold():
     grade = float(np.float32(0.7))
 
     assert evaluate_run({"q": {"a": grade}}, {"q": {"a": 1.0}}, relevant_from=0.7).queries == 1
@@ -188,13 +188,13 @@ def test_values_per_query_average_to_the_reported_ones():
     assert found.values["ndcg@10"] == pytest.approx(np.mean(found.per_query["ndcg@10"]))
 
 
-def test_unjudged_products_are_shares_of_what_is_ranked():
+def test_unjudged_shares_count_ranked_products():
     qrels = {"q1": {"a": 1.0, "b": 0.0}, "q2": {"a": 1.0}, "no relevant": {"a": 0.0}}
     run = {"q1": {"x": 3.0, "b": 2.0, "a": 1.0}, "q2": {"a": 1.0}, "no relevant": {"x": 1.0}}
 
     found = evaluate_run(qrels, run, cutoffs=(1, 2, 10)).unjudged_shares
 
-    # a product judged 0 is judged, and q2 has but one product to count
+    # a product judged 0 is judged, and q2 has only one product to count
     assert found == {"1": 1 / 2, "2": 1 / 3, "10": 1 / 4}
 
 
@@ -226,7 +226,7 @@ def test_random_rankings_with_ties_agree_with_ranx(seed):
 
     import ranx
 
-    # ranx leaves the order of ties to its sort: it is given their places in the order of ids
+    # ranx leaves the order of ties to its sort, so it gets their ranks in the order of ids
     ordered = {q: sorted(run[q], key=lambda p, q=q: (-run[q][p], p)) for q in graded}
     places = {q: {p: -float(i) for i, p in enumerate(ordered[q])} or {"none": 0.0} for q in graded}
     names = [f"{name}@{k}" for name in ("recall", "mrr", "ndcg") for k in (3, 10)] + ["precision@1"]
@@ -247,7 +247,7 @@ def test_nan_scores_are_refused_with_query_and_product_named():
 
 
 @pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])
-def test_relevance_that_is_no_gain_is_refused_with_query_and_product_named(wrong):
+def test_invalid_relevance_is_refused_with_query_and_product_named(wrong):
     with pytest.raises(EvaluationError, match="query 'q', product 'a': a relevance must be"):
         evaluate_run({"q": {"a": wrong}}, {"q": {"a": 1.0}})
 
@@ -315,7 +315,7 @@ evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1.0}})
     assert not (tmp_path / ".ir_datasets").exists()
 
 
-def test_tables_show_the_main_metrics_of_the_default_cutoffs_and_all_of_chosen_ones():
+def test_tables_show_main_metrics_for_default_cutoffs_and_all_metrics_for_others():
     default = evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1.0}}, cutoffs=DEFAULT_CUTOFFS).values
     chosen = evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1.0}}, cutoffs=(1, 5, 10, 100)).values
 
@@ -325,5 +325,5 @@ def test_tables_show_the_main_metrics_of_the_default_cutoffs_and_all_of_chosen_o
     assert "recall@5" in chosen
 
 
-def test_the_command_s_cutoffs_are_those_whose_main_metrics_are_shown():
+def test_cutoffs_of_the_command_are_the_default_cutoffs():
     assert EvaluateSettings().cutoffs == DEFAULT_CUTOFFS

@@ -58,7 +58,7 @@ def test_tabs_blank_lines_and_a_byte_order_mark_are_read(tmp_path):
     assert read_trec_run(tmp_path / "run") == {"q": {"a": 0.001}}
 
 
-def test_a_run_whose_name_ends_in_gz_is_gzipped_to_the_same_bytes_each_time(tmp_path):
+def test_a_run_with_the_suffix_gz_is_gzipped_to_the_same_bytes_each_time(tmp_path):
     run = {"q": {"é": 0.5, "a": 0.25}}
     for name in ("run.gz", "again.GZ", "run"):
         write_trec_run(tmp_path / name, run)
@@ -68,7 +68,7 @@ def test_a_run_whose_name_ends_in_gz_is_gzipped_to_the_same_bytes_each_time(tmp_
     assert read_trec_run(tmp_path / "run.gz") == run
 
 
-def test_a_gzipped_run_that_is_cut_short_or_no_gzip_is_refused(tmp_path):
+def test_a_truncated_or_invalid_gzip_file_is_refused(tmp_path):
     write_trec_run(tmp_path / "run.gz", {"q": {f"p{row}": float(row) for row in range(100)}})
     (tmp_path / "cut.gz").write_bytes((tmp_path / "run.gz").read_bytes()[:-20])
     (tmp_path / "text.gz").write_text("q Q0 a 1 0.5 x\n")
@@ -154,7 +154,7 @@ def ranked_by_trec_eval(path):
 
 
 def ndcg_at_10(ranking, judged):
-    """Return nDCG@10 with linear gains, written out."""
+    """Return nDCG@10 with linear gains, by its formula."""
     gains = [judged.get(product, 0.0) for product in ranking[:10]]
     ideal = sorted(judged.values(), reverse=True)[:10]
     dcg, best = (sum(gain / math.log2(rank + 2) for rank, gain in enumerate(side)) for side in (gains, ideal))
@@ -184,7 +184,7 @@ def test_trec_eval_s_order_of_ties_gives_the_same_metrics(levels, tmp_path):
     assert evaluate_run(qrels, read_trec_run(tmp_path / "run"), cutoffs=(10,)).values["ndcg@10"] == ours
 
 
-def test_scores_that_are_equal_as_float32_are_set_apart(tmp_path):
+def test_scores_that_are_equal_as_float32_are_separated(tmp_path):
     run = {"q": {"a": 0.1 + 2e-12, "b": 0.1 + 1e-12, "c": 0.1, "d": float(np.nextafter(np.float32(0.1), 0))}}
 
     write_trec_run(tmp_path / "run", run)

@@ -25,7 +25,7 @@ def _exact_p(differences):
     return sum(abs(total) >= observed - 1e-9 for total in sums) / len(sums)
 
 
-def test_interval_of_the_mean_has_the_width_of_the_normal_one():
+def test_interval_of_the_mean_has_the_width_of_the_normal_interval():
     values = np.random.default_rng(0).normal(0.5, 0.1, 400)
 
     low, high = bootstrap_interval(values)
@@ -52,7 +52,7 @@ def test_interval_is_scipy_s_percentile_bootstrap(confidence):
     assert found == pytest.approx(tuple(expected), abs=1e-12)
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_a_different_one():
+def test_the_interval_depends_on_the_seed():
     values = np.random.default_rng(2).random(60)
 
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
@@ -63,7 +63,7 @@ def test_interval_of_equal_values_is_a_point():
     assert bootstrap_interval(np.full(5, 0.25)) == (0.25, 0.25)
 
 
-def test_interval_covers_the_true_mean_about_as_often_as_it_says():
+def test_interval_covers_the_true_mean_as_often_as_its_confidence():
     generator = np.random.default_rng(3)
     intervals = [bootstrap_interval(generator.random(50), resamples=200, seed=i) for i in range(300)]
 
@@ -100,7 +100,7 @@ def test_values_without_a_mean_are_refused(function, values, message):
 
 
 @pytest.mark.parametrize("function", [bootstrap_interval, randomisation_p])
-def test_without_resamples_there_is_no_answer(function):
+def test_zero_resamples_are_refused(function):
     with pytest.raises(EvaluationError, match="resamples must be at least 1, found 0"):
         function(np.ones(3), resamples=0)
 
@@ -195,7 +195,7 @@ def test_a_planted_difference_is_significant_and_noise_is_not():
     assert randomisation_p(noise + 0.005) > 0.3
 
 
-def test_of_pure_noise_one_in_twenty_is_significant():
+def test_five_percent_of_pure_noise_is_significant():
     generator = np.random.default_rng(6)
     p_values = [randomisation_p(generator.normal(0, 1, 30), resamples=400, seed=i) for i in range(400)]
 
@@ -212,7 +212,7 @@ def test_holm_equals_the_hand_computed_values():
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan")])
-def test_holm_refuses_what_is_no_p_value(wrong):
+def test_holm_refuses_values_outside_zero_to_one(wrong):
     with pytest.raises(EvaluationError, match=r"must lie in \[0, 1\]"):
         holm([0.5, wrong])
 

@@ -1,4 +1,4 @@
-"""Vectors with clusters and repeats, and writers with the arguments that a test does not care about."""
+"""Vectors with clusters and repeats, and writers with default arguments."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def brute_force(model, queries):
 
 
 def assert_holds(index, model, queries):
-    """Assert that an index holds just the products of a dict of id -> vector, and finds them."""
+    """Assert that an index has exactly the products of a dict of id -> vector, and finds them."""
     held = dict(zip(index.products.column("product_id").to_pylist(), index.embeddings, strict=True))
     assert held.keys() == model.keys()
     for product_id, vector in model.items():
@@ -118,7 +118,7 @@ def old(build, clustered, tmp_path):
 
 @pytest.fixture
 def assert_untouched(old):
-    """Assert that the index of 30 products is as it was, and nothing is beside it."""
+    """Assert that the index of 30 products is unchanged, with no other files."""
 
     def assert_untouched():
         index = open_index(old)
@@ -138,5 +138,5 @@ def index_dir(build, clustered, tmp_path):
 
 @pytest.fixture
 def model(clustered):
-    """What `index_dir` holds."""
+    """Expected contents of `index_dir`."""
     return dict(zip(ids(50), clustered(50), strict=True))

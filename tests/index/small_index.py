@@ -1,4 +1,4 @@
-"""Small indexes whose contents are known, for the tests of what changes them."""
+"""Small indexes with known contents, for the tests of changes."""
 
 import numpy as np
 

@@ -104,7 +104,7 @@ def test_words_of_a_text(text, terms):
     assert Analyser.of("none").terms_of_text(text) == terms
 
 
-def test_a_query_of_two_ideographs_asks_for_the_pair_and_a_single_one_finds_it_too():
+def test_two_ideographs_search_for_the_pair_and_one_finds_it_too():
     analyser = Analyser.of("none")
 
     assert analyser.terms_of_query("沙发") == ["沙发"]

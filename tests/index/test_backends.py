@@ -106,11 +106,11 @@ def backend(request, int8):
     return request.param
 
 
-def test_every_backend_gives_the_answers_of_brute_force_through_all_changes(
+def test_every_backend_equals_brute_force_through_all_changes(
     backend, build, upsert, clustered, assert_holds, tmp_path
 ):
     vectors, queries, index_dir = clustered(60), clustered(6, seed=3), tmp_path / "index"
-    vectors[7] = vectors[3]  # two products with one embedding: ties break by id, whatever the backend
+    vectors[7] = vectors[3]  # two products with the same embedding: ties break by id with every backend
     model, new = model_of(vectors), clustered(12, seed=9)
 
     built = build(vectors, backend=backend, payload=pa.table({"price": range(60)}))
@@ -141,7 +141,7 @@ def test_filters_are_those_of_exact_search_with_every_backend(
     from aisle.index import filtered_search
 
     monkeypatch.setattr(filtered_search, "EXACT_ROWS", 0)
-    monkeypatch.setattr(filtered_search, "ROWS_PER_NODE", 0)  # leaves the backend as much as it can answer
+    monkeypatch.setattr(filtered_search, "ROWS_PER_NODE", 0)  # as many queries by the backend as possible
     build(clustered(300), backend=backend, payload=pa.table({"price": range(300)}))
     index, queries = open_index(tmp_path / "index"), clustered(20, seed=1)
 
@@ -160,7 +160,7 @@ def test_the_same_build_gives_the_same_files_with_every_backend(
     for name in ("a", "b"):
         build(clustered(50), tmp_path / name, backend=backend)
     a, b = (files_under(current_folder(tmp_path / name)) for name in ("a", "b"))
-    del a["manifest.json"], b["manifest.json"]  # says when it was made
+    del a["manifest.json"], b["manifest.json"]  # has the time of the build
     assert a == b
 
 

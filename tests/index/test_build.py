@@ -1,4 +1,4 @@
-"""What a build accepts, writes and records."""
+"""Builds: accepted arguments, written files, recorded settings."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ def timeless(manifest):
     return replace(manifest, created="", recall_curve=curve)
 
 
-def test_manifest_on_disk_is_the_one_returned(build, clustered, current_folder, files_under, tmp_path):
+def test_returned_manifest_equals_the_one_on_disk(build, clustered, current_folder, files_under, tmp_path):
     manifest = build(
         clustered(30),
         encoder={"path": "runs/é", "seed": 1},
@@ -63,7 +63,7 @@ def test_texts_are_indexed_and_listed(build, clustered, tmp_path):
     assert any(name.startswith("lexical/") for name in manifest.files)
     rows, _ = index.lexical.rank(["shoe blue"], top_k=3)
     assert rows[0].tolist() == [1, 0]
-    assert index.payload(np.arange(3)) == [{}, {}, {}]  # texts are no payload
+    assert index.payload(np.arange(3)) == [{}, {}, {}]  # texts are not payload
 
 
 def test_recall_is_measured_at_the_ef_search_of_the_manifest(build, clustered, tmp_path):
@@ -241,7 +241,7 @@ def test_every_setting_out_of_range_is_named_before_anything_is_embedded(build, 
 
 
 @pytest.mark.parametrize("encoder", [{"path": object()}, {"dropout": float("nan")}])
-def test_encoder_that_is_not_json_is_refused(build, clustered, encoder):
+def test_encoder_must_be_json(build, clustered, encoder):
     with pytest.raises(ConfigError, match="encoder: must be JSON"):
         build(clustered(3), encoder=encoder)
 

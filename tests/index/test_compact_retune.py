@@ -1,4 +1,4 @@
-"""An index kept in shape: when to compact, what that does, what tuning again changes."""
+"""Compacting and retuning: when to compact, and the effects of both."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def ids(count, first=0):
 
 @pytest.fixture
 def changed(build, upsert, clustered, tmp_path):
-    """An index of 350 products over a graph of 500 nodes, and what it holds."""
+    """An index of 350 products over a graph of 500 nodes, and its expected contents."""
     vectors = clustered(500)
     build(vectors[:450], payload=pa.table({"price": range(450)}), texts=["a word"] * 450, target_recall=0.97)
     upsert(ids(50, first=450), vectors[450:], columns={"price": range(450, 500), "__text__": ["a word"] * 50})
@@ -58,7 +58,7 @@ def test_index_as_it_was_built_needs_no_compacting(build, clustered):
     assert wants_compacting(build(clustered(100))) is None
 
 
-def test_recall_lost_through_changes_is_noticed(build, upsert, clustered, tmp_path):
+def test_recall_lost_through_changes_is_measured(build, upsert, clustered, tmp_path):
     made = build(clustered(200, dim=32), M=2, ef_construction=2, ef_search=16)
 
     manifest = upsert([f"new{row}" for row in range(1500)], clustered(1500, dim=32))
@@ -97,7 +97,7 @@ def test_compacted_index_is_that_of_a_fresh_build(
     assert len(rows[0]) == 350
 
 
-def test_compacting_keeps_what_was_chosen_and_measures_again(build, clustered, tmp_path):
+def test_compacting_keeps_the_settings_and_measures_again(build, clustered, tmp_path):
     for name, chosen in (("given", {"ef_search": 37}), ("target", {"target_recall": 0.9})):
         made = build(
             clustered(300, dim=32), tmp_path / name, M=3, ef_construction=9, text_template="{title}",
@@ -132,7 +132,7 @@ def test_compacting_copies_nothing_that_stays_as_it_is(changed, current_folder):
 # --- tune again
 
 
-def test_tuning_again_takes_the_smallest_measured_that_reaches_and_leaves_the_rest(
+def test_retuning_sets_the_smallest_effort_that_reaches_the_target(
     build, clustered, current_folder, files_under, tmp_path
 ):
     made = build(clustered(1000, dim=32), M=4, ef_construction=20, target_recall=0.8)
@@ -151,7 +151,7 @@ def test_tuning_again_takes_the_smallest_measured_that_reaches_and_leaves_the_re
     assert open_index(tmp_path / "index").manifest == manifest
 
 
-def test_tuning_again_without_a_target_takes_the_default(build, clustered, tmp_path):
+def test_retuning_without_a_target_uses_the_default(build, clustered, tmp_path):
     build(clustered(300), ef_search=10)
 
     manifest = retune_index(tmp_path / "index")
@@ -191,14 +191,14 @@ def test_arguments_that_cannot_work_are_refused_and_nothing_changes(
     assert not (tmp_path / "index" / ".building").exists()
 
 
-def test_asking_for_less_recall_is_no_reason_to_compact(build, clustered, tmp_path):
+def test_a_lower_target_recall_is_not_a_reason_to_compact(build, clustered, tmp_path):
     build(clustered(1000, dim=32), M=4, ef_construction=20, target_recall=0.95)
 
     assert wants_compacting(retune_index(tmp_path / "index", target_recall=0.7)) is None
     assert wants_compacting(retune_index(tmp_path / "index", ef_search=10)) is None
 
 
-def test_recall_that_changes_lost_is_not_forgotten_by_tuning_unless_it_is_made_good(
+def test_recall_lost_through_changes_stays_recorded_unless_tuning_restores_it(
     build, upsert, clustered, tmp_path
 ):
     build(clustered(200, dim=32), M=4, ef_construction=10, ef_search=16)

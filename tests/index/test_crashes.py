@@ -132,7 +132,7 @@ def test_an_error_of_the_encoder_reading_files_is_not_taken_for_a_full_disk(buil
         ("delete", "switched", "new"),
     ],
 )
-def test_killed_writer_leaves_a_whole_version_and_the_next_writer_cleans_up(
+def test_killed_writer_leaves_a_complete_version_and_the_next_writer_cleans_up(
     clustered, old, operation, moment, survives
 ):
     kill(old, operation, moment)
@@ -141,7 +141,7 @@ def test_killed_writer_leaves_a_whole_version_and_the_next_writer_cleans_up(
     expected = 30 if survives == "old" else COUNT_AFTER[operation]
     assert (index.manifest.version, len(index)) == (1 if survives == "old" else 2, expected)
     index.search(clustered(3, seed=1), top_k=expected)
-    assert names(old) != WHOLE  # what the dead one could not remove
+    assert names(old) != WHOLE  # leftovers of the killed writer
 
     some_id = index.products.column("product_id")[3].as_py()
     delete_products(old, [some_id])
@@ -152,8 +152,8 @@ def test_killed_writer_leaves_a_whole_version_and_the_next_writer_cleans_up(
     assert all(version.problem is None for version in list_versions(old))
 
 
-def test_version_that_never_served_is_not_gone_back_to(old):
-    kill(old, "delete", "moved")  # version 2 is whole, and 1 still serves
+def test_version_that_never_became_current_is_not_restored(old):
+    kill(old, "delete", "moved")  # version 2 is complete, and 1 is still current
 
     delete_products(old, ["p00001"])
 
@@ -163,7 +163,7 @@ def test_version_that_never_served_is_not_gone_back_to(old):
 
 
 @pytest.mark.parametrize("moment", ["embedding", "staged", "before the switch"])
-def test_killed_first_build_is_not_an_index_and_the_next_one_goes_through(build, clustered, tmp_path, moment):
+def test_killed_first_build_is_not_an_index_and_the_next_build_succeeds(build, clustered, tmp_path, moment):
     kill(tmp_path / "index", "build", moment)
 
     with pytest.raises(IndexIntegrityError, match=r"manifest\.json, found none"):
@@ -173,7 +173,7 @@ def test_killed_first_build_is_not_an_index_and_the_next_one_goes_through(build,
     assert numbers(tmp_path / "index") == [1]
 
 
-def test_leftovers_of_a_dead_writer_are_removed_by_any_next_one(old):
+def test_leftovers_of_a_crashed_writer_are_removed_by_the_next_writer(old):
     staging = old / ".building" / "version"
     (staging / "lexical").mkdir(parents=True)
     (staging / "graph.bin").write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""Products removed: never found again, and the others as before; what changes leave as it was."""
+"""Removed products are never found again; other products and earlier versions stay unchanged."""
 
 import shutil
 
@@ -108,7 +108,7 @@ def test_deleting_everything_is_refused(index_dir):
     assert len(open_index(index_dir)) == 50
 
 
-# --- what stays
+# --- unchanged parts
 
 
 def test_settings_of_the_index_stay_through_changes(build, upsert, clustered, tmp_path):

@@ -1,7 +1,7 @@
 """An index of format 3, written before graph backends had names: it opens, updates and rolls back as before.
 
 `fixtures/index_of_format_3.tar.gz` has three versions (build, upsert, delete) of 48 products with texts; the
-JSON file beside it holds what its searches answered when it was written.
+JSON file with the same name has the answers of its searches at that time.
 """
 
 import json
@@ -36,7 +36,7 @@ def old_index(tmp_path):
         ("filtered", {"where": "price <= 30"}),
     ],
 )
-def test_an_index_of_the_earlier_format_gives_the_answers_that_it_gave(old_index, name, arguments):
+def test_an_index_of_the_earlier_format_gives_the_same_answers(old_index, name, arguments):
     embeddings = np.array(ANSWERS["query_embeddings"], np.float32)
 
     found = open_index(old_index).search(embeddings, queries=ANSWERS["queries"], top_k=5, **arguments)

@@ -1,4 +1,4 @@
-"""Products of one embedding are one node of the graph, through all that changes."""
+"""Products with equal embeddings share a node of the graph, through all changes."""
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def test_replaced_embedding_is_not_found_any_more(build, upsert, tmp_path):
     assert (manifest.graph_nodes, manifest.deleted_nodes) == (3, 1)
 
 
-def test_embedding_of_a_removed_product_is_found_under_its_new_one_only(
+def test_embedding_of_a_removed_product_is_found_only_under_its_new_product(
     build, upsert, assert_holds, tmp_path
 ):
     build(axes(0, 1, 2))

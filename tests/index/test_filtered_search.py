@@ -18,7 +18,7 @@ SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
 
 
 def exact_oracle(vectors, queries, satisfying, *, top_k, tie_ranks):
-    """Return the rows and scores that sorting every satisfying row gives."""
+    """Return the rows and scores by sorting every satisfying row."""
     rows = np.flatnonzero(satisfying)
     pairs = np.einsum("qd,pd->qpd", queries.astype(np.float64), vectors[rows].astype(np.float64))
     scores = pairs.sum(axis=2).astype(np.float32)
@@ -46,7 +46,7 @@ def shop():
 
 @pytest.fixture
 def by_graph(monkeypatch):
-    """Leave the exact way to queries that the graph does not answer, and count them."""
+    """Search exactly only the queries that the graph does not answer, and count them."""
     monkeypatch.setattr(filtered_module, "EXACT_ROWS", 0)
     monkeypatch.setattr(filtered_module, "ROWS_PER_NODE", 0)
     exactly, exact_among = [], filtered_module._exact_among
@@ -80,9 +80,7 @@ def search(shop, satisfying, *, queries=None, **more):
 
 @pytest.mark.parametrize("way", ["graph", "default"])
 @pytest.mark.parametrize("kind", ["anywhere", "clusters", "near", "far"])
-def test_recall_among_satisfying_products_whatever_the_filter_has_to_do_with_the_query(
-    shop, kind, way, request
-):
+def test_recall_with_filters_correlated_and_uncorrelated_with_the_query(shop, kind, way, request):
     if way == "graph":
         request.getfixturevalue("by_graph")
     vectors, cluster, queries, _ = shop
@@ -103,9 +101,7 @@ def test_recall_among_satisfying_products_whatever_the_filter_has_to_do_with_the
             np.testing.assert_array_equal(rows, true)
 
 
-def test_the_graph_answers_queries_whose_neighbours_satisfy_and_is_left_where_it_does_not_get_there(
-    shop, by_graph
-):
+def test_the_graph_is_left_for_queries_with_few_satisfying_neighbours(shop, by_graph):
     vectors, _, queries, _ = shop
     near = vectors @ queries[0] >= np.quantile(vectors @ queries[0], 0.99)
     far = vectors @ queries[0] <= np.quantile(vectors @ queries[0], 0.01)
@@ -119,7 +115,7 @@ def test_the_graph_answers_queries_whose_neighbours_satisfy_and_is_left_where_it
     np.testing.assert_array_equal(rows, exact_oracle(vectors, queries[:1], far, top_k=10, tie_ranks=ranks)[0])
 
 
-def test_more_nodes_are_asked_for_only_for_the_queries_that_have_too_few(shop, by_graph, monkeypatch):
+def test_more_nodes_are_requested_only_for_queries_with_too_few(shop, by_graph, monkeypatch):
     _, cluster, _, _ = shop
     asked, nearest = [], HnswBackend.nearest
 
@@ -141,7 +137,7 @@ def test_more_nodes_are_asked_for_only_for_the_queries_that_have_too_few(shop, b
 
 
 @pytest.mark.parametrize(("nodes_cost", "asks_graph"), [(1, True), (10**6, False)])
-def test_the_graph_is_not_asked_where_comparing_rows_costs_less(shop, monkeypatch, nodes_cost, asks_graph):
+def test_the_graph_is_not_searched_if_comparing_rows_is_faster(shop, monkeypatch, nodes_cost, asks_graph):
     monkeypatch.setattr(filtered_module, "EXACT_ROWS", 0)
     monkeypatch.setattr(filtered_module, "ROWS_PER_NODE", nodes_cost)
     calls, nearest = [], HnswBackend.nearest
@@ -178,7 +174,7 @@ def test_gathering_in_parts_changes_nothing(shop, monkeypatch):
     np.testing.assert_array_equal(parts[1], whole[1])
 
 
-def test_exact_does_not_ask_the_graph(shop, by_graph):
+def test_exact_does_not_search_the_graph(shop, by_graph):
     search(shop, np.arange(COUNT) % 2 == 0, exact=True)
 
     assert by_graph == [60]
@@ -199,7 +195,7 @@ def test_threads_and_other_queries_change_nothing(shop, by_graph, monkeypatch):
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_equal_embeddings_are_one_node_of_which_only_satisfying_rows_are_given(by_graph, exact):
+def test_equal_embeddings_share_a_node_and_only_satisfying_rows_are_returned(by_graph, exact):
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(600, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -232,7 +228,7 @@ def test_equal_embeddings_are_one_node_of_which_only_satisfying_rows_are_given(b
     assert sum(by_graph) == (3 * len(queries) if exact else len(queries))  # 250 take nearly every node
 
 
-def test_nodes_whose_products_are_gone_are_passed_over(shop, by_graph):
+def test_nodes_of_deleted_products_are_skipped(shop, by_graph):
     vectors, _, queries, _ = shop
     kept = np.arange(COUNT) % 4 != 0
     groups = RowGroups.of(np.flatnonzero(kept), np.arange(kept.sum()), nodes=COUNT)
@@ -286,7 +282,7 @@ def test_every_result_of_an_index_satisfies_where(index, clustered):
         assert (np.diff(scores) <= 0).all()
 
 
-def test_fewer_satisfying_products_than_asked_for_all_come_back(index, clustered):
+def test_all_satisfying_products_are_returned_if_fewer_than_top_k(index, clustered):
     found = index.search(clustered(2, seed=1), top_k=1000, where="price in [3, 5, 7]")
 
     assert np.sort(found.rows, axis=1).tolist() == [[3, 5, 7]] * 2

@@ -1,4 +1,4 @@
-"""What filters select, and what is said about those that cannot be answered."""
+"""Rows that filters select, and messages about invalid filters."""
 
 from datetime import date, datetime
 from decimal import Decimal
@@ -435,7 +435,7 @@ def test_a_memory_mapped_table_of_many_chunks(tmp_path):
 
 
 @pytest.mark.parametrize("value", [5, b"price < 5", ["price < 5"]])
-def test_a_filter_that_is_no_text_is_refused(value):
+def test_a_filter_must_be_text(value):
     with pytest.raises(SearchError, match="where: must be text"):
         parse_filter(value, PRODUCTS.schema)
 

@@ -1,4 +1,4 @@
-"""A disk that is full at any point is one error, and the old version serves."""
+"""A full disk at any point gives one error, and the old version stays current."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def full_disk(*_, **__):
 
 @pytest.fixture
 def largest_file():
-    """Set the largest file the system lets us write, as a full disk would."""
+    """Limit the size of files, to simulate a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def largest_file(size):
@@ -36,7 +36,7 @@ def largest_file():
 
 
 @pytest.mark.parametrize(("size", "name"), [(20_000, "embeddings.npy"), (40_000, "graph.bin")])
-def test_file_that_cannot_be_written_whole_is_one_error_and_the_old_version_serves(
+def test_incomplete_file_is_one_error_and_the_old_version_stays(
     build, clustered, assert_untouched, largest_file, size, name
 ):
     vectors = clustered(500)  # 32,128 bytes of embeddings; a graph holds them and its links
@@ -51,7 +51,7 @@ def test_file_that_cannot_be_written_whole_is_one_error_and_the_old_version_serv
 @pytest.mark.parametrize(
     ("size", "name"), [(20_000, "upserted.npy"), (33_000, "embeddings.npy"), (40_000, "graph.bin")]
 )
-def test_upsert_that_cannot_be_written_whole_is_one_error_and_the_old_version_serves(
+def test_incomplete_file_of_an_upsert_is_one_error_and_the_old_version_stays(
     upsert, clustered, assert_untouched, largest_file, size, name
 ):
     vectors, ids = clustered(500, seed=1), [f"new{row}" for row in range(500)]
@@ -77,7 +77,7 @@ def test_upsert_that_cannot_be_written_whole_is_one_error_and_the_old_version_se
         (os, "replace"),
     ],
 )
-def test_full_disk_is_one_error_that_says_so_and_the_old_version_serves(
+def test_full_disk_is_one_clear_error_and_the_old_version_stays(
     build, clustered, assert_untouched, monkeypatch, module, function
 ):
     monkeypatch.setattr(module, function, full_disk)
@@ -95,7 +95,7 @@ def test_full_disk_is_one_error_that_says_so_and_the_old_version_serves(
     ("module", "function"),
     [(change_module, "write_array"), (HnswBackend, "save"), (os, "replace")],
 )
-def test_full_disk_while_deleting_is_one_error_and_the_old_version_serves(
+def test_full_disk_while_deleting_is_one_error_and_the_old_version_stays(
     old, assert_untouched, monkeypatch, module, function
 ):
     monkeypatch.setattr(module, function, full_disk)

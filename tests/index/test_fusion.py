@@ -57,7 +57,7 @@ def test_convex_scores_are_shares_of_the_highest_possible_on_each_side():
 
 
 def test_the_best_of_poor_answers_has_a_poor_score():
-    """By shares of the query's best, it had 1: nonsense reached every threshold."""
+    """Divided by the query's best score, it had 1, so nonsense reached every threshold."""
     poor = candidates([0.1, 0.05], [0.5, 0.0], highest=20.0)
 
     _, scores = fuse([poor], top_k=1, tie_ranks=np.arange(2), weight=0.5)
@@ -67,7 +67,7 @@ def test_the_best_of_poor_answers_has_a_poor_score():
 
 @pytest.mark.parametrize("fusion", ["convex", "rrf"])
 @pytest.mark.parametrize("weight", [0.0, 0.8, 1.0])
-def test_a_product_asked_for_by_its_id_comes_first_and_alone_has_the_highest_score(fusion, weight):
+def test_a_product_searched_by_its_id_is_first_and_alone_has_the_highest_score(fusion, weight):
     found = candidates([1.0, 0.2], [9.0, 10.0], by_id=[False, True])
 
     rows, scores = fuse([found], top_k=2, tie_ranks=np.arange(2), weight=weight, fusion=fusion)
@@ -101,7 +101,7 @@ def test_reciprocal_ranks_of_equal_scores_follow_the_ids():
 
 @pytest.mark.parametrize("fusion", ["convex", "rrf"])
 def test_equal_fused_scores_follow_the_ids(fusion):
-    # each side prefers another product, by as much
+    # each side prefers another product, by the same amount
     found = (
         candidates([1.0, -1.0], [0.0, 10.0], rows=[2, 5])
         if fusion == "convex"
@@ -160,10 +160,10 @@ def test_candidates_are_the_union_with_true_scores_of_both_sides(texts, clustere
     assert found[1].rows.tolist() == sorted(dense_rows[1].tolist())
     assert found[0].dense == pytest.approx(embeddings[found[0].rows] @ asked[0], abs=1e-6)
     assert found[0].lexical.tolist() == lexical.score("oak table")[found[0].rows].tolist()
-    assert not set(named.tolist()) <= set(dense_rows[0].tolist())  # else the test would show nothing
+    assert not set(named.tolist()) <= set(dense_rows[0].tolist())  # otherwise the test would prove nothing
 
 
-def test_padding_and_rows_that_are_not_allowed_are_no_candidates(texts, clustered):
+def test_padding_and_excluded_rows_are_not_candidates(texts, clustered):
     dense_rows = np.array([[7, -1, -1]])
     allowed = np.zeros(300, bool)
     allowed[:20] = True

@@ -1,4 +1,4 @@
-"""A graph may fill the memory: changing an index loads it once, building it anew not at all."""
+"""A graph may fill the memory: changing an index loads it once, rebuilding does not load it."""
 
 import hnswlib
 import numpy as np

@@ -37,7 +37,7 @@ FILES = [
 
 @pytest.fixture
 def index_dir(build, clustered, tmp_path, monkeypatch):
-    """An index that must be refused before hnswlib is given a file of it."""
+    """An index that must be refused before hnswlib reads one of its files."""
     build(clustered(40), texts=[f"word{row % 7} thing" for row in range(40)])
 
     def load(*_, **__):
@@ -53,7 +53,7 @@ def folder(index_dir, current_folder):
 
 
 def rewrite(index_dir, **changes):
-    """Write the manifest again with other values and a checksum that fits."""
+    """Write the manifest again with other values and a matching checksum."""
     path = index_dir / "manifest.json"
     document = json.loads(path.read_text()) | changes
     document.pop("manifest_sha256")
@@ -112,7 +112,7 @@ def test_one_flipped_byte_is_refused_with_the_file_and_both_checksums(index_dir,
 
 
 @pytest.mark.parametrize("name", ["embeddings.npy", "products.arrow"])
-def test_stored_products_are_checked_before_a_rebuild_takes_them_over(index_dir, folder, name):
+def test_stored_products_are_checked_before_a_rebuild_reuses_them(index_dir, folder, name):
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
     (folder / name).write_bytes(content)
@@ -132,7 +132,7 @@ def test_stored_products_are_those_of_the_current_version(build, clustered, tmp_
     np.testing.assert_array_equal(stored.embeddings, clustered(12, seed=1))
 
 
-# Compacting builds the graph anew, and so mends a damaged one (test_graph_loading.py).
+# Compacting builds the graph again, and so repairs a damaged graph (test_graph_loading.py).
 @pytest.mark.parametrize(
     ("change", "damaged"),
     [(delete_products, "graph.bin"), (retune_index, "graph.bin"), (compact_index, "embeddings.npy")],
@@ -146,7 +146,7 @@ def test_no_new_version_is_made_of_a_damaged_one(index_dir, folder, change, dama
     assert [path.name for path in folder.parent.iterdir()] == ["000001"]
 
 
-def test_no_flipped_byte_changes_what_the_manifest_says(index_dir):
+def test_a_flipped_byte_never_changes_the_manifest_s_values(index_dir):
     path = index_dir / "manifest.json"
     true, content = read_manifest(index_dir), path.read_bytes()
     refused = 0
@@ -174,7 +174,7 @@ def test_no_flipped_byte_changes_what_the_manifest_says(index_dir):
         (f'{{"format_version": {FORMAT_VERSION}}}'.encode(), "manifest_sha256 is None"),
     ],
 )
-def test_manifest_that_is_not_ours_is_refused(index_dir, content, message):
+def test_manifest_of_another_program_is_refused(index_dir, content, message):
     (index_dir / "manifest.json").write_bytes(content)
 
     with pytest.raises(IndexIntegrityError, match=message):
@@ -239,7 +239,7 @@ def test_manifest_with_a_wrong_value_is_refused_with_the_key(index_dir, changes,
         "./graph.bin",
     ],
 )
-def test_file_names_that_are_not_ours_are_refused_and_not_read(index_dir, monkeypatch, name):
+def test_unknown_file_names_are_refused_and_not_read(index_dir, monkeypatch, name):
     listed = json.loads((index_dir / "manifest.json").read_text())["files"]
     rewrite(index_dir, files=listed | {name: {"sha256": "0" * 64, "size": 1}})
     monkeypatch.setattr(integrity, "file_problem", lambda *_, **__: pytest.fail("a file was looked at"))
@@ -266,7 +266,7 @@ def test_file_that_the_manifest_does_not_list_is_never_read(index_dir, name):
         ({"store_dtype": "float16"}, r"embeddings\.npy: .*records float16"),
     ],
 )
-def test_embeddings_other_than_the_manifest_says_are_refused(index_dir, changes, message):
+def test_embeddings_that_differ_from_the_manifest_are_refused(index_dir, changes, message):
     rewrite(index_dir, **changes)
 
     with pytest.raises(IndexIntegrityError, match=message):
@@ -345,7 +345,7 @@ def test_the_encoder_that_made_the_index_is_accepted(build, clustered, tmp_path)
     assert open_index(tmp_path / "index", fingerprint="aaaa").manifest.fingerprint == "aaaa"
 
 
-def test_unreadable_file_is_one_error_of_ours(build, clustered, tmp_path, monkeypatch):
+def test_unreadable_file_is_an_index_store_error(build, clustered, tmp_path, monkeypatch):
     build(clustered(3))
 
     def refuse(*_, **__):

@@ -197,7 +197,7 @@ def test_a_truncated_file_is_refused_by_name(name, tmp_path):
 @pytest.mark.parametrize(
     "changes", [{"texts": -1}, {"texts": True}, {"texts": "4"}, {"k1": 1.2}, {"b": None}, {"rows": 1.0}]
 )
-def test_sizes_that_are_not_ours_are_refused(changes, tmp_path):
+def test_sizes_of_another_index_are_refused(changes, tmp_path):
     Bm25Index.build(TEXTS).save(tmp_path)
     path = tmp_path / "bm25.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

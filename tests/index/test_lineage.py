@@ -1,4 +1,4 @@
-"""Versions record what they were made from: rollback follows it, and pruning keeps it."""
+"""Versions record their ancestors: rollback follows them, and pruning keeps them first."""
 
 import random
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ def numbers(index_dir):
 
 
 def made_from(index_dir):
-    """Return the parent of every version that is there."""
+    """Return the parent of every existing version."""
     return {version.number: version.manifest.parent for version in list_versions(index_dir)}
 
 
@@ -37,7 +37,7 @@ def test_rollback_after_an_upsert_goes_to_the_version_that_was_upserted(build, c
     fourth = upsert(["new"], clustered(1, seed=7))
 
     assert (fourth.version, fourth.parent, fourth.count) == (4, 1, 31)
-    assert numbers(old) == [1, 3, 4]  # of the abandoned ones the newest stays
+    assert numbers(old) == [1, 3, 4]  # the newest of the abandoned versions stays
     assert rollback(old).version == 1
     assert len(open_index(old)) == 30
 
@@ -51,7 +51,7 @@ def test_rollback_never_lands_on_a_version_that_was_rolled_back_from(old):
     assert rollback(old).version == 1
 
 
-def test_every_kind_of_change_records_what_it_was_made_from(build, clustered, upsert, old):
+def test_every_kind_of_change_records_its_ancestors(build, clustered, upsert, old):
     upsert(["new"], clustered(1, seed=7), keep_versions=9)
     delete_products(old, ["p00001"])
     compact_index(old)
@@ -65,17 +65,17 @@ def test_every_kind_of_change_records_what_it_was_made_from(build, clustered, up
     assert made_from(old) == {1: None, 2: 1, 3: 2, 4: 3, 5: 4, 6: 5}
 
 
-def test_rollback_passes_over_ancestors_that_are_gone(build, clustered, old):
+def test_rollback_skips_removed_ancestors(build, clustered, old):
     build(clustered(31))
     build(clustered(32))
     rollback(old, to=1)
     assert delete_products(old, ["p00001"]).pruned == (2,)
-    rollback(old, to=3)  # which was made from 2
+    rollback(old, to=3)  # made from version 2
 
     assert rollback(old).version == 1
 
 
-def test_rollback_from_a_version_without_ancestors_names_what_there_is(build, clustered, old):
+def test_rollback_from_a_version_without_ancestors_lists_the_versions(build, clustered, old):
     build(clustered(31))
     rollback(old)
 
@@ -102,7 +102,7 @@ def test_number_of_versions_is_remembered_until_another_is_given(build, clustere
 
 def test_number_of_versions_outlives_a_rollback_to_a_version_from_before_it_was_given(build, clustered, old):
     build(clustered(31), keep_versions=6)
-    rollback(old, to=1)  # whose manifest says 3
+    rollback(old, to=1)  # its manifest keeps 3
 
     for row in range(4):
         assert delete_products(old, [f"p0000{row}"]).pruned == ()
@@ -111,7 +111,7 @@ def test_number_of_versions_outlives_a_rollback_to_a_version_from_before_it_was_
 
 
 @pytest.mark.parametrize("number", [0, -1])
-def test_number_of_versions_below_one_is_refused_before_anything_is_made(build, clustered, old, number):
+def test_number_of_versions_below_one_is_refused_before_writing(build, clustered, old, number):
     def embeddings():
         raise AssertionError("nothing is to be embedded")
         yield
@@ -122,7 +122,7 @@ def test_number_of_versions_below_one_is_refused_before_anything_is_made(build, 
 
 @dataclass
 class Oracle:
-    """Versions as sets of numbers: what each was made from, which are there, which is current."""
+    """Model of the versions: the parent of each, the existing versions, the current version."""
 
     parents: dict
     there: set
@@ -130,7 +130,7 @@ class Oracle:
     keep: int
 
     def chain(self, number):
-        """Return all ancestors of a version, nearest first, gone or not."""
+        """Return all ancestors of a version, nearest first, also removed ones."""
         found = []
         while (number := self.parents[number]) is not None:
             found.append(number)
@@ -152,7 +152,7 @@ class Oracle:
 
 
 def commit(index_dir, manifest, keep):
-    """Commit a version whose files hold nothing; return its manifest."""
+    """Commit a version with empty files; return its manifest."""
     with index_writer(index_dir, command="delete", keep_versions=keep) as writer:
         for name in (*INDEX_FILES, GRAPH_FILE):
             (writer.staging / name).write_bytes(str(writer.number).encode())

@@ -1,4 +1,4 @@
-"""One writer at a time: a second stops with the first one's name, and a dead writer's lock is free."""
+"""One writer at a time: a second writer is refused by name of the first; a dead writer's lock is free."""
 
 import errno
 import fcntl
@@ -38,7 +38,9 @@ def fail_half_way(vectors):
     raise ValueError("the encoder broke")
 
 
-def test_second_writer_is_told_who_holds_the_lock_and_readers_go_on(build, clustered, old, assert_untouched):
+def test_second_writer_is_refused_with_the_lock_s_holder_and_readers_continue(
+    build, clustered, old, assert_untouched
+):
     def embeddings():
         with pytest.raises(IndexLockedError, match=rf"build, process {os.getpid()} on .* is writing it"):
             build(clustered(7))
@@ -55,13 +57,13 @@ def test_second_writer_is_told_who_holds_the_lock_and_readers_go_on(build, clust
     assert numbers(old) == [1, 2]
 
 
-def test_lock_of_a_dead_process_is_taken_over(build, clustered, old):
+def test_lock_of_an_ended_process_can_be_taken(build, clustered, old):
     command = [sys.executable, "-c", HOLDER, str(old)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(IndexLockedError, match=f"upsert, process {holder.pid} on .* since 20"):
             build(clustered(7))
-        assert names(old / ".building") == ["version"]  # the one that was refused removed nothing of it
+        assert names(old / ".building") == ["version"]  # the refused writer removed no file
         holder.send_signal(signal.SIGKILL)
         holder.wait()
 
@@ -71,14 +73,14 @@ def test_lock_of_a_dead_process_is_taken_over(build, clustered, old):
     assert names(old) == WHOLE
 
 
-def test_lock_file_that_says_nothing_still_locks(old):
+def test_empty_lock_file_still_locks(old):
     with index_writer(old, command="build"):
         (old / "lock").write_bytes(b"")
         with pytest.raises(IndexLockedError, match="another process is writing it"):
             delete_products(old, ["p00001"])
 
 
-def test_lock_is_given_back_after_an_error(build, clustered, old):
+def test_lock_is_released_after_an_error(build, clustered, old):
     with pytest.raises(ValueError, match="the encoder broke"):
         build(clustered(20), embeddings=fail_half_way(clustered(20)))
 
@@ -89,7 +91,7 @@ def test_lock_is_given_back_after_an_error(build, clustered, old):
 
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
 def no_locks(request, monkeypatch):
-    """Have a file system without locks, as some NFS and Lustre mounts are."""
+    """Simulate a file system without locks, such as some NFS and Lustre mounts."""
 
     def flock(descriptor, operation):
         raise OSError(request.param, os.strerror(request.param))
@@ -98,7 +100,7 @@ def no_locks(request, monkeypatch):
     return os.strerror(request.param)
 
 
-def test_writer_is_refused_where_the_file_system_has_no_locks_and_readers_go_on(
+def test_writer_is_refused_without_file_locks_and_readers_continue(
     build, clustered, old, no_locks, assert_untouched
 ):
     message = f"{old}: its file system refuses the lock .*: {no_locks}; write to a folder on a local disk"

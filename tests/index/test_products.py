@@ -1,4 +1,4 @@
-"""Products as tables: rows taken from memory-mapped ones, order of ids, texts."""
+"""Tables of products: rows of memory-mapped tables, order of ids, texts."""
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,7 @@ def test_rows_taken_at_random_from_many_chunks_are_those_of_arrow():
         assert take_rows(table, rows).to_pydict() == table.take(pa.array(rows)).to_pydict()
 
 
-def test_products_come_back_in_chunks_that_are_read_one_by_one(tmp_path, monkeypatch):
+def test_products_are_yielded_in_chunks_read_one_by_one(tmp_path, monkeypatch):
     monkeypatch.setattr("aisle.index.products.TAKEN_ROWS", 4)
     table = chunked_table([10])
 

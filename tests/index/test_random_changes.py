@@ -1,4 +1,4 @@
-"""Any sequence of changes leaves an index that holds and finds what a dict of id -> vector holds."""
+"""After any sequence of changes, an index has and finds the products of a dict of id -> vector."""
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ class Changes:
         self.build(vectors, self.index_dir, product_ids=names, payload=tags, store_dtype="float32")
 
     def put(self, count, *, new):
-        """Give `count` products a vector, a share of them new ones; return their names and vectors."""
+        """Give `count` products a vector, some of them new; return their ids and vectors."""
         names = set()
         for _ in range(count):
             if self.model and self.rng.random() > new:
@@ -77,7 +77,7 @@ class Changes:
 def test_after_any_changes_the_index_is_a_dict_of_vectors(
     build, upsert, clustered, assert_holds, tmp_path, seed
 ):
-    # Few vectors for many products: equal ones, and ones that come back, are common.
+    # Few vectors for many products, so that equal and recurring vectors are common.
     vectors = clustered(30 if seed % 2 else 400, dim=8, seed=seed)
     changes, queries = Changes(tmp_path / "index", build, upsert, vectors, seed), clustered(6, dim=8, seed=99)
     for number in range(STEPS):

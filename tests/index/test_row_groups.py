@@ -1,4 +1,4 @@
-"""Which rows a node stands for."""
+"""Rows with equal embeddings share a node."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_first_of_equals(values, expected):
     assert first_of_equals(digests).tolist() == expected
 
 
-def test_first_of_equals_tells_digests_apart_that_differ_in_one_byte_only():
+def test_first_of_equals_distinguishes_digests_that_differ_in_one_byte():
     digests = np.frombuffer(b"".join(bytes(place) + b"x" + bytes(15 - place) for place in range(16)), "V16")
 
     assert first_of_equals(digests).tolist() == list(range(16))

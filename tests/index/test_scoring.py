@@ -8,7 +8,7 @@ from aisle.index.scoring import best_per_query, pair_scores, row_scores
 
 
 def sort_everything(vectors, queries, top_k, ranks):
-    """The plainest exact search: every score in float64, rounded, sorted with its rank."""
+    """Reference exact search: every score in float64, rounded, sorted with its rank."""
     scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
     rows = np.array([np.lexsort((ranks, -line))[:top_k] for line in scores])
     return rows, np.take_along_axis(scores, rows, axis=1)

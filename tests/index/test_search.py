@@ -1,4 +1,4 @@
-"""What an open index answers."""
+"""Answers of an open index."""
 
 import threading
 
@@ -82,7 +82,7 @@ def test_ties_between_different_embeddings_break_by_product_id(build, tmp_path):
         assert result.product_ids.tolist() == [["a", "b", "c"][:top_k]]
 
 
-def test_every_product_comes_back_when_all_are_asked_for(index, clustered):
+def test_top_k_of_all_products_returns_every_product(index, clustered):
     result = index.search(clustered(3, seed=1), top_k=len(index))
 
     assert (np.sort(result.rows, axis=1) == np.arange(300)).all()
@@ -128,7 +128,7 @@ def test_catalogue_of_one_embedding_repeated(build, tmp_path):
 
 
 def test_queries_that_the_graph_cannot_answer_are_searched_exactly(build, clustered, tmp_path):
-    # M=2 over clusters far apart leaves a graph in pieces: hnswlib finds fewer than asked and raises.
+    # M=2 over clusters far apart leaves a graph in pieces: hnswlib finds too few nodes and raises.
     vectors = clustered(600, dim=4, clusters=60)
     build(vectors, M=2, ef_construction=2, ef_search=1)
     index = open_index(tmp_path / "index")
@@ -167,7 +167,7 @@ def test_only_the_queries_that_the_graph_cannot_answer_are_searched_exactly(inde
     np.testing.assert_array_equal(np.concatenate(exactly), lost)
 
 
-def test_other_faults_of_the_graph_are_not_hidden(index, clustered, monkeypatch):
+def test_other_errors_of_the_graph_are_not_hidden(index, clustered, monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("something else")
 
@@ -220,7 +220,7 @@ def test_ef_search_of_the_manifest_is_used_after_opening(build, clustered, tmp_p
     assert (default.rows != index.search(queries, top_k=1, ef_search=1).rows).any()
 
 
-def test_float16_index_scores_what_it_stores(build, clustered, tmp_path):
+def test_float16_index_scores_its_stored_values(build, clustered, tmp_path):
     vectors, queries = clustered(200), clustered(5, seed=1)
     build(vectors, store_dtype="float16")
 
@@ -294,7 +294,7 @@ def test_payload_comes_back_as_it_went_in(build, clustered, tmp_path):
     assert index.payload(np.array([], np.int64)) == []
 
 
-def test_index_without_payload_gives_empty_ones(index):
+def test_index_without_payload_gives_empty_payloads(index):
     assert index.payload(np.array([3, 1])) == [{}, {}]
 
 

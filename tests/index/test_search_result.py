@@ -1,4 +1,4 @@
-"""Searching an index from Python: modes, hits, payloads, what is printed of it, and paths as text."""
+"""Searching an index from Python: modes, hits, payloads, representations, and paths as text."""
 
 import json
 
@@ -128,7 +128,7 @@ def test_payload_of_a_hit_is_read_only_when_it_is_asked_for(shop, monkeypatch):
 # --- payload
 
 
-def test_payload_takes_a_row_a_list_of_rows_and_the_rows_of_a_result(shop):
+def test_payload_accepts_a_row_a_list_of_rows_and_the_rows_of_a_result(shop):
     rows = [{"title": title, "price": price} for title, price in zip(TEXTS, [1.5, None, 3, 4], strict=True)]
     found = shop.search(queries=["sofa", "zeppelin"], mode="lexical", top_k=3)
 
@@ -142,7 +142,7 @@ def test_payload_takes_a_row_a_list_of_rows_and_the_rows_of_a_result(shop):
     assert shop.payload(found.rows[0][0]) == rows[0]
 
 
-# --- what is printed
+# --- representations
 
 
 def test_index_prints_on_three_short_lines(build, tmp_path):

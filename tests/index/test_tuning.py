@@ -1,4 +1,4 @@
-"""How `ef_search` is chosen for a recall."""
+"""Choice of `ef_search` for a target recall."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def graph_over(vectors, **settings):
 
 @pytest.fixture
 def measured(clustered, monkeypatch):
-    """Tune with a recall that is a function of `ef_search`; return what is chosen, and every value tried."""
+    """Tune with a recall that is a function of `ef_search`; return the choice, and every value tried."""
 
     def measured(recall_at, *, count=3000, **given):
         tried = []
@@ -85,7 +85,7 @@ def test_no_more_candidates_than_nodes_are_tried(measured):
     assert found.effort == max(tried) == 550
 
 
-def test_recall_of_nought_takes_the_fewest_that_a_search_for_ten_keeps(measured):
+def test_target_recall_of_zero_chooses_the_smallest_effort(measured):
     found, _ = measured(lambda ef: 0.3, target_recall=0.0)
 
     assert (found.effort, found.reached) == (10, True)
@@ -112,7 +112,7 @@ def test_recall_is_that_of_the_graph_against_exact_search(clustered):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 11])
-def test_small_indexes_are_found_whole(clustered, count):
+def test_small_indexes_have_full_recall(clustered, count):
     found = tune(**graph_over(clustered(count)), threads=1)
 
     assert (found.recall, found.reached, found.queries) == (1.0, True, count)
@@ -128,7 +128,7 @@ def test_arguments_that_cannot_work_are_refused(clustered, given, message):
         tune(**graph_over(clustered(20)), **given)
 
 
-def test_held_out_queries_are_unit_vectors_near_the_products_and_none_of_them(clustered):
+def test_held_out_queries_are_unit_vectors_near_but_unlike_the_products(clustered):
     vectors = clustered(1000, dim=32)
 
     queries = held_out_queries(vectors)

@@ -1,4 +1,4 @@
-"""Products added and replaced: what is held, what is found, what is refused."""
+"""Added and replaced products: contents, search results, refused input."""
 
 import numpy as np
 import pyarrow as pa
@@ -43,9 +43,7 @@ def test_upsert_leaves_the_version_before_as_it_was(upsert, clustered, assert_ho
     assert_holds(open_index(index_dir, version=1), model, clustered(5, seed=2))
 
 
-def test_chunks_and_the_size_of_what_is_gathered_change_nothing(
-    upsert, clustered, assert_holds, index_dir, model, monkeypatch
-):
+def test_chunk_sizes_change_nothing(upsert, clustered, assert_holds, index_dir, model, monkeypatch):
     vectors, names = clustered(30, seed=1), [*ids(10, first=35), *ids(20, first=100)]
     for module, name in (
         (incremental, "GATHERED_ROWS"),
@@ -86,9 +84,7 @@ def test_one_thread_makes_the_same_bytes_every_time(
     assert files[0] == files[1]
 
 
-def test_new_payload_column_is_null_for_the_others_and_a_missing_one_for_the_new(
-    upsert, clustered, index_dir
-):
+def test_payload_columns_of_one_side_are_null_on_the_other(upsert, clustered, index_dir):
     upsert(["p00001", "new"], clustered(2, seed=1), columns={"brand": ["Acme", "Zenith"]})
 
     rows = held(open_index(index_dir), "price", "brand")
@@ -165,7 +161,7 @@ def test_upsert_without_texts_is_refused_where_the_index_has_them(
     assert files_under(worded / "versions") == before
 
 
-# --- what upsert refuses
+# --- refused input
 
 
 def never():
@@ -237,9 +233,7 @@ def test_embeddings_of_another_encoder_are_refused(upsert, index_dir):
 
 
 @pytest.mark.parametrize("operation", ["upsert", "delete", "compact"])
-def test_change_of_an_index_that_is_not_there_is_refused_and_makes_nothing(
-    upsert, clustered, tmp_path, operation
-):
+def test_change_of_a_missing_index_is_refused_and_writes_nothing(upsert, clustered, tmp_path, operation):
     change = {
         "upsert": lambda: upsert(["a"], clustered(1)),
         "delete": lambda: delete_products(tmp_path / "index", ["a"]),

@@ -1,4 +1,4 @@
-"""Versions side by side: readers while they change, which of them stay, and going back."""
+"""Versions side by side: readers during changes, pruning, and rollback."""
 
 import os
 from dataclasses import replace
@@ -23,7 +23,7 @@ def numbers(index_dir):
 # --- readers
 
 
-def test_index_replaced_while_it_is_opened_comes_out_whole(build, clustered, old, monkeypatch):
+def test_index_replaced_while_it_is_opened_is_consistent(build, clustered, old, monkeypatch):
     real, replaced = reader.read_manifest, []
 
     def read(index_dir):
@@ -56,7 +56,7 @@ def test_version_removed_at_any_step_of_opening_it_is_not_missed(build, clustere
     np.testing.assert_array_equal(index.embeddings, clustered(50, seed=7))
 
 
-def test_version_that_was_read_before_another_became_current_is_whole(build, clustered, old, monkeypatch):
+def test_version_opened_before_another_became_current_stays_usable(build, clustered, old, monkeypatch):
     real = reader.rank_ids
 
     def rank_ids(products):
@@ -83,7 +83,7 @@ def test_open_index_answers_from_its_version_after_that_was_removed(build, clust
     assert result.product_ids[:, 0].tolist() == [f"p{row:05d}" for row in range(30)]
 
 
-def test_index_that_is_always_being_replaced_is_an_error_of_ours(old, monkeypatch):
+def test_index_that_keeps_being_replaced_is_an_index_store_error(old, monkeypatch):
     steps, real = iter(range(100, 1000)), reader.read_manifest
     monkeypatch.setattr(
         reader, "read_manifest", lambda index_dir: replace(real(index_dir), version=next(steps))
@@ -93,14 +93,14 @@ def test_index_that_is_always_being_replaced_is_an_error_of_ours(old, monkeypatc
         open_index(old)
 
 
-def test_missing_folder_of_the_current_version_is_named_with_what_to_do(old):
+def test_missing_folder_of_the_current_version_is_named_with_advice(old):
     os.rename(old / "versions" / "000001", old / "versions" / "away")
 
     with pytest.raises(IndexIntegrityError, match=r"versions/000001: missing; .*rollback"):
         open_index(old)
 
 
-# --- versions, going back, how many stay
+# --- versions, rollback, pruning
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_version_that_does_not_exist_is_refused(three):
 
 
 def test_keep_versions_removes_the_oldest(build, clustered, three):
-    build(clustered(33))  # three are kept unless told otherwise
+    build(clustered(33))  # three are kept by default
     assert numbers(three) == [2, 3, 4]
 
     assert build(clustered(34), keep_versions=2).pruned == (2, 3)
@@ -141,7 +141,7 @@ def test_keep_versions_removes_the_oldest(build, clustered, three):
     assert names(three) == WHOLE
 
 
-def test_rollback_goes_to_the_version_before_and_says_which(three):
+def test_rollback_goes_to_the_parent_version_and_returns_its_manifest(three):
     assert rollback(three).count == 31
     assert len(open_index(three)) == 31
     assert rollback(three) == read_manifest(three)

@@ -50,7 +50,7 @@ _QUERIES = (
 
 
 def provenance(**changes):
-    """Return how the made-up figures were made."""
+    """Return the provenance of the made-up figures."""
     content = {
         "command": "aisle evaluate --index_dir runs/esci-index --queries queries.csv "
         "--qrels qrels.tsv --report report",

@@ -55,7 +55,7 @@ def rows(card):
     return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
 
 
-def test_the_metadata_is_what_the_hub_reads():
+def test_the_hub_can_read_the_metadata():
     data = ModelCard(render()).data
     results = {result.metric_type: result.metric_value for result in data.eval_results}
     assert (data.library_name, data.pipeline_tag) == ("peft", "sentence-similarity")
@@ -71,13 +71,13 @@ def test_the_metadata_is_what_the_hub_reads():
     assert results == {"roc_auc": 0.912346, "average_precision": 0.75, "f1": 0.7}
 
 
-def test_a_fully_tuned_model_is_said_to_be_one():
+def test_a_fully_tuned_model_is_tagged_as_finetuned():
     data = ModelCard(render({"adapter": False})).data
     assert (data.library_name, data.base_model_relation) == ("sentence-transformers", "finetune")
     assert "lora" not in data.tags
 
 
-def test_base_and_tuned_stand_side_by_side():
+def test_base_and_tuned_are_side_by_side():
     table = rows(render())
     assert table["ROC-AUC"] == ["0.8100", "0.9123"]
     assert table["Average precision"] == ["0.5000", "0.7500"]
@@ -86,7 +86,7 @@ def test_base_and_tuned_stand_side_by_side():
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), "absent"])
-def test_a_number_that_is_missing_is_neither_shown_nor_published(missing):
+def test_a_missing_number_is_neither_shown_nor_published(missing):
     best = (
         {"step": 1, "roc_auc": 0.9}
         if missing == "absent"
@@ -135,7 +135,7 @@ def test_no_absolute_path_of_the_machine_is_in_the_card():
     assert (data.base_model, data.datasets) == (None, None)
 
 
-def test_a_card_filled_in_later_equals_one_that_knew_its_name():
+def test_a_card_filled_in_later_equals_a_card_rendered_with_the_name():
     assert fill_repository(render(repo_id=None), "acme/search") == render()
 
 

@@ -30,7 +30,7 @@ def run_dir(tmp_path):
     return folder
 
 
-def test_a_run_without_a_card_has_the_one_that_training_writes(run_dir):
+def test_a_run_without_a_card_gets_the_card_of_training(run_dir):
     expected = render_model_card(encoder=ENCODER, settings=SETTINGS, metrics=METRICS, repo_id=None)
 
     assert read_card(run_dir) == expected
@@ -86,7 +86,7 @@ def test_a_folder_that_may_not_be_written_is_refused_before_anything_is(locked, 
 @pytest.mark.parametrize(
     ("name", "said"), [("README.md", "must be a file"), ("evaluation", "must be a folder for the charts")]
 )
-def test_what_stands_where_the_card_or_its_charts_belong_is_named(name, said, run_dir):
+def test_a_file_or_folder_in_place_of_the_card_or_its_charts_is_named(name, said, run_dir):
     if name == "README.md":
         (run_dir / name).mkdir()
     else:
@@ -96,7 +96,7 @@ def test_what_stands_where_the_card_or_its_charts_belong_is_named(name, said, ru
         check_card(run_dir)
 
 
-def test_only_the_charts_of_the_card_are_taken_for_them(run_dir):
+def test_only_the_card_s_own_images_count_as_charts(run_dir):
     write_search_results(run_dir, RESULTS, {"retrieval": b"1", "roc": b"2"})
     (run_dir / "evaluation" / "mine.png").write_bytes(b"3")
 

@@ -53,7 +53,7 @@ def test_undefined_figures_are_left_out():
     }
 
 
-def test_a_system_s_name_is_one_part_of_a_scalar_s():
+def test_slashes_in_a_system_s_name_do_not_split_a_scalar_s_name():
     names = scalars_of(hostile_evaluation())
 
     assert {name.count("/") for name in names if name.endswith("/ndcg@10")} == {2}
@@ -103,7 +103,7 @@ def test_changed_queries_are_a_table_with_their_answers_rank_by_rank():
         assert cell == f"{answer.title} [{answer.product_id}] ({judged}, {answer.score:.3f})"
 
 
-def test_columns_that_are_drawings_are_left_out():
+def test_columns_of_drawings_are_left_out():
     found = tables_of(evaluation())["slices-1"]
 
     assert found.header == ("Query length", "Queries", "Difference", "base", "tuned")

@@ -139,7 +139,7 @@ def test_the_same_evaluation_gives_the_same_bytes(folder, tmp_path):
         assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name
 
 
-def test_the_parts_stand_in_order(page):
+def test_the_sections_are_in_order(page):
     order = [
         "retrieval",
         "joint-pool",
@@ -156,7 +156,7 @@ def test_the_parts_stand_in_order(page):
     assert [link["href"] for link in page.attributes("a")] == [f"#{name}" for name in order]
 
 
-def test_a_part_that_was_not_asked_for_is_left_out(tmp_path):
+def test_a_part_that_was_not_requested_is_left_out(tmp_path):
     graph = {"ann": (), "ann_recall_at_10": None, "graph": ()}
     found = evaluation(pairs=None, joint_pool=(), training=(), heatmaps=(), **graph)
 
@@ -164,7 +164,7 @@ def test_a_part_that_was_not_asked_for_is_left_out(tmp_path):
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"retrieval", "slices"}
 
 
-def test_an_evaluation_without_figures_is_a_page_all_the_same(tmp_path):
+def test_an_evaluation_without_figures_is_still_a_page(tmp_path):
     page = page_of(empty_evaluation(), tmp_path)
 
     assert sections(page) == ["provenance"]
@@ -251,7 +251,7 @@ def test_headings_do_not_skip_a_level(page):
     assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
-def test_the_policy_allows_the_pages_own_style_and_script_alone(folder):
+def test_the_policy_allows_only_the_page_s_style_and_script(folder):
     html = (folder / "report.html").read_text(encoding="utf-8")
     (policy,) = [
         meta["content"]
@@ -284,7 +284,7 @@ def test_no_text_becomes_markup(make, tmp_path):
 def test_hostile_text_is_shown_as_text(tmp_path):
     text = page_of(hostile_evaluation(), tmp_path).text
 
-    # Title, note, product, command: what cannot be shown is replaced, the turn of direction is gone.
+    # Title, note, product, command: control characters are replaced, the direction mark is removed.
     shown = '</script><img src=x onerror="document.title=1"><b>$x_{$ & rtl [31m \ufffd 日本語'
     assert text.count(shown) >= 20
     assert "\u202e" not in text
@@ -317,7 +317,7 @@ def test_the_stylesheet_has_the_colours_of_the_charts(folder):
     assert {name: light.get(name) for name in COLOURS} == COLOURS
 
 
-def test_a_figure_that_is_not_finite_is_refused_with_its_place(tmp_path):
+def test_a_figure_that_is_not_finite_is_refused_with_its_name(tmp_path):
     found = evaluation(training=(TrainingCurve("loss", (1, 2), (0.5, float("nan"))),))
 
     with pytest.raises(EvaluationError, match=r"evaluation\.training\[0\]\.values\[1\] is nan.*leave it out"):
@@ -334,7 +334,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
     assert path.read_text() == "mine"
 
 
-def test_a_crash_leaves_the_earlier_page_whole(tmp_path, monkeypatch):
+def test_a_crash_leaves_the_earlier_page_complete(tmp_path, monkeypatch):
     path = write_report(tmp_path, empty_evaluation())
     earlier = path.read_bytes()
 
@@ -409,7 +409,7 @@ def headline(difference, **changes):
     return headline_of(evaluation(retrieval=replace(found, rows=rows), **changes))
 
 
-def test_a_gain_is_claimed_where_it_can_be_told_from_chance():
+def test_a_gain_is_claimed_only_if_it_is_significant():
     assert headline(Difference(0.0612, 0.04, 0.0821, 0.001, 0.003, 240, 31, 129)) == (
         "tuned beats base by 0.06 nDCG@10 [0.04, 0.08]; worse on 31 of 400 queries."
     )
@@ -422,7 +422,7 @@ def test_a_loss_is_called_a_loss():
 
 
 @pytest.mark.parametrize(("low", "p_corrected"), [(-0.01, 0.01), (0.001, 0.07), (-0.01, 0.0001)])
-def test_no_winner_is_named_where_interval_or_test_does_not_hold(low, p_corrected):
+def test_no_winner_is_named_without_support_of_interval_and_test(low, p_corrected):
     sentence = headline(Difference(0.02, low, 0.05, 0.01, p_corrected, 200, 150, 50))
 
     assert sentence.startswith("tuned is not clearly better than base: +0.02")
@@ -436,14 +436,14 @@ def test_without_retrieval_the_sentence_is_about_pairs():
     )
 
 
-def test_without_roc_auc_the_sentence_takes_spearman():
+def test_without_roc_auc_the_sentence_uses_spearman():
     row = replace(pairs().rows[0], metrics={"roc_auc": Estimate(None), "spearman": Estimate(0.82)})
     found = evaluation(retrieval=None, tuned=None, pairs=replace(pairs(), rows=(row,)))
 
     assert headline_of(found) == "base separates 1,600 judged pairs with Spearman 0.820."
 
 
-def test_the_last_resorts_of_the_sentence():
+def test_the_sentence_without_retrieval_and_pairs():
     found = evaluation(retrieval=None, pairs=None)
 
     assert headline_of(found).startswith("tuned ranks a text's partner first with precision@1 0.701 [0.688")
@@ -556,7 +556,7 @@ def test_a_value_that_all_systems_share_is_not_the_best_of_its_column():
     assert best_value([Estimate(0.5), Estimate(None)]) is None
 
 
-def test_parts_without_an_interval_do_not_promise_one(tmp_path):
+def test_tables_without_intervals_do_not_mention_them(tmp_path):
     part = slices()[0]
     few = replace(part, by="brand", queries=9, difference=Estimate(part.difference.value))
     captions = page_of(evaluation(slices=(part, few)), tmp_path).text
@@ -566,7 +566,7 @@ def test_parts_without_an_interval_do_not_promise_one(tmp_path):
     assert "Slices of fewer than 10 queries have no interval" in captions
 
 
-def test_times_that_go_to_and_fro_have_no_line_through_them():
+def test_noisy_times_are_drawn_without_a_line():
     points = (AnnPoint(16, 0.8, 0.03), AnnPoint(32, 0.9, 0.02), AnnPoint(64, 0.95, 0.05))
 
     drawn = figures_of(evaluation(ann=points))["recall_by_ef"].axes[0].lines[0]
@@ -576,7 +576,7 @@ def test_times_that_go_to_and_fro_have_no_line_through_them():
     assert rising.get_linewidth() > 0
 
 
-def test_what_to_try_stands_below_a_sentence_that_claims_no_gain(tmp_path):
+def test_advice_follows_a_sentence_without_a_gain(tmp_path):
     unclear = Difference(0.02, -0.01, 0.05, 0.2, 0.2, 200, 150, 50)
     found = retrieval()
     rows = tuple(

@@ -34,7 +34,7 @@ if CHROMIUM is None:
 @pytest.fixture(scope="module")
 def browser():
     with playwright_api.sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, as which containers run.
+        # Chromium refuses its sandbox to root, and containers run as root.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
@@ -63,7 +63,7 @@ def open_page(browser, path_of):
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, **options
         )
-        # A busy machine is no fault of the page.
+        # A busy machine is not an error of the page.
         context.set_default_timeout(120_000)
         contexts.append(context)
         page = context.new_page()
@@ -90,7 +90,7 @@ def background(page, selector="body"):
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
-def test_the_page_renders_without_complaints_and_asks_for_nothing_but_itself(open_page, path_of, name):
+def test_the_page_renders_without_errors_and_loads_nothing_else(open_page, path_of, name):
     page = open_page(name)
 
     assert page.complaints == []
@@ -105,7 +105,7 @@ def test_the_page_is_no_wider_than_a_phone_nor_than_a_window(open_page, name):
 
     for width in (390, 1280):
         page.set_viewport_size({"width": width, "height": 900})
-        # What is wider than the window is cut off unless it stands in a box that scrolls.
+        # Content wider than the window is cut off unless its box scrolls.
         beyond = page.evaluate(
             """() => [...document.querySelectorAll("body *")]
                 .filter((element) => !element.closest(".box, svg"))
@@ -193,7 +193,7 @@ def test_charts_follow_light_and_dark(open_page):
     assert open_page(scheme="dark").evaluate(colour) == "rgb(255, 156, 102)"
 
 
-def test_charts_hide_no_text_and_cut_none_off(open_page):
+def test_charts_neither_hide_nor_cut_off_text(open_page):
     page = open_page()
 
     cut = page.evaluate(
@@ -208,7 +208,7 @@ def test_charts_hide_no_text_and_cut_none_off(open_page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_what_is_behind_it(open_page, scheme):
+def test_text_contrasts_with_its_background(open_page, scheme):
     page = open_page(scheme=scheme)
     page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
 
@@ -254,12 +254,12 @@ def contrast(one, two):
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_contrast_is_that_of_the_standard():
+def test_contrast_follows_the_standard():
     assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
     assert contrast((119, 119, 119), (255, 255, 255)) == pytest.approx(4.478, abs=1e-3)
 
 
-def test_paper_is_light_and_shows_whole_tables_and_what_is_folded(open_page):
+def test_print_is_light_and_shows_whole_tables_and_folded_parts(open_page):
     page = open_page("full", scheme="dark")
     page.locator("#theme").click()
     page.locator("#theme").click()
@@ -289,7 +289,7 @@ def test_nothing_is_cut_off_on_a_sheet_of_a4(open_page):
     assert beyond == []
 
 
-def test_without_scripts_the_page_still_says_everything(open_page):
+def test_without_scripts_the_page_still_shows_everything(open_page):
     page = open_page(java_script_enabled=False)
 
     assert page.locator("#theme").is_hidden()

@@ -61,7 +61,7 @@ def rows_of(card):
     return [tuple(cells[at : at + width]) for at in range(0, len(cells), width)]
 
 
-def test_the_section_tells_sentence_table_sizes_and_charts(card):
+def test_the_section_has_sentence_table_sizes_and_charts(card):
     found = section_of(with_search_results(card, RESULTS))
 
     assert "\n## Search over a catalogue\n" in found
@@ -73,7 +73,7 @@ def test_the_section_tells_sentence_table_sizes_and_charts(card):
     assert "![Chart. tuned: 0.9.](evaluation/roc.png)" in found
 
 
-def test_it_comes_after_the_results_and_the_rest_stays(card):
+def test_the_section_comes_after_the_results_and_the_rest_stays(card):
     changed = with_search_results(card, RESULTS)
 
     headings = [line for line in changed.splitlines() if line.startswith("## ")]
@@ -94,7 +94,7 @@ def test_a_second_evaluation_replaces_the_first(card):
     assert with_search_results(twice, SECOND) == twice
 
 
-def test_what_somebody_wrote_by_hand_stays_byte_for_byte(card):
+def test_text_written_by_hand_stays_byte_for_byte(card):
     card = with_search_results(card, RESULTS)
     edited = card.replace(END, f"{END}\n\nMy note:\t`x`  \n\x0b\u2028 two  spaces").replace(
         "A LoRA", "Our LoRA"
@@ -143,7 +143,7 @@ def test_line_ends_of_windows_stay(card):
         "long fence",
     ],
 )
-def test_the_place_in_a_card_that_somebody_wrote(card, before, after):
+def test_the_place_of_the_section_in_a_card_written_by_hand(card, before, after):
     changed = with_search_results(card, RESULTS)
 
     assert changed[changed.index("---\n", 4) + 4 :] == before + section_of(changed) + "\n" + after
@@ -178,7 +178,7 @@ def test_a_second_evaluation_replaces_its_figures_in_the_metadata(card):
     assert [(result.metric_type, result.metric_value) for result in found] == [("ndcg_at_10", 0.53)]
 
 
-def test_a_card_that_knows_its_repository_names_it(card):
+def test_a_card_rendered_with_a_repository_names_it(card):
     named = fill_repository(with_search_results(card, RESULTS), "acme/search")
 
     assert ModelCard(named).data.model_name == "search"

@@ -115,7 +115,7 @@ def with_trackers(monkeypatch, *trackers):
     return ",".join(named)
 
 
-def test_other_trackers_get_the_scalars_alone_and_that_is_said(tmp_path, monkeypatch):
+def test_other_trackers_get_only_scalars_and_a_note_is_logged(tmp_path, monkeypatch):
     other, said = FakeTracker(), []
     report_to = with_trackers(monkeypatch, other)
 
@@ -145,7 +145,7 @@ def test_mlflow_is_given_no_name_that_it_refuses(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("call", ["start", "log", "finish"])
-def test_a_tracker_that_fails_is_one_message_and_the_others_have_it_all(call, tmp_path, monkeypatch):
+def test_a_failing_tracker_gives_one_message_and_the_others_get_everything(call, tmp_path, monkeypatch):
     broken = FakeTracker("aim", **{call: OSError("No space left on device")})
     before, after, said = FakeTracker("dvclive"), FakeTracker("mlflow"), []
     report_to = with_trackers(monkeypatch, before, broken, after)
@@ -174,7 +174,7 @@ def test_a_tracker_that_fails_to_log_is_not_left_open(failure, tmp_path, monkeyp
     assert "not this" not in str(raised.value)
 
 
-def test_all_trackers_with_one_that_has_no_key_leave_the_others_the_whole_evaluation(tmp_path, monkeypatch):
+def test_a_tracker_without_a_key_leaves_the_others_the_whole_evaluation(tmp_path, monkeypatch):
     import wandb
 
     def fail(**_):
