@@ -50,6 +50,8 @@ class Tower(nn.Module):
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)
         self._first_position = first_position(backbone)
         self.changes_itself = _changes_itself(backbone)
+        self.compute_type: torch.dtype | None = None
+        """Number type in which the backbone computes without autocast; `compute_in_half` sets it."""
         config: Any = backbone.config
         if getattr(config, "use_cache", False):
             config.use_cache = False  # or decoders keep the keys and values of every text
@@ -69,7 +71,14 @@ class Tower(nn.Module):
 
         A call takes several batches, so that distributed wrappers run a single forward pass per step.
         """
-        return torch.cat([_of_texts(self._embed(batch), batch) for batch in batches])
+        with self._own_precision():
+            return torch.cat([_of_texts(self._embed(batch), batch) for batch in batches])
+
+    def _own_precision(self) -> AbstractContextManager[object]:
+        """Return the context of a pass, which is without autocast if the backbone has a `compute_type`."""
+        if self.compute_type is None:
+            return nullcontext()
+        return torch.autocast(next(self.parameters()).device.type, enabled=False)
 
     def why_padded(self, compute_type: torch.dtype, *, max_length: int) -> str | None:
         """Return why the tower must read padded texts on its device; None if it reads packed texts.
@@ -87,7 +96,8 @@ class Tower(nn.Module):
                 return missing
         elif device.type != "cpu":
             return f"attention over packed texts is not tested on {device.type}"
-        with torch.autocast(device.type, dtype=compute_type, enabled=compute_type != torch.float32):
+        autocast_to = torch.autocast(device.type, dtype=compute_type, enabled=compute_type != torch.float32)
+        with autocast_to, self._own_precision():
             return why_padded(
                 self.backbone,
                 max_length=max_length,

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from aisle.commands.train.settings import LoraSettings, TrainSettings
+from aisle.kernels.fused_lora import drops_inputs, unfused_reason
 from aisle.models.adapters import trainable_share
+from aisle.models.half_precision import compute_in_half
 from aisle.models.loading import LoadedModel
 from aisle.models.prepare_model import Lora, prepare_model
 from aisle.models.tower import Tower
@@ -60,4 +62,26 @@ def tower_to_train(
         frozen_type=COMPUTE_TYPES.get(accelerator.mixed_precision) if rounded else None,
     )
     log(str(trainable_share(tower)))
-    return tower.to(accelerator.device)
+    tower = tower.to(accelerator.device)
+    if chosen.use_peft and accelerator.device.type == "cuda":
+        slow = _fuse_on_gpu(tower, settings, accelerator)
+        if slow is not None:
+            log(f"LoRA layers are not fused, which is slower: {slow}")
+    return tower
+
+
+def _fuse_on_gpu(tower: Tower, settings: TrainSettings, accelerator: Any) -> str | None:
+    """Fuse the LoRA layers of a tower and let it compute in half precision; return why not, else None.
+
+    On a CPU, bf16 stays with autocast, which has not been measured to be slower there.
+    """
+    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)
+    if settings.optim.torch_compile:
+        return "--torch_compile compiles PEFT's own layers; leave it out"
+    if is_sharded(accelerator):
+        return "FSDP2 shards their frozen weights; DDP does not (configs/accelerate/several_gpus.yaml)"
+    backbone = tower.backbone
+    reason = compute_in_half(tower, compute_type) if compute_type else unfused_reason(backbone)
+    if reason is None and drops_inputs(backbone):
+        return "each of them drops other inputs; --lora_dropout 0 fuses them"
+    return reason

@@ -1,0 +1,89 @@
+"""Let a tower compute in half precision by itself, without autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from aisle.kernels.fused_lora import unfused_reason
+from aisle.kernels.joint_lora import join_lora
+from aisle.models.adapters import ATTENTION_PROJECTIONS
+from aisle.models.backbone import vocabulary_size
+from aisle.models.tower import Tower
+
+FAMILIES = (*ATTENTION_PROJECTIONS, ("gate_proj", "up_proj"))
+"""Names of layers that read the same input."""
+TRIED_TOKENS = 8
+LARGEST_ERROR = 0.2
+"""Largest error of a token vector, relative to its length. Rounding is far below, at a few hundredths."""
+
+
+def compute_in_half(tower: Tower, compute_type: torch.dtype) -> str | None:
+    """Make a tower compute in half precision without autocast; return why not, else None.
+
+    All frozen weights and activations of the backbone then have the compute type, and LoRA layers that read
+    the same input are computed jointly. Autocast would cast activations in every layer, to float32 for norms
+    and back. Trained weights, pooling and heads stay in float32.
+
+    Args:
+        tower: Tower on its device. It is changed only if it then computes the same up to rounding.
+        compute_type: bfloat16 or float16.
+
+    Returns:
+        The reason for autocast, as the end of a sentence; None if the tower computes by itself now.
+    """
+    backbone: Any = tower.backbone
+    reason = unfused_reason(backbone)
+    if reason is not None:
+        return reason
+    frozen = [one for one in backbone.parameters() if not one.requires_grad and one.is_floating_point()]
+    before = [one.data for one in frozen]
+    with _without_dropout(backbone):
+        with torch.no_grad(), torch.autocast(frozen[0].device.type, dtype=compute_type):
+            expected = _tried(backbone)
+        for parameter in frozen:
+            parameter.data = parameter.data.to(compute_type)
+        undo = join_lora(backbone, FAMILIES)
+        if _computes(backbone, expected):
+            tower.compute_type = compute_type
+            return None
+    undo()
+    for parameter, data in zip(frozen, before, strict=True):
+        parameter.data = data
+    return f"{type(backbone.get_base_model()).__name__} does not compute in {str(compute_type)[6:]} by itself"
+
+
+def _computes(backbone: nn.Module, expected: torch.Tensor) -> bool:
+    """Return whether a backbone gives the expected vectors, and then gradients."""
+    trained = [one for one in backbone.parameters() if one.requires_grad]
+    try:
+        found = _tried(backbone)
+        torch.autograd.grad(found.sum(), trained, allow_unused=True)
+    except RuntimeError:  # layers of two types: an architecture may compute some things in float32 itself
+        return False
+    error = (found.detach() - expected).norm(dim=1) / expected.norm(dim=1)
+    return bool((error <= LARGEST_ERROR).all())
+
+
+def _tried(backbone: Any) -> torch.Tensor:
+    """Return the vectors of a few tokens: (tokens, dim) float32."""
+    ids = np.random.default_rng(0).integers(5, max(vocabulary_size(backbone), 6), size=(1, TRIED_TOKENS))
+    tokens = torch.from_numpy(ids).to(next(backbone.parameters()).device)
+    output = backbone(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    vectors: torch.Tensor = output.last_hidden_state[0].float()
+    return vectors
+
+
+@contextmanager
+def _without_dropout(backbone: nn.Module) -> Iterator[None]:
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        yield
+    finally:
+        backbone.train(was_training)
