@@ -24,6 +24,8 @@ def batch_of(lengths, device):
         positions=torch.zeros(tokens, dtype=torch.long),
         offsets=torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32),
         runs=tuple((1, length) for length in lengths),
+        longest=max(lengths),
+        texts=len(lengths),
     ).to(device)
 
 

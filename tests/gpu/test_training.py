@@ -1,0 +1,144 @@
+"""Training runs on a GPU: captured steps compared with eager ones, memory that runs out, resume."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+import aisle
+from aisle.losses.registry import registered_losses
+from aisle.training.peak_memory import peak_memory_bytes
+
+WORDS = ["sofa", "lamp", "red", "blue", "wooden", "bed", "chair", "table", "outdoor", "steel", "garden"]
+STEPS = 20
+# Rounding in half precision, and sums in the order in which threads finish, grow from step to step.
+CLOSE = {"bf16": 2e-3, "fp16": 5e-4, "no": 1e-5}
+
+
+def judged_pairs(queries=24, per_query=5):
+    rng = np.random.default_rng(0)
+
+    def text(longest):
+        return " ".join(rng.choice(WORDS, size=rng.integers(1, longest)))
+
+    return [
+        {"query": query, "product": text(20), "relevance": float(rng.choice([0.0, 0.4, 1.0]))}
+        for query in (f"{text(5)} {number}" for number in range(queries))
+        for _ in range(per_query)
+    ]
+
+
+@pytest.fixture
+def train(tiny_model, tmp_path):
+    """Return a function that trains 20 steps, and returns the adapter and metrics.json."""
+
+    def run(name, *, architecture="bert", mixed_precision="bf16", max_train_steps=STEPS, **settings):
+        folder = tmp_path / name
+        aisle.train(
+            train_data=judged_pairs(),
+            model_name_or_path=str(tiny_model(architecture)),
+            output_dir=folder,
+            use_peft=True,
+            mixed_precision=mixed_precision,
+            max_train_steps=max_train_steps,
+            per_device_train_batch_size=24,
+            validation_share=0.1,
+            keep="last",
+            learning_rate=1e-3,
+            **settings,
+        )
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return load_file(folder / "adapter_model.safetensors"), metrics
+
+    return run
+
+
+def assert_close(found, expected, *, atol):
+    assert found.keys() == expected.keys()
+    moved = max(np.abs(value).max() for name, value in expected.items() if "lora_B" in name)
+    assert moved > 10 * atol
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("mixed_precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("loss", [loss.name for loss in registered_losses()])
+def test_captured_steps_train_the_adapter_of_eager_steps(train, loss, mixed_precision):
+    settings = {"loss": loss, "mixed_precision": mixed_precision, "dropout": 0.0}
+    expected, eager = train("eager", cuda_graphs=False, **settings)
+    found, captured = train("captured", **settings)
+    assert (eager["graphs"], eager["graphs_reason"]) == ("eager", "--no-cuda_graphs")
+    assert (captured["graphs"], captured["graphs_reason"]) == ("captured", None)
+    assert captured["attention"] == eager["attention"] == "packed"
+    assert_close(found, expected, atol=CLOSE[mixed_precision])
+
+
+@pytest.mark.parametrize("architecture", ["xlm-roberta", "distilbert", "modernbert", "qwen3", "roformer"])
+def test_steps_of_other_architectures_are_captured_or_eager_with_a_reason(train, architecture):
+    found, metrics = train("run", architecture=architecture)
+    assert all(np.isfinite(value).all() for value in found.values())
+    if metrics["attention"] == "packed":
+        assert metrics["graphs"] == "captured", metrics["graphs_reason"]
+    else:
+        assert "padded" in metrics["graphs_reason"]
+
+
+def test_captured_dropout_differs_from_step_to_step_and_repeats_with_the_seed(train):
+    without, _ = train("without", dropout=0.0)
+    first, metrics = train("first", dropout=0.3)
+    again, _ = train("again", dropout=0.3)
+    assert metrics["graphs"] == "captured"
+    assert_close(again, first, atol=CLOSE["bf16"])
+    apart = max(np.abs(first[name] - without[name]).max() for name in first)
+    assert apart > 2 * CLOSE["bf16"]
+
+
+def test_accumulated_captured_steps_equal_eager_ones(train):
+    settings = {"gradient_accumulation_steps": 2, "dropout": 0.0, "max_train_steps": 12}
+    expected, _ = train("eager", cuda_graphs=False, **settings)
+    found, metrics = train("captured", **settings)
+    assert metrics["graphs"] == "captured"
+    assert_close(found, expected, atol=CLOSE["bf16"])
+
+
+def test_cached_embeddings_train_the_adapter_of_plain_steps(train):
+    expected, _ = train("plain", dropout=0.0)
+    found, metrics = train("cached", dropout=0.0, cached_embeddings=True, max_tokens_per_sub_batch=64)
+    assert "--cached_embeddings" in metrics["graphs_reason"]
+    assert_close(found, expected, atol=CLOSE["bf16"])
+
+
+def test_a_resumed_run_trains_the_adapter_of_the_whole_run(train, tmp_path):
+    expected, _ = train("run", dropout=0.1, checkpointing_steps=10)
+    checkpoint = tmp_path / "run" / "checkpoints" / "step_00000010"
+    found, metrics = train("run", dropout=0.1, checkpointing_steps=10, resume_from_checkpoint=str(checkpoint))
+    assert (metrics["steps"], metrics["graphs"]) == (STEPS, "captured")
+    assert_close(found, expected, atol=CLOSE["bf16"])
+
+
+def test_a_float32_run_is_padded_and_eager_with_the_reasons(train):
+    _, metrics = train("float32", mixed_precision="no")
+    assert (metrics["attention"], metrics["graphs"]) == ("padded", "eager")
+    assert "padded" in metrics["graphs_reason"]
+
+
+def test_a_run_whose_memory_runs_out_goes_on_in_sub_batches(train, monkeypatch):
+    from aisle.kernels.captured_passes import CapturedPasses
+
+    expected, _ = train("plain", dropout=0.0)
+    captured = CapturedPasses.passes
+    calls = []
+
+    def out_of_memory_once(self, batches):
+        calls.append(len(batches))
+        if len(calls) == 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return captured(self, batches)
+
+    monkeypatch.setattr(CapturedPasses, "passes", out_of_memory_once)
+    found, metrics = train("scarce", dropout=0.0)
+    assert "memory ran out" in metrics["graphs_reason"]
+    assert_close(found, expected, atol=CLOSE["bf16"])
+    assert peak_memory_bytes(torch.device("cuda"))
