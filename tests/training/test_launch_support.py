@@ -146,7 +146,7 @@ def test_flags_without_support_are_refused_with_fsdp2_only(flag):
 
 
 def test_the_flags_that_the_table_denies_are_those_that_a_run_checks():
-    source = (ROOT / "src/aisle/commands/train/trainer_setup.py").read_text(encoding="utf-8")
+    source = (ROOT / "src/aisle/commands/train/step_setup.py").read_text(encoding="utf-8")
     denied = [name for name, support in SUPPORT.items() if NO in support and name.startswith("--")]
 
     assert denied

@@ -1,0 +1,194 @@
+"""Assemble the training step of a run: tower, batch layout, optimiser, and what keeps ranks together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import get_scheduler
+
+from aisle.commands.train.captured_steps import why_eager
+from aisle.commands.train.loss_settings import chosen_loss
+from aisle.commands.train.settings import OptimSettings, TrainSettings
+from aisle.commands.train.trained_tower import COMPUTE_TYPES, tower_to_train
+from aisle.kernels.captured_passes import CudaGraphs
+from aisle.kernels.compiled_layers import compile_layers
+from aisle.models.loading import LoadedModel
+from aisle.models.prepare_model import weights_without_gradient
+from aisle.models.tower import Tower
+from aisle.text.batch_layout import WHOLE_BATCH, Layout, device_layout
+from aisle.training.accelerator import expect_unused_weights
+from aisle.training.forward import Forward, with_captured_passes
+from aisle.training.launch_support import is_sharded, refuse_unsupported_flags, strategy_of
+from aisle.training.memory_retry import MemoryRetry
+from aisle.training.objective import Objective
+from aisle.training.optimizer import adamw
+from aisle.training.rank_sync import RankSync
+from aisle.training.step import TrainingStep
+from aisle.training.tokenized import TokenizedPairs
+from aisle.training.train_state import TrainState
+from aisle.training.trained_weights import register_trained_weights_only
+
+
+def make_step(
+    settings: TrainSettings,
+    base: LoadedModel,
+    train: TokenizedPairs,
+    accelerator: Any,
+    *,
+    total_steps: int,
+    state: TrainState,
+    log: Callable[[str], None],
+) -> tuple[TrainingStep, Layout]:
+    """Return the training step of a run, and the layout of its batches.
+
+    Args:
+        settings: Resolved settings.
+        base: Base model; its backbone is changed.
+        train: Training pairs.
+        accelerator: Accelerator of the run; it saves the step's parts in checkpoints.
+        total_steps: Steps of the run.
+        state: Training state, saved with them.
+        log: Logs messages for the user.
+
+    Raises:
+        AisleError: The model lacks what a setting needs, or the way of launching does not support a flag.
+    """
+    objective = Objective(*chosen_loss(settings.objective)).to(accelerator.device)
+    _refuse_flags(settings.optim, objective, accelerator)
+    tower = tower_to_train(settings, base, accelerator, log=log)
+    layout = _layout(tower, settings, base, accelerator)
+    eager_because = why_eager(settings, accelerator, packed=layout.packed)
+    if eager_because is None:
+        layout = replace(layout, static_length=int(train.texts.lengths().max()))
+    elif accelerator.device.type == "cuda":
+        log(f"steps are not captured as CUDA graphs, which is slower for small batches: {eager_because}")
+    _prepare_for_ddp(tower, settings, train, layout, accelerator, log)
+    if settings.optim.torch_compile:
+        for backbone in tower.backbones:
+            compile_layers(backbone, accelerator.device, backend=settings.optim.torch_compile_backend)
+    step = _training_step(
+        tower,
+        objective,
+        settings,
+        layout,
+        accelerator,
+        eager_because=eager_because,
+        total_steps=total_steps,
+        state=state,
+        log=log,
+    )
+    accelerator.register_for_checkpointing(step.scheduler, state, objective)
+    register_trained_weights_only(accelerator)
+    return step, layout
+
+
+def _refuse_flags(optim: OptimSettings, objective: Objective, accelerator: Any) -> None:
+    in_use = {
+        "--learn_temperature": objective.learns,
+        "--cached_embeddings": optim.cached_embeddings,
+        "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
+    }
+    refuse_unsupported_flags(strategy_of(accelerator), [flag for flag, used in in_use.items() if used])
+
+
+def _layout(tower: Tower, settings: TrainSettings, base: LoadedModel, accelerator: Any) -> Layout:
+    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision, torch.float32)
+    packed = tower.why_padded(compute_type, max_length=base.settings.max_length) is None
+    layout = device_layout(
+        accelerator.device,
+        packed=packed,
+        pad_token_id=base.tokenizer.pad_token_id,
+        max_tokens=settings.optim.max_tokens_per_sub_batch,
+        separate_sides=tower.separate_sides,
+    )
+    if not is_sharded(accelerator):
+        return layout
+    # Every rank takes part in gathering sharded layers, so all ranks must run them equally often.
+    return replace(layout, max_tokens=WHOLE_BATCH, group_cost=WHOLE_BATCH)
+
+
+def _prepare_for_ddp(
+    tower: Tower,
+    settings: TrainSettings,
+    train: TokenizedPairs,
+    layout: Layout,
+    accelerator: Any,
+    log: Callable[[str], None],
+) -> None:
+    """Let DDP accept trained weights without a gradient; call it before the model is prepared."""
+    if strategy_of(accelerator) != "DDP" or settings.lora.use_peft:
+        return
+    pair = np.stack([train.queries[0], train.products[0]])
+    one_each = [texts[:1] for texts in layout.by_tower(train.texts, pair)]
+    batches = [layout.batch(train.texts, texts).to(accelerator.device) for texts in one_each]
+    unused = weights_without_gradient(tower, batches)
+    if unused:
+        shown = ", ".join(unused[:3]) + (f" and {len(unused) - 3} others" if len(unused) > 3 else "")
+        log(f"{len(unused)} weights have no gradient and are not changed: {shown}")
+        expect_unused_weights(accelerator)
+
+
+def _training_step(
+    tower: Tower,
+    objective: Objective,
+    settings: TrainSettings,
+    layout: Layout,
+    accelerator: Any,
+    *,
+    eager_because: str | None,
+    total_steps: int,
+    state: TrainState,
+    log: Callable[[str], None],
+) -> TrainingStep:
+    """Return the training step, with model and optimiser prepared by the accelerator."""
+    optim = settings.optim
+    rate = float(optim.learning_rate or 0)
+    model, optimizer = accelerator.prepare(
+        tower, adamw(tower, objective, learning_rate=rate, weight_decay=optim.weight_decay)
+    )
+    scheduler = get_scheduler(
+        optim.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=optim.num_warmup_steps,
+        num_training_steps=total_steps,
+    )
+    # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
+    step_sums = settings.lora.use_peft or (tower.separate_sides and optim.cached_embeddings)
+    sync = _rank_sync(accelerator, log) if step_sums else None
+    forward = Forward(accelerator, model, wrapper_sums=sync is None, eager_because=eager_because)
+    if eager_because is None:
+        forward = with_captured_passes(forward, log=log, record=CudaGraphs())
+    return TrainingStep(
+        accelerator=accelerator,
+        forward=forward,
+        objective=objective,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        max_grad_norm=optim.max_grad_norm,
+        retry=MemoryRetry(
+            accelerator=accelerator,
+            optimizer=optimizer,
+            sync=sync,
+            cached_tokens=layout.max_tokens if optim.cached_embeddings else None,
+            state=state,
+            log=log,
+        ),
+        sync=sync,
+    )
+
+
+def _rank_sync(accelerator: Any, log: Callable[[str], None]) -> RankSync | None:
+    """Return the synchronisation of ranks if each of several ranks has the whole model, else None."""
+    if strategy_of(accelerator) != "DDP":
+        return None
+    sync = RankSync.of_all(accelerator)
+    if sync is None:
+        log(
+            "warning: gloo does not connect the processes (is GLOO_SOCKET_IFNAME the network's interface?); "
+            "the run will stop if one of them runs out of memory"
+        )
+    return sync

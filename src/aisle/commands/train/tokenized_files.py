@@ -1,0 +1,51 @@
+"""Tokenise the pairs of a run into its folder, once for all processes of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from aisle.commands.train.run_dir import TOKENS
+from aisle.commands.train.settings import TrainSettings
+from aisle.data.pairs import Pairs
+from aisle.io.durable import file_sha256
+from aisle.models.fingerprint import TOKENIZER_FILES
+from aisle.models.loading import LoadedModel
+from aisle.training.distributed import wait_for_all
+from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
+
+
+def tokenized(
+    pairs: Pairs,
+    digest: str,
+    *,
+    settings: TrainSettings,
+    base: LoadedModel,
+    accelerator: Any,
+    log: Callable[[str], None],
+) -> TokenizedPairs:
+    """Return the tokenised pairs: one process per machine writes them, and all processes memory-map them.
+
+    Args:
+        pairs: Pairs to tokenise.
+        digest: Digest of the pairs. Files of the same pairs, tokenizer and model settings are used again.
+        settings: Settings with the run's folder.
+        base: Model with the tokenizers.
+        accelerator: Accelerator of the run.
+        log: Logs messages for the user.
+    """
+    folders = [base.source.path, *([] if base.adapter is None else [base.adapter.run.path])]
+    files = [folder / name for folder in folders for name in TOKENIZER_FILES]
+    tokenizer = [file_sha256(path) for path in files if path.is_file()]
+    parts = (part.name for part in fields(TokenizedPairs))
+    made_of = (digest, *tokenizer, *vars(base.settings).items(), *parts)
+    name = blake2b(repr(made_of).encode(), digest_size=8).hexdigest()
+    folder = Path(str(settings.run.output_dir)) / TOKENS / name
+    if accelerator.is_local_main_process and not folder.is_dir():
+        log(f"tokenising {len(pairs):,} pairs")
+        write_tokenized(tokenize_pairs(pairs, base.side_tokenizers), folder)
+    wait_for_all(accelerator)
+    return open_tokenized(folder)
