@@ -23,11 +23,9 @@ import sys
 import time
 from pathlib import Path
 
-import faiss
 import hnswlib
 import numpy as np
 import pyarrow as pa
-from usearch.index import Index as UsearchIndex
 
 from aisle import build_index, load_encoder, open_index
 from aisle.index import ann_recall, exact_search
@@ -87,8 +85,23 @@ def prepare(folder, encoder, count):
     return vectors[:count].copy(), payload, texts, queries
 
 
+def peers():
+    """Return the modules of faiss and usearch, which are no dependencies of aisle.
+
+    Raises:
+        SystemExit: One of them is not installed.
+    """
+    try:
+        import faiss
+        import usearch.index
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{error.name} is not installed: pip install faiss-cpu usearch") from None
+    return faiss, usearch.index
+
+
 def builders(settings):
     """Return each contender's function from vectors to its graph."""
+    faiss, usearch_index = peers()
     M, ef, threads = settings.M, settings.ef_construction, settings.threads
 
     def aisle(vectors):
@@ -109,7 +122,7 @@ def builders(settings):
         return index
 
     def usearch(vectors):
-        index = UsearchIndex(
+        index = usearch_index.Index(
             ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=M, expansion_add=ef
         )
         index.add(np.arange(len(vectors)), vectors, threads=threads)
@@ -236,7 +249,7 @@ def measure(count, encoder, settings):
     """Return all tables of one size of index."""
     folder = settings.output_dir / str(count)
     vectors, payload, texts, queries = prepare(folder, encoder, count)
-    faiss.omp_set_num_threads(settings.threads)
+    peers()[0].omp_set_num_threads(settings.threads)
     build_calls = {name: lambda build=build: build(vectors) for name, build in builders(settings).items()}
     build_seconds, built = time_in_turns(build_calls, settings.rounds)
     started = time.perf_counter()
@@ -298,6 +311,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, help="searches of all queries in a turn")
     parser.add_argument("--json", action="store_true", help="print a JSON document instead of lines")
     settings = parser.parse_args()
+    peers()  # before anything is embedded
     encoder = load_encoder(settings.model)
     tables = {str(count): measure(count, encoder, settings) for count in settings.counts}
     if settings.json:
