@@ -7,7 +7,7 @@ from tests.packed_towers import tower_without_dropout
 
 @pytest.fixture
 def tower_of(tiny_model, shift_weights):
-    """Return a function from an architecture to its tower, as training has it, dropout off."""
+    """Return a function that builds the tower of an architecture for training, without dropout."""
 
     def load(architecture, *, pooling="mean", adapter=False):
         tower = tower_without_dropout(tiny_model(architecture), pooling=pooling, adapter=adapter)

@@ -1,4 +1,4 @@
-"""Layers compiled one by one: which they are; tests/commands/test_training_engine.py trains them."""
+"""Layers to compile one by one; tests/commands/test_training_engine.py trains with them."""
 
 import pytest
 from torch import nn

@@ -1,4 +1,4 @@
-"""The fused LoRA layer against PEFT's own."""
+"""Fused LoRA layer, compared with PEFT's."""
 
 import copy
 
@@ -45,7 +45,7 @@ def gradients(backbone):
     return {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
 
 
-def test_the_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     torch.manual_seed(0)
     shapes = [(2, 3, 5), (4, 5), (4,), (2, 5), (4, 2)]
     inputs, weight, bias, a, b = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
@@ -77,13 +77,13 @@ def test_layers_are_fused(adapted, monkeypatch):
 
 
 @pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"use_dora": True}])
-def test_layers_with_dropout_or_dora_stay_peft_s(adapted, monkeypatch, changes):
+def test_layers_with_dropout_or_dora_keep_peft_s_code(adapted, monkeypatch, changes):
     _, fused = adapted(**changes)
     monkeypatch.setattr(AdaptedLinear, "apply", lambda *_: pytest.fail("fused"))
     vectors(fused)
 
 
-def test_under_autocast_and_without_the_adapter_peft_s_own_pass_is_taken(adapted, monkeypatch):
+def test_under_autocast_and_without_the_adapter_peft_s_code_runs(adapted, monkeypatch):
     plain, fused = adapted()
     monkeypatch.setattr(AdaptedLinear, "apply", lambda *_: pytest.fail("fused"))
     with torch.no_grad():

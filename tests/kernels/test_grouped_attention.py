@@ -1,4 +1,4 @@
-"""Grouped attention against torch's own, text by text."""
+"""Grouped attention, compared with torch's attention for each text."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ import torch
 from aisle.kernels.grouped_attention import GroupedAttention, group_heads
 
 RUNS = ((1, 9), (3, 4), (2, 1))
-"""One group, mostly padded."""
+"""A single group, with much padding."""
 MANY_RUNS = ((2, 3), (40, 60), (9, 58), (30, 20), (1, 19), (3, 60))
-"""Several groups, with padding and without, in no order."""
+"""Several groups, some with padding, in mixed order."""
 
 
 def inputs(dtype=torch.float64, runs=RUNS):
@@ -29,13 +29,13 @@ def text_by_text(query, key, value, scaling, runs=RUNS):
 
 
 @pytest.mark.parametrize("scaling", [0.3, 5.0])
-def test_each_text_attends_to_itself_alone(scaling):
+def test_each_text_attends_only_to_itself(scaling):
     query, key, value = inputs()
     found = GroupedAttention.apply(query, key, value, RUNS, scaling)
     torch.testing.assert_close(found, text_by_text(query, key, value, scaling))
 
 
-def test_texts_in_several_groups_come_back_to_their_places():
+def test_texts_in_several_groups_return_to_their_places():
     inputs_of_both = inputs(runs=MANY_RUNS)
     groups = group_heads(MANY_RUNS, 2).groups
     assert len(groups) > 1
@@ -52,14 +52,14 @@ def test_texts_in_several_groups_come_back_to_their_places():
         torch.testing.assert_close(one, other)
 
 
-def test_the_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     query, key, value = inputs()
     assert torch.autograd.gradcheck(
         lambda *one: GroupedAttention.apply(*one, RUNS, 0.5), (query, key, value), atol=1e-6
     )
 
 
-def test_dropped_weights_have_the_gradient_of_what_was_kept():
+def test_gradients_with_dropout_equal_those_of_the_kept_weights():
     query, key, value = inputs()
 
     def seeded(*one):
@@ -71,7 +71,7 @@ def test_dropped_weights_have_the_gradient_of_what_was_kept():
 
 
 def test_inputs_that_are_views_have_the_same_gradients():
-    """Backbones hand over (1, heads, tokens, head_dim), turned round."""
+    """Backbones pass transposed views of (1, heads, tokens, head_dim)."""
     plain = inputs()
     turned = [x.detach().transpose(0, 1).contiguous().requires_grad_() for x in plain]
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Packed texts against padded ones, which transformers computes by itself: every architecture, every way."""
+"""Packed texts, compared with padded texts computed by transformers, for every architecture."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def assert_same_gradients(found, expected):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("architecture", PACKING)
-def test_packed_texts_have_the_embeddings_of_padded_ones_and_of_each_text_alone(
+def test_packed_texts_have_the_embeddings_of_padded_texts_and_of_each_text_alone(
     architecture, pooling, tower_of, texts, packed
 ):
     tower = tower_of(architecture, pooling=pooling).eval()
@@ -60,7 +60,7 @@ def test_packed_texts_have_the_embeddings_of_padded_ones_and_of_each_text_alone(
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("architecture", PACKING)
-def test_packed_texts_give_the_gradients_of_padded_ones(architecture, adapter, pooling, tower_of, packed):
+def test_packed_texts_give_the_gradients_of_padded_texts(architecture, adapter, pooling, tower_of, packed):
     tower = tower_of(architecture, pooling=pooling, adapter=adapter).train()
 
     found = gradients(tower, [packed])
@@ -70,7 +70,7 @@ def test_packed_texts_give_the_gradients_of_padded_ones(architecture, adapter, p
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_of_decoders_read_packed_texts_as_padded_ones(variant, packed):
+def test_variants_of_decoders_embed_packed_texts_like_padded_texts(variant, packed):
     tower = Tower(variant_of(variant), Pooling("mean"), [Normalize()])
 
     torch.testing.assert_close(
@@ -94,7 +94,7 @@ def test_a_split_batch_has_the_embeddings_of_the_whole_in_the_same_order(
         torch.testing.assert_close(embed(tower, parts), whole, rtol=0, atol=1e-5)
 
 
-def test_packed_and_padded_batches_can_take_turns(tower_of, texts, packed):
+def test_packed_and_padded_batches_can_alternate(tower_of, texts, packed):
     tower = tower_of("bert").eval()
     padded = padded_batches(tower.backbone)
 
@@ -104,7 +104,7 @@ def test_packed_and_padded_batches_can_take_turns(tower_of, texts, packed):
     torch.testing.assert_close(mixed, torch.cat([whole, whole, whole]), rtol=0, atol=1e-5)
 
 
-# transformers 5.23 has a new name for it, which those before do not know.
+# transformers 5.23 has a new name for it, which earlier versions lack.
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("architecture", PACKING)
@@ -130,12 +130,12 @@ def test_gradient_checkpointing_gives_packed_texts_the_same_gradients(
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "modernbert", "qwen2"])
-def test_positions_begin_at_nought_where_no_padding_index_shifts_them(architecture, tower_of):
+def test_positions_start_at_zero_without_a_padding_index(architecture, tower_of):
     assert first_position(tower_of(architecture).backbone) == 0
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
-def test_saved_files_name_no_attention_of_ours(adapter, tower_of, packed, tmp_path):
+def test_saved_files_do_not_name_our_attention(adapter, tower_of, packed, tmp_path):
     tower = tower_of("bert", adapter=adapter).eval()
     embed(tower, [packed])
     assert tower.backbone.config._attn_implementation == packing.ATTENTION
@@ -150,21 +150,21 @@ def test_saved_files_name_no_attention_of_ours(adapter, tower_of, packed, tmp_pa
 
 @dataclass
 class Layer:
-    """What packed_attention reads of an attention layer."""
+    """Attributes of an attention layer that packed_attention reads."""
 
     is_causal: bool
 
 
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "mpnet"])
 def test_packed_texts_train_under_autocast(architecture, tower_of, packed):
-    """Rotary positions leave queries and keys in float32 there, and values in bf16."""
+    """Under autocast, rotary positions leave queries and keys in float32, and values in bf16."""
     tower = tower_of(architecture, adapter=True)
     with autocast(torch.device("cpu"), "bf16"):
         found = gradients(tower, [packed])
     assert all(bool(torch.isfinite(gradient).all()) for gradient in found.values())
 
 
-def test_backbones_keep_no_keys_and_values_of_what_they_read(tower_of, packed):
+def test_backbones_do_not_keep_keys_and_values(tower_of, packed):
     backbone = tower_of("qwen2").backbone
     assert backbone.config.use_cache is False
     output = backbone(input_ids=packed.input_ids[None])
@@ -172,7 +172,7 @@ def test_backbones_keep_no_keys_and_values_of_what_they_read(tower_of, packed):
 
 
 @pytest.mark.parametrize(("key_heads", "causal", "window"), CASES)
-def test_attention_is_that_by_hand(key_heads, causal, window):
+def test_attention_equals_attention_by_hand(key_heads, causal, window):
     lengths = np.array([6, 4, 4, 1])
     batch = pack(TokenizedTexts(np.arange(15, dtype=np.int32), offsets_of(lengths)), np.arange(4))
     generator = torch.Generator().manual_seed(0)
@@ -194,8 +194,8 @@ def test_attention_is_that_by_hand(key_heads, causal, window):
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_what_is_not_said_is_the_layers_own(is_causal):
-    """Scores are divided by the root of the head's dimension, 4 here; a layer knows if it is causal."""
+def test_defaults_come_from_the_layer(is_causal):
+    """The scale is 1 / root of the head's dimension, here 4; the layer has an attribute `is_causal`."""
     batch = pack(TokenizedTexts(np.arange(3, dtype=np.int32), offsets_of([3])), np.arange(1))
     query, key, value = torch.randn(3, 3, 1, 16, generator=torch.Generator().manual_seed(0))
 
@@ -210,7 +210,7 @@ def test_what_is_not_said_is_the_layers_own(is_causal):
     torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-6)
 
 
-def test_attention_weights_are_dropped_while_training():
+def test_attention_weights_are_dropped_in_training():
     batch = pack(TokenizedTexts(np.arange(64, dtype=np.int32), offsets_of([64])), np.arange(1))
     ones = torch.ones(1, 2, 64, 8)
     with torch.random.fork_rng(devices=[]):

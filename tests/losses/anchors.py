@@ -1,4 +1,4 @@
-"""Anchors of in-batch losses, by the pairs and what each excludes."""
+"""Anchors for tests of in-batch losses, built from pairs and their exclusions."""
 
 import numpy as np
 import torch
@@ -7,14 +7,14 @@ from aisle.losses.anchors import Anchors, Exclusions
 
 
 def exclusions(rows):
-    """Return the compressed rows of lists of columns."""
+    """Return exclusions, given a list of columns for each row."""
     ends = np.cumsum([0, *(len(columns) for columns in rows)])
     columns = [column for row in rows for column in row]
     return Exclusions(torch.tensor(ends), torch.tensor(columns, dtype=torch.int64))
 
 
 def anchors_of(pairs, *, products=None, queries=None):
-    """Return anchors that exclude their own texts and the columns given for each row besides."""
+    """Return anchors that exclude their own texts and the given columns of each row."""
     queries_of, products_of = [query for query, _ in pairs], [product for _, product in pairs]
 
     def with_own(own, more):
@@ -34,7 +34,7 @@ def diagonal(count):
 
 
 def random_anchors(count, query_count, product_count, *, seed=0):
-    """Return anchors among more products than queries, some of them twice, with random exclusions."""
+    """Return anchors over more products than queries, some repeated, with random exclusions."""
     random = np.random.default_rng(seed)
     pairs = [(int(random.integers(query_count)), int(random.integers(product_count))) for _ in range(count)]
     pairs[-1] = pairs[0]

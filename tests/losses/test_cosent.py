@@ -75,7 +75,7 @@ def test_cosent_of_equally_relevant_pairs_is_zero_with_gradients_zero(count, rel
     assert temperature.grad.item() == 0
 
 
-def test_cosent_falls_when_a_wrong_order_is_put_right():
+def test_cosent_falls_when_a_wrong_order_is_corrected():
     relevance = torch.tensor([1.0, 0.0])
 
     wrong = cosent(at(0, 0), at(90, 0), relevance, temperature=0.05)[0]
@@ -85,7 +85,7 @@ def test_cosent_falls_when_a_wrong_order_is_put_right():
     assert right.item() == pytest.approx(0, abs=1e-6)
 
 
-def test_gradients_of_cosent_are_those_of_finite_differences():
+def test_gradients_of_cosent_equal_finite_differences():
     relevance = exact([0, 1, 0.1, 0.1, 0, 1])
 
     def loss(queries, products, temperature):
@@ -95,7 +95,7 @@ def test_gradients_of_cosent_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in inputs])
 
 
-def test_cosent_stays_finite_where_all_orders_are_wrong_at_a_small_temperature():
+def test_cosent_is_finite_if_all_orders_are_wrong_at_a_low_temperature():
     queries = at(0, 0, 0, 0).float().requires_grad_()
 
     losses = cosent(queries, at(180, 180, 0, 0).float(), torch.tensor([1.0, 1, 0, 0]), temperature=0.001)
@@ -120,7 +120,7 @@ def test_cosent_of_twenty_thousand_pairs_in_float32_is_close_to_float64(levels):
 
 
 def test_cosent_of_twenty_thousand_pairs_equals_the_sum_over_pairs_of_levels():
-    """Over levels a < b the sum of exp(s_i - s_j) is that of exp(s_i) times that of exp(-s_j)."""
+    """For levels a < b, the sum of exp(s_i - s_j) is the sum of exp(s_i) times the sum of exp(-s_j)."""
     queries, products = unit(20_000, 4), unit(20_000, 4, seed=1)
     levels = torch.randint(4, (20_000,), generator=torch.Generator().manual_seed(2))
 

@@ -1,4 +1,4 @@
-"""The table of losses in the docs is the registry's."""
+"""The table of losses in the docs matches the registry."""
 
 from pathlib import Path
 

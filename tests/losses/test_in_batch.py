@@ -19,7 +19,7 @@ SUBSETS = [
 
 
 def in_batch_by_loops(queries, products, anchors, *, temperature, directions):
-    """Return the losses as the formula says them, one exponential after another."""
+    """Compute the losses by the formula, with a loop over the exponentials."""
     losses = []
     for row in range(len(anchors)):
         query, product = queries[anchors.queries[row]], products[anchors.products[row]]
@@ -128,8 +128,8 @@ def test_every_direction_adds_negatives_and_changes_the_loss(directions):
 
 
 @pytest.mark.parametrize("directions", SUBSETS, ids="+".join)
-def test_what_is_excluded_neither_counts_nor_gets_a_gradient(directions):
-    """The last query and product are excluded for every anchor: as if they were not there."""
+def test_excluded_texts_have_no_effect_and_no_gradient(directions):
+    """Every anchor excludes the last query and the last product, as if they were missing."""
     queries, products = unit(5), unit(5, seed=1)
     pairs = [(row, row) for row in range(4)]
     excluded = anchors_of(pairs, products=[[4]] * 4, queries=[[4]] * 4)
@@ -157,14 +157,14 @@ def test_a_pair_given_twice_has_its_loss_twice(directions):
 
 
 @pytest.mark.parametrize("directions", SUBSETS, ids="+".join)
-def test_the_order_of_anchors_and_texts_only_orders_the_losses(directions):
+def test_the_order_of_anchors_and_texts_changes_only_the_order_of_the_losses(directions):
     queries, products = unit(4), unit(4, seed=1)
     options = {"temperature": 1.0, "directions": directions}
     anchors = anchors_of([(0, 0), (1, 1), (2, 2)], products=[[1], [], [3]], queries=[[], [3], [0]])
 
     losses = in_batch(queries, products, anchors, **options)
 
-    # Rows are now counted from the end (3 - row), and the anchors come the other way round.
+    # Rows are now counted from the end (3 - row), and the anchors are reversed.
     flipped = anchors_of([(1, 1), (2, 2), (3, 3)], products=[[0], [], [2]], queries=[[3], [0], []])
     other = in_batch(queries.flip(0), products.flip(0), flipped, **options)
     torch.testing.assert_close(other, losses.flip(0))
@@ -173,7 +173,7 @@ def test_the_order_of_anchors_and_texts_only_orders_the_losses(directions):
 @pytest.mark.parametrize("directions", SUBSETS, ids="+".join)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_anchor_without_negatives_has_loss_zero_and_no_gradient(directions, dtype):
-    """The first anchor excludes everything, the second nothing but its own texts."""
+    """The first anchor excludes all texts, the second only its own."""
     queries, products = unit(3).to(dtype), unit(3, seed=1).to(dtype)
     every = [1, 2]
     anchors = anchors_of([(0, 0), (1, 1)], products=[every, []], queries=[every, []])
@@ -196,8 +196,8 @@ def test_an_anchor_without_negatives_has_loss_zero_and_no_gradient(directions, d
     torch.testing.assert_close(both, second)
 
 
-def test_an_anchor_without_negatives_makes_no_nan_on_the_way_back():
-    """A NaN that a later step masks is still an error to who looks for one with anomaly detection."""
+def test_an_anchor_without_negatives_makes_no_nan_in_the_backward_pass():
+    """Anomaly detection reports a NaN even if a later operation masks it."""
     queries = unit(1).requires_grad_()
 
     with torch.autograd.set_detect_anomaly(True):
@@ -207,7 +207,7 @@ def test_an_anchor_without_negatives_makes_no_nan_on_the_way_back():
     assert torch.equal(queries.grad, torch.zeros_like(queries))
 
 
-def test_without_exclusions_the_own_texts_are_negatives_too():
+def test_without_exclusions_an_anchors_own_texts_are_negatives_too():
     """Nothing is masked: the own product counts twice in the denominator, log((2 e^2 + e^0) / e^2)."""
     nothing = exclusions([[]])
     anchors = Anchors(torch.tensor([0]), torch.tensor([0]), nothing, nothing)
@@ -229,7 +229,7 @@ def test_a_batch_without_anchors_has_no_losses_and_stays_on_the_graph():
 
 
 @pytest.mark.parametrize("directions", SUBSETS, ids="+".join)
-def test_gradients_of_in_batch_are_those_of_finite_differences(directions):
+def test_gradients_of_in_batch_equal_finite_differences(directions):
     anchors = random_anchors(5, 3, 4)
 
     def loss(queries, products, temperature):
@@ -239,7 +239,7 @@ def test_gradients_of_in_batch_are_those_of_finite_differences(directions):
     assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in inputs])
 
 
-def test_in_batch_is_float32_and_finite_at_a_small_temperature():
+def test_in_batch_is_float32_and_finite_at_a_low_temperature():
     queries, products = unit(32).float().requires_grad_(), unit(32, seed=1).float()
 
     losses = in_batch(queries, products, diagonal(32), temperature=0.001, directions=ALL_DIRECTIONS)
@@ -259,7 +259,7 @@ def test_in_batch_is_float32_and_finite_at_a_small_temperature():
 
 
 @pytest.mark.parametrize("directions", [[], ["product_to_query"], OTHER_DIRECTIONS])
-def test_directions_without_query_to_product_are_refused_with_what_was_found(directions):
+def test_directions_without_query_to_product_are_refused_and_listed(directions):
     with pytest.raises(ValueError, match="'query_to_product'") as caught:
         in_batch(unit(2), unit(2), diagonal(2), temperature=0.05, directions=directions)
 
@@ -267,7 +267,7 @@ def test_directions_without_query_to_product_are_refused_with_what_was_found(dir
 
 
 def test_gradients_of_texts_that_occur_often_are_the_same_to_the_bit():
-    """Plain indexing adds them up in the order in which threads come by, from 32,768 numbers on."""
+    """From 32,768 numbers on, plain indexing sums in the order in which threads finish."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

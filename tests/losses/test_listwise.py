@@ -10,7 +10,7 @@ from tests.losses.vectors import at, exact, gradients, unit
 
 
 def listwise_by_loops(queries, products, relevance, query_keys, *, temperature):
-    """Return the parts of each query's cross-entropy, one query after another."""
+    """Compute the terms of the cross-entropy with a loop over queries."""
     scores = (queries * products).sum(dim=1) / temperature
     losses = torch.zeros_like(scores)
     for key in set(query_keys.tolist()):
@@ -32,8 +32,8 @@ def test_listwise_has_the_value_computed_by_hand():
 
 
 @pytest.mark.parametrize("temperature", [0.01, 1.0])
-def test_listwise_equals_one_query_after_another(temperature):
-    """Five queries in any order, one of them without relevance, one with a single pair."""
+def test_listwise_equals_a_loop_over_queries(temperature):
+    """Five queries in mixed order, one without a relevant pair, one with a single pair."""
     queries, products = unit(12), unit(12, seed=1)
     keys = torch.tensor([5, -3, 5, 90, 11, -3, 5, 90, 90, 2, -3, 5])
     relevance = exact([1, 0.1, 0, 0, 0.3, 1, 0.01, 0, 0, 1, 0, 1])
@@ -63,7 +63,7 @@ def test_listwise_losses_of_a_query_do_not_depend_on_the_other_queries():
         torch.testing.assert_close(losses[rows], alone)
 
 
-def test_relevance_counts_in_proportion_only_in_listwise():
+def test_only_proportions_of_relevance_count_in_listwise():
     queries, products, keys = unit(4), unit(4, seed=1), torch.tensor([0, 0, 1, 1])
     relevance = exact([1, 0.5, 0.2, 0.8])
 
@@ -83,7 +83,7 @@ def test_listwise_of_queries_without_relevance_is_zero_with_gradients_zero():
     assert torch.equal(queries.grad, torch.zeros_like(queries))
 
 
-def test_gradients_of_listwise_are_those_of_finite_differences():
+def test_gradients_of_listwise_equal_finite_differences():
     relevance, keys = exact([0, 1, 0.1, 0.5, 0, 1]), torch.tensor([0, 1, 0, 0, 1, 2])
 
     def loss(queries, products, temperature):
@@ -93,7 +93,7 @@ def test_gradients_of_listwise_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in inputs])
 
 
-def test_listwise_is_float32_and_finite_at_a_small_temperature():
+def test_listwise_is_float32_and_finite_at_a_low_temperature():
     """Scores of 1000 and -1000 in one query, of -1000 alone in the other: each softmax has its own peak."""
     queries = at(0, 0, 0, 0).float().requires_grad_()
     products, keys = at(0, 180, 180, 180).float(), torch.tensor([0, 0, 1, 1])
@@ -106,7 +106,7 @@ def test_listwise_is_float32_and_finite_at_a_small_temperature():
     assert torch.isfinite(queries.grad).all()
 
 
-def test_a_mean_over_queries_counts_queries_with_some_relevance():
+def test_a_mean_over_queries_counts_queries_with_a_relevant_pair():
     keys = np.array([5, 5, -3, 9, 9, 9, 7])
     relevance = np.array([0, 0.1, 0, 1, 0.5, 0, 1])
 

@@ -1,4 +1,4 @@
-"""Unit vectors whose cosines are known by hand, and the gradients of a loss."""
+"""Unit vectors with known cosines, and gradients of a loss."""
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ def exact(values):
 
 
 def gradients(loss, *inputs):
-    """Return the gradients of the sum of `loss` of copies of the inputs."""
+    """Return the gradients of the summed `loss` with respect to copies of the inputs."""
     inputs = [value.detach().clone().requires_grad_() for value in inputs]
     loss(*inputs).sum().backward()
     return [value.grad for value in inputs]

@@ -67,7 +67,7 @@ def test_a_fresh_adapter_changes_nothing(architecture, tiny_model):
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
-def test_an_architecture_of_no_known_family_lists_its_linear_layers():
+def test_an_unknown_architecture_lists_its_linear_layers():
     backbone = nn.Sequential()
     backbone.add_module("mixer", nn.Linear(2, 2))
     backbone.add_module("gate", nn.Linear(2, 2))
@@ -76,7 +76,7 @@ def test_an_architecture_of_no_known_family_lists_its_linear_layers():
         default_target_modules(backbone)
 
 
-def test_a_wrong_target_lists_the_names_there_are(tiny_bert):
+def test_a_wrong_target_lists_the_linear_layers(tiny_bert):
     with pytest.raises(ModelError) as caught:
         lora(backbone_of(tiny_bert), target_modules=["query", "q_proj"])
 
@@ -85,13 +85,13 @@ def test_a_wrong_target_lists_the_names_there_are(tiny_bert):
     assert message.endswith("dense, key, query, value")
 
 
-def test_the_pooler_alone_is_no_target(tiny_bert):
+def test_the_pooler_is_refused_as_a_target(tiny_bert):
     """No embedding reads it: nothing would be trained."""
     with pytest.raises(ModelError, match=r"no linear layer named pooler\.dense"):
         lora(backbone_of(tiny_bert), target_modules=["pooler.dense"])
 
 
-def test_part_of_a_name_is_not_a_name(tiny_bert):
+def test_part_of_a_layers_name_is_refused(tiny_bert):
     with pytest.raises(ModelError, match="no linear layer named uery"):
         lora(backbone_of(tiny_bert), target_modules=["uery"])
 
@@ -108,7 +108,7 @@ def test_linear_layers_are_named_by_their_last_part(tiny_bert):
     assert linear_layer_names(backbone_of(tiny_bert)) == {"query", "key", "value", "dense"}
 
 
-def test_the_trained_share_counts_by_hand(tiny_bert):
+def test_the_trained_share_equals_a_count_by_hand(tiny_bert):
     """Two blocks, three projections of 32 x 32 each, A and B of rank 4."""
     adapted = lora(backbone_of(tiny_bert))
 
@@ -209,9 +209,7 @@ def test_an_adapter_that_lacks_weights_is_refused(save_run):
     ],
     ids=["modules_to_save", "bias", "magnitude"],
 )
-def test_an_adapter_that_lacks_what_it_has_beside_lora_is_refused(
-    options, part, message, tiny_bert, tmp_path
-):
+def test_an_adapter_that_lacks_weights_besides_loras_is_refused(options, part, message, tiny_bert, tmp_path):
     from safetensors.torch import load_file, save_file
 
     config = LoraConfig(r=4, task_type="FEATURE_EXTRACTION", target_modules=["query"], **options)
@@ -250,7 +248,7 @@ def test_a_truncated_adapter_is_refused_with_its_folder_named(name, message, sav
     assert message in str(caught.value)
 
 
-def test_an_adapter_whose_base_has_moved_asks_for_it(save_run, tiny_bert, tmp_path):
+def test_an_adapter_whose_base_model_moved_asks_for_it(save_run, tiny_bert, tmp_path):
     moved = tmp_path / "base"
     shutil.copytree(tiny_bert, moved)
     run = save_run(base=moved)

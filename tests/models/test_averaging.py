@@ -7,7 +7,7 @@ from aisle.errors import ModelError
 from aisle.models import averaging
 
 
-def test_runs_whose_weights_have_other_names_are_refused(monkeypatch):
+def test_runs_with_different_names_of_weights_are_refused(monkeypatch):
     """A weight that one run lacks would come out as a fraction of the other's."""
     towers = {
         "one": nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}),

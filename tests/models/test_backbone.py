@@ -62,7 +62,7 @@ def mean_vectors(model, folder, texts):
     return torch.nn.functional.normalize((vectors * mask).sum(1) / mask.sum(1)).numpy()
 
 
-def test_a_t5_is_read_by_its_encoder(model_folder):
+def test_only_the_encoder_of_a_t5_is_loaded(model_folder):
     folder = model_folder("t5")
 
     found = load_encoder(folder, device="cpu").encode_products(TEXTS)
@@ -71,7 +71,7 @@ def test_a_t5_is_read_by_its_encoder(model_folder):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_another_encoder_with_a_decoder_is_refused(model_folder):
+def test_other_encoder_decoders_are_refused(model_folder):
     with pytest.raises(ModelError, match="bart is an encoder with a decoder"):
         load_encoder(model_folder("bart"), device="cpu")
 
@@ -95,7 +95,7 @@ def test_quantised_weights_name_the_package_that_they_need(bert_copy):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "madeup"])
-def test_a_model_with_code_of_its_own_names_the_flag(bert_copy, model_type):
+def test_a_model_with_python_code_names_the_flag(bert_copy, model_type):
     (bert_copy / "modeling_odd.py").write_text("raise SystemExit('this code must not run')\n")
     code = {"AutoConfig": "modeling_odd.OddConfig", "AutoModel": "modeling_odd.OddModel"}
     edit_json(bert_copy / "config.json", auto_map=code, model_type=model_type, num_hidden_layers=3)
@@ -104,7 +104,7 @@ def test_a_model_with_code_of_its_own_names_the_flag(bert_copy, model_type):
         load_encoder(bert_copy, device="cpu")
 
 
-def test_a_model_that_reads_no_text_is_refused(minilm_dir, tmp_path):
+def test_a_model_that_does_not_read_text_is_refused(minilm_dir, tmp_path):
     config = AutoConfig.for_model(
         "vit", hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, image_size=32
     )
@@ -145,7 +145,7 @@ def test_the_folders_of_old_sentence_transformers_are_followed(tiny_bert, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["0_Transformer", "../elsewhere"])
-def test_a_folder_that_modules_json_names_and_that_is_not_there_is_refused(tiny_bert, tmp_path, name):
+def test_a_missing_folder_in_modules_json_is_refused(tiny_bert, tmp_path, name):
     root = old_layout(tiny_bert, tmp_path / "old", name=name)
     shutil.rmtree(root / name)
 
@@ -153,7 +153,7 @@ def test_a_folder_that_modules_json_names_and_that_is_not_there_is_refused(tiny_
         load_encoder(root, device="cpu")
 
 
-def test_gpt2_is_adapted_at_its_transposed_layers_and_read_back(model_folder, tmp_path):
+def test_gpt2_is_adapted_at_its_transposed_layers_and_loaded_again(model_folder, tmp_path):
     folder = model_folder("gpt2")
     adapted = attach_lora(
         AutoModel.from_pretrained(folder),

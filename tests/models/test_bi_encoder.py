@@ -45,7 +45,7 @@ def encoder_of(model, tiny_bert):
     return TorchEncoder(model, plain.tokenizer, plain.settings, "b" * 64, "a" * 64, name="two towers")
 
 
-def test_each_side_is_read_by_its_own_tower(towers, tiny_model, tiny_bert):
+def test_each_side_is_embedded_by_its_own_tower(towers, tiny_model, tiny_bert):
     encoder = encoder_of(BiEncoder(*towers).eval(), tiny_bert)
     query_side, product_side = (
         load_encoder(tiny_model(name), device="cpu") for name in ("bert", "distilbert")
@@ -59,7 +59,7 @@ def test_each_side_is_read_by_its_own_tower(towers, tiny_model, tiny_bert):
     assert (encoder.query_fingerprint, encoder.fingerprint) == ("a" * 64, "b" * 64)
 
 
-def test_one_tower_reads_both_sides_unless_a_second_is_given(towers):
+def test_without_a_second_tower_one_tower_embeds_both_sides(towers):
     shared, separate = BiEncoder(towers[0]), BiEncoder(*towers)
 
     assert shared.query_tower is shared.product_tower

@@ -68,7 +68,7 @@ def plain_forward(folder, tokenizer, texts, *, pooling, max_length):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_embeddings_are_those_of_a_plain_padded_forward(architecture, pooling, encoder_of, tiny_model):
+def test_embeddings_equal_those_of_a_plain_padded_forward_pass(architecture, pooling, encoder_of, tiny_model):
     encoder = encoder_of(architecture, pooling)
 
     embeddings = encoder.encode_products(TEXTS, max_tokens=128)
@@ -155,7 +155,7 @@ def test_the_longest_text_that_a_model_reads_is_read(architecture, encoder_of):
     assert np.isfinite(encoder.encode_products(["shoe " * 100])).all()
 
 
-def test_no_texts_are_no_embeddings(encoder):
+def test_no_texts_give_no_embeddings(encoder):
     assert encoder.encode_queries([]).shape == (0, DIM)
     assert encoder.encode_products([]).dtype == np.float32
 
@@ -166,12 +166,12 @@ def test_a_single_text_is_refused_before_its_letters_are_embedded(encoder):
 
 
 @pytest.mark.parametrize("wrong", [None, 3, float("nan"), b"bytes"])
-def test_what_is_no_text_is_refused_with_its_place(wrong, encoder):
+def test_an_entry_that_is_not_a_text_is_refused_with_its_position(wrong, encoder):
     with pytest.raises(ModelError, match=r"texts\[1\] must be a text; found "):
         encoder.encode_products(["shoes", wrong])
 
 
-def test_a_text_that_is_not_unicode_is_refused_with_its_place(encoder):
+def test_a_text_that_is_not_unicode_is_refused_with_its_position(encoder):
     with pytest.raises(ModelError, match=r"texts\[1\] .*surrogate"):
         encoder.encode_products(["shoes", "caf\udce9"])
 

@@ -102,7 +102,7 @@ def test_the_scale_of_the_adapter_changes_it(run):
     assert fingerprint(run) != saved_fingerprint(run)
 
 
-def test_where_the_base_lies_does_not_change_it(run, tmp_path):
+def test_the_location_of_the_base_model_does_not_change_it(run, tmp_path):
     path = run / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "/elsewhere"}))
 
@@ -117,7 +117,7 @@ def test_the_vocabulary_changes_it(run):
 
 
 @pytest.mark.parametrize("change", [{"do_lower_case": False}, {"truncation_side": "left"}])
-def test_how_the_tokenizer_reads_changes_it(change, run):
+def test_settings_of_the_tokenizer_change_it(change, run):
     path = run / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 

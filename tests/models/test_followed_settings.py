@@ -184,7 +184,7 @@ def test_a_default_prompt_is_that_of_sentence_transformers(copied, save_run):
     assert_same_after_saving(save_run, folder)
 
 
-def test_prompts_of_other_names_are_refused_until_somebody_says_whose_they_are(copied):
+def test_prompts_with_other_names_are_refused_unless_the_user_gives_prompts(copied):
     folder = copied()
     prompts = {"search_query": "q: ", "search_document": "d: "}
 
@@ -223,7 +223,7 @@ def test_a_model_without_prompts_and_with_include_prompt_off_is_that_of_sentence
     np.testing.assert_allclose(found, in_sentence_transformers(folder), atol=2e-5)
 
 
-def test_pickled_weights_are_converted_where_they_are_so_that_the_pooling_stays(copied):
+def test_pickled_weights_are_converted_in_place_and_keep_the_pooling(copied):
     folder = copied()
     write(folder, "1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_cls_token": True})
     expected = load_encoder(folder, device="cpu").encode_products(TEXTS)

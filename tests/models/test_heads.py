@@ -214,7 +214,7 @@ def listed(*kinds):
         (("Transformer", "Pooling", "Dense", "Pooling"), "aisle reads one Transformer, then one Pooling"),
     ],
 )
-def test_modules_that_aisle_does_not_have_are_refused_by_name(kinds, message, tiny_bert, tmp_path):
+def test_unsupported_modules_are_refused_by_name(kinds, message, tiny_bert, tmp_path):
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
     (folder / "modules.json").write_text(json.dumps(listed(*kinds)))
 
@@ -234,7 +234,7 @@ def test_modules_that_aisle_does_not_have_are_refused_by_name(kinds, message, ti
         ({"bias": False}, r"1 unknown \(linear\.bias for example\)"),
     ],
 )
-def test_a_head_that_aisle_does_not_have_is_refused_with_the_file_named(changes, message, with_dense):
+def test_an_unsupported_head_is_refused_with_the_file_named(changes, message, with_dense):
     folder = with_dense()
     change(folder / "2_Dense" / "config.json", **changes)
 
@@ -242,7 +242,7 @@ def test_a_head_that_aisle_does_not_have_is_refused_with_the_file_named(changes,
         load_encoder(folder, device="cpu")
 
 
-def test_a_head_for_embeddings_of_another_length_is_refused(with_dense):
+def test_a_head_for_another_dimension_is_refused(with_dense):
     folder = with_dense()
     Dense(16, 8, bias=True, activation="Tanh").save(folder / "2_Dense")
 

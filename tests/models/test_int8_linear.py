@@ -30,7 +30,7 @@ def exact(inputs, weight, bias):
 @pytest.mark.parametrize(
     ("rows", "width", "outputs"), [(1, 1, 1), (3, 5, 7), (65, 17, 33), (130, 384, 31), (64, 1536, 40)]
 )
-def test_products_are_those_of_exact_integers(rows, width, outputs, with_bias):
+def test_products_equal_those_of_exact_integers(rows, width, outputs, with_bias):
     inputs, weight = drawn(rows, width), drawn(outputs, width, seed=1)
     bias = drawn(outputs, seed=2) if with_bias else None
 
@@ -122,7 +122,7 @@ def test_products_with_scales_of_channels_are_those_of_exact_integers(with_bias)
     )
 
 
-def test_what_is_beyond_a_channels_range_is_its_end():
+def test_values_beyond_a_channels_range_are_clipped():
     layer = Int8Linear(torch.eye(2), None, InputCodes(torch.tensor([1 / 127, 1.0])))
 
     found = layer(torch.tensor([[3.0, -1e6], [-40 / 127, 12.0]]))
@@ -158,7 +158,7 @@ def test_layers_that_read_the_same_input_find_its_codes_once(monkeypatch):
     assert calls == [4]
 
 
-def test_codes_of_an_input_are_not_taken_for_another():
+def test_codes_of_an_input_are_not_reused_for_another():
     shared, weight = InputCodes(), drawn(6, 20, seed=1)
     layer = Int8Linear(weight, None, shared)
 

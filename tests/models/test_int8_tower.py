@@ -96,7 +96,7 @@ def test_queries_keys_and_values_share_codes_with_scales_of_channels(encoder):
         assert not layer.attention.output.dense._inputs.after_gelu
 
 
-def test_a_text_has_the_same_embedding_in_any_company(encoder):
+def test_an_embedding_does_not_depend_on_the_other_texts(encoder):
     together = encoder.encode_products(TEXTS, precision="int8")
 
     alone = np.concatenate([encoder.encode_products([text], precision="int8") for text in TEXTS])
@@ -152,7 +152,7 @@ def test_gelu_is_taken_into_the_product_before_it(encoder):
         assert type(layer.intermediate.intermediate_act_fn) is nn.Identity
 
 
-def test_gelu_of_half_an_output_stays_where_it_is(tiny_model):
+def test_gelu_of_half_an_output_is_not_fused(tiny_model):
     """ModernBERT's: the other half is multiplied with it."""
     tower = load_encoder(tiny_model("modernbert"), device="cpu").model.product_tower
 
@@ -162,7 +162,7 @@ def test_gelu_of_half_an_output_stays_where_it_is(tiny_model):
     assert {one._activation for one in linear} == {("none", "")}
 
 
-def test_an_activation_that_is_called_twice_stays_where_it_is(encoder):
+def test_an_activation_that_is_called_twice_is_not_fused(encoder):
     first, second = encoder.model.product_tower.backbone.encoder.layer
     first.intermediate.intermediate_act_fn = second.intermediate.intermediate_act_fn
 
@@ -173,7 +173,7 @@ def test_an_activation_that_is_called_twice_stays_where_it_is(encoder):
         assert type(layer.intermediate.intermediate_act_fn) is not nn.Identity
 
 
-def test_another_activation_than_exact_gelu_stays_where_it_is(encoder):
+def test_only_exact_gelu_is_fused(encoder):
     for layer in encoder.model.product_tower.backbone.encoder.layer:
         layer.intermediate.intermediate_act_fn = nn.GELU(approximate="tanh")
 

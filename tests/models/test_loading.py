@@ -72,7 +72,7 @@ def test_a_model_that_names_no_prompts_gets_none(tiny_bert):
     assert (settings.query_prompt, settings.product_prompt) == ("", "")
 
 
-def test_settings_of_sentence_transformers_go_before_our_guesses(tiny_bert, copy_of):
+def test_settings_of_sentence_transformers_override_our_defaults(tiny_bert, copy_of):
     folder = copy_of(tiny_bert, "e5-large-v2")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
@@ -100,7 +100,7 @@ def test_a_maximum_length_beyond_the_backbones_positions_is_refused(architecture
 
 
 @pytest.mark.parametrize("side", ["query_prompt", "product_prompt"])
-def test_a_prompt_that_leaves_no_token_of_a_text_is_refused(tiny_bert, save_run, side):
+def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(tiny_bert, save_run, side):
     prompt = "find the product for this query: "  # 7 tokens, and 2 special ones
     refused = rf"--{side} 'find .*': has 9 tokens, .* --max_length 9 leaves no room"
     for model in (tiny_bert, save_run(max_length=32)):
@@ -155,7 +155,7 @@ def test_truncated_weights_are_refused(tiny_bert, copy_of):
         load_encoder(folder, device="cpu")
 
 
-def test_weights_that_are_not_there_are_not_drawn_at_random(tiny_bert, copy_of):
+def test_missing_weights_are_refused_instead_of_initialised_at_random(tiny_bert, copy_of):
     from safetensors.torch import load_file, save_file
 
     folder = copy_of(tiny_bert)
@@ -167,7 +167,7 @@ def test_weights_that_are_not_there_are_not_drawn_at_random(tiny_bert, copy_of):
         load_encoder(folder, device="cpu")
 
 
-def test_a_missing_pooler_is_no_fault_since_no_embedding_reads_it(tiny_bert, copy_of):
+def test_a_missing_pooler_is_accepted_as_no_embedding_depends_on_it(tiny_bert, copy_of):
     from safetensors.torch import load_file, save_file
 
     folder = copy_of(tiny_bert)

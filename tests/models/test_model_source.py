@@ -72,13 +72,13 @@ def test_without_the_package_minilm_is_looked_for_on_the_hub(monkeypatch):
         find_model("all-MiniLM-L6-v2")
 
 
-def test_a_revision_is_not_answered_with_the_package():
+def test_the_package_is_not_used_for_a_revision():
     """The package is one revision; whoever asks for another must not get it."""
     with pytest.raises(ModelError, match=rf"^{MINILM_HUB_ID}: "):
         find_model("all-MiniLM-L6-v2", revision="0123456")
 
 
-def test_a_folder_goes_before_everything_else(tiny_bert, tmp_path, monkeypatch):
+def test_a_folder_is_preferred_to_everything_else(tiny_bert, tmp_path, monkeypatch):
     shutil.copytree(tiny_bert, tmp_path / "all-MiniLM-L6-v2")
     monkeypatch.chdir(tmp_path)
 
@@ -99,13 +99,13 @@ def test_a_folder_goes_before_everything_else(tiny_bert, tmp_path, monkeypatch):
         ("owner/model", "HF_HUB_OFFLINE"),
     ],
 )
-def test_a_model_that_is_nowhere_says_where_it_was_looked_for(name, message):
+def test_a_missing_model_is_reported_with_the_places_searched(name, message):
     with pytest.raises(ModelError) as caught:
         find_model(name)
 
     assert message in str(caught.value)
 
 
-def test_a_file_is_no_model(tiny_bert):
+def test_a_file_is_refused_as_a_model(tiny_bert):
     with pytest.raises(ModelError, match="is a file; give the model's folder"):
         find_model(str(tiny_bert / "config.json"))

@@ -17,7 +17,7 @@ def folder(tmp_path):
     return write
 
 
-def test_a_folder_without_such_files_says_nothing(tmp_path):
+def test_a_folder_without_these_files_gives_no_settings(tmp_path):
     said = read_st_files(tmp_path, pooling=None)
 
     assert (said.pooling, said.query_prompt, said.product_prompt, said.max_length) == (None,) * 4

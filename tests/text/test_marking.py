@@ -1,4 +1,4 @@
-"""Texts that were cut off, and texts of which no token is known, against the tokenizer's own words."""
+"""Marks of cut texts and of texts without a known token, compared with the tokenizer's output."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def tokenizer(minilm_dir):
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("max_length", [8, 10, 64])
-def test_a_text_is_cut_just_where_all_of_its_tokens_are_more_than_the_maximum(tokenizer, prompt, max_length):
+def test_a_text_is_marked_as_cut_if_and_only_if_it_exceeds_the_maximum_length(tokenizer, prompt, max_length):
     marks = tokenize(tokenizer, TEXTS, prompt=prompt, max_length=max_length, marked=True).marks
 
     whole = [len(tokenizer(prompt + text, verbose=False)["input_ids"]) for text in TEXTS]
@@ -38,7 +38,7 @@ def test_a_text_is_cut_just_where_all_of_its_tokens_are_more_than_the_maximum(to
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_a_text_is_unknown_where_no_token_of_its_own_is_known(tokenizer, prompt):
+def test_a_text_is_marked_as_unknown_if_it_has_no_known_token(tokenizer, prompt):
     marks = tokenize(tokenizer, TEXTS, prompt=prompt, max_length=64, marked=True).marks
 
     unknown = [text for text, mark in zip(TEXTS, marks, strict=True) if mark & UNKNOWN]
@@ -46,7 +46,7 @@ def test_a_text_is_unknown_where_no_token_of_its_own_is_known(tokenizer, prompt)
 
 
 def test_a_tokenizer_without_encodings_gives_the_same_marks(tokenizer):
-    """Slow tokenizers have none."""
+    """Slow tokenizers have no encodings."""
 
     class Slow:
         unk_token_id, pad_token_id = tokenizer.unk_token_id, tokenizer.pad_token_id

@@ -18,7 +18,7 @@ def tokens_of(*texts):
 
 
 def texts_of_lengths(*lengths):
-    """Every token of all texts is another one."""
+    """Return texts in which no two tokens are equal."""
     return TokenizedTexts(np.arange(sum(lengths), dtype=np.int32) + 10, offsets_of(np.array(lengths)))
 
 
@@ -27,14 +27,14 @@ def layout(*, packed, max_tokens=64, group_cost=32):
 
 
 def texts_in(batch):
-    """The token ids of each text of a batch."""
+    """Return the token ids of each text in a batch."""
     if isinstance(batch, PaddedBatch):
         rows = zip(batch.input_ids, batch.attention_mask.bool(), strict=True)
         return [ids[mask].tolist() for ids, mask in rows]
     return [batch.input_ids[start:end].tolist() for start, end in pairwise(batch.offsets)]
 
 
-def test_padding_stands_on_the_right_and_is_masked():
+def test_padding_is_on_the_right_and_masked():
     batch = pad(tokens_of([7, 8, 9], [4]), np.array([0, 1]), pad_token_id=1)
 
     assert batch.input_ids.tolist() == [[7, 8, 9], [4, 1, 1]]
@@ -54,22 +54,22 @@ def test_texts_are_padded_to_the_longest_of_their_own_batch():
     assert batch.input_ids.tolist() == [[5, 6], [4, 0]]
 
 
-def test_packed_texts_stand_end_to_end_and_each_counts_its_own_positions():
+def test_packed_texts_are_concatenated_with_positions_from_zero_in_each():
     batch = pack(tokens_of([7, 8, 9], [4], [5, 6, 3], [2]), np.array([0, 2, 3, 1]))
 
     assert batch.input_ids.tolist() == [7, 8, 9, 5, 6, 3, 2, 4]
     assert batch.positions.tolist() == [0, 1, 2, 0, 1, 2, 0, 0]
     assert batch.offsets.tolist() == [0, 3, 6, 7, 8]
-    assert batch.offsets.dtype == torch.int32  # as Flash Attention takes them
+    assert batch.offsets.dtype == torch.int32  # the type that Flash Attention needs
     assert batch.runs == ((2, 3), (2, 1))
     assert (len(batch), batch.read_tokens, batch.longest) == (4, 8, 3)
 
 
-def test_equal_lengths_that_are_no_neighbours_are_runs_of_their_own():
+def test_equal_lengths_that_are_not_neighbours_are_separate_runs():
     assert pack(tokens_of([7], [4, 5], [6]), np.arange(3)).runs == ((1, 1), (1, 2), (1, 1))
 
 
-def test_packed_texts_carry_no_padding_and_padded_ones_of_unequal_length_do():
+def test_packed_texts_have_no_padding_and_padded_texts_of_unequal_length_do():
     lengths = np.random.default_rng(0).integers(1, 40, size=200)
     texts = texts_of_lengths(*lengths)
 
@@ -84,7 +84,7 @@ def test_packed_texts_carry_no_padding_and_padded_ones_of_unequal_length_do():
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("max_tokens", [64, 256, 100_000])
-def test_a_layout_covers_every_text_once_longest_first_and_keeps_to_the_bound(max_tokens, packed):
+def test_a_layout_covers_every_text_once_longest_first_within_the_limit(max_tokens, packed):
     lengths = np.random.default_rng(0).integers(1, 100, size=500)
     chosen, texts = layout(packed=packed, max_tokens=max_tokens), texts_of_lengths(*lengths)
 
@@ -97,7 +97,7 @@ def test_a_layout_covers_every_text_once_longest_first_and_keeps_to_the_bound(ma
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_a_layout_says_which_texts_its_batches_hold(packed):
+def test_a_layout_gives_the_texts_of_each_batch(packed):
     texts = texts_of_lengths(3, 9, 1, 3, 5, 9)
     chosen = layout(packed=packed, max_tokens=12, group_cost=2)
 
@@ -105,26 +105,26 @@ def test_a_layout_says_which_texts_its_batches_hold(packed):
         assert texts_in(chosen.batch(texts, rows)) == [texts[row].tolist() for row in rows]
 
 
-def test_packed_batches_are_filled_up_to_the_bound():
+def test_packed_batches_are_filled_up_to_the_limit():
     rows = layout(packed=True, max_tokens=10).rows(np.array([4, 3, 6, 3, 4]))
 
     assert [some.tolist() for some in rows] == [[2, 0], [4, 1, 3]]  # 6 + 4, 4 + 3 + 3
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_a_text_longer_than_the_bound_is_a_batch_of_its_own(packed):
+def test_a_text_longer_than_the_limit_is_a_batch_by_itself(packed):
     rows = layout(packed=packed, max_tokens=64).rows([3, 200, 3])
 
     assert [some.tolist() for some in rows] == [[1], [0, 2]]
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_no_texts_are_no_batches(packed):
+def test_no_texts_give_no_batches(packed):
     assert layout(packed=packed).rows([]) == []
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_texts_of_one_length_stay_in_their_order(packed):
+def test_texts_of_equal_length_keep_their_order(packed):
     rows = layout(packed=packed, max_tokens=100_000).rows([2, 5, 2, 5, 2])
 
     assert np.concatenate(rows).tolist() == [1, 3, 0, 2, 4]
@@ -132,7 +132,7 @@ def test_texts_of_one_length_stay_in_their_order(packed):
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("max_tokens", [1, 5, 6, 9, 17, 1000])
-def test_the_parts_of_a_batch_hold_its_texts_in_order_and_keep_to_the_bound(max_tokens, packed):
+def test_the_parts_of_a_batch_contain_its_texts_in_order_within_the_limit(max_tokens, packed):
     texts = texts_of_lengths(6, 6, 5, 4, 4, 4, 1, 1)
     whole = layout(packed=packed).batch(texts, np.arange(8))
 
@@ -143,7 +143,7 @@ def test_the_parts_of_a_batch_hold_its_texts_in_order_and_keep_to_the_bound(max_
 
 
 @pytest.mark.parametrize("max_tokens", [1, 9, 17])
-def test_a_part_of_a_packed_batch_is_the_batch_that_its_texts_make(max_tokens):
+def test_a_part_of_a_packed_batch_equals_the_batch_of_its_texts(max_tokens):
     texts = texts_of_lengths(6, 6, 5, 4, 4, 4, 1, 1)
     first = 0
 
@@ -159,7 +159,7 @@ def test_a_part_of_a_packed_batch_is_the_batch_that_its_texts_make(max_tokens):
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_a_batch_within_the_bound_is_not_split(packed):
+def test_a_batch_within_the_limit_is_not_split(packed):
     whole = layout(packed=packed).batch(texts_of_lengths(3, 3), np.arange(2))
 
     (part,) = split(whole, 6)
@@ -168,7 +168,7 @@ def test_a_batch_within_the_bound_is_not_split(packed):
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_a_batch_moves_to_a_device_with_all_it_holds(packed):
+def test_a_batch_moves_to_a_device_with_all_its_tensors(packed):
     batch = layout(packed=packed).batch(texts_of_lengths(3, 2), np.arange(2))
 
     moved = batch.to(torch.device("meta"))
@@ -180,7 +180,7 @@ def test_a_batch_moves_to_a_device_with_all_it_holds(packed):
 
 @pytest.mark.parametrize("group_cost", [0, 32, 10_000])
 @pytest.mark.parametrize("max_tokens", [64, 256, 100_000])
-def test_groups_hold_every_text_once_and_keep_to_the_bound(max_tokens, group_cost):
+def test_groups_contain_every_text_once_within_the_limit(max_tokens, group_cost):
     lengths = np.random.default_rng(0).integers(1, 100, size=500)
 
     groups = length_groups(lengths.tolist(), max_tokens=max_tokens, group_cost=group_cost)
@@ -195,8 +195,8 @@ def test_texts_without_tokens_can_be_grouped():
     assert sum(len(rows) for rows in length_groups([0, 0, 4], max_tokens=64, group_cost=32)) == 3
 
 
-def test_groups_cost_the_least_of_all_divisions():
-    """All ways to cut six sorted lengths into runs, by brute force."""
+def test_groups_have_the_lowest_cost_of_all_divisions():
+    """The oracle tries all divisions of six sorted lengths into runs."""
     lengths = [40, 38, 20, 19, 5, 4]
 
     def cost(sizes):
@@ -214,12 +214,12 @@ def test_groups_cost_the_least_of_all_divisions():
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_the_users_bound_goes_before_the_devices(packed):
+def test_the_users_limit_overrides_the_devices(packed):
     assert device_layout(CPU, packed=packed, pad_token_id=1, max_tokens=77).max_tokens == 77
     assert device_layout(CPU, packed=packed, pad_token_id=1).max_tokens > 77
 
 
-def test_a_device_layout_packs_as_told_and_pads_with_the_tokenizers_own():
+def test_a_device_layout_packs_if_asked_and_pads_with_the_tokenizers_token():
     for packed in (True, False):
         chosen = device_layout(CPU, packed=packed, pad_token_id=9)
         assert (chosen.packed, chosen.pad_token_id) == (packed, 9)
@@ -247,7 +247,7 @@ def test_parts_and_copies_of_a_batch_keep_its_side(packed):
         assert {part.side for part in split(batch, 2)} == {side}
 
 
-def test_a_batch_of_one_tower_has_no_side_and_texts_are_not_divided():
+def test_a_batch_of_a_shared_tower_has_no_side_and_texts_are_not_divided():
     mixed = layout(packed=True)
     texts = tokens_of([7], [8])
 

@@ -1,4 +1,4 @@
-"""Trainers over tiny models, put together without the command line."""
+"""Trainers of tiny models, built without the command line."""
 
 import copy
 from pathlib import Path
@@ -67,7 +67,7 @@ def texts_of(count, *, seed=0, longest=7):
 def tokenized(
     tokenizer, queries, products, relevance=None, *, negatives=None, product_ids=None, prompts=("", "")
 ):
-    """The pairs as token ids, put together by hand; with equal prompts, a text of both sides is one text."""
+    """Tokenise pairs by hand; with equal prompts, a text of both sides is a single text."""
     negatives = negatives or [[] for _ in queries]
     flat = [text for one in negatives for text in one]
     texts = distinct([prompts[0] + q for q in queries] + [prompts[1] + p for p in [*products, *flat]])
@@ -94,7 +94,7 @@ def tokenized(
 
 
 def parameters_of(loss, **values):
-    """The parameters of a loss; values that it has no parameter for are left out."""
+    """Return the parameters of a loss; values without a parameter are ignored."""
     kind = loss_named(loss).parameters
     return kind(**{name: value for name, value in values.items() if name in kind.__dataclass_fields__})
 
@@ -152,7 +152,7 @@ def trainer_of(
     capture_log=lambda _: None,
     **schedule,
 ):
-    """A trainer whose steps move weights by half of their gradient."""
+    """Return a trainer whose steps change weights by half of their gradient."""
     accelerator, state = Accelerator(cpu=True), TrainState()
     objective = Objective(
         loss_named(loss),
@@ -227,7 +227,7 @@ def labelled(base, count=40):
 
 
 def moved_by(trainer):
-    """What a step of the trainer does to the weights."""
+    """Return the change of the weights in a step of the trainer."""
     before = weights_of(trainer)
     torch.manual_seed(3)
     trainer.run()

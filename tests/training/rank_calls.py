@@ -1,4 +1,4 @@
-"""Training steps of one rank, for each case, with the collectives that it calls; run it under torchrun.
+"""Record the collectives that a rank calls in training steps, for each case; run it under torchrun.
 
 Usage: rank_calls.py MODEL OUTPUT_DIR
 """
@@ -53,7 +53,7 @@ CASES = {
 
 
 def recorded(calls):
-    """Replace the collectives of torch.distributed by functions that note each call."""
+    """Replace the collectives of torch.distributed with functions that record each call."""
     for name in RECORDED:
         plain = getattr(distributed, name)
 
@@ -68,7 +68,7 @@ def recorded(calls):
 
 
 def out_of_memory(at):
-    """Make the model's forward pass number `at` of the last rank run out of memory."""
+    """Make forward pass number `at` on the last rank run out of memory."""
     plain, seen = Tower.forward, []
 
     def forward(model, batches):
@@ -82,7 +82,7 @@ def out_of_memory(at):
 
 
 def main(model, output_dir):
-    """Take two steps of each case; write the calls of this rank."""
+    """Take two steps in each case, and write this rank's calls."""
     base = load_base(find_model(model), overrides=Overrides(max_length=16))
     calls, by_case = [], {}
     for name, case in CASES.items():

@@ -9,7 +9,7 @@ from tests.training.conftest import collator_of, texts_of, tokenized
 
 
 def texts_in(batch, tokenizer):
-    """The texts that a process encodes, in the order of its embeddings."""
+    """Return the texts that a process embeds, in the order of its embeddings."""
     found = []
     for tokens in batch.token_batches:
         for start, stop in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
@@ -17,7 +17,7 @@ def texts_in(batch, tokenizer):
     return found
 
 
-def test_each_distinct_text_is_encoded_once(minilm_tokenizer):
+def test_each_distinct_text_is_embedded_once(minilm_tokenizer):
     pairs = tokenized(minilm_tokenizer, ["sofa", "sofa", "lamp"], ["red sofa", "blue sofa", "red sofa"])
     batch = collator_of(pairs)(np.arange(3))
     assert sorted(texts_in(batch, minilm_tokenizer)) == ["blue sofa", "lamp", "red sofa", "sofa"]
@@ -25,7 +25,7 @@ def test_each_distinct_text_is_encoded_once(minilm_tokenizer):
     assert batch.product_rows[0] == batch.product_rows[2] != batch.product_rows[1]
 
 
-def test_rows_point_at_their_own_text(minilm_tokenizer):
+def test_rows_index_the_pairs_own_texts(minilm_tokenizer):
     queries = ["a very long query about a sofa that is red", "lamp", "bed"]
     products = ["bed frame", "x", "a table with four chairs and a bench for the garden"]
     pairs = tokenized(minilm_tokenizer, queries, products, [1.0, 0.5, 0.0], prompts=("query: ", ""))
@@ -45,21 +45,21 @@ def test_tokens_are_counted_with_and_without_padding(minilm_tokenizer):
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_no_batch_of_texts_exceeds_the_bound_on_tokens(minilm_tokenizer, packed):
+def test_no_token_batch_exceeds_the_limit_on_tokens(minilm_tokenizer, packed):
     pairs = tokenized(minilm_tokenizer, [f"query {n} " + "word " * (n % 12) for n in range(60)], ["x"] * 60)
     batch = collator_of(pairs, packed=packed)(np.arange(60))
     assert all(tokens.read_tokens <= 64 for tokens in batch.token_batches)
     assert batch.real_tokens / batch.read_tokens > 0.9
 
 
-def test_a_prompt_makes_equal_texts_different(minilm_tokenizer):
+def test_equal_texts_with_different_prompts_are_different_texts(minilm_tokenizer):
     pairs = tokenized(minilm_tokenizer, ["sofa"], ["sofa"], prompts=("query: ", ""))
     batch = collator_of(pairs)(np.arange(1))
     assert batch.query_rows[0] != batch.product_rows[0]
 
 
 @pytest.mark.parametrize("processes", [2, 3, 7])
-def test_processes_share_texts_and_pairs_without_loss_or_repeat(minilm_tokenizer, processes):
+def test_texts_and_pairs_are_divided_among_processes_exactly_once(minilm_tokenizer, processes):
     queries, products = texts_of(11, seed=1), texts_of(11, seed=2)
     pairs = tokenized(minilm_tokenizer, queries, products)
     rows = np.array([7, 3, 0, 9, 1])
@@ -74,14 +74,14 @@ def test_processes_share_texts_and_pairs_without_loss_or_repeat(minilm_tokenizer
     assert sorted(row for share in shares for row in range(*share.own)) == list(range(5))
 
 
-def test_a_process_without_a_text_of_its_own_reads_one_that_counts_for_nothing(minilm_tokenizer):
+def test_a_process_without_a_text_embeds_an_extra_text_that_has_no_effect(minilm_tokenizer):
     pairs = tokenized(minilm_tokenizer, ["sofa"], ["red sofa"])
     batch = collator_of(pairs, process=(2, 3))(np.arange(1))
     assert (batch.texts, batch.own_texts, batch.real_tokens, batch.own) == ((1, 1, 0), 1, 0, (0, 0))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_separate_towers_get_queries_and_products_in_batches_of_their_own(minilm_tokenizer, processes):
+def test_separate_towers_get_separate_batches_of_queries_and_products(minilm_tokenizer, processes):
     queries, products = texts_of(9, seed=1), texts_of(9, seed=2)
     pairs = tokenized(minilm_tokenizer, queries, products, prompts=("query: ", ""))
     rows = np.array([7, 3, 0, 8, 1])
@@ -97,7 +97,7 @@ def test_separate_towers_get_queries_and_products_in_batches_of_their_own(minilm
     assert [everyone[row] for row in batch.product_rows] == [products[row] for row in rows]
 
 
-def test_a_process_without_a_text_for_a_tower_reads_one_that_counts_for_nothing(minilm_tokenizer):
+def test_a_process_without_a_text_for_a_tower_embeds_an_extra_text_that_has_no_effect(minilm_tokenizer):
     pairs = tokenized(
         minilm_tokenizer, ["sofa"] * 3, ["a red sofa", "a blue one", "desk"], prompts=("query: ", "")
     )
@@ -108,15 +108,15 @@ def test_a_process_without_a_text_for_a_tower_reads_one_that_counts_for_nothing(
     assert batch.real_tokens == 5
 
 
-def test_batches_of_one_tower_mix_the_sides(minilm_tokenizer):
+def test_batches_of_a_shared_tower_mix_the_sides(minilm_tokenizer):
     pairs = tokenized(minilm_tokenizer, ["lamp"], ["a red lamp"])
     assert [(tokens.side, len(tokens)) for tokens in collator_of(pairs)(np.arange(1)).token_batches] == [
         (None, 2)
     ]
 
 
-def test_what_is_known_to_be_right_is_no_negative(minilm_tokenizer):
-    # The second "sofa" pair is in no batch with the first; its product is known to be right all the same.
+def test_known_positives_are_excluded_from_the_negatives(minilm_tokenizer):
+    # The second "sofa" pair is never in the same batch as the first, but its product is a known positive.
     pairs = tokenized(
         minilm_tokenizer,
         ["sofa", "sofa", "lamp", "bed"],
@@ -150,7 +150,7 @@ def test_what_is_known_to_be_right_is_no_negative(minilm_tokenizer):
     }
 
 
-def test_judged_irrelevant_products_are_negatives_and_no_anchors(minilm_tokenizer):
+def test_products_judged_irrelevant_are_negatives_and_not_anchors(minilm_tokenizer):
     pairs = tokenized(minilm_tokenizer, ["sofa", "sofa", "lamp"], ["red sofa", "desk", "lamp"], [1, 0, 0.4])
     batch = collator_of(pairs, loss="in_batch")(np.arange(3))
     assert len(batch.contrast.anchors) == batch.weight == 1
@@ -160,7 +160,7 @@ def test_judged_irrelevant_products_are_negatives_and_no_anchors(minilm_tokenize
 @pytest.mark.parametrize(
     ("pairs", "accumulation", "processes"), [(103, 4, 2), (1, 3, 1), (64, 2, 2), (5, 1, 4)]
 )
-def test_every_pair_is_seen_once_an_epoch(pairs, accumulation, processes):
+def test_every_pair_is_used_once_per_epoch(pairs, accumulation, processes):
     plan = BatchPlan(pairs=pairs, batch_size=4, num_processes=processes, accumulation=accumulation, seed=7)
     steps = list(plan.steps(0))
     seen = Counter(row for step in steps for batch in step for row in batch)
@@ -168,20 +168,20 @@ def test_every_pair_is_seen_once_an_epoch(pairs, accumulation, processes):
     assert seen == Counter(range(pairs))
 
 
-def test_an_epoch_can_be_entered_at_any_step():
+def test_an_epoch_can_start_at_any_step():
     plan = BatchPlan(pairs=50, batch_size=4, num_processes=1, accumulation=2, seed=7)
     whole = [np.concatenate(step).tolist() for step in plan.steps(3)]
     entered = [np.concatenate(step).tolist() for step in plan.steps(3, first_step=4)]
     assert entered == whole[4:]
 
 
-def test_epochs_differ_in_order_and_seeds_do_too():
+def test_the_order_differs_between_epochs_and_between_seeds():
     orders = {tuple(epoch_order(30, seed=seed, epoch=epoch)) for seed in (1, 2) for epoch in (0, 1)}
     assert len(orders) == 4
     assert epoch_order(30, seed=1, epoch=1).tolist() == epoch_order(30, seed=1, epoch=1).tolist()
 
 
-def test_shares_of_a_batch_differ_in_size_by_one_at_most():
+def test_shares_of_a_batch_differ_in_size_by_at_most_one():
     shares = [len(process_share(np.arange(11), process_index=rank, num_processes=4)) for rank in range(4)]
     assert sorted(shares) == [2, 3, 3, 3]
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk, with an accelerator that writes one small file."""
+"""Checkpoints on disk, with an accelerator that writes a small file."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from aisle.training.trained_weights import register_trained_weights_only
 
 
 class OneFileAccelerator:
-    """Saves its content as one file, on one process."""
+    """Accelerator of a single process that saves its content as a file."""
 
     is_main_process = True
 
@@ -39,12 +39,12 @@ class OneFileAccelerator:
 
 
 class Killed(BaseException):
-    """Stands for a SIGKILL: nobody catches it."""
+    """Exception in place of a SIGKILL, which no code catches."""
 
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    """The folder of a run's checkpoints, with those of steps 2, 4, 6 and 8."""
+    """Return a folder with the checkpoints of steps 2, 4, 6 and 8."""
     for step in (2, 4, 6, 8):
         save(tmp_path / "checkpoints", step)
     return tmp_path / "checkpoints"
@@ -76,13 +76,13 @@ def test_a_checkpoint_is_read_back_with_its_step_identity_and_best_weights(tmp_p
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
-def test_the_names_that_wrappers_add_are_taken_off_the_best_weights(tmp_path, prefix):
+def test_prefixes_of_wrappers_are_removed_from_the_names_of_the_best_weights(tmp_path, prefix):
     path = save(tmp_path, 12, best_weights={f"{prefix}lora_A": torch.ones(1)})
 
     assert set(read_checkpoint(path).best_weights({"lora_A"})) == {"lora_A"}
 
 
-def test_best_weights_of_other_names_are_refused(tmp_path):
+def test_best_weights_with_unexpected_names_are_refused(tmp_path):
     found = read_checkpoint(save(tmp_path, 12, best_weights={"odd.lora_A": torch.ones(1)}))
 
     with pytest.raises(CheckpointError, match=r"best\.safetensors: the names of its weights do not match"):
@@ -90,7 +90,7 @@ def test_best_weights_of_other_names_are_refused(tmp_path):
 
 
 class Model(torch.nn.Module):
-    """One trained weight and one frozen one, under these names."""
+    """Model with a trained weight and a frozen weight of these names."""
 
     def __init__(self, trained, frozen="frozen"):
         super().__init__()
@@ -98,7 +98,7 @@ class Model(torch.nn.Module):
         self.register_parameter(frozen, torch.nn.Parameter(torch.ones(1), requires_grad=False))
 
 
-def test_checkpoints_hold_trained_weights_and_refuse_those_of_other_names(tmp_path):
+def test_checkpoints_contain_trained_weights_only_and_refuse_unexpected_names(tmp_path):
     def prepared(model):
         accelerator = Accelerator(cpu=True)
         accelerator.prepare(model)
@@ -116,7 +116,7 @@ def test_checkpoints_hold_trained_weights_and_refuse_those_of_other_names(tmp_pa
         prepared(Model("lora_B")).load_state(str(tmp_path))
 
 
-def test_a_checkpoint_written_again_replaces_the_one_before(tmp_path):
+def test_a_checkpoint_written_again_replaces_the_earlier_checkpoint(tmp_path):
     save(tmp_path, 2, content=b"first")
 
     path = save(tmp_path, 2, content=b"second")
@@ -126,7 +126,7 @@ def test_a_checkpoint_written_again_replaces_the_one_before(tmp_path):
     assert names(tmp_path) == ["step_00000002"]
 
 
-def test_the_newest_checkpoints_stay_and_the_others_go(checkpoints):
+def test_the_newest_checkpoints_are_kept_and_the_others_removed(checkpoints):
     removed = prune_checkpoints(checkpoints, keep=2)
 
     assert sorted(removed) == [checkpoints / "step_00000002", checkpoints / "step_00000004"]
@@ -134,12 +134,12 @@ def test_the_newest_checkpoints_stay_and_the_others_go(checkpoints):
 
 
 @pytest.mark.parametrize("keep", [4, 5, 100])
-def test_nothing_is_removed_while_there_are_few_enough(checkpoints, keep):
+def test_nothing_is_removed_below_the_number_to_keep(checkpoints, keep):
     assert prune_checkpoints(checkpoints, keep=keep) == []
     assert len(names(checkpoints)) == 4
 
 
-def test_the_newest_whole_checkpoint_stays_where_newer_ones_are_damaged(checkpoints):
+def test_the_newest_whole_checkpoint_is_kept_when_newer_ones_are_damaged(checkpoints):
     damage(checkpoints, 6)
     (checkpoints / "step_00000008" / "manifest.json").unlink()
 
@@ -150,7 +150,7 @@ def test_the_newest_whole_checkpoint_stays_where_newer_ones_are_damaged(checkpoi
     assert find_checkpoint(checkpoints.parent, "latest")[0].step == 4
 
 
-def test_newest_is_by_number_where_the_number_outgrows_its_eight_digits(tmp_path):
+def test_checkpoints_are_ordered_by_number_beyond_eight_digits(tmp_path):
     save(tmp_path / "checkpoints", 99_999_999)
     save(tmp_path / "checkpoints", 100_000_000)
 
@@ -158,7 +158,7 @@ def test_newest_is_by_number_where_the_number_outgrows_its_eight_digits(tmp_path
     assert prune_checkpoints(tmp_path / "checkpoints", keep=1) == [tmp_path / "checkpoints" / "step_99999999"]
 
 
-def test_folders_of_other_names_are_neither_removed_nor_gone_on_from(checkpoints):
+def test_folders_with_other_names_are_neither_removed_nor_resumed_from(checkpoints):
     shutil.copytree(checkpoints / "step_00000008", checkpoints / "step_00000009.bak")
     (checkpoints / "notes").mkdir()
 
@@ -168,7 +168,7 @@ def test_folders_of_other_names_are_neither_removed_nor_gone_on_from(checkpoints
     assert find_checkpoint(checkpoints.parent, "latest")[0].step == 8
 
 
-def test_what_killed_runs_left_half_written_or_half_removed_goes(checkpoints):
+def test_remains_of_killed_runs_are_removed(checkpoints):
     for name in (".step_00000010.writing", ".step_00000001.removing"):
         (checkpoints / name / "deeper").mkdir(parents=True)
 
@@ -177,10 +177,8 @@ def test_what_killed_runs_left_half_written_or_half_removed_goes(checkpoints):
 
 
 @pytest.mark.parametrize("removals", range(3))
-def test_a_run_killed_while_removing_leaves_only_whole_checkpoints_under_their_names(
-    checkpoints, monkeypatch, removals
-):
-    """Kill the removal half-way through its 1st, 2nd and 3rd folder."""
+def test_a_run_killed_while_removing_leaves_only_whole_checkpoints(checkpoints, monkeypatch, removals):
+    """The removal is killed halfway through its first, second and third folder."""
     rmtree, done = shutil.rmtree, []
 
     def killed_half_way(path, **options):
@@ -204,7 +202,7 @@ def test_a_run_killed_while_removing_leaves_only_whole_checkpoints_under_their_n
     assert names(checkpoints) == ["step_00000008"]
 
 
-def test_a_run_killed_while_replacing_a_checkpoint_leaves_no_half_removed_one(tmp_path, monkeypatch):
+def test_a_run_killed_while_replacing_a_checkpoint_leaves_no_partial_checkpoint(tmp_path, monkeypatch):
     folder = tmp_path / "checkpoints"
     save(folder, 2)
     save(folder, 4)
@@ -226,7 +224,7 @@ def test_a_run_killed_while_replacing_a_checkpoint_leaves_no_half_removed_one(tm
     assert names(folder) == ["step_00000002", "step_00000004"]
 
 
-def test_a_checkpoint_that_cannot_be_renamed_is_one_message(checkpoints, monkeypatch):
+def test_a_checkpoint_that_cannot_be_renamed_is_reported_in_one_message(checkpoints, monkeypatch):
     def refuse(source, target):
         raise PermissionError(13, os.strerror(13), str(source))
 
@@ -237,7 +235,7 @@ def test_a_checkpoint_that_cannot_be_renamed_is_one_message(checkpoints, monkeyp
     assert len(names(checkpoints)) == 4
 
 
-def test_latest_passes_over_damaged_checkpoints_and_names_them(checkpoints):
+def test_latest_skips_damaged_checkpoints_and_reports_them(checkpoints):
     damage(checkpoints, 8)
     (checkpoints / "step_00000006" / "state.bin").unlink()
 
@@ -279,7 +277,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(checkpoints, manifest, reason
         pytest.param({"files": {}}, id="files"),
     ],
 )
-def test_latest_passes_over_a_checkpoint_whose_manifest_is_altered(tmp_path, change):
+def test_latest_skips_a_checkpoint_with_an_altered_manifest(tmp_path, change):
     for step in (2, 4):
         save(tmp_path / "checkpoints", step, identity={"seed": 1})
     file = tmp_path / "checkpoints" / "step_00000004" / "manifest.json"
@@ -291,7 +289,7 @@ def test_latest_passes_over_a_checkpoint_whose_manifest_is_altered(tmp_path, cha
     assert problem.startswith(f"{file}: is altered")
 
 
-def test_a_manifest_of_before_it_had_a_checksum_is_read(checkpoints):
+def test_a_manifest_without_a_checksum_from_an_earlier_version_is_read(checkpoints):
     file = checkpoints / "step_00000008" / "manifest.json"
     manifest = json.loads(file.read_text())
     del manifest["sha256"]
@@ -299,7 +297,7 @@ def test_a_manifest_of_before_it_had_a_checksum_is_read(checkpoints):
     assert read_checkpoint(file.parent).step == 8
 
 
-def test_going_on_with_other_batches_names_both_values_of_every_difference(tmp_path):
+def test_resuming_with_other_batches_reports_both_values_of_every_difference(tmp_path):
     was = {"per_device_train_batch_size": 64, "processes": 2, "seed": 1}
     found = read_checkpoint(save(tmp_path, 2, identity=was))
     check_identity(found, was)

@@ -1,4 +1,4 @@
-"""Collective operations: their results, and the one module that calls them."""
+"""Collective operations: their results, and the only module that calls them."""
 
 import ast
 from pathlib import Path
@@ -18,7 +18,7 @@ COLLECTIVES = {
     *("pad_across_processes", "broadcast", "broadcast_object_list", "main_process_first"),
     *("all_reduce", "all_gather", "all_gather_object", "all_gather_into_tensor", "reduce_scatter", "barrier"),
 }
-"""Methods and functions of Accelerate and of torch.distributed."""
+"""Methods and functions of Accelerate and torch.distributed that communicate."""
 
 
 def collectives_called(source):
@@ -38,7 +38,7 @@ def collectives_called(source):
     return found
 
 
-def test_collectives_are_called_in_one_module():
+def test_collectives_are_called_in_a_single_module():
     modules = [path for path in sorted(SOURCE.rglob("*.py")) if path != HOME]
     found = {
         str(path.relative_to(SOURCE)): calls
@@ -69,7 +69,7 @@ def test_a_collective_elsewhere_is_found(line):
 
 
 class TwoRanks:
-    """Rank 1 of two: the tensors that Accelerate would exchange, with those of rank 0 given."""
+    """Accelerator of rank 1 of two, with given tensors in place of those from rank 0."""
 
     num_processes = 2
 
@@ -92,7 +92,7 @@ def test_rows_are_gathered_rank_by_rank_without_the_padding():
     assert found.tolist() == [[3.0, 4.0], [5.0, 6.0], [1.0, 2.0]]
 
 
-def test_a_rank_without_rows_takes_part_in_gathering():
+def test_a_rank_without_rows_takes_part_in_the_gather():
     theirs = torch.tensor([[3.0, 4.0], [5.0, 6.0]])
 
     found = gather_rows(TwoRanks(theirs), torch.empty(0, 2), (2, 0))
@@ -105,7 +105,7 @@ def test_tensors_are_summed_over_ranks():
 
 
 @pytest.mark.parametrize("numbers", [1, 7, 1000])
-def test_gradients_are_summed_in_buckets_whatever_their_shape_and_order(monkeypatch, numbers):
+def test_gradients_of_any_shape_and_order_are_summed_in_buckets(monkeypatch, numbers):
     monkeypatch.setattr(module, "NUMBERS_AT_A_TIME", numbers)
     monkeypatch.setattr(distributed, "all_reduce", lambda flat: flat.mul_(2))
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in [(2, 3), (5,), (), (3, 1)]]

@@ -20,7 +20,7 @@ def _eight_quiet_processors(monkeypatch):
     torch.set_num_threads(before)
 
 
-def test_a_process_computes_on_every_processor_that_is_given():
+def test_a_single_process_uses_every_available_processor():
     line = use_cpu_threads()
     assert torch.get_num_threads() == 8
     assert line == (
@@ -28,7 +28,7 @@ def test_a_process_computes_on_every_processor_that_is_given():
     )
 
 
-def test_processes_of_one_machine_share_its_processors(monkeypatch):
+def test_processes_on_a_machine_share_its_processors(monkeypatch):
     use_cpu_threads(processes=3)
     assert torch.get_num_threads() == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # of 16 processes on eight machines
@@ -36,7 +36,7 @@ def test_processes_of_one_machine_share_its_processors(monkeypatch):
     assert torch.get_num_threads() == 4
 
 
-def test_the_flag_wins(monkeypatch):
+def test_the_flag_overrides_everything(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     line = use_cpu_threads(3, processes=4)
     assert torch.get_num_threads() == 3
@@ -44,7 +44,7 @@ def test_the_flag_wins(monkeypatch):
     assert "4 processes here have more threads than there are processors" in line
 
 
-def test_the_users_omp_num_threads_stands(monkeypatch):
+def test_the_users_omp_num_threads_is_kept(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     assert "CPU threads: 1 in each process, for 8 processors (OMP_NUM_THREADS)" in use_cpu_threads()
@@ -52,7 +52,7 @@ def test_the_users_omp_num_threads_stands(monkeypatch):
 
 
 @pytest.mark.parametrize("launcher", ["ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"])
-def test_the_one_thread_that_launchers_give_is_not_taken_for_a_choice(monkeypatch, launcher):
+def test_the_single_thread_set_by_launchers_is_not_taken_for_the_users_choice(monkeypatch, launcher):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv(launcher, "x")
     use_cpu_threads(processes=2)
@@ -63,7 +63,7 @@ def test_the_one_thread_that_launchers_give_is_not_taken_for_a_choice(monkeypatc
     assert torch.get_num_threads() == 3
 
 
-def test_a_busy_machine_is_named_and_changes_no_number(monkeypatch):
+def test_a_busy_machine_is_reported_and_does_not_change_the_number(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (6.5, 1.0, 1.0))
     line = use_cpu_threads()
     assert "other programs are busy on this machine (load 6.5)" in line

@@ -1,4 +1,4 @@
-"""Cached embeddings: the gradient, the dropout and the random numbers of the plain step."""
+"""Cached embeddings have the gradient, the dropout and the random state of a plain step."""
 
 import pytest
 import torch
@@ -25,16 +25,16 @@ def test_cached_embeddings_give_the_gradient_of_the_plain_step(base, loss, packe
     assert_same(plain, cached)
 
 
-def test_cached_embeddings_are_refused_on_a_device_whose_random_numbers_cannot_go_back(base, monkeypatch):
-    """Other masks in the second pass would give the gradient of other embeddings."""
+def test_cached_embeddings_are_refused_on_a_device_whose_random_state_cannot_be_restored(base, monkeypatch):
+    """Other dropout masks in the second pass would give the gradient of other embeddings."""
     trainer = trainer_of(base, labelled(base), cached=True, max_tokens=32)
     monkeypatch.setattr(RandomState, "whole", property(lambda self: False))
     with pytest.raises(TrainingError, match="--cached_embeddings: torch cannot restore the random state"):
         trainer.run()
 
 
-def test_cached_embeddings_draw_the_same_dropout_twice(base):
-    """The gradient belongs to the embeddings that the loss saw, not to others with another dropout."""
+def test_both_passes_of_cached_embeddings_have_the_same_dropout(base):
+    """The gradient must be that of the embeddings in the loss, not of embeddings with another dropout."""
     pairs = labelled(base)
     trainer = trainer_of(base, pairs, loss="in_batch", cached=True, max_tokens=32, dropout=0.3)
     seen = []
@@ -49,7 +49,7 @@ def test_cached_embeddings_draw_the_same_dropout_twice(base):
     assert second[0].requires_grad
 
 
-def test_random_numbers_go_on_after_a_cached_step_as_after_its_first_pass(base):
+def test_the_random_state_after_a_cached_step_is_that_after_its_first_pass(base):
     pairs = labelled(base)
     trainer = trainer_of(base, pairs, cached=True, max_tokens=32, dropout=0.3, total_steps=1)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The share of pairs that a loss can learn from, against hand-counted batches."""
+"""Share of pairs that a loss can learn from, compared with batches counted by hand."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.training.conftest import DIRECTIONS, parameters_of, tokenized
 
 @pytest.fixture
 def share(base):
-    """Return the learning share of a loss on pairs that stay in order, in batches of a size."""
+    """Return the informative share for a loss, with pairs in order and a given batch size."""
 
     def of(loss, queries, products, relevance, *, batch, directions=DIRECTIONS, negatives=None):
         pairs = tokenized(base.tokenizer, queries, products, relevance, negatives=negatives)
@@ -45,38 +45,38 @@ def test_every_pair_of_cosine_target_has_a_gradient(share):
 
 
 @pytest.mark.parametrize(("batch", "expected"), [(1, 0.0), (2, 4 / 6), (3, 6 / 6), (6, 1.0)])
-def test_a_pair_of_cosent_needs_another_relevance_in_its_batch(share, batch, expected):
+def test_cosent_needs_another_relevance_in_the_pairs_batch(share, batch, expected):
     """Batches of 2: (1, .5), (0, 0), (0, 1)."""
     assert share("cosent", QUERIES, PRODUCTS, RELEVANCE, batch=batch) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("batch", "expected"), [(1, 0.0), (2, 2 / 6), (3, 3 / 6), (6, 3 / 6)])
-def test_a_pair_of_listwise_needs_another_of_its_query_and_some_relevance(share, batch, expected):
+def test_listwise_needs_another_pair_and_a_relevant_pair_of_the_query(share, batch, expected):
     """The lamp's two pairs are not relevant, and the bed has one pair."""
     assert share("listwise", QUERIES, PRODUCTS, RELEVANCE, batch=batch) == pytest.approx(expected)
 
 
-def test_a_positive_of_in_batch_needs_a_text_that_is_not_known_to_be_right(share):
+def test_in_batch_needs_a_text_that_is_not_a_known_positive(share):
     one_sided = ("query_to_product",)
     queries, products = ["sofa", "sofa", "lamp"], ["red sofa", "blue sofa", "red lamp"]
     assert share("in_batch", queries, products, None, batch=1) == 0
     assert share("in_batch", queries, products, None, batch=1, negatives=[["nails"], [], []]) == 1 / 3
-    # Of the first batch both products are right for its query; the second has one pair.
+    # In the first batch both products are relevant to its query; the second batch has one pair.
     assert share("in_batch", queries, products, None, batch=2, directions=one_sided) == 0
     assert share("in_batch", queries, products, None, batch=3, directions=one_sided) == 1
-    # Positives alone are counted: one of two judged pairs.
+    # Only positives are counted: one of two labelled pairs.
     assert share("in_batch", queries[:2], products[:2], [1.0, 0.0], batch=2, directions=one_sided) == 1
 
 
-def test_a_positive_of_a_loss_over_triples_needs_a_hard_negative_that_is_not_known_to_be_right(share):
+def test_a_loss_over_triples_needs_a_hard_negative_that_is_not_a_known_positive(share):
     register(TRIPLET)
     try:
         queries, products = ["sofa", "sofa", "lamp", "bed"], ["red sofa", "blue sofa", "red lamp", "red bed"]
         negatives = [["blue sofa"], ["nails"], [], ["nails"]]
-        # The blue sofa is right for a sofa by the second pair; the lamp has no hard negative.
+        # By the second pair, the blue sofa is relevant to "sofa"; the lamp has no hard negative.
         for batch in (1, 2, 4):
             assert share("triplet", queries, products, None, batch=batch, negatives=negatives) == 2 / 4
-        # Positives alone are counted: the last pair is not among them.
+        # Only positives are counted, so the last pair is not.
         assert share("triplet", queries, products, [1, 1, 1, 0], batch=2, negatives=negatives) == 1 / 3
     finally:
         unregister(TRIPLET.name)

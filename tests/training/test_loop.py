@@ -1,4 +1,4 @@
-"""The gradient of a step, against one plain forward and backward over all of its pairs."""
+"""Gradient of a step, compared with a plain forward and backward pass over all of its pairs."""
 
 import copy
 import os
@@ -27,7 +27,7 @@ def pairs_of(base, count, *, distinct_texts=True):
 
 
 def plain_gradient(base, rows):
-    """Mean loss over all pairs, each text padded to 16 tokens, one backward: the definition."""
+    """Backpropagate the mean loss over all pairs, by its definition: each text padded to 16 tokens."""
     queries, products, relevance = rows
     model = Tower(copy.deepcopy(base.backbone), Pooling("mean"), [Normalize()]).eval()
     found = []
@@ -61,7 +61,7 @@ def test_a_step_has_the_gradient_of_the_mean_over_all_its_pairs(
         torch.testing.assert_close(moved, gradient, atol=2e-6, rtol=1e-4)
 
 
-def test_a_short_last_step_weighs_its_pairs_alike(base):
+def test_a_short_last_step_weights_its_pairs_equally(base):
     pairs, _ = pairs_of(base, 20)
     logged = []
     trainer = trainer_of(base, pairs, batch_size=8, accumulation=2, total_steps=2)
@@ -77,8 +77,8 @@ def test_a_short_last_step_weighs_its_pairs_alike(base):
     assert trainer.state.total.pairs == 20
 
 
-def test_the_mean_of_a_step_is_over_its_positives_wherever_they_lie(base):
-    """In-batch loss, two accumulated batches with unequally many positives."""
+def test_the_mean_of_a_step_is_over_its_positives_in_all_batches(base):
+    """The loss is in_batch, with two accumulated batches that have different numbers of positives."""
     queries, products = texts_of(8, seed=3), texts_of(8, seed=4)
     pairs = tokenized(base.tokenizer, queries, products, [1, 1, 1, 0, 0, 0, 1, 0])
     logged = []
@@ -104,8 +104,8 @@ def test_a_step_without_any_positive_changes_nothing(base):
 
 
 @pytest.mark.parametrize("lag", [True, False], ids=["gpu", "cpu"])
-def test_a_loss_that_is_no_number_is_named_with_its_step(base, monkeypatch, lag):
-    """Where a device computes on meanwhile, a step's figures are read after the next."""
+def test_a_loss_that_is_not_finite_is_reported_with_its_step(base, monkeypatch, lag):
+    """On an asynchronous device, the metrics of a step are read after the next step."""
     pairs, _ = pairs_of(base, 40)
     trainer = trainer_of(base, pairs, batch_size=4, total_steps=10, logging_steps=10)
     monkeypatch.setattr(type(trainer), "_metrics_are_late", property(lambda self: lag))
@@ -121,7 +121,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_step(base, monkeypatch, lag)
 
 
 class NoFloat64(TorchDispatchMode):
-    """Fails at the first operation that gives float64, as every one does on a device without it."""
+    """Raise an error at the first operation that gives float64, like a device without float64."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
@@ -133,7 +133,7 @@ class NoFloat64(TorchDispatchMode):
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("loss", ["cosine_target", "cosent", "listwise", "in_batch"])
 def test_training_computes_nothing_in_float64(base, loss, cached):
-    """Apple's GPUs have none."""
+    """Apple's GPUs have no float64."""
     pairs, _ = pairs_of(base, 20)
     options = {"learn_temperature": loss != "cosine_target", "cached": cached, "accumulation": 2}
     trainer = trainer_of(base, pairs, batch_size=5, loss=loss, total_steps=2, max_grad_norm=1.0, **options)
@@ -142,7 +142,7 @@ def test_training_computes_nothing_in_float64(base, loss, cached):
     assert trainer.state.step == 2
 
 
-def test_token_counts_beyond_what_float32_holds_are_exact():
+def test_token_counts_beyond_the_precision_of_float32_are_exact():
     counts = [(2**24 + 1, 2**31 + 4097), (3, 2**33 + 1)]
     summed = sum(
         metrics_to_sum(torch.tensor(0.5), real_tokens=real, read_tokens=read, stop=False)
@@ -153,7 +153,7 @@ def test_token_counts_beyond_what_float32_holds_are_exact():
     assert (figures.loss, figures.stop, figures.gradient_norm) == (1.0, False, 1.0)
 
 
-def test_evaluations_come_at_every_epoch_s_end_and_every_eval_steps(base):
+def test_evaluations_run_at_the_end_of_every_epoch_and_every_eval_steps(base):
     pairs, _ = pairs_of(base, 20)
     trainer = trainer_of(base, pairs, batch_size=4, total_steps=12, eval_steps=3)
     trainer.run()
@@ -182,7 +182,7 @@ def test_the_best_weights_are_those_of_the_best_evaluation(base):
     assert any(not torch.equal(seen[2][name], value) for name, value in trainer.best_weights.items())
 
 
-def test_a_run_stops_early_after_so_many_evaluations_without_a_better_one(base):
+def test_a_run_stops_early_after_the_given_number_of_evaluations_without_improvement(base):
     values = iter([0.6, 0.9, 0.7, 0.9, 0.95])
     pairs, _ = pairs_of(base, 12)
     trainer = trainer_of(
@@ -201,7 +201,7 @@ def test_a_run_stops_early_after_so_many_evaluations_without_a_better_one(base):
     assert said == ["stopping early after step 4: no better evaluation in the last 2"]
 
 
-def test_a_loss_that_is_no_number_stops_training_and_says_what_to_try(base, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_training_with_advice(base, monkeypatch):
     pairs, _ = pairs_of(base, 8)
     trainer = trainer_of(base, pairs, batch_size=4)
     broken = replace(LOSS, function=lambda queries, _, relevance: queries.sum(dim=1) * float("nan"))
@@ -210,7 +210,7 @@ def test_a_loss_that_is_no_number_stops_training_and_says_what_to_try(base, monk
         trainer.run()
 
 
-def test_gradients_longer_than_the_limit_are_cut_to_it(base):
+def test_gradients_longer_than_the_limit_are_clipped(base):
     pairs, _ = pairs_of(base, 16)
     trainer = trainer_of(base, pairs, batch_size=16, max_grad_norm=1e-3)
     before = weights_of(trainer)
@@ -221,7 +221,7 @@ def test_gradients_longer_than_the_limit_are_cut_to_it(base):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(base, tmp_path, name, monkeypatch):
-    # A shell ignores SIGINT for what it runs in the background, and so does our run then.
+    # A shell starts background jobs with SIGINT ignored, and then the run ignores it too.
     monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)
     pairs, _ = pairs_of(base, 20)
     trainer = trainer_of(base, pairs, batch_size=4, total_steps=10)
@@ -233,8 +233,8 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(base, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000004"]
 
 
-def test_a_stop_on_a_device_whose_figures_lag_counts_every_step(base, tmp_path, monkeypatch):
-    """There the figures of a step are read while the next one computes."""
+def test_a_stop_counts_every_step_when_metrics_are_read_late(base, tmp_path, monkeypatch):
+    """On such a device, the metrics of a step are read during the next step."""
     pairs, _ = pairs_of(base, 40)
     trainer = trainer_of(base, pairs, batch_size=4, total_steps=10, logging_steps=100)
     trainer.checkpoints_dir = tmp_path
@@ -256,8 +256,8 @@ def test_a_stop_on_a_device_whose_figures_lag_counts_every_step(base, tmp_path, 
     assert steps == [False, False, False, True, True]
 
 
-def test_an_evaluation_that_is_due_when_a_signal_comes_is_made_before_the_checkpoint(base, tmp_path):
-    """The resumed run would never make it."""
+def test_an_evaluation_that_is_due_at_a_signal_runs_before_the_checkpoint(base, tmp_path):
+    """The resumed run would never run this evaluation."""
     pairs, _ = pairs_of(base, 20)
     trainer = trainer_of(base, pairs, batch_size=4, total_steps=10, eval_steps=4)
     trainer.checkpoints_dir = tmp_path
@@ -268,7 +268,7 @@ def test_an_evaluation_that_is_due_when_a_signal_comes_is_made_before_the_checkp
 
 
 @pytest.mark.parametrize(("patience", "steps"), [(2, 0), (1, 0), (9, 10), (None, 10)])
-def test_a_run_that_stopped_early_goes_on_when_it_is_resumed_with_more_patience(base, patience, steps):
+def test_a_run_that_stopped_early_continues_when_resumed_with_more_patience(base, patience, steps):
     trainer = trainer_of(
         base, pairs_of(base, 12)[0], batch_size=4, total_steps=10, early_stopping_patience=patience
     )
@@ -278,7 +278,7 @@ def test_a_run_that_stopped_early_goes_on_when_it_is_resumed_with_more_patience(
     assert trainer.state.stopped_early == (steps == 0)
 
 
-def test_only_so_many_checkpoints_are_kept(base, tmp_path):
+def test_only_the_given_number_of_checkpoints_is_kept(base, tmp_path):
     pairs, _ = pairs_of(base, 20)
     trainer = trainer_of(
         base, pairs, batch_size=4, total_steps=5, checkpointing_steps=1, checkpoints_to_keep=2

@@ -9,7 +9,7 @@ from tests.training.conftest import assert_same, labelled, moved_by, trainer_of
 
 
 class Scarce:
-    """A model that has memory for so many tokens with activations, and for any number without."""
+    """Model with memory for a limited number of tokens with activations, and any number without."""
 
     def __init__(self, monkeypatch, tokens):
         self.forward, self.tokens, self.seen = Tower.forward, tokens, []
@@ -24,7 +24,7 @@ class Scarce:
         return self.forward(model, batches)
 
 
-def test_out_of_memory_halves_the_sub_batch_and_not_the_batch_and_says_so_once(base, monkeypatch):
+def test_out_of_memory_halves_the_sub_batch_keeps_the_batch_and_is_logged_once(base, monkeypatch):
     pairs = labelled(base)
     plain = moved_by(trainer_of(base, pairs, loss="in_batch"))
     said = []
@@ -41,7 +41,7 @@ def test_out_of_memory_halves_the_sub_batch_and_not_the_batch_and_says_so_once(b
     assert trainer.state.total.pairs == 40
 
 
-def test_a_run_that_ran_out_of_memory_goes_on_with_its_small_sub_batches(base, monkeypatch):
+def test_a_run_that_ran_out_of_memory_keeps_its_small_sub_batches(base, monkeypatch):
     pairs = labelled(base)
     trainer = trainer_of(base, pairs, total_steps=2)
     trainer.state.sub_batch_tokens = 32
@@ -50,14 +50,14 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_its_small_sub_batches(base, m
     assert max(scarce.seen) <= 32
 
 
-def test_a_single_text_that_does_not_fit_ends_the_run_with_what_to_change(base, monkeypatch):
+def test_a_single_text_that_does_not_fit_ends_the_run_with_advice(base, monkeypatch):
     trainer = trainer_of(base, labelled(base))
     Scarce(monkeypatch, tokens=0)
     with pytest.raises(TrainingError, match=r"step 1: out of memory.*--max_length"):
         trainer.run()
 
 
-def test_other_errors_of_the_model_are_not_taken_for_want_of_memory(base, monkeypatch):
+def test_other_errors_of_the_model_are_not_taken_for_out_of_memory(base, monkeypatch):
     trainer = trainer_of(base, labelled(base))
 
     def broken(model, batches):

@@ -23,7 +23,7 @@ LOSSES = [loss_named("cosine_target"), loss_named("cosent"), loss_named("listwis
 def test_the_shares_of_two_processes_add_up_to_the_loss_of_the_batch(base, loss):
     random = np.random.default_rng(0)
     scores = random.random(PAIRS).astype(np.float32)
-    queries = (texts_of(3, seed=1) * 3)[:PAIRS]  # each query has pairs of both processes
+    queries = (texts_of(3, seed=1) * 3)[:PAIRS]  # each query has pairs on both processes
     pairs = tokenized(base.tokenizer, queries, texts_of(PAIRS, seed=2), random.random(PAIRS))
     pairs = replace(pairs, teacher_scores=scores)
     batches = [collator_of(pairs, process=(index, 2))(np.arange(PAIRS)) for index in range(2)]

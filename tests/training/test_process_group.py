@@ -1,4 +1,4 @@
-"""Processes that were launched together, and those that do not find each other."""
+"""Processes that were launched together, and incomplete process groups."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def test_a_process_without_a_launcher_is_the_only_one(monkeypatch):
     assert launched_processes() == Processes(index=0, count=1)
 
 
-def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
+def test_an_incomplete_process_group_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
 
     with pytest.raises(ConfigError, match="2 processes were launched, but the process group has 1"):
@@ -31,9 +31,7 @@ def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
         ("", "2", True, False),
     ],
 )
-def test_accelerate_is_told_to_use_the_cpu_where_several_have_nothing_else(
-    monkeypatch, asked, count, gpu, told
-):
+def test_several_processes_without_a_gpu_use_the_cpu(monkeypatch, asked, count, gpu, told):
     monkeypatch.setenv("ACCELERATE_USE_CPU", asked)
     monkeypatch.setenv("WORLD_SIZE", count)
     monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
@@ -41,7 +39,7 @@ def test_accelerate_is_told_to_use_the_cpu_where_several_have_nothing_else(
     assert must_use_cpu() is told
 
 
-def test_apples_gpu_is_left_alone_by_training_and_by_encoders(monkeypatch):
+def test_training_and_encoders_do_not_use_apples_gpu(monkeypatch):
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: torch.device("mps"))
 
     assert must_use_cpu()

@@ -1,4 +1,4 @@
-"""The state of random numbers on devices that are not there."""
+"""Random state of devices that this machine lacks."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from aisle.training.random_state import RandomState
 
 
 @pytest.mark.parametrize("kind", ["mps", "xpu"])
-def test_the_random_numbers_of_any_device_go_back(monkeypatch, kind):
-    """The devices are not there: their generators are stood in for."""
+def test_the_random_state_of_any_device_is_restored(monkeypatch, kind):
+    """The devices are missing here; fakes replace their generators."""
     states = {"now": torch.tensor([1, 2], dtype=torch.uint8)}
     module = getattr(torch, kind)
     monkeypatch.setattr(module, "get_rng_state", lambda device: states["now"].clone())
@@ -24,6 +24,6 @@ def test_the_random_numbers_of_any_device_go_back(monkeypatch, kind):
     assert torch.equal(torch.rand(2), cpu)
 
 
-def test_a_device_without_a_generator_has_no_whole_random_state():
+def test_a_device_without_a_readable_generator_has_no_whole_random_state():
     assert not RandomState.now(torch.device("meta")).whole
     assert RandomState.now(torch.device("cpu")).whole

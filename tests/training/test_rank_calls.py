@@ -19,19 +19,19 @@ def calls_by_rank(tiny_bert, tmp_path_factory):
 def test_every_rank_calls_the_same_collectives(calls_by_rank, case):
     first, second = (calls[case] for calls in calls_by_rank)
 
-    assert len(first) >= 2 * 3  # of each step at least embeddings, their gradient, metrics
+    assert len(first) >= 2 * 3  # each step exchanges at least embeddings, their gradient and metrics
     assert first == second
 
 
-def test_ranks_that_retry_call_more_collectives_and_as_many(calls_by_rank):
+def test_ranks_that_retry_call_more_collectives_and_equally_many(calls_by_rank):
     plain, retried = calls_by_rank[0]["full_batch"], calls_by_rank[0]["out_of_memory_forward"]
 
     assert len(retried) > len(plain)
     assert {name for name, *_ in retried} == {name for name, *_ in plain}
 
 
-def test_a_rank_with_nothing_of_a_batch_calls_what_a_full_one_calls(calls_by_rank):
-    """The calls of a step do not depend on what is in its batch."""
+def test_a_rank_without_a_share_of_a_batch_calls_the_same_collectives(calls_by_rank):
+    """The calls in a step do not depend on the contents of its batch."""
     full, empty = (
         [name for name, *_ in calls_by_rank[1][case]] for case in ("full_batch", "rank_without_a_positive")
     )

@@ -1,4 +1,4 @@
-"""Keeping ranks in step, seen from one rank; tests/commands/test_two_processes.py runs two."""
+"""Synchronisation of ranks, tested on one rank; tests/commands/test_two_processes.py runs two."""
 
 import gc
 import weakref
@@ -20,7 +20,7 @@ def alone():
 
 
 class Accelerator:
-    """Two ranks, of which this many reach the others over gloo."""
+    """Accelerator of two ranks, of which the given number joins over gloo."""
 
     num_processes = 2
     device = torch.device("cpu")
@@ -36,8 +36,8 @@ def no_memory():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-def test_a_block_that_ran_out_of_memory_leaves_nothing_in_it(alone):
-    """The next attempt has less memory than this one if the failed one's tensors outlive it."""
+def test_a_block_that_ran_out_of_memory_leaves_no_tensors_in_memory(alone):
+    """If the tensors of a failed attempt stay, the next attempt has less memory."""
     kept = []
 
     def attempt():
@@ -62,7 +62,7 @@ def test_a_rank_with_memory_raises_when_another_runs_out(alone, monkeypatch):
     assert is_out_of_memory(raised.value)
 
 
-def test_a_block_that_ends_well_in_all_goes_on(alone):
+def test_a_block_that_succeeds_on_all_ranks_raises_nothing(alone):
     with alone.all_or_none():
         done = True
     assert done

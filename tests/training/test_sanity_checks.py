@@ -26,7 +26,7 @@ def test_changed_embeddings_and_a_loss_that_moved_pass():
 
 
 @pytest.mark.parametrize("difference", [0.0, 1e-7, 1e-6])
-def test_the_base_model_s_embeddings_are_refused_with_what_to_look_at(difference):
+def test_unchanged_embeddings_are_refused_with_advice(difference):
     base = np.zeros((4, 2))
     tuned = base.copy()
     tuned[3, 1] = -difference
@@ -41,7 +41,7 @@ def test_the_base_model_s_embeddings_are_refused_with_what_to_look_at(difference
     assert "--label_map" in message
 
 
-def test_one_number_that_moved_by_more_than_a_millionth_is_a_change():
+def test_one_component_that_changed_by_more_than_a_millionth_is_a_change():
     base = np.zeros((4, 2))
     tuned = base.copy()
     tuned[3, 1] = -1.1e-6
@@ -61,7 +61,7 @@ def test_a_loss_that_never_moved_is_refused(loss_range, steps):
 @pytest.mark.parametrize(
     ("loss_range", "steps"),
     [
-        ((0.25, 0.25), 2),  # too few to tell
+        ((0.25, 0.25), 2),  # too few steps to judge
         ((0.25, 0.2500001), 1000),  # 4e-7 of its size
         ((1e-9, 2e-9), 3),  # small, but halved
         ((-1e-9, 1e-9), 3),
@@ -72,7 +72,7 @@ def test_few_steps_and_losses_that_moved_pass(loss_range, steps):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_embeddings_that_are_no_numbers_are_refused(value):
+def test_embeddings_that_are_not_finite_are_refused(value):
     tuned = TUNED.copy()
     tuned[1, 0] = value
 
@@ -85,13 +85,13 @@ def unit(rows):
 
 
 def around(spread, texts=20):
-    """Unlike texts whose embeddings are so far from one another, each of them twice."""
+    """Return embeddings of different texts, with a given spread, each embedding twice."""
     rng = np.random.default_rng(0)
     return np.repeat(unit(np.ones((texts, 8)) + spread * rng.normal(size=(texts, 8))), 2, axis=0)
 
 
 @pytest.mark.parametrize(("spread", "collapsed"), [(0.0, True), (1e-3, True), (0.05, True), (0.5, False)])
-def test_texts_that_all_have_one_embedding_are_a_collapsed_model(spread, collapsed):
+def test_nearly_equal_embeddings_of_all_texts_mean_a_collapsed_model(spread, collapsed):
     tuned = around(spread)
     distinct = tuned[::2].astype(np.float64)
     cosines = (distinct @ distinct.T)[~np.eye(20, dtype=bool)]
@@ -102,7 +102,7 @@ def test_texts_that_all_have_one_embedding_are_a_collapsed_model(spread, collaps
         assert "--learning_rate (it was 0.1)" in found
 
 
-def test_texts_that_were_equal_before_training_are_no_sign_of_collapse():
+def test_texts_with_equal_embeddings_before_training_are_not_a_collapse():
     same = np.ones((6, 8), np.float32) / np.float32(8**0.5)
     assert collapse_warning(same, same, learning_rate=0.1) is None
 
@@ -120,12 +120,12 @@ def test_texts_that_were_equal_before_training_are_no_sign_of_collapse():
         ({}, {}, None),
     ],
 )
-def test_a_model_that_ranks_no_better_than_its_base_is_warned_of(base, kept, warned):
+def test_a_model_that_is_no_better_than_its_base_model_gives_a_warning(base, kept, warned):
     found = no_gain_warning(base, kept, metric="roc_auc")
     assert (found is None) if warned is None else (warned in found)
 
 
-def test_the_gain_is_that_of_the_metric_that_selects():
+def test_the_gain_is_measured_by_the_selection_metric():
     base = {"roc_auc": 0.5, "mrr": 0.5, "joint_pool_mrr": 0.3}
     kept = {"roc_auc": 0.9, "mrr": 0.4, "joint_pool_mrr": 0.2}
     assert no_gain_warning(base, kept, metric="roc_auc") is None

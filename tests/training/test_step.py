@@ -1,4 +1,4 @@
-"""Losses in parts, a learned temperature and the optimiser in a training step."""
+"""Training step: losses in parts, a learned temperature, the optimiser."""
 
 import math
 
@@ -22,7 +22,7 @@ def test_the_loss_in_parts_has_the_gradient_of_the_whole(base, monkeypatch, rows
 
 
 @pytest.mark.parametrize("loss", ["cosent", "listwise", "in_batch"])
-def test_a_learned_temperature_moves_by_the_slope_of_the_loss(base, loss):
+def test_a_learned_temperature_follows_the_gradient_of_the_loss(base, loss):
     pairs = labelled(base)
 
     def loss_at(temperature):
@@ -56,12 +56,12 @@ def test_a_learned_temperature_is_the_same_with_cached_embeddings_and_accumulati
         )
         trainer.run()
         found.append(trainer.step.objective.log_temperature.item())
-    # It moved by .88, and float32 rounds at 1e-7: processors differ by a few of those.
+    # It changed by .88, and float32 rounds at 1e-7, so processors differ by a few times 1e-7.
     assert found[0] == pytest.approx(found[1], abs=3e-6)
     assert found[0] != pytest.approx(math.log(0.1), abs=1e-4)
 
 
-def test_a_learned_temperature_stops_at_its_floor_and_can_rise_again(base):
+def test_a_learned_temperature_stops_at_its_lower_limit_and_can_rise_again(base):
     learned = objective.Objective(loss_named("cosent"), Temperature(temperature=0.02, learn_temperature=True))
     with torch.no_grad():
         learned.log_temperature.sub_(5)
@@ -71,7 +71,7 @@ def test_a_learned_temperature_stops_at_its_floor_and_can_rise_again(base):
     assert learned.log_temperature.grad.item() != 0
 
 
-def test_memory_that_runs_out_in_the_optimiser_ends_the_run_with_what_to_change(base, monkeypatch):
+def test_out_of_memory_in_the_optimiser_ends_the_run_with_advice(base, monkeypatch):
     trainer = trainer_of(base, labelled(base))
 
     def step():

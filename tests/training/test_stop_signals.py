@@ -12,12 +12,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def noted_elsewhere(number, frame):
-    """Stand for the handler of whoever embeds us."""
+    """Handler of a program that embeds aisle."""
 
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Handlers of our own before the context, whatever the test's own process was started with."""
+    """Install known handlers before the context, however the test's process was started."""
     previous = {number: signal.signal(number, noted_elsewhere) for number in SIGNALS}
     yield
     for number, handler in previous.items():
@@ -25,7 +25,7 @@ def handlers():
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_noted_and_raises_nothing(number):
+def test_the_first_signal_is_recorded_and_raises_nothing(number):
     with GracefulStop() as stop:
         assert stop.requested is None
         os.kill(os.getpid(), number)
@@ -33,7 +33,7 @@ def test_the_first_signal_is_noted_and_raises_nothing(number):
 
 
 @pytest.mark.parametrize("first", SIGNALS)
-def test_a_second_ctrl_c_interrupts_at_once_and_the_first_stays_noted(first):
+def test_a_second_ctrl_c_interrupts_at_once_and_the_first_signal_stays_recorded(first):
     with GracefulStop() as stop:
         os.kill(os.getpid(), first)
         with pytest.raises(KeyboardInterrupt):
@@ -42,7 +42,7 @@ def test_a_second_ctrl_c_interrupts_at_once_and_the_first_stays_noted(first):
 
 
 @pytest.mark.parametrize("first", SIGNALS)
-def test_a_second_sigterm_ends_the_process_as_it_would_without_us(first):
+def test_a_second_sigterm_ends_the_process_by_the_default_handler(first):
     code = f"""
 import os, signal
 from aisle.training.stop_signals import GracefulStop
@@ -60,7 +60,7 @@ with GracefulStop() as stop:
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_the_handlers_from_before_are_put_back(interrupted):
+def test_the_earlier_handlers_are_restored(interrupted):
     with GracefulStop():
         assert all(signal.getsignal(number) is not noted_elsewhere for number in SIGNALS)
         if interrupted:
@@ -69,14 +69,14 @@ def test_the_handlers_from_before_are_put_back(interrupted):
     assert all(signal.getsignal(number) is noted_elsewhere for number in SIGNALS)
 
 
-def test_the_handlers_from_before_are_put_back_after_an_error():
+def test_the_earlier_handlers_are_restored_after_an_error():
     with pytest.raises(ZeroDivisionError), GracefulStop():
-        1 / 0  # noqa: B018 - the error is the point
+        1 / 0  # noqa: B018 - to raise an error
 
     assert all(signal.getsignal(number) is noted_elsewhere for number in SIGNALS)
 
 
-def test_a_stop_can_be_entered_again_and_has_forgotten_the_last_time():
+def test_a_context_entered_again_starts_without_a_request():
     stop = GracefulStop()
     with stop:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -97,7 +97,7 @@ def test_a_signal_that_the_process_ignores_stays_ignored():
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_another_thread_than_the_main_one_leaves_the_handlers_alone():
+def test_outside_the_main_thread_handlers_are_not_changed():
     seen = []
 
     def work():

@@ -17,7 +17,7 @@ NAMES = [field.name for field in fields(TokenizedPairs)]
 
 @pytest.fixture
 def tokenized(minilm_tokenizer):
-    """Return a function from the columns of pairs to the pairs as token ids."""
+    """Return a function that tokenises pairs, given their columns."""
 
     def tokenize(prompts=PROMPTED, *, separate=False, **columns):
         table = datasets.Dataset.from_dict({name: values for name, values in columns.items()})
@@ -39,11 +39,11 @@ def some_pairs(tokenized):
 
 @pytest.fixture
 def read(minilm_tokenizer):
-    """Return a function from tokenised pairs and the number of a text to its words."""
+    """Return a function that decodes a text of tokenised pairs, given its number."""
     return lambda pairs, text: minilm_tokenizer.decode(pairs.texts[text], skip_special_tokens=True)
 
 
-def test_each_text_is_kept_once_and_read_with_its_sides_prompt(some_pairs, read):
+def test_each_distinct_text_is_stored_once_with_its_sides_prompt(some_pairs, read):
     words = [read(some_pairs, text) for text in range(len(some_pairs.texts))]
 
     assert len(set(words)) == len(words) == 6
@@ -67,7 +67,7 @@ def test_hard_negatives_are_on_the_side_of_products(some_pairs):
     assert set(some_pairs.texts.sides_of(some_pairs.queries).tolist()) == {QUERY}
 
 
-def test_separate_towers_get_a_text_of_both_sides_twice(tokenized, read):
+def test_separate_towers_store_a_text_of_both_sides_twice(tokenized, read):
     pairs = tokenized(
         PLAIN,
         separate=True,
@@ -85,19 +85,19 @@ def test_separate_towers_get_a_text_of_both_sides_twice(tokenized, read):
     assert pairs.marks.shape == (6,)
 
 
-def test_texts_are_cut_to_the_maximum_length_prompt_included(tokenized):
+def test_texts_are_cut_to_the_maximum_length_including_the_prompt(tokenized):
     pairs = tokenized(query=["sofa " * 50], product=["lamp"])
 
     assert pairs.texts.lengths().tolist() == [16, 5]  # [CLS] passage : lamp [SEP]
 
 
-def test_without_prompts_a_query_and_a_product_of_one_text_are_one_text(tokenized):
+def test_without_prompts_a_query_and_an_equal_product_are_stored_once(tokenized):
     pairs = tokenized(PLAIN, query=["sofa", "lamp"], product=["lamp", "chair"])
 
     assert len(pairs.texts) == 3
     assert pairs.products[0] == pairs.queries[1]
-    assert pairs.query_keys[pairs.products[1]] == -1  # no query reads chair
-    assert pairs.product_keys[pairs.queries[0]] == -1  # no product reads sofa
+    assert pairs.query_keys[pairs.products[1]] == -1  # no query is "chair"
+    assert pairs.product_keys[pairs.queries[0]] == -1  # no product is "sofa"
 
 
 def test_hard_negatives_belong_to_their_pairs(some_pairs, read):
@@ -133,7 +133,7 @@ def test_keys_are_equal_for_equal_texts_and_for_equal_ids(tokenized):
     assert desk != red
 
 
-def test_without_ids_keys_are_equal_for_equal_texts_alone(tokenized):
+def test_without_ids_keys_are_equal_only_for_equal_texts(tokenized):
     pairs = tokenized(query=["sofa", "couch", "sofa"], product=["red sofa", "red sofa", "scarlet sofa"])
 
     sofa, couch, again = pairs.query_keys[pairs.queries]
@@ -142,7 +142,7 @@ def test_without_ids_keys_are_equal_for_equal_texts_alone(tokenized):
     assert red == same != scarlet
 
 
-def test_a_text_has_keys_of_its_own_sides_only(some_pairs):
+def test_a_text_has_keys_only_for_its_own_sides(some_pairs):
     sides = [
         set(some_pairs.queries.tolist()),
         set(some_pairs.products.tolist() + some_pairs.negatives.tolist()),
@@ -159,7 +159,7 @@ def test_a_hard_negative_that_is_a_product_elsewhere_has_that_products_key(some_
     assert keys[some_pairs.negatives[0]] == keys[some_pairs.products[1]]
 
 
-def test_a_hard_negative_has_the_key_of_the_product_that_its_text_is_by_id(tokenized):
+def test_a_hard_negative_has_the_key_of_the_product_with_its_text(tokenized):
     pairs = tokenized(
         query=["sofa", "couch", "lamp"],
         product=["red sofa", "scarlet sofa", "desk lamp"],
@@ -171,7 +171,7 @@ def test_a_hard_negative_has_the_key_of_the_product_that_its_text_is_by_id(token
     assert pairs.product_keys[pairs.negatives[2]] == pairs.product_keys[pairs.products[0]]
 
 
-def test_other_hard_negatives_have_keys_that_no_product_has(tokenized):
+def test_other_hard_negatives_have_new_keys(tokenized):
     pairs = tokenized(
         query=["sofa", "lamp"],
         product=["red sofa", "desk lamp"],
@@ -183,7 +183,7 @@ def test_other_hard_negatives_have_keys_that_no_product_has(tokenized):
     assert len({*keys, *pairs.product_keys[pairs.products].tolist()}) == 5
 
 
-def test_a_hard_negative_that_is_a_query_too_has_a_key_on_each_side(tokenized):
+def test_a_hard_negative_that_is_also_a_query_has_a_key_for_each_side(tokenized):
     pairs = tokenized(
         PLAIN, query=["sofa", "lamp"], product=["red sofa", "desk lamp"], hard_negatives=[["lamp"], ["sofa"]]
     )
@@ -196,21 +196,21 @@ def test_a_hard_negative_that_is_a_query_too_has_a_key_on_each_side(tokenized):
     assert pairs.query_keys[lamp] != pairs.query_keys[sofa]
 
 
-def test_judged_pairs_are_positive_above_a_half(some_pairs):
+def test_labelled_pairs_are_positive_above_a_relevance_of_one_half(some_pairs):
     assert some_pairs.labelled
     np.testing.assert_array_equal(some_pairs.relevance, np.array([1.0, 0.1, 0.5], np.float32))
     assert some_pairs.positive(np.arange(3)).tolist() == [True, False, False]
     assert some_pairs.positive(np.array([2, 0])).tolist() == [False, True]
 
 
-def test_pairs_that_nobody_judged_are_all_positive(tokenized):
+def test_pairs_without_labels_are_all_positive(tokenized):
     pairs = tokenized(query=["sofa", "lamp"], product=["red sofa", "desk lamp"])
 
     assert not pairs.labelled
     assert pairs.positive(np.arange(2)).tolist() == [True, True]
 
 
-def test_arrays_have_the_types_that_are_promised(some_pairs):
+def test_arrays_have_the_documented_types(some_pairs):
     types = {name: getattr(some_pairs, name).dtype.name for name in NAMES}
 
     others = {"ids": "int32", "relevance": "float32", "teacher_scores": "float32", "marks": "uint8"}
@@ -218,7 +218,7 @@ def test_arrays_have_the_types_that_are_promised(some_pairs):
 
 
 @pytest.mark.parametrize("negatives", [True, False], ids=["with hard negatives", "with empty arrays"])
-def test_pairs_that_were_written_are_opened_as_they_were_without_reading_them(
+def test_opened_pairs_equal_the_written_pairs_and_are_memory_mapped(
     negatives, some_pairs, tokenized, tmp_path
 ):
     pairs = some_pairs if negatives else tokenized(query=["sofa"], product=["red sofa"])
@@ -242,7 +242,7 @@ def test_opened_pairs_cannot_be_changed(some_pairs, tmp_path):
         open_tokenized(tmp_path / "tokens").ids[0] = 1
 
 
-def test_who_writes_second_leaves_what_the_first_wrote(some_pairs, tokenized, tmp_path):
+def test_a_second_writer_keeps_the_first_writers_folder(some_pairs, tokenized, tmp_path):
     write_tokenized(some_pairs, tmp_path / "tokens")
 
     write_tokenized(tokenized(query=["vase"], product=["blue vase"]), tmp_path / "tokens")
@@ -251,7 +251,7 @@ def test_who_writes_second_leaves_what_the_first_wrote(some_pairs, tokenized, tm
     assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
 
 
-def test_writing_that_is_interrupted_leaves_nothing(some_pairs, tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_no_files(some_pairs, tmp_path, monkeypatch):
     save = np.save
 
     def stop(path, array):
@@ -266,7 +266,7 @@ def test_writing_that_is_interrupted_leaves_nothing(some_pairs, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_is_full_is_told_with_the_folder_and_leaves_nothing(some_pairs, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_the_folder_and_leaves_no_files(some_pairs, tmp_path, monkeypatch):
     def stop(path, array):
         raise OSError(28, "No space left on device")
 
@@ -287,7 +287,7 @@ def test_a_folder_that_cannot_be_made_is_logged(some_pairs, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 3, 40, -4], ids=["empty", "no header", "half a header", "a token short"])
-def test_a_truncated_file_is_told_with_its_folder_and_what_to_do(kept, some_pairs, tmp_path):
+def test_a_truncated_file_is_reported_with_its_folder_and_advice(kept, some_pairs, tmp_path):
     write_tokenized(some_pairs, tmp_path / "tokens")
     path = tmp_path / "tokens" / "ids.npy"
     path.write_bytes(path.read_bytes()[:kept])
@@ -299,7 +299,7 @@ def test_a_truncated_file_is_told_with_its_folder_and_what_to_do(kept, some_pair
         open_tokenized(tmp_path / "tokens")
 
 
-def test_a_missing_file_is_told_with_its_name(some_pairs, tmp_path):
+def test_a_missing_file_is_reported_with_its_name(some_pairs, tmp_path):
     write_tokenized(some_pairs, tmp_path / "tokens")
     (tmp_path / "tokens" / "products.npy").unlink()
 

@@ -3,7 +3,7 @@ import pytest
 from aisle.training.train_state import Throughput, TrainState
 
 
-def test_the_highest_value_is_the_best_and_the_first_of_equals_stays():
+def test_the_highest_value_is_the_best_and_ties_keep_the_first():
     state = TrainState()
     values = [0.7, 0.8, 0.8, 0.6]
     kept = [state.record({"step": n, "roc_auc": v}, metric="roc_auc") for n, v in enumerate(values)]
@@ -33,7 +33,7 @@ def test_rates_are_per_second_and_padding_is_a_share():
     assert work.rates() == {"pairs_per_second": 5.0, "tokens_per_second": 30.0, "padding_share": 0.25}
 
 
-def test_a_state_survives_its_dictionary():
+def test_a_state_survives_a_round_trip_through_its_dictionary():
     state = TrainState(step=3, base={"roc_auc": 0.5}, best={"step": 2})
     state.total.add(Throughput(1.5, steps=2, pairs=4, real_tokens=5, read_tokens=6, loss=0.5))
     state.window.add_step(loss=0.25, real_tokens=3, read_tokens=4)
@@ -42,7 +42,7 @@ def test_a_state_survives_its_dictionary():
     assert other == state
 
 
-def test_evaluations_without_gain_are_counted_and_a_better_one_starts_anew():
+def test_evaluations_without_gain_are_counted_until_a_better_one():
     state = TrainState()
     counts = []
     for step, value in enumerate([0.7, 0.7, 0.6, 0.8, 0.5]):
@@ -51,7 +51,7 @@ def test_evaluations_without_gain_are_counted_and_a_better_one_starts_anew():
     assert counts == [0, 1, 2, 0, 1]
 
 
-def test_an_undefined_metric_is_never_without_gain():
+def test_an_undefined_metric_never_counts_as_without_gain():
     state = TrainState()
     for step in range(3):
         state.record({"step": step, "roc_auc": None}, metric="roc_auc")
@@ -59,7 +59,7 @@ def test_an_undefined_metric_is_never_without_gain():
     assert state.evaluations_without_gain == 0
 
 
-def test_the_patience_that_is_left_and_the_early_stop_survive_the_dictionary():
+def test_remaining_patience_and_early_stop_survive_a_round_trip_through_the_dictionary():
     state = TrainState(stopped_early=True)
     for step, value in enumerate([0.7, 0.6, 0.5]):
         state.record({"step": step, "roc_auc": value}, metric="roc_auc")
@@ -68,7 +68,7 @@ def test_the_patience_that_is_left_and_the_early_stop_survive_the_dictionary():
     assert (other.evaluations_without_gain, other.stopped_early) == (2, True)
 
 
-def test_a_state_written_before_a_field_existed_can_be_taken_over():
+def test_a_state_from_before_a_field_existed_can_be_loaded():
     older = TrainState(step=7).state_dict()
     del older["evaluations_without_gain"], older["stopped_early"]
     state = TrainState()
@@ -76,7 +76,7 @@ def test_a_state_written_before_a_field_existed_can_be_taken_over():
     assert state == TrainState(step=7)
 
 
-def test_a_closed_window_is_counted_and_the_next_begins_empty():
+def test_a_closed_window_is_added_to_the_total_and_the_next_starts_empty():
     state = TrainState()
     for loss in (0.5, 0.25):
         state.window.add_step(loss=loss, real_tokens=3, read_tokens=4)

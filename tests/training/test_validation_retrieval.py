@@ -1,4 +1,4 @@
-"""Retrieval among validation pairs: the figures against a ranking written out query by query."""
+"""Retrieval on validation pairs, compared with a ranking computed query by query."""
 
 import math
 
@@ -38,7 +38,7 @@ def means(task, queries, texts, **options):
 
 
 def clicks(tokenizer, count, products, *, seed=0, **pairs):
-    """A click for each of many queries, on one of a few products."""
+    """Return clicks: many queries, each with a click on one of a few products."""
     chosen = np.random.default_rng(seed).integers(0, products, size=count)
     names = [f"product {number}" for number in chosen]
     return tokenized(tokenizer, [f"query {n}" for n in range(count)], names, **pairs), chosen
@@ -69,7 +69,7 @@ def test_a_perfect_model_of_100_clicks_on_5_products_has_an_mrr_of_one(tokenizer
     found = means(task, texts[task.queries], texts[task.texts])
     assert found == dict.fromkeys(FIGURES, 1.0)
     pool = joint_pool(texts[pairs.queries].numpy(), texts[pairs.products].numpy())
-    assert pool.mrr < 0.2  # the other queries of a product are nearer than the product: not its fault
+    assert pool.mrr < 0.2  # other queries of the same product rank above it
 
 
 def test_a_perfect_model_of_50_products_is_better_than_a_worse_one(tokenizer):
@@ -84,11 +84,11 @@ def test_a_perfect_model_of_50_products_is_better_than_a_worse_one(tokenizer):
         joint_pool(texts[pairs.queries].numpy(), texts[pairs.products].numpy()).mrr
         for texts in (perfect, worse)
     ]
-    assert pools[0] < pools[1]  # by which the worse model was kept
+    assert pools[0] < pools[1]  # by this metric the worse model was selected
 
 
 def brute_force(query_names, product_names, relevance, query_ids, product_ids, query_of, product_of):
-    """The four figures, query text by query text, from dictionaries."""
+    """Return the four metrics, computed for each query text from dictionaries."""
     right = {}
     for query, product, value in zip(query_ids, product_ids, relevance, strict=True):
         if value > 0.5:
@@ -114,7 +114,7 @@ def brute_force(query_names, product_names, relevance, query_ids, product_ids, q
 @pytest.mark.parametrize("with_ids", [False, True])
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("ties", [False, True])
-def test_figures_equal_a_ranking_written_out(tokenizer, with_ids, labelled, ties):
+def test_metrics_equal_those_of_a_ranking_query_by_query(tokenizer, with_ids, labelled, ties):
     rng = np.random.default_rng(5)
     queries = [f"query {n}" for n in rng.integers(0, 40, size=300)]
     numbers = rng.integers(0, 60, size=300)
@@ -138,7 +138,7 @@ def test_figures_equal_a_ranking_written_out(tokenizer, with_ids, labelled, ties
     np.testing.assert_allclose([found[name] for name in FIGURES], expected, rtol=1e-12)
 
 
-def test_figures_equal_those_of_an_evaluation(tokenizer):
+def test_metrics_equal_those_of_evaluate(tokenizer):
     rng = np.random.default_rng(2)
     queries = [f"query {n}" for n in rng.integers(0, 30, size=200)]
     products = [f"product {n}" for n in rng.integers(0, 40, size=200)]
@@ -161,7 +161,7 @@ def test_figures_equal_those_of_an_evaluation(tokenizer):
 
 
 @pytest.mark.parametrize("block_bytes", [1, 5_000, 2**26])
-def test_the_size_of_blocks_changes_no_figure(tokenizer, block_bytes):
+def test_the_block_size_does_not_change_the_metrics(tokenizer, block_bytes):
     pairs, chosen = clicks(tokenizer, 150, 30)
     task = RetrievalTask.of(pairs)
     texts = embedded(pairs, chosen, noise=2.0)
@@ -175,7 +175,7 @@ def test_the_size_of_blocks_changes_no_figure(tokenizer, block_bytes):
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_a_model_that_gives_all_texts_one_embedding_finds_nothing(tokenizer):
+def test_a_model_with_the_same_embedding_for_all_texts_finds_nothing(tokenizer):
     pairs, _ = clicks(tokenizer, 100, 5)
     task = RetrievalTask.of(pairs)
     same = unit(np.ones((1, 8)))
@@ -184,7 +184,7 @@ def test_a_model_that_gives_all_texts_one_embedding_finds_nothing(tokenizer):
     assert found["precision@1"] == 0
 
 
-def test_positives_beyond_the_ranked_pairs_are_right_all_the_same(tokenizer):
+def test_positives_beyond_the_ranked_pairs_still_count_as_relevant(tokenizer):
     pairs = tokenized(tokenizer, ["sofa", "lamp", "sofa"], ["red", "blue", "blue"])
     task = RetrievalTask.of(pairs, first=2)
     by_text = np.zeros((len(pairs.texts), 2))
@@ -200,7 +200,7 @@ def pairs_of(*rows):
     return read_pairs(rows, columns=PairColumns(), label_map=None, on_bad_row="error").pairs
 
 
-def test_what_training_pairs_say_is_right_is_right_in_validation(tokenizer):
+def test_products_relevant_in_training_pairs_are_relevant_in_validation(tokenizer):
     validation = pairs_of(("Sofa", "red", "1", 1), ("lamp", "blue", "2", 1), ("lamp", "green", "3", 0))
     train = pairs_of(
         ("sofa", "blue", "9", 1),  # by its text
@@ -225,7 +225,7 @@ def test_what_training_pairs_say_is_right_is_right_in_validation(tokenizer):
 
 
 @pytest.mark.parametrize("side", ["queries", "products"])
-def test_embeddings_that_are_no_numbers_are_refused_not_ranked_first(tokenizer, side):
+def test_embeddings_that_are_not_finite_are_refused_instead_of_ranked_first(tokenizer, side):
     pairs, chosen = clicks(tokenizer, 10, 3)
     task = RetrievalTask.of(pairs)
     texts = embedded(pairs, chosen, noise=0.1)
