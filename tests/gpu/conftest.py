@@ -1,11 +1,16 @@
 """Tests on a GPU: all of this folder is skipped where there is none."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="these kernels run on GPUs alone")
+# tests/kernels/test_triton_kernels.py runs the tests of Triton's kernels in its interpreter.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+NEEDS_GPU = pytest.mark.skipif(
+    not (torch.cuda.is_available() or INTERPRETED), reason="these kernels run on GPUs alone"
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from aisle.kernels.flash_attention import UnsupportedAttentionError, flash_attention
+from aisle.kernels.flash_attention import UnsupportedAttentionError
+from aisle.kernels.gpu_attention import gpu_attention
 from aisle.kernels.grouped_attention import LONGEST, GroupedAttention
 from aisle.text.token_batches import PackedBatch
 
@@ -78,7 +79,7 @@ def packed_attention(
         half = torch.get_autocast_dtype(query.device.type)
         query, key, value = (one.to(half) for one in (query, key, value))
     if query.device.type == "cuda" and query.dtype != torch.float32:
-        attended = flash_attention(
+        attended = gpu_attention(
             query,
             key,
             value,

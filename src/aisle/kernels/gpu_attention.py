@@ -1,0 +1,56 @@
+"""Attention over packed texts on a GPU: a kernel for batches of short texts, Flash Attention for others."""
+
+from __future__ import annotations
+
+import torch
+
+from aisle.kernels.flash_attention import flash_attention
+from aisle.kernels.triton_support import why_no_triton
+from aisle.text.token_batches import PackedBatch
+
+LONGEST_SHORT_TEXT = 128
+"""Flash Attention computes batches with a longer text; 0 leaves it all batches, to compare the two."""
+WIDEST_HEAD = 128
+
+
+def gpu_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packed: PackedBatch,
+    *,
+    scaling: float | None,
+    dropout: float,
+    causal: bool,
+    window: int | None,
+) -> torch.Tensor:
+    """Return attention within each text of a packed batch: (tokens, heads, head_dim), in half precision.
+
+    For the arguments and errors see `flash_attention`.
+    """
+    if window is not None or not _are_short_texts(query, key, packed, dropout):
+        return flash_attention(
+            query, key, value, packed, scaling=scaling, dropout=dropout, causal=causal, window=window
+        )
+    from aisle.kernels.short_attention import short_attention
+
+    return short_attention(
+        query,
+        key,
+        value,
+        packed.offsets,
+        longest=packed.longest,
+        scaling=query.shape[2] ** -0.5 if scaling is None else scaling,
+        causal=causal,
+        dropout=dropout,
+    )
+
+
+def _are_short_texts(query: torch.Tensor, key: torch.Tensor, packed: PackedBatch, dropout: float) -> bool:
+    return (
+        packed.longest <= LONGEST_SHORT_TEXT
+        and query.shape == key.shape
+        and query.shape[2] <= WIDEST_HEAD
+        and dropout < 1
+        and why_no_triton(query.device, query.dtype) is None
+    )

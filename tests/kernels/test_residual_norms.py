@@ -1,0 +1,78 @@
+"""Fused residual norms: which modules are fused, and that they compute the same as before.
+
+The kernel itself is tested in tests/gpu.
+"""
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from aisle.kernels.residual_norms import fuse_add_norm
+from tests.tiny_models import ARCHITECTURES
+
+FUSED = ("bert", "roberta", "xlm-roberta", "mpnet")
+"""Architectures with BERT's residual norms, two in each of the tiny models' layers."""
+
+
+def read(backbone):
+    ids = torch.arange(1000, 1012).view(2, 6)
+    return backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_on_cpu_a_fused_backbone_computes_bit_for_bit_the_same(architecture, tiny_model):
+    backbone = AutoModel.from_pretrained(tiny_model(architecture), dtype=torch.float32)
+    plain, dropped = {}, {}
+    for found in (plain, dropped):
+        for training in (False, True):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                found[training] = read(backbone.train(training)).detach()
+        fused = fuse_add_norm(backbone)
+
+    assert (fused > 0) == (architecture in FUSED)
+    assert all(torch.equal(plain[training], dropped[training]) for training in (False, True))
+
+
+class Impostor(nn.Module):
+    """A module of the same parts as BERT's, which multiplies where BERT adds."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(4, 4)
+        self.dropout = nn.Dropout(0.1)
+        self.LayerNorm = nn.LayerNorm(4)
+
+    def forward(self, hidden_states, input_tensor):
+        return self.LayerNorm(self.dropout(self.dense(hidden_states)) * input_tensor)
+
+
+class OneInput(Impostor):
+    def forward(self, hidden_states):
+        return self.LayerNorm(self.dropout(self.dense(hidden_states)))
+
+
+class OtherNorm(Impostor):
+    def __init__(self):
+        super().__init__()
+        self.LayerNorm = nn.LayerNorm(4, bias=False)
+
+    def forward(self, hidden_states, input_tensor):
+        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + input_tensor)
+
+
+@pytest.mark.parametrize("kind", [Impostor, OneInput, OtherNorm])
+def test_modules_that_compute_something_else_stay(kind):
+    assert fuse_add_norm(nn.ModuleList([kind()])) == 0
+
+
+def test_an_adapted_dense_layer_is_still_called(tiny_model):
+    backbone = AutoModel.from_pretrained(tiny_model("bert"), dtype=torch.float32).eval()
+    before = read(backbone)
+    assert fuse_add_norm(backbone) == 4
+    dense = backbone.encoder.layer[1].output.dense
+
+    dense.forward = lambda hidden: 2 * nn.Linear.forward(dense, hidden)
+
+    assert not torch.allclose(read(backbone), before)
