@@ -246,6 +246,7 @@ def test_hard_negatives_are_used_by_the_in_batch_loss(train, tmp_path):
 
 
 def test_bf16_keeps_frozen_weights_in_bf16_and_the_adapter_in_float32(train, judged_csv, monkeypatch):
+    """It is chosen here as on a GPU that computes bf16, where nothing names a compute type."""
     import torch
 
     from aisle.training.loop import Trainer
@@ -259,8 +260,11 @@ def test_bf16_keeps_frozen_weights_in_bf16_and_the_adapter_in_float32(train, jud
         original(self)
 
     monkeypatch.setattr(Trainer, "run", run)
-    code, run_dir, _ = train("--train_file", judged_csv, "--max_train_steps", 2, "--mixed_precision", "bf16")
+    monkeypatch.setattr("aisle.commands.train.run.gpu_computes_bf16", lambda: True)
+    code, run_dir, said = train("--train_file", judged_csv, "--max_train_steps", 2)
     assert code == 0
+    assert "--mixed_precision no computes in float32" in " ".join(said.split())
+    assert "mixed_precision: bf16" in (run_dir / "config.yaml").read_text()
     assert {kind for name, kind in types.items() if "lora_" in name} == {torch.float32}
     assert {kind for name, kind in types.items() if name.endswith("base_layer.weight")} == {torch.bfloat16}
     assert {value.dtype for value in weights(run_dir).values()} == {np.dtype("float32")}

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from accelerate import Accelerator
+from accelerate.commands.config.config_args import default_config_file
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, TorchDynamoPlugin
 from accelerate.utils import set_seed as _set_seed
@@ -100,6 +103,24 @@ def launched_compiler() -> str | None:
     except ValueError as error:
         raise ConfigError(f"--dynamo_backend of accelerate launch: {error}") from None
     return None if backend == DynamoBackend.NO else str(backend.value).lower()
+
+
+def launch_configuration(file: str | None) -> Mapping[str, Any]:
+    """Return the configuration that `accelerate launch` reads, empty if there is none.
+
+    Args:
+        file: Value of its `--config_file`; None means the file that `accelerate config` writes.
+    """
+    path = Path(file or default_config_file)
+    read = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read if isinstance(read, Mapping) else {}
+
+
+def gpu_computes_bf16() -> bool:
+    """Return whether a run in this process uses a GPU that computes bf16; older GPUs only emulate it."""
+    if must_use_cpu() or not torch.cuda.is_available():
+        return False
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def open_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:

@@ -54,6 +54,25 @@ def _launcher(words: Sequence[str]) -> str | None:
     return next((name for word in words[:2] if (name := Path(word).name) in LAUNCHERS), None)
 
 
+def is_accelerate(words: Sequence[str]) -> bool:
+    """Return whether a command line is that of `accelerate launch`."""
+    return "accelerate" in (_launcher(words) or "")
+
+
+def option_of(words: Sequence[str], name: str) -> str | None:
+    """Return the value of a flag in a command line, or None if it is not given.
+
+    Args:
+        words: The command line.
+        name: Name of the flag, with underscores and without the leading hyphens.
+    """
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, given, value = word.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") == name:
+            return value if given else following
+    return None
+
+
 def resume_command(words: Sequence[str], environment: Mapping[str, str]) -> str:
     """Return the command line that resumes a run, ready to paste into a shell.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,8 +14,10 @@ from aisle.commands.output import Output, figures, quieten_libraries
 from aisle.commands.train.compiler_choice import with_compiler
 from aisle.commands.train.data_settings import MEMORY, DataSettings
 from aisle.commands.train.finished_run import FinishedRun
+from aisle.commands.train.launch_command import started_as
 from aisle.commands.train.loss_settings import needs_teacher_scores
 from aisle.commands.train.outcome import check_outcome, run_metrics, undefined_selection
+from aisle.commands.train.precision_choice import CHOSEN, launched_precision, with_precision
 from aisle.commands.train.read_data import NO_MEMORY, MemoryRows, TrainingData, read_training_data
 from aisle.commands.train.resolve_settings import resolve_settings
 from aisle.commands.train.resume import how_to_resume, resume
@@ -32,7 +35,7 @@ from aisle.config.load import saved_form
 from aisle.errors import TrainingStopped
 from aisle.models.loading import LoadedModel
 from aisle.models.persistence import save_encoder
-from aisle.training.accelerator import make_accelerator, set_seed, start_trackers
+from aisle.training.accelerator import gpu_computes_bf16, make_accelerator, set_seed, start_trackers
 from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.distributed import wait_for_all
 from aisle.training.launch_support import refuse_missing_shards, refuse_unsupported_launch
@@ -58,6 +61,12 @@ def train(
     run_dir = Path(str(settings.run.output_dir))
     check_run_dir(run_dir, settings.run)
     refuse_unsupported_launch()
+    asked = settings.optim.mixed_precision
+    settings = with_precision(
+        settings,
+        launched=launched_precision(started_as()[0], os.environ),
+        computes_bf16=gpu_computes_bf16(),
+    )
     accelerator = make_accelerator(
         mixed_precision=settings.optim.mixed_precision,
         report_to=settings.run.report_to if settings.run.with_tracking else None,
@@ -71,6 +80,8 @@ def train(
         f"device: {accelerator.device.type}, "
         f"precision: {accelerator.mixed_precision}"
     )
+    if settings.optim.mixed_precision != asked:
+        output.log(CHOSEN)
     if accelerator.device.type == "cpu":
         output.log(use_cpu_threads(settings.optim.threads, processes=accelerator.num_processes))
 

@@ -107,7 +107,8 @@ class OptimSettings:
     max_grad_norm: Positive | None = 1.0
     """Largest norm of the gradient; a longer gradient is clipped to it. None: no clipping."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """Number format for computing. If not given: as in `accelerate launch`, otherwise no (fp32)."""
+    """Number format for computing. If not given: as in `accelerate launch`, otherwise bf16 on a GPU that
+    computes it, and no (float32) elsewhere."""
     threads: Count | None = None
     """CPU threads of each process. If not given: OMP_NUM_THREADS if you set it, otherwise an equal share of
     the processors that this machine or container has."""
