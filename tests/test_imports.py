@@ -59,6 +59,7 @@ LIBRARIES = {
     "transformers": {"models", "kernels", "training", "commands"},
     "flash_attn": {"kernels"},
     "torch": {"models", "kernels", "text", "losses", "training", "commands"},
+    "triton": {"kernels"},
     "bm25s": {"index"},
     "Stemmer": {"index"},
     "regex": {"index"},
@@ -233,8 +234,8 @@ def extra_of(path):
 def test_every_library_that_is_imported_is_declared_where_the_module_belongs():
     """Tests have all development dependencies; a user's machine may not."""
     listed = declared()
-    # Compiled for one version of torch, so no extra can bring it; used only if torch lacks the operator.
-    if_installed = {"flash_attn"}
+    # Compiled for one version of torch, so no extra can bring them; used only if they are there.
+    if_installed = {"flash_attn", "triton"}
     # Part of jinja2's interface; part of every datasets installation, named in types only.
     parts = {"markupsafe": "jinja2", "pandas": "datasets"}
     undeclared = {
