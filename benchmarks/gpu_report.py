@@ -18,7 +18,9 @@ TRAINING = (
     ("timed steps", "timed_steps", "{:d}"),
     ("s in all", "wall_seconds", "{:.1f}"),
     ("attention", "attention", "{}"),
+    ("reason", "attention_reason", "{}"),
     ("graphs", "graphs", "{}"),
+    ("reason", "graphs_reason", "{}"),
     ("note", "note", "{}"),
 )
 EMBEDDING = (
