@@ -17,8 +17,9 @@ lint: $(VENV)/.dev
 check-types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# Without the flag, files with the most tests would start first, not those that take longest (tests/conftest.py).
 unit: $(VENV)/.dev
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # The docs as pages in build/site, which open from disk; warnings are errors. Do not use --quiet: mkdocs would neither show
 # nor count warnings.

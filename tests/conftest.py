@@ -33,6 +33,22 @@ MAY_BE_MISSING = ("GPUs alone", "this CPU", "this C library", "the real data is 
 """Reasons for a skip that no installation can fix. With AISLE_SKIPS_FAIL, as in CI, other skips fail."""
 
 
+LONG_FILES = {
+    "test_core_install.py",
+    "test_docs.py",
+    "test_docs_commands.py",
+    "test_report_in_browser.py",
+    "test_sample_and_quickstart.py",
+    "test_two_processes.py",
+    "test_uneven_batches.py",
+}
+"""Files that take half a minute or more. They start first: at the end, other workers would wait for them."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     return failed_if_skipped_in_vain((yield))

@@ -1,12 +1,19 @@
-"""Scripts under torchrun, as processes on CPU; gloo uses the loopback interface.
+"""Scripts in several processes on CPU, which gloo connects over the loopback interface.
 
-Without a GPU no flag selects the CPU, as when a user types torchrun.
+`torchrun` starts them as a user does. `start_ranks` sets the same variables and saves the imports; it is for
+tests of what ranks do. Without a GPU no flag selects the CPU, as when a user types torchrun.
 """
 
+import atexit
+import functools
+import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,12 +28,17 @@ ON_CPU = {
 }
 
 
-def torchrun_command(processes, script, *arguments):
-    """Return the command line that starts a script in several processes."""
+def free_port():
+    """Return a port on which no program listens, as text."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
+        return str(free.getsockname()[1])
+
+
+def torchrun_command(processes, script, *arguments):
+    """Return the command line that starts a script in several processes."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    launcher += ["--master_port", free_port()]
     return [sys.executable, *launcher, str(ROOT / script), *map(str, arguments)]
 
 
@@ -47,5 +59,50 @@ def torchrun(processes, script, *arguments, check=True, timeout=300, env=None):
             stdout, stderr = launcher.communicate(timeout=60)
             pytest.fail(f"no end within {timeout} s\n{stdout[-1500:]}\n{stderr[-1500:]}")
     done = subprocess.CompletedProcess(command, launcher.returncode, stdout, stderr)
+    assert done.returncode == 0 or not check, done.stderr[-3000:]
+    return done
+
+
+@functools.cache
+def rank_server():
+    """Start the program that forks ranks; it ends with the tests."""
+    modules = [
+        "aisle.commands.train.run",
+        "datasets",
+        "sklearn.metrics",
+        "transformers.models.bert.modeling_bert",
+    ]
+    server = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("rank_server.py"), *modules],
+        env={**os.environ, **ON_CPU, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+    @atexit.register
+    def end():
+        server.communicate()
+
+    return server
+
+
+def start_ranks(processes, script, *arguments, check=True, timeout=300):
+    """Run a script in several processes and return how it ended; processes that hang are ended in time."""
+    server, command = rank_server(), [str(ROOT / script), *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as folder:
+        output = [str(Path(folder) / name) for name in ("stdout", "stderr")]
+        asked = {"processes": processes, "command": command, "port": free_port(), "output": output}
+        server.stdin.write(json.dumps({**asked, "env": {**os.environ, **ON_CPU}}) + "\n")
+        server.stdin.flush()
+        answered, _, _ = select.select([server.stdout], [], [], timeout)
+        if not answered:
+            rank_server.cache_clear()
+            os.killpg(server.pid, signal.SIGKILL)
+        stdout, stderr = (Path(path).read_text(encoding="utf-8") for path in output)
+    if not answered:
+        pytest.fail(f"no end within {timeout} s\n{stdout[-1500:]}\n{stderr[-1500:]}")
+    done = subprocess.CompletedProcess(command, int(server.stdout.readline()), stdout, stderr)
     assert done.returncode == 0 or not check, done.stderr[-3000:]
     return done

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.commands.launch import torchrun
+from tests.commands.launch import start_ranks, torchrun
 
 
-def run(processes, run_dir, *flags, check=True):
+def run(processes, run_dir, *flags, launch=start_ranks):
     """Run train_peft.py in several processes."""
-    return torchrun(processes, "train_peft.py", "--output_dir", run_dir, *flags, check=check)
+    return launch(processes, "train_peft.py", "--output_dir", run_dir, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_two_processes_train_the_weights_of_one_with_the_double_batch(without_dr
     flags += ["--num_train_epochs", 2, "--learning_rate", 0.01, "--gradient_accumulation_steps", 2]
     flags += ["--validation_share", 0.4]
     one = run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
-    two = run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 4)
+    two = run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 4, launch=torchrun)
     weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():
         np.testing.assert_allclose(weights[1][name], value, atol=2e-5)
@@ -179,7 +179,7 @@ def plenty(tiny_bert, contrasted_jsonl, tmp_path_factory):
 def test_out_of_memory_in_one_process_makes_all_retry_in_smaller_sub_batches(plenty, tmp_path, part):
     """The second batch of a step fails, after the first batch has added its gradients."""
     folder, flags = plenty
-    done = torchrun(2, "tests/commands/scarce_memory.py", part, "--output_dir", tmp_path / "run", *flags)
+    done = start_ranks(2, "tests/commands/scarce_memory.py", part, "--output_dir", tmp_path / "run", *flags)
     assert done.stdout.count("out of memory: batches are encoded in sub-batches of") == 1
     weights = [load_file(path / "adapter_model.safetensors") for path in (folder, tmp_path / "run")]
     for name, value in weights[0].items():
@@ -191,7 +191,7 @@ def test_out_of_memory_with_all_weights_over_two_processes_stops_with_advice(
     tiny_bert, contrasted_jsonl, tmp_path
 ):
     flags = ["--model_name_or_path", tiny_bert, "--train_file", contrasted_jsonl, "--max_train_steps", 4]
-    done = torchrun(
+    done = start_ranks(
         2,
         "tests/commands/scarce_memory.py",
         "forward",

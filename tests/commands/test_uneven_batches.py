@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.commands.launch import torchrun
+from tests.commands.launch import start_ranks
 from tests.commands.uneven_batches import CASES, UNREAD_WEIGHTS
 
 KINDS = ["sofa", "lamp", "chair", "table", "bed"]
@@ -47,7 +47,7 @@ def launch(cases, counts, folder, model, files):
     """Return the folder of the runs for each number of processes."""
     for processes in counts:
         given = (cases, folder / str(processes), model, *files)
-        torchrun(processes, "tests/commands/uneven_batches.py", *given, timeout=300)
+        start_ranks(processes, "tests/commands/uneven_batches.py", *given, timeout=300)
     return {processes: folder / str(processes) for processes in counts}
 
 

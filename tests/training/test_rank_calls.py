@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from tests.commands.launch import ROOT, torchrun
+from tests.commands.launch import start_ranks
 from tests.training.rank_calls import CASES
 
 
 @pytest.fixture(scope="module")
 def calls_by_rank(tiny_bert, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calls")
-    torchrun(2, "tests/training/rank_calls.py", tiny_bert, folder, timeout=150, env={"PYTHONPATH": str(ROOT)})
+    start_ranks(2, "tests/training/rank_calls.py", tiny_bert, folder, timeout=150)
     return [json.loads((folder / f"rank_{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
 
 
