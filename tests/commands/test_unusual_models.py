@@ -1,5 +1,7 @@
 """Training from base models of unusual form: the run opens again, here and in sentence-transformers."""
 
+import json
+
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
@@ -34,6 +36,9 @@ def test_a_run_from_an_unusual_model_opens_again_with_the_same_embeddings(
     code, run_dir = train(base, *flags)
 
     assert code == 0
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["attention"] == ("padded" if form == "t5" else "packed")
+    assert (metrics["attention_reason"] or "").startswith("t5 " if form == "t5" else "")
     found = load_encoder(run_dir, device="cpu").encode_products(TEXTS)
     assert np.abs(found - load_encoder(base, device="cpu").encode_products(TEXTS)).max() > 1e-3
     expected = SentenceTransformer(str(run_dir), device="cpu").encode(TEXTS)

@@ -60,6 +60,7 @@ class Trainer:
         checkpoints_dir: Folder of the checkpoints.
         identity: Model, data and batch settings that a run must share to resume from its checkpoints.
         state: Training state: step, evaluations, throughput.
+        padded_because: Why texts are padded; None if they are packed.
         best_weights: Trained weights of the best evaluation, on the main rank only.
     """
 
@@ -77,6 +78,7 @@ class Trainer:
     checkpoints_dir: Path
     identity: dict[str, Any]
     state: TrainState
+    padded_because: str | None = None
     best_weights: dict[str, torch.Tensor] | None = None
 
     @property

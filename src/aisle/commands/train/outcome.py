@@ -83,6 +83,8 @@ def run_metrics(
         "stopped_early": trainer.state.stopped_early,
         "final_loss": trainer.state.last_loss,
         **trainer.state.total.rates(),
+        "attention": "packed" if trainer.padded_because is None else "padded",
+        "attention_reason": trainer.padded_because,
         "graphs": "captured" if trainer.step.forward.why_eager is None else "eager",
         "graphs_reason": trainer.step.forward.why_eager,
         "peak_memory_bytes": peak_memory_bytes(trainer.accelerator.device),

@@ -7,22 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import get_scheduler
 
 from aisle.commands.train.captured_steps import why_eager
+from aisle.commands.train.layout_choice import choose_layout
 from aisle.commands.train.loss_settings import chosen_loss
 from aisle.commands.train.settings import OptimSettings, TrainSettings
-from aisle.commands.train.trained_tower import COMPUTE_TYPES, tower_to_train
+from aisle.commands.train.trained_tower import tower_to_train
 from aisle.kernels.captured_passes import CudaGraphs
 from aisle.kernels.compiled_layers import compile_layers
 from aisle.models.loading import LoadedModel
 from aisle.models.prepare_model import weights_without_gradient
 from aisle.models.tower import Tower
-from aisle.text.batch_layout import WHOLE_BATCH, Layout, device_layout
+from aisle.text.batch_layout import Layout
 from aisle.training.accelerator import expect_unused_weights
 from aisle.training.forward import Forward, with_captured_passes
-from aisle.training.launch_support import is_sharded, refuse_unsupported_flags, strategy_of
+from aisle.training.launch_support import refuse_unsupported_flags, strategy_of
 from aisle.training.memory_retry import MemoryRetry
 from aisle.training.objective import Objective
 from aisle.training.optimizer import adamw
@@ -42,8 +42,8 @@ def make_step(
     total_steps: int,
     state: TrainState,
     log: Callable[[str], None],
-) -> tuple[TrainingStep, Layout]:
-    """Return the training step of a run, and the layout of its batches.
+) -> tuple[TrainingStep, Layout, str | None]:
+    """Return the training step of a run, the layout of its batches, and why texts are padded; None if packed.
 
     Args:
         settings: Resolved settings.
@@ -60,7 +60,7 @@ def make_step(
     objective = Objective(*chosen_loss(settings.objective)).to(accelerator.device)
     _refuse_flags(settings.optim, objective, accelerator)
     tower = tower_to_train(settings, base, accelerator, log=log)
-    layout = _layout(tower, settings, base, accelerator)
+    layout, padded_because = choose_layout(tower, settings, base, accelerator, log=log)
     eager_because = why_eager(settings, accelerator, packed=layout.packed)
     if eager_because is None:
         layout = replace(layout, static_length=int(train.texts.lengths().max()))
@@ -83,7 +83,7 @@ def make_step(
     )
     accelerator.register_for_checkpointing(step.scheduler, state, objective)
     register_trained_weights_only(accelerator)
-    return step, layout
+    return step, layout, padded_because
 
 
 def _refuse_flags(optim: OptimSettings, objective: Objective, accelerator: Any) -> None:
@@ -93,22 +93,6 @@ def _refuse_flags(optim: OptimSettings, objective: Objective, accelerator: Any) 
         "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
     }
     refuse_unsupported_flags(strategy_of(accelerator), [flag for flag, used in in_use.items() if used])
-
-
-def _layout(tower: Tower, settings: TrainSettings, base: LoadedModel, accelerator: Any) -> Layout:
-    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision, torch.float32)
-    packed = tower.why_padded(compute_type, max_length=base.settings.max_length) is None
-    layout = device_layout(
-        accelerator.device,
-        packed=packed,
-        pad_token_id=base.tokenizer.pad_token_id,
-        max_tokens=settings.optim.max_tokens_per_sub_batch,
-        separate_sides=tower.separate_sides,
-    )
-    if not is_sharded(accelerator):
-        return layout
-    # Every rank takes part in gathering sharded layers, so all ranks must run them equally often.
-    return replace(layout, max_tokens=WHOLE_BATCH, group_cost=WHOLE_BATCH)
 
 
 def _prepare_for_ddp(

@@ -71,7 +71,7 @@ def make_trainer(
         log(f"warning: {warning}")
 
     state = TrainState()
-    step, layout = make_step(
+    step, layout, padded_because = make_step(
         settings, base, train, accelerator, total_steps=total_steps, state=state, log=log
     )
     evaluate, sample = _evaluation(settings, data, validation, step, layout, accelerator, log)
@@ -97,6 +97,7 @@ def make_trainer(
         checkpoints_dir=Path(str(settings.run.output_dir)) / "checkpoints",
         identity=run_identity(settings, base, **digests, total_steps=total_steps, accelerator=accelerator),
         state=state,
+        padded_because=padded_because,
     )
 
 

@@ -1,0 +1,47 @@
+"""Choose how the texts of a run are arranged in batches: packed if the model allows it, otherwise padded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from aisle.commands.train.settings import TrainSettings
+from aisle.commands.train.trained_tower import COMPUTE_TYPES
+from aisle.models.loading import LoadedModel
+from aisle.models.tower import NEEDS_HALF_PRECISION, Tower
+from aisle.text.batch_layout import WHOLE_BATCH, Layout, device_layout
+from aisle.training.launch_support import is_sharded
+
+
+def choose_layout(
+    tower: Tower, settings: TrainSettings, base: LoadedModel, accelerator: Any, *, log: Callable[[str], None]
+) -> tuple[Layout, str | None]:
+    """Return the layout of a run's batches, and why texts are padded, None if they are packed.
+
+    Args:
+        tower: Tower to train, on its device.
+        settings: Resolved settings.
+        base: The base model.
+        accelerator: Accelerator of the run.
+        log: Logs messages for the user.
+    """
+    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision, torch.float32)
+    padded_because = tower.why_padded(compute_type, max_length=base.settings.max_length)
+    if padded_because == NEEDS_HALF_PRECISION:
+        padded_because += "; give --mixed_precision bf16"
+    if padded_because is not None:
+        log(f"texts are padded, with others of similar length, which is slower: {padded_because}")
+    layout = device_layout(
+        accelerator.device,
+        packed=padded_because is None,
+        pad_token_id=base.tokenizer.pad_token_id,
+        max_tokens=settings.optim.max_tokens_per_sub_batch,
+        separate_sides=tower.separate_sides,
+    )
+    if is_sharded(accelerator):
+        # Every rank takes part in gathering sharded layers, so all ranks must run them equally often.
+        layout = replace(layout, max_tokens=WHOLE_BATCH, group_cost=WHOLE_BATCH)
+    return layout, padded_because
