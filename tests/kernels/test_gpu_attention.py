@@ -15,7 +15,8 @@ PLAIN = {"scaling": None, "dropout": 0.0, "causal": False, "window": None}
 def batch_of(*lengths):
     tokens = torch.zeros(sum(lengths), dtype=torch.long)
     offsets = torch.tensor([0, *lengths]).cumsum(0).int()
-    return PackedBatch(tokens, tokens, offsets, runs=tuple((1, length) for length in lengths))
+    runs = tuple((1, length) for length in lengths)
+    return PackedBatch(tokens, tokens, offsets, runs, longest=max(lengths), texts=len(lengths))
 
 
 def heads_of(lengths, *, heads=2, head_dim=64):

@@ -175,7 +175,7 @@ def _launch(
 
 def _heads_of_a_program(texts: int, heads: int) -> int:
     """Return how many heads of its text a program computes."""
-    fitting = (count for count in (8, 4, 2) if not heads % count)
+    fitting = (count for count in (4, 2) if not heads % count)
     return next((count for count in fitting if texts * heads >= count * ENOUGH_PROGRAMS), 1)
 
 
