@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from aisle.kernels import joint_linear, packed_attention
 from aisle.kernels.joint_linear import JointLinear
 from aisle.models.half_precision import compute_in_half
 from aisle.models.heads import Normalize
@@ -181,6 +182,39 @@ def test_heads_stay_in_float32(shift_weights):
     with autocast(CPU, "bf16"):
         tower([LAYOUTS["packed"]()])
     assert seen == [torch.float32, torch.float32]
+
+
+class AdjacentGradients(torch.autograd.Function):
+    """A function of queries, keys and values with all gradients in one tensor, as the kernel for GPUs has."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, *_):
+        ctx.save_for_backward(query, key, value)
+        return query * key * value
+
+    @staticmethod
+    def backward(ctx, gradient):
+        query, key, value = ctx.saved_tensors
+        joint = torch.stack([gradient * key * value, gradient * query * value, gradient * query * key], dim=1)
+        return *joint.unbind(1), None, None, None
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta"])
+def test_adjacent_gradients_of_the_attention_reach_the_layers_without_a_copy(
+    architecture, shift_weights, monkeypatch
+):
+    tower = in_half(tower_of(architecture, shift_weights))
+    monkeypatch.setattr(packed_attention, "GroupedAttention", AdjacentGradients)
+    views, join = [], joint_linear.joined_columns
+
+    def recorded(parts):
+        whole = join(parts)
+        views.append(len(parts) == 3 and whole.data_ptr() == parts[0].data_ptr())
+        return whole
+
+    monkeypatch.setattr(joint_linear, "joined_columns", recorded)
+    embeddings_and_gradient(tower, "packed")
+    assert views == [True, True]
 
 
 def lora(backbone, **settings):

@@ -73,7 +73,8 @@ def packed_attention(
     if any(one.dim() != 4 or (one.shape[0], one.shape[2]) != (1, tokens) for one in (query, key, value)):
         raise UnsupportedAttentionError("the queries and keys are not those of the packed tokens")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
-    query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
+    # Not `one[0]`: its gradient is copied into zeros, and so loses its place beside those of the others.
+    query, key, value = (one.squeeze(0).transpose(0, 1) for one in (query, key, value))
     if torch.is_autocast_enabled(query.device.type):
         # Rotary positions leave queries and keys in float32. Autocast would cast them for torch's attention.
         half = torch.get_autocast_dtype(query.device.type)

@@ -126,7 +126,7 @@ class TrainingStep:
         gradient = torch.zeros_like(temperature) if temperature.grad is None else temperature.grad
         gradient = sum_over_ranks(self.accelerator, gradient)
         if self.accelerator.scaler is not None:
-            gradient = gradient * self.accelerator.scaler.get_scale()  # the model's gradients are scaled too
+            gradient = self.accelerator.scaler.scale(gradient)  # the model's gradients are scaled too
         temperature.grad = gradient
 
     def _clip(self) -> torch.Tensor:
