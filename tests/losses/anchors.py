@@ -10,7 +10,7 @@ def exclusions(rows):
     """Return exclusions, given a list of columns for each row."""
     ends = np.cumsum([0, *(len(columns) for columns in rows)])
     columns = [column for row in rows for column in row]
-    return Exclusions(torch.tensor(ends), torch.tensor(columns, dtype=torch.int64))
+    return Exclusions.of(ends, np.array(columns, dtype=np.int64))
 
 
 def anchors_of(pairs, *, products=None, queries=None):

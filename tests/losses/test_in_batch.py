@@ -28,7 +28,7 @@ def in_batch_by_loops(queries, products, anchors, *, temperature, directions):
             ("product", products, anchors.not_negative_products),
             ("query", queries, anchors.not_negative_queries),
         ):
-            own = excluded.columns[excluded.indptr[row] : excluded.indptr[row + 1]].tolist()
+            own = excluded.columns[excluded.ends[row] : excluded.ends[row + 1]].tolist()
             negatives[side] = [embeddings[at] for at in range(len(embeddings)) if at not in own]
         terms = []
         for anchor, name in ((query, "query"), (product, "product")):

@@ -133,8 +133,8 @@ def test_known_positives_are_excluded_from_the_negatives(minilm_tokenizer):
     for anchor, (query, start, stop) in enumerate(
         zip(
             contrast.anchors.queries,
-            contrast.anchors.not_negative_products.indptr[:-1],
-            contrast.anchors.not_negative_products.indptr[1:],
+            contrast.anchors.not_negative_products.ends[:-1],
+            contrast.anchors.not_negative_products.ends[1:],
             strict=True,
         )
     ):

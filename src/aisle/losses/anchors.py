@@ -6,33 +6,44 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
 @dataclass(frozen=True)
 class Exclusions:
-    """For each anchor row, the columns to exclude from its negatives, as compressed sparse rows.
+    """For each anchor row, the columns to exclude from its negatives.
 
     Args:
-        indptr: (rows + 1,) int64, start and end of each row's columns in `columns`.
-        columns: (n,) int64, columns of all rows, concatenated in the order of the rows.
+        ends: (rows + 1,) int64, start and end of each row's entries. It stays on the host, so that `block`
+            does not wait for the device.
+        rows: (n,) int64, rows in ascending order.
+        columns: (n,) int64, the column that each of `rows` excludes.
     """
 
-    indptr: torch.Tensor
+    ends: np.ndarray
+    rows: torch.Tensor
     columns: torch.Tensor
+
+    @classmethod
+    def of(cls, ends: np.ndarray, columns: np.ndarray) -> Exclusions:
+        """Return exclusions given as compressed sparse rows.
+
+        Args:
+            ends: (rows + 1,) int64, start and end of each row's columns in `columns`.
+            columns: (n,) int64, columns of all rows, concatenated in the order of the rows.
+        """
+        import numpy as np
+        import torch
+
+        rows = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+        return cls(ends, torch.from_numpy(rows), torch.from_numpy(columns))
 
     def block(self, start: int, stop: int) -> Exclusions:
         """Return rows `start` to `stop`, excluding `stop`."""
-        ends = self.indptr[start : stop + 1]
-        first, last = int(ends[0]), int(ends[-1])
-        return Exclusions(indptr=ends - first, columns=self.columns[first:last])
-
-    def rows(self) -> torch.Tensor:
-        """Return the row of each entry of `columns`, (n,) int64."""
-        import torch
-
-        rows = torch.arange(len(self.indptr) - 1, device=self.columns.device)
-        return rows.repeat_interleave(self.indptr.diff(), output_size=len(self.columns))
+        ends = self.ends[start : stop + 1]
+        entries = slice(int(ends[0]), int(ends[-1]))
+        return Exclusions(ends - ends[0], self.rows[entries] - start, self.columns[entries])
 
 
 @dataclass(frozen=True)

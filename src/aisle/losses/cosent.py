@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from aisle.losses.embedding_rows import pair_cosines
@@ -45,10 +46,11 @@ def cosent(
     levels, order = relevance.sort()
     scores = (pair_cosines(query_embeddings, product_embeddings) / temperature)[order]
     lower_pairs = torch.searchsorted(levels, levels)
-    # Pairs of the lowest level have no pair below them; -inf for their sum would make gradients NaN.
-    higher = lower_pairs > 0
-    below = scores.logcumsumexp(dim=0)[lower_pairs[higher] - 1]
-    loss = torch.cat([scores.new_zeros(1), below - scores[higher]]).logsumexp(dim=0)
+    below = scores.logcumsumexp(dim=0)[(lower_pairs - 1).clamp(min=0)]
+    # Pairs of the lowest level have no pair below them. Filled in after the difference, -inf has no gradient;
+    # a selection of the others would make the host wait for the GPU, to read how many there are.
+    terms = (below - scores).masked_fill(lower_pairs == 0, -math.inf)
+    loss = torch.cat([scores.new_zeros(1), terms]).logsumexp(dim=0)
     return loss.expand(len(scores))
 
 

@@ -113,7 +113,7 @@ def _cross_entropy(
     # A finite floor, because the gradient of logsumexp over a row with only -inf is NaN.
     floor, offset = torch.finfo(scores.dtype).min, 0
     for embeddings, exclusions in opponents:
-        scores[exclusions.rows(), exclusions.columns + offset] = floor
+        scores[exclusions.rows, exclusions.columns + offset] = floor
         offset += len(embeddings)
     margins = scores.logsumexp(dim=1) - own_scores
     return torch.logaddexp(torch.zeros_like(margins), margins)

@@ -35,7 +35,7 @@ def listwise(
         query_embeddings: (pairs, dim), unit L2 norm.
         product_embeddings: (pairs, dim), unit L2 norm.
         relevance: (pairs,) in [0, 1].
-        query_keys: (pairs,) int64, equal for the pairs of a query, in any order.
+        query_keys: (pairs,) int64 below the number of pairs, equal for the pairs of a query.
         temperature: Number by which cosines are divided.
 
     Returns:
@@ -45,15 +45,14 @@ def listwise(
     import torch
 
     scores = pair_cosines(query_embeddings, product_embeddings) / temperature
-    keys, query = torch.unique(query_keys, return_inverse=True)
-    per_query = scores.new_zeros(len(keys))
+    per_query = torch.zeros_like(scores)  # for as many queries as there may be
     # The peak is subtracted from all exponents and cancels out, so it needs no gradient.
-    peak = per_query.scatter_reduce(0, query, scores.detach(), "amax", include_self=False)
-    shifted = scores - peak[query]
-    log_softmax = shifted - per_query.index_add(0, query, shifted.exp()).log()[query]
+    peak = per_query.scatter_reduce(0, query_keys, scores.detach(), "amax", include_self=False)
+    shifted = scores - peak[query_keys]
+    log_softmax = shifted - per_query.index_add(0, query_keys, shifted.exp()).log()[query_keys]
     relevance = relevance.to(scores.dtype)
-    total = per_query.index_add(0, query, relevance)
-    targets = relevance / total.where(total > 0, 1)[query]
+    total = per_query.index_add(0, query_keys, relevance)
+    targets = relevance / total.where(total > 0, 1)[query_keys]
     return -targets * log_softmax
 
 

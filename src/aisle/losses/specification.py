@@ -83,7 +83,8 @@ class Loss:
         source: Paper or page of the loss, with its URL.
         other_names: Names of the loss in other libraries.
         inputs: Inputs of `function` in addition to embeddings and parameters. `relevance`: (pairs,) float32
-            in [0, 1], so the loss needs labels. `query_keys`: (pairs,) int64, a number per distinct query.
+            in [0, 1], so the loss needs labels. `query_keys`: (pairs,) int64, a number per distinct query,
+            below the number of pairs.
             `teacher_scores`: (pairs,) float32, so the loss needs a column with them. `anchors`: positives of
             the batch (`aisle.losses.anchors.Anchors`), which the loss contrasts with the rest. `triples`:
             positives with their own hard negatives (`aisle.losses.triples.Triples`), so the loss needs pairs

@@ -33,7 +33,7 @@ class PairBatch:
         texts: Number of texts that each rank embeds.
         query_rows: (pairs,) row of each pair's query in the embeddings.
         product_rows: (pairs,) row of each pair's product in the embeddings.
-        query_keys: (pairs,) a number per distinct query; pairs with the same query have the same number.
+        query_keys: (pairs,) a number from 0 on per distinct query, equal for pairs with the same query.
         relevance: (pairs,) float32 in [0, 1], or None without labels.
         teacher_scores: (pairs,) float32, or None if the pairs have no teacher scores.
         own: Bounds of this rank's share of the loss: its first pair, and the pair after its last.
@@ -145,7 +145,7 @@ class Collator:
             texts=tuple(sum(map(len, share)) for share in shares),
             query_rows=torch.from_numpy(places(queries)),
             product_rows=torch.from_numpy(places(products)),
-            query_keys=torch.from_numpy(query_keys),
+            query_keys=torch.from_numpy(np.unique(query_keys, return_inverse=True)[1]),
             relevance=None if labelled is None else torch.from_numpy(np.array(labelled, np.float32)),
             teacher_scores=torch.from_numpy(np.array(pairs.teacher_scores[rows], np.float32))
             if len(pairs.teacher_scores)
@@ -239,7 +239,7 @@ class BatchPlan:
 
 
 def _exclusions(csr: Csr) -> Exclusions:
-    return Exclusions(indptr=torch.from_numpy(csr.indptr), columns=torch.from_numpy(csr.columns))
+    return Exclusions.of(csr.indptr, csr.columns)
 
 
 def _with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
