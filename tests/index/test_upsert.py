@@ -179,7 +179,7 @@ def never():
         ({"product_id": [1, 2]}, "text column 'product_id'"),
         ({"id": ["a"]}, "text column 'product_id'"),
         ({"product_id": ["a"], "__text__": ["words"]}, "the index was built without them"),
-        ({"product_id": ["a"], "price": ["nine"]}, "of another type than in the index.*price"),
+        ({"product_id": ["a"], "price": ["nine"]}, "has another type than in the index.*price"),
     ],
 )
 def test_products_that_do_not_fit_are_refused_before_they_are_embedded(
