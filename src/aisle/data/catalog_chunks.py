@@ -80,7 +80,7 @@ class CatalogChunks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # On a full disk, closing fails too; the first error says more.
+        # On a full disk, closing fails too; the first error has the cause.
         with suppress(OSError):
             self._sink.close()
         self._chunk_path.unlink(missing_ok=True)

@@ -95,7 +95,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # On a full disk, closing fails too; the first error says more.
+        # On a full disk, closing fails too; the first error has the cause.
         with suppress(OSError):
             self._sink.close()
         if kind is not None:
