@@ -9,6 +9,8 @@ import torch
 
 from aisle.commands.train.settings import LoraSettings, TrainSettings
 from aisle.kernels.fused_lora import drops_inputs, unfused_reason
+from aisle.kernels.residual_norms import fuse_add_norm
+from aisle.kernels.triton_support import why_no_triton
 from aisle.models.adapters import trainable_share
 from aisle.models.half_precision import compute_in_half
 from aisle.models.loading import LoadedModel
@@ -67,6 +69,11 @@ def tower_to_train(
         slow = _fuse_on_gpu(tower, settings, accelerator)
         if slow is not None:
             log(f"LoRA layers are not fused, which is slower: {slow}")
+    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)
+    if accelerator.device.type == "cuda" and compute_type:
+        missing = why_no_triton(next(tower.parameters()).device, compute_type)
+        if missing is not None:
+            log(f"attention and norms are computed without aisle's own kernels, which is slower: {missing}")
     return tower
 
 
@@ -82,6 +89,8 @@ def _fuse_on_gpu(tower: Tower, settings: TrainSettings, accelerator: Any) -> str
         return "FSDP2 shards their frozen weights; DDP does not (configs/accelerate/several_gpus.yaml)"
     backbone = tower.backbone
     reason = compute_in_half(tower, compute_type) if compute_type else unfused_reason(backbone)
+    if reason is None and compute_type:
+        fuse_add_norm(backbone)
     if reason is None and drops_inputs(backbone):
         return "each of them drops other inputs; --lora_dropout 0 fuses them"
     return reason
