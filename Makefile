@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint format check-types unit docs-site clean
+.PHONY: quickstart test lint format check-types unit gpu-test docs-site clean
 
 quickstart: $(VENV)/.quickstart
 	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/aisle quickstart
@@ -20,6 +20,11 @@ check-types: $(VENV)/.dev
 # Without the flag, files with the most tests would start first, not those that take longest (tests/conftest.py).
 unit: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+# Installs nothing, and runs with the versions that are there: .venv's if it exists, otherwise those of $(PYTHON). So warnings,
+# which differ between versions, are no errors. Without a GPU all tests are skipped.
+gpu-test:
+	HF_HUB_OFFLINE=1 PYTHONPATH=src $(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -W default --durations 10 tests/gpu
 
 # The docs as pages in build/site, which open from disk; warnings are errors. Do not use --quiet: mkdocs would neither show
 # nor count warnings.

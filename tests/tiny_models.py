@@ -56,6 +56,9 @@ DECODERS = ("qwen2", "qwen3", "mistral")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
+WORDS = ("sofa", "lamp", "red", "blue", "wooden", "bed", "chair", "table", "outdoor", "steel", "garden")
+
+
 def write_tiny_model(folder: Path, architecture: str, tokenizer_dir: Path, *, seed: int = 0) -> Path:
     """Write a model of the architecture with MiniLM's tokenizer, and return the folder."""
     import torch
@@ -77,6 +80,41 @@ def write_tiny_model(folder: Path, architecture: str, tokenizer_dir: Path, *, se
         shutil.copy(tokenizer_dir / name, folder / name)
     if architecture in {"roberta", "xlm-roberta", "mpnet", "longformer"}:
         _pad_with_first_unused(folder)
+    return folder
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """Write a tokenizer of letters, digits and a few words, and return the folder.
+
+    It has MiniLM's special tokens, and takes its place where the package is not installed.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    letters = [chr(code) for code in (*range(ord("0"), ord("9") + 1), *range(ord("a"), ord("z") + 1))]
+    special = ["[PAD]", *(f"[unused{number}]" for number in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = [*special, *letters, *(f"##{letter}" for letter in letters), *WORDS]
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 101), ("[SEP]", 102)],
+    )
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+    written = {
+        "tokenizer_config.json": json.dumps(
+            names | {"tokenizer_class": "BertTokenizer", "model_max_length": 512}
+        ),
+        "special_tokens_map.json": json.dumps(names),
+        "vocab.txt": "\n".join(vocabulary) + "\n",
+    }
+    for name, content in written.items():
+        (folder / name).write_text(content, encoding="utf-8")
     return folder
 
 
