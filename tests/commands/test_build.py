@@ -343,3 +343,13 @@ def test_old_versions_go_and_the_newest_stay(build, catalog, tmp_path):
     for number in range(4):
         assert build(catalog([*TITLES, f"bed {number}"]), "--keep_versions", 2) == 0
     assert sorted(path.name for path in (tmp_path / "index/versions").iterdir()) == ["000003", "000004"]
+
+
+def test_the_reason_for_padded_texts_is_printed_once(build, catalog, capfd, monkeypatch):
+    monkeypatch.setattr("aisle.models.tower.why_padded", lambda *_, **__: "bert cannot be packed")
+
+    assert build(catalog()) == 0
+    assert build(catalog()) == 0  # embeds nothing
+
+    printed = " ".join("".join(capfd.readouterr()).split())
+    assert printed.count("which is slower: bert cannot be packed") == 1

@@ -211,7 +211,7 @@ class TorchEncoder:
         layout = device_layout(
             device,
             # A single text, such as a query, has no padding, so packing would save nothing.
-            packed=distinct > 1 and self._packs(side, precision),
+            packed=distinct > 1 and self.why_padded(side, precision) is None,
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
         )
@@ -226,6 +226,16 @@ class TorchEncoder:
                     on_progress(int(repeats[rows].sum()))
         in_order: np.ndarray = embeddings[place]
         return in_order
+
+    def why_padded(self, side: Side, precision: Precision) -> str | None:
+        """Return why texts of a side are padded; None if they are packed. Each compute type is tried once."""
+        compute_type = torch.bfloat16 if precision == "bf16" else torch.float32
+
+        def check() -> str | None:
+            with self._turn(side):
+                return self.model.tower(side).why_padded(compute_type, max_length=self.settings.max_length)
+
+        return self._once(f"why padded {self._tower_name(side)} {compute_type}", check)
 
     def truncated(self, dimensions: int | None) -> TorchEncoder:
         """Return an encoder that keeps the first `dimensions` components, rescaled to unit norm.
@@ -257,16 +267,6 @@ class TorchEncoder:
             f"int8 {self._tower_name(side)}",
             lambda: int8_tower(tower, max_length=self.settings.max_length),
         )
-
-    def _packs(self, side: Side, precision: Precision) -> bool:
-        """Return whether a side's tower reads packed texts; checked once for each compute type."""
-        compute_type = torch.bfloat16 if precision == "bf16" else torch.float32
-
-        def check() -> str | None:
-            with self._turn(side):
-                return self.model.tower(side).why_padded(compute_type, max_length=self.settings.max_length)
-
-        return self._once(f"why padded {self._tower_name(side)} {compute_type}", check) is None
 
     def _tower_name(self, side: Side) -> str:
         return side if self.model.separate_sides else "shared"

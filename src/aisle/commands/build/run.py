@@ -28,6 +28,7 @@ from aisle.commands.indexing.report_change import log_pruned, more_links, recall
 from aisle.commands.indexing.stand_in_queries import stand_in_queries
 from aisle.commands.indexing.text_notes import log_texts
 from aisle.commands.output import Output, quieten_libraries
+from aisle.commands.padding_note import padding_note, with_remedy
 from aisle.data.catalog_file import CatalogFile
 from aisle.index import (
     GraphSettings,
@@ -181,6 +182,9 @@ def _embed(
     output: Output,
 ) -> None:
     """Embed this process's shards; the progress bar shows the main process's share."""
+    padded_because = encoder.why_padded("product", precision) if len(plan.rows) > 1 else None
+    if padded_because is not None:
+        output.log(padding_note(with_remedy(padded_because, "--precision bf16")))
     shares = -(-len(plan.rows) // processes.count)
     with output.progress("embedding", shares) as bar:
         embed_shards(

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from aisle.commands.padding_note import padding_note, with_remedy
 from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trained_tower import COMPUTE_TYPES
 from aisle.models.loading import LoadedModel
-from aisle.models.tower import NEEDS_HALF_PRECISION, Tower
+from aisle.models.tower import Tower
 from aisle.text.batch_layout import WHOLE_BATCH, Layout, device_layout
 from aisle.training.launch_support import is_sharded
 
@@ -30,10 +31,9 @@ def choose_layout(
     """
     compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision, torch.float32)
     padded_because = tower.why_padded(compute_type, max_length=base.settings.max_length)
-    if padded_because == NEEDS_HALF_PRECISION:
-        padded_because += "; give --mixed_precision bf16"
     if padded_because is not None:
-        log(f"texts are padded, with others of similar length, which is slower: {padded_because}")
+        padded_because = with_remedy(padded_because, "--mixed_precision bf16")
+        log(padding_note(padded_because))
     layout = device_layout(
         accelerator.device,
         packed=padded_because is None,
