@@ -46,8 +46,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Return attention within each text of a packed batch: (1, tokens, heads, head_dim).
 
-    On CPU, texts of equal length are computed together. On a GPU in half precision, Flash Attention computes
-    all texts together.
+    On CPU, texts of equal length are computed together. On a GPU in half precision, `gpu_attention`
+    computes all texts together.
 
     Args:
         module: The attention layer.
