@@ -66,7 +66,7 @@ def tower_to_train(
     log(str(trainable_share(tower)))
     tower = tower.to(accelerator.device)
     if chosen.use_peft and accelerator.device.type == "cuda":
-        slow = _fuse_on_gpu(tower, settings, accelerator)
+        slow = fuse_on_gpu(tower, settings, accelerator)
         if slow is not None:
             log(f"LoRA layers are not fused, which is slower: {slow}")
     compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)
@@ -77,7 +77,7 @@ def tower_to_train(
     return tower
 
 
-def _fuse_on_gpu(tower: Tower, settings: TrainSettings, accelerator: Any) -> str | None:
+def fuse_on_gpu(tower: Tower, settings: TrainSettings, accelerator: Any) -> str | None:
     """Fuse the LoRA layers of a tower and let it compute in half precision; return why not, else None.
 
     On a CPU, bf16 stays with autocast, which has not been measured to be slower there.
