@@ -24,7 +24,8 @@ unit: $(VENV)/.dev
 # Installs nothing, and runs with the versions that are there: .venv's if it exists, otherwise those of $(PYTHON). So warnings,
 # which differ between versions, are no errors. Without a GPU all tests are skipped.
 gpu-test:
-	HF_HUB_OFFLINE=1 PYTHONPATH=src $(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -W default --durations 10 tests/gpu
+	HF_HUB_OFFLINE=1 PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}" \
+		$(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -W default --durations 10 tests/gpu
 
 # The docs as pages in build/site, which open from disk; warnings are errors. Do not use --quiet: mkdocs would neither show
 # nor count warnings.
