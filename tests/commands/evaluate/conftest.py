@@ -1,11 +1,11 @@
-"""A finished run with its index, and the flags that evaluate it."""
+"""A finished run or an untrained adapter, with an index, and the flags that evaluate it."""
 
 import shutil
 
 import pytest
 
 from aisle.cli import train_main
-from tests.commands.evaluate.evaluated_shop import build, write_shop, write_table
+from tests.commands.evaluate.evaluated_shop import build, write_adapter, write_shop, write_table
 
 PAIRS = [
     ("red sofa", "red sofa", 1), ("red sofa", "blue lamp", 0), ("oak bed", "oak bed", 1),
@@ -37,12 +37,31 @@ def run_dir(trained, tmp_path):
 
 @pytest.fixture
 def judged(trained):
-    return ["--index_dir", trained["index"], "--queries", trained["queries"], "--qrels", trained["qrels"]]
+    return flags_of(trained)
 
 
 @pytest.fixture
-def flags(judged, run_dir):
+def run_flags(judged, run_dir):
     return [*judged, "--model", run_dir]
+
+
+@pytest.fixture(scope="module")
+def shop(tiny_bert, tmp_path_factory):
+    """A shop's files, an adapter and its index; read them, never write to them."""
+    folder = tmp_path_factory.mktemp("shop")
+    files = write_shop(folder)
+    files["run"] = write_adapter(folder / "run", tiny_bert)
+    files["index"] = build(files["run"], files["catalog"], folder / "index", "--precision", "fp32")
+    return files
+
+
+@pytest.fixture
+def flags(shop):
+    return flags_of(shop)
+
+
+def flags_of(files):
+    return ["--index_dir", files["index"], "--queries", files["queries"], "--qrels", files["qrels"]]
 
 
 @pytest.fixture

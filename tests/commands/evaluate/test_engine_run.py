@@ -5,24 +5,10 @@ import csv
 import pytest
 
 from aisle.evaluation.retrieval_metrics import evaluate_run
-from tests.commands.evaluate.evaluated_shop import QRELS, build, evaluate, write_adapter, write_shop
+from tests.commands.evaluate.evaluated_shop import QRELS, evaluate
 
 ENGINE = {"1": "ba", "2": "ab", "3": "abc", "4": "ed"}
 """Query -> products, best first, as the engine shows them."""
-
-
-@pytest.fixture(scope="module")
-def shop(tiny_bert, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    files = write_shop(folder)
-    files["run"] = write_adapter(folder / "run", tiny_bert)
-    files["index"] = build(files["run"], files["catalog"], folder / "index", "--precision", "fp32")
-    return files
-
-
-@pytest.fixture
-def flags(shop):
-    return ["--index_dir", shop["index"], "--queries", shop["queries"], "--qrels", shop["qrels"]]
 
 
 def write_run(path, answers, *, equal=False):

@@ -13,23 +13,14 @@ from aisle.evaluation.runs import read_trec_run
 from aisle.index import open_index
 from aisle.models.loading import load_encoder
 from aisle.search import rankings
-from tests.commands.evaluate.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
+from tests.commands.evaluate.evaluated_shop import build, evaluate, write_table
 
 
 @pytest.fixture(scope="module")
-def shop(tiny_bert, tmp_path_factory):
-    """A shop's files, an adapter and its index; read them, never write to them."""
-    folder = tmp_path_factory.mktemp("shop")
-    files = write_shop(folder)
-    files["run"] = write_adapter(folder / "run", tiny_bert)
-    files["index"] = build(files["run"], files["catalog"], folder / "index", "--precision", "fp32")
-    files["base_index"] = build(tiny_bert, files["catalog"], folder / "base-index", "--precision", "fp32")
-    return files
-
-
-@pytest.fixture
-def flags(shop):
-    return ["--index_dir", shop["index"], "--queries", shop["queries"], "--qrels", shop["qrels"]]
+def shop(shop, tiny_bert, tmp_path_factory):
+    """The shop of the other tests, and an index of its base model."""
+    folder = tmp_path_factory.mktemp("base") / "base-index"
+    return shop | {"base_index": build(tiny_bert, shop["catalog"], folder, "--precision", "fp32")}
 
 
 def rows_of(found):

@@ -55,11 +55,6 @@ def shop(tiny_bert, tmp_path_factory):
 
 
 @pytest.fixture
-def flags(shop):
-    return ["--index_dir", shop["index"], "--queries", shop["queries"], "--qrels", shop["qrels"]]
-
-
-@pytest.fixture
 def by_words(flags):
     """Flags of an evaluation that needs no encoder; queries and judgements are to be added."""
     return [*flags[:2], "--rows", "bm25"]

@@ -24,8 +24,8 @@ def replace_run(run_dir, pairs, model):
 
 
 @pytest.mark.parametrize("given", [["--rows", "bm25", "base"], ["--mode", "lexical"]])
-def test_a_card_needs_the_row_of_its_model(flags, given, never_embeds, capfd):
-    code, found, said = evaluate(capfd, *flags, "--model_card", *given)
+def test_a_card_needs_the_row_of_its_model(run_flags, given, never_embeds, capfd):
+    code, found, said = evaluate(capfd, *run_flags, "--model_card", *given)
 
     assert (code, found) == (2, None)
     assert "--model_card: is about the row tuned" in said
@@ -42,9 +42,9 @@ def test_a_card_needs_rankings(trained, run_dir, never_embeds, capfd):
     assert "--model_card: needs --queries and --qrels" in said
 
 
-def test_the_card_of_the_run_gets_sentence_table_and_charts(flags, run_dir, tmp_path, capfd):
+def test_the_card_of_the_run_gets_sentence_table_and_charts(run_flags, run_dir, tmp_path, capfd):
     before = (run_dir / "README.md").read_text(encoding="utf-8")
-    code, found, said = evaluate(capfd, *flags, "--model_card", "--report", tmp_path / "report")
+    code, found, said = evaluate(capfd, *run_flags, "--model_card", "--report", tmp_path / "report")
 
     assert code == 0
     assert f"model card: {run_dir / 'README.md'}" in " ".join(said.split())
@@ -70,11 +70,11 @@ def test_the_card_of_the_run_gets_sentence_table_and_charts(flags, run_dir, tmp_
     assert card.replace(card[card.index(BEGIN) : card.index(END) + len(END) + 2], "").endswith(body)
 
 
-def test_a_second_evaluation_replaces_section_and_charts(flags, trained, run_dir, capfd):
-    evaluate(capfd, *flags, "--model_card")
+def test_a_second_evaluation_replaces_section_and_charts(run_flags, trained, run_dir, capfd):
+    evaluate(capfd, *run_flags, "--model_card")
     readme = run_dir / "README.md"
     readme.write_text(readme.read_text(encoding="utf-8") + "\nMine.\n", encoding="utf-8")
-    code, _, _ = evaluate(capfd, *flags, "--pairs", trained["pairs"], "--model_card", "--rows", "tuned")
+    code, _, _ = evaluate(capfd, *run_flags, "--pairs", trained["pairs"], "--model_card", "--rows", "tuned")
 
     assert code == 0
     card = readme.read_text(encoding="utf-8")
@@ -85,24 +85,24 @@ def test_a_second_evaluation_replaces_section_and_charts(flags, trained, run_dir
     assert card.endswith("\nMine.\n")
 
 
-def test_a_run_without_a_card_gets_one(flags, run_dir, capfd):
+def test_a_run_without_a_card_gets_one(run_flags, run_dir, capfd):
     whole = (run_dir / "README.md").read_text(encoding="utf-8")
-    evaluate(capfd, *flags, "--model_card")
+    evaluate(capfd, *run_flags, "--model_card")
     expected = (run_dir / "README.md").read_text(encoding="utf-8")
     assert expected != whole
     (run_dir / "README.md").unlink()
 
-    code, _, _ = evaluate(capfd, *flags, "--model_card")
+    code, _, _ = evaluate(capfd, *run_flags, "--model_card")
 
     assert code == 0
     assert (run_dir / "README.md").read_text(encoding="utf-8") == expected
 
 
-def test_a_card_with_line_ends_of_windows_keeps_them(flags, run_dir, capfd):
+def test_a_card_with_line_ends_of_windows_keeps_them(run_flags, run_dir, capfd):
     readme = run_dir / "README.md"
     readme.write_bytes(readme.read_bytes().replace(b"\n", b"\r\n"))
 
-    assert evaluate(capfd, *flags, "--model_card")[0] == 0
+    assert evaluate(capfd, *run_flags, "--model_card")[0] == 0
 
     card = readme.read_bytes()
     assert BEGIN.encode() in card
@@ -119,10 +119,10 @@ def test_a_card_with_line_ends_of_windows_keeps_them(flags, run_dir, capfd):
     ids=["not UTF-8", "no YAML", "half a section"],
 )
 def test_a_card_that_cannot_be_written_in_is_refused_before_anything_is_embedded(
-    flags, run_dir, content, reason, never_embeds, capfd
+    run_flags, run_dir, content, reason, never_embeds, capfd
 ):
     (run_dir / "README.md").write_bytes(content)
-    code, found, said = evaluate(capfd, *flags, "--model_card")
+    code, found, said = evaluate(capfd, *run_flags, "--model_card")
 
     assert (code, found) == (2, None)
     assert reason in said
@@ -130,10 +130,10 @@ def test_a_card_that_cannot_be_written_in_is_refused_before_anything_is_embedded
 
 
 def test_a_run_that_cannot_be_written_in_is_refused_before_anything_is_embedded(
-    flags, run_dir, never_embeds, capfd
+    run_flags, run_dir, never_embeds, capfd
 ):
     (run_dir / "evaluation").write_text("a file where the folder should be")
-    code, found, said = evaluate(capfd, *flags, "--model_card")
+    code, found, said = evaluate(capfd, *run_flags, "--model_card")
 
     assert (code, found) == (2, None)
     assert f"--model_card: {run_dir / 'evaluation'} must be a folder for the charts" in " ".join(said.split())
@@ -158,9 +158,9 @@ def test_an_encoder_that_is_not_a_finished_run_is_refused(judged, tiny_bert, tmp
         assert f"--model_card: {model} is not the folder of a finished run (it has no aisle.json)" in said
 
 
-def test_a_card_that_cannot_be_saved_does_not_stop_the_evaluation(flags, run_dir, capfd, tmp_path):
+def test_a_card_that_cannot_be_saved_does_not_stop_the_evaluation(run_flags, run_dir, capfd, tmp_path):
     (run_dir / "evaluation" / "retrieval.png").mkdir(parents=True)
-    code, found, said = evaluate(capfd, *flags, "--model_card", "--report", tmp_path / "report")
+    code, found, said = evaluate(capfd, *run_flags, "--model_card", "--report", tmp_path / "report")
 
     assert code == 2
     assert f"--model_card: {run_dir} cannot be written: Is a directory" in said
@@ -169,8 +169,8 @@ def test_a_card_that_cannot_be_saved_does_not_stop_the_evaluation(flags, run_dir
     assert BEGIN not in (run_dir / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_run_that_replaces_another_has_none_of_its_charts(flags, trained, run_dir, tiny_bert, capfd):
-    evaluate(capfd, *flags, "--model_card")
+def test_a_run_that_replaces_another_has_none_of_its_charts(run_flags, trained, run_dir, tiny_bert, capfd):
+    evaluate(capfd, *run_flags, "--model_card")
     assert (run_dir / "evaluation").is_dir()
 
     replace_run(run_dir, trained["pairs"], tiny_bert)
@@ -179,9 +179,9 @@ def test_a_run_that_replaces_another_has_none_of_its_charts(flags, trained, run_
     assert BEGIN not in (run_dir / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_report_in_the_folder_of_the_charts_outlives_the_run(flags, trained, run_dir, tiny_bert, capfd):
+def test_a_report_in_the_folder_of_the_charts_outlives_the_run(run_flags, trained, run_dir, tiny_bert, capfd):
     folder = run_dir / "evaluation"
-    evaluate(capfd, *flags, "--model_card", "--report", folder)
+    evaluate(capfd, *run_flags, "--model_card", "--report", folder)
     reported = {path.name for path in (folder / "figures").iterdir()}
     (folder / "mine.png").write_bytes(b"mine")
 

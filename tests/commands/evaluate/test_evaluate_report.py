@@ -17,22 +17,8 @@ from aisle.errors import EvaluationError
 from aisle.index import open_index
 from aisle.models.loading import load_encoder
 from aisle.reporting.product_labels import product_labels
-from tests.commands.evaluate.evaluated_shop import build, evaluate, write_adapter, write_shop, write_table
+from tests.commands.evaluate.evaluated_shop import evaluate, write_table
 from tests.commands.launch import torchrun
-
-
-@pytest.fixture(scope="module")
-def shop(tiny_bert, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    files = write_shop(folder)
-    files["run"] = write_adapter(folder / "run", tiny_bert)
-    files["index"] = build(files["run"], files["catalog"], folder / "index", "--precision", "fp32")
-    return files
-
-
-@pytest.fixture
-def flags(shop):
-    return ["--index_dir", shop["index"], "--queries", shop["queries"], "--qrels", shop["qrels"]]
 
 
 @pytest.fixture

@@ -30,10 +30,10 @@ def pixels_of(content):
     return np.rint(image.imread(io.BytesIO(content), format="png")[..., :3] * 255)
 
 
-def test_trackers_get_the_scalars_tables_and_figures_of_the_report(flags, trained, tmp_path, capfd):
+def test_trackers_get_the_scalars_tables_and_figures_of_the_report(run_flags, trained, tmp_path, capfd):
     report = tmp_path / "report"
     code, found, said = evaluate(
-        capfd, *flags, "--pairs", trained["pairs"], "--report", report,
+        capfd, *run_flags, "--pairs", trained["pairs"], "--report", report,
         "--with_tracking", "--report_to", "tensorboard,wandb",
     )  # fmt: skip
 
@@ -114,19 +114,21 @@ def test_a_tracker_that_cannot_start_does_not_stop_the_evaluation(judged, tmp_pa
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_embedded(
-    flags, given, message, never_embeds, capfd, tmp_path, monkeypatch
+    run_flags, given, message, never_embeds, capfd, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    code, found, said = evaluate(capfd, *flags, *given)
+    code, found, said = evaluate(capfd, *run_flags, *given)
 
     assert (code, found) == (2, None)
     assert message in said
     assert not (tmp_path / "r").exists()
 
 
-def test_all_trackers_are_refused_where_none_is_installed(flags, never_embeds, capfd, tmp_path, monkeypatch):
+def test_all_trackers_are_refused_where_none_is_installed(
+    run_flags, never_embeds, capfd, tmp_path, monkeypatch
+):
     monkeypatch.setattr("aisle.training.accelerator.TRACKER_PACKAGES", {"wandb": "no_such_package"})
-    code, found, said = evaluate(capfd, *flags, "--report", tmp_path / "r", "--with_tracking")
+    code, found, said = evaluate(capfd, *run_flags, "--report", tmp_path / "r", "--with_tracking")
 
     assert (code, found) == (2, None)
     assert "--with_tracking: no tracker is installed; pip install 'aisle-search[track]'" in said

@@ -59,8 +59,7 @@ def ndcg(found, shop):
     return evaluate_run(shop["judged"], run, cutoffs=(10,)).per_query["ndcg@10"]
 
 
-def test_rows_are_ranked_exactly_and_the_graph_s_loss_is_a_separate_line(shop, searched, capfd):
-    flags = ["--index_dir", shop["index"], "--queries", shop["queries"], "--qrels", shop["qrels"]]
+def test_rows_are_ranked_exactly_and_the_graph_s_loss_is_a_separate_line(shop, flags, searched, capfd):
     code, found, said = evaluate(capfd, *flags)
 
     assert code == 0
@@ -82,8 +81,7 @@ def test_rows_are_ranked_exactly_and_the_graph_s_loss_is_a_separate_line(shop, s
     assert f"ann_recall@10 {found['ann_recall@10']:.4f}, nDCG@10 {found['graph'][0]['graph']:.3f} for" in said
 
 
-def test_ef_search_changes_the_graph_s_line_and_no_row(shop, capfd):
-    flags = ["--index_dir", shop["index"], "--queries", shop["queries"], "--qrels", shop["qrels"]]
+def test_ef_search_changes_the_graph_s_line_and_no_row(flags, capfd):
     _, narrow, _ = evaluate(capfd, *flags, "--ef_search", 1)
     _, wide, _ = evaluate(capfd, *flags, "--ef_search", COUNT)
 
@@ -91,20 +89,19 @@ def test_ef_search_changes_the_graph_s_line_and_no_row(shop, capfd):
     assert wide["graph"][0]["recall_at_10"] > narrow["graph"][0]["recall_at_10"]
 
 
-def test_a_further_index_is_ranked_exactly_too(shop, capfd):
-    flags = ["--index_dir", shop["index"], "--queries", shop["queries"], "--qrels", shop["qrels"]]
+def test_a_further_index_is_ranked_exactly_too(shop, flags, capfd):
     _, found, _ = evaluate(capfd, *flags, "--rows", "tuned", "--compare", shop["index"])
 
     tuned, same = found["retrieval"]["rows"]
     assert same["metrics"] == tuned["metrics"]
 
 
-def test_an_exact_index_has_no_line_figure_or_report_section_on_a_graph(shop, capfd, tmp_path):
+def test_an_exact_index_has_no_line_figure_or_report_section_on_a_graph(shop, flags, capfd, tmp_path):
     catalog = shop["index"].parent / "products.csv"
     index = build(shop["run"], catalog, tmp_path / "index", "--precision", "fp32", "--backend", "exact")
-    flags = ["--index_dir", index, "--queries", shop["queries"], "--qrels", shop["qrels"]]
-    _, with_graph, _ = evaluate(capfd, *flags[2:], "--index_dir", shop["index"])
-    code, found, said = evaluate(capfd, *flags, "--report", tmp_path / "report")
+    exact = ["--index_dir", index, *flags[2:]]
+    _, with_graph, _ = evaluate(capfd, *flags)
+    code, found, said = evaluate(capfd, *exact, "--report", tmp_path / "report")
 
     assert code == 0
     assert found["retrieval"] == with_graph["retrieval"]
@@ -117,6 +114,6 @@ def test_an_exact_index_has_no_line_figure_or_report_section_on_a_graph(shop, ca
     assert 'id="retrieval"' in page
     assert 'id="graph"' not in page
 
-    code, _, said = evaluate(capfd, *flags, "--ef_search", 50)
+    code, _, said = evaluate(capfd, *exact, "--ef_search", 50)
     assert code == 2
     assert "--ef_search: backend 'exact' has nothing to tune, found 50; leave it out" in said
