@@ -69,7 +69,7 @@ def test_captured_steps_train_the_adapter_of_eager_steps(train, loss, mixed_prec
     settings = {"loss": loss, "mixed_precision": mixed_precision, "dropout": 0.0}
     expected, eager = train("eager", cuda_graphs=False, **settings)
     found, captured = train("captured", **settings)
-    assert (eager["graphs"], eager["graphs_reason"]) == ("eager", "--no-cuda_graphs")
+    assert (eager["graphs"], eager["graphs_reason"]) == ("eager", "--no_cuda_graphs")
     assert (captured["graphs"], captured["graphs_reason"]) == ("captured", None)
     assert captured["attention"] == eager["attention"] == "packed"
     assert_close(found, expected, atol=CLOSE[mixed_precision])

@@ -20,7 +20,7 @@ def why_eager(settings: TrainSettings, accelerator: Any, *, packed: bool) -> str
     if accelerator.device.type != "cuda":
         return f"CUDA graphs need an NVIDIA GPU; the device is {accelerator.device.type}"
     if not optim.cuda_graphs:
-        return "--no-cuda_graphs"
+        return "--no_cuda_graphs"
     if not packed:
         return "texts are padded"
     if strategy == "FSDP2":
