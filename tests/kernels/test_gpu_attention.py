@@ -36,6 +36,7 @@ def computed(monkeypatch):
     monkeypatch.setitem(sys.modules, kernel.__name__, kernel)
     monkeypatch.setattr(choice, "flash_attention", note("flash"))
     monkeypatch.setattr(choice, "why_no_triton", lambda *_: None)
+    monkeypatch.setattr(choice, "_longest_on", lambda _: 128)
     return calls
 
 
@@ -52,7 +53,7 @@ def test_short_texts_have_a_kernel_of_their_own(computed):
     [
         ((129, 7), 2, 64, {}),
         ((7,), 1, 64, {}),
-        ((7,), 2, 192, {}),
+        ((7,), 2, 96, {}),
         ((7,), 2, 64, {"window": 3}),
         ((7,), 2, 64, {"dropout": 1.0}),
     ],
@@ -65,6 +66,15 @@ def test_flash_attention_computes_what_the_kernel_does_not(lengths, key_heads, h
     choice.gpu_attention(query, key, key, batch_of(*lengths), **(PLAIN | options))
 
     assert computed == [("flash", PLAIN | options)]
+
+
+def test_a_gpu_with_little_shared_memory_computes_shorter_texts(computed, monkeypatch):
+    monkeypatch.setattr(choice, "_longest_on", lambda _: 64)
+    for length in (64, 65):
+        query = heads_of((length,))
+        choice.gpu_attention(query, query, query, batch_of(length), **PLAIN)
+
+    assert [name for name, _ in computed] == ["short", "flash"]
 
 
 @pytest.mark.parametrize("switch", ["constant", "triton"])

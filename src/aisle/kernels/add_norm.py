@@ -118,19 +118,21 @@ def _launch(
         return
     rows_each = _rows_of_a_program(rows)
     block = triton.next_power_of_2(width)
-    kernel[(triton.cdiv(rows, rows_each),)](
-        *tensors,
-        tensors[0] if seed is None else seed,
-        rows,
-        width,
-        threshold_of(dropout),
-        scale_of(dropout),
-        **options,
-        BLOCK=block,
-        ROWS=rows_each,
-        DROPOUT=seed is not None,
-        num_warps=min(max(block // WARP_VALUES, 1), 16),
-    )
+    on_its_device: Any = torch.cuda.device_of  # Triton launches on the current device
+    with on_its_device(tensors[0]):
+        kernel[(triton.cdiv(rows, rows_each),)](
+            *tensors,
+            tensors[0] if seed is None else seed,
+            rows,
+            width,
+            threshold_of(dropout),
+            scale_of(dropout),
+            **options,
+            BLOCK=block,
+            ROWS=rows_each,
+            DROPOUT=seed is not None,
+            num_warps=min(max(block // WARP_VALUES, 1), 16),
+        )
 
 
 def _rows_of_a_program(rows: int) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import torch
 
 from aisle.kernels.flash_attention import flash_attention
@@ -10,7 +13,12 @@ from aisle.text.token_batches import PackedBatch
 
 LONGEST_SHORT_TEXT = 128
 """Flash Attention computes batches with a longer text; 0 leaves it all batches, to compare the two."""
-WIDEST_HEAD = 128
+LONGEST_IN_LITTLE_MEMORY = 64
+"""The same on GPUs with less shared memory than the backward pass takes for 128 tokens, such as GeForce's."""
+SHARED_MEMORY = 116 << 10
+"""Bytes of shared memory that 128 tokens take."""
+WIDEST_HEAD = 64
+"""Wider heads need more registers than a thread has, and more shared memory than many GPUs have."""
 
 
 def gpu_attention(
@@ -46,9 +54,16 @@ def gpu_attention(
     )
 
 
+@cache
+def _longest_on(device: torch.device) -> int:
+    properties: Any = torch.cuda.get_device_properties(device)
+    enough = properties.shared_memory_per_block_optin >= SHARED_MEMORY
+    return LONGEST_SHORT_TEXT if enough else LONGEST_IN_LITTLE_MEMORY
+
+
 def _are_short_texts(query: torch.Tensor, key: torch.Tensor, packed: PackedBatch, dropout: float) -> bool:
     return (
-        packed.longest <= LONGEST_SHORT_TEXT
+        packed.longest <= min(LONGEST_SHORT_TEXT, _longest_on(query.device))
         and query.shape == key.shape
         and query.shape[2] <= WIDEST_HEAD
         and dropout < 1

@@ -19,7 +19,6 @@ from aisle.kernels.triton_dropout import draw_seed, scale_of, threshold_of
 
 LONGEST = 128
 """Longest text that a tile holds."""
-WIDEST_HEAD = 128
 WARPS = {16: (1, 1), 32: (2, 2), 64: (4, 4), 128: (8, 8)}
 """Tokens of a tile: warps of a program in the forward and in the backward pass."""
 ENOUGH_PROGRAMS = 2048
@@ -147,30 +146,32 @@ def _launch(
     texts = len(offsets) - 1
     heads_each = _heads_of_a_program(texts, heads)
     shorter = max((other for other in WARPS if other < tile), default=0)
-    kernel[(texts * heads // heads_each,)](
-        query,
-        key,
-        value,
-        query.stride(0),
-        key.stride(0),
-        value.stride(0),
-        *others,
-        offsets,
-        offsets if seed is None else seed,
-        heads,
-        head_dim,
-        scaling,
-        threshold_of(dropout),
-        scale_of(dropout),
-        SHORTER=shorter,
-        TILE=tile,
-        WIDTH=max(16, triton.next_power_of_2(head_dim)),
-        HEADS=heads_each,
-        CAUSAL=causal,
-        DROPOUT=seed is not None,
-        num_warps=warps,
-        num_stages=1,
-    )
+    on_its_device: Any = torch.cuda.device_of  # Triton launches on the current device
+    with on_its_device(query):
+        kernel[(texts * heads // heads_each,)](
+            query,
+            key,
+            value,
+            query.stride(0),
+            key.stride(0),
+            value.stride(0),
+            *others,
+            offsets,
+            offsets if seed is None else seed,
+            heads,
+            head_dim,
+            scaling,
+            threshold_of(dropout),
+            scale_of(dropout),
+            SHORTER=shorter,
+            TILE=tile,
+            WIDTH=max(16, triton.next_power_of_2(head_dim)),
+            HEADS=heads_each,
+            CAUSAL=causal,
+            DROPOUT=seed is not None,
+            num_warps=warps,
+            num_stages=1,
+        )
 
 
 def _heads_of_a_program(texts: int, heads: int) -> int:
