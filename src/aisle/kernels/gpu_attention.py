@@ -57,7 +57,7 @@ def gpu_attention(
 @cache
 def _longest_on(device: torch.device) -> int:
     properties: Any = torch.cuda.get_device_properties(device)
-    enough = properties.shared_memory_per_block_optin >= SHARED_MEMORY
+    enough = getattr(properties, "shared_memory_per_block_optin", 0) >= SHARED_MEMORY
     return LONGEST_SHORT_TEXT if enough else LONGEST_IN_LITTLE_MEMORY
 
 

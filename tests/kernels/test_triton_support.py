@@ -1,0 +1,44 @@
+"""Why the Triton kernels are not used. That they are right is tested in tests/gpu."""
+
+import sys
+
+import pytest
+import torch
+
+from aisle.kernels import triton_support
+
+CPU, HALF = torch.device("cpu"), torch.float16
+
+
+@pytest.fixture(autouse=True)
+def asked_afresh():
+    triton_support.why_no_triton.cache_clear()
+    yield
+    triton_support.why_no_triton.cache_clear()
+
+
+def refuse(*_):
+    raise RuntimeError("Failed to find C compiler.\n  Please specify via CC.")
+
+
+@pytest.mark.parametrize(
+    ("largest_error", "reason"),
+    [
+        (refuse, "Triton does not compile here: Failed to find C compiler. Please specify via CC."),
+        (lambda *_: 0.5, "Triton's kernels differ from torch by 0.5 here"),
+        (lambda *_: float("nan"), "Triton's kernels differ from torch by nan here"),
+        (lambda *_: 0.01, None),
+    ],
+    ids=["no compiler", "wrong", "not a number", "right"],
+)
+def test_kernels_that_do_not_compile_or_are_wrong_are_not_used(largest_error, reason, monkeypatch):
+    pytest.importorskip("triton", reason="Triton is not installed; install the extra 'dev'")
+    monkeypatch.setattr(triton_support, "_largest_error", largest_error)
+
+    assert triton_support.why_no_triton(CPU, HALF) == reason
+
+
+def test_a_machine_without_triton_is_no_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+
+    assert triton_support.why_no_triton(CPU, HALF) == "Triton is not installed"
