@@ -13,8 +13,12 @@ from aisle.training.peak_memory import peak_memory_bytes
 
 WORDS = ["sofa", "lamp", "red", "blue", "wooden", "bed", "chair", "table", "outdoor", "steel", "garden"]
 STEPS = 20
-# Rounding in half precision, and sums in the order in which threads finish, grow from step to step.
-CLOSE = {"bf16": 2e-3, "fp16": 5e-4, "no": 1e-5}
+RATE = 2e-3
+SAME_KERNELS = 0.02
+"""The same kernels sum in the order in which threads finish, and AdamW makes steps of equal size of the
+smallest gradients."""
+OTHER_SHAPES = 0.2
+"""Products of other shapes round differently in every layer."""
 
 
 def judged_pairs(queries=24, per_query=5):
@@ -46,7 +50,7 @@ def train(tiny_model, tmp_path):
             per_device_train_batch_size=24,
             validation_share=0.1,
             keep="last",
-            learning_rate=1e-3,
+            learning_rate=RATE,
             **settings,
         )
         metrics = json.loads((folder / "metrics.json").read_text())
@@ -55,12 +59,13 @@ def train(tiny_model, tmp_path):
     return run
 
 
-def assert_close(found, expected, *, atol):
+def apart(found, expected):
+    """Return how far two adapters are apart, relative to the way from the start: every B begins at 0."""
     assert found.keys() == expected.keys()
-    moved = max(np.abs(value).max() for name, value in expected.items() if "lora_B" in name)
-    assert moved > 10 * atol
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=atol, err_msg=name)
+    of_b = [name for name in expected if "lora_B" in name]
+    found, expected = (np.concatenate([one[name].ravel() for name in of_b]) for one in (found, expected))
+    assert np.abs(expected).max() > STEPS * RATE / 10
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("mixed_precision", ["bf16", "fp16"])
@@ -72,7 +77,7 @@ def test_captured_steps_train_the_adapter_of_eager_steps(train, loss, mixed_prec
     assert (eager["graphs"], eager["graphs_reason"]) == ("eager", "--no_cuda_graphs")
     assert (captured["graphs"], captured["graphs_reason"]) == ("captured", None)
     assert captured["attention"] == eager["attention"] == "packed"
-    assert_close(found, expected, atol=CLOSE[mixed_precision])
+    assert apart(found, expected) < SAME_KERNELS
 
 
 @pytest.mark.parametrize("architecture", ["xlm-roberta", "distilbert", "modernbert", "qwen3", "roformer"])
@@ -90,9 +95,8 @@ def test_captured_dropout_differs_from_step_to_step_and_repeats_with_the_seed(tr
     first, metrics = train("first", dropout=0.3)
     again, _ = train("again", dropout=0.3)
     assert metrics["graphs"] == "captured"
-    assert_close(again, first, atol=CLOSE["bf16"])
-    apart = max(np.abs(first[name] - without[name]).max() for name in first)
-    assert apart > 2 * CLOSE["bf16"]
+    assert apart(again, first) < SAME_KERNELS
+    assert apart(without, first) > 2 * SAME_KERNELS
 
 
 def test_accumulated_captured_steps_equal_eager_ones(train):
@@ -100,14 +104,14 @@ def test_accumulated_captured_steps_equal_eager_ones(train):
     expected, _ = train("eager", cuda_graphs=False, **settings)
     found, metrics = train("captured", **settings)
     assert metrics["graphs"] == "captured"
-    assert_close(found, expected, atol=CLOSE["bf16"])
+    assert apart(found, expected) < SAME_KERNELS
 
 
 def test_cached_embeddings_train_the_adapter_of_plain_steps(train):
     expected, _ = train("plain", dropout=0.0)
     found, metrics = train("cached", dropout=0.0, cached_embeddings=True, max_tokens_per_sub_batch=64)
     assert "--cached_embeddings" in metrics["graphs_reason"]
-    assert_close(found, expected, atol=CLOSE["bf16"])
+    assert apart(found, expected) < OTHER_SHAPES
 
 
 def test_a_resumed_run_trains_the_adapter_of_the_whole_run(train, tmp_path):
@@ -115,7 +119,7 @@ def test_a_resumed_run_trains_the_adapter_of_the_whole_run(train, tmp_path):
     checkpoint = tmp_path / "run" / "checkpoints" / "step_00000010"
     found, metrics = train("run", dropout=0.1, checkpointing_steps=10, resume_from_checkpoint=str(checkpoint))
     assert (metrics["steps"], metrics["graphs"]) == (STEPS, "captured")
-    assert_close(found, expected, atol=CLOSE["bf16"])
+    assert apart(found, expected) < SAME_KERNELS
 
 
 def test_a_float32_run_is_padded_and_eager_with_the_reasons(train):
@@ -140,5 +144,5 @@ def test_a_run_whose_memory_runs_out_goes_on_in_sub_batches(train, monkeypatch):
     monkeypatch.setattr(CapturedPasses, "passes", out_of_memory_once)
     found, metrics = train("scarce", dropout=0.0)
     assert "memory ran out" in metrics["graphs_reason"]
-    assert_close(found, expected, atol=CLOSE["bf16"])
+    assert apart(found, expected) < OTHER_SHAPES
     assert peak_memory_bytes(torch.device("cuda"))

@@ -8,7 +8,9 @@ prepares them while the GPU computes the graph, as long as none of them reads a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -175,6 +177,7 @@ class CudaGraphs:
 
     def __init__(self) -> None:
         self._pools: dict[int, Any] = {}
+        self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, function: Callable[[], None], number: int) -> Replay:
         """Return the replay of a function's kernels; see `Record`.
@@ -182,10 +185,33 @@ class CudaGraphs:
         Raises:
             RuntimeError: The function reads numbers from the device, or memory runs out.
         """
+        if self._stream is None:
+            new_stream: Any = torch.cuda.Stream
+            self._stream = new_stream()
+            torch.cuda.empty_cache()  # memory of the eager steps, which graphs cannot use
         graph = torch.cuda.CUDAGraph()
         pool = self._pools.setdefault(number, torch.cuda.graph_pool_handle())
-        # Another thread puts the next batch into pinned memory meanwhile; that does not break the capture.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            function()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        # Not torch.cuda.graph, which empties all caches before each capture.
+        with torch.cuda.stream(self._stream), _without_garbage_collection():
+            # Another thread pins the next batch meanwhile; with this mode that does not break the capture.
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                function()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self._stream)
         replay: Replay = graph.replay
         return replay
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Free nothing of the GPU by chance during a capture, which would break it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

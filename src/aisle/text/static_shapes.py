@@ -16,7 +16,7 @@ MOST_SURPLUS = 0.06
 def static_batch(batch: PackedBatch, longest: int, token_id: int) -> PackedBatch:
     """Return a packed batch of static shape: the texts, then dummy texts, then empty texts.
 
-    Dummy texts fill the tokens up to `token_capacity`, empty texts the rows up to a power of two. Their
+    Dummy texts fill the tokens up to `token_capacity`, empty texts the rows up to `row_capacity`. Their
     embeddings have no use and get no gradient, so the result for the texts is that of the batch as it was.
 
     Args:
@@ -25,12 +25,13 @@ def static_batch(batch: PackedBatch, longest: int, token_id: int) -> PackedBatch
             would cost more than over the texts.
         token_id: Token of the dummy texts.
     """
-    surplus = token_capacity(batch.read_tokens) - batch.read_tokens
+    capacity = token_capacity(batch.read_tokens)
+    surplus = capacity - batch.read_tokens
     whole, rest = divmod(surplus, longest)
     dummies = np.array([longest] * whole + [rest] * (rest > 0), dtype=np.int64)
-    rows = row_capacity(len(batch) + len(dummies))
+    rows = row_capacity(len(batch), capacity, longest)
     ends = batch.read_tokens + np.cumsum(dummies)
-    offsets = np.full(rows + 1, batch.read_tokens + surplus, dtype=np.int32)
+    offsets = np.full(rows + 1, capacity, dtype=np.int32)
     offsets[: len(batch) + 1] = batch.offsets.numpy()
     offsets[len(batch) + 1 : len(batch) + 1 + len(dummies)] = ends
     ids = torch.full((surplus,), token_id, dtype=batch.input_ids.dtype)
@@ -46,11 +47,25 @@ def static_batch(batch: PackedBatch, longest: int, token_id: int) -> PackedBatch
 
 
 def token_capacity(tokens: int) -> int:
-    """Return a number of tokens rounded up, by at most `MOST_SURPLUS`: there are at most 17 from n to 2 n."""
-    step = 1 << max(int(tokens * MOST_SURPLUS).bit_length() - 1, 0)
+    """Return a number of tokens rounded up, by at most `MOST_SURPLUS`: there are at most 18 from n to 2 n."""
+    step = _step(tokens)
     return -(-tokens // step) * step
 
 
-def row_capacity(rows: int) -> int:
-    """Return a number of rows rounded up to a power of two; an empty text costs next to nothing."""
-    return 1 << (rows - 1).bit_length()
+def row_capacity(texts: int, tokens: int, longest: int) -> int:
+    """Return the rows of a static batch: texts rounded up to a power of two, and the most dummy texts.
+
+    An empty text costs next to nothing. A full batch of 64 pairs has some of 128 texts fewer, by repetition,
+    and always the same rows.
+
+    Args:
+        texts: Number of texts.
+        tokens: Capacity of tokens.
+        longest: Tokens in the longest dummy text.
+    """
+    return (1 << (texts - 1).bit_length()) + -(-_step(tokens) // longest)
+
+
+def _step(tokens: int) -> int:
+    """Return the largest power of two that is at most `MOST_SURPLUS` of some tokens."""
+    return 1 << max(int(tokens * MOST_SURPLUS).bit_length() - 1, 0)
