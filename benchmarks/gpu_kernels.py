@@ -190,13 +190,13 @@ def sweep_attention(lengths: np.ndarray, heads: int, head_dim: int) -> None:
 
 def sweep_norms(tokens: int, width: int) -> None:
     """Print the time by the values of a warp and the rows of a program."""
-    usual = norms.WARP_VALUES, norms.ENOUGH_PROGRAMS
+    usual = norms.WARP_VALUES, norms.ROWS
     for values in (256, 512, 1024):
-        for each in (1 << 40, 1):
-            norms.WARP_VALUES, norms.ENOUGH_PROGRAMS = values, each
-            print(f"{values} values a warp, {8 if each == 1 else 1} rows a program")
+        for rows in (1, 4, 8):
+            norms.WARP_VALUES, norms.ROWS = values, rows
+            print(f"{values} values a warp, {rows} rows a program")
             compare_norms(tokens, width)
-    norms.WARP_VALUES, norms.ENOUGH_PROGRAMS = usual
+    norms.WARP_VALUES, norms.ROWS = usual
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ import torch
 import triton
 import triton.language as tl
 
-from aisle.kernels.triton_dropout import NEIGHBOURS, draw_seed, keep_bits, scale_of, threshold_of
+from aisle.kernels.triton_dropout import draw_seed, keep_bits, scale_of, threshold_of
 
 WIDEST = 8192
 """Widest row that a program holds."""
-ENOUGH_PROGRAMS = 1024
-"""Programs that keep a GPU busy. With more, a program computes several rows, which share random numbers."""
+ROWS = 4
+"""Rows of a program, 1, 2, 4 or 8: they share random numbers. It does not depend on the number of
+rows, so that no kernel must be compiled while a graph of another shape is captured."""
 WARP_VALUES = 512
 """Values of a row for each warp: 16 a thread."""
 
@@ -116,11 +117,10 @@ def _launch(
 ) -> None:
     if not rows:
         return
-    rows_each = _rows_of_a_program(rows)
     block = triton.next_power_of_2(width)
     on_its_device: Any = torch.cuda.device_of  # Triton launches on the current device
     with on_its_device(tensors[0]):
-        kernel[(triton.cdiv(rows, rows_each),)](
+        kernel[(triton.cdiv(rows, ROWS),)](
             *tensors,
             tensors[0] if seed is None else seed,
             rows,
@@ -129,15 +129,10 @@ def _launch(
             scale_of(dropout),
             **options,
             BLOCK=block,
-            ROWS=rows_each,
+            ROWS=ROWS,
             DROPOUT=seed is not None,
             num_warps=min(max(block // WARP_VALUES, 1), 16),
         )
-
-
-def _rows_of_a_program(rows: int) -> int:
-    counts = (NEIGHBOURS, NEIGHBOURS // 2, NEIGHBOURS // 4)
-    return next((count for count in counts if rows >= count * ENOUGH_PROGRAMS), 1)
 
 
 @triton.jit

@@ -21,9 +21,10 @@ LONGEST = 128
 """Longest text that a tile holds."""
 WARPS = {16: (1, 1), 32: (2, 2), 64: (4, 4), 128: (8, 8)}
 """Tokens of a tile: warps of a program in the forward and in the backward pass."""
-ENOUGH_PROGRAMS = 2048
+ENOUGH_PROGRAMS = 1300
 """Programs of a kernel that keep a GPU busy. With more, a program computes several heads of its text, because
-the programs of other tiles exit at once, and each exit takes time."""
+the programs of other tiles exit at once, and each exit takes time. Batches of 2^n pairs are far from the
+limits, so that no kernel must be compiled while a graph of another shape is captured."""
 
 
 class ShortAttention(torch.autograd.Function):

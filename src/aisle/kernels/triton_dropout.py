@@ -12,8 +12,6 @@ import triton.language as tl
 
 RESOLUTION = 1 << 16
 """Rates are rounded to steps of 1 / 65,536."""
-NEIGHBOURS = 8
-"""Values that share four random numbers of 32 bits, two values each."""
 
 
 def draw_seed(device: torch.device) -> torch.Tensor:
@@ -34,6 +32,8 @@ def scale_of(rate: float) -> float:
 @triton.jit
 def keep_bits(seed: tl.tensor, counters: tl.tensor, threshold: tl.tensor) -> tl.tensor:
     """Return int32 with bit n set where the n-th of 8 neighbours is kept; each counter has other numbers.
+
+    Two neighbours share each of the four random numbers of 32 bits.
 
     Philox (https://doi.org/10.1145/2063384.2063405) takes about 70 instructions a call. With a call per value
     the kernels would be bound by it, not by memory.
