@@ -1,7 +1,7 @@
 """The Triton kernels compared with Flash Attention and with torch's operations, on texts of ESCI's lengths.
 
     python benchmarks/gpu_kernels.py                # e5-large-v2's shape; 64, 256 and 1,024 pairs of texts
-    python benchmarks/gpu_kernels.py --sweep        # also every number of warps and heads of a program
+    python benchmarks/gpu_kernels.py --sweep        # also other tiles, warps, heads and rows
     TRITON_INTERPRET=1 python benchmarks/gpu_kernels.py --tiny   # on a CPU: shows that it runs
 
 Prints microseconds of a forward pass, and of a forward and backward pass, and the traffic of the second in
@@ -54,7 +54,9 @@ def main() -> None:
         compare_norms(int(lengths.sum()), options.heads * options.head_dim)
     if options.sweep:
         sweep_attention(esci_lengths(max(options.pairs)), options.heads, options.head_dim)
-        sweep_norms(int(lengths.sum()), options.heads * options.head_dim)
+        for pairs in options.pairs:
+            sweep_tiles(esci_lengths(pairs), options.heads, options.head_dim)
+        sweep_norms(int(esci_lengths(max(options.pairs)).sum()), options.heads * options.head_dim)
 
 
 def esci_lengths(pairs: int) -> np.ndarray:
@@ -186,6 +188,26 @@ def sweep_attention(lengths: np.ndarray, heads: int, head_dim: int) -> None:
                 traffic = 11 * gradient.numel() * gradient.element_size()
                 report(f"tile {tile}, {name}, {warps} warps", forward, parts, gradient, traffic)
     attention.WARPS, attention.ENOUGH_PROGRAMS = usual, enough
+
+
+def sweep_tiles(lengths: np.ndarray, heads: int, head_dim: int) -> None:
+    """Print the time of all texts with fewer sizes of tiles, each of which is a kernel."""
+    usual = attention.WARPS
+    batch = batch_of(lengths)
+    joint, gradient = random_heads(batch.read_tokens, heads, head_dim)
+    parts = [one.detach().requires_grad_() for one in joint.unbind(1)]
+    for tiles in (tuple(usual), (32, 64, 128), (16, 64, 128), (32, 128), (64, 128)):
+        attention.WARPS = {tile: usual[tile] for tile in tiles}
+        forward = partial(
+            attention.short_attention,
+            *parts,
+            batch.offsets,
+            longest=batch.longest,
+            scaling=head_dim**-0.5,
+        )
+        traffic = 11 * gradient.numel() * gradient.element_size()
+        report(f"{len(lengths):,} texts, tiles {tiles}", forward, parts, gradient, traffic)
+    attention.WARPS = usual
 
 
 def sweep_norms(tokens: int, width: int) -> None:
