@@ -18,8 +18,8 @@ from aisle.losses.embedding_rows import pair_cosines, rows_of
 from aisle.losses.parameters import Parameters
 from aisle.losses.registry import loss_named, register, registered_losses, unregister
 from aisle.losses.specification import Comparison, Loss
-from aisle.losses.triples import Triples
 from tests.commands.conftest import write_rows
+from tests.commands.triplet_loss import TRIPLET, triplet
 
 
 @dataclass(frozen=True)
@@ -93,35 +93,6 @@ IN_BATCH_HINGE = Loss(
     over_batch=True,
     unit="positive",
     parameters=HingeParameters,
-)
-
-
-@dataclass(frozen=True)
-class TripletParameters(Parameters):
-    """The parameters of triplet."""
-
-    triplet_margin: Annotated[float, Field(ge=0)] = 0.2
-    """How much higher than a hard negative a positive should score, in the triplet loss."""
-
-
-def triplet(query_embeddings, product_embeddings, triples: Triples, *, margin):
-    """Return max(0, margin - cos(q, p) + cos(q, n)) for each triple."""
-    queries = rows_of(query_embeddings, triples.queries)
-    right = pair_cosines(queries, rows_of(product_embeddings, triples.positives))
-    wrong = pair_cosines(queries, rows_of(product_embeddings, triples.negatives))
-    return (margin - right + wrong).clamp(min=0)
-
-
-TRIPLET = Loss(
-    name="triplet",
-    function=triplet,
-    help="keeps a query's product ahead of its own hard negatives by a margin",
-    source="https://arxiv.org/abs/1503.03832",
-    other_names=("TripletLoss",),
-    inputs=("triples",),
-    over_batch=True,
-    unit="triple",
-    parameters=TripletParameters,
 )
 
 

@@ -13,7 +13,9 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs
 
 from aisle.cli import train_main
+from aisle.losses.registry import register
 from aisle.training import accelerator
+from tests.commands.triplet_loss import TRIPLET
 
 # A process that waits in vain for a collective gives up after this time, and so do all.
 LONGEST_WAIT = timedelta(seconds=30)
@@ -37,10 +39,13 @@ CASES = {
     "cosent": (*LORA, "--loss", "cosent", *LEARNED, *CACHED),
     "cosent_all_weights": (*ALL_WEIGHTS, "--loss", "cosent", *LEARNED, "--gradient_checkpointing"),
     "listwise": (*LORA, "--loss", "listwise", *LEARNED, "--group_by_query", *ACCUMULATED),
+    "triplet_clicks": (
+        *(*LORA, "--loss", "triplet", "--hard_negatives_column", "hard_negatives", *CACHED, *ACCUMULATED),
+    ),
     "cosine_target": (*LORA, "--loss", "cosine_target", "--early_stopping_patience", "2"),
     "cosine_target_all_weights": (*ALL_WEIGHTS, "--loss", "cosine_target", *CACHED),
 }
-"""Settings that communicate, and which of the losses they go with."""
+"""Settings that communicate, and which of the losses they go with; triplet is registered outside `src`."""
 UNREAD_WEIGHTS = {
     name: (*ALL_WEIGHTS, "--loss", "cosent", *LEARNED, *CACHED, *ACCUMULATED, "--dropout", "0")
     for name in ("longformer", "roformer")
@@ -50,6 +55,7 @@ UNREAD_WEIGHTS = {
 
 def main(cases, output_dir, model, judged, clicked, judged_validation, clicked_validation):
     """Run all cases, one after the other, until the first that fails."""
+    register(TRIPLET)
     processes = int(os.environ["WORLD_SIZE"])
     wait = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
     accelerator.Accelerator = partial(Accelerator, kwargs_handlers=[wait])
