@@ -80,7 +80,7 @@ def in_batch_hinge(query_embeddings, product_embeddings, anchors: Anchors, *, ma
     losses = (margin - own[:, None] + queries @ product_embeddings.T).clamp(min=0)
     excluded = anchors.not_negative_products
     kept = torch.ones_like(losses)
-    kept[excluded.rows(), excluded.columns] = 0
+    kept[excluded.rows, excluded.columns] = 0
     return (losses * kept).sum(dim=1)
 
 
