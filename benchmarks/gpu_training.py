@@ -68,7 +68,7 @@ CONTENDERS = {
 DTYPE = {"cuda": torch.bfloat16, "cpu": torch.float32}
 MOST_ROWS = 16_384
 """Rows of a data set; aisle evaluates once an epoch, and tokenises them all."""
-AISLE_PAIRS = 16_000
+AISLE_PAIRS, MOST_AISLE_STEPS = 24_000, 200
 PEER_WARMUP_STEPS, PEER_STEPS = 5, 20
 LEARNING_RATE = 5e-4
 NEEDED_GIB = {(ST, 1024): 88.6, (PEFT, 1024): 110.4}
@@ -177,9 +177,12 @@ class Bench:
                 self._add(self.report.train, entry)
 
     def _aisle_steps(self, batch):
-        """Return aisle's warm-up and timed steps: whole log windows of ten, and graphs of every size."""
-        timed = self.arguments.steps or min(100, max(20, AISLE_PAIRS // batch // 10 * 10))
-        return max(10, timed * 4 // 10 // 10 * 10), timed
+        """Return aisle's warm-up and timed steps, in log windows of ten.
+
+        The warm-up is as long as the timed part, so that hardly a graph is captured in the latter.
+        """
+        timed = self.arguments.steps or min(MOST_AISLE_STEPS, max(20, AISLE_PAIRS // batch // 10 * 10))
+        return max(10, timed // 10 * 10), timed
 
     def _job(self, name, batch, data):
         """Return the job of a contender."""
@@ -306,7 +309,7 @@ def flags():
     parser.add_argument("--contenders", nargs="+", help='see above; "aisle FLAGS" has any flags')
     parser.add_argument("--batches", type=int, nargs="+")
     parser.add_argument("--profile_batches", type=int, nargs="+")
-    parser.add_argument("--steps", type=int, help="timed steps; default 20, for aisle 20 to 100")
+    parser.add_argument("--steps", type=int, help="timed steps; default 20, for aisle 20 to 200")
     parser.add_argument("--titles", type=int, help="titles to embed; default 30,000")
     parser.add_argument("--timed_seconds", type=float, default=3, help="a peer stops after so long")
     parser.add_argument("--contender_seconds", type=float, default=30, help="time limit of a measurement")
