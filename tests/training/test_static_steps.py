@@ -65,9 +65,10 @@ def assert_equal(found, expected, *, atol=1e-7):
         torch.testing.assert_close(found[name], value, rtol=0, atol=atol, msg=name)
 
 
+@pytest.mark.parametrize("count", [40, 15])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_static_step_moves_weights_as_the_batch_without_dummy_texts(base, loss):
-    pairs = labelled(base)
+def test_a_static_step_moves_weights_as_the_batch_without_dummy_texts(base, loss, count):
+    pairs = labelled(base, count)
     expected = moved_by(trainer_of(base, pairs, loss=loss, max_tokens=1000))
     static = trainer_of(base, pairs, loss=loss, max_tokens=1000, static_length=LONGEST)
     (batch,) = static.collate(np.arange(len(pairs))).token_batches
