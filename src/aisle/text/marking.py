@@ -12,7 +12,7 @@ from aisle.types.text_marks import CUT, UNKNOWN
 
 def marks_of(
     tokenizer: Any,
-    encoded: Any,
+    encodings: Sequence[Any] | None,
     texts: Sequence[str],
     *,
     lengths: np.ndarray,
@@ -27,7 +27,7 @@ def marks_of(
 
     Args:
         tokenizer: Tokenizer that made the tokens.
-        encoded: Output of the tokenizer for the texts with their prompt, cut to `max_length`.
+        encodings: Encoding of each text with its prompt by a Rust backend, cut to `max_length`; None without.
         texts: Texts without the prompt.
         lengths: (texts,) number of tokens in each text.
         flat: (tokens,) token ids of all texts, concatenated.
@@ -35,7 +35,6 @@ def marks_of(
         max_length: Maximum length of a text in tokens.
     """
     marks = np.zeros(len(texts), np.uint8)
-    encodings = encoded.encodings
     for row in np.flatnonzero(lengths >= max_length).tolist():
         if encodings is not None:
             cut = bool(encodings[row].overflowing)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from aisle.text.marking import marks_of
+from aisle.text.rust_tokenizers import encode
 
 Side = Literal["query", "product"]
 """Side of a text in a pair."""
@@ -98,15 +99,21 @@ def iter_tokenized(
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         part = texts[start : start + TEXTS_AT_A_TIME]
         with _TOKENIZING:
-            encoded = tokenizer([prompt + text for text in part], truncation=True, max_length=max_length)
-        ids = [one or [tokenizer.pad_token_id] for one in encoded["input_ids"]]
+            found, encodings = encode(tokenizer, [prompt + text for text in part], max_length=max_length)
+        ids = [one or [tokenizer.pad_token_id] for one in found]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
         marks = None
         if marked:
             with _TOKENIZING:
                 marks = marks_of(
-                    tokenizer, encoded, part, lengths=lengths, flat=flat, prompt=prompt, max_length=max_length
+                    tokenizer,
+                    encodings,
+                    part,
+                    lengths=lengths,
+                    flat=flat,
+                    prompt=prompt,
+                    max_length=max_length,
                 )
         yield TokenizedTexts(flat, offsets_of(lengths), marks)
 
