@@ -149,6 +149,7 @@ def trainer_of(
     tower=None,
     static_length=None,
     record=None,
+    eager_steps=0,
     capture_log=lambda _: None,
     **schedule,
 ):
@@ -171,6 +172,7 @@ def trainer_of(
     forward = Forward(accelerator, model, wrapper_sums=sync is None)
     if record is not None:
         forward = with_captured_passes(forward, log=capture_log, record=record)
+        forward.captured.eager_steps = eager_steps
     settings = {
         "total_steps": 1,
         "eval_steps": None,

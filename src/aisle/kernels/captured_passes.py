@@ -20,6 +20,9 @@ from aisle.text.token_batches import PackedBatch, TokenBatch
 
 EAGER_STEPS = 3
 """Steps before the first capture: libraries choose their kernels and allocate workspaces."""
+FAILURES = 3
+"""Captures that fail before all steps are computed eagerly. A first one may have met a kernel that was not
+compiled yet, which cannot happen during a capture; the step is then computed eagerly, and compiles it."""
 MOST_GRAPHS = 64
 """Shapes to capture; further ones are computed eagerly. A graph of 24 layers takes some ten MiB."""
 
@@ -88,6 +91,7 @@ class CapturedPasses:
     _passes: dict[tuple[Any, ...], CapturedPass] = field(default_factory=dict)
     _gradients: list[torch.Tensor] = field(default_factory=list)
     _full: bool = False
+    _failures: int = 0
 
     def passes(self, batches: Sequence[TokenBatch]) -> list[tuple[CapturedPass, PackedBatch]] | None:
         """Return a step's batches with their graphs; None if the step is to be computed eagerly."""
@@ -166,6 +170,9 @@ class CapturedPasses:
                 static, embeddings, gradient, self.record(forward, slot), self.record(backward, slot)
             )
         except RuntimeError as error:
+            self._failures += 1
+            if self._failures < FAILURES and not isinstance(error, torch.OutOfMemoryError):
+                return None
             cause = error.__context__ or error  # leaving a broken capture raises a second error
             self.release(f"CUDA graphs cannot capture it: {str(cause).splitlines()[0]}")
             self.log(f"warning: steps are computed eagerly, slower for small batches: {self.why_eager}")
