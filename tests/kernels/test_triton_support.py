@@ -32,7 +32,7 @@ def refuse(*_):
     ids=["no compiler", "wrong", "not a number", "right"],
 )
 def test_kernels_that_do_not_compile_or_are_wrong_are_not_used(largest_error, reason, monkeypatch):
-    pytest.importorskip("triton", reason="Triton is not installed; install the extra 'dev'")
+    pytest.importorskip("triton", reason="Triton is absent here; test_triton_kernels.py runs this test")
     monkeypatch.setattr(triton_support, "_largest_error", largest_error)
 
     assert triton_support.why_no_triton(CPU, HALF) == reason
