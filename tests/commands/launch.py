@@ -35,6 +35,18 @@ def free_port():
         return str(free.getsockname()[1])
 
 
+def accelerate_environment(file, *, processes, **options):
+    """Return the variables that `accelerate launch` sets from a configuration file and options."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    words = ["--config_file", file, "--num_processes", processes, "--main_process_port", free_port()]
+    words += [word for name, value in options.items() for word in (f"--{name}", value)]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args([*map(str, words), "script"]))
+    found = prepare_multi_gpu_env(arguments)
+    return {name: value for name, value in found.items() if os.environ.get(name) != value}
+
+
 def torchrun_command(processes, script, *arguments):
     """Return the command line that starts a script in several processes."""
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]

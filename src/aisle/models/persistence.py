@@ -44,6 +44,7 @@ def save_encoder(
     source: ModelSource,
     adapter: bool,
     began_at: Mapping[str, Any] | None = None,
+    frozen: Mapping[str, torch.Tensor] | None = None,
 ) -> str:
     """Write an encoder to a run's folder and return its fingerprint.
 
@@ -59,6 +60,7 @@ def save_encoder(
         source: Base model.
         adapter: Whether the backbone has an adapter; then only the adapter is saved.
         began_at: Record of the LoRA run that training started from, if any; saved in `aisle.json`.
+        frozen: Frozen weights to save in place of the tower's, if the tower has only a shard of each.
 
     Raises:
         ModelError: The encoder cannot be written; the folder is unchanged.
@@ -68,6 +70,8 @@ def save_encoder(
     try:
         staging.mkdir(parents=True)
         _check_names(tower, weights)
+        if weights is not None:
+            weights = {**weights, **(frozen or {})}
         _write_backbone(staging, tower, weights, adapter=adapter)
         _write_heads(staging, tower, weights)
         tokenizer.save_pretrained(staging)

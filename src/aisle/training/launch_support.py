@@ -36,7 +36,7 @@ SUPPORT: dict[str, tuple[str, str, str]] = {
     "--checkpointing_steps": EVERYWHERE,
     "--resume_from_checkpoint": ("yes; same bytes on CPU", "yes; same bytes on CPU", "yes"),
     "on CPU": ("yes", "yes, over gloo", NO),
-    "what the tests run": ("CPU", "2 and 3 processes on CPU", "nothing"),
+    "what the tests run": ("CPU", "2 and 3 processes on CPU", "2 processes on CPU, 1 on a GPU"),
 }
 """Support of each flag in one process, DDP and FSDP2. A flag with `NO` is refused at startup."""
 

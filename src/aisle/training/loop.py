@@ -208,6 +208,12 @@ class Trainer:
         trained = trained_names(self.accelerator.unwrap_model(self.model))
         return {name: state[name].detach().cpu().clone().contiguous() for name in sorted(trained)}
 
+    def frozen_weights(self) -> dict[str, torch.Tensor]:
+        """Return the frozen weights of a sharded model, on the main rank; call on all ranks."""
+        state = without_wrappers(self.accelerator.get_state_dict(self.model))
+        trained = trained_names(self.accelerator.unwrap_model(self.model))
+        return {name: value for name, value in state.items() if name not in trained}
+
     def _save_checkpoint(self) -> None:
         save_checkpoint(
             self.accelerator,

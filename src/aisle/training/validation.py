@@ -50,7 +50,8 @@ def embed_texts(
     ]
     was_training = model.training
     model.eval()
-    with advising_on_memory("evaluation", EVALUATION_ADVICE), torch.inference_mode(), accelerator.autocast():
+    # Not inference_mode: the tensors in which FSDP2 gathers weights are used in training afterwards.
+    with advising_on_memory("evaluation", EVALUATION_ADVICE), torch.no_grad(), accelerator.autocast():
         gathered = torch.cat(
             [
                 _embed_shares(accelerator, model, texts, shares, layout=layout, max_texts=max_texts)

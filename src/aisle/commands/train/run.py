@@ -38,7 +38,7 @@ from aisle.models.persistence import save_encoder
 from aisle.training.accelerator import gpu_computes_bf16, make_accelerator, set_seed, start_trackers
 from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.distributed import wait_for_all
-from aisle.training.launch_support import refuse_missing_shards, refuse_unsupported_launch
+from aisle.training.launch_support import is_sharded, refuse_missing_shards, refuse_unsupported_launch
 from aisle.training.loop import Trainer
 from aisle.training.stop_signals import GracefulStop
 
@@ -147,11 +147,14 @@ def _train(
     with GracefulStop():  # the rest is short: after a stop signal, the run is still finished
         warnings = check_outcome(settings, trainer)
         metrics = run_metrics(settings, data, trainer, seconds=time.perf_counter() - started)
+        whole_model_sharded = is_sharded(accelerator) and not settings.lora.use_peft
+        frozen = trainer.frozen_weights() if whole_model_sharded else {}
         if accelerator.is_main_process:
             save_encoder(
                 run_dir,
                 tower=accelerator.unwrap_model(trainer.model),
                 weights=trainer.best_weights,
+                frozen=frozen,
                 tokenizer=base.tokenizer,
                 settings=base.settings,
                 source=base.source,
