@@ -1,6 +1,8 @@
 """Training runs on a GPU: captured steps compared with eager ones, memory that runs out, resume."""
 
+import gc
 import json
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from safetensors.numpy import load_file
 
 import aisle
 from aisle.losses.registry import registered_losses
+from aisle.training.memory_retry import MemoryRetry
 from aisle.training.peak_memory import peak_memory_bytes
+from tests.commands.launch import ROOT, accelerate_environment, free_port
 
 WORDS = ["sofa", "lamp", "red", "blue", "wooden", "bed", "chair", "table", "outdoor", "steel", "garden"]
 STEPS = 20
@@ -38,20 +42,22 @@ def judged_pairs(queries=24, per_query=5):
 def train(tiny_model, tmp_path):
     """Return a function that trains 20 steps, and returns the adapter and metrics.json."""
 
-    def run(name, *, architecture="bert", mixed_precision="bf16", max_train_steps=STEPS, **settings):
+    def run(name, *, architecture="bert", pairs=None, **settings):
         folder = tmp_path / name
+        usual = {
+            "mixed_precision": "bf16",
+            "max_train_steps": STEPS,
+            "per_device_train_batch_size": 24,
+            "validation_share": 0.1,
+        }
         aisle.train(
-            train_data=judged_pairs(),
+            train_data=judged_pairs() if pairs is None else pairs,
             model_name_or_path=str(tiny_model(architecture)),
             output_dir=folder,
             use_peft=True,
-            mixed_precision=mixed_precision,
-            max_train_steps=max_train_steps,
-            per_device_train_batch_size=24,
-            validation_share=0.1,
             keep="last",
             learning_rate=RATE,
-            **settings,
+            **(usual | settings),
         )
         metrics = json.loads((folder / "metrics.json").read_text())
         return load_file(folder / "adapter_model.safetensors"), metrics
@@ -128,21 +134,104 @@ def test_a_float32_run_is_padded_and_eager_with_the_reasons(train):
     assert "padded" in metrics["graphs_reason"]
 
 
-def test_a_run_whose_memory_runs_out_goes_on_in_sub_batches(train, monkeypatch):
+@contextmanager
+def memory_left(size):
+    """Leave this process about `size` bytes of a share of the GPU's memory, and occupy the rest of it."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.05)
+    occupied, chunk = [], 1 << 30
+    try:
+        room = torch.empty(size, dtype=torch.uint8, device="cuda")
+        while chunk >= 1 << 21:
+            try:
+                occupied.append(torch.empty(chunk, dtype=torch.uint8, device="cuda"))
+            except torch.OutOfMemoryError:
+                chunk //= 2
+        del room
+        torch.cuda.empty_cache()
+        yield
+    finally:
+        occupied.clear()
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+
+
+@pytest.fixture
+def train_in_large_steps(train, monkeypatch):
+    """Return `train`, for 8 steps of 7,000 pairs each, and a list with an entry for each halving."""
+    halvings, halve, pairs = [], MemoryRetry._halve, judged_pairs(queries=1600)
+    monkeypatch.setattr(MemoryRetry, "_halve", lambda *given: halvings.append(1) or halve(*given))
+
+    def run(name):
+        return train(name, pairs=pairs, per_device_train_batch_size=8000, max_train_steps=8, dropout=0.0)
+
+    return run, halvings
+
+
+def test_a_step_that_does_not_fit_in_memory_trains_the_adapter_of_one_that_does(train_in_large_steps):
+    run, halvings = train_in_large_steps
+    torch.cuda.reset_peak_memory_stats()
+    expected, enough = run("enough")
+    assert (enough["graphs"], halvings) == ("captured", [])
+    gc.collect()
+    needed = peak_memory_bytes(torch.device("cuda")) - torch.cuda.memory_allocated()
+    with memory_left(needed * 6 // 10):
+        found, scarce = run("scarce")
+    assert 1 <= len(halvings) <= 3
+    assert scarce["graphs_reason"] == "memory ran out, so batches are embedded in sub-batches"
+    assert apart(found, expected) < OTHER_SHAPES
+
+
+def test_the_memory_of_captured_passes_is_free_for_the_sub_batches(train_in_large_steps, monkeypatch):
+    """Half a step fits only in the memory that graphs had: a second halving would show that they keep it."""
     from aisle.kernels.captured_passes import CapturedPasses
 
-    expected, _ = train("plain", dropout=0.0)
-    captured = CapturedPasses.passes
+    run, halvings = train_in_large_steps
+    expected, _ = run("enough")
+    captured, full = CapturedPasses.passes, ExitStack()
     calls = []
 
     def out_of_memory_once(self, batches):
         calls.append(len(batches))
-        if len(calls) == 8:
+        if len(calls) == 6:
+            assert self.captured_steps == 2
+            full.enter_context(memory_left(1 << 21))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return captured(self, batches)
 
     monkeypatch.setattr(CapturedPasses, "passes", out_of_memory_once)
-    found, metrics = train("scarce", dropout=0.0)
-    assert "memory ran out" in metrics["graphs_reason"]
+    with full:
+        found, metrics = run("scarce")
+    assert len(calls) == 6  # further steps embed in sub-batches
+    assert len(halvings) == 1
+    assert metrics["graphs_reason"] == "memory ran out, so batches are embedded in sub-batches"
     assert apart(found, expected) < OTHER_SHAPES
-    assert peak_memory_bytes(torch.device("cuda"))
+
+
+@pytest.fixture
+def one_rank_of_fsdp2(monkeypatch):
+    """Set the variables that `accelerate launch` sets for one process with configs/accelerate/fsdp.yaml."""
+    launched = accelerate_environment(ROOT / "configs" / "accelerate" / "fsdp.yaml", processes=1)
+    launched |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    launched |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+
+    def launch():
+        for name, value in launched.items():
+            monkeypatch.setenv(name, value)
+
+    yield launch
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("default")  # torch and Accelerate warn of each other's changes
+def test_one_process_of_fsdp2_trains_the_adapter_of_a_plain_run(train, one_rank_of_fsdp2, capsys):
+    expected, _ = train("plain", cuda_graphs=False, dropout=0.0)
+    one_rank_of_fsdp2()
+    found, metrics = train("sharded", dropout=0.0)
+    assert "processes: 1, distribution: FSDP, device: cuda, precision: bf16" in capsys.readouterr().err
+    assert metrics["attention"] == "packed"
+    assert (metrics["graphs"], metrics["graphs_reason"]) == ("eager", "FSDP2 gathers weights during a pass")
+    assert apart(found, expected) < OTHER_SHAPES
