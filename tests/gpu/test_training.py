@@ -210,15 +210,14 @@ def test_the_memory_of_captured_passes_is_free_for_the_sub_batches(train_in_larg
 
 
 @pytest.fixture
-def one_rank_of_fsdp2(monkeypatch):
-    """Set the variables that `accelerate launch` sets for one process with configs/accelerate/fsdp.yaml."""
-    launched = accelerate_environment(ROOT / "configs" / "accelerate" / "fsdp.yaml", processes=1)
-    launched |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+def launch_one_process(monkeypatch):
+    """Return a function that sets the variables of a launch with one process, and the given ones."""
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     launched |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
-    def launch():
-        for name, value in launched.items():
+    def launch(more):
+        for name, value in (launched | more).items():
             monkeypatch.setenv(name, value)
 
     yield launch
@@ -227,9 +226,9 @@ def one_rank_of_fsdp2(monkeypatch):
 
 
 @pytest.mark.filterwarnings("default")  # torch and Accelerate warn of each other's changes
-def test_one_process_of_fsdp2_trains_the_adapter_of_a_plain_run(train, one_rank_of_fsdp2, capsys):
+def test_one_process_of_fsdp2_trains_the_adapter_of_a_plain_run(train, launch_one_process, capsys):
     expected, _ = train("plain", cuda_graphs=False, dropout=0.0)
-    one_rank_of_fsdp2()
+    launch_one_process(accelerate_environment(ROOT / "configs" / "accelerate" / "fsdp.yaml", processes=1))
     found, metrics = train("sharded", dropout=0.0)
     assert "processes: 1, distribution: FSDP, device: cuda, precision: bf16" in capsys.readouterr().err
     assert metrics["attention"] == "packed"

@@ -169,7 +169,7 @@ def trainer_of(
     ranks, rank = accelerator.num_processes, accelerator.process_index
     sync = RankSync.of_all(accelerator) if sync and ranks > 1 else None
     model, optimizer = accelerator.prepare(tower, torch.optim.SGD(parameters, lr=0.5))
-    forward = Forward(accelerator, model, wrapper_sums=sync is None)
+    forward = Forward(accelerator, model, wrapper_sums=sync is None and ranks > 1)
     if record is not None:
         forward = with_captured_passes(forward, log=capture_log, record=record)
         forward.captured.eager_steps = eager_steps

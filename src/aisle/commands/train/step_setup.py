@@ -143,7 +143,9 @@ def _training_step(
     # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
     step_sums = settings.lora.use_peft or (tower.separate_sides and optim.cached_embeddings)
     sync = _rank_sync(accelerator, log) if step_sums else None
-    forward = Forward(accelerator, model, wrapper_sums=sync is None, eager_because=eager_because)
+    # On CPU a launch with one process has a wrapper too, which has nothing to sum.
+    wrapper_sums = sync is None and strategy_of(accelerator) != "one process"
+    forward = Forward(accelerator, model, wrapper_sums=wrapper_sums, eager_because=eager_because)
     if eager_because is None:
         forward = with_captured_passes(forward, log=log, record=CudaGraphs())
     return TrainingStep(
