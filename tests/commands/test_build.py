@@ -46,16 +46,15 @@ def build(tiny_bert, tmp_path):
 
 @pytest.fixture
 def embedded(monkeypatch):
-    """Number of texts in each call that embeds products."""
+    """Number of texts in each part of a catalogue that is embedded."""
     calls = []
-    real = TorchEncoder.encode_tokens
+    real = TorchEncoder.tokenize_products
 
     def counted(self, texts, **options):
-        if "on_progress" in options and options["on_progress"] is not None:
-            calls.append(len(texts.place))
+        calls.append(len(texts))
         return real(self, texts, **options)
 
-    monkeypatch.setattr(TorchEncoder, "encode_tokens", counted)
+    monkeypatch.setattr(TorchEncoder, "tokenize_products", counted)
     return calls
 
 

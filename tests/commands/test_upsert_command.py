@@ -122,13 +122,13 @@ def test_products_keep_their_embeddings_to_the_bit_in_a_float16_store(shop, upse
 def test_texts_are_embedded_in_the_precision_of_the_index(shop, upsert, monkeypatch, precision):
     index_dir = shop("--precision", precision)
     used = []
-    encode = TorchEncoder.encode_tokens
+    encode = TorchEncoder.encode_parts
 
-    def encode_and_note(encoder, tokens, **options):
+    def encode_and_note(encoder, *parts, **options):
         used.append(options["precision"])
-        return encode(encoder, tokens, **options)
+        return encode(encoder, *parts, **options)
 
-    monkeypatch.setattr(TorchEncoder, "encode_tokens", encode_and_note)
+    monkeypatch.setattr(TorchEncoder, "encode_parts", encode_and_note)
     upsert(index_dir, HOURLY)
 
     assert used == [precision]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,18 +16,23 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.bi_encoder import BiEncoder
+from aisle.models.device_queue import DeviceQueue
+from aisle.models.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
+from aisle.models.half_precision import half_copy, weights_version
 from aisle.models.int8_tower import int8_tower
 from aisle.models.tower import Tower, autocast
+from aisle.system.prefetch import prefetched
 from aisle.text.batch_layout import device_layout
-from aisle.text.tokens import Side, TokenizedTexts, tokenize
+from aisle.text.tokens import Side, tokenize
 from aisle.types.choices import PoolingMode
 from aisle.types.encoder_protocol import Precision
-from aisle.types.sequences import as_sequence
 
 Made = TypeVar("Made")
 
 INT8_TOKENS = 4096
 """Padded tokens at a time in int8: a tenth faster than 1,024, with larger products; 8,192 is slower."""
+TEXTS_AT_A_TIME = 2048
+"""Texts to tokenise at a time while a GPU embeds those before: about as many as it computes at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +52,6 @@ class EncoderSettings:
     product_prompt: str
     max_length: int
     normalize: bool = True
-
-
-@dataclass(frozen=True)
-class DistinctTokens:
-    """Tokens of texts; each distinct text is tokenised once.
-
-    Args:
-        tokens: Tokens of the distinct texts.
-        place: (texts,) index of each text among the distinct texts.
-        side: Side of the texts, which selects the tower.
-    """
-
-    tokens: TokenizedTexts
-    place: np.ndarray
-    side: Side
-
-    @property
-    def marks(self) -> np.ndarray:
-        """Mark of each text, if marks were requested: (texts,) uint8, see `types.text_marks`."""
-        marks = self.tokens.marks
-        return np.zeros(len(self.place), np.uint8) if marks is None else marks[self.place]
 
 
 @dataclass(frozen=True)
@@ -160,12 +146,37 @@ class TorchEncoder:
             ModelError: `texts` is a single text, an entry is not a text or not Unicode, the device does not
                 compute in int8, or the model is in training mode.
         """
-        return self.encode_tokens(
-            self.tokenize(texts, prompt=prompt, side=side),
-            max_tokens=max_tokens,
-            precision=precision,
-            on_progress=on_progress,
-        )
+        options: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "precision": precision,
+            "on_progress": on_progress,
+        }
+        distinct = distinct_texts(texts)
+        size = self.texts_at_a_time
+        if size is None or len(distinct.texts) <= size:
+            return self.encode_tokens(self._tokenize(distinct, prompt, side), **options)
+        embeddings = np.empty((len(distinct.place), self.dim), dtype=np.float32)
+        numbers: deque[np.ndarray] = deque()
+
+        def tokenize_window(window: tuple[DistinctTexts, np.ndarray]) -> DistinctTokens:
+            numbers.append(window[1])
+            return self._tokenize(window[0], prompt, side)
+
+        def take(found: np.ndarray) -> None:
+            embeddings[numbers.popleft()] = found
+
+        with closing(prefetched(distinct.windows(size), tokenize_window)) as windows:
+            self.encode_parts((tokens for _, tokens in windows), take, **options)
+        return embeddings
+
+    @property
+    def texts_at_a_time(self) -> int | None:
+        """Number of texts to tokenise while the device embeds those before; None if it computes on a CPU.
+
+        There the tokenizer and the model share processors, and a batch has less padding the more texts there
+        are to sort by length.
+        """
+        return TEXTS_AT_A_TIME if self.device.type == "cuda" else None
 
     def tokenize(
         self, texts: Iterable[str], *, prompt: str, side: Side = "product", marked: bool = False
@@ -175,17 +186,18 @@ class TorchEncoder:
         Raises:
             ModelError: `texts` is a single text, or an entry is not a text or not Unicode.
         """
-        texts = as_sequence(texts, "texts", ModelError)
-        _check_texts(texts)
-        places: dict[str, int] = {}
-        place = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
-        options: dict[str, Any] = {"max_length": self.settings.max_length, "marked": marked}
-        tokens = tokenize(self.tokenizer, list(places), prompt=prompt, **options)
-        return DistinctTokens(tokens, place, side)
+        return self._tokenize(distinct_texts(texts), prompt, side, marked=marked)
 
     def tokenize_products(self, products: Iterable[str], *, marked: bool = False) -> DistinctTokens:
         """Tokenise products with the products' prompt; see `tokenize`."""
         return self.tokenize(products, prompt=self.settings.product_prompt, marked=marked)
+
+    def _tokenize(
+        self, distinct: DistinctTexts, prompt: str, side: Side, *, marked: bool = False
+    ) -> DistinctTokens:
+        options: dict[str, Any] = {"max_length": self.settings.max_length, "marked": marked}
+        tokens = tokenize(self.tokenizer, distinct.texts, prompt=prompt, **options)
+        return DistinctTokens(tokens, distinct.place, side)
 
     def encode_tokens(
         self,
@@ -200,32 +212,79 @@ class TorchEncoder:
         Returns:
             (texts, dim) float32, unit L2 norm.
         """
+        found: list[np.ndarray] = []
+        self.encode_parts(
+            [texts], found.append, max_tokens=max_tokens, precision=precision, on_progress=on_progress
+        )
+        return found[0]
+
+    def encode_parts(
+        self,
+        parts: Iterable[DistinctTokens],
+        take: Callable[[np.ndarray], None],
+        *,
+        max_tokens: int | None = None,
+        precision: Precision = "fp32",
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Embed parts of tokenised texts, and pass the embeddings of each part to `take`, in order.
+
+        A GPU computes the last batches of a part while the host prepares the next part.
+
+        Args:
+            parts: Tokenised texts; the next part is drawn before the embeddings of the last are complete.
+            take: Function called with the embeddings of each part, (texts, dim) float32, unit L2 norm.
+            max_tokens: Most padded tokens to encode at a time.
+            precision: Compute type; see `encode_texts`.
+            on_progress: Function called with the number of texts that were encoded since the last call.
+        """
         if self.model.training:
             # Switching to evaluation mode here would affect threads that train the model.
             raise ModelError(f"{self.name}: is in training mode, with dropout; call model.eval() first")
-        tokens, place, side = texts.tokens, texts.place, texts.side
-        distinct = len(tokens.lengths())
-        repeats = np.bincount(place, minlength=distinct)
-        embeddings = np.empty((distinct, self.dim), dtype=np.float32)
-        device = self.device
+        queue = DeviceQueue(self.device)
+        for texts in parts:
+            self._add_to(queue, texts, take, max_tokens, precision, on_progress)
+        queue.drain()
+
+    def _add_to(
+        self,
+        queue: DeviceQueue,
+        texts: DistinctTokens,
+        take: Callable[[np.ndarray], None],
+        max_tokens: int | None,
+        precision: Precision,
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        """Start to embed texts; the queue passes their embeddings on once they are complete."""
+        tokens, side, device = texts.tokens, texts.side, self.device
+        lengths, repeats = tokens.lengths(), texts.repeats
+        embeddings = np.empty((len(lengths), self.dim), dtype=np.float32)
         layout = device_layout(
             device,
             # A single text, such as a query, has no padding, so packing would save nothing.
-            packed=distinct > 1 and self.why_padded(side, precision) is None,
+            packed=len(lengths) > 1 and self.why_padded(side, precision) is None,
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
         )
-        tower = self._int8_tower(side) if precision == "int8" else self.model.tower(side)
+        batches = layout.rows(lengths)
+
+        def store(rows: np.ndarray, last: bool, found: np.ndarray) -> None:
+            embeddings[rows] = found
+            if on_progress is not None:
+                on_progress(int(repeats[rows].sum()))
+            if last:
+                take(texts.in_order(embeddings))
+
+        if not batches:
+            queue.drain()
+            take(embeddings)
+        tower = self._tower(side, precision)
         with torch.inference_mode(), autocast(device, precision):
-            for rows in layout.rows(tokens.lengths()):
+            for number, rows in enumerate(batches, start=1):
                 batch = layout.batch(tokens, rows).to(device)
                 with self._turn(side):
                     found = tower([batch]).float()
-                embeddings[rows] = self._cut(found).cpu().numpy()
-                if on_progress is not None:
-                    on_progress(int(repeats[rows].sum()))
-        in_order: np.ndarray = embeddings[place]
-        return in_order
+                queue.add(self._cut(found), partial(store, rows, number == len(batches)))
 
     def why_padded(self, side: Side, precision: Precision) -> str | None:
         """Return why texts of a side are padded; None if they are packed. Each compute type is tried once."""
@@ -260,6 +319,18 @@ class TorchEncoder:
             return embeddings
         return nn.functional.normalize(embeddings[:, : self.dimensions], dim=1)
 
+    def _tower(self, side: Side, precision: Precision) -> Tower:
+        """Return the tower that computes a side's embeddings in a compute type."""
+        if precision == "int8":
+            return self._int8_tower(side)
+        tower = self.model.tower(side)
+        if precision != "bf16" or self.device.type != "cuda":
+            return tower
+        version = weights_version(tower)  # the weights may change later, unlike those of int8
+        return self._once(
+            f"bf16 {self._tower_name(side)}", lambda: half_copy(tower, torch.bfloat16), version=version
+        )
+
     def _int8_tower(self, side: Side) -> Tower:
         """Return the int8 copy of a side's tower, which is made once."""
         tower = self.model.tower(side)
@@ -271,13 +342,16 @@ class TorchEncoder:
     def _tower_name(self, side: Side) -> str:
         return side if self.model.separate_sides else "shared"
 
-    def _once(self, name: str, make: Callable[[], Made]) -> Made:
-        """Return the cached result of `make` under a name; the first call, in any thread, makes it."""
-        if name not in self._made:
+    def _once(self, name: str, make: Callable[[], Made], *, version: int = 0) -> Made:
+        """Return the cached result of `make` under a name; the first call, in any thread, makes it.
+
+        A call with another version makes it again.
+        """
+        if self._made.get(name, (None,))[0] != version:
             with _MAKING:
-                if name not in self._made:
-                    self._made[name] = make()
-        made: Made = self._made[name]
+                if self._made.get(name, (None,))[0] != version:
+                    self._made[name] = (version, make())
+        made: Made = self._made[name][1]
         return made
 
     def _turn(self, side: Side) -> AbstractContextManager[object]:
@@ -287,17 +361,3 @@ class TorchEncoder:
 
 # All encoders share the locks: an encoder with its own lock could not be copied or sent to a process.
 _MAKING, _PASSING = threading.Lock(), threading.Lock()
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-    """Refuse entries that are not texts."""
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ModelError(f"texts[{position}] must be a text; found {type(text).__name__} {text!r:.60}")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ModelError(
-                f"texts[{position}] must be Unicode; found a lone surrogate in {text!r:.60}: "
-                "it was probably read in the wrong encoding"
-            ) from None

@@ -12,6 +12,8 @@ from torch import nn
 
 from aisle.kernels.fused_lora import unfused_reason
 from aisle.kernels.joint_lora import join_lora
+from aisle.kernels.packed_attention import shared_copy
+from aisle.kernels.residual_norms import fuse_add_norm
 from aisle.models.adapters import ATTENTION_PROJECTIONS
 from aisle.models.backbone import vocabulary_size
 from aisle.models.tower import Tower
@@ -58,12 +60,57 @@ def compute_in_half(tower: Tower, compute_type: torch.dtype) -> str | None:
     return f"{type(backbone.get_base_model()).__name__} does not compute in {str(compute_type)[6:]} by itself"
 
 
+def half_copy(tower: Tower, compute_type: torch.dtype) -> Tower:
+    """Return a copy for inference that computes in half precision without autocast.
+
+    All weights of the copy's backbone have the compute type, which takes half the memory of the tower's, and
+    norms are fused. Autocast would compute norms and residuals in float32, and cast them for every product.
+
+    Args:
+        tower: Tower in float32, in evaluation mode; it is not changed.
+        compute_type: bfloat16 or float16.
+
+    Returns:
+        The copy; the tower itself if it does not compute in half precision without autocast.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        copied = shared_copy(tower).eval()
+        backbone: Any = copied.backbone
+        _convert_weights(backbone, compute_type)
+        device = next(tower.parameters()).device
+        with torch.autocast(device.type, dtype=compute_type):
+            expected = _tried(tower.backbone)
+        with torch.autocast(device.type, enabled=False):
+            if not _computes(backbone, expected):
+                return tower
+        fuse_add_norm(backbone)
+    copied.compute_type = compute_type
+    return copied
+
+
+def _convert_weights(backbone: nn.Module, compute_type: torch.dtype) -> None:
+    """Replace the weights of a backbone by weights of another type, without gradients."""
+    converted: dict[nn.Parameter, nn.Parameter] = {}
+    for module in backbone.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if weight.is_floating_point():
+                if weight not in converted:  # layers may share a weight
+                    converted[weight] = nn.Parameter(weight.to(compute_type), requires_grad=False)
+                setattr(module, name, converted[weight])
+
+
+def weights_version(tower: Tower) -> int:
+    """Return a number that grows when a weight is changed in place."""
+    return sum(0 if one.is_inference() else one._version for one in tower.parameters())
+
+
 def _computes(backbone: nn.Module, expected: torch.Tensor) -> bool:
-    """Return whether a backbone gives the expected vectors, and then gradients."""
+    """Return whether a backbone gives the expected vectors, and then gradients if it is trained."""
     trained = [one for one in backbone.parameters() if one.requires_grad]
     try:
         found = _tried(backbone)
-        torch.autograd.grad(found.sum(), trained, allow_unused=True)
+        if trained:
+            torch.autograd.grad(found.sum(), trained, allow_unused=True)
     except RuntimeError:  # layers of two types: an architecture may compute some things in float32 itself
         return False
     error = (found.detach() - expected).norm(dim=1) / expected.norm(dim=1)

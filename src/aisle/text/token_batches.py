@@ -158,4 +158,6 @@ def spans_of(order: np.ndarray, lengths: np.ndarray, max_tokens: int) -> list[np
 
 
 def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()  # from other memory, the host would wait for the batches before
     return tensor.to(device, non_blocking=True)

@@ -14,10 +14,10 @@ import torch
 
 from aisle.errors import TrainingStopped
 from aisle.models.weight_names import without_wrappers
+from aisle.system.prefetch import prefetched
 from aisle.training.batches import BatchPlan, PairBatch
 from aisle.training.checkpoint import prune_checkpoints, save_checkpoint
 from aisle.training.peak_memory import peak_memory_bytes
-from aisle.training.prefetch import prefetched
 from aisle.training.schedule import Due, Schedule
 from aisle.training.step import TrainingStep
 from aisle.training.step_metrics import StepMetrics, StepMetricsReader

@@ -91,7 +91,7 @@ def test_what_a_killed_evaluation_embedded_is_kept(products, tiny_bert, tmp_path
         killed.setattr(base_encoder, "write_embeddings", lambda *_, **__: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             embed(products, encoder, tmp_path)
-    monkeypatch.setattr(type(encoder), "encode_tokens", lambda *_, **__: pytest.fail("embedded again"))
+    monkeypatch.setattr(type(encoder), "tokenize_products", lambda *_, **__: pytest.fail("embedded again"))
     found = embed(products, encoder, tmp_path)
 
     assert found.shape == (7, 32)

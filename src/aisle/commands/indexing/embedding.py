@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aisle.commands.indexing.shard_queue import ShardPart, ShardQueue, parts_of
 from aisle.data.digests import text_digests
 from aisle.errors import IndexIntegrityError
 from aisle.index import StoredProducts, open_stored
@@ -19,10 +22,11 @@ from aisle.index.layout import MANIFEST_FILE, version_numbers
 from aisle.index.products import take_rows, text_of
 from aisle.index.row_groups import first_of_equals
 from aisle.io.durable import file_sha256, replace_text, sync
-from aisle.models.encoder import DistinctTokens, TorchEncoder
+from aisle.models.distinct_tokens import DistinctTokens
+from aisle.models.encoder import TorchEncoder
 from aisle.models.precision import fastest_precision
 from aisle.system.memory import return_free_memory
-from aisle.training.prefetch import prefetched
+from aisle.system.prefetch import prefetched
 from aisle.types.choices import StoreDtype
 from aisle.types.columns import TEXT_COLUMN
 from aisle.types.encoder_protocol import Precision
@@ -100,7 +104,9 @@ def embed_shards(
     num_processes: int = 1,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Embed the missing shards of this process; the next shard is tokenised at the same time.
+    """Embed the missing shards of this process.
+
+    At the same time, the next texts are tokenised, and the shard before is written.
 
     Args:
         plan: Texts to embed.
@@ -126,17 +132,26 @@ def embed_shards(
         else:
             missing.append(number)
 
-    def tokenise(number: int) -> DistinctTokens:
-        texts = take_rows(texts_only, _rows_of(plan, number)).column(0).to_pylist()
+    finished = count(1)
+
+    def tokenise(part: ShardPart) -> DistinctTokens:
+        texts = take_rows(texts_only, part.rows).column(0).to_pylist()
         return encoder.tokenize_products(texts, marked=True)
 
-    for done, (number, tokens) in enumerate(prefetched(missing, tokenise), start=1):
-        embeddings = encoder.encode_tokens(
-            tokens, max_tokens=max_tokens, precision=precision, on_progress=on_progress
-        )
-        _write_shard(folder / f"{plan.keys[number]}.npy", embeddings, tokens.marks)
-        if done % SHARDS_PER_TRIM == 0:
+    def write(number: int, embeddings: npt.NDArray[np.float32], marks: npt.NDArray[np.uint8]) -> None:
+        _write_shard(folder / f"{plan.keys[number]}.npy", embeddings, marks)
+        if next(finished) % SHARDS_PER_TRIM == 0:
             return_free_memory()
+
+    parts = parts_of({number: _rows_of(plan, number) for number in missing}, encoder.texts_at_a_time)
+    with ShardQueue(write) as shards, closing(prefetched(parts, tokenise)) as tokenised:
+        encoder.encode_parts(
+            shards.noted(tokenised),
+            shards.add,
+            max_tokens=max_tokens,
+            precision=precision,
+            on_progress=on_progress,
+        )
 
 
 def embeddings_in_order(

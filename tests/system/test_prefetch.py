@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from aisle.training.prefetch import prefetched
+from aisle.system.prefetch import prefetched
 
 PATIENCE = 30
 """Seconds to wait for a thread before the test fails."""
