@@ -8,6 +8,7 @@ import torch
 from torch import distributed
 
 import aisle
+from aisle.kernels.captured_passes import side_by_side
 from aisle.training import distributed as module
 from aisle.training.distributed import gather_rows, sum_gradients, sum_over_ranks
 
@@ -117,3 +118,17 @@ def test_gradients_of_any_shape_and_order_are_summed_in_buckets(monkeypatch, num
     for old, parameter in zip(before[:3], parameters[:3], strict=True):
         assert torch.equal(parameter.grad, 2 * old)
     assert torch.equal(parameters[3].grad, torch.zeros(3, 1))
+
+
+def test_gradients_that_graphs_keep_are_summed_in_place(monkeypatch):
+    summed = []
+    monkeypatch.setattr(distributed, "all_reduce", lambda flat: summed.append(flat) or flat.mul_(2))
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in [(2, 3), (5,), (), (3, 1)]]
+    kept = side_by_side(parameters)
+    for number, (parameter, gradient) in enumerate(zip(parameters, kept, strict=True)):
+        parameter.grad = gradient.fill_(number)
+    sum_gradients(parameters)
+    (whole,) = summed
+    assert whole.tolist() == [0.0] * 6 + [2.0] * 5 + [4.0] + [6.0] * 3
+    assert whole.data_ptr() == kept[0].data_ptr()
+    assert all(parameter.grad is one for parameter, one in zip(parameters, kept, strict=True))
