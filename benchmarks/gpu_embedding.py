@@ -58,6 +58,8 @@ def aisle(model, titles, device):
     encoder = load_encoder(model.path, device=device, overrides=Overrides(max_length=MAX_LENGTH))
     precision = "bf16" if device == "cuda" else "fp32"
     encoder.encode_products(titles[:WARMUP_TITLES], precision=precision)
+    with tempfile.TemporaryDirectory() as folder:  # the first build imports its libraries
+        build_shards(encoder, titles[:1], Path(folder), precision)
     with tempfile.TemporaryDirectory() as folder:
         build = timed(build_shards, encoder, titles, Path(folder), precision)[1]
     whole = timed(encoder.encode_products, titles, precision=precision)[1]
