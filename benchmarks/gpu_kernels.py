@@ -21,10 +21,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from aisle.kernels import add_norm as norms
-from aisle.kernels import short_attention as attention
 from aisle.kernels.flash_attention import flash_attention
 from aisle.text.token_batches import PackedBatch
+
+try:
+    from aisle.kernels import add_norm as norms
+    from aisle.kernels import short_attention as attention
+except ModuleNotFoundError:  # Triton is missing, see main()
+    norms = attention = None
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -44,6 +48,10 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a shape for the interpreter")
     parser.add_argument("--sweep", action="store_true", help="try other numbers of warps, heads and rows")
     options = parser.parse_args()
+    if attention is None:
+        raise SystemExit(
+            "Triton is not installed: torch for CUDA brings it; without a GPU, pip install triton"
+        )
     if options.tiny:
         options.pairs, options.heads, options.head_dim = [3], 2, 32
     print(torch.cuda.get_device_name() if not INTERPRETED else "interpreted", torch.__version__)
