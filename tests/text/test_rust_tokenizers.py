@@ -67,7 +67,7 @@ def word_level():
 BACKENDS = [byte_level, sentence_piece, word_piece, word_level]
 
 
-@pytest.fixture(scope="module", params=[*BACKENDS, "minilm"], ids=str)
+@pytest.fixture(scope="module", params=[*BACKENDS, "minilm"], ids=lambda one: getattr(one, "__name__", one))
 def tokenizer(request, minilm_dir):
     if request.param == "minilm":
         return load_tokenizer(minilm_dir)
