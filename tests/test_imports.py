@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import aisle
+from aisle.commands.command_list import COMMANDS
 from aisle.extras import EXTRAS
 
 SOURCE = Path(aisle.__file__).parent
@@ -376,6 +377,20 @@ for command in COMMANDS:
 
     assert "tyro" in loaded
     assert loaded & heavy == set()
+
+
+def test_asking_for_a_commands_help_imports_no_other_command():
+    code = """
+import aisle.cli, sys
+try:
+    aisle.cli.main(["tune", "--help"])
+except SystemExit:
+    print(*sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.splitlines()[-1].split())
+
+    assert {f"aisle.commands.{name}" for name in COMMANDS} & loaded == {"aisle.commands.tune"}
 
 
 def test_modules_with_a_short_name_are_not_skipped():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aisle.commands.command import Command
-from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS, INDEX_SECTIONS, SECTIONS
+from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS, CommandList
 from aisle.commands.terminal import printable
-from aisle.commands.train import COMMAND as TRAIN
 from aisle.config.load import parse_settings
 from aisle.config.secrets import forget_secrets
 from aisle.errors import AisleError, TrainingStopped
@@ -24,23 +23,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["--version"]:
         sys.stdout.write(f"aisle {__version__}\n")
         return 0
-    return _dispatch("aisle", COMMANDS, given, _main_help())
+    return _dispatch("aisle", COMMANDS, given, _main_help)
 
 
 def train_main(arguments: Sequence[str] | None = None) -> int:
     """Run `train_peft.py ...` and return the exit code."""
-    return _guarded(lambda: _run(TRAIN, _given(arguments), "train_peft.py"))
+    return _guarded(lambda: _run(COMMANDS["train"], _given(arguments), "train_peft.py"))
 
 
 def index_main(arguments: Sequence[str] | None = None) -> int:
     """Run `infer_index.py COMMAND ...` and return the exit code."""
-    return _dispatch("infer_index.py", INDEX_COMMANDS, _given(arguments), _index_help())
+    return _dispatch("infer_index.py", INDEX_COMMANDS, _given(arguments), _index_help)
 
 
 def _main_help() -> str:
     return f"""usage: aisle COMMAND [OPTIONS]
 
-{_list_of(SECTIONS)}
+{_list_of(COMMANDS)}
 
 aisle COMMAND --help lists the options of a command; aisle --version prints the version.
 In a checkout, train_peft.py is `aisle train`, and infer_index.py runs the commands from build to verify.
@@ -50,7 +49,7 @@ In a checkout, train_peft.py is `aisle train`, and infer_index.py runs the comma
 def _index_help() -> str:
     return f"""usage: infer_index.py COMMAND [OPTIONS]
 
-{_list_of(INDEX_SECTIONS)}
+{_list_of(INDEX_COMMANDS)}
 
 infer_index.py COMMAND --help lists the options of a command.
 """
@@ -60,9 +59,9 @@ def _given(arguments: Sequence[str] | None) -> list[str]:
     return list(sys.argv[1:] if arguments is None else arguments)
 
 
-def _dispatch(prog: str, commands: Mapping[str, Command[Any]], given: Sequence[str], help_text: str) -> int:
+def _dispatch(prog: str, commands: CommandList, given: Sequence[str], help_text: Callable[[], str]) -> int:
     if not given or given[0] in {"-h", "--help"}:
-        (sys.stdout if given else sys.stderr).write(help_text)
+        (sys.stdout if given else sys.stderr).write(help_text())
         return 0 if given else 2
     name, *rest = given
     if name not in commands:
@@ -104,10 +103,11 @@ def _guarded(action: Callable[[], None]) -> int:
     return 0
 
 
-def _list_of(sections: Sequence[Sequence[Command[Any]]]) -> str:
+def _list_of(commands: CommandList) -> str:
     """Return the lines of the help that list commands, with a blank line between sections."""
     return "\n\n".join(
-        "\n".join(f"  {command.name:<10} {command.summary}" for command in section) for section in sections
+        "\n".join(f"  {name:<10} {commands[name].summary}" for name in section)
+        for section in commands.sections
     )
 
 

@@ -25,7 +25,7 @@ def no_inputs(_settings: object) -> None:
 class Command(Generic[Settings]):
     """A command of the command line.
 
-    Its module is imported for every `--help`, so it imports torch, numpy, pyarrow and the like inside its
+    Its module is imported for `--help`, so it imports torch, numpy, pyarrow and the like inside its
     functions only.
 
     Args:

@@ -1,37 +1,117 @@
-"""Every command, in the order of the help."""
+"""Every command, in the order of the help. A command's module is imported when the command is looked up."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aisle.commands import (
-    average,
-    build,
-    compact,
-    delete,
-    evaluate,
-    info,
-    push,
-    query,
-    quickstart,
-    rollback,
-    sample,
-    train,
-    tune,
-    upsert,
-    verify,
-    versions,
-)
 from aisle.commands.command import Command
 
-SEARCH: tuple[Command[Any], ...] = (build.COMMAND, query.COMMAND, evaluate.COMMAND)
-MAINTAIN: tuple[Command[Any], ...] = (upsert.COMMAND, delete.COMMAND, compact.COMMAND, tune.COMMAND)
-INSPECT: tuple[Command[Any], ...] = (versions.COMMAND, rollback.COMMAND, info.COMMAND, verify.COMMAND)
-RUNS: tuple[Command[Any], ...] = (sample.COMMAND, quickstart.COMMAND, average.COMMAND, push.COMMAND)
+SEARCH = ("build", "query", "evaluate")
+MAINTAIN = ("upsert", "delete", "compact", "tune")
+INSPECT = ("versions", "rollback", "info", "verify")
+RUNS = ("sample", "quickstart", "average", "push")
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
-SECTIONS = ((train.COMMAND, *SEARCH), MAINTAIN, INSPECT, RUNS)
+SECTIONS = (("train", *SEARCH), MAINTAIN, INSPECT, RUNS)
 """Commands of `aisle`."""
-INDEX_COMMANDS = {command.name: command for section in INDEX_SECTIONS for command in section}
-COMMANDS = {command.name: command for section in SECTIONS for command in section}
+
+
+class CommandList(Mapping[str, Command[Any]]):
+    """Commands by name. To import all of them takes longer than to print the help of one.
+
+    Args:
+        sections: Names of the commands, in the sections of the help.
+    """
+
+    def __init__(self, sections: tuple[tuple[str, ...], ...]) -> None:
+        self.sections = sections
+
+    def __getitem__(self, name: str) -> Command[Any]:
+        if name not in self:
+            raise KeyError(name)
+        return _command(name)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in section for section in self.sections)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for section in self.sections for name in section)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sections))
+
+
+def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each command)
+    """Import a command's module and return the command."""
+    match name:
+        case "average":
+            from aisle.commands import average
+
+            return average.COMMAND
+        case "build":
+            from aisle.commands import build
+
+            return build.COMMAND
+        case "compact":
+            from aisle.commands import compact
+
+            return compact.COMMAND
+        case "delete":
+            from aisle.commands import delete
+
+            return delete.COMMAND
+        case "evaluate":
+            from aisle.commands import evaluate
+
+            return evaluate.COMMAND
+        case "info":
+            from aisle.commands import info
+
+            return info.COMMAND
+        case "push":
+            from aisle.commands import push
+
+            return push.COMMAND
+        case "query":
+            from aisle.commands import query
+
+            return query.COMMAND
+        case "quickstart":
+            from aisle.commands import quickstart
+
+            return quickstart.COMMAND
+        case "rollback":
+            from aisle.commands import rollback
+
+            return rollback.COMMAND
+        case "sample":
+            from aisle.commands import sample
+
+            return sample.COMMAND
+        case "train":
+            from aisle.commands import train
+
+            return train.COMMAND
+        case "tune":
+            from aisle.commands import tune
+
+            return tune.COMMAND
+        case "upsert":
+            from aisle.commands import upsert
+
+            return upsert.COMMAND
+        case "verify":
+            from aisle.commands import verify
+
+            return verify.COMMAND
+        case "versions":
+            from aisle.commands import versions
+
+            return versions.COMMAND
+    raise KeyError(name)
+
+
+INDEX_COMMANDS = CommandList(INDEX_SECTIONS)
+COMMANDS = CommandList(SECTIONS)
