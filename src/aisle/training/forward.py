@@ -119,7 +119,12 @@ def with_captured_passes(forward: Forward, *, log: Callable[[str], None], record
         forward: Eager forward pass; no wrapper sums its gradients over several ranks.
         log: Logs a line if passes cannot be captured.
         record: Captures a function.
+
+    Raises:
+        ValueError: A wrapper sums gradients; it does so in its backward pass, which graphs do not run.
     """
+    if forward.wrapper_sums:
+        raise ValueError("passes whose gradients a wrapper sums cannot be captured")
     model: Any = forward.unwrapped
 
     def embed(batch: PackedBatch) -> torch.Tensor:

@@ -8,13 +8,15 @@ from aisle.commands.train.settings import TrainSettings
 from aisle.training.launch_support import strategy_of
 
 
-def why_eager(settings: TrainSettings, accelerator: Any, *, packed: bool) -> str | None:
+def why_eager(settings: TrainSettings, accelerator: Any, *, packed: bool, wrapper_sums: bool) -> str | None:
     """Return why a run's passes cannot be captured as CUDA graphs, or None if they can.
 
     Args:
         settings: Resolved settings.
         accelerator: The run's `Accelerator`.
         packed: Whether the layout packs texts.
+        wrapper_sums: Whether the distributed wrapper sums gradients; it does so in its backward pass, which
+            a graph does not run.
     """
     optim, strategy = settings.optim, strategy_of(accelerator)
     if accelerator.device.type != "cuda":
@@ -27,6 +29,10 @@ def why_eager(settings: TrainSettings, accelerator: Any, *, packed: bool) -> str
         return "FSDP2 gathers weights during a pass"
     if strategy == "DDP" and not settings.lora.use_peft:
         return "DDP sums the gradients of all weights during a pass; --use_peft sums them afterwards"
+    if wrapper_sums:
+        return "gloo does not connect the processes, so DDP sums gradients during a pass"
+    if settings.optim.torch_compile:
+        return "--torch_compile compiles layers again during a pass, for other numbers of tokens"
     if settings.model.gradient_checkpointing:
         return "--gradient_checkpointing restores random numbers during a pass"
     if optim.cached_embeddings:

@@ -61,7 +61,12 @@ def make_step(
     _refuse_flags(settings.optim, objective, accelerator)
     tower = tower_to_train(settings, base, accelerator, log=log)
     layout, padded_because = choose_layout(tower, settings, base, accelerator, log=log)
-    eager_because = why_eager(settings, accelerator, packed=layout.packed)
+    # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
+    step_sums = settings.lora.use_peft or (tower.separate_sides and settings.optim.cached_embeddings)
+    sync = _rank_sync(accelerator, log) if step_sums else None
+    # On CPU a launch with one process has a wrapper too, which has nothing to sum.
+    wrapper_sums = sync is None and strategy_of(accelerator) != "one process"
+    eager_because = why_eager(settings, accelerator, packed=layout.packed, wrapper_sums=wrapper_sums)
     if eager_because is None:
         layout = replace(layout, static_length=int(train.texts.lengths().max()))
     elif accelerator.device.type == "cuda":
@@ -76,6 +81,8 @@ def make_step(
         settings,
         layout,
         accelerator,
+        sync=sync,
+        wrapper_sums=wrapper_sums,
         eager_because=eager_because,
         total_steps=total_steps,
         state=state,
@@ -123,6 +130,8 @@ def _training_step(
     layout: Layout,
     accelerator: Any,
     *,
+    sync: RankSync | None,
+    wrapper_sums: bool,
     eager_because: str | None,
     total_steps: int,
     state: TrainState,
@@ -140,11 +149,6 @@ def _training_step(
         num_warmup_steps=optim.num_warmup_steps,
         num_training_steps=total_steps,
     )
-    # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
-    step_sums = settings.lora.use_peft or (tower.separate_sides and optim.cached_embeddings)
-    sync = _rank_sync(accelerator, log) if step_sums else None
-    # On CPU a launch with one process has a wrapper too, which has nothing to sum.
-    wrapper_sums = sync is None and strategy_of(accelerator) != "one process"
     forward = Forward(accelerator, model, wrapper_sums=wrapper_sums, eager_because=eager_because)
     if eager_because is None:
         forward = with_captured_passes(forward, log=log, record=CudaGraphs())
