@@ -10,7 +10,9 @@ import torch
 import aisle
 from aisle.commands.train import step_setup
 from aisle.commands.train.captured_steps import why_eager
+from aisle.commands.train.outcome import why_eager_on_a_rank
 from aisle.commands.train.settings import LoraSettings, ModelSettings, OptimSettings, TrainSettings
+from aisle.training import distributed
 from aisle.training.forward import Forward, with_captured_passes
 
 LORA = TrainSettings(lora=LoraSettings(use_peft=True))
@@ -101,3 +103,17 @@ def test_a_pass_that_a_wrapper_sums_is_never_captured():
     forward = Forward(SimpleNamespace(), torch.nn.Linear(1, 1), wrapper_sums=True)
     with pytest.raises(ValueError, match="a wrapper sums"):
         with_captured_passes(forward, log=print, record=lambda function, _: function)
+
+
+def test_a_rank_with_eager_steps_is_the_reason_of_the_run(monkeypatch):
+    def trainer(own):
+        return SimpleNamespace(
+            accelerator=SimpleNamespace(num_processes=2),
+            step=SimpleNamespace(forward=SimpleNamespace(why_eager=own)),
+        )
+
+    monkeypatch.setattr(distributed, "gather_object", lambda own: [None, *own])
+    assert why_eager_on_a_rank(trainer("out of memory")) == "process 1: out of memory"
+    assert why_eager_on_a_rank(trainer(None)) is None
+    monkeypatch.setattr(distributed, "gather_object", lambda own: [*own, None])
+    assert why_eager_on_a_rank(trainer("texts are padded")) == "texts are padded"

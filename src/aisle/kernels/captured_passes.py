@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,16 +20,13 @@ from aisle.text.token_batches import PackedBatch, TokenBatch
 
 EAGER_STEPS = 3
 """Steps before the first capture: libraries choose their kernels and allocate workspaces."""
-FAILURES = 3
-"""Captures that fail before all steps are computed eagerly. A first one may have met a kernel that was not
-compiled yet, which cannot happen during a capture; the step is then computed eagerly, and compiles it."""
 MOST_GRAPHS = 64
 """Shapes to capture; further ones are computed eagerly. A graph of 24 layers takes some ten MiB."""
 
 Replay = Callable[[], None]
 Record = Callable[[Callable[[], None], int], Replay]
-"""Takes a function on static tensors, and a number: functions of the same number are never computed between
-each other's, so that they may share memory. Returns what computes the function; recording does not."""
+"""Takes a function on static tensors, and a number. Functions with the same number never interleave, so they
+share memory. Returns what computes the function; recording does not."""
 
 
 @dataclass
@@ -77,7 +74,7 @@ class CapturedPasses:
         record: Captures a function.
         why_eager: Why steps are computed eagerly; None while they are captured.
         eager_steps: Steps to compute eagerly before the first capture.
-        captured_steps: Number of steps that graphs computed.
+        captured_batches: Number of batches of pairs that graphs computed.
     """
 
     embed: Callable[[PackedBatch], torch.Tensor]
@@ -87,29 +84,33 @@ class CapturedPasses:
     record: Record
     why_eager: str | None = None
     eager_steps: int = EAGER_STEPS
-    captured_steps: int = 0
+    captured_batches: int = 0
     _passes: dict[tuple[Any, ...], CapturedPass] = field(default_factory=dict)
     _gradients: list[torch.Tensor] = field(default_factory=list)
+    _compiled: set[tuple[Any, ...]] = field(default_factory=set)
     _full: bool = False
-    _failures: int = 0
 
     def passes(self, batches: Sequence[TokenBatch]) -> list[tuple[CapturedPass, PackedBatch]] | None:
-        """Return a step's batches with their graphs; None if the step is to be computed eagerly."""
+        """Return the batches of a forward pass with their graphs; None if it is to be computed eagerly."""
         if self.why_eager is not None:
             return None
-        if self.eager_steps:
-            self.eager_steps -= 1
+        packed = [cast(PackedBatch, batch) for batch in batches]  # of a layout with static shapes
+        # Triton compiles a kernel at its first call, which is not possible during a capture. Its kernels
+        # depend on the number of texts and the longest text, and not on the number of tokens.
+        kinds = {(batch.side, batch.rows, batch.longest) for batch in packed}
+        if self.eager_steps or not kinds <= self._compiled:
+            self.eager_steps = max(self.eager_steps - 1, 0)
+            self._compiled |= kinds
             return None
         found = []
-        for slot, batch in enumerate(batches):
-            assert isinstance(batch, PackedBatch)  # of a layout with static shapes
+        for slot, batch in enumerate(packed):
             key = (slot, batch.side, batch.read_tokens, batch.rows, batch.longest)
             captured = self._passes.get(key) or self._capture(batch, slot)
             if captured is None:
                 return None
             self._passes[key] = captured
             found.append((captured, batch))
-        self.captured_steps += 1
+        self.captured_batches += 1
         return found
 
     @property
@@ -135,6 +136,7 @@ class CapturedPasses:
         self._passes.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+            _free_abandoned_pools()
 
     def _capture(self, batch: PackedBatch, slot: int) -> CapturedPass | None:
         if len(self._passes) >= MOST_GRAPHS:
@@ -170,13 +172,12 @@ class CapturedPasses:
                 static, embeddings, gradient, self.record(forward, slot), self.record(backward, slot)
             )
         except RuntimeError as error:
-            self._failures += 1
-            if self._failures < FAILURES and not isinstance(error, torch.OutOfMemoryError):
-                return None
-            cause = error.__context__ or error  # leaving a broken capture raises a second error
-            self.release(f"CUDA graphs cannot capture it: {str(cause).splitlines()[0]}")
-            self.log(f"warning: steps are computed eagerly, slower for small batches: {self.why_eager}")
-            return None
+            cause = (str(error) or type(error).__name__).splitlines()[0]
+        # Not inside `except`, where the error's traceback keeps the tensors of the pass in memory.
+        passed.clear()
+        self.release(f"CUDA graphs cannot capture it: {cause}")
+        self.log(f"warning: steps are computed eagerly, slower for small batches: {self.why_eager}")
+        return None
 
 
 def side_by_side(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -193,8 +194,12 @@ def side_by_side(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     ]
 
 
+_ABANDONED: list[tuple[torch.cuda.CUDAGraph, Any]] = []
+"""Graphs of failed captures with their memory pools. torch's allocator of pinned memory may refer to them."""
+
+
 class CudaGraphs:
-    """Records functions as CUDA graphs."""
+    """Records functions as CUDA graphs; after an error, nothing more."""
 
     def __init__(self) -> None:
         self._pools: dict[int, Any] = {}
@@ -204,7 +209,8 @@ class CudaGraphs:
         """Return the replay of a function's kernels; see `Record`.
 
         Raises:
-            RuntimeError: The function reads numbers from the device, or memory runs out.
+            RuntimeError: The function reads numbers from the device, or memory runs out. torch's allocator
+                and generator are as before the capture.
         """
         if self._stream is None:
             new_stream: Any = torch.cuda.Stream
@@ -215,15 +221,53 @@ class CudaGraphs:
         self._stream.wait_stream(torch.cuda.current_stream())
         # Not torch.cuda.graph, which empties all caches before each capture.
         with torch.cuda.stream(self._stream), _without_garbage_collection():
-            # Another thread pins the next batch meanwhile; with this mode that does not break the capture.
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
+                # Another thread pins the next batch meanwhile; with this mode the capture goes on.
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 function()
-            finally:
                 graph.capture_end()
+            except BaseException:
+                _abandon(graph, pool)
+                raise
         torch.cuda.current_stream().wait_stream(self._stream)
         replay: Replay = graph.replay
         return replay
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """End a capture that failed, on its stream.
+
+    If cudaStreamEndCapture fails, torch 2.10 to 2.12 leave out the rest (pytorch#180395, #171265): the
+    allocator would free no cached memory any more, and dropout would raise errors outside of captures.
+    """
+    device, private = torch.cuda.current_device(), cast(Any, torch._C)
+    with suppress(RuntimeError):
+        graph.capture_end()
+    with suppress(RuntimeError):  # torch has ended it
+        private._cuda_endAllocateToPool(device, pool)
+    graph.reset()
+    generator = torch.cuda.default_generators[device]
+    generator.graphsafe_set_state(generator.clone_state())  # the same seed and offset, and no capture
+    _ABANDONED.append((graph, pool))
+
+
+def _free_abandoned_pools() -> None:
+    """Free the memory of failed captures, which some versions of torch keep (pytorch#190348).
+
+    Call it after `torch.cuda.empty_cache`, which leaves memory without tensors only in pools that count as
+    being in use.
+    """
+    device, private = torch.cuda.current_device(), cast(Any, torch._C)
+    read: Any = torch.cuda.memory_snapshot
+    segments = read() if _ABANDONED else []
+    kept = {tuple(one["segment_pool_id"]) for one in segments if not one["active_size"]}
+    for number, (graph, pool) in enumerate(_ABANDONED):
+        if pool is not None:
+            if tuple(pool) in kept:
+                private._cuda_releasePool(device, pool)
+            _ABANDONED[number] = (graph, None)
+    if kept:
+        torch.cuda.empty_cache()
 
 
 @contextmanager

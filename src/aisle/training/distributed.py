@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed
 
 NUMBERS_AT_A_TIME = 1 << 23
@@ -116,6 +116,17 @@ def broadcast_from_main(accelerator: Any, value: Any) -> Any:
     if accelerator.num_processes > 1:
         shared = broadcast_object_list(shared)
     return shared[0]
+
+
+def of_all_ranks(accelerator: Any, value: Any) -> list[Any]:
+    """Return the values of all ranks, in the order of the ranks; every rank gets the list.
+
+    Args:
+        accelerator: The run's `Accelerator`.
+        value: Value of this rank that can be pickled.
+    """
+    values: list[Any] = [value] if accelerator.num_processes == 1 else gather_object([value])
+    return values
 
 
 def gloo_group(accelerator: Any) -> Any:

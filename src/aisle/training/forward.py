@@ -95,7 +95,14 @@ class Forward:
         """Why steps were computed eagerly; None if graphs computed them, all but the first few."""
         if self.captured is None or self.captured.why_eager is not None:
             return self.eager_because if self.captured is None else self.captured.why_eager
-        return None if self.captured.captured_steps else "there were too few steps to capture any"
+        if self.captured.captured_batches:
+            return None
+        return "there were too few steps of the same shape to capture any"
+
+    @property
+    def captured_batches(self) -> int:
+        """Number of batches of pairs that graphs computed."""
+        return 0 if self.captured is None else self.captured.captured_batches
 
     def release_captured(self, reason: str) -> None:
         """Free the memory of captured passes; all further passes are computed eagerly."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.settings import TrainSettings
+from aisle.training.distributed import of_all_ranks
 from aisle.training.loop import Trainer
 from aisle.training.peak_memory import peak_memory_bytes
 from aisle.training.sanity_checks import check_learned, collapse_warning, no_gain_warning
@@ -35,9 +36,12 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
         else "all weights",
     )
     metric = SELECTION_METRICS[settings.run.selection or "roc_auc"]
+    reason = why_eager_on_a_rank(trainer)
+    alone = reason is not None and trainer.step.forward.why_eager is None
     found = (
         collapse_warning(base, tuned, learning_rate=rate),
         no_gain_warning(state.base or {}, state.best or {}, metric=metric),
+        f"steps were computed eagerly, and the other processes waited: {reason}" if alone else None,
     )
     return [warning for warning in found if warning is not None]
 
@@ -59,10 +63,21 @@ def undefined_selection(metric: str | None, base: Mapping[str, Any]) -> str | No
     )
 
 
+def why_eager_on_a_rank(trainer: Trainer) -> str | None:
+    """Return why the steps of a rank were computed eagerly; None if graphs computed them on every rank.
+
+    The ranks compute a step together, so all wait for a rank whose steps are eager.
+    """
+    reasons = of_all_ranks(trainer.accelerator, trainer.step.forward.why_eager)
+    if reasons[0] is not None:
+        return str(reasons[0])
+    return next((f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason), None)
+
+
 def run_metrics(
     settings: TrainSettings, data: TrainingData, trainer: Trainer, *, seconds: float
 ) -> dict[str, Any]:
-    """Return the contents of metrics.json.
+    """Return the contents of metrics.json; call on all ranks.
 
     Args:
         settings: Resolved settings.
@@ -70,6 +85,7 @@ def run_metrics(
         trainer: The trainer after its last step.
         seconds: Duration of the run in this process.
     """
+    eager_because = why_eager_on_a_rank(trainer)
     return {
         "loss": settings.objective.loss,
         "selection": settings.run.selection,
@@ -85,8 +101,9 @@ def run_metrics(
         **trainer.state.total.rates(),
         "attention": "packed" if trainer.padded_because is None else "padded",
         "attention_reason": trainer.padded_because,
-        "graphs": "captured" if trainer.step.forward.why_eager is None else "eager",
-        "graphs_reason": trainer.step.forward.why_eager,
+        "graphs": "captured" if eager_because is None else "eager",
+        "graphs_reason": eager_because,
+        "captured_batches": trainer.step.forward.captured_batches,
         "peak_memory_bytes": peak_memory_bytes(trainer.accelerator.device),
         "seconds": seconds,
     }
