@@ -33,18 +33,19 @@ ALLOWED = {
     "evaluation": SHARED | {"extras"},
     "kernels": SHARED | {"text"},
     "models": SHARED | {"extras", "text", "kernels"},
+    "bundle": SHARED | {"extras", "text"},
     "training": SHARED | CORE,
-    "search": SHARED | CORE | {"training"},
+    "search": SHARED | CORE | {"bundle", "training"},
     "reporting": SHARED | {"evaluation", "index", "losses", "training"},
     "sample_shop": SHARED | {"data"},
     "hub": {"errors", "reporting"},
     "commands": SHARED
     | CORE
-    | {"config", "extras", "hub", "reporting", "sample_shop", "search", "training", "version"},
+    | {"bundle", "config", "extras", "hub", "reporting", "sample_shop", "search", "training", "version"},
     "cli": {"errors", "extras", "version", "config", "commands", "system"},
     "__main__": {"cli"},
     # The public names; all except types are imported on first use.
-    "aisle": {"version", "lazy_names", "index", "models", "search", "commands"},
+    "aisle": {"version", "lazy_names", "bundle", "index", "models", "search", "commands"},
 }
 # Library -> packages that may import it.
 LIBRARIES = {
@@ -53,7 +54,7 @@ LIBRARIES = {
     "hnswlib": {"index"},
     "tyro": {"config", "commands"},
     "pydantic": {"config", "commands", "losses", "evaluation"},
-    "pydantic_core": {"index"},
+    "pydantic_core": {"bundle", "index", "io"},
     "wandb": set(),
     "tensorboard": set(),
     "sentence_transformers": set(),

@@ -7,9 +7,9 @@ import pytest
 
 from aisle.commands.indexing import embedding
 from aisle.commands.indexing.shard_queue import ShardPart, ShardQueue, parts_of
-from aisle.models.distinct_tokens import DistinctTokens
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import load_encoder
+from aisle.text.distinct_tokens import DistinctTokens
 from aisle.text.tokens import TokenizedTexts, offsets_of
 
 SHARDS = {4: np.arange(5), 7: np.arange(5, 7)}

@@ -10,9 +10,9 @@ import torch
 from aisle.models import device_queue
 from aisle.models import encoder as encoder_module
 from aisle.models.device_queue import BATCHES_IN_FLIGHT, DeviceQueue
-from aisle.models.distinct_tokens import distinct_texts
 from aisle.models.half_precision import half_copy, weights_version
 from aisle.models.loading import Overrides, load_encoder
+from aisle.text.distinct_tokens import distinct_texts
 from aisle.text.token_batches import pack
 from aisle.text.tokens import tokenize
 

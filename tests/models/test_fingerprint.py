@@ -5,10 +5,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from aisle.errors import ModelError
-from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import Overrides, load_encoder
 from aisle.models.tokenizers import load_tokenizer
+from aisle.types.encoder_settings import EncoderSettings
 
 
 def fingerprint(folder, **options):

@@ -14,7 +14,7 @@ from pydantic_core import ValidationError
 
 from aisle.errors import IndexIntegrityError
 from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
-from aisle.index.record_schema import ALIAS, Limits, record_validator
+from aisle.io.record_schema import ALIAS, Limits, record_validator
 from aisle.types.choices import StoreDtype
 
 __all__ = [

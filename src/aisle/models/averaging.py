@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from aisle.errors import ModelError
-from aisle.models.encoder import EncoderSettings, TorchEncoder
+from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import load_encoder
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.run_file import read_settings_file
 from aisle.models.tower import Tower
 from aisle.models.weight_names import names_that_differ
+from aisle.types.encoder_settings import EncoderSettings
 from aisle.types.sequences import as_sequence
 
 

@@ -17,15 +17,15 @@ from torch import nn
 from aisle.errors import ModelError
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.device_queue import DeviceQueue
-from aisle.models.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
 from aisle.models.half_precision import half_copy, weights_version
 from aisle.models.int8_tower import int8_tower
 from aisle.models.tower import Tower, autocast
 from aisle.system.prefetch import prefetched
 from aisle.text.batch_layout import device_layout
+from aisle.text.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
 from aisle.text.tokens import Side, tokenize
-from aisle.types.choices import PoolingMode
 from aisle.types.encoder_protocol import Precision
+from aisle.types.encoder_settings import EncoderSettings
 
 Made = TypeVar("Made")
 
@@ -33,25 +33,6 @@ INT8_TOKENS = 4096
 """Padded tokens at a time in int8: a tenth faster than 1,024, with larger products; 8,192 is slower."""
 TEXTS_AT_A_TIME = 2048
 """Texts to tokenise at a time while a GPU embeds those before: about as many as it computes at a time."""
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """Settings that determine an embedding, in addition to the weights.
-
-    Args:
-        pooling: Pooling of a text's token vectors into one vector.
-        query_prompt: Prompt before every query.
-        product_prompt: Prompt before every product.
-        max_length: Maximum length of a text in tokens, including prompt and special tokens.
-        normalize: Whether embeddings have unit L2 norm.
-    """
-
-    pooling: PoolingMode
-    query_prompt: str
-    product_prompt: str
-    max_length: int
-    normalize: bool = True
 
 
 @dataclass(frozen=True)

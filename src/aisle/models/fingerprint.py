@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from aisle.io.durable import file_sha256
-from aisle.models.encoder import EncoderSettings
 from aisle.models.heads import Head, fingerprint_parts
 from aisle.models.modules_file import read_json
 from aisle.models.st_files import lower_cases
+from aisle.types.encoder_settings import EncoderSettings
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -20,7 +20,7 @@ from aisle.models.backbone import (
     longest_input,
 )
 from aisle.models.bi_encoder import BiEncoder
-from aisle.models.encoder import EncoderSettings, TorchEncoder
+from aisle.models.encoder import TorchEncoder
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.heads import Head, Normalize, load_heads
 from aisle.models.model_source import ModelSource, find_model
@@ -33,6 +33,7 @@ from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
 from aisle.types.choices import PoolingMode
+from aisle.types.encoder_settings import EncoderSettings
 
 ADAPTER_FILE = "adapter_config.json"
 # https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".

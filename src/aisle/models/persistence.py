@@ -15,7 +15,6 @@ import torch
 from aisle.errors import ModelError
 from aisle.io.durable import apply_umask, sync
 from aisle.models.backbone import hidden_size
-from aisle.models.encoder import EncoderSettings
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.heads import HEADS, head_folder, load_heads
 from aisle.models.model_source import ModelSource
@@ -24,6 +23,7 @@ from aisle.models.pooling import FOLDER as POOLING_FOLDER
 from aisle.models.run_file import FORMAT_VERSION, SETTINGS_FILE, SHARED_TOWER
 from aisle.models.tower import Tower
 from aisle.models.weight_names import names_that_differ
+from aisle.types.encoder_settings import EncoderSettings
 
 ENCODER_FILES = (
     *("config.json", "model*.safetensors*", "adapter_*", "tokenizer*", "special_tokens_map.json", "vocab*"),

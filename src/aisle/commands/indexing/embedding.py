@@ -22,11 +22,11 @@ from aisle.index.layout import MANIFEST_FILE, version_numbers
 from aisle.index.products import take_rows, text_of
 from aisle.index.row_groups import first_of_equals
 from aisle.io.durable import file_sha256, replace_text, sync
-from aisle.models.distinct_tokens import DistinctTokens
 from aisle.models.encoder import TorchEncoder
 from aisle.models.precision import fastest_precision
 from aisle.system.memory import return_free_memory
 from aisle.system.prefetch import prefetched
+from aisle.text.distinct_tokens import DistinctTokens
 from aisle.types.choices import StoreDtype
 from aisle.types.columns import TEXT_COLUMN
 from aisle.types.encoder_protocol import Precision

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from aisle.models.distinct_tokens import DistinctTokens
+from aisle.text.distinct_tokens import DistinctTokens
 
 Embeddings = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint8]

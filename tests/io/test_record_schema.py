@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from pydantic import Field as PydanticField
 
-from aisle.index.record_schema import ALIAS, Limits, record_validator
+from aisle.io.record_schema import ALIAS, Limits, record_validator
 
 # Each limit stands twice: for aisle, and for pydantic, which ignores annotations that it does not know.
 Hex = Annotated[str, Limits(pattern="^[0-9a-f]{4}$"), StringConstraints(pattern="^[0-9a-f]{4}$")]

@@ -21,6 +21,7 @@ ALIAS = "alias"
 
 _SCHEMAS: dict[Any, Callable[..., CoreSchema]] = {
     Any: core_schema.any_schema,
+    bool: core_schema.bool_schema,
     float: core_schema.float_schema,
     int: core_schema.int_schema,
     str: core_schema.str_schema,

@@ -1,0 +1,1 @@
+"""Bundles: an exported encoder that runs on ONNX Runtime, without torch."""

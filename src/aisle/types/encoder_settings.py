@@ -1,0 +1,26 @@
+"""Settings of an encoder, whichever library computes its embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisle.types.choices import PoolingMode
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Settings that determine an embedding, in addition to the weights.
+
+    Args:
+        pooling: Pooling of a text's token vectors into one vector.
+        query_prompt: Prompt before every query.
+        product_prompt: Prompt before every product.
+        max_length: Maximum length of a text in tokens, including prompt and special tokens.
+        normalize: Whether embeddings have unit L2 norm.
+    """
+
+    pooling: PoolingMode
+    query_prompt: str
+    product_prompt: str
+    max_length: int
+    normalize: bool = True
