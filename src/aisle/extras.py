@@ -13,10 +13,13 @@ from aisle.errors import OptionalDependencyError
 __all__ = ["EXTRAS", "require_extra"]
 
 _ENCODE = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "huggingface_hub")
+_ONNX = ("onnxruntime", "tokenizers")
 _EVAL = (*_ENCODE, "ranx", "sklearn", "scipy", "evaluate", "datasets")
 _REPORT = ("matplotlib", "jinja2")
 EXTRAS = {
     "encode": _ENCODE,
+    "onnx": _ONNX,
+    "export": (*_ENCODE, "onnx", "onnxruntime", "onnxscript"),
     "eval": _EVAL,
     "train": _EVAL,
     "report": _REPORT,
