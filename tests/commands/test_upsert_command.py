@@ -388,3 +388,18 @@ def test_an_index_without_texts_can_be_upserted_into(tmp_path, upsert, tiny_bert
 
     assert code == 0
     assert (document["added"], document["unchanged"], document["products"]) == (1, 1, 3)
+
+
+def test_the_reason_for_padded_texts_is_printed(shop, tmp_path, capfd, monkeypatch):
+    index_dir = shop()
+    capfd.readouterr()
+    monkeypatch.setattr("aisle.models.tower.why_padded", lambda *_, **__: "bert cannot be packed")
+    catalog = write_rows(tmp_path / "new.csv", HEADER, HOURLY)
+
+    assert (
+        index_main(["upsert", "--index_dir", str(index_dir), "--catalog", str(catalog), "--threads", "1"])
+        == 0
+    )
+
+    printed = " ".join("".join(capfd.readouterr()).split())
+    assert printed.count("which is slower: bert cannot be packed") == 1

@@ -71,6 +71,16 @@ def test_modules_that_compute_something_else_stay(kind):
     assert fuse_add_norm(nn.ModuleList([kind()])) == 0
 
 
+class OutOfMemory(Impostor):
+    def forward(self, hidden_states, input_tensor):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+
+def test_memory_that_runs_out_in_the_comparison_is_raised():
+    with pytest.raises(torch.OutOfMemoryError):
+        fuse_add_norm(nn.ModuleList([OutOfMemory()]))
+
+
 def test_an_adapted_dense_layer_is_still_called(tiny_model):
     backbone = AutoModel.from_pretrained(tiny_model("bert"), dtype=torch.float32).eval()
     before = read(backbone)

@@ -38,6 +38,20 @@ def test_kernels_that_do_not_compile_or_are_wrong_are_not_used(largest_error, re
     assert triton_support.why_no_triton(CPU, HALF) == reason
 
 
+def test_memory_that_runs_out_is_raised_and_the_kernels_are_tried_again(monkeypatch):
+    pytest.importorskip("triton", reason="Triton is absent here; test_triton_kernels.py runs this test")
+
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(triton_support, "_largest_error", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        triton_support.why_no_triton(CPU, HALF)
+    monkeypatch.setattr(triton_support, "_largest_error", lambda *_: 0.01)
+
+    assert triton_support.why_no_triton(CPU, HALF) is None
+
+
 def test_a_machine_without_triton_is_no_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
 

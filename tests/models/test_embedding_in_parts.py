@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from aisle.models import device_queue
+from aisle.models import device_queue, half_precision
 from aisle.models import encoder as encoder_module
 from aisle.models.device_queue import BATCHES_IN_FLIGHT, DeviceQueue
 from aisle.models.half_precision import half_copy, weights_version
@@ -164,10 +164,11 @@ def test_a_half_copy_computes_the_embeddings_without_autocast(architecture, tiny
         tokenize(encoder.tokenizer, TEXTS, prompt="", max_length=64), np.arange(len(TEXTS))
     )
 
-    copied = half_copy(tower, torch.bfloat16)
+    copied, reason = half_copy(tower, torch.bfloat16)
     with torch.inference_mode():
         expected, found = tower([batch]), copied([batch])
 
+    assert reason is None
     assert copied is not tower
     assert copied.compute_type == torch.bfloat16
     assert {one.dtype for one in copied.backbone.parameters()} == {torch.bfloat16}
@@ -182,16 +183,45 @@ def test_weights_that_layers_share_are_shared_in_the_copy(encoder):
     layers = tower.backbone.encoder.layer
     layers[1].output.dense.weight = layers[0].output.dense.weight
 
-    copied = half_copy(tower, torch.bfloat16).backbone.encoder.layer
+    copied = half_copy(tower, torch.bfloat16)[0].backbone.encoder.layer
 
     assert copied[1].output.dense.weight is copied[0].output.dense.weight
 
 
-def test_a_tower_that_needs_float32_is_not_copied(encoder, monkeypatch):
+def test_a_tower_that_needs_float32_is_not_copied_with_the_reason(encoder, monkeypatch):
     monkeypatch.setattr("aisle.models.half_precision._computes", lambda *_: False)
     tower = encoder.model.product_tower
 
-    assert half_copy(tower, torch.bfloat16) is tower
+    copied, reason = half_copy(tower, torch.bfloat16)
+
+    assert copied is tower
+    assert reason == "BertModel does not compute in bfloat16 by itself"
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_a_fault_of_the_device_is_not_taken_for_a_model_that_needs_float32(encoder, monkeypatch, fault):
+    def fail(_):
+        raise fault("CUDA error")
+
+    tower, tried = encoder.model.product_tower, half_precision._tried
+    monkeypatch.setattr(half_precision, "_tried", lambda one: (tried if one is tower.backbone else fail)(one))
+
+    with pytest.raises(fault):
+        half_copy(tower, torch.bfloat16)
+
+
+def test_a_half_copy_of_a_tower_that_changes_itself_is_compared_while_no_thread_uses_it(encoder, monkeypatch):
+    monkeypatch.setattr(encoder.model.product_tower, "changes_itself", True)
+    found = []
+
+    def copied(tower, _):
+        found.append(encoder_module._PASSING.locked())
+        return tower, None
+
+    monkeypatch.setattr(encoder_module, "half_copy", copied)
+    encoder._half_copy("product")
+
+    assert found == [True]
 
 
 def test_a_change_of_the_weights_makes_another_version(encoder):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from aisle.kernels.device_faults import FAULTS
 from aisle.kernels.flash_attention import UnsupportedAttentionError
 from aisle.kernels.packed_attention import (
     ATTENTION,
@@ -33,8 +34,6 @@ LARGEST_ERROR_IN_HALF_PRECISION = 0.1
 bf16."""
 REFUSALS = (TypeError, ValueError, LookupError, RuntimeError)
 """Errors with which an architecture refuses an argument, the attention, a position or a shape."""
-FAULTS = (torch.OutOfMemoryError, torch.AcceleratorError)
-"""RuntimeErrors that are not refusals."""
 
 
 def why_padded(

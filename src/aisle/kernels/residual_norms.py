@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from aisle.kernels.device_faults import FAULTS
 from aisle.kernels.triton_support import why_no_triton
 
 PARTS = {"dense", "dropout", "LayerNorm"}
@@ -70,7 +71,9 @@ def _adds_and_norms(module: nn.Module) -> bool:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             found = tried(hidden, residual)
             return bool(torch.allclose(found, norm(dense(hidden) + residual), atol=1e-5))
-    except (TypeError, ValueError, RuntimeError, AttributeError):
+    except (TypeError, ValueError, RuntimeError, AttributeError) as refusal:
+        if isinstance(refusal, FAULTS):
+            raise
         return False  # its forward takes or returns something else
 
 

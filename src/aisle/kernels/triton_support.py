@@ -7,6 +7,8 @@ from functools import cache
 
 import torch
 
+from aisle.kernels.device_faults import FAULTS
+
 LARGEST_ERROR = 0.02
 """Largest accepted error of a kernel, in float16 or bfloat16, on numbers of about 1."""
 
@@ -21,6 +23,9 @@ def why_no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     Args:
         device: A GPU.
         dtype: float16 or bfloat16.
+
+    Raises:
+        RuntimeError: Memory ran out, or the device failed.
     """
     try:
         from triton import TritonError
@@ -29,6 +34,8 @@ def why_no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     try:
         error = _largest_error(device, dtype)
     except (RuntimeError, OSError, subprocess.SubprocessError, TritonError) as refusal:
+        if isinstance(refusal, FAULTS):
+            raise
         return f"Triton does not compile here: {' '.join(str(refusal).split())[:200]}"
     if not error <= LARGEST_ERROR:
         return f"Triton's kernels differ from torch by {error:.2g} here"

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from aisle.errors import ModelError
+from aisle.kernels.triton_support import why_no_triton
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.device_queue import DeviceQueue
 from aisle.models.half_precision import half_copy, weights_version
@@ -277,6 +278,17 @@ class TorchEncoder:
 
         return self._once(f"why padded {self._tower_name(side)} {compute_type}", check)
 
+    def why_autocast(self, side: Side, precision: Precision) -> str | None:
+        """Return why a GPU computes a side in bf16 by autocast, which is slower; None if it does not."""
+        return self._half_copy(side)[1] if self._computes_half(precision) else None
+
+    def why_no_kernels(self, precision: Precision) -> str | None:
+        """Return why a GPU in bf16 computes without aisle's Triton kernels; None if it uses them."""
+        return why_no_triton(self.device, torch.bfloat16) if self._computes_half(precision) else None
+
+    def _computes_half(self, precision: Precision) -> bool:
+        return precision == "bf16" and self.device.type == "cuda"
+
     def truncated(self, dimensions: int | None) -> TorchEncoder:
         """Return an encoder that keeps the first `dimensions` components, rescaled to unit norm.
 
@@ -305,12 +317,18 @@ class TorchEncoder:
         if precision == "int8":
             return self._int8_tower(side)
         tower = self.model.tower(side)
-        if precision != "bf16" or self.device.type != "cuda":
-            return tower
+        return self._half_copy(side)[0] if self._computes_half(precision) else tower
+
+    def _half_copy(self, side: Side) -> tuple[Tower, str | None]:
+        """Return a side's tower in bf16 without autocast; else the tower itself with the reason."""
+        tower = self.model.tower(side)
+
+        def make() -> tuple[Tower, str | None]:
+            with self._turn(side):  # the copy is compared with the tower
+                return half_copy(tower, torch.bfloat16)
+
         version = weights_version(tower)  # the weights may change later, unlike those of int8
-        return self._once(
-            f"bf16 {self._tower_name(side)}", lambda: half_copy(tower, torch.bfloat16), version=version
-        )
+        return self._once(f"bf16 {self._tower_name(side)}", make, version=version)
 
     def _int8_tower(self, side: Side) -> Tower:
         """Return the int8 copy of a side's tower, which is made once."""

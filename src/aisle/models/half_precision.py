@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from aisle.kernels.device_faults import FAULTS
 from aisle.kernels.fused_lora import unfused_reason
 from aisle.kernels.joint_lora import join_lora
 from aisle.kernels.packed_attention import shared_copy
@@ -57,11 +58,11 @@ def compute_in_half(tower: Tower, compute_type: torch.dtype) -> str | None:
     undo()
     for parameter, data in zip(frozen, before, strict=True):
         parameter.data = data
-    return f"{type(backbone.get_base_model()).__name__} does not compute in {str(compute_type)[6:]} by itself"
+    return _needs_autocast(backbone.get_base_model(), compute_type)
 
 
-def half_copy(tower: Tower, compute_type: torch.dtype) -> Tower:
-    """Return a copy for inference that computes in half precision without autocast.
+def half_copy(tower: Tower, compute_type: torch.dtype) -> tuple[Tower, str | None]:
+    """Return a copy for inference that computes in half precision without autocast, and why not, else None.
 
     All weights of the copy's backbone have the compute type, which takes half the memory of the tower's, and
     norms are fused. Autocast would compute norms and residuals in float32, and cast them for every product.
@@ -71,7 +72,7 @@ def half_copy(tower: Tower, compute_type: torch.dtype) -> Tower:
         compute_type: bfloat16 or float16.
 
     Returns:
-        The copy; the tower itself if it does not compute in half precision without autocast.
+        The copy; the tower itself with the reason if it does not compute in half precision without autocast.
     """
     with torch.inference_mode(False), torch.no_grad():
         copied = shared_copy(tower).eval()
@@ -82,10 +83,14 @@ def half_copy(tower: Tower, compute_type: torch.dtype) -> Tower:
             expected = _tried(tower.backbone)
         with torch.autocast(device.type, enabled=False):
             if not _computes(backbone, expected):
-                return tower
+                return tower, _needs_autocast(backbone, compute_type)
         fuse_add_norm(backbone)
     copied.compute_type = compute_type
-    return copied
+    return copied, None
+
+
+def _needs_autocast(backbone: nn.Module, compute_type: torch.dtype) -> str:
+    return f"{type(backbone).__name__} does not compute in {str(compute_type)[6:]} by itself"
 
 
 def _convert_weights(backbone: nn.Module, compute_type: torch.dtype) -> None:
@@ -111,8 +116,10 @@ def _computes(backbone: nn.Module, expected: torch.Tensor) -> bool:
         found = _tried(backbone)
         if trained:
             torch.autograd.grad(found.sum(), trained, allow_unused=True)
-    except RuntimeError:  # layers of two types: an architecture may compute some things in float32 itself
-        return False
+    except RuntimeError as refusal:
+        if isinstance(refusal, FAULTS):
+            raise
+        return False  # layers of two types: an architecture may compute some things in float32 itself
     error = (found.detach() - expected).norm(dim=1) / expected.norm(dim=1)
     return bool((error <= LARGEST_ERROR).all())
 

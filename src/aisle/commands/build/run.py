@@ -28,7 +28,7 @@ from aisle.commands.indexing.report_change import log_pruned, more_links, recall
 from aisle.commands.indexing.stand_in_queries import stand_in_queries
 from aisle.commands.indexing.text_notes import log_texts
 from aisle.commands.output import Output, quieten_libraries
-from aisle.commands.padding_note import padding_note, with_remedy
+from aisle.commands.speed_notes import speed_notes
 from aisle.data.catalog_file import CatalogFile
 from aisle.index import (
     GraphSettings,
@@ -182,9 +182,8 @@ def _embed(
     output: Output,
 ) -> None:
     """Embed this process's shards; the progress bar shows the main process's share."""
-    padded_because = encoder.why_padded("product", precision) if len(plan.rows) > 1 else None
-    if padded_because is not None:
-        output.log(padding_note(with_remedy(padded_because, "--precision bf16")))
+    for note in speed_notes(encoder, precision, texts=len(plan.rows), remedy="give --precision bf16"):
+        output.log(note)
     shares = -(-len(plan.rows) // processes.count)
     with output.progress("embedding", shares) as bar:
         embed_shards(

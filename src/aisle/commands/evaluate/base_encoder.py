@@ -21,6 +21,7 @@ from aisle.commands.indexing.embedding import (
     plan_embeddings,
 )
 from aisle.commands.output import Output
+from aisle.commands.speed_notes import IN_BF16, speed_notes
 from aisle.errors import IndexStoreError, ModelError
 from aisle.index.array_files import read_array, write_embeddings
 from aisle.io.durable import replacing
@@ -162,6 +163,8 @@ def catalog_embeddings(
         return read_array(path, shape=shape, dtype="float32")
     shards = path.with_suffix(".shards")
     shares = -(-len(plan.rows) // processes.count)
+    for note in speed_notes(encoder, precision, texts=len(plan.rows), remedy=IN_BF16):
+        output.log(f"base: {note}")
     with output.progress(f"embedding with {encoder.name}", shares) as bar:
         embed_shards(
             plan,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.output import Output
+from aisle.commands.speed_notes import speed_notes
 from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.pairs import PairColumns, Pairs, read_pairs
@@ -143,6 +145,9 @@ def evaluate_pairs(
     relevance = pairs.relevance
     if relevance is None:
         relevance = np.ones(len(pairs), np.float32)
+    notes = [speed_notes(one, "fp32", texts=len(pairs), remedy=None) for one in encoders.values()]
+    for note in dict.fromkeys(chain.from_iterable(notes)):
+        output.log(note)
     with output.progress("scoring pairs", len(pairs) * len(encoders)) as bar:
         scores = {
             name: pair_scores(encoder, pairs, on_progress=bar.advance) for name, encoder in encoders.items()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from aisle.commands.padding_note import padding_note, with_remedy
+from aisle.commands.speed_notes import padding_note, with_remedy
 from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trained_tower import COMPUTE_TYPES
 from aisle.models.loading import LoadedModel
@@ -32,7 +32,7 @@ def choose_layout(
     compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision, torch.float32)
     padded_because = tower.why_padded(compute_type, max_length=base.settings.max_length)
     if padded_because is not None:
-        padded_because = with_remedy(padded_because, "--mixed_precision bf16")
+        padded_because = with_remedy(padded_because, "give --mixed_precision bf16")
         log(padding_note(padded_because))
     layout = device_layout(
         accelerator.device,

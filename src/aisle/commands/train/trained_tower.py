@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from aisle.commands.speed_notes import kernels_note
 from aisle.commands.train.settings import LoraSettings, TrainSettings
 from aisle.kernels.fused_lora import drops_inputs, unfused_reason
 from aisle.kernels.residual_norms import fuse_add_norm
@@ -73,7 +74,7 @@ def tower_to_train(
     if accelerator.device.type == "cuda" and compute_type:
         missing = why_no_triton(next(tower.parameters()).device, compute_type)
         if missing is not None:
-            log(f"attention and norms are computed without aisle's own kernels, which is slower: {missing}")
+            log(kernels_note(missing))
     return tower
 
 

@@ -25,6 +25,7 @@ from aisle.commands.indexing.marks import marks_in_order
 from aisle.commands.indexing.report_change import report_change
 from aisle.commands.indexing.text_notes import log_texts
 from aisle.commands.output import Output, quieten_libraries
+from aisle.commands.speed_notes import IN_BF16, speed_notes
 from aisle.commands.upsert.partial_upsert import Merged, merge_changes
 from aisle.commands.upsert.settings import UpsertSettings
 from aisle.data.catalog_file import CatalogFile, write_catalog
@@ -187,13 +188,16 @@ def _embeddings(
 ) -> Iterator[npt.NDArray[Any]]:
     """Yield all embeddings in order; new texts are embedded first, after the index is locked."""
     if encoder is not None:
+        precision = known.manifest.encoder.get("precision", "fp32")
+        for note in speed_notes(encoder, precision, texts=len(plan.rows), remedy=IN_BF16):
+            output.log(note)
         with output.progress("embedding", len(plan.rows)) as bar:
             embed_shards(
                 plan,
                 products,
                 encoder,
                 folder,
-                precision=known.manifest.encoder.get("precision", "fp32"),
+                precision=precision,
                 max_tokens=max_tokens,
                 on_progress=bar.advance,
             )
