@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from aisle.cli import train_main
+from aisle.commands.train import resume as resume_module
+from aisle.commands.train.settings import RunSettings, TrainSettings
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,3 +178,19 @@ def test_two_killed_and_resumed_processes_give_the_bytes_of_an_uninterrupted_run
         assert ended.returncode == 0, ended.stderr[-3000:]
 
     assert outcome(killed) == outcome(alone)
+
+
+def test_a_resumed_run_prints_that_memory_ran_out_before(monkeypatch, tmp_path):
+    checkpoint = SimpleNamespace(path=tmp_path / "step_00000005", step=5, best_weights=lambda trained: {})
+    monkeypatch.setattr(resume_module, "find_checkpoint", lambda *_: (checkpoint, []))
+    monkeypatch.setattr(resume_module, "check_resumable", lambda *_: None)
+    state, lines = SimpleNamespace(sub_batch_tokens=None), []
+    accelerator = SimpleNamespace(
+        load_state=lambda _: setattr(state, "sub_batch_tokens", 4096), is_main_process=False
+    )
+    trainer = SimpleNamespace(accelerator=accelerator, state=state, identity={})
+    settings = TrainSettings(run=RunSettings(resume_from_checkpoint="latest"))
+
+    assert resume_module.resume(settings, tmp_path, trainer, log=lines.append)
+
+    assert lines[-1] == "memory ran out before: batches are encoded in sub-batches of 4,096 tokens"

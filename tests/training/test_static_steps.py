@@ -13,6 +13,7 @@ from aisle.text.static_shapes import MOST_SURPLUS
 from tests.training.conftest import assert_same, labelled, moved_by, tower_of, trainer_of, weights_of
 
 LONGEST = 9
+OUT_OF_MEMORY = "memory ran out, so batches are embedded in sub-batches"
 LOSSES = [loss.name for loss in registered_losses()]
 
 
@@ -147,6 +148,16 @@ def test_memory_that_runs_out_in_a_capture_is_the_reason(base):
 
     _, trainer = trained(base, labelled(base), static_length=LONGEST, record=record)
     assert "CUDA out of memory" in trainer.step.forward.why_eager
+
+
+def test_memory_that_runs_out_ends_the_captures_with_a_line(base, by_offsets):
+    pairs, lines = labelled(base), []
+    static = {"static_length": LONGEST, "max_tokens": 1000, "total_steps": 3}
+    trainer = trainer_of(base, pairs, record=computed_again, capture_log=lines.append, **static)
+    trainer.state.sub_batch_tokens = 32  # of the run before it was resumed
+    trainer.run()
+    assert lines == [f"warning: steps are computed eagerly, slower for small batches: {OUT_OF_MEMORY}"]
+    assert trainer.step.forward.why_eager == OUT_OF_MEMORY
 
 
 def test_a_capture_meets_only_kinds_of_batches_that_were_computed_eagerly(base, by_offsets):

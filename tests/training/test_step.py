@@ -80,3 +80,13 @@ def test_out_of_memory_in_the_optimiser_ends_the_run_with_advice(base, monkeypat
     monkeypatch.setattr(trainer.step.optimizer, "step", step)
     with pytest.raises(TrainingError, match=r"step 1, the optimiser: out of memory.*--use_peft"):
         trainer.run()
+
+
+def test_the_schedule_advances_in_a_step_that_fp16_skips(base, monkeypatch):
+    """A fused optimiser skips it on the device, and the host does not wait to read that."""
+    trainer = trainer_of(base, labelled(base), total_steps=3)
+    skipped = property(lambda _: True)
+    monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", skipped)
+    before = trainer.step.scheduler.last_epoch
+    trainer.run()
+    assert trainer.step.scheduler.last_epoch == before + 3

@@ -133,6 +133,7 @@ class CapturedPasses:
     def release(self, reason: str) -> None:
         """Free the graphs and their memory; all further steps are computed eagerly."""
         self.why_eager = reason
+        self.log(f"warning: steps are computed eagerly, slower for small batches: {reason}")
         self._passes.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -176,7 +177,6 @@ class CapturedPasses:
         # Not inside `except`, where the error's traceback keeps the tensors of the pass in memory.
         passed.clear()
         self.release(f"CUDA graphs cannot capture it: {cause}")
-        self.log(f"warning: steps are computed eagerly, slower for small batches: {self.why_eager}")
         return None
 
 

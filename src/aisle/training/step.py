@@ -76,8 +76,8 @@ class TrainingStep:
             norm = self._clip()
             self.optimizer.step()
         self.objective.keep_temperature()
-        if not self.accelerator.optimizer_step_was_skipped:
-            self.scheduler.step()
+        # Also in a step that fp16 skips on the device: the host does not read whether it was skipped.
+        self.scheduler.step()
         self.optimizer.zero_grad()
         return torch.cat([metrics, norm.float().reshape(1)])
 

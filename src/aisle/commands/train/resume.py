@@ -44,6 +44,9 @@ def resume(settings: TrainSettings, run_dir: Path, trainer: Trainer, *, log: Cal
     log(f"resuming from {checkpoint.path}, step {checkpoint.step:,}")
     if note is not None:
         log(note)
+    tokens = trainer.state.sub_batch_tokens
+    if tokens is not None:
+        log(f"memory ran out before: batches are encoded in sub-batches of {tokens:,} tokens")
     return True
 
 
