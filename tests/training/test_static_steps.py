@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from aisle.kernels import packed_attention
+from aisle.kernels import gpu_attention, packed_attention
 from aisle.losses.registry import registered_losses
 from aisle.models.bi_encoder import BiEncoder
-from aisle.text.static_shapes import MOST_SURPLUS
+from aisle.text.static_shapes import MOST_SURPLUS, SHORT_TEXT, static_batch
+from aisle.text.token_batches import pack
+from aisle.text.tokens import TokenizedTexts
 from tests.training.conftest import assert_same, labelled, moved_by, tower_of, trainer_of, weights_of
 
 LONGEST = 9
@@ -202,3 +204,14 @@ def test_static_batches_have_little_surplus_and_texts_in_order(base):
         assert found.rows >= len(found) + len(found.runs) - len(expected.runs)
         assert int(found.offsets[-1]) == found.read_tokens
         assert sum(texts * length for texts, length in found.runs) == found.read_tokens
+
+
+def test_a_long_text_changes_only_the_shape_of_its_own_batch():
+    """Batches of short texts keep the attention for short texts."""
+    texts = TokenizedTexts(np.arange(130 + 5 + 7, dtype=np.int32), np.array([0, 130, 135, 142]))
+    short, long = (static_batch(pack(texts, rows), 130, 0) for rows in (np.array([2, 1]), np.array([0, 2])))
+    assert (short.longest, long.longest) == (SHORT_TEXT, 130)
+    assert SHORT_TEXT == gpu_attention.LONGEST_SHORT_TEXT
+    assert static_batch(pack(texts, np.array([2, 1])), 9, 0).longest == 9
+    crowded = static_batch(pack(texts, np.repeat([2, 1], 1000)), 130, 0)
+    assert int(crowded.offsets.diff().max()) <= SHORT_TEXT

@@ -12,9 +12,9 @@ from aisle.kernels.triton_support import why_no_triton
 from aisle.text.token_batches import PackedBatch
 
 LONGEST_SHORT_TEXT = 128
-"""Flash Attention computes batches with a longer text; 0 leaves it all batches, to compare the two."""
+"""Flash Attention computes batches with a longer text; 0 uses it for all batches (for comparison)."""
 LONGEST_IN_LITTLE_MEMORY = 64
-"""The same on GPUs with less shared memory than the backward pass takes for 128 tokens, such as GeForce's."""
+"""The limit on GPUs with too little shared memory for the backward pass of 128 tokens, such as GeForce's."""
 SHARED_MEMORY = 116 << 10
 """Bytes of shared memory that 128 tokens take."""
 WIDEST_HEAD = 64

@@ -10,7 +10,10 @@ import torch
 from aisle.text.token_batches import PackedBatch
 
 MOST_SURPLUS = 0.06
-"""Largest share of dummy tokens: time that is lost, against a further size to capture."""
+"""Largest share of dummy tokens: more surplus wastes time; less needs more captures."""
+SHORT_TEXT = 128
+"""Batches without longer texts have shapes of their own, for which a GPU has a faster attention
+(`kernels.gpu_attention`); otherwise a single long text would slow down all steps of a run."""
 
 
 def static_batch(batch: PackedBatch, longest: int, token_id: int) -> PackedBatch:
@@ -21,10 +24,13 @@ def static_batch(batch: PackedBatch, longest: int, token_id: int) -> PackedBatch
 
     Args:
         batch: Packed batch on the CPU.
-        longest: Tokens in the longest text of the run. Dummy texts are not longer: attention over a long one
-            would cost more than over the texts.
+        longest: Tokens in the longest text of the run. The batch's `longest` becomes this, or at most
+            `SHORT_TEXT` if none of its texts is longer. Dummy texts are not longer either: attention over
+            a long one would cost more than over the texts.
         token_id: Token of the dummy texts.
     """
+    if batch.longest <= SHORT_TEXT:
+        longest = min(longest, SHORT_TEXT)
     capacity = token_capacity(batch.read_tokens)
     surplus = capacity - batch.read_tokens
     whole, rest = divmod(surplus, longest)
