@@ -13,7 +13,7 @@ from tests.tiny_models import write_tokenizer
 # tests/kernels/test_triton_kernels.py runs the tests of Triton's kernels in its interpreter.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 NEEDS_GPU = pytest.mark.skipif(
-    not (torch.cuda.is_available() or INTERPRETED), reason="these kernels run on GPUs alone"
+    not (torch.cuda.is_available() or INTERPRETED), reason="these kernels run only on GPUs"
 )
 
 

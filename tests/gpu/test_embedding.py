@@ -19,7 +19,7 @@ def encoders(tiny_model):
     return tuple(load_encoder(tiny_model("bert"), device=device) for device in ("cpu", "cuda"))
 
 
-@pytest.mark.parametrize("window", [1, 64, 2048])
+@pytest.mark.parametrize("window", [7, 2048])
 def test_bf16_embeddings_are_those_of_float32_in_the_order_of_the_texts(window, encoders, monkeypatch):
     on_cpu, on_gpu = encoders
     expected = on_cpu.encode_products(TEXTS)

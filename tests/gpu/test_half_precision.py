@@ -22,17 +22,29 @@ def embeddings_and_gradient(tower, layout, device):
     return embeddings.detach(), torch.cat([one.flatten() for one in gradients])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("architecture", ["bert", "distilbert", "modernbert", "qwen3"])
-def test_gradients_are_those_of_float32_within_rounding(architecture, layout, device, shift_weights):
+@pytest.mark.parametrize(
+    ("architecture", "layout", "compute_type"),
+    [
+        ("bert", "packed", BFLOAT16),
+        ("bert", "padded", FLOAT16),
+        ("distilbert", "packed", FLOAT16),
+        ("modernbert", "packed", BFLOAT16),
+        ("qwen3", "packed", FLOAT16),
+        ("qwen3", "padded", BFLOAT16),
+    ],
+    ids=str,
+)  # every pair of two values; tests/models/test_half_precision.py has all combinations on a CPU
+def test_gradients_are_those_of_float32_within_rounding(
+    architecture, layout, compute_type, device, shift_weights
+):
     tower = tower_of(architecture, shift_weights)
     expected = embeddings_and_gradient(tower, layout, torch.device("cpu"))
-    for compute_type, largest in ((BFLOAT16, 0.08), (FLOAT16, 0.01)):
-        half = copy.deepcopy(tower).to(device)
-        assert compute_in_half(half, compute_type) is None
-        embeddings, gradient = embeddings_and_gradient(half, layout, device)
-        assert error(embeddings.cpu(), expected[0]) < largest / 4
-        assert error(gradient.cpu(), expected[1]) < largest
+    half = copy.deepcopy(tower).to(device)
+    assert compute_in_half(half, compute_type) is None
+    embeddings, gradient = embeddings_and_gradient(half, layout, device)
+    largest = {BFLOAT16: 0.08, FLOAT16: 0.01}[compute_type]
+    assert error(embeddings.cpu(), expected[0]) < largest / 4
+    assert error(gradient.cpu(), expected[1]) < largest
 
 
 def test_no_activation_is_cast_where_autocast_is_on(device, shift_weights):

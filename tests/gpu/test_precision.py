@@ -37,7 +37,7 @@ def train(tiny_model, tmp_path):
 
 def test_a_run_takes_bf16_and_packs_texts_with_the_models_dropout(train):
     if not gpu_computes_bf16():
-        pytest.skip("GPUs alone that compute bf16 take it")
+        pytest.skip("only GPUs that compute bf16 take it")
 
     config, metrics = train()
 
@@ -51,6 +51,7 @@ def test_a_run_in_float32_pads_texts_and_names_the_remedy(train):
     assert "mixed_precision: 'no'" in config
     assert metrics["attention"] == "padded"
     assert metrics["attention_reason"].endswith("give --mixed_precision bf16")
+    assert (metrics["graphs"], metrics["graphs_reason"]) == ("eager", "texts are padded")
 
 
 def test_float32_leaves_tf32_off_even_if_the_launch_compiles(monkeypatch, tmp_path):

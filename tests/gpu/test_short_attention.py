@@ -5,11 +5,23 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.gpu.kernel_device import DEVICE, TYPES, captured, compiled_only, random_state, restore, seeded
+from tests.gpu.kernel_device import (
+    DEVICE,
+    INTERPRETED,
+    TYPES,
+    captured,
+    compiled_only,
+    random_state,
+    restore,
+    seeded,
+)
 
 __all__ = ["seeded"]
 LENGTHS = (128, 70, 33, 31, 17, 16, 7, 0, 2, 1, 1)
 """Both sides of every tile's size, an empty text among them, and not in order."""
+SHORTER = tuple(length for length in LENGTHS if INTERPRETED or length <= 33)
+"""The same for tests of which a GPU compiles only the kernels of small tiles, to save time; see `LENGTHS`."""
+LONG = 128 if INTERPRETED else 64
 LARGEST_ERROR = {torch.float32: 2e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 """Error of a value relative to the largest; half precision rounds the weights and what is stored."""
 
@@ -60,17 +72,19 @@ def assert_close(found, expected, dtype):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "heads", "head_dim", "causal"), [(TYPES[0], 2, 64, False), (TYPES[1], 3, 24, True)], ids=str
+    ("dtype", "heads", "head_dim", "causal", "lengths"),
+    [(TYPES[0], 2, 64, False, LENGTHS), (TYPES[1], 3, 24, True, SHORTER)],
+    ids=str,
 )
-def test_each_text_attends_to_itself(dtype, heads, head_dim, causal, kernel):
-    joint, gradient = random_heads(dtype, heads=heads, head_dim=head_dim)
+def test_each_text_attends_to_itself(dtype, heads, head_dim, causal, lengths, kernel):
+    joint, gradient = random_heads(dtype, heads=heads, head_dim=head_dim, lengths=lengths)
 
     found = kernel.short_attention(
-        *joint.unbind(1), offsets_of(LENGTHS), longest=128, scaling=0.2, causal=causal
+        *joint.unbind(1), offsets_of(lengths), longest=max(lengths), scaling=0.2, causal=causal
     )
     found.backward(gradient)
 
-    attended, of_joint = in_float64(joint, gradient, LENGTHS, scaling=0.2, causal=causal)
+    attended, of_joint = in_float64(joint, gradient, lengths, scaling=0.2, causal=causal)
     assert found.dtype == dtype
     assert_close(found, attended, dtype)
     assert_close(joint.grad, of_joint, dtype)
@@ -114,7 +128,7 @@ def kept_weights(kernel, lengths, *, heads, rate):
     The values are unit vectors, so that each number of the attention is a weight.
     """
     tokens = sum(lengths)
-    query = torch.zeros(tokens, heads, 128, device=DEVICE, dtype=TYPES[0])
+    query = torch.zeros(tokens, heads, max(64, *lengths), device=DEVICE, dtype=TYPES[0])
     value = torch.zeros_like(query)
     for start, end in pairwise(offsets_of(lengths).tolist()):
         value[start:end, :, : end - start] = torch.eye(end - start, dtype=value.dtype, device=DEVICE)[:, None]
@@ -129,7 +143,7 @@ def kept_weights(kernel, lengths, *, heads, rate):
 
 @pytest.mark.usefixtures("seeded")
 def test_dropout_keeps_the_share_and_the_expectation(kernel):
-    lengths = (128, 64, 31, 16, 16)
+    lengths = (LONG, 64, 31, 16, 16)
 
     kept = kept_weights(kernel, lengths, heads=3, rate=0.3)
 
@@ -142,20 +156,20 @@ def test_dropout_keeps_the_share_and_the_expectation(kernel):
     # Heads, rows, columns and texts drop different weights.
     first = kept[0] > 0
     for other in (first.roll(1, 0), first.roll(1, 1), *(first.roll(shift, 2) for shift in (1, 2, 8, 32))):
-        assert abs((first == other).double().mean() - (0.49 + 0.09)) < 0.02
+        assert abs((first == other).double().mean() - (0.49 + 0.09)) < 0.03
     assert (kept[3] != kept[4]).any()
 
 
 @pytest.mark.usefixtures("seeded")
 def test_the_backward_pass_drops_the_weights_that_the_forward_pass_dropped(kernel):
-    dtype, lengths = TYPES[0], (128, 40, 31, 7, 1)
+    dtype, lengths = TYPES[0], (LONG, 40, 31, 7, 1)
     joint, gradient = random_heads(dtype, lengths=lengths)
     state = random_state()
     kept = kept_weights(kernel, lengths, heads=2, rate=0.25)
     restore(state)
 
     found = kernel.short_attention(
-        *joint.unbind(1), offsets_of(lengths), longest=128, scaling=0.2, dropout=0.25
+        *joint.unbind(1), offsets_of(lengths), longest=LONG, scaling=0.2, dropout=0.25
     )
     found.backward(gradient)
 
@@ -179,7 +193,7 @@ def test_a_restored_random_state_repeats_the_dropout_and_the_next_call_has_anoth
 
 @pytest.mark.usefixtures("seeded")
 def test_results_do_not_depend_on_how_many_heads_a_program_computes(kernel, monkeypatch):
-    lengths = (17, 1)
+    lengths = (17 if INTERPRETED else 16, 1)
     joint, gradient = random_heads(TYPES[0], heads=4, lengths=lengths)
     state = random_state()
     found = []
@@ -188,7 +202,7 @@ def test_results_do_not_depend_on_how_many_heads_a_program_computes(kernel, monk
         restore(state)
         joint.grad = None
         attended = kernel.short_attention(
-            *joint.unbind(1), offsets_of(lengths), longest=17, scaling=0.2, dropout=0.25
+            *joint.unbind(1), offsets_of(lengths), longest=max(lengths), scaling=0.2, dropout=0.25
         )
         attended.backward(gradient)
         found.append((attended, joint.grad))

@@ -15,10 +15,9 @@ from tests.gpu.kernel_device import compiled_only
 from tests.packed_towers import LENGTHS, ROWS, gradients, random_texts, tower_without_dropout
 
 pytestmark = compiled_only
-HALF_TYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 
 
-@HALF_TYPES
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_this_machine_compiles_the_kernels(dtype, device):
     assert why_no_triton(device, dtype) is None
 
@@ -44,8 +43,9 @@ def in_one_row(found):
     return torch.cat([one.flatten() for one in found.values()])
 
 
-@HALF_TYPES
-@pytest.mark.parametrize("architecture", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize(
+    ("architecture", "dtype"), [("bert", torch.bfloat16), ("xlm-roberta", torch.float16)], ids=str
+)
 def test_adapter_gradients_are_those_of_separate_operations(
     architecture, dtype, device, tiny_model, shift_weights, calls, monkeypatch
 ):
