@@ -131,6 +131,6 @@ def pool_packed(token_embeddings: torch.Tensor, offsets: torch.Tensor, mode: Poo
             token_embeddings.float(), "mean", lengths=lengths, unsafe=True, initial=0
         )
         return mean
-    # An empty text gets the last token's vector, which nobody reads.
+    # An empty text gets the last token's vector, which is not used.
     rows = offsets[:-1].clamp(max=len(token_embeddings) - 1) if mode == "cls" else offsets[1:] - 1
     return token_embeddings[rows.long()].float()
