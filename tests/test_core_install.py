@@ -183,6 +183,7 @@ print(json.dumps(codes))
         (["query", "--index_dir", "INDEX", "red lamp"], "encode"),
         (["evaluate", "--index_dir", "INDEX", "--queries", __file__, "--qrels", __file__], "eval"),
         (["average", "a", "b", "--output_dir", "c"], "encode"),
+        (["merge", "a", "--output_dir", "b"], "encode"),
         (["push", "run"], "encode"),
         (["quickstart"], "quickstart"),
     ],

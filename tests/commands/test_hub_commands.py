@@ -195,6 +195,41 @@ def test_an_index_is_built_and_queried_with_the_pushed_model_from_the_hub(pushed
     assert best["score"] == pytest.approx(float(cosines.max()), abs=1e-5)
 
 
+def test_a_run_of_the_hub_is_merged_and_pushed_without_its_adapter(pushed, shop, tmp_path):
+    run_dir, _ = pushed
+    commit = shop.hub.repos["acme/search"].commits[-1][0]
+    merged = tmp_path / "merged"
+    command = ["merge", "acme/search", "--model_revision", commit]
+    done, sent, absent = run_each(
+        shop,
+        [*command, "--output_dir", merged],
+        ["push", merged, "--hub_model_id", "acme/merged", "--hub_token", TOKEN],
+        ["merge", "acme/search", "--model_revision", "v9", "--output_dir", tmp_path / "absent"],
+    )
+    assert (done.code, sent.code) == (0, 0), done.err + sent.err
+    assert absent.code == 2
+    assert "the Hub has no revision 'v9' of this model" in absent.err
+    assert not (tmp_path / "absent").exists()
+
+    encoder = load_encoder(run_dir, base_model=str(shop.tiny), device="cpu")
+    record = json.loads((merged / "aisle.json").read_text())["merged_from"]
+    assert (record["name"], record["revision"]) == ("acme/search", commit)
+    assert record["fingerprint"] == encoder.fingerprint
+    texts = ["red sofa", "lamp"]
+    found = load_encoder(merged, device="cpu").encode_queries(texts)
+    np.testing.assert_allclose(found, encoder.encode_queries(texts), atol=1e-5)
+    files = shop.hub.repos["acme/merged"].files
+    adapter, whole = (
+        {"adapter_config.json", "adapter_model.safetensors"},
+        {"config.json", "model.safetensors"},
+    )
+    assert set(files) == SENT - adapter | whole
+    assert not [path for path, content in files.items() if str(tmp_path).encode() in content]
+    card = files["README.md"].decode()
+    assert f"the LoRA run `acme/search`, fingerprint `{encoder.fingerprint}` |" in card
+    assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "acme/tiny"
+
+
 def assert_whole(run_dir):
     encoder = load_encoder(run_dir, device="cpu")
     saved = json.loads((run_dir / "aisle.json").read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +12,7 @@ from tyro.conf import Positional
 from aisle.commands.command import Command
 from aisle.commands.named_inputs import check_models
 from aisle.commands.output import Output, quieten_libraries
-from aisle.commands.shared_settings import ConfigFile, HubToken, Json
-from aisle.io.durable import replace_text
+from aisle.commands.shared_settings import ConfigFile, HubToken, Json, OverwriteOutputDir
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,7 @@ class AverageSettings:
     weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     """Weight of each run, in the order of the runs; the weights are divided by their sum. If not given: all
     runs count the same."""
-    overwrite_output_dir: bool = False
-    """Replace the run in --output_dir, if there is one."""
+    overwrite_output_dir: OverwriteOutputDir = False
     hub_token: HubToken = field(default=None, repr=False)
     json: Json = False
     config: ConfigFile = None
@@ -64,41 +61,19 @@ def average(settings: AverageSettings) -> str:
     Raises:
         AisleError: The runs cannot be averaged, or the folder cannot be written; the folder is unchanged.
     """
-    from aisle.commands.train.run_dir import SETTINGS, check_run_dir, only_writer
-    from aisle.commands.train.settings import RunSettings
-    from aisle.config.load import saved_form, write_yaml
+    from aisle.commands.train.run_dir import check_model_dir
+    from aisle.commands.write_model import write_model
+    from aisle.config.load import saved_form
     from aisle.models.averaging import average_runs
-    from aisle.models.persistence import save_encoder
-    from aisle.models.run_file import read_settings_file
-    from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
 
     run_dir = Path(settings.output_dir)
-    check_run_dir(
-        run_dir,
-        RunSettings(output_dir=settings.output_dir, overwrite_output_dir=settings.overwrite_output_dir),
-    )
+    check_model_dir(run_dir, overwrite=settings.overwrite_output_dir)
     output = Output(json_only=settings.json)
     quieten_libraries()
     weights = settings.weights or (1.0,) * len(settings.runs)
-    found = average_runs(settings.runs, weights, token=settings.hub_token)
-    with only_writer(run_dir):
-        fingerprint = save_encoder(
-            run_dir,
-            tower=found.tower,
-            weights=None,
-            tokenizer=found.tokenizer,
-            settings=found.settings,
-            source=found.base,
-            adapter=False,
-        )
-        write_yaml(settings, run_dir / SETTINGS)
-        _remove_figures(run_dir)
-        card = render_model_card(
-            encoder=read_settings_file(run_dir) or {}, settings=saved_form(settings), metrics={}, repo_id=None
-        )
-        replace_text(run_dir / CARD, card)
-        remove_card_charts(run_dir)
-    output.log(f"averaged {len(settings.runs)} runs of {found.base.name}; saved to {run_dir}")
+    model = average_runs(settings.runs, weights, token=settings.hub_token)
+    fingerprint = write_model(model, run_dir, settings=saved_form(settings), metrics={})
+    output.log(f"averaged {len(settings.runs)} runs of {model.base.name}; saved to {run_dir}")
     output.document(
         {
             "run_dir": str(run_dir),
@@ -108,15 +83,6 @@ def average(settings: AverageSettings) -> str:
         }
     )
     return fingerprint
-
-
-def _remove_figures(run_dir: Path) -> None:
-    """Remove metrics, log and checkpoints of an earlier run: they do not describe the average."""
-    from aisle.commands.train.run_dir import CHECKPOINTS, LOG, METRICS
-
-    for name in (METRICS, LOG):
-        (run_dir / name).unlink(missing_ok=True)
-    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
 
 COMMAND = Command("average", AverageSettings, average, average_problems, average_inputs, extra="encode")

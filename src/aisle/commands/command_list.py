@@ -10,7 +10,7 @@ from aisle.commands.command import Command
 SEARCH = ("build", "query", "evaluate")
 MAINTAIN = ("upsert", "delete", "compact", "tune")
 INSPECT = ("versions", "rollback", "info", "verify")
-RUNS = ("sample", "quickstart", "average", "push")
+RUNS = ("sample", "quickstart", "average", "merge", "push")
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
@@ -70,6 +70,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import info
 
             return info.COMMAND
+        case "merge":
+            from aisle.commands import merge
+
+            return merge.COMMAND
         case "push":
             from aisle.commands import push
 

@@ -45,6 +45,8 @@ AdapterBase = Annotated[
     str | None,
     arg(help="Base model of the encoder's adapter. If not given: the base model that the adapter names."),
 ]
+ModelRevision = Annotated[str | None, arg(help="Branch, tag or commit of the model on the Hub.")]
+OverwriteOutputDir = Annotated[bool, arg(help="Replace the run or model in --output_dir, if there is one.")]
 TrustRemoteCode = Annotated[bool, arg(help="Run the Python code in the model's repository.")]
 MaxTokens = Annotated[
     Annotated[int, Field(ge=64)] | None,

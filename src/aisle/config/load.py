@@ -132,8 +132,12 @@ def saved_form(settings: Any) -> dict[str, Any]:
 
 def write_yaml(settings: Any, path: Path) -> None:
     """Write the settings without secrets, in the form that `--config` reads."""
-    text = yaml.safe_dump(saved_form(settings), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(yaml_text(saved_form(settings)), encoding="utf-8")
+
+
+def yaml_text(saved: Mapping[str, Any]) -> str:
+    """Return settings in the form that `--config` reads."""
+    return yaml.safe_dump(dict(saved), sort_keys=False, allow_unicode=True)
 
 
 def _config_flag(arguments: Sequence[str]) -> Path | None:

@@ -7,7 +7,7 @@ different errors, and the average of their weights is often better than the best
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,15 @@ import torch
 from aisle.errors import ModelError
 from aisle.models.encoder import TorchEncoder
 from aisle.models.loading import load_encoder
-from aisle.models.model_source import ModelSource, find_model
+from aisle.models.model_source import find_model
 from aisle.models.run_file import read_settings_file
-from aisle.models.tower import Tower
 from aisle.models.weight_names import names_that_differ
+from aisle.models.whole_model import WholeModel
 from aisle.types.encoder_settings import EncoderSettings
 from aisle.types.sequences import as_sequence
 
 
-@dataclass(frozen=True)
-class AveragedRuns:
-    """Average of several runs.
-
-    Args:
-        tower: Tower with the averaged weights, on the CPU.
-        tokenizer: Tokenizer of the first run.
-        settings: Settings, the same in all runs.
-        base: Base model of all runs.
-    """
-
-    tower: Tower
-    tokenizer: Any
-    settings: EncoderSettings
-    base: ModelSource
-
-
-def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | None = None) -> AveragedRuns:
+def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | None = None) -> WholeModel:
     """Return the weighted average of the weights of runs; adapters are merged into their base first.
 
     The sum is in float64. Memory must hold the sum and two runs.
@@ -77,7 +60,7 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
             parameter.copy_(total[name])
     saved = described[0]
     base = find_model(str(saved["base_model"]), revision=saved.get("base_revision"), token=token)
-    return AveragedRuns(first.model.product_tower, first.tokenizer, first.settings, base)
+    return WholeModel(first.model.product_tower, first.tokenizer, first.settings, base)
 
 
 def _described(run: str, token: str | None) -> dict[str, Any]:

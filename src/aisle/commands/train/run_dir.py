@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ TOKENS = ".tokens"
 LOCK = ".lock"
 RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
 """Files and folders that mark a folder as a run."""
+MODEL_FILES = ("config.json", "adapter_config.json", "modules.json")
+"""Files that mark a folder as a model."""
 
 
 def check_run_dir(run_dir: Path, run: RunSettings) -> None:
@@ -36,9 +38,7 @@ def check_run_dir(run_dir: Path, run: RunSettings) -> None:
     Raises:
         ConfigError: The folder contains a run, and the settings neither overwrite nor resume it.
     """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ConfigError(f"--output_dir {run_dir}: is a file; give a folder")
-    found = [name for name in RUN_FILES if (run_dir / name).exists()]
+    found = _files_in(run_dir, RUN_FILES)
     wanted = run.resume_from_checkpoint
     if not found or run.overwrite_output_dir or wanted == "latest":
         return
@@ -52,6 +52,27 @@ def check_run_dir(run_dir: Path, run: RunSettings) -> None:
             f"--output_dir {run_dir}: contains another run than that of the checkpoint {wanted}; "
             "give that run's folder, or an empty one"
         )
+
+
+def check_model_dir(run_dir: Path, *, overwrite: bool) -> None:
+    """Refuse a folder for a model made from runs if it contains a run or a model; write nothing.
+
+    Raises:
+        ConfigError: The folder contains a run or a model, and is not to be overwritten.
+    """
+    found = _files_in(run_dir, RUN_FILES + MODEL_FILES)
+    if found and not overwrite:
+        kind = "model" if set(found) <= set(MODEL_FILES) else "run"
+        raise ConfigError(
+            f"--output_dir {run_dir}: contains another {kind} ({', '.join(found)}); give another folder, or "
+            "--overwrite_output_dir to replace it"
+        )
+
+
+def _files_in(run_dir: Path, names: Sequence[str]) -> list[str]:
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(f"--output_dir {run_dir}: is a file; give a folder")
+    return [name for name in names if (run_dir / name).exists()]
 
 
 @contextmanager
@@ -130,9 +151,14 @@ def _step_of(line: str) -> float:
 def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str, Any]) -> None:
     """Write settings, metrics and model card into the folder of the saved encoder."""
     write_yaml(settings, run_dir / SETTINGS)
-    replace_text(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    replace_text(run_dir / METRICS, metrics_text(metrics))
     encoder = read_settings_file(run_dir) or {}
     card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
     remove_card_charts(run_dir)  # charts of the run that this run replaces
     shutil.rmtree(run_dir / TOKENS, ignore_errors=True)
+
+
+def metrics_text(metrics: Mapping[str, Any]) -> str:
+    """Return the contents of a run's `metrics.json`."""
+    return json.dumps(metrics, indent=2, allow_nan=False) + "\n"

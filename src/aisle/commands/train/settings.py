@@ -18,6 +18,7 @@ from aisle.commands.shared_settings import (
     HubPrivate,
     HubToken,
     Json,
+    ModelRevision,
     Pooling,
     ProductPrompt,
     QueryPrompt,
@@ -43,8 +44,7 @@ class ModelSettings:
     model_name_or_path: str = "intfloat/e5-large-v2"
     """Model to start from, a Hub id or a folder: a base model, or a finished run. The adapter of a LoRA run
     is trained further with --use_peft, and merged into its base model without."""
-    model_revision: str | None = None
-    """Branch, tag or commit of the model on the Hub."""
+    model_revision: ModelRevision = None
     max_length: Annotated[int, Field(ge=4)] | None = None
     """Longest text in tokens, prompt and special tokens included; the rest is cut off.
     If not given: 128, or less if the model reads less."""

@@ -11,6 +11,12 @@ from huggingface_hub import ModelCardData
 
 from aisle.losses.registry import find_loss
 from aisle.reporting.markdown import table
+from aisle.reporting.model_card.lineage import (
+    has_merged_adapter,
+    is_copy,
+    lineage_rows,
+    merged_sentence,
+)
 from aisle.reporting.model_card.results import eval_results, results_section
 
 REPO_PLACEHOLDER = "your-name/your-model"
@@ -129,7 +135,7 @@ def _metadata(
         model_name=repo.rpartition("/")[2] if results else None,
         eval_results=results or None,
     )
-    if hub_id:
+    if hub_id and not is_copy(encoder):
         card["base_model_relation"] = "adapter" if adapter else "finetune"
     return card
 
@@ -144,7 +150,8 @@ def _is_dora(encoder: Mapping[str, object], settings: Mapping[str, object]) -> b
 
 
 def _introduction(encoder: Mapping[str, object]) -> str:
-    kind = "A LoRA adapter for" if encoder["adapter"] else "A fine-tuned copy of"
+    kind = "A copy of" if is_copy(encoder) else "A fine-tuned copy of"
+    kind = "A LoRA adapter for" if encoder["adapter"] else kind
     local = "" if encoder.get("base_model_hub_id") else ", a local model that is not on the Hub,"
     queries, products = (
         f"with the prompt `{prompt!r}`" if prompt else "without a prompt"
@@ -156,6 +163,7 @@ def _introduction(encoder: Mapping[str, object]) -> str:
         " search: the closer two embeddings, the better the product matches the query. Queries are embedded"
         f" {queries}, products {products}. An embedding is {_POOLING_NAMES[str(encoder['pooling'])]}, {norm}."
         f" Made with aisle; fingerprint `{encoder.get('fingerprint') or 'unknown'}`."
+        f"{merged_sentence(encoder)}"
     )
 
 
@@ -163,7 +171,8 @@ def _recipe(
     encoder: Mapping[str, object], settings: Mapping[str, object], metrics: Mapping[str, object]
 ) -> str:
     unused = {"esci_locale", "esci_version"} if settings.get("esci_dir") is None else set()
-    unused |= set() if encoder["adapter"] else {key for key in _SETTINGS if "lora" in key or "dora" in key}
+    has_lora = encoder["adapter"] or has_merged_adapter(encoder)
+    unused |= set() if has_lora else {key for key in _SETTINGS if "lora" in key or "dora" in key}
     pairs = metrics.get("train_pairs")
     rows = [("Training pairs", f"{pairs:,}" if isinstance(pairs, int) else "not recorded")]
     rows += [
@@ -171,11 +180,7 @@ def _recipe(
         for key, title in _titles(settings).items()
         if settings.get(key) is not None and key not in unused
     ]
-    start = encoder.get("began_at")
-    if isinstance(start, Mapping):
-        run = start["name"] if start.get("revision") else Path(str(start["name"])).name
-        how = f"adapter {start['adapter']}, fingerprint `{start['fingerprint']}`"
-        rows.append(("Started from", f"the LoRA run `{run}`: {how}"))
+    rows += lineage_rows(encoder)
     if encoder.get("base_revision"):
         rows.append(("Revision of the base model", f"`{encoder['base_revision']}`"))
     return table(("Setting", "Value"), rows)

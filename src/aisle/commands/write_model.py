@@ -1,0 +1,67 @@
+"""Write a model that was made from runs, with its model card, into a folder that every command reads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aisle.commands.train.run_dir import (
+    CHECKPOINTS,
+    LOG,
+    METRICS,
+    SETTINGS,
+    metrics_text,
+    only_writer,
+)
+from aisle.config.load import yaml_text
+from aisle.errors import AisleError
+from aisle.models.whole_model import WholeModel
+from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
+
+
+def write_model(
+    model: WholeModel, run_dir: Path, *, settings: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> str:
+    """Write a model and return its fingerprint.
+
+    Args:
+        model: Model to write.
+        run_dir: Folder of the model. Settings, metrics, log and checkpoints of an earlier run are replaced.
+        settings: Contents of `config.yaml`, which the card shows; without settings, the file is left out.
+        metrics: Contents of `metrics.json`, likewise.
+
+    Raises:
+        AisleError: The folder is locked or cannot be written. It is unchanged then, and a new one is removed.
+    """
+
+    def more_files(encoder: Mapping[str, Any]) -> dict[str, str]:
+        texts = {CARD: render_model_card(encoder=encoder, settings=settings, metrics=metrics, repo_id=None)}
+        if settings:
+            texts[SETTINGS] = yaml_text(settings)
+        if metrics:
+            texts[METRICS] = metrics_text(metrics)
+        return texts
+
+    is_new = not run_dir.exists()
+    try:
+        with only_writer(run_dir):
+            fingerprint = model.save(run_dir, more_files=more_files)
+            _remove_earlier(run_dir, {SETTINGS: settings, METRICS: metrics, LOG: None})
+    except AisleError:
+        if is_new:
+            with suppress(OSError):
+                run_dir.rmdir()
+        raise
+    return fingerprint
+
+
+def _remove_earlier(run_dir: Path, contents: Mapping[str, object]) -> None:
+    """Remove the files of an earlier run that the new model does not have; they do not describe it."""
+    for name, content in contents.items():
+        if not content:
+            (run_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+    remove_card_charts(run_dir)
