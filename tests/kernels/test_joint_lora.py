@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aisle.kernels.joint_linear import LoraGroup, joined_columns
-from aisle.kernels.joint_lora import AdapterCopies, join_lora
+from aisle.kernels.joint_lora import AdapterCopies, join_lora, reads_other_inputs
 from aisle.models.adapters import attach_lora
 from aisle.models.half_precision import FAMILIES
 from aisle.models.loading import Overrides, load_base
@@ -149,6 +149,14 @@ def test_layers_that_read_different_inputs_are_computed_apart_from_then_on(monke
     backbone(texts())
     backbone(texts())
     assert len(sizes) == 2  # the first guess in each of the modules
+    assert reads_other_inputs(backbone)
+
+
+def test_layers_that_read_the_same_input_are_not_reported():
+    backbone = joined(adapted(Backbone()))
+    backbone(texts())
+    assert not reads_other_inputs(backbone)
+    assert not reads_other_inputs(joined(adapted(Backbone(), lora_dropout=0.1)))
 
 
 def test_frozen_weights_are_views_of_one_tensor_also_after_a_move():

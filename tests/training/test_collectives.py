@@ -8,7 +8,7 @@ import torch
 from torch import distributed
 
 import aisle
-from aisle.kernels.captured_passes import side_by_side
+from aisle.kernels.adjacent_tensors import adjacent_zeros
 from aisle.training import distributed as module
 from aisle.training.distributed import gather_rows, sum_gradients, sum_over_ranks
 
@@ -124,7 +124,7 @@ def test_gradients_that_graphs_keep_are_summed_in_place(monkeypatch):
     summed = []
     monkeypatch.setattr(distributed, "all_reduce", lambda flat: summed.append(flat) or flat.mul_(2))
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in [(2, 3), (5,), (), (3, 1)]]
-    kept = side_by_side(parameters)
+    kept = adjacent_zeros(parameters)
     for number, (parameter, gradient) in enumerate(zip(parameters, kept, strict=True)):
         parameter.grad = gradient.fill_(number)
     sum_gradients(parameters)

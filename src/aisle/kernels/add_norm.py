@@ -13,8 +13,6 @@ import triton.language as tl
 
 from aisle.kernels.triton_dropout import draw_seed, keep_bits, scale_of, threshold_of
 
-WIDEST = 8192
-"""Widest row that a program holds."""
 ROWS = 4
 """Rows of a program, 1, 2, 4 or 8: they share random numbers. It does not depend on the number of
 rows, so that no kernel must be compiled while a graph of another shape is captured."""

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 
+from aisle.kernels.adjacent_tensors import adjacent_zeros
 from aisle.text.token_batches import PackedBatch, TokenBatch
 
 EAGER_STEPS = 3
@@ -121,7 +122,7 @@ class CapturedPasses:
     def keep_gradients(self) -> None:
         """Make `grad` of each trained weight the tensor that graphs add to; call before a backward pass."""
         if not self._gradients:
-            self._gradients = side_by_side(self.trained)
+            self._gradients = adjacent_zeros(self.trained)
         if all(weight.grad is kept for weight, kept in zip(self.trained, self._gradients, strict=True)):
             return
         torch._foreach_zero_(self._gradients)
@@ -178,20 +179,6 @@ class CapturedPasses:
         passed.clear()
         self.release(f"CUDA graphs cannot capture it: {cause}")
         return None
-
-
-def side_by_side(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return zeros of the shapes of some weights, next to each other in memory if all are of the same type.
-
-    Ranks sum tensors that lie next to each other without copying them (`training.distributed`).
-    """
-    if len({(weight.dtype, weight.device) for weight in weights}) != 1:
-        return [torch.zeros_like(weight) for weight in weights]
-    sizes = [weight.numel() for weight in weights]
-    numbers = weights[0].new_zeros(sum(sizes), requires_grad=False)
-    return [
-        part.view(weight.shape) for part, weight in zip(torch.split(numbers, sizes), weights, strict=True)
-    ]
 
 
 _ABANDONED: list[tuple[torch.cuda.CUDAGraph, Any]] = []

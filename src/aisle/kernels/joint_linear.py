@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from aisle.kernels.adjacent_tensors import are_adjacent
 from aisle.kernels.fused_lora import dropout_of, matrices_of, scaling_of
 
 
@@ -134,7 +135,7 @@ class LoraGroup:
     def stack(self) -> None:
         """Lay the frozen weights of the layers one behind the other; each layer keeps a view of its own."""
         for tensors in self._frozen():
-            if not _lie_behind(tensors):
+            if not are_adjacent(tensors):
                 stacked = torch.cat([tensor.data for tensor in tensors])
                 for tensor, part in zip(tensors, torch.split(stacked, self.sizes), strict=True):
                     tensor.data = part
@@ -142,7 +143,7 @@ class LoraGroup:
     @property
     def is_stacked(self) -> bool:
         """Whether the frozen weights lie one behind the other; moving a model lays them apart."""
-        return all(map(_lie_behind, self._frozen()))
+        return all(map(are_adjacent, self._frozen()))
 
     def _frozen(self) -> list[list[torch.Tensor]]:
         weights: list[torch.Tensor] = [base.weight for base in self.bases]
@@ -164,17 +165,6 @@ def joined_columns(parts: Sequence[torch.Tensor]) -> torch.Tensor:
             return torch.cat(list(parts), dim=1)
         start += part.shape[1]
     return first.as_strided((len(first), columns), first.stride())
-
-
-def _lie_behind(tensors: Sequence[torch.Tensor]) -> bool:
-    """Return whether contiguous tensors lie one directly behind the other in one storage."""
-    storage, start = tensors[0].untyped_storage().data_ptr(), tensors[0].storage_offset()
-    for tensor in tensors:
-        placed = (tensor.untyped_storage().data_ptr(), tensor.storage_offset())
-        if placed != (storage, start) or not tensor.is_contiguous():
-            return False
-        start += tensor.numel()
-    return True
 
 
 def _output_of(layer: Any, inputs: torch.Tensor) -> torch.Tensor:

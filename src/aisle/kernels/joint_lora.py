@@ -50,6 +50,16 @@ def join_lora(backbone: nn.Module, families: Sequence[Sequence[str]]) -> Callabl
     return undo
 
 
+def reads_other_inputs(backbone: nn.Module) -> bool:
+    """Return whether layers of a group read different inputs, so that each is computed by itself.
+
+    A pass of the backbone shows it; `join_lora` only knows their names.
+    """
+    forwards = (layer.forward for layer in lora_layers(backbone))
+    groups = [one.args[0] for one in forwards if isinstance(one, partial) and one.func is _forward]
+    return any(group.apart and len(group.layers) > 1 for group in groups)
+
+
 class AdapterCopies:
     """Copies of every A and B in the backbone's number type; a hook that refreshes them before each pass.
 

@@ -17,8 +17,6 @@ import triton
 from aisle.kernels.attention_kernels import backward_kernel, forward_kernel
 from aisle.kernels.triton_dropout import draw_seed, scale_of, threshold_of
 
-LONGEST = 128
-"""Longest text that a tile holds."""
 WARPS = {16: (1, 1), 32: (2, 2), 64: (4, 4), 128: (8, 8)}
 """Tokens of a tile: warps of a program in the forward and in the backward pass."""
 ENOUGH_PROGRAMS = 1300
@@ -108,7 +106,7 @@ def short_attention(
         value: Like `query`.
         offsets: (texts + 1,) int32, where each text begins; the last is the number of tokens. Texts may be
             empty. Tokens outside every text are left undefined.
-        longest: Tokens in the longest text, or more; at most `LONGEST`.
+        longest: Tokens in the longest text, or more; at most 128, the largest of `WARPS`.
         scaling: Factor of the scores.
         causal: Whether a token sees only earlier tokens.
         dropout: Dropout rate of the attention weights, below 1.

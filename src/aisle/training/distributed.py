@@ -15,6 +15,8 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed
 
+from aisle.kernels.adjacent_tensors import are_adjacent
+
 NUMBERS_AT_A_TIME = 1 << 23
 """Most numbers in a bucket of gradients that are summed together; a larger parameter has its own bucket."""
 
@@ -68,27 +70,14 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def _sum_bucket(gradients: list[torch.Tensor]) -> None:
-    whole = _side_by_side(gradients)
-    if whole is not None:
-        distributed.all_reduce(whole)
+    if are_adjacent(gradients):  # as captured passes keep them
+        distributed.all_reduce(gradients[0].as_strided((sum(one.numel() for one in gradients),), (1,)))
         return
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     distributed.all_reduce(flat)
     parts = torch.split(flat, [gradient.numel() for gradient in gradients])
     for gradient, summed in zip(gradients, parts, strict=True):
         gradient.copy_(summed.view_as(gradient))
-
-
-def _side_by_side(gradients: list[torch.Tensor]) -> torch.Tensor | None:
-    """Return a view of all gradients if they lie next to each other in one buffer, as graphs keep them."""
-    first = gradients[0]
-    storage, start = first.untyped_storage().data_ptr(), first.storage_offset()
-    for gradient in gradients:
-        here = gradient.untyped_storage().data_ptr() == storage and gradient.storage_offset() == start
-        if not here or gradient.dtype != first.dtype or not gradient.is_contiguous():
-            return None
-        start += gradient.numel()
-    return first.as_strided((start - first.storage_offset(),), (1,))
 
 
 def wrapper_sums_gradients(

@@ -10,6 +10,7 @@ import torch
 from aisle.commands.speed_notes import kernels_note
 from aisle.commands.train.settings import LoraSettings, TrainSettings
 from aisle.kernels.fused_lora import drops_inputs, unfused_reason
+from aisle.kernels.joint_lora import reads_other_inputs
 from aisle.kernels.residual_norms import fuse_add_norm
 from aisle.kernels.triton_support import why_no_triton
 from aisle.models.adapters import trainable_share
@@ -94,4 +95,6 @@ def fuse_on_gpu(tower: Tower, settings: TrainSettings, accelerator: Any) -> str 
         fuse_add_norm(backbone)
     if reason is None and drops_inputs(backbone):
         return "each of them drops other inputs; --lora_dropout 0 fuses them"
+    if reason is None and reads_other_inputs(backbone):
+        return "layers that are fused elsewhere read different inputs here, as in cross-attention"
     return reason
