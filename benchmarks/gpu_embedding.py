@@ -53,7 +53,8 @@ def sentence_transformers(model, titles, device):
 
 def aisle(model, titles, device):
     """Embed with aisle: the build's way with its shards on disk, `encode_products`, and the two parts."""
-    from aisle.models.loading import Overrides, load_encoder
+    from aisle.models.loading import load_encoder
+    from aisle.types.encoder_settings import Overrides
 
     encoder = load_encoder(model.path, device=device, overrides=Overrides(max_length=MAX_LENGTH))
     precision = "bf16" if device == "cuda" else "fp32"

@@ -201,7 +201,7 @@ def test_a_missing_extra_is_the_same_error_in_python(core):
 import json
 import aisle
 try:
-    aisle.load_encoder
+    aisle.load_encoder("all-MiniLM-L6-v2")
 except aisle.errors.OptionalDependencyError as error:
     print(json.dumps(str(error)))
 """

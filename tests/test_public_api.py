@@ -8,8 +8,9 @@ import pytest
 import aisle
 from aisle.commands.train.from_python import train
 from aisle.index import build_index, open_index
-from aisle.models.loading import Overrides, load_encoder
+from aisle.search.load_encoder import load_encoder
 from aisle.search.open_searcher import open_searcher
+from aisle.types.encoder_settings import Overrides
 
 
 def test_public_names_are_those_of_their_rooms():

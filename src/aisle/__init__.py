@@ -1,7 +1,7 @@
 """Product search by fine-tuned text embeddings.
 
 `train`, `open_searcher`, `load_encoder`, `build_index` and `open_index` are imported when they are first
-used: `import aisle` costs nothing, and searching an index does not import torch.
+used: `import aisle` costs nothing, and searching an index with a bundle does not import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from aisle.version import __version__
 if TYPE_CHECKING:
     from aisle.commands.train.from_python import train
     from aisle.index import build_index, open_index
-    from aisle.models.loading import load_encoder
+    from aisle.search.load_encoder import load_encoder
     from aisle.search.open_searcher import open_searcher
 else:
     from aisle.lazy_names import lazy_names
@@ -23,7 +23,7 @@ else:
         {
             "aisle.commands.train.from_python": ["train"],
             "aisle.index": ["build_index", "open_index"],
-            "aisle.models.loading": ["load_encoder"],
+            "aisle.search.load_encoder": ["load_encoder"],
             "aisle.search.open_searcher": ["open_searcher"],
         },
     )

@@ -7,8 +7,9 @@ import torch
 
 from aisle.kernels.fused_lora import AdaptedLinear, fuse_lora
 from aisle.models.adapters import attach_lora
-from aisle.models.loading import Overrides, load_base
+from aisle.models.loading import load_base
 from aisle.models.model_source import find_model
+from aisle.types.encoder_settings import Overrides
 
 OPTIONS = {
     "rank": 4,

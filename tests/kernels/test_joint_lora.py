@@ -12,8 +12,9 @@ from aisle.kernels.joint_linear import LoraGroup, joined_columns
 from aisle.kernels.joint_lora import AdapterCopies, join_lora, reads_other_inputs
 from aisle.models.adapters import attach_lora
 from aisle.models.half_precision import FAMILIES
-from aisle.models.loading import Overrides, load_base
+from aisle.models.loading import load_base
 from aisle.models.model_source import find_model
+from aisle.types.encoder_settings import Overrides
 
 OPTIONS = {
     "rank": 4,

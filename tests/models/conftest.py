@@ -4,11 +4,12 @@ import pytest
 
 from aisle.models.adapters import attach_lora
 from aisle.models.heads import Normalize
-from aisle.models.loading import Overrides, load_base
+from aisle.models.loading import load_base
 from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
+from aisle.types.encoder_settings import Overrides
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from aisle.models.bi_encoder import BiEncoder
 from aisle.models.dense import Dense
 from aisle.models.encoder import TorchEncoder
 from aisle.models.heads import Normalize
-from aisle.models.loading import Overrides, load_base, load_encoder
+from aisle.models.loading import load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
@@ -20,6 +20,7 @@ from aisle.text.batch_layout import device_layout
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
 from aisle.training.tokenized import tokenize_pairs
 from aisle.training.validation import embed_texts
+from aisle.types.encoder_settings import Overrides
 from tests.training.conftest import collator_of, trainer_of
 
 QUERIES = ["sofa", "red lamp", "desk", "usb cable", "sofa", "lamp"]

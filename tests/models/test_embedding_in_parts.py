@@ -11,10 +11,11 @@ from aisle.models import device_queue, half_precision
 from aisle.models import encoder as encoder_module
 from aisle.models.device_queue import BATCHES_IN_FLIGHT, DeviceQueue
 from aisle.models.half_precision import half_copy, weights_version
-from aisle.models.loading import Overrides, load_encoder
+from aisle.models.loading import load_encoder
 from aisle.text.distinct_tokens import distinct_texts
 from aisle.text.token_batches import pack
 from aisle.text.tokens import tokenize
+from aisle.types.encoder_settings import Overrides
 
 TEXTS = [
     f"{colour} {noun}" * (1 + number % 3)

@@ -5,10 +5,11 @@ from torch import nn
 from transformers import AutoModel
 
 from aisle.errors import ModelError
-from aisle.models.loading import Overrides, load_encoder
+from aisle.models.loading import load_encoder
 from aisle.models.precision import fastest_precision
 from aisle.models.tower import autocast
 from aisle.text.token_batches import PackedBatch, PaddedBatch
+from aisle.types.encoder_settings import Overrides
 from tests.tiny_models import ARCHITECTURES, DECODERS, DIM
 
 TEXTS = [

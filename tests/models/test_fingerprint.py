@@ -6,9 +6,9 @@ from safetensors.torch import load_file, save_file
 
 from aisle.errors import ModelError
 from aisle.models.fingerprint import fingerprint_of
-from aisle.models.loading import Overrides, load_encoder
+from aisle.models.loading import load_encoder
 from aisle.models.tokenizers import load_tokenizer
-from aisle.types.encoder_settings import EncoderSettings
+from aisle.types.encoder_settings import EncoderSettings, Overrides
 
 
 def fingerprint(folder, **options):

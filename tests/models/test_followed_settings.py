@@ -14,9 +14,10 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
 from aisle.errors import ModelError
-from aisle.models.loading import Overrides, load_base, load_encoder
+from aisle.models.loading import load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.st_files import TRANSFORMER_FILES
+from aisle.types.encoder_settings import Overrides
 
 TEXTS = ["Red Sofa", "oak TABLE with drawers", "lamp", "sofa " * 60]
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]

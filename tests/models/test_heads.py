@@ -13,10 +13,11 @@ from aisle.errors import ModelError
 from aisle.models.adapters import attach_lora
 from aisle.models.dense import ACTIVATIONS, Dense
 from aisle.models.int8_linear import multiplies_int8
-from aisle.models.loading import Overrides, load_base, load_encoder
+from aisle.models.loading import load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
 from aisle.models.prepare_model import Lora, prepare_model
+from aisle.types.encoder_settings import Overrides
 
 TEXTS = ["red sofa", "lamp", "a usb c cable for a very old telephone", "espresso machine", "a"]
 LORA = Lora(rank=4, alpha=8, dropout=0.0, target_modules=None, use_dora=False, use_rslora=False)

@@ -10,13 +10,14 @@ from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.heads import Normalize
-from aisle.models.loading import Overrides, load_base, load_encoder
+from aisle.models.loading import load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
 from aisle.text.token_batches import pad
 from aisle.text.tokens import TokenizedTexts
+from aisle.types.encoder_settings import Overrides
 
 TEXTS = [
     "shoes",

@@ -13,11 +13,12 @@ from aisle.models.bi_encoder import BiEncoder
 from aisle.models.encoder import TorchEncoder
 from aisle.models.heads import Normalize
 from aisle.models.int8_linear import multiplies_int8
-from aisle.models.loading import Overrides, load_encoder
+from aisle.models.loading import load_encoder
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
 from aisle.text.token_batches import pack, pad
 from aisle.text.tokens import tokenize
+from aisle.types.encoder_settings import Overrides
 
 THREADS = 8
 CALLS = 25

@@ -14,7 +14,7 @@ from aisle.data.negatives import KnownPositives, equality_keys
 from aisle.losses.in_batch import Direction
 from aisle.losses.registry import loss_named
 from aisle.models.heads import Normalize
-from aisle.models.loading import Overrides, load_base
+from aisle.models.loading import load_base
 from aisle.models.model_source import find_model
 from aisle.models.pooling import Pooling
 from aisle.models.prepare_model import freeze_pooler, set_dropout
@@ -31,6 +31,7 @@ from aisle.training.schedule import Schedule
 from aisle.training.step import TrainingStep
 from aisle.training.tokenized import TokenizedPairs
 from aisle.training.train_state import TrainState
+from aisle.types.encoder_settings import Overrides
 
 DIRECTIONS: tuple[Direction, ...] = (
     "query_to_product",

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from aisle.models.loading import Overrides, load_base
+from aisle.models.loading import load_base
 from aisle.models.model_source import find_model
 from aisle.models.tower import Tower
+from aisle.types.encoder_settings import Overrides
 from tests.training.conftest import texts_of, tokenized, trainer_of
 
 RECORDED = (

@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aisle.models.loading import Overrides, load_base
+from aisle.models.loading import load_base
 from aisle.models.model_source import find_model
+from aisle.types.encoder_settings import Overrides
 from tests.commands.launch import start_ranks
 from tests.training.conftest import tower_of
 from tests.training.tower_ranks import CASES

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 
 from aisle.data.pairs import Pairs
 from aisle.models.bi_encoder import BiEncoder
-from aisle.models.loading import Overrides, load_base
+from aisle.models.loading import load_base
 from aisle.models.model_source import find_model
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
 from aisle.training.tokenized import tokenize_pairs
+from aisle.types.encoder_settings import Overrides
 from tests.training.conftest import texts_of, tower_of, trainer_of
 
 PAIRS = 9

@@ -85,6 +85,7 @@ def query(settings: QuerySettings) -> None:
     """
     from aisle.commands.answers import chosen_fields
     from aisle.index import open_index
+    from aisle.search.load_encoder import extra_for
     from aisle.search.open_searcher import open_searcher
 
     output = Output(json_only=settings.json)
@@ -95,8 +96,10 @@ def query(settings: QuerySettings) -> None:
     index = open_index(settings.index_dir)
     fields = chosen_fields(settings.fields, index)
     if settings.mode != "lexical":
-        require_extra("encode")
-        quieten_libraries()
+        extra = extra_for(settings.model or str(index.manifest.encoder.get("model")))
+        require_extra(extra)
+        if extra == "encode":
+            quieten_libraries()
     searcher = open_searcher(
         index,
         mode=settings.mode,
@@ -108,6 +111,7 @@ def query(settings: QuerySettings) -> None:
         weight=settings.hybrid_weight,
         ef_search=settings.ef_search,
         exact=settings.exact,
+        log=output.log,
     )
     if texts:
         _answer(texts, searcher, fields, settings, output)

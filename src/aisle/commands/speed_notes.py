@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from aisle.models.tower import NEEDS_HALF_PRECISION
+from aisle.bundle.onnx_encoder import OnnxEncoder
+from aisle.search.load_encoder import LoadedEncoder
 from aisle.types.encoder_protocol import Precision
-
-if TYPE_CHECKING:
-    from aisle.models.encoder import TorchEncoder
 
 IN_BF16 = "build the index with --precision bf16"
 
 
-def speed_notes(encoder: TorchEncoder, precision: Precision, *, texts: int, remedy: str | None) -> list[str]:
+def speed_notes(encoder: LoadedEncoder, precision: Precision, *, texts: int, remedy: str | None) -> list[str]:
     """Return the notes on embedding products, to be printed once.
 
     Args:
-        encoder: Encoder of the products.
+        encoder: Encoder of the products; a bundle has no notes.
         precision: Its compute type.
         texts: Number of texts to embed; a single text is neither packed nor padded.
         remedy: What the user can do to compute in half precision; None if nothing.
     """
-    if not texts:
+    if not texts or isinstance(encoder, OnnxEncoder):
         return []
     notes = []
     padded_because = encoder.why_padded("product", precision) if texts > 1 else None
@@ -54,6 +50,8 @@ def with_remedy(padded_because: str, remedy: str | None) -> str:
         padded_because: Reason of `Tower.why_padded`.
         remedy: What the user can do to compute in half precision; None if nothing.
     """
+    from aisle.models.tower import NEEDS_HALF_PRECISION  # imports torch
+
     if remedy is None or padded_because != NEEDS_HALF_PRECISION:
         return padded_because
     return f"{padded_because}; {remedy}"

@@ -33,21 +33,11 @@ from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
 from aisle.types.choices import PoolingMode
-from aisle.types.encoder_settings import EncoderSettings
+from aisle.types.encoder_settings import EncoderSettings, Overrides
 
 ADAPTER_FILE = "adapter_config.json"
 # https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".
 E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?/?$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """Settings from the user, which override those in the model's files; None keeps the files' setting."""
-
-    pooling: PoolingMode | None = None
-    query_prompt: str | None = None
-    product_prompt: str | None = None
-    max_length: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import (
     ADAPTER_FILE,
     LoadedModel,
-    Overrides,
     base_of_adapter,
     check_prompts,
     load_base,
@@ -22,6 +21,7 @@ from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import read_json
 from aisle.models.run_file import read_settings_file
 from aisle.models.trained_adapter import TrainedAdapter
+from aisle.types.encoder_settings import Overrides
 
 
 def load_starting_point(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aisle.bundle.bundle_file import is_bundle
+from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
 from aisle.index.reader import check_query_fingerprint
-from aisle.models.encoder import TorchEncoder
-from aisle.models.loading import Overrides, load_encoder
-from aisle.training.cpu_threads import use_cpu_threads
+from aisle.search.load_encoder import LoadedEncoder, load_encoder
+from aisle.types.encoder_settings import Overrides
 
 
 def encoder_record(
@@ -43,46 +45,96 @@ def encoder_of_index(
     model: str | None,
     base_model: str | None,
     trust_remote_code: bool,
-) -> TorchEncoder:
-    """Return the encoder that made an index.
+    to_search: bool = True,
+    log: Callable[[str], None] | None = None,
+) -> LoadedEncoder:
+    """Return the encoder that made an index, or a bundle that was exported from it.
 
     Args:
         manifest: Manifest of the index.
         index_dir: Path of the index, for messages.
-        model: Folder or Hub id of the encoder, if it has moved.
+        model: Folder or Hub id of the encoder, if it has moved, or of a bundle.
         base_model: Folder or Hub id of its base model, if that has moved.
         trust_remote_code: Run the Python code of the encoder's repository; an index cannot turn this on.
+        to_search: Whether only queries are embedded. A bundle exported from the encoder of the index embeds
+            its queries: the export measured how close the embeddings are. It embeds no products, because
+            the products of an index have the same encoder.
+        log: Function that prints a line, if the encoder is a bundle that failed a gate of its export.
 
     Raises:
         ModelError: If the encoder cannot be loaded from the path in the manifest or in `model`.
         FingerprintMismatchError: If the loaded encoder is not the encoder that made the index.
     """
-    use_cpu_threads()
     record = manifest.encoder
-    overrides = Overrides(
-        **{name: record.get(name) for name in ("pooling", "query_prompt", "product_prompt", "max_length")}
-    )
     named = model or str(record["model"])
     try:
-        encoder = load_encoder(
-            named,
-            base_model=base_model or record.get("base_model"),
-            revision=None if model else record.get("revision"),
-            overrides=overrides,
-            trust_remote_code=trust_remote_code,
+        encoder = _load(
+            named, record, moved=model is not None, base_model=base_model, trust_remote_code=trust_remote_code
         )
     except ModelError as error:
         raise ModelError(
             f"{index_dir}: its encoder cannot be loaded; if it has moved, give it with --model. {error}"
         ) from None
     if encoder.fingerprint != manifest.fingerprint:
-        raise FingerprintMismatchError(
-            f"{index_dir}: was made by the encoder {record['model']} with fingerprint "
-            f"{manifest.fingerprint}, and {named} has fingerprint {encoder.fingerprint}. Give the encoder "
-            "that made the index with --model, or build the index again with the new one"
-        )
+        encoder = _in_place_of(manifest, encoder, index_dir, named, to_search=to_search)
+    if log is not None and isinstance(encoder, OnnxEncoder) and encoder.note is not None:
+        log(encoder.note)
     check_query_fingerprint(index_dir, manifest, encoder.query_fingerprint)
     return encoder.truncated(record.get("dimensions"))
+
+
+def _load(
+    named: str, record: dict[str, Any], *, moved: bool, base_model: str | None, trust_remote_code: bool
+) -> LoadedEncoder:
+    """Load the encoder of an index with the settings that the index records."""
+    if is_bundle(named):
+        return load_encoder(named, base_model=base_model)
+
+    from aisle.training.cpu_threads import use_cpu_threads
+
+    use_cpu_threads()
+    overrides = Overrides(
+        **{name: record.get(name) for name in ("pooling", "query_prompt", "product_prompt", "max_length")}
+    )
+    return load_encoder(
+        named,
+        base_model=base_model or record.get("base_model"),
+        revision=None if moved else record.get("revision"),
+        overrides=overrides,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _in_place_of(
+    manifest: Manifest, encoder: LoadedEncoder, index_dir: Path, named: str, *, to_search: bool
+) -> OnnxEncoder:
+    """Return a bundle in place of the encoder that made an index, if it was exported from that encoder.
+
+    Raises:
+        FingerprintMismatchError: The encoder is no bundle, was exported from another encoder, or has to embed
+            products.
+    """
+    made_by = f"{index_dir}: was made by the encoder {manifest.encoder['model']}"
+    with_fingerprint = f"{made_by} with fingerprint {manifest.fingerprint}, and"
+    if not isinstance(encoder, OnnxEncoder):
+        raise FingerprintMismatchError(
+            f"{with_fingerprint} {named} has fingerprint {encoder.fingerprint}. Give the encoder "
+            "that made the index with --model, or build the index again with the new one"
+        )
+    source = encoder.bundle.source
+    if source.fingerprint != manifest.fingerprint:
+        raise FingerprintMismatchError(
+            f"{with_fingerprint} the bundle {named} has fingerprint {encoder.fingerprint} and was exported "
+            f"from {source.model} with fingerprint {source.fingerprint}. Give the encoder of the index, or a "
+            "bundle of it, with --model, or build the index again with this bundle"
+        )
+    if not to_search:
+        raise FingerprintMismatchError(
+            f"{made_by}, and the bundle {named}, which was exported from it, may embed queries for this "
+            "index but no products: their embeddings would differ a little from the others. Leave --model "
+            "out, or build the index again with the bundle"
+        )
+    return encoder.in_place_of_source()
 
 
 def _lasting(name: str) -> str:

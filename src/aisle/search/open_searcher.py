@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aisle.index.filters import parse_filter
 from aisle.index.layout import StrPath, index_directory
 from aisle.index.reader import open_index
@@ -29,14 +31,16 @@ def open_searcher(
     threads: int | None = None,
     rerank: Rerank | None = None,
     rerank_depth: int = RERANK_DEPTH,
+    log: Callable[[str], None] | None = None,
 ) -> Searcher:
-    """Open an index with the encoder that made it.
+    """Open an index with the encoder that made it, or with a bundle that was exported from that encoder.
 
     Args:
         index: Directory of the index, or an index that is open already.
         mode: Search by embeddings ("dense"), by words ("lexical", BM25) or by both ("hybrid"). With "lexical"
-            no encoder is loaded, and torch is not imported.
-        model: Folder or Hub id of the encoder, if it has moved.
+            no encoder is loaded.
+        model: Folder or Hub id of the encoder, if it has moved, or of a bundle. With a bundle, torch is not
+            imported.
         base_model: Folder or Hub id of the base model of its adapter, if that has moved.
         trust_remote_code: Run the Python code in the encoder's repository.
         where: As in `Searcher`.
@@ -47,6 +51,7 @@ def open_searcher(
         threads: As in `Searcher`.
         rerank: As in `Searcher`.
         rerank_depth: As in `Searcher`.
+        log: Function that prints a line, if a bundle answers that failed a gate of its export.
 
     Raises:
         IndexStoreError: The index is damaged, or another encoder made it.
@@ -59,7 +64,7 @@ def open_searcher(
         parse_filter(where, opened.products.schema)  # before the encoder is loaded
 
     def load_encoder(version: SearchIndex) -> Encoder:
-        from aisle.search.encoders import encoder_of_index  # imports torch
+        from aisle.search.encoders import encoder_of_index
 
         return encoder_of_index(
             version.manifest,
@@ -67,6 +72,7 @@ def open_searcher(
             model=model,
             base_model=base_model,
             trust_remote_code=trust_remote_code,
+            log=log,
         )
 
     encoder = None if mode == "lexical" else load_encoder(opened)

@@ -24,3 +24,13 @@ class EncoderSettings:
     product_prompt: str
     max_length: int
     normalize: bool = True
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Settings from the user, which override those in the model's files; None keeps the files' setting."""
+
+    pooling: PoolingMode | None = None
+    query_prompt: str | None = None
+    product_prompt: str | None = None
+    max_length: int | None = None

@@ -19,6 +19,7 @@ from aisle.models.loading import load_encoder
 from aisle.models.run_file import FORMAT_VERSION
 from aisle.search.encoders import encoder_record
 from aisle.training.process_group import Processes
+from aisle.types.encoder_settings import Overrides
 from tests.commands.evaluate.evaluated_shop import build, evaluate, write_adapter, write_shop
 
 TEXTS = ["red sofa", "blue lamp", "oak table", "red sofa", "oak bed", "garden chair", "wool rug"]
@@ -187,7 +188,7 @@ def test_a_record_of_an_encoder_is_all_that_a_base_needs(tiny_bert):
         revision=None,
         base_model=None,
         precision="int8",
-        overrides=base_encoder.Overrides(),
+        overrides=Overrides(),
     )
     encoder = load_encoder(tiny_bert, device="cpu")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.commands.build.settings import BuildSettings, backend_parameters
 from aisle.commands.indexing.analysers import choose_analyser
 from aisle.commands.indexing.catalog import columns_before, log_columns, read_products_of
@@ -42,12 +43,12 @@ from aisle.index import (
 from aisle.index.array_files import write_embeddings
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
 from aisle.index.products import read_products
-from aisle.models.encoder import TorchEncoder
-from aisle.models.loading import Overrides, load_encoder
 from aisle.search.encoders import encoder_record
+from aisle.search.load_encoder import LoadedEncoder, load_encoder
 from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.process_group import Processes, launched_processes
 from aisle.types.encoder_protocol import Precision
+from aisle.types.encoder_settings import Overrides
 
 PLAN_FILE = "plan.npz"
 
@@ -90,7 +91,7 @@ def _embed_and_finish(
     settings: BuildSettings,
     writer: Writer,
     products: pa.Table,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     processes: Processes,
     output: Output,
 ) -> tuple[Manifest, dict[str, Any]]:
@@ -128,7 +129,7 @@ def _embed_and_finish(
             identity=IndexIdentity(
                 dim=encoder.dim,
                 fingerprint=str(encoder.fingerprint),
-                query_fingerprint=encoder.query_fingerprint if encoder.model.separate_sides else None,
+                query_fingerprint=_separate_query_tower(encoder),
                 encoder=encoder_record(
                     model=settings.model,
                     revision=encoder.revision,
@@ -175,7 +176,7 @@ def _embed(
     settings: BuildSettings,
     plan: EmbeddingPlan,
     products: pa.Table,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     folder: Path,
     precision: Precision,
     processes: Processes,
@@ -226,6 +227,11 @@ def _help(settings: BuildSettings, index_dir: Path, processes: Processes) -> Non
     processes.wait()
 
 
+def _separate_query_tower(encoder: LoadedEncoder) -> str | None:
+    """Return the fingerprint of the query tower; None if one tower reads both sides."""
+    return None if encoder.query_fingerprint == encoder.fingerprint else encoder.query_fingerprint
+
+
 def _overrides(settings: BuildSettings) -> Overrides:
     return Overrides(
         pooling=settings.pooling,
@@ -235,7 +241,12 @@ def _overrides(settings: BuildSettings) -> Overrides:
     )
 
 
-def _load(settings: BuildSettings, processes: Processes) -> TorchEncoder:
+def _load(settings: BuildSettings, processes: Processes) -> LoadedEncoder:
+    """Load the encoder of the build.
+
+    Raises:
+        ModelError: It cannot be loaded, or a bundle computes in another precision than --precision.
+    """
     use_cpu_threads(processes=processes.count)
     encoder = load_encoder(
         settings.model,
@@ -245,6 +256,8 @@ def _load(settings: BuildSettings, processes: Processes) -> TorchEncoder:
         device=processes.device,
         trust_remote_code=settings.trust_remote_code,
     )
+    if isinstance(encoder, OnnxEncoder):
+        encoder.check_precision(settings.precision, flag="--precision")
     return encoder.truncated(settings.dimensions)
 
 

@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aisle.bundle.bundle_file import is_bundle, read_bundle
+from aisle.bundle.bundle_record import Bundle
+from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.commands.indexing.embedding import (
     EmbeddingPlan,
     embed_shards,
@@ -25,13 +28,14 @@ from aisle.commands.speed_notes import IN_BF16, speed_notes
 from aisle.errors import IndexStoreError, ModelError
 from aisle.index.array_files import read_array, write_embeddings
 from aisle.io.durable import replacing
-from aisle.models.encoder import TorchEncoder
-from aisle.models.loading import ADAPTER_FILE, Overrides, load_encoder
+from aisle.models.loading import ADAPTER_FILE
 from aisle.models.model_source import find_model
 from aisle.models.modules_file import read_json
 from aisle.models.run_file import read_settings_file
+from aisle.search.load_encoder import LoadedEncoder, load_encoder
 from aisle.training.process_group import Processes
 from aisle.types.encoder_protocol import Precision
+from aisle.types.encoder_settings import Overrides
 
 Embeddings = npt.NDArray[np.float32]
 SETTINGS = ("pooling", "query_prompt", "product_prompt", "max_length")
@@ -72,6 +76,8 @@ def base_of(
     Raises:
         ModelError: The encoder does not exist, or its files are damaged.
     """
+    if is_bundle(model):
+        return _base_of_bundle(read_bundle(Path(model).expanduser()), base_model)
     source = find_model(model, revision=revision)
     saved = read_settings_file(source.path)
     said = {name: (recorded or {}).get(name) for name in SETTINGS}
@@ -89,7 +95,17 @@ def base_of(
     return BaseModelName(name, base_revision, Overrides(**said))
 
 
-def load_base_encoder(base: BaseModelName, *, device: str | None, trust_remote_code: bool) -> TorchEncoder:
+def _base_of_bundle(bundle: Bundle, base_model: str | None) -> BaseModelName | None:
+    """Return the base model of the run that was exported, with the settings of the bundle."""
+    name = base_model or bundle.source.base_model
+    if name is None:
+        return None
+    return BaseModelName(
+        name, None, Overrides(**{setting: getattr(bundle.settings, setting) for setting in SETTINGS})
+    )
+
+
+def load_base_encoder(base: BaseModelName, *, device: str | None, trust_remote_code: bool) -> LoadedEncoder:
     """Return the base as an encoder.
 
     Raises:
@@ -128,7 +144,7 @@ def cache_folder(index_dir: Path, report: Path | None) -> Path:
 
 def catalog_embeddings(
     products: pa.Table,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     folder: Path,
     *,
     precision: Precision,
@@ -194,8 +210,13 @@ def catalog_embeddings(
     return read_array(path, shape=shape, dtype="float32")
 
 
-def precision_on(encoder: TorchEncoder, recorded: object) -> Precision:
-    """Return the compute type that an index records, or fp32 if this device does not support it."""
+def precision_on(encoder: LoadedEncoder, recorded: object) -> Precision:
+    """Return the compute type that an index records, or fp32 if this device does not support it.
+
+    A bundle computes in one compute type only.
+    """
+    if isinstance(encoder, OnnxEncoder):
+        return encoder.bundle.precision
     if recorded not in ("fp32", "bf16", "int8") or (recorded == "int8" and encoder.device.type != "cpu"):
         return "fp32"
     return recorded

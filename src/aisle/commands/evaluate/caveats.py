@@ -14,7 +14,7 @@ from aisle.evaluation.document import Retrieval
 from aisle.evaluation.number_format import counted
 from aisle.evaluation.pair_metrics import is_positive
 from aisle.index import SearchIndex
-from aisle.models.encoder import TorchEncoder
+from aisle.search.load_encoder import LoadedEncoder
 
 FEWEST = 10
 """Least number of pairs of a class, or of questions, for an interval that can be trusted."""
@@ -94,7 +94,7 @@ def _pool_caveats(pairs: Pairs) -> list[str]:
 
 
 def text_caveats(
-    index: SearchIndex | None, judged: JudgedQueries | None, encoder: TorchEncoder | None
+    index: SearchIndex | None, judged: JudgedQueries | None, encoder: LoadedEncoder | None
 ) -> list[str]:
     """Return remarks on products and queries that the encoder does not read whole."""
     if encoder is None or index is None or judged is None:

@@ -23,7 +23,7 @@ from aisle.evaluation.document import JointPoolRow, SystemKind
 from aisle.evaluation.joint_pool import joint_pool_row
 from aisle.evaluation.pair_comparison import compare_pairs
 from aisle.evaluation.pair_metrics import is_positive
-from aisle.models.encoder import TorchEncoder
+from aisle.search.load_encoder import LoadedEncoder
 
 CHUNK_PAIRS = 8192
 """Pairs embedded at a time: their embeddings of 1,024 components are 64 MiB."""
@@ -103,7 +103,7 @@ def _rows(settings: EvaluateSettings) -> Iterator[Row]:
 
 
 def pair_scores(
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     pairs: Pairs,
     *,
     chunk_pairs: int | None = None,
@@ -130,7 +130,7 @@ def pair_scores(
 
 
 def evaluate_pairs(
-    encoders: Mapping[str, TorchEncoder],
+    encoders: Mapping[str, LoadedEncoder],
     pairs: Pairs,
     *,
     kinds: Mapping[str, SystemKind],
@@ -163,7 +163,7 @@ def evaluate_pairs(
 
 
 def evaluate_joint_pool(
-    encoders: Mapping[str, TorchEncoder],
+    encoders: Mapping[str, LoadedEncoder],
     pairs: Pairs,
     *,
     kinds: Mapping[str, SystemKind],

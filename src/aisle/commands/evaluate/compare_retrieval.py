@@ -22,7 +22,7 @@ from aisle.evaluation.graph_loss import graph_loss
 from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.index import SearchIndex, ann_recall, open_index
 from aisle.index.scoring import FloatArray
-from aisle.models.encoder import TorchEncoder
+from aisle.search.load_encoder import LoadedEncoder
 from aisle.search.open_searcher import open_searcher
 from aisle.search.rankings import (
     BY_GRAPH,
@@ -65,7 +65,7 @@ class Ranked:
     main: str
     base: str | None
     given: tuple[str, ...]
-    dense: Mapping[str, tuple[TorchEncoder, FloatArray]]
+    dense: Mapping[str, tuple[LoadedEncoder, FloatArray]]
     graph: tuple[GraphLoss, ...]
     notes: tuple[str, ...]
 
@@ -102,7 +102,7 @@ def evaluate_retrieval(
         notes.append(f"BM25 splits texts into words by its analyser: {index.analyser.describe()}")
     top_k = min(max(*settings.cutoffs, GRAPH_DEPTH), len(index))
     others, said = _compared(settings, index, judged, top_k)
-    dense: dict[str, tuple[TorchEncoder, FloatArray]] = {}
+    dense: dict[str, tuple[LoadedEncoder, FloatArray]] = {}
     rankers: list[Ranker] = []
     if "base" in rows and models.base is not None:
         embeddings = embed_base(settings, index.manifest, index.products, models.base, processes, output)

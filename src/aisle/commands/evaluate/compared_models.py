@@ -21,9 +21,8 @@ from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.output import Output
 from aisle.errors import ModelError
 from aisle.index import Manifest, open_stored
-from aisle.models.encoder import TorchEncoder
-from aisle.models.loading import load_encoder
 from aisle.search.encoders import encoder_of_index
+from aisle.search.load_encoder import LoadedEncoder, load_encoder
 from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.process_group import Processes
 from aisle.types.columns import TEXT_COLUMN
@@ -41,12 +40,12 @@ class Models:
         note: Reason why there is no such row, if the user should know.
     """
 
-    measured: TorchEncoder | None
+    measured: LoadedEncoder | None
     name: Literal["tuned", "base"]
-    base: TorchEncoder | None
+    base: LoadedEncoder | None
     note: str | None = None
 
-    def by_row(self) -> dict[str, TorchEncoder]:
+    def by_row(self) -> dict[str, LoadedEncoder]:
         """Return row -> encoder, the base first."""
         named = {"base": self.base, self.name: self.measured}
         return {name: encoder for name, encoder in named.items() if encoder is not None}
@@ -62,7 +61,7 @@ class BaseRow:
         note: Reason why there is no such row, if the user should know.
     """
 
-    encoder: TorchEncoder | None
+    encoder: LoadedEncoder | None
     child: bool
     note: str | None = None
 
@@ -97,7 +96,7 @@ def load_models(settings: EvaluateSettings, manifest: Manifest | None, *, device
     return Models(measured, "tuned" if base.child or base.encoder else "base", base.encoder, base.note)
 
 
-def _load_measured(settings: EvaluateSettings, manifest: Manifest | None) -> TorchEncoder:
+def _load_measured(settings: EvaluateSettings, manifest: Manifest | None) -> LoadedEncoder:
     """Return the encoder that made the index, or --model if there is no index.
 
     Raises:
@@ -156,7 +155,7 @@ def embed_base(
     settings: EvaluateSettings,
     manifest: Manifest,
     products: pa.Table,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     processes: Processes,
     output: Output,
 ) -> Embeddings:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.commands.indexing.shard_queue import ShardPart, ShardQueue, parts_of
 from aisle.data.digests import text_digests
 from aisle.errors import IndexIntegrityError
@@ -22,8 +23,7 @@ from aisle.index.layout import MANIFEST_FILE, version_numbers
 from aisle.index.products import take_rows, text_of
 from aisle.index.row_groups import first_of_equals
 from aisle.io.durable import file_sha256, replace_text, sync
-from aisle.models.encoder import TorchEncoder
-from aisle.models.precision import fastest_precision
+from aisle.search.load_encoder import LoadedEncoder
 from aisle.system.memory import return_free_memory
 from aisle.system.prefetch import prefetched
 from aisle.text.distinct_tokens import DistinctTokens
@@ -95,7 +95,7 @@ def plan_embeddings(products: pa.Table, known: StoredProducts | None, *, made_by
 def embed_shards(
     plan: EmbeddingPlan,
     products: pa.Table,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     folder: Path,
     *,
     precision: Precision,
@@ -198,7 +198,7 @@ class VersionBefore:
 
 def version_before(
     index_dir: Path,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     *,
     precision: Precision | None,
     store_dtype: StoreDtype,
@@ -224,7 +224,7 @@ def version_before(
 
 
 def _why_not(
-    known: StoredProducts, encoder: TorchEncoder, *, precision: Precision | None, store_dtype: str
+    known: StoredProducts, encoder: LoadedEncoder, *, precision: Precision | None, store_dtype: str
 ) -> str | None:
     """Return how the embeddings of a version differ from those of a build, or None."""
     manifest = known.manifest
@@ -247,11 +247,18 @@ def _why_not(
     return None
 
 
-def precision_for(encoder: TorchEncoder, products: pa.Table, known: StoredProducts | None) -> Precision:
-    """Return the compute type of the version before if its embeddings are reused, otherwise the fastest."""
+def precision_for(encoder: LoadedEncoder, products: pa.Table, known: StoredProducts | None) -> Precision:
+    """Return the compute type of the version before if its embeddings are reused, otherwise the fastest.
+
+    A bundle computes in one compute type only.
+    """
+    if isinstance(encoder, OnnxEncoder):
+        return encoder.bundle.precision
     if known is not None:
         kept: Precision = known.manifest.encoder["precision"]
         return kept
+    from aisle.models.precision import fastest_precision  # imports torch
+
     rows = np.linspace(0, products.num_rows - 1, min(PRECISION_SAMPLE, products.num_rows)).astype(np.int64)
     return fastest_precision(encoder, take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist())
 

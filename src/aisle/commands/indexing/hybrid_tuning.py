@@ -20,7 +20,7 @@ from aisle.index.hybrid_search import candidate_depth, gather_candidates
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import EMBEDDINGS_FILE, LEXICAL_FOLDER, PRODUCTS_FILE
 from aisle.index.products import rank_ids, read_products
-from aisle.models.encoder import TorchEncoder
+from aisle.search.load_encoder import LoadedEncoder
 from aisle.types.columns import ID_COLUMN
 
 TUNED_DEPTH = 10
@@ -29,7 +29,7 @@ TUNED_DEPTH = 10
 def tuned_weight(
     folder: Path,
     manifest: Manifest,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     *,
     queries_file: str,
     qrels_file: str,

@@ -13,7 +13,7 @@ from aisle.errors import AisleError
 from aisle.index import Manifest, read_manifest
 from aisle.index.analyser import Analyser
 from aisle.index.fusion import DEFAULT_WEIGHT
-from aisle.models.encoder import TorchEncoder
+from aisle.search.load_encoder import LoadedEncoder
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def choose_weight(
     index_dir: Path,
     folder: Path,
     manifest: Manifest,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
     analyser: Analyser,
     log: Callable[[str], None],
 ) -> ChosenWeight:

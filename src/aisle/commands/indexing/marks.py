@@ -13,7 +13,7 @@ from aisle.index import StoredProducts, Writer
 from aisle.index.array_files import read_marks, write_array
 from aisle.index.manifest import MARKS_FILE
 from aisle.index.products import take_rows
-from aisle.models.encoder import TorchEncoder
+from aisle.search.load_encoder import LoadedEncoder
 from aisle.types.columns import TEXT_COLUMN
 
 
@@ -22,7 +22,7 @@ def stage_marks(
     plan: EmbeddingPlan,
     known: StoredProducts | None,
     products: pa.Table,
-    encoder: TorchEncoder,
+    encoder: LoadedEncoder,
 ) -> None:
     """Write the marks of all products' texts into the staged version; see `marks_in_order`."""
     marks = marks_in_order(plan, known, writer.shards, products, encoder)
@@ -34,7 +34,7 @@ def marks_in_order(
     known: StoredProducts | None,
     folder: Path,
     products: pa.Table,
-    encoder: TorchEncoder | None,
+    encoder: LoadedEncoder | None,
 ) -> npt.NDArray[np.uint8]:
     """Return the marks of all products' texts, in order: (products,) uint8, see `types.text_marks`.
 

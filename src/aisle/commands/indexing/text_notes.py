@@ -12,7 +12,7 @@ from aisle.index import Manifest
 from aisle.types.text_marks import CUT
 
 if TYPE_CHECKING:
-    from aisle.models.encoder import TorchEncoder
+    from aisle.search.load_encoder import LoadedEncoder
 
 
 def text_notes(manifest: Manifest) -> list[str]:
@@ -35,7 +35,7 @@ def log_texts(output: Output, manifest: Manifest) -> None:
         output.log(note)
 
 
-def query_notes(queries: Sequence[str], encoder: TorchEncoder) -> list[str]:
+def query_notes(queries: Sequence[str], encoder: LoadedEncoder) -> list[str]:
     """Return a note if queries were cut off at the maximum length, otherwise an empty list."""
     tokens = encoder.tokenize(queries, prompt=encoder.settings.query_prompt, marked=True)
     cut = int(np.count_nonzero(tokens.marks & CUT))

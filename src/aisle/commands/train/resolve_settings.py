@@ -11,10 +11,11 @@ from aisle.commands.train.loss_choice import loss_hint, resolve_loss, resolve_se
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.settings import ModelSettings, TrainSettings, problems_of
 from aisle.errors import ConfigError
-from aisle.models.loading import LoadedModel, Overrides
+from aisle.models.loading import LoadedModel
 from aisle.models.model_source import find_model
 from aisle.models.run_file import read_settings_file
 from aisle.models.starting_point import load_starting_point
+from aisle.types.encoder_settings import Overrides
 
 DEFAULT_MAX_LENGTH = 128
 LORA_LEARNING_RATE = 5e-4

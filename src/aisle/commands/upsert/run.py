@@ -36,8 +36,8 @@ from aisle.errors import ConfigError
 from aisle.index import Manifest, StoredProducts, open_stored, upsert_products
 from aisle.index.manifest import MARKS_FILE
 from aisle.index.products import read_products, take_rows
-from aisle.models.encoder import TorchEncoder
 from aisle.search.encoders import encoder_of_index
+from aisle.search.load_encoder import LoadedEncoder
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 COMPARED_ROWS = 8192
@@ -181,7 +181,7 @@ def _embeddings(
     plan: EmbeddingPlan,
     known: StoredProducts,
     products: pa.Table,
-    encoder: TorchEncoder | None,
+    encoder: LoadedEncoder | None,
     folder: Path,
     max_tokens: int | None,
     output: Output,
