@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from aisle.kernels.flash_attention import flash_attention
+from aisle.kernels.flash_attention import AttentionOptions, flash_attention
 from aisle.text.token_batches import PackedBatch
 
 try:
@@ -104,7 +104,7 @@ def compare_attention(lengths: np.ndarray, heads: int, head_dim: int) -> None:
             scaling=head_dim**-0.5,
             dropout=rate,
         )
-        flash = partial(flash_attention, *parts, batch, scaling=None, dropout=rate, causal=False, window=None)
+        flash = partial(flash_attention, *parts, batch, AttentionOptions(dropout=rate))
         contenders = {"short_attention": ours} if INTERPRETED else {"short_attention": ours, "flash": flash}
         for name, forward in contenders.items():
             report(f"{name}, dropout {rate}", forward, parts, gradient, 11 * once)

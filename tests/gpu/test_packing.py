@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aisle.kernels.flash_attention import flash_attention
+from aisle.kernels.flash_attention import AttentionOptions, flash_attention
 from aisle.models.tower import NEEDS_HALF_PRECISION, autocast
 from aisle.text.token_batches import PackedBatch, pack
 from tests.attention_by_hand import CASES, packed_by_hand
@@ -45,7 +45,7 @@ def test_attention_and_its_gradient_are_those_by_hand(key_heads, causal, window,
     inputs = random_heads(LENGTHS, device, dtype, key_heads=key_heads)
     options = {"scaling": 0.3, "causal": causal, "window": window}
 
-    found = flash_attention(*inputs, batch_of(LENGTHS, device), dropout=0.0, **options)
+    found = flash_attention(*inputs, batch_of(LENGTHS, device), AttentionOptions(**options))
     outer = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
     gradients = torch.autograd.grad(found, inputs, outer)
 
@@ -61,7 +61,7 @@ def test_attention_and_its_gradient_are_those_by_hand(key_heads, causal, window,
 def test_attention_of_other_head_sizes_is_that_by_hand(head_dim, device):
     inputs = random_heads(LENGTHS, device, torch.float16, head_dim=head_dim)
 
-    found = flash_attention(*inputs, batch_of(LENGTHS, device), dropout=0.0, **PLAIN)
+    found = flash_attention(*inputs, batch_of(LENGTHS, device), AttentionOptions(**PLAIN))
 
     copies = [one.detach().cpu().float() for one in inputs]
     expected = packed_by_hand(*copies, LENGTHS, **PLAIN | {"scaling": head_dim**-0.5})
@@ -76,7 +76,7 @@ def test_texts_without_tokens_change_nothing(dropout, device):
 
     def results(batch):
         torch.cuda.manual_seed(0)
-        output = flash_attention(*inputs, batch, dropout=dropout, **PLAIN)
+        output = flash_attention(*inputs, batch, AttentionOptions(dropout=dropout, **PLAIN))
         return [output, *torch.autograd.grad(output, inputs, outer)]
 
     for found, expected in zip(results(with_empty), results(batch), strict=True):
@@ -90,9 +90,10 @@ def test_dropout_keeps_the_mean(device):
     even = PLAIN | {"scaling": 0.05}
     torch.cuda.manual_seed(0)
 
-    draws = [flash_attention(*inputs, batch, dropout=0.3, **even).detach().float() for _ in range(2000)]
+    dropping = AttentionOptions(dropout=0.3, **even)
+    draws = [flash_attention(*inputs, batch, dropping).detach().float() for _ in range(2000)]
 
-    kept = flash_attention(*inputs, batch, dropout=0.0, **even).detach().float()
+    kept = flash_attention(*inputs, batch, AttentionOptions(**even)).detach().float()
     assert (draws[0] - kept).abs().max() > 0.1
     torch.testing.assert_close(torch.stack(draws).mean(dim=0), kept, rtol=0, atol=0.02)
 
@@ -102,11 +103,11 @@ def test_dropout_is_drawn_again_in_each_call_and_repeats_after_the_random_state_
     batch = batch_of(LENGTHS, device)
 
     state = torch.cuda.get_rng_state()
-    first = flash_attention(*inputs, batch, dropout=0.5, **PLAIN)
-    second = flash_attention(*inputs, batch, dropout=0.5, **PLAIN)
+    first = flash_attention(*inputs, batch, AttentionOptions(dropout=0.5, **PLAIN))
+    second = flash_attention(*inputs, batch, AttentionOptions(dropout=0.5, **PLAIN))
     torch.cuda.set_rng_state(state)
     with torch.no_grad():  # the first pass of cached embeddings
-        again = flash_attention(*inputs, batch, dropout=0.5, **PLAIN)
+        again = flash_attention(*inputs, batch, AttentionOptions(dropout=0.5, **PLAIN))
 
     assert not torch.equal(first, second)
     assert torch.equal(first, again)
@@ -116,7 +117,9 @@ def test_the_gradient_has_the_dropout_of_its_output(device):
     """The output is linear in the values: its product with any weights is that of values and gradient."""
     query, key, value = random_heads(LENGTHS, device, torch.float16)
     torch.cuda.manual_seed(0)
-    output = flash_attention(query, key, value, batch_of(LENGTHS, device), dropout=0.5, **PLAIN)
+    output = flash_attention(
+        query, key, value, batch_of(LENGTHS, device), AttentionOptions(dropout=0.5, **PLAIN)
+    )
     outer = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(device, torch.float16)
 
     (gradient,) = torch.autograd.grad(output, value, outer)
@@ -128,7 +131,7 @@ def test_the_gradient_has_the_dropout_of_its_output(device):
 def test_a_captured_graph_draws_dropout_again_in_each_replay(device):
     inputs = [one.detach() for one in random_heads(LENGTHS, device, torch.bfloat16)]
     batch = batch_of(LENGTHS, device)
-    graph, output = captured(lambda: flash_attention(*inputs, batch, dropout=0.5, **PLAIN))
+    graph, output = captured(lambda: flash_attention(*inputs, batch, AttentionOptions(dropout=0.5, **PLAIN)))
 
     torch.cuda.manual_seed(0)
     graph.replay()

@@ -11,6 +11,7 @@ import torch
 
 from aisle.kernels import flash_attention as flash
 from aisle.kernels.flash_attention import (
+    AttentionOptions,
     UnsupportedAttentionError,
     attend_by_operator,
     attend_by_package,
@@ -165,11 +166,10 @@ def test_attention_and_its_gradient_are_those_by_hand(kernel, key_heads, causal,
     request.getfixturevalue(kernel)
     query, key, value = random_heads(key_heads=key_heads)
 
-    found = flash_attention(
-        query, key, value, packed, scaling=SCALING, dropout=0.0, causal=causal, window=window
-    )
-
     options = {"scaling": SCALING, "causal": causal, "window": window}
+
+    found = flash_attention(query, key, value, packed, AttentionOptions(**options))
+
     expected = packed_by_hand(query, key, value, LENGTHS, **options)
     torch.testing.assert_close(found, expected)
     outer = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
@@ -182,7 +182,7 @@ def test_attention_and_its_gradient_are_those_by_hand(kernel, key_heads, causal,
 def test_heads_of_other_sizes_are_padded_and_keep_their_scale(head_dim, operator, packed):
     query, key, value = random_heads(key_heads=2, head_dim=head_dim)
 
-    found = flash_attention(query, key, value, packed, scaling=None, dropout=0.0, causal=False, window=None)
+    found = flash_attention(query, key, value, packed, AttentionOptions())
 
     expected = packed_by_hand(query, key, value, LENGTHS, scaling=head_dim**-0.5, causal=False, window=None)
     torch.testing.assert_close(found, expected)
@@ -198,7 +198,7 @@ def test_the_dropout_rate_reaches_the_operator(packed, monkeypatch, operator):
         return computed(**arguments)
 
     monkeypatch.setattr(torch.ops.aten._flash_attention_forward, "default", recorded)
-    attend_by_operator(query, key, value, packed, scale=SCALING, dropout=0.25, causal=False, window=(-1, -1))
+    attend_by_operator(query, key, value, packed, AttentionOptions(SCALING, dropout=0.25))
 
     assert rates == [0.25]
 
@@ -206,7 +206,7 @@ def test_the_dropout_rate_reaches_the_operator(packed, monkeypatch, operator):
 def test_the_dropout_rate_reaches_the_package(packed, package):
     query, key, value = random_heads(key_heads=4)
 
-    flash_attention(query, key, value, packed, scaling=None, dropout=0.25, causal=False, window=None)
+    flash_attention(query, key, value, packed, AttentionOptions(dropout=0.25))
 
     assert package == [0.25]
 
@@ -272,18 +272,9 @@ def test_attention_without_kernels_is_refused(packed, monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", None)
 
     with pytest.raises(UnsupportedAttentionError, match="install the package flash-attn"):
-        flash_attention(
-            *random_heads(key_heads=4), packed, scaling=None, dropout=0.0, causal=False, window=None
-        )
+        flash_attention(*random_heads(key_heads=4), packed, AttentionOptions())
 
 
 def test_large_heads_are_refused(packed, operator):
     with pytest.raises(UnsupportedAttentionError, match="heads have 264 numbers"):
-        flash_attention(
-            *random_heads(key_heads=4, head_dim=264),
-            packed,
-            scaling=None,
-            dropout=0.0,
-            causal=False,
-            window=None,
-        )
+        flash_attention(*random_heads(key_heads=4, head_dim=264), packed, AttentionOptions())

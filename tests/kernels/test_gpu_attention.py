@@ -1,15 +1,17 @@
 """The choice of the attention of a batch on a GPU; the kernels themselves are tested in tests/gpu."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 import torch
 
 from aisle.kernels import gpu_attention as choice
+from aisle.kernels.flash_attention import AttentionOptions
 from aisle.text.token_batches import PackedBatch
 
-PLAIN = {"scaling": None, "dropout": 0.0, "causal": False, "window": None}
+PLAIN = AttentionOptions()
 
 
 def batch_of(*lengths):
@@ -30,7 +32,7 @@ def computed(monkeypatch):
     kernel = ModuleType("aisle.kernels.short_attention")
 
     def note(name):
-        return lambda query, *_, **options: calls.append((name, options)) or query
+        return lambda *given, **options: calls.append((name, options or given[-1])) or given[0]
 
     kernel.short_attention = note("short")
     monkeypatch.setitem(sys.modules, kernel.__name__, kernel)
@@ -43,7 +45,7 @@ def computed(monkeypatch):
 def test_short_texts_have_a_kernel_of_their_own(computed):
     query = heads_of((128, 0, 7))
 
-    choice.gpu_attention(query, query, query, batch_of(128, 0, 7), **PLAIN)
+    choice.gpu_attention(query, query, query, batch_of(128, 0, 7), PLAIN)
 
     assert computed == [("short", {"longest": 128, "scaling": 0.125, "causal": False, "dropout": 0.0})]
 
@@ -63,16 +65,16 @@ def test_flash_attention_computes_what_the_kernel_does_not(lengths, key_heads, h
     query = heads_of(lengths, head_dim=head_dim)
     key = heads_of(lengths, heads=key_heads, head_dim=head_dim)
 
-    choice.gpu_attention(query, key, key, batch_of(*lengths), **(PLAIN | options))
+    choice.gpu_attention(query, key, key, batch_of(*lengths), replace(PLAIN, **options))
 
-    assert computed == [("flash", PLAIN | options)]
+    assert computed == [("flash", replace(PLAIN, **options))]
 
 
 def test_a_gpu_with_little_shared_memory_computes_shorter_texts(computed, monkeypatch):
     monkeypatch.setattr(choice, "_longest_on", lambda _: 64)
     for length in (64, 65):
         query = heads_of((length,))
-        choice.gpu_attention(query, query, query, batch_of(length), **PLAIN)
+        choice.gpu_attention(query, query, query, batch_of(length), PLAIN)
 
     assert [name for name, _ in computed] == ["short", "flash"]
 
@@ -85,6 +87,6 @@ def test_flash_attention_computes_all_texts_without_the_kernel(switch, computed,
         monkeypatch.setattr(choice, "why_no_triton", lambda *_: "Triton is not installed")
     query = heads_of((7,))
 
-    choice.gpu_attention(query, query, query, batch_of(7), **PLAIN)
+    choice.gpu_attention(query, query, query, batch_of(7), PLAIN)
 
     assert computed == [("flash", PLAIN)]

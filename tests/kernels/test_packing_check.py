@@ -1,6 +1,7 @@
 """Which backbones read packed texts, and why others read padded texts."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,10 +51,10 @@ def why_padded(backbone, *, max_length=POSITIONS):
     )
 
 
-def attend_across_texts(run, query, key, value, *, scaling, **_):
+def attend_across_texts(run, query, key, value, *, options):
     """Return attention as if the texts of a run were a single text."""
     query, key, value = (one.transpose(0, 1)[None] for one in (query, key, value))
-    attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
+    attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=options.scaling)
     return attended[0].transpose(0, 1).flatten(1)
 
 
@@ -112,20 +113,24 @@ def test_an_option_that_packed_attention_lacks_is_named(tower_of, monkeypatch):
     )
 
 
+def ignore_options(monkeypatch, **wrong):
+    """Let attention compute with other options than the layer's."""
+    attend_run = packing._attend_run
+    monkeypatch.setattr(
+        packing, "_attend_run", lambda *parts, options: attend_run(*parts, options=replace(options, **wrong))
+    )
+
+
 @pytest.mark.parametrize("wrong", [{"causal": False}, {"window": None}, {"scaling": 1.0}], ids=str)
 def test_attention_that_ignores_an_option_of_the_layer_is_detected(wrong, monkeypatch):
-    attend_run = packing._attend_run
-    monkeypatch.setattr(packing, "_attend_run", lambda *parts, **how: attend_run(*parts, **(how | wrong)))
+    ignore_options(monkeypatch, **wrong)
 
     assert "other token vectors" in why_padded(variant_of("window of a decoder"))
 
 
 def test_a_window_shows_only_in_a_longer_text(tower_of, monkeypatch):
     """Hence the texts of the maximum length: short texts do not reveal that a window is missing."""
-    attend_run = packing._attend_run
-    monkeypatch.setattr(
-        packing, "_attend_run", lambda *parts, **how: attend_run(*parts, **(how | {"window": None}))
-    )
+    ignore_options(monkeypatch, window=None)
     backbone = tower_of("modernbert").backbone
 
     assert why_padded(backbone, max_length=4) is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -39,16 +40,39 @@ class UnsupportedAttentionError(ValueError):
     """The attention over packed texts lacks something that a layer needs; the model reads padded texts."""
 
 
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Options of an attention layer.
+
+    Args:
+        scaling: Factor of the scores; 1 / sqrt(head_dim) if None.
+        dropout: Dropout rate of the attention weights.
+        causal: Whether a token attends only to itself and earlier tokens.
+        window: Number of tokens that a token attends to on either side, counting itself; all if None.
+    """
+
+    scaling: float | None = None
+    dropout: float = 0.0
+    causal: bool = False
+    window: int | None = None
+
+    def scale(self, head_dim: int) -> float:
+        """Return the factor of the scores for heads of a size."""
+        return head_dim**-0.5 if self.scaling is None else self.scaling
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Numbers of tokens that a token attends to before and after it; -1 means all."""
+        side = -1 if self.window is None else self.window - 1
+        return side, 0 if self.causal else side
+
+
 def flash_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     packed: PackedBatch,
-    *,
-    scaling: float | None,
-    dropout: float,
-    causal: bool,
-    window: int | None,
+    options: AttentionOptions,
 ) -> torch.Tensor:
     """Return attention within each text of a packed batch: (tokens, heads, head_dim), in half precision.
 
@@ -59,10 +83,7 @@ def flash_attention(
         key: (tokens, key heads, head_dim); several query heads may share a key head.
         value: Like `key`.
         packed: The batch.
-        scaling: Factor of the scores; 1 / sqrt(head_dim) if None.
-        dropout: Dropout rate of the attention weights.
-        causal: Whether a token attends only to itself and earlier tokens.
-        window: Number of tokens that a token attends to on either side, counting itself; all if None.
+        options: Options of the layer.
 
     Raises:
         UnsupportedAttentionError: The heads are too large, or neither torch nor a package has the kernels.
@@ -77,17 +98,8 @@ def flash_attention(
     surplus = -head_dim % HEAD_MULTIPLE
     if surplus:
         query, key, value = (nn.functional.pad(one, (0, surplus)) for one in (query, key, value))
-    side = -1 if window is None else window - 1
-    attended = kernel(
-        query,
-        key,
-        value,
-        packed,
-        scale=head_dim**-0.5 if scaling is None else scaling,
-        dropout=dropout,
-        causal=causal,
-        window=(side, 0 if causal else side),
-    )
+    options = replace(options, scaling=options.scale(head_dim))
+    attended = kernel(query, key, value, packed, options)
     return attended[:, :, :head_dim] if surplus else attended
 
 
@@ -124,16 +136,10 @@ def attend_by_operator(
     key: torch.Tensor,
     value: torch.Tensor,
     packed: PackedBatch,
-    *,
-    scale: float,
-    dropout: float,
-    causal: bool,
-    window: tuple[int, int],
+    options: AttentionOptions,
 ) -> torch.Tensor:
-    """Return the attention of torch's operator, which has a gradient; see `flash_attention`.
-
-    `window` has the numbers of tokens that a token attends to before and after it; -1 means all.
-    """
+    """Return the attention of torch's operator, which has a gradient; see `flash_attention`."""
+    before, after = options.sides
     operator: Any = torch.ops.aten._flash_attention_forward.default
     outputs: tuple[torch.Tensor, ...] = operator(
         query=query,
@@ -143,12 +149,12 @@ def attend_by_operator(
         cum_seq_k=packed.offsets,
         max_q=packed.longest,
         max_k=packed.longest,
-        dropout_p=dropout,
-        is_causal=causal,
+        dropout_p=options.dropout,
+        is_causal=options.causal,
         return_debug_mask=False,
-        scale=scale,
-        window_size_left=window[0],
-        window_size_right=window[1],
+        scale=options.scale(query.shape[2]),
+        window_size_left=before,
+        window_size_right=after,
     )
     return outputs[0]
 
@@ -158,11 +164,7 @@ def attend_by_package(
     key: torch.Tensor,
     value: torch.Tensor,
     packed: PackedBatch,
-    *,
-    scale: float,
-    dropout: float,
-    causal: bool,
-    window: tuple[int, int],
+    options: AttentionOptions,
 ) -> torch.Tensor:
     """Return the attention of the package flash-attn; see `attend_by_operator`."""
     attend: Any = _package_function()
@@ -174,10 +176,10 @@ def attend_by_package(
         packed.offsets,
         packed.longest,
         packed.longest,
-        dropout_p=dropout,
-        softmax_scale=scale,
-        causal=causal,
-        window_size=window,
+        dropout_p=options.dropout,
+        softmax_scale=options.scale(query.shape[2]),
+        causal=options.causal,
+        window_size=options.sides,
     )
     return attended
 

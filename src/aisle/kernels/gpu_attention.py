@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from aisle.kernels.flash_attention import flash_attention
+from aisle.kernels.flash_attention import AttentionOptions, flash_attention
 from aisle.kernels.triton_support import why_no_triton
 from aisle.text.token_batches import PackedBatch
 
@@ -26,20 +26,14 @@ def gpu_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     packed: PackedBatch,
-    *,
-    scaling: float | None,
-    dropout: float,
-    causal: bool,
-    window: int | None,
+    options: AttentionOptions,
 ) -> torch.Tensor:
     """Return attention within each text of a packed batch: (tokens, heads, head_dim), in half precision.
 
     For the arguments and errors see `flash_attention`.
     """
-    if window is not None or not _are_short_texts(query, key, packed, dropout):
-        return flash_attention(
-            query, key, value, packed, scaling=scaling, dropout=dropout, causal=causal, window=window
-        )
+    if options.window is not None or not _are_short_texts(query, key, packed, options.dropout):
+        return flash_attention(query, key, value, packed, options)
     from aisle.kernels.short_attention import short_attention
 
     return short_attention(
@@ -48,9 +42,9 @@ def gpu_attention(
         value,
         packed.offsets,
         longest=packed.longest,
-        scaling=query.shape[2] ** -0.5 if scaling is None else scaling,
-        causal=causal,
-        dropout=dropout,
+        scaling=options.scale(query.shape[2]),
+        causal=options.causal,
+        dropout=options.dropout,
     )
 
 

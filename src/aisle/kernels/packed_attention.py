@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from aisle.kernels.flash_attention import UnsupportedAttentionError
+from aisle.kernels.flash_attention import AttentionOptions, UnsupportedAttentionError
 from aisle.kernels.gpu_attention import gpu_attention
 from aisle.kernels.grouped_attention import LONGEST, GroupedAttention
 from aisle.text.token_batches import PackedBatch
@@ -79,18 +79,9 @@ def packed_attention(
         # Rotary positions leave queries and keys in float32. Autocast would cast them for torch's attention.
         half = torch.get_autocast_dtype(query.device.type)
         query, key, value = (one.to(half) for one in (query, key, value))
+    options = AttentionOptions(scaling, dropout, causal, sliding_window)
     if query.device.type == "cuda" and query.dtype != torch.float32:
-        attended = gpu_attention(
-            query,
-            key,
-            value,
-            packed,
-            scaling=scaling,
-            dropout=dropout,
-            causal=causal,
-            window=sliding_window,
-        )
-        return attended[None], None
+        return gpu_attention(query, key, value, packed, options)[None], None
     heads = query.shape[1]
     if key.shape[1] != heads:
         key, value = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (key, value))
@@ -99,12 +90,11 @@ def packed_attention(
     on_cpu = query.device.type == "cpu"
     if trains and on_cpu and not causal and sliding_window is None and packed.longest <= LONGEST:
         fused: Any = GroupedAttention.apply
-        scale = query.shape[2] ** -0.5 if scaling is None else scaling
-        return fused(query, key, value, packed.runs, scale, dropout)[None], None
+        return fused(query, key, value, packed.runs, options.scale(query.shape[2]), dropout)[None], None
     sizes = [texts * length for texts, length in packed.runs]
     # Use split rather than slices: the gradient of a slice is as large as the whole tensor.
     runs = [
-        _attend_run(run, *parts, scaling=scaling, dropout=dropout, causal=causal, window=sliding_window)
+        _attend_run(run, *parts, options=options)
         for run, *parts in zip(
             packed.runs, *(torch.split(one, sizes) for one in (query, key, value)), strict=True
         )
@@ -118,12 +108,10 @@ def _attend_run(
     key: torch.Tensor,
     value: torch.Tensor,
     *,
-    scaling: float | None,
-    dropout: float,
-    causal: bool,
-    window: int | None,
+    options: AttentionOptions,
 ) -> torch.Tensor:
     texts, length = run
+    causal, window = options.causal, options.window
     query, key, value = (
         one.reshape(texts, length, *one.shape[1:]).transpose(1, 2) for one in (query, key, value)
     )
@@ -138,9 +126,9 @@ def _attend_run(
         key,
         value,
         attn_mask=mask,
-        dropout_p=dropout,
+        dropout_p=options.dropout,
         is_causal=causal and mask is None and length > 1,
-        scale=scaling,
+        scale=options.scaling,
     )
     return attended.transpose(1, 2).reshape(texts * length, *attended.shape[1::2])
 
