@@ -45,7 +45,7 @@ def assert_same_gradients(found, expected):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("architecture", PACKING)
-def test_packed_texts_have_the_embeddings_of_padded_texts_and_of_each_text_alone(
+def test_packed_texts_have_the_embeddings_of_padded_texts_and_of_single_texts(
     architecture, pooling, tower_of, texts, packed
 ):
     tower = tower_of(architecture, pooling=pooling).eval()
@@ -70,7 +70,7 @@ def test_packed_texts_give_the_gradients_of_padded_texts(architecture, adapter, 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_of_decoders_embed_packed_texts_like_padded_texts(variant, packed):
+def test_decoder_variants_embed_packed_texts_like_padded_texts(variant, packed):
     tower = Tower(variant_of(variant), Pooling("mean"), [Normalize()])
 
     torch.testing.assert_close(
@@ -82,7 +82,7 @@ def test_variants_of_decoders_embed_packed_texts_like_padded_texts(variant, pack
 
 @pytest.mark.parametrize("max_tokens", [1, 30, 60])
 @pytest.mark.parametrize("architecture", ["roberta", "modernbert", "qwen3"])
-def test_a_split_batch_has_the_embeddings_of_the_whole_in_the_same_order(
+def test_splitting_a_batch_changes_neither_embeddings_nor_order(
     architecture, max_tokens, tower_of, texts, packed
 ):
     tower = tower_of(architecture).eval()
@@ -104,11 +104,11 @@ def test_packed_and_padded_batches_can_alternate(tower_of, texts, packed):
     torch.testing.assert_close(mixed, torch.cat([whole, whole, whole]), rtol=0, atol=1e-5)
 
 
-# transformers 5.23 has a new name for it, which earlier versions lack.
+# transformers 5.23 renames the function; earlier versions lack the new name.
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("architecture", PACKING)
-def test_gradient_checkpointing_gives_packed_texts_the_same_gradients(
+def test_gradient_checkpointing_does_not_change_gradients_of_packed_texts(
     architecture, adapter, tower_of, packed, monkeypatch
 ):
     attended, attend_run = [], packing._attend_run
@@ -135,7 +135,7 @@ def test_positions_start_at_zero_without_a_padding_index(architecture, tower_of)
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
-def test_saved_files_do_not_name_our_attention(adapter, tower_of, packed, tmp_path):
+def test_saved_files_do_not_name_aisles_attention(adapter, tower_of, packed, tmp_path):
     tower = tower_of("bert", adapter=adapter).eval()
     embed(tower, [packed])
     assert tower.backbone.config._attn_implementation == packing.ATTENTION
@@ -150,7 +150,7 @@ def test_saved_files_do_not_name_our_attention(adapter, tower_of, packed, tmp_pa
 
 @dataclass
 class Layer:
-    """Attributes of an attention layer that packed_attention reads."""
+    """The attribute of an attention layer that packed_attention reads."""
 
     is_causal: bool
 
@@ -164,7 +164,7 @@ def test_packed_texts_train_under_autocast(architecture, tower_of, packed):
     assert all(bool(torch.isfinite(gradient).all()) for gradient in found.values())
 
 
-def test_backbones_do_not_keep_keys_and_values(tower_of, packed):
+def test_backbones_do_not_cache_keys_and_values(tower_of, packed):
     backbone = tower_of("qwen2").backbone
     assert backbone.config.use_cache is False
     output = backbone(input_ids=packed.input_ids[None])
@@ -217,6 +217,6 @@ def test_attention_weights_are_dropped_in_training():
         torch.manual_seed(0)
         found, _ = packed_attention(Layer(is_causal=False), ones, ones, ones, None, packed=batch, dropout=0.5)
 
-    # Each weight is 1/64, dropped or doubled: no output stays 1, and on average they do.
+    # Each weight is 1/64, and is dropped or doubled: outputs differ from 1, but their mean is 1.
     assert (found - 1).abs().max() > 0.05
     assert abs(found.mean() - 1) < 0.05

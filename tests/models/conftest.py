@@ -1,4 +1,4 @@
-"""Runs of tiny models as training leaves them, with an adapter or with all weights trained."""
+"""Runs of tiny models, with an adapter or with all weights trained."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from aisle.types.encoder_settings import Overrides
 
 @pytest.fixture
 def save_run(tiny_bert, tmp_path, shift_weights):
-    """Return a function that trains nothing and saves a run, and gives its folder."""
+    """Return a function that saves a run without training, and returns its folder."""
 
     def save(name="run", *, base=tiny_bert, adapter=True, seed=1, normalize=True, lora=None, **overrides):
         source = find_model(str(base))

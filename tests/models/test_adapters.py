@@ -86,12 +86,12 @@ def test_a_wrong_target_lists_the_linear_layers(tiny_bert):
 
 
 def test_the_pooler_is_refused_as_a_target(tiny_bert):
-    """No embedding reads it: nothing would be trained."""
+    """Embeddings do not depend on the pooler, so nothing would be trained."""
     with pytest.raises(ModelError, match=r"no linear layer named pooler\.dense"):
         lora(backbone_of(tiny_bert), target_modules=["pooler.dense"])
 
 
-def test_part_of_a_layers_name_is_refused(tiny_bert):
+def test_part_of_a_layer_name_is_refused_as_a_target(tiny_bert):
     with pytest.raises(ModelError, match="no linear layer named uery"):
         lora(backbone_of(tiny_bert), target_modules=["uery"])
 
@@ -131,7 +131,7 @@ def test_variants_of_lora_survive_saving(options, save_run):
 
 
 class AutoModelForSentenceEmbedding(nn.Module):
-    """The wrapper that PEFT's example trains, in what matters here: the backbone is its attribute `model`."""
+    """The wrapper that PEFT's example trains; the backbone is its attribute `model`."""
 
     def __init__(self, model):
         super().__init__()
@@ -143,7 +143,7 @@ class AutoModelForSentenceEmbedding(nn.Module):
 
 @pytest.fixture
 def example_adapter(tiny_bert, tmp_path, shift_weights):
-    """An adapter as the example saves it: no base model named, keys with one `model.` more."""
+    """An adapter as the example saves it: it names no base model, and its keys have an extra `model.`."""
     wrapped = AutoModelForSentenceEmbedding(backbone_of(tiny_bert))
     config = LoraConfig(
         r=8,
@@ -158,7 +158,7 @@ def example_adapter(tiny_bert, tmp_path, shift_weights):
     return tmp_path / "example", adapted.eval()
 
 
-def test_an_adapter_of_pefts_example_needs_its_base_named(example_adapter):
+def test_an_adapter_of_pefts_example_needs_base_model(example_adapter):
     folder, _ = example_adapter
 
     with pytest.raises(ModelError, match="names no base model; give it with --base_model"):
@@ -209,7 +209,9 @@ def test_an_adapter_that_lacks_weights_is_refused(save_run):
     ],
     ids=["modules_to_save", "bias", "magnitude"],
 )
-def test_an_adapter_that_lacks_weights_besides_loras_is_refused(options, part, message, tiny_bert, tmp_path):
+def test_an_adapter_that_lacks_saved_layers_biases_or_magnitudes_is_refused(
+    options, part, message, tiny_bert, tmp_path
+):
     from safetensors.torch import load_file, save_file
 
     config = LoraConfig(r=4, task_type="FEATURE_EXTRACTION", target_modules=["query"], **options)
@@ -248,7 +250,7 @@ def test_a_truncated_adapter_is_refused_with_its_folder_named(name, message, sav
     assert message in str(caught.value)
 
 
-def test_an_adapter_whose_base_model_moved_asks_for_it(save_run, tiny_bert, tmp_path):
+def test_an_adapter_with_a_moved_base_model_names_the_flag_to_give(save_run, tiny_bert, tmp_path):
     moved = tmp_path / "base"
     shutil.copytree(tiny_bert, moved)
     run = save_run(base=moved)

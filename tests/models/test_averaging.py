@@ -8,7 +8,7 @@ from aisle.models import averaging
 
 
 def test_runs_with_different_names_of_weights_are_refused(monkeypatch):
-    """A weight that one run lacks would come out as a fraction of the other's."""
+    """The average of a weight that one run lacks would be a fraction of the other run's weight."""
     towers = {
         "one": nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}),
         "two": nn.ModuleDict({"a": nn.Linear(1, 1)}),

@@ -1,4 +1,4 @@
-"""Models that cannot be embedded with are refused in one message; those of unusual form are read right."""
+"""Models that cannot embed texts are refused with one message; models of unusual form are read correctly."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def model_folder(minilm_dir, tmp_path):
             AutoModel.from_config(config, dtype=torch.float32).save_pretrained(folder)
         for name in TOKENIZER_FILES:
             shutil.copy(minilm_dir / name, folder / name)
-        # BERT's token types would be words to GPT-2, whose own tokenizer has none.
+        # GPT-2 would read BERT's token types as words; its own tokenizer has no token types.
         edit_json(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
         return folder
 
@@ -95,7 +95,7 @@ def test_quantised_weights_name_the_package_that_they_need(bert_copy):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "madeup"])
-def test_a_model_with_python_code_names_the_flag(bert_copy, model_type):
+def test_a_model_with_python_code_is_refused_with_the_flag_named(bert_copy, model_type):
     (bert_copy / "modeling_odd.py").write_text("raise SystemExit('this code must not run')\n")
     code = {"AutoConfig": "modeling_odd.OddConfig", "AutoModel": "modeling_odd.OddModel"}
     edit_json(bert_copy / "config.json", auto_map=code, model_type=model_type, num_hidden_layers=3)
@@ -117,7 +117,7 @@ def test_a_model_that_does_not_read_text_is_refused(minilm_dir, tmp_path):
 
 
 def old_layout(folder, root, *, name="0_Transformer"):
-    """Write a folder as sentence-transformers 1 did: the transformer's files in a folder of their own."""
+    """Write a model as sentence-transformers 1 did: the transformer's files are in a subfolder."""
     root.mkdir()
     shutil.copytree(folder, root / name)
     (root / name / "sentence_bert_config.json").write_text('{"max_seq_length": 21, "do_lower_case": false}')
@@ -132,7 +132,7 @@ def old_layout(folder, root, *, name="0_Transformer"):
     return root
 
 
-def test_the_folders_of_old_sentence_transformers_are_followed(tiny_bert, tmp_path):
+def test_models_with_the_folders_of_sentence_transformers_1_are_loaded(tiny_bert, tmp_path):
     from sentence_transformers import SentenceTransformer
 
     root = old_layout(tiny_bert, tmp_path / "old")

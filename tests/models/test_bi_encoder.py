@@ -1,4 +1,4 @@
-"""Two towers: each side is read by its own, and a step trains both."""
+"""Two towers: each embeds its side, and a step trains both."""
 
 import copy
 
@@ -68,7 +68,7 @@ def test_without_a_second_tower_one_tower_embeds_both_sides(towers):
     assert (len(shared.towers), len(separate.towers)) == (1, 2)
 
 
-def test_a_copy_of_a_shared_tower_is_shared(towers):
+def test_a_deep_copy_still_shares_its_tower(towers):
     copied = copy.deepcopy(BiEncoder(towers[0]))
 
     assert copied.query_tower is copied.product_tower
@@ -114,7 +114,7 @@ def test_training_steps_move_the_weights_of_both_towers(cached, packed, towers, 
 
 
 def test_a_batch_has_the_embeddings_of_each_tower_alone(towers, tiny_bert):
-    """The oracle embeds queries with one tower and products with the other, without our batches."""
+    """The oracle embeds queries with one tower and products with the other, without aisle's batches."""
     accelerator = Accelerator(cpu=True)
     model = BiEncoder(*towers)
     encoder = encoder_of(model.eval(), tiny_bert)

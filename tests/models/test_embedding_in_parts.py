@@ -1,4 +1,4 @@
-"""Parts of texts, tokenised ahead and embedded in half precision, as on a GPU; here on a CPU."""
+"""Parts of texts, tokenised ahead and embedded in half precision: as on a GPU, but on a CPU."""
 
 import copy
 from types import SimpleNamespace
@@ -76,7 +76,7 @@ def test_an_error_of_a_later_window_is_raised(encoder, in_windows, monkeypatch):
         encoder.encode_products(TEXTS)
 
 
-def test_parts_are_passed_on_in_order_and_empty_parts_too(encoder):
+def test_parts_come_in_order_including_empty_parts(encoder):
     parts = [encoder.tokenize_products(part) for part in (TEXTS[:5], [], TEXTS[5:6], TEXTS[6:])]
     found = []
 
@@ -86,7 +86,7 @@ def test_parts_are_passed_on_in_order_and_empty_parts_too(encoder):
     np.testing.assert_allclose(np.concatenate(found), encoder.encode_products(TEXTS), atol=1e-6)
 
 
-def test_windows_hold_every_text_beside_its_equals():
+def test_equal_texts_are_in_the_same_window():
     texts = distinct_texts(["b", "a", "b", "c", "a", "d"])
     windows = list(texts.windows(2))
 
@@ -96,7 +96,7 @@ def test_windows_hold_every_text_beside_its_equals():
 
 
 class Events:
-    """Stands in for torch.cuda: an event notes when the host waits for it."""
+    """Replaces torch.cuda: an event records when the host waits for it."""
 
     def __init__(self):
         self.waits = 0
@@ -136,7 +136,7 @@ def test_the_host_waits_for_a_batch_once_enough_others_are_launched(events):
     assert [one.tolist() for one in found] == [[0, 0], [1, 1], [9]]
 
 
-def test_embeddings_through_the_queue_are_those_without(encoder, events, monkeypatch):
+def test_the_queue_does_not_change_embeddings(encoder, events, monkeypatch):
     expected = encoder.encode_products(WITH_REPEATS, max_tokens=20)
     monkeypatch.setattr(encoder_module, "DeviceQueue", lambda device: DeviceQueue(torch.device("cuda")))
     parts = [encoder.tokenize_products(part) for part in (WITH_REPEATS[:7], [], WITH_REPEATS[7:])]
@@ -189,7 +189,7 @@ def test_weights_that_layers_share_are_shared_in_the_copy(encoder):
     assert copied[1].output.dense.weight is copied[0].output.dense.weight
 
 
-def test_a_tower_that_needs_float32_is_not_copied_with_the_reason(encoder, monkeypatch):
+def test_a_tower_that_needs_float32_is_not_copied_and_the_reason_is_given(encoder, monkeypatch):
     monkeypatch.setattr("aisle.models.half_precision._computes", lambda *_: False)
     tower = encoder.model.product_tower
 
@@ -200,7 +200,7 @@ def test_a_tower_that_needs_float32_is_not_copied_with_the_reason(encoder, monke
 
 
 @pytest.mark.parametrize("fault", [torch.OutOfMemoryError, torch.AcceleratorError])
-def test_a_fault_of_the_device_is_not_taken_for_a_model_that_needs_float32(encoder, monkeypatch, fault):
+def test_a_device_error_is_raised_and_not_taken_for_a_need_of_float32(encoder, monkeypatch, fault):
     def fail(_):
         raise fault("CUDA error")
 
@@ -225,7 +225,7 @@ def test_a_half_copy_of_a_tower_that_changes_itself_is_compared_while_no_thread_
     assert found == [True]
 
 
-def test_a_change_of_the_weights_makes_another_version(encoder):
+def test_a_change_of_the_weights_changes_their_version(encoder):
     tower = encoder.model.product_tower
     before = weights_version(tower)
     assert weights_version(tower) == before
@@ -236,7 +236,7 @@ def test_a_change_of_the_weights_makes_another_version(encoder):
     assert weights_version(tower) > before
 
 
-def test_what_is_made_of_changed_weights_is_made_again(encoder):
+def test_copies_of_changed_weights_are_made_again(encoder):
     made = []
     for version in (1, 1, 2, 2):
         encoder._once("copy", lambda: made.append(True), version=version)

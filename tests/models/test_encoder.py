@@ -53,7 +53,7 @@ def encoder(encoder_of):
 
 
 def plain_forward(folder, tokenizer, texts, *, pooling, max_length):
-    """Embed all texts at once, padded by the tokenizer, with nothing but transformers and torch."""
+    """Embed all texts at once, padded by the tokenizer, with only transformers and torch."""
     backbone = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     tokenizer.padding_side = "right"
     inputs = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
@@ -99,7 +99,7 @@ def test_embeddings_do_not_depend_on_grouping_or_order(architecture, encoder_of)
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_different_texts_have_different_embeddings(architecture, encoder_of):
-    """The invariances above would hold of a constant too."""
+    """The tests above would also pass if all embeddings were equal."""
     embeddings = encoder_of(architecture).encode_products(TEXTS)
 
     cosines = embeddings @ embeddings.T
@@ -149,7 +149,7 @@ def test_a_title_of_a_megabyte_is_cut_off(architecture, encoder_of):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_longest_text_that_a_model_reads_is_read(architecture, encoder_of):
+def test_a_text_is_read_up_to_the_limit_of_the_model(architecture, encoder_of):
     encoder = encoder_of(architecture)
 
     assert encoder.settings.max_length == 64
@@ -216,7 +216,7 @@ def test_fp32_is_not_cast():
 
 
 class TimedEncoder:
-    """Embeds nothing, in the given seconds of a clock that only it moves."""
+    """Embeds nothing, and moves a fake clock on by the given seconds."""
 
     def __init__(self, seconds, monkeypatch):
         self.device, self.seconds, self.clock, self.calls = torch.device("cpu"), seconds, 0.0, 0
@@ -259,7 +259,7 @@ def test_minilm_ranks_by_meaning(minilm):
     assert scores.argmin() == 1
 
 
-def test_a_text_that_occurs_again_is_encoded_once_and_counted_each_time(tiny_bert):
+def test_a_repeated_text_is_encoded_once_and_counted_each_time(tiny_bert):
     encoder = load_encoder(tiny_bert, device="cpu")
     read, told = [], []
     encoder.model.product_tower.register_forward_pre_hook(
@@ -276,7 +276,7 @@ def test_a_text_that_occurs_again_is_encoded_once_and_counted_each_time(tiny_ber
 
 
 def batches_read_by(encoder):
-    """Return a list that fills up with the batches that the model reads."""
+    """Return a list to which every batch that the model reads is added."""
     read = []
     encoder.model.product_tower.register_forward_pre_hook(lambda _, inputs: read.extend(inputs[0]))
     return read
@@ -294,7 +294,7 @@ def test_texts_are_encoded_without_padding(precision, tiny_bert):
     assert batch.read_tokens == 3 + 5  # special tokens counted
 
 
-def test_a_model_that_reads_no_packed_texts_is_given_padded_ones(tiny_model):
+def test_a_model_that_cannot_read_packed_texts_gets_padded_texts(tiny_model):
     encoder = load_encoder(tiny_model("mpnet"), device="cpu")
     read = batches_read_by(encoder)
 
@@ -304,7 +304,7 @@ def test_a_model_that_reads_no_packed_texts_is_given_padded_ones(tiny_model):
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "qwen3"])
-def test_padded_texts_have_the_embeddings_of_packed_ones(architecture, tiny_model, monkeypatch):
+def test_padded_and_packed_texts_have_the_same_embeddings(architecture, tiny_model, monkeypatch):
     packed = load_encoder(tiny_model(architecture), device="cpu").encode_products(TEXTS)
     monkeypatch.setattr("aisle.models.tower.why_padded", lambda *_, **__: "a test")
     encoder = load_encoder(tiny_model(architecture), device="cpu")
@@ -316,7 +316,7 @@ def test_padded_texts_have_the_embeddings_of_packed_ones(architecture, tiny_mode
     np.testing.assert_allclose(padded, packed, atol=1e-5)
 
 
-def test_whether_texts_can_be_packed_is_tried_out_once_for_each_compute_type(tiny_bert, monkeypatch):
+def test_packing_is_tried_once_for_each_compute_type(tiny_bert, monkeypatch):
     tried = []
     monkeypatch.setattr("aisle.models.tower.why_padded", lambda *_, **how: tried.append(how))
     encoder = load_encoder(tiny_bert, overrides=Overrides(max_length=24), device="cpu")
@@ -327,7 +327,7 @@ def test_whether_texts_can_be_packed_is_tried_out_once_for_each_compute_type(tin
     assert [how["max_length"] for how in tried] == [24, 24]
 
 
-def test_a_single_query_does_not_wait_for_trying_out(tiny_bert, monkeypatch):
+def test_a_single_query_is_embedded_without_trying_packing(tiny_bert, monkeypatch):
     monkeypatch.setattr("aisle.models.tower.why_padded", lambda *_, **__: pytest.fail("tried out"))
 
     assert load_encoder(tiny_bert, device="cpu").encode_queries(["red sofa"]).shape == (1, 32)

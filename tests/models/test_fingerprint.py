@@ -12,7 +12,7 @@ from aisle.types.encoder_settings import EncoderSettings, Overrides
 
 
 def fingerprint(folder, **options):
-    """The fingerprint of the files as they are; a run that was altered since is refused unless overridden."""
+    """Return the fingerprint of the files, even if they differ from those that the run recorded."""
     if (folder / "aisle.json").is_file():
         saved = json.loads((folder / "aisle.json").read_text())
         options.setdefault("overrides", Overrides(max_length=saved["max_length"]))
@@ -28,7 +28,7 @@ def change_one_weight(path):
 
 @pytest.fixture
 def run(save_run, tiny_bert, tmp_path):
-    """A LoRA run over a base of its own, so that both may be changed."""
+    """A LoRA run and a copy of its base model, so that a test can change both."""
     base = tmp_path / "base"
     shutil.copytree(tiny_bert, base)
     return save_run(base=base)
@@ -39,7 +39,7 @@ def saved_fingerprint(run):
 
 
 @pytest.mark.parametrize("adapter", [True, False])
-def test_it_is_64_hexadecimal_digits_and_survives_saving_and_loading(adapter, save_run):
+def test_a_fingerprint_is_64_hexadecimal_digits_and_survives_saving_and_loading(adapter, save_run):
     run = save_run(adapter=adapter)
 
     assert len(bytes.fromhex(fingerprint(run))) == 32
@@ -47,20 +47,20 @@ def test_it_is_64_hexadecimal_digits_and_survives_saving_and_loading(adapter, sa
 
 
 @pytest.mark.parametrize("adapter", [True, False])
-def test_it_survives_copying_the_folder(adapter, save_run, tmp_path):
+def test_copying_the_folder_keeps_the_fingerprint(adapter, save_run, tmp_path):
     run = save_run(adapter=adapter)
     shutil.copytree(run, tmp_path / "elsewhere" / "run")
 
     assert fingerprint(tmp_path / "elsewhere" / "run") == saved_fingerprint(run)
 
 
-def test_it_survives_copying_the_base_model(run, tmp_path):
+def test_copying_the_base_model_keeps_the_fingerprint(run, tmp_path):
     shutil.copytree(tmp_path / "base", tmp_path / "moved")
 
     assert fingerprint(run, base_model=str(tmp_path / "moved")) == saved_fingerprint(run)
 
 
-def test_it_does_not_depend_on_the_other_files_of_a_run(run):
+def test_other_files_of_a_run_do_not_change_the_fingerprint(run):
     before = fingerprint(run)
     (run / "README.md").write_text("A card.")
     (run / "metrics.json").write_text("{}")
@@ -69,47 +69,47 @@ def test_it_does_not_depend_on_the_other_files_of_a_run(run):
     assert fingerprint(run) == before
 
 
-def test_encoding_does_not_change_it(run):
+def test_encoding_does_not_change_the_fingerprint(run):
     encoder = load_encoder(run, device="cpu")
     encoder.encode_queries(["red shoes"])
 
     assert fingerprint(run) == encoder.fingerprint
 
 
-def test_one_base_weight_changes_it(run, tmp_path):
+def test_one_base_weight_changes_the_fingerprint(run, tmp_path):
     change_one_weight(tmp_path / "base" / "model.safetensors")
 
     assert fingerprint(run) != saved_fingerprint(run)
 
 
-def test_one_adapter_weight_changes_it(run):
+def test_one_adapter_weight_changes_the_fingerprint(run):
     change_one_weight(run / "adapter_model.safetensors")
 
     assert fingerprint(run) != saved_fingerprint(run)
 
 
-def test_one_weight_of_a_full_run_changes_it(save_run):
+def test_one_weight_of_a_full_run_changes_the_fingerprint(save_run):
     run = save_run(adapter=False)
     change_one_weight(run / "model.safetensors")
 
     assert fingerprint(run) != saved_fingerprint(run)
 
 
-def test_the_scale_of_the_adapter_changes_it(run):
+def test_the_scale_of_the_adapter_changes_the_fingerprint(run):
     path = run / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 9}))
 
     assert fingerprint(run) != saved_fingerprint(run)
 
 
-def test_the_location_of_the_base_model_does_not_change_it(run, tmp_path):
+def test_the_location_of_the_base_model_does_not_change_the_fingerprint(run, tmp_path):
     path = run / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "/elsewhere"}))
 
     assert fingerprint(run) == saved_fingerprint(run)
 
 
-def test_the_vocabulary_changes_it(run):
+def test_the_vocabulary_changes_the_fingerprint(run):
     path = run / "tokenizer.json"
     path.write_text(path.read_text().replace('"shoes":', '"shoez":'))
 
@@ -117,7 +117,7 @@ def test_the_vocabulary_changes_it(run):
 
 
 @pytest.mark.parametrize("change", [{"do_lower_case": False}, {"truncation_side": "left"}])
-def test_settings_of_the_tokenizer_change_it(change, run):
+def test_settings_of_the_tokenizer_change_the_fingerprint(change, run):
     path = run / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
@@ -134,11 +134,11 @@ def test_settings_of_the_tokenizer_change_it(change, run):
     ],
     ids=lambda overrides: next(iter(overrides)),
 )
-def test_every_setting_changes_it(overrides, run):
+def test_every_setting_changes_the_fingerprint(overrides, run):
     assert fingerprint(run, overrides=Overrides(**overrides)) != saved_fingerprint(run)
 
 
-def test_normalisation_changes_it(run):
+def test_normalisation_changes_the_fingerprint(run):
     before = fingerprint(run)
     path = run / "aisle.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"normalize": False}))
@@ -146,14 +146,14 @@ def test_normalisation_changes_it(run):
     assert fingerprint(run) != before
 
 
-def test_swapped_prompts_change_it(run):
+def test_swapped_prompts_change_the_fingerprint(run):
     one = fingerprint(run, overrides=Overrides(query_prompt="a", product_prompt="b"))
     other = fingerprint(run, overrides=Overrides(query_prompt="b", product_prompt="a"))
 
     assert one != other
 
 
-def test_base_and_run_differ(run, tmp_path):
+def test_base_and_run_have_different_fingerprints(run, tmp_path):
     assert fingerprint(run) != fingerprint(tmp_path / "base")
 
 
@@ -175,7 +175,7 @@ def edit(path, **changes):
     ],
     ids=str,
 )
-def test_every_setting_of_an_adapter_that_changes_its_output_counts(changes, run, tiny_bert):
+def test_settings_of_an_adapter_that_change_its_output_change_the_fingerprint(changes, run, tiny_bert):
     before = of_files(run)
 
     edit(run / "adapter_config.json", **changes)
@@ -186,7 +186,7 @@ def test_every_setting_of_an_adapter_that_changes_its_output_counts(changes, run
 @pytest.mark.parametrize(
     "changes", [{"lora_dropout": 0.5}, {"base_model_name_or_path": "x"}, {"inference_mode": 0}]
 )
-def test_settings_of_training_and_of_the_machine_do_not_count(changes, run):
+def test_settings_of_training_and_of_the_machine_do_not_change_the_fingerprint(changes, run):
     before = of_files(run)
 
     edit(run / "adapter_config.json", **changes)
@@ -199,7 +199,7 @@ def of_files(run):
     return fingerprint_of(base_dir=run.parent / "base", model_dir=run, adapter=True, settings=settings)
 
 
-def test_the_magnitudes_of_dora_count(save_run):
+def test_the_magnitudes_of_dora_change_the_fingerprint(save_run):
     run = save_run(lora={"use_dora": True})
     weights = load_file(run / "adapter_model.safetensors")
     before = fingerprint(run)
@@ -211,7 +211,7 @@ def test_the_magnitudes_of_dora_count(save_run):
 
 
 @pytest.mark.parametrize("file", ["modeling_mine.py", "parts/layers.py"])
-def test_the_code_that_a_repository_brings_counts_where_its_files_name_some(file, run, tmp_path):
+def test_code_that_a_repositorys_configuration_names_changes_the_fingerprint(file, run, tmp_path):
     base = tmp_path / "base"
     (base / file).parent.mkdir(exist_ok=True)
     (base / file).write_text("A = 1\n", encoding="utf-8")
@@ -226,7 +226,7 @@ def test_the_code_that_a_repository_brings_counts_where_its_files_name_some(file
     assert of_files(run) != before
 
 
-def test_lower_case_counts(run, tmp_path):
+def test_lower_case_changes_the_fingerprint(run, tmp_path):
     for path in run.glob("tokenizer*"):
         path.unlink()
     before = of_files(run)
@@ -246,7 +246,7 @@ def test_a_run_of_an_earlier_format_is_refused_clearly(run):
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_the_tokenizer_of_a_run_may_run_code_where_that_is_allowed(trusted, run, monkeypatch):
+def test_the_tokenizer_of_a_run_runs_code_only_if_that_is_allowed(trusted, run, monkeypatch):
     allowed = []
 
     def recorded(folder, *, trust_remote_code):

@@ -36,7 +36,7 @@ def write(folder, name, content):
 
 @pytest.fixture
 def copied(tiny_model, tmp_path):
-    """Return a function from an architecture to the folder of a copy that may be written to."""
+    """Return a function that copies a tiny model to a folder that a test may write to."""
 
     def copy(architecture="bert"):
         return shutil.copytree(tiny_model(architecture), tmp_path / "base")
@@ -46,7 +46,7 @@ def copied(tiny_model, tmp_path):
 
 @pytest.fixture
 def decoder_of(copied):
-    """Return a function to a decoder whose tokenizer adds no tokens but those its settings ask for."""
+    """Return a function that makes a decoder; its tokenizer adds only the tokens that its settings name."""
 
     def make(**settings):
         folder = copied("qwen2")
@@ -67,7 +67,7 @@ def decoder_of(copied):
 
 
 def plain_last(folder, rows):
-    """Return the vector of each row's last token by nothing but transformers."""
+    """Return the vector of each row's last token, computed by transformers alone."""
     backbone = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         vectors = [backbone(input_ids=torch.tensor([row])).last_hidden_state[0, -1] for row in rows]
@@ -81,7 +81,7 @@ def in_sentence_transformers(folder, texts=TEXTS, *, side="document", **options)
 
 
 def assert_same_after_saving(save_run, base, **overrides):
-    """A run of all weights and one with an adapter, reopened by both libraries."""
+    """Save a run of all weights and a run with an adapter, and open them in both libraries."""
     for adapter in (True, False):
         run = save_run(f"run {adapter}", base=base, adapter=adapter, **overrides)
         encoder = load_encoder(run, device="cpu")
@@ -172,7 +172,7 @@ def test_prompts_are_found_by_their_names_or_the_default(prompts, default, query
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_default_prompt_is_that_of_sentence_transformers(copied, save_run):
+def test_the_default_prompt_gives_the_embeddings_of_sentence_transformers(copied, save_run):
     folder = copied()
     prompts_of(folder, {"general": "lamp: "}, "general")
     write(folder, "modules.json", ST_MODULES)
@@ -196,7 +196,7 @@ def test_prompts_with_other_names_are_refused_unless_the_user_gives_prompts(copi
     assert load_encoder(folder, overrides=said, device="cpu").settings.query_prompt == "q: "
 
 
-def test_a_pooling_without_the_prompt_is_refused_where_there_are_prompts(copied, save_run):
+def test_a_pooling_that_leaves_out_prompts_is_refused_if_there_are_prompts(copied, save_run):
     folder = copied()
     pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "include_prompt": False}
     write(folder, "1_Pooling/config.json", pooling)
@@ -213,7 +213,7 @@ def test_a_pooling_without_the_prompt_is_refused_where_there_are_prompts(copied,
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_without_prompts_and_with_include_prompt_off_is_that_of_sentence_transformers(copied):
+def test_include_prompt_off_without_prompts_gives_the_embeddings_of_sentence_transformers(copied):
     folder = copied()
     write(folder, "modules.json", ST_MODULES)
     pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "include_prompt": False}
@@ -245,7 +245,7 @@ def test_pickled_weights_are_converted_in_place_and_keep_the_pooling(copied):
     ("architecture", "how"),
     [("qwen2", "the last token, as is usual for decoders"), ("bert", "the mean of all tokens")],
 )
-def test_the_pooling_that_no_file_names_is_logged(architecture, how, tiny_model):
+def test_a_pooling_that_no_file_names_is_logged(architecture, how, tiny_model):
     base = load_base(find_model(str(tiny_model(architecture))), overrides=Overrides())
     chosen = load_base(find_model(str(tiny_model(architecture))), overrides=Overrides(pooling="cls"))
 

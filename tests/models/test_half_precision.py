@@ -66,8 +66,8 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("architecture", "layout"), READ_EACH_WAY)
-def test_embeddings_and_gradients_are_those_of_float32_within_rounding(architecture, layout, shift_weights):
-    """bf16 has 8 bits, fp16 has 11; autocast comes as close."""
+def test_embeddings_and_gradients_equal_float32_up_to_rounding(architecture, layout, shift_weights):
+    """bf16 has 8 bits of precision, fp16 has 11; autocast is as close."""
     tower = tower_of(architecture, shift_weights)
     embeddings, gradient = embeddings_and_gradient(tower, layout)
     for compute_type, largest in ((BFLOAT16, 0.08), (FLOAT16, 0.01)):
@@ -79,7 +79,7 @@ def test_embeddings_and_gradients_are_those_of_float32_within_rounding(architect
 
 @pytest.mark.parametrize("architecture", ["bert", "qwen3"])
 def test_autocast_around_the_tower_changes_nothing(architecture, shift_weights):
-    """Accelerate's wrapper of a prepared model turns it on."""
+    """Accelerate's wrapper of a prepared model turns autocast on."""
     tower = in_half(tower_of(architecture, shift_weights))
     expected = embeddings_and_gradient(tower, "packed")
     with autocast(CPU, "bf16"):
@@ -157,7 +157,7 @@ def test_a_tower_in_half_precision_packs(architecture, shift_weights):
     assert error(packed, padded) < 0.02
 
 
-def test_layers_with_lora_dropout_compute_in_half_one_by_one(shift_weights, monkeypatch):
+def test_projections_with_lora_dropout_compute_in_half_precision_separately(shift_weights, monkeypatch):
     tower = tower_of("bert", shift_weights, lora_dropout=0.5)
     half = in_half(tower)
     monkeypatch.setattr(JointLinear, "apply", lambda *_: pytest.fail("joint"))
@@ -185,7 +185,7 @@ def test_heads_stay_in_float32(shift_weights):
 
 
 class AdjacentGradients(torch.autograd.Function):
-    """A function of queries, keys and values with all gradients in one tensor, as the kernel for GPUs has."""
+    """Attention that returns the gradients of queries, keys and values in one tensor, like the GPU kernel."""
 
     @staticmethod
     def forward(ctx, query, key, value, *_):
@@ -235,7 +235,7 @@ def lora(backbone, **settings):
     ],
     ids=["all weights", "no weights", "DoRA", "biases", "LoRA's biases", "a whole layer"],
 )
-def test_what_is_not_plain_lora_stays_with_autocast_and_the_reason_is_given(make, reason):
+def test_models_other_than_plain_lora_keep_autocast_and_the_reason_is_given(make, reason):
     tower = Tower(make(backbone_of("bert", 0.0)), Pooling("mean"))
     before = {name: one.data_ptr() for name, one in tower.named_parameters()}
     assert reason in compute_in_half(tower, BFLOAT16)
@@ -244,7 +244,7 @@ def test_what_is_not_plain_lora_stays_with_autocast_and_the_reason_is_given(make
 
 
 class Upcast(nn.Module):
-    """A norm that returns float32, as some architectures' own code does."""
+    """A norm that returns float32, as in the code of some architectures."""
 
     def __init__(self, norm):
         super().__init__()
@@ -262,7 +262,9 @@ class Overflowing(Upcast):
 @pytest.mark.parametrize(
     ("change", "compute_type"), [(Upcast, BFLOAT16), (Overflowing, FLOAT16)], ids=["two types", "overflow"]
 )
-def test_an_architecture_that_does_not_compute_in_half_is_left_as_it_was(change, compute_type, shift_weights):
+def test_an_architecture_that_cannot_compute_in_half_precision_is_left_unchanged(
+    change, compute_type, shift_weights
+):
     tower = tower_of("bert", shift_weights).eval()
     embeddings = tower.backbone.base_model.model.embeddings
     embeddings.LayerNorm = change(embeddings.LayerNorm)

@@ -25,7 +25,7 @@ LORA = Lora(rank=4, alpha=8, dropout=0.0, target_modules=None, use_dora=False, u
 
 @pytest.fixture
 def with_dense(tiny_bert, tmp_path):
-    """Return a function that saves a model with Dense by sentence-transformers, and gives its folder."""
+    """Return a function that saves a model with Dense by sentence-transformers, and returns its folder."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
@@ -162,7 +162,7 @@ def test_the_best_weights_of_a_head_are_saved_in_place_of_the_last(with_dense, t
     assert torch.equal(saved["linear.weight"], best["heads.0.linear.weight"])
 
 
-def test_a_run_without_a_head_leaves_none_of_an_earlier_run(with_dense, tmp_path, tiny_bert):
+def test_a_run_without_a_head_removes_the_head_of_an_earlier_run(with_dense, tmp_path, tiny_bert):
     for base in (with_dense(), tiny_bert):
         source = find_model(str(base))
         loaded = load_base(source, overrides=Overrides())
@@ -180,7 +180,7 @@ def test_a_run_without_a_head_leaves_none_of_an_earlier_run(with_dense, tmp_path
     assert not list((tmp_path / "run").glob("2_Dense/*"))
 
 
-def test_an_adapter_alone_takes_the_head_of_its_base(with_dense, tmp_path, shift_weights):
+def test_a_bare_adapter_uses_the_head_of_its_base(with_dense, tmp_path, shift_weights):
     """PEFT's own folder has no modules.json."""
     folder = with_dense()
     backbone = attach_lora(
@@ -262,7 +262,7 @@ def test_a_head_with_pickled_weights_is_refused(with_dense):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_activation_is_saved_by_a_name_that_is_read_again(activation, tmp_path):
+def test_every_activation_is_saved_under_a_name_that_loading_accepts(activation, tmp_path):
     layer = Dense(3, 2, bias=True, activation=activation)
     layer.save(tmp_path / "2_Dense")
     embeddings = torch.tensor([[0.5, -1.0, 2.0]])

@@ -14,7 +14,7 @@ def drawn(*shape, seed=0):
 
 
 def exact(inputs, weight, bias):
-    """The same product with NumPy's 64-bit integers, from the definition of the codes."""
+    """Compute the same product with NumPy's 64-bit integers, from the definition of the codes."""
     rows = inputs.flatten(0, -2).numpy().astype(np.float64)
     weights = weight.numpy().astype(np.float64)
     row_scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-30) / 127
@@ -73,7 +73,7 @@ def test_rows_and_outputs_of_zeros_give_the_bias():
     assert torch.isfinite(found).all()
 
 
-def test_a_token_is_not_disturbed_by_anothers_outlier():
+def test_an_outlier_does_not_disturb_other_tokens():
     inputs, linear = drawn(5, 40), Int8Linear(drawn(8, 40, seed=1), drawn(8, seed=2), InputCodes())
     quiet = linear(inputs.clone())
 
@@ -84,7 +84,7 @@ def test_a_token_is_not_disturbed_by_anothers_outlier():
     assert torch.equal(loud[others], quiet[others])
 
 
-def test_a_row_that_is_not_finite_stays_so():
+def test_a_row_with_nan_or_infinity_stays_so():
     inputs = drawn(3, 8)
     inputs[1, 2] = float("nan")
 
@@ -94,7 +94,7 @@ def test_a_row_that_is_not_finite_stays_so():
     assert torch.isfinite(found[[0, 2]]).all()
 
 
-def test_scales_of_channels_save_the_codes_of_the_others_from_a_large_one():
+def test_scales_of_channels_keep_the_precision_of_the_others_beside_a_large_channel():
     inputs, weight, bias = drawn(200, 64), drawn(32, 64, seed=1), drawn(32, seed=2)
     inputs[:, 5] *= 50
     weight[:, 5] /= 10
@@ -108,7 +108,7 @@ def test_scales_of_channels_save_the_codes_of_the_others_from_a_large_one():
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_products_with_scales_of_channels_are_those_of_exact_integers(with_bias):
+def test_products_with_scales_of_channels_equal_those_of_exact_integers(with_bias):
     inputs, weight = drawn(65, 17), drawn(33, 17, seed=1)
     bias, channel_scales = drawn(33, seed=2) if with_bias else None, drawn(17, seed=3).abs() / 40 + 0.01
     row_codes = np.rint((inputs / channel_scales).clamp(-127, 127).numpy()).astype(np.int64)
@@ -158,11 +158,11 @@ def test_layers_that_read_the_same_input_find_its_codes_once(monkeypatch):
     assert calls == [4]
 
 
-def test_codes_of_an_input_are_not_reused_for_another():
+def test_codes_are_not_reused_for_another_input():
     shared, weight = InputCodes(), drawn(6, 20, seed=1)
     layer = Int8Linear(weight, None, shared)
 
-    # Each is freed before the next, which may then lie at the same address.
+    # Each input is freed before the next, which may then have the same address.
     for seed in range(5):
         inputs = drawn(4, 20, seed=seed)
         np.testing.assert_allclose(layer(inputs).numpy(), exact(inputs, weight, None), rtol=1e-5, atol=1e-5)
@@ -176,7 +176,7 @@ def test_codes_are_the_nearest_and_use_the_whole_range():
     assert scales.tolist() == [[1.0]]
 
 
-def test_codes_after_gelu_are_for_what_is_above_zero():
+def test_codes_after_gelu_cover_the_values_above_zero():
     codes, scales = token_codes(torch.tensor([[-0.17, 0.0, 2.34], [-0.17, 0.0, 0.001]]), after_gelu=True)
 
     assert codes[:2].tolist() == [[4, 21, 255], [0, 21, 21]]
@@ -220,7 +220,7 @@ def test_weights_have_a_scale_per_output():
 
 
 @pytest.mark.parametrize("instructions", ["avx512_vnni", "avx_vnni", None])
-def test_which_cpus_multiply_integers(instructions, monkeypatch):
+def test_cpus_that_multiply_integers_are_recognised(instructions, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, instructions: True})
 
     assert multiplies_int8() == (instructions is not None)

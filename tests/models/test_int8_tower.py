@@ -72,7 +72,7 @@ def test_minilm_keeps_its_embeddings(minilm):
     assert cosines(encoder.encode_products(TEXTS, precision="int8"), expected).min() > 0.99
 
 
-def test_all_linear_layers_are_replaced_and_all_else_is_shared(encoder):
+def test_all_linear_layers_are_replaced_and_everything_else_is_shared(encoder):
     copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
     assert not [one for one in copied.modules() if type(one) is nn.Linear]
@@ -105,7 +105,7 @@ def test_an_embedding_does_not_depend_on_the_other_texts(encoder):
     assert cosines(together, alone).min() > 0.9995
 
 
-def test_the_copy_is_made_once_and_only_when_asked_for(encoder, monkeypatch):
+def test_the_int8_copy_is_made_once_and_only_on_request(encoder, monkeypatch):
     made = []
 
     def counted(*inputs, **options):
@@ -121,7 +121,7 @@ def test_the_copy_is_made_once_and_only_when_asked_for(encoder, monkeypatch):
     assert made == [True]
 
 
-def test_an_adapter_is_merged_into_the_copy_alone(encoder, adapted):
+def test_an_adapter_is_merged_only_into_the_int8_copy(encoder, adapted):
     batch = int8.random_tokens(adapted.vocabulary_size, 8)
     with torch.no_grad():
         expected = adapted([batch]).numpy()
@@ -135,7 +135,7 @@ def test_an_adapter_is_merged_into_the_copy_alone(encoder, adapted):
     assert np.array_equal(after, expected)
 
 
-def test_a_copy_made_under_inference_mode_serves_outside_it(encoder):
+def test_a_copy_made_in_inference_mode_works_outside_it(encoder):
     with torch.inference_mode():
         copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
@@ -144,7 +144,7 @@ def test_a_copy_made_under_inference_mode_serves_outside_it(encoder):
         assert torch.isfinite(copied([batch])).all()
 
 
-def test_gelu_is_taken_into_the_product_before_it(encoder):
+def test_gelu_is_fused_into_the_product_before_it(encoder):
     copied = int8.int8_tower(encoder.model.product_tower, max_length=64)
 
     for layer in copied.backbone.encoder.layer:
@@ -153,7 +153,7 @@ def test_gelu_is_taken_into_the_product_before_it(encoder):
 
 
 def test_gelu_of_half_an_output_is_not_fused(tiny_model):
-    """ModernBERT's: the other half is multiplied with it."""
+    """ModernBERT multiplies GELU of one half with the other half."""
     tower = load_encoder(tiny_model("modernbert"), device="cpu").model.product_tower
 
     copied = int8.int8_tower(tower, max_length=64)

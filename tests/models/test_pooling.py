@@ -15,7 +15,7 @@ MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
         ("last", [[3.0, 4.0], [7.0, 8.0]]),
     ],
 )
-def test_padding_takes_no_part(pooling, expected):
+def test_padding_does_not_change_the_pooled_vector(pooling, expected):
     assert pool(TOKENS, MASK, pooling).tolist() == expected
 
 
@@ -26,7 +26,7 @@ def test_half_precision_is_pooled_in_float32(pooling):
     assert pooled.dtype == torch.float32
 
 
-def test_the_mean_of_many_bf16_tokens_is_not_rounded_on_the_way():
+def test_the_mean_of_many_bf16_tokens_is_summed_in_float32():
     """Summed in bf16, 300 ones come to 256."""
     pooled = pool(torch.ones(1, 300, 1, dtype=torch.bfloat16), torch.ones(1, 300), "mean")
 
@@ -41,14 +41,14 @@ def test_the_mean_of_many_bf16_tokens_is_not_rounded_on_the_way():
         ("last", [[3.0, 4.0], [7.0, 8.0]]),
     ],
 )
-def test_packed_texts_are_pooled_each_by_itself(pooling, expected):
+def test_packed_texts_are_pooled_separately(pooling, expected):
     packed = torch.tensor([[1.0, 2.0], [3.0, 4.0], [7.0, 8.0]])
 
     assert pool_packed(packed, torch.tensor([0, 2, 3], dtype=torch.int32), pooling).tolist() == expected
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
-def test_packed_texts_are_pooled_as_padded_ones_forwards_and_backwards(pooling):
+def test_packed_and_padded_texts_have_the_same_pooled_vectors_and_gradients(pooling):
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([4, 1, 4, 7])
     mask = (torch.arange(7)[None, :] < lengths[:, None]).long()

@@ -1,4 +1,4 @@
-"""What training changes of a backbone before it begins, for every architecture."""
+"""Preparing a backbone for training, for every architecture: dropout, frozen weights, compute type."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ TEXTS = TokenizedTexts(
 )
 ROWS = np.arange(4)
 LAYOUTS = {"packed": lambda: pack(TEXTS, ROWS), "padded": lambda: pad(TEXTS, ROWS, 0)}
-# What each architecture calls its rates; those of BERT and its kin are the same.
+# Names of the dropout rates by architecture; BERT and its relatives share theirs.
 RATES = {
     "distilbert": ("dropout", "attention_dropout"),
     "modernbert": ("embedding_dropout", "mlp_dropout", "attention_dropout"),
@@ -38,7 +38,7 @@ READ_EACH_WAY = [
 
 
 def backbone_of(architecture, rate):
-    """Return a backbone whose every rate of dropout is `rate`."""
+    """Return a backbone with all its dropout rates set to `rate`."""
     rates = dict.fromkeys(RATES.get(architecture, BERT_RATES), rate)
     config = AutoConfig.for_model(architecture, **(CONFIGS[architecture] | rates))
     with torch.random.fork_rng(devices=[]):
@@ -68,7 +68,7 @@ def two_training_forwards(backbone, layout):
 
 
 @pytest.mark.parametrize(("architecture", "layout"), READ_EACH_WAY)
-def test_dropout_that_is_switched_off_is_off_everywhere(architecture, layout):
+def test_dropout_of_zero_is_off_in_every_layer(architecture, layout):
     backbone = backbone_of(architecture, 0.5)
     before = two_training_forwards(backbone, layout)
     assert not torch.equal(*before)
@@ -80,7 +80,7 @@ def test_dropout_that_is_switched_off_is_off_everywhere(architecture, layout):
 
 
 @pytest.mark.parametrize(("architecture", "layout"), READ_EACH_WAY)
-def test_dropout_that_is_switched_on_works(architecture, layout):
+def test_dropout_above_zero_changes_the_output(architecture, layout):
     backbone = backbone_of(architecture, 0.0)
     torch.testing.assert_close(*two_training_forwards(backbone, layout), rtol=0, atol=0)
 
@@ -91,7 +91,7 @@ def test_dropout_that_is_switched_on_works(architecture, layout):
 
 
 @pytest.mark.parametrize("architecture", [*DECODERS, "modernbert"])
-def test_the_rate_of_attention_weights_that_is_kept_as_a_number_is_set(architecture):
+def test_attention_dropout_that_is_stored_as_a_number_is_set(architecture):
     backbone = backbone_of(architecture, 0.5)
 
     set_dropout(backbone, 0.25)
@@ -103,7 +103,7 @@ def test_the_rate_of_attention_weights_that_is_kept_as_a_number_is_set(architect
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_dropout_set_before_an_adapter_is_attached_leaves_the_adapters_own(architecture):
+def test_setting_dropout_keeps_the_dropout_of_an_adapter(architecture):
     backbone = backbone_of(architecture, 0.5)
     set_dropout(backbone, 0.0)
 
@@ -115,7 +115,7 @@ def test_dropout_set_before_an_adapter_is_attached_leaves_the_adapters_own(archi
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_pooler_alone_is_frozen_and_all_else_has_gradients(architecture):
+def test_only_the_pooler_is_frozen(architecture):
     backbone = backbone_of(architecture, 0.0)
 
     freeze_pooler(backbone)
@@ -149,7 +149,7 @@ def test_frozen_linear_layers_are_cast_and_nothing_else(architecture):
     assert any("norm" in name.lower() for name in rest)
 
 
-def test_weights_that_are_trained_are_not_cast():
+def test_trained_weights_are_not_cast():
     backbone = backbone_of("bert", 0.0)
 
     cast_frozen(backbone, torch.bfloat16)

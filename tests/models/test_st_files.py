@@ -45,7 +45,7 @@ def test_pooling_is_read_in_the_older_and_the_newer_form(folder, config, pooling
         {"pooling_mode": "weightedmean"},
     ],
 )
-def test_a_pooling_that_aisle_does_not_have_is_refused_unless_another_is_asked_for(folder, config):
+def test_an_unsupported_pooling_is_refused_unless_another_is_given(folder, config):
     path = folder("1_Pooling/config.json", config)
 
     with pytest.raises(ModelError, match="--pooling"):
@@ -53,7 +53,7 @@ def test_a_pooling_that_aisle_does_not_have_is_refused_unless_another_is_asked_f
     assert read_st_files(path, pooling="mean").pooling == "mean"
 
 
-def test_the_layers_that_aisle_has_are_accepted(minilm_dir):
+def test_supported_layers_are_accepted(minilm_dir):
     said = read_st_files(minilm_dir, pooling=None)
 
     assert (said.pooling, said.max_length) == ("mean", 256)

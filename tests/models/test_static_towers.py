@@ -22,7 +22,7 @@ PACKING = [name for name in ARCHITECTURES if name != "mpnet"]
 
 
 def batches(*, token_id, rows=ROWS, surplus=45):
-    """Return the texts as they are, and with so many tokens of dummy texts."""
+    """Return the packed texts without dummy texts, and with dummy texts of `surplus` tokens."""
     packed = pack(random_texts(), rows)
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr("aisle.text.static_shapes.token_capacity", lambda tokens: tokens + surplus)
@@ -58,7 +58,7 @@ def test_an_empty_text_has_finite_embeddings_and_no_gradient(tiny_bert):
     assert all(torch.isfinite(one.grad).all() for one in tower.parameters() if one.grad is not None)
 
 
-def test_a_single_text_is_rounded_up_too():
+def test_a_batch_of_one_text_is_rounded_up_too():
     packed, static = batches(token_id=0, rows=np.array([9]), surplus=3)
     assert (packed.read_tokens, static.read_tokens, len(static)) == (1, 4, 1)
     assert static.offsets[:3].tolist() == [0, 1, 4]

@@ -1,4 +1,4 @@
-"""One encoder shared by threads gives each of them the embeddings that it gives one thread alone."""
+"""An encoder shared by threads gives each thread the same embeddings as a single thread."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ SEVERAL_LONG = (LONG, SHORT[2:] + LONG[:3], LONG[3:] + SHORT[:1])
 
 
 def calls_of(precisions, more_texts, count):
-    """Return `count` calls of many kinds: one text or several, long and short, of either side."""
+    """Return `count` calls of many kinds: one text or several, long or short, queries or products."""
     texts = [SHORT[:1], LONG[:1], SHORT, *more_texts]
     kinds = list(product(("encode_queries", "encode_products"), precisions, texts))
     return [kinds[number * 7 % len(kinds)] for number in range(count)]
@@ -43,7 +43,7 @@ def call(encoder, kind):
 
 
 def in_threads(work):
-    """Return what each of the threads made, all of which begin at once."""
+    """Run `work` in threads that start together; return the result of each."""
     start = threading.Barrier(THREADS)
 
     def run(number):
@@ -70,14 +70,14 @@ def mixed_calls_agree(load, precisions, more_texts=SEVERAL_LONG, count=CALLS):
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "mpnet", "qwen3"])
-def test_mixed_calls_of_eight_threads_give_the_embeddings_of_one(architecture, tiny_model):
+def test_mixed_calls_of_eight_threads_give_the_embeddings_of_one_thread(architecture, tiny_model):
     def load():
         return load_encoder(tiny_model(architecture), overrides=PROMPTS, device="cpu")
 
     mixed_calls_agree(load, ["fp32", "bf16"])
 
 
-def test_mixed_calls_of_eight_threads_with_int8_give_the_embeddings_of_one(minilm):
+def test_mixed_int8_calls_of_eight_threads_give_the_embeddings_of_one_thread(minilm):
     if not multiplies_int8():
         pytest.skip("this CPU does not multiply 8-bit integers")
 
@@ -87,7 +87,7 @@ def test_mixed_calls_of_eight_threads_with_int8_give_the_embeddings_of_one(minil
     mixed_calls_agree(load, ["fp32", "int8"], more_texts=[SHORT[1:3]], count=8)
 
 
-def test_padded_and_packed_batches_go_through_one_backbone_at_the_same_time(tiny_bert):
+def test_threads_embed_padded_and_packed_batches_at_the_same_time(tiny_bert):
     encoder = load_encoder(tiny_bert, device="cpu")
     tokens = tokenize(encoder.tokenizer, SHORT + LONG, prompt="", max_length=64)
     rows = np.argsort(-tokens.lengths(), kind="stable")
@@ -105,7 +105,7 @@ def test_padded_and_packed_batches_go_through_one_backbone_at_the_same_time(tiny
             np.testing.assert_allclose(embeddings, expected, atol=1e-5)
 
 
-def test_what_is_made_on_first_use_is_made_once_for_all_threads(tiny_bert, monkeypatch):
+def test_the_packing_check_runs_once_for_all_threads(tiny_bert, monkeypatch):
     tried = []
 
     def try_out(*_, **__):
@@ -120,8 +120,8 @@ def test_what_is_made_on_first_use_is_made_once_for_all_threads(tiny_bert, monke
     assert tried == [True]
 
 
-def test_the_int8_copy_does_not_count_the_texts_that_others_embed_meanwhile(minilm, monkeypatch):
-    """The ranges of its inputs are observed in a pass of its own; a hook on shared layers would see all."""
+def test_calibration_of_the_int8_copy_ignores_texts_of_other_threads(minilm, monkeypatch):
+    """A hook on shared layers would record the ranges of other threads' inputs too."""
     if not multiplies_int8():
         pytest.skip("this CPU does not multiply 8-bit integers")
     expected = load_encoder(minilm, device="cpu").encode_products(SHORT, precision="int8")
@@ -141,8 +141,8 @@ def test_the_int8_copy_does_not_count_the_texts_that_others_embed_meanwhile(mini
     np.testing.assert_array_equal(encoder.encode_products(SHORT, precision="int8"), expected)
 
 
-def test_an_encoder_never_switches_its_model_over(tiny_bert, monkeypatch):
-    """Not for a moment: another thread might compute in it, with dropout or with gradients."""
+def test_an_encoder_never_switches_its_model_between_training_and_evaluation(tiny_bert, monkeypatch):
+    """Another thread might compute in it at that moment, with dropout or with gradients."""
     encoder = load_encoder(tiny_bert, device="cpu")
     modules, switched, train = set(encoder.model.product_tower.modules()), [], torch.nn.Module.train
 
@@ -159,7 +159,7 @@ def test_an_encoder_never_switches_its_model_over(tiny_bert, monkeypatch):
 
 
 class ChangesItself(torch.nn.Module):
-    """A part of a backbone as some repositories bring it: its state is that of the last pass."""
+    """A layer that keeps state from its last pass, as in some repositories' code."""
 
     __module__ = "transformers_modules.someone.modeling"
 
@@ -173,7 +173,7 @@ class ChangesItself(torch.nn.Module):
         return self.last
 
 
-def test_threads_take_turns_in_a_model_that_changes_itself_in_a_pass(tiny_bert):
+def test_threads_take_turns_with_a_model_that_has_state(tiny_bert):
     backbone = AutoModel.from_pretrained(tiny_bert, dtype=torch.float32)
     backbone.embeddings.dropout = ChangesItself()
     plain = load_encoder(tiny_bert, device="cpu")

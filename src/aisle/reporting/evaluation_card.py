@@ -15,7 +15,7 @@ CHARTS_IN_CARD = 2
 
 
 def write_evaluation_card(run_dir: Path, evaluation: Evaluation, retrieval: Retrieval) -> Path:
-    """Write the table, the sentence and the charts of an evaluation into a run's card; return its path.
+    """Write the headline, the table and the charts of an evaluation into a run's card; return its path.
 
     Args:
         run_dir: Directory of the run that made the encoder.
@@ -29,8 +29,8 @@ def write_evaluation_card(run_dir: Path, evaluation: Evaluation, retrieval: Retr
     if own is None:
         found = ", ".join(row.name for row in retrieval.rows)
         raise ModelError(
-            f"--model_card: is about the row tuned, and the evaluation has only {found}; leave out "
-            "--base_model_row none, or name tuned in --rows"
+            f"--model_card: needs the row tuned, and the evaluation has only {found}; leave out "
+            "--base_model_row none, or add tuned to --rows"
         )
     from aisle.reporting.html import (
         alt_text,

@@ -31,7 +31,7 @@ def trained(tiny_bert, tmp_path_factory):
 
 @pytest.fixture
 def run_dir(trained, tmp_path):
-    """A copy of the run, to be written in."""
+    """A copy of the run that a test may write to."""
     return shutil.copytree(trained["run"], tmp_path / "run")
 
 
@@ -47,7 +47,7 @@ def run_flags(judged, run_dir):
 
 @pytest.fixture(scope="module")
 def shop(tiny_bert, tmp_path_factory):
-    """A shop's files, an adapter and its index; read them, never write to them."""
+    """Files of a shop, an adapter and its index; for reading only."""
     folder = tmp_path_factory.mktemp("shop")
     files = write_shop(folder)
     files["run"] = write_adapter(folder / "run", tiny_bert)

@@ -1,4 +1,4 @@
-"""A tiny shop whose evaluation can be worked out by hand, over a run and its index."""
+"""A tiny shop with figures that can be worked out by hand; functions that build and evaluate its index."""
 
 import csv
 import json

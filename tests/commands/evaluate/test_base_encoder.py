@@ -1,4 +1,4 @@
-"""The base model of an encoder, and its embeddings of a catalogue: shared by processes, kept and reused."""
+"""The base model of an encoder, and its embeddings of a catalogue, which processes share and reuse."""
 
 import json
 import shutil
@@ -37,7 +37,9 @@ def embed(products, encoder, folder, processes=None):
     )
 
 
-def test_freed_memory_is_given_back_every_few_shards(products, tiny_bert, tmp_path, monkeypatch):
+def test_freed_memory_returns_to_the_system_after_every_few_shards(
+    products, tiny_bert, tmp_path, monkeypatch
+):
     trims = []
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 1)
     monkeypatch.setattr(embedding, "SHARDS_PER_TRIM", 2)
@@ -57,7 +59,7 @@ def test_embeddings_are_in_the_order_of_the_texts(products, tiny_bert, tmp_path,
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
 
 
-def test_processes_share_the_shards_and_find_the_same_file(products, tiny_bert, tmp_path, monkeypatch):
+def test_processes_share_the_shards_and_write_the_same_file(products, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 2)
     shards = {}
     original = base_encoder.embed_shards
@@ -85,7 +87,7 @@ def test_processes_share_the_shards_and_find_the_same_file(products, tiny_bert, 
     assert {index: list(own) for index, own in shards.items()} == {0: [0, 2], 1: [1]}
 
 
-def test_what_a_killed_evaluation_embedded_is_kept(products, tiny_bert, tmp_path, monkeypatch):
+def test_shards_of_a_killed_evaluation_are_reused(products, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 2)
     encoder = load_encoder(tiny_bert, device="cpu")
     with monkeypatch.context() as killed:
@@ -98,7 +100,7 @@ def test_what_a_killed_evaluation_embedded_is_kept(products, tiny_bert, tmp_path
     assert found.shape == (7, 32)
 
 
-def test_a_run_records_its_base_and_its_settings(tiny_bert, tmp_path):
+def test_the_base_of_a_run_has_the_settings_of_run_and_index(tiny_bert, tmp_path):
     saved = {"pooling": "cls", "query_prompt": "query: ", "product_prompt": "", "max_length": 9}
     saved |= {"normalize": True, "base_model": str(tiny_bert), "base_revision": "abc"}
     saved |= {"format_version": FORMAT_VERSION}
@@ -111,7 +113,7 @@ def test_a_run_records_its_base_and_its_settings(tiny_bert, tmp_path):
     assert base.overrides.max_length == 12
 
 
-def test_an_adapter_has_the_base_that_peft_wrote_and_a_base_has_none(tiny_bert, tmp_path):
+def test_an_adapter_has_the_base_in_pefts_file_and_a_base_model_has_none(tiny_bert, tmp_path):
     adapter = write_adapter(tmp_path / "adapter", tiny_bert)
 
     assert base_of(str(adapter)).name == str(tiny_bert)
@@ -119,7 +121,7 @@ def test_an_adapter_has_the_base_that_peft_wrote_and_a_base_has_none(tiny_bert, 
     assert base_of(str(tiny_bert)) is None
 
 
-def test_embeddings_are_kept_in_the_report_where_the_index_s_place_is_read_only(tmp_path):
+def test_base_embeddings_go_to_the_report_if_they_cannot_be_written_beside_the_index(tmp_path):
     (tmp_path / "index.base").write_text("a file stands in the way")
 
     assert cache_folder(tmp_path / "index", tmp_path / "report") == tmp_path / "report" / ".base"
@@ -133,7 +135,9 @@ def shop(tmp_path, tiny_bert):
     return files, ["--queries", files["queries"], "--qrels", files["qrels"]]
 
 
-def test_an_index_without_texts_has_its_own_row_and_a_note(shop, tiny_bert, tmp_path, capfd):
+def test_an_index_without_texts_gives_the_row_tuned_and_notes_on_the_missing_rows(
+    shop, tiny_bert, tmp_path, capfd
+):
     adapter = write_adapter(tmp_path / "adapter", tiny_bert)
     built = open_index(build(adapter, shop[0]["catalog"], tmp_path / "index", "--precision", "fp32"))
     manifest = built.manifest
@@ -164,7 +168,7 @@ def test_an_index_without_texts_has_its_own_row_and_a_note(shop, tiny_bert, tmp_
         assert f"error: {start}" in said
 
 
-def test_a_missing_base_is_a_note_that_names_the_flag_to_give(shop, tiny_bert, tmp_path, capfd):
+def test_a_missing_base_model_gives_a_note_that_names_the_flag(shop, tiny_bert, tmp_path, capfd):
     tuned = tmp_path / "full"
     shutil.copytree(tiny_bert, tuned)
     encoder = load_encoder(tiny_bert, device="cpu")
@@ -182,7 +186,7 @@ def test_a_missing_base_is_a_note_that_names_the_flag_to_give(shop, tiny_bert, t
     assert "the very encoder of the index" in found["notes"][0]
 
 
-def test_a_record_of_an_encoder_is_all_that_a_base_needs(tiny_bert):
+def test_the_record_of_a_base_model_gives_its_precision_and_no_base(tiny_bert):
     record = encoder_record(
         model=str(tiny_bert),
         revision=None,

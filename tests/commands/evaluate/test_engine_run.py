@@ -1,4 +1,4 @@
-"""infer_index.py evaluate --run: the shop's present engine as the baseline of all other rows."""
+"""infer_index.py evaluate --run: the shop's present engine, with which all other rows are compared."""
 
 import csv
 
@@ -8,11 +8,11 @@ from aisle.evaluation.retrieval_metrics import evaluate_run
 from tests.commands.evaluate.evaluated_shop import QRELS, evaluate
 
 ENGINE = {"1": "ba", "2": "ab", "3": "abc", "4": "ed"}
-"""Query -> products, best first, as the engine shows them."""
+"""Query -> products of the engine, best first."""
 
 
 def write_run(path, answers, *, equal=False):
-    """Write rankings; with `equal`, all scores are equal, so that only the ranks give the order."""
+    """Write rankings; with `equal`, all scores are equal, so the ranks give the order."""
     lines = [
         f"{query} Q0 {product} {rank} {0 if equal else 1 / rank} solr\n"
         for query, products in answers.items()
@@ -86,7 +86,7 @@ def test_an_engine_run_without_common_ids_is_refused_before_a_model_is_loaded(
     assert message in said
 
 
-def test_its_run_is_not_written_again(flags, tmp_path, capfd):
+def test_the_engines_run_is_not_written_again(flags, tmp_path, capfd):
     path = write_run(tmp_path / "solr.trec", ENGINE)
     evaluate(
         capfd, *flags, "--run", path, "--rows", "bm25", "--mode", "lexical", "--run_file", tmp_path / "b"
@@ -95,14 +95,14 @@ def test_its_run_is_not_written_again(flags, tmp_path, capfd):
     assert {file.name for file in tmp_path.iterdir()} == {"solr.trec", "b"}
 
 
-def test_the_products_to_judge_next_are_a_table_that_can_be_given_as_judgements(flags, shop, tmp_path, capfd):
+def test_the_table_of_products_to_judge_can_be_given_as_judgements(flags, shop, tmp_path, capfd):
     path = write_run(tmp_path / "solr.trec", ENGINE)
     given = [*flags, "--run", path, "--rows", "bm25", "--mode", "lexical"]
     _, found, said = evaluate(capfd, *given, "--report", tmp_path / "report")
 
     with (tmp_path / "report" / "to_judge.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    # bm25 finds the judged product of query 1 and 2 alone, no product for 3, and bed and table (oak) for 4.
+    # bm25 finds only the judged product of queries 1 and 2, no product for 3, and bed and table (oak) for 4.
     assert [(row["query_id"], row["product_id"], row["best_rank"], row["systems"]) for row in rows] == [
         ("1", "b", "1", "solr"),
         ("2", "a", "1", "solr"),
@@ -136,7 +136,7 @@ def test_the_products_to_judge_next_are_a_table_that_can_be_given_as_judgements(
     assert note in partly["notes"]
 
 
-def test_changed_queries_show_as_many_ranks_as_the_metric_counts_with_ids(flags, capfd):
+def test_changed_queries_show_ids_for_as_many_ranks_as_the_metric_counts(flags, capfd):
     _, ten, _ = evaluate(capfd, *flags)
     _, two, _ = evaluate(capfd, *flags, "--cutoffs", 2)
 

@@ -1,4 +1,4 @@
-"""infer_index.py evaluate: rows side by side, runs, caches, joint pool, pairs."""
+"""infer_index.py evaluate: the rows, further indexes, cached embeddings, seeds and refused flags."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_every_row_equals_the_ranking_of_the_python_api(flags, shop, tiny_bert, 
     }
 
 
-def test_the_size_of_a_chunk_changes_nothing(flags, capfd, monkeypatch):
+def test_figures_do_not_depend_on_the_chunk_size(flags, capfd, monkeypatch):
     found = []
     for size in (1, 3, 1000):
         monkeypatch.setattr(rankings, "CHUNK_QUERIES", size)
@@ -137,7 +137,7 @@ def test_the_row_base_can_be_left_out_or_be_another_model(flags, tiny_model, cap
     assert list(rows_of(other)) == ["bm25", "base", "tuned", "hybrid"]
 
 
-def test_a_further_index_is_a_row_of_its_name(flags, shop, capfd):
+def test_a_compared_index_is_a_row_with_its_name(flags, shop, capfd):
     _, found, _ = evaluate(capfd, *flags, "--compare", shop["base_index"])
 
     rows = rows_of(found)
@@ -147,7 +147,7 @@ def test_a_further_index_is_a_row_of_its_name(flags, shop, capfd):
     assert not [note for note in found["notes"] if "base-index" in note.partition(",")[0]]
 
 
-def test_a_further_index_with_other_products_is_noted(flags, shop, tiny_bert, tmp_path, capfd):
+def test_a_compared_index_with_other_products_gives_a_note(flags, shop, tiny_bert, tmp_path, capfd):
     catalog = write_table(tmp_path / "few.csv", ["product_id", "title"], [("a", "red sofa"), ("z", "desk")])
     few = build(tiny_bert, catalog, tmp_path / "few")
     _, found, said = evaluate(capfd, *flags, "--compare", few)
@@ -205,7 +205,7 @@ def test_the_share_of_unjudged_products_is_reported(flags, capfd):
     assert "not judged among the top 10, and taken as not relevant: tuned 79%" in said
 
 
-def test_one_query_and_no_relevant_product(flags, tmp_path, capfd):
+def test_one_query_and_a_query_without_a_relevant_product(flags, tmp_path, capfd):
     qrels = tmp_path / "qrels.tsv"
     qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n2\tb\t0\n")
     _, found, said = evaluate(capfd, *flags[:4], "--qrels", qrels)
@@ -219,7 +219,7 @@ def test_one_query_and_no_relevant_product(flags, tmp_path, capfd):
     assert "no judged query (of 1) has a product with relevance above 0" in said
 
 
-def test_the_document_is_read_back_as_an_evaluation(flags, capfd):
+def test_the_json_document_is_read_back_as_an_evaluation(flags, capfd):
     _, found, _ = evaluate(capfd, *flags)
 
     fields = {name: found[name] for name in Evaluation.__dataclass_fields__}
@@ -239,13 +239,13 @@ def test_the_same_seed_gives_the_same_figures(flags, capfd):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--queries", "q.csv"], "--queries and --qrels: give both or none"),
-        ([], "nothing to measure against: give --queries and --qrels, or --pairs"),
+        (["--queries", "q.csv"], "--queries and --qrels: give both or neither"),
+        ([], "nothing to measure with: give --queries and --qrels, or --pairs"),
         (["--pairs", "p.csv", "--rows", "bm25"], "--rows: needs --queries and --qrels"),
         (["--protocol", "joint_pool"], "--protocol joint_pool: needs --pairs"),
     ],
 )
-def test_flags_that_cannot_be_combined_are_one_message(shop, given, message, capfd):
+def test_flags_that_cannot_be_combined_give_one_message(shop, given, message, capfd):
     code, found, said = evaluate(capfd, "--index_dir", shop["index"], *given)
 
     assert (code, found) == (2, None)
@@ -255,7 +255,7 @@ def test_flags_that_cannot_be_combined_are_one_message(shop, given, message, cap
 def test_an_evaluation_without_index_and_model_is_refused(shop, capfd):
     code, _, said = evaluate(capfd, "--pairs", shop["catalog"])
     assert code == 2
-    assert "--model or --index_dir: give the encoder that is to be measured" in said
+    assert "--model or --index_dir: give the encoder to measure" in said
 
 
 def test_a_column_that_the_catalogue_lacks_is_refused_before_anything_is_embedded(flags, capfd, monkeypatch):
@@ -265,14 +265,14 @@ def test_a_column_that_the_catalogue_lacks_is_refused_before_anything_is_embedde
     assert "--slice_column colour: the index has no such column; it has title, department" in said
 
 
-def test_a_tuned_model_is_called_so_without_the_row_of_its_base(flags, capfd):
+def test_a_tuned_model_is_named_tuned_without_a_row_for_its_base(flags, capfd):
     _, found, _ = evaluate(capfd, *flags, "--rows", "tuned", "--base_model_row", "none")
 
     assert [(row["name"], row["kind"]) for row in found["retrieval"]["rows"]] == [("tuned", "tuned")]
 
 
-def test_everything_that_is_logged_is_in_the_document(flags, shop, tmp_path, tiny_bert, capfd, monkeypatch):
-    """Every line but those on files: what the document has as figures starts with the name of its row."""
+def test_every_logged_line_is_in_the_json_document(flags, shop, tmp_path, tiny_bert, capfd, monkeypatch):
+    """Except lines on files, and lines with figures, which start with the name of a row."""
     said = []
     monkeypatch.setattr(Output, "log", lambda self, message: said.append(message))
     qrels = tmp_path / "qrels.txt"

@@ -1,4 +1,4 @@
-"""infer_index.py evaluate: every format of its inputs, ties, and the run files it writes."""
+"""infer_index.py evaluate: formats of the inputs, ties, and the run files that it writes."""
 
 import csv
 import gzip
@@ -28,7 +28,7 @@ QREL_HEADER = ["query-id", "corpus-id", "score"]
 
 
 def write_any(path, header, rows):
-    """Write a table as the file's name says; without a known extension as TREC's qrels."""
+    """Write a table in the format of the file's extension; without a known extension, as TREC's qrels."""
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
         pq.write_table(pa.table(dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))), path)
@@ -47,7 +47,7 @@ def write_any(path, header, rows):
 
 @pytest.fixture(scope="module")
 def shop(tiny_bert, tmp_path_factory):
-    """A shop's files and the index of its base model; read them, never write to them."""
+    """Files of a shop and the index of its base model; for reading only."""
     folder = tmp_path_factory.mktemp("shop")
     files = write_shop(folder)
     files["index"] = build(tiny_bert, files["catalog"], folder / "index", "--precision", "fp32")
@@ -56,13 +56,13 @@ def shop(tiny_bert, tmp_path_factory):
 
 @pytest.fixture
 def by_words(flags):
-    """Flags of an evaluation that needs no encoder; queries and judgements are to be added."""
+    """Flags of an evaluation without an encoder; the test adds queries and judgements."""
     return [*flags[:2], "--rows", "bm25"]
 
 
 @pytest.fixture
 def not_a_number(tiny_bert, tmp_path):
-    """A model whose weights a broken training left as NaN."""
+    """A model with NaN weights, as a broken training leaves them."""
     folder = tmp_path / "nan"
     shutil.copytree(tiny_bert, folder)
     weights = load_file(folder / "model.safetensors")
@@ -74,7 +74,7 @@ def not_a_number(tiny_bert, tmp_path):
 
 @pytest.fixture(scope="module")
 def expected(shop):
-    """The BM25 figures of the shop, which test_evaluate checks by hand."""
+    """BM25 figures of the shop; test_evaluate.py compares them with hand-computed values."""
     return {"recall@1": 3 / 4 - 1 / 8, "mrr@10": 3 / 4, "precision@1": 3 / 4, "queries": 4}
 
 
@@ -113,7 +113,7 @@ def test_judgements_are_read_from_every_format(name, by_words, shop, expected, t
     assert found["retrieval"]["judgements"] == 5
 
 
-def test_columns_of_ids_are_named_by_flags(by_words, expected, tmp_path, capfd):
+def test_flags_name_the_columns_of_ids(by_words, expected, tmp_path, capfd):
     queries = write_any(tmp_path / "q.csv", ["number", "query"], QUERIES)
     qrels = write_any(tmp_path / "j.csv", ["number", "sku", "score"], QRELS)
     files = ["--queries", queries, "--qrels", qrels]
@@ -125,7 +125,7 @@ def test_columns_of_ids_are_named_by_flags(by_words, expected, tmp_path, capfd):
 
 @pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.jsonl", "p.parquet", "p.csv.gz", "p.jsonl.gz"])
 def test_judged_pairs_are_read_from_every_format(name, tiny_bert, tmp_path, capfd):
-    """Equal texts have cosine 1, which no others have: positives and negatives are separated perfectly."""
+    """Only equal texts have cosine 1, so positives and negatives are separated perfectly."""
     rows = [("red sofa", "red sofa", 1), ("blue lamp", "blue lamp", 1), ("red sofa", "wool rug", 0)]
     pairs = write_any(tmp_path / name, ["query", "product", "label"], rows)
     code, found, _ = evaluate(capfd, "--model", tiny_bert, "--pairs", pairs)
@@ -135,7 +135,7 @@ def test_judged_pairs_are_read_from_every_format(name, tiny_bert, tmp_path, capf
     assert found["pairs"]["rows"][0]["metrics"]["roc_auc"]["value"] == 1.0
 
 
-def test_a_damaged_gzip_file_is_the_user_s_mistake(by_words, shop, tmp_path, capfd):
+def test_a_damaged_gzip_file_gives_a_message_and_no_traceback(by_words, shop, tmp_path, capfd):
     path = write_any(tmp_path / "q.csv.gz", QUERY_HEADER, QUERIES * 50)
     path.write_bytes(path.read_bytes()[:-12])
     code, _, said = evaluate(capfd, *by_words, "--queries", path, "--qrels", shop["qrels"])
@@ -144,7 +144,7 @@ def test_a_damaged_gzip_file_is_the_user_s_mistake(by_words, shop, tmp_path, cap
     assert "q.csv.gz: the gzip stream is damaged or truncated" in said
 
 
-def test_a_judgement_given_twice_counts_once_and_two_grades_of_one_product_are_refused(
+def test_a_repeated_judgement_counts_once_and_contradicting_judgements_are_refused(
     by_words, shop, tmp_path, capfd
 ):
     twice = write_any(tmp_path / "twice.tsv", QREL_HEADER, [*QRELS, *QRELS])
@@ -174,7 +174,7 @@ def test_when_all_products_tie_every_system_ranks_them_by_id(tiny_bert, tmp_path
     assert list(read_trec_run(tmp_path / "run.trec")["1"]) == list("abcd")
     for end in ("", ".bm25", ".base", ".hybrid"):
         lines = [line.split() for line in (tmp_path / f"run.trec{end}").read_text().splitlines()]
-        # trec_eval's order: by the score as float32, equal ones by the product id from Z to A
+        # trec_eval's order: by the score as float32; equal scores by product id from Z to A
         by_trec_eval = sorted(((np.float32(line[4]), line[2]) for line in lines), reverse=True)
         assert [product for _, product in by_trec_eval] == list("abcd"), end
     assert found["retrieval"]["rows"][2]["differences"]["mrr@10"]["p_corrected"] == 1
@@ -234,7 +234,7 @@ def test_nan_scores_are_refused_with_the_model_named(flags, not_a_number, tmp_pa
         assert "nan" in said.lower()
 
 
-def test_a_run_file_that_ends_in_gz_is_gzipped_and_so_are_those_of_the_other_rows(flags, tmp_path, capfd):
+def test_a_run_file_named_gz_is_gzipped_with_the_files_of_the_other_rows(flags, tmp_path, capfd):
     evaluate(capfd, *flags, "--run_file", tmp_path / "run.trec")
     _, _, said = evaluate(capfd, *flags, "--run_file", tmp_path / "run.trec.gz")
 
@@ -269,7 +269,7 @@ def test_a_run_file_that_cannot_be_written_is_refused_before_anything_is_ranked(
     assert f"--run_file {tmp_path / name}: {message.format(tmp_path=tmp_path)}" in said
 
 
-def test_a_run_file_in_a_folder_that_is_read_only_is_refused(flags, tmp_path, capfd, monkeypatch):
+def test_a_run_file_in_a_read_only_folder_is_refused(flags, tmp_path, capfd, monkeypatch):
     """The folder's permissions are simulated, because root, who may run the tests, can write anywhere."""
     monkeypatch.setattr("aisle.commands.evaluate.trec_files.os.access", lambda *_: False)
     code, _, said = evaluate(capfd, *flags, "--run_file", tmp_path / "run.trec")

@@ -28,14 +28,14 @@ def test_a_card_needs_the_row_of_its_model(run_flags, given, never_embeds, capfd
     code, found, said = evaluate(capfd, *run_flags, "--model_card", *given)
 
     assert (code, found) == (2, None)
-    assert "--model_card: is about the row tuned" in said
+    assert "--model_card: needs the row tuned" in said
 
 
 def document(found):
     return Evaluation.from_dict({name: found[name] for name in Evaluation.__dataclass_fields__})
 
 
-def test_a_card_needs_rankings(trained, run_dir, never_embeds, capfd):
+def test_a_card_needs_queries_and_judgements(trained, run_dir, never_embeds, capfd):
     code, _, said = evaluate(capfd, "--model", run_dir, "--pairs", trained["pairs"], "--model_card")
 
     assert code == 2
@@ -98,7 +98,7 @@ def test_a_run_without_a_card_gets_one(run_flags, run_dir, capfd):
     assert (run_dir / "README.md").read_text(encoding="utf-8") == expected
 
 
-def test_a_card_with_line_ends_of_windows_keeps_them(run_flags, run_dir, capfd):
+def test_a_card_keeps_its_windows_line_ends(run_flags, run_dir, capfd):
     readme = run_dir / "README.md"
     readme.write_bytes(readme.read_bytes().replace(b"\n", b"\r\n"))
 
@@ -118,7 +118,7 @@ def test_a_card_with_line_ends_of_windows_keeps_them(run_flags, run_dir, capfd):
     ],
     ids=["not UTF-8", "no YAML", "half a section"],
 )
-def test_a_card_that_cannot_be_written_in_is_refused_before_anything_is_embedded(
+def test_a_damaged_card_is_refused_before_anything_is_embedded(
     run_flags, run_dir, content, reason, never_embeds, capfd
 ):
     (run_dir / "README.md").write_bytes(content)
@@ -129,9 +129,7 @@ def test_a_card_that_cannot_be_written_in_is_refused_before_anything_is_embedded
     assert (run_dir / "README.md").read_bytes() == content
 
 
-def test_a_run_that_cannot_be_written_in_is_refused_before_anything_is_embedded(
-    run_flags, run_dir, never_embeds, capfd
-):
+def test_a_read_only_run_is_refused_before_anything_is_embedded(run_flags, run_dir, never_embeds, capfd):
     (run_dir / "evaluation").write_text("a file where the folder should be")
     code, found, said = evaluate(capfd, *run_flags, "--model_card")
 
@@ -139,11 +137,11 @@ def test_a_run_that_cannot_be_written_in_is_refused_before_anything_is_embedded(
     assert f"--model_card: {run_dir / 'evaluation'} must be a folder for the charts" in " ".join(said.split())
 
 
-def test_a_card_without_a_row_of_its_model_is_not_written(run_dir):
+def test_a_card_is_not_written_without_the_row_of_its_model(run_dir):
     before = (run_dir / "README.md").read_bytes()
     without = retrieval(systems=(("bm25", "bm25"), ("base", "base")))
 
-    with pytest.raises(ModelError, match=r"--model_card: is about the row tuned.* has only bm25, base;"):
+    with pytest.raises(ModelError, match=r"--model_card: needs the row tuned.* has only bm25, base;"):
         write_evaluation_card(run_dir, made_up(retrieval=without), without)
 
     assert (run_dir / "README.md").read_bytes() == before
@@ -169,7 +167,7 @@ def test_a_card_that_cannot_be_saved_does_not_stop_the_evaluation(run_flags, run
     assert BEGIN not in (run_dir / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_run_that_replaces_another_has_none_of_its_charts(run_flags, trained, run_dir, tiny_bert, capfd):
+def test_a_run_that_replaces_another_removes_its_charts(run_flags, trained, run_dir, tiny_bert, capfd):
     evaluate(capfd, *run_flags, "--model_card")
     assert (run_dir / "evaluation").is_dir()
 
@@ -179,7 +177,9 @@ def test_a_run_that_replaces_another_has_none_of_its_charts(run_flags, trained, 
     assert BEGIN not in (run_dir / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_report_in_the_folder_of_the_charts_outlives_the_run(run_flags, trained, run_dir, tiny_bert, capfd):
+def test_a_report_in_the_folder_of_the_charts_survives_a_new_run(
+    run_flags, trained, run_dir, tiny_bert, capfd
+):
     folder = run_dir / "evaluation"
     evaluate(capfd, *run_flags, "--model_card", "--report", folder)
     reported = {path.name for path in (folder / "figures").iterdir()}

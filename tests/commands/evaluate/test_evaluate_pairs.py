@@ -64,7 +64,7 @@ def test_base_and_tuned_score_the_same_pairs_without_an_index(pair_flags, run_di
     assert "ROC-AUC of the highest grade against 0.1" in said
 
 
-def test_the_label_map_of_the_judgements_serves_pairs_too(pair_flags, capfd):
+def test_the_label_map_of_the_judgements_applies_to_pairs_too(pair_flags, capfd):
     _, one, _ = evaluate(capfd, *pair_flags, "--label_map", MAP)
     _, other, _ = evaluate(capfd, *pair_flags, "--pairs_label_map", MAP)
 
@@ -82,7 +82,7 @@ def test_rankings_and_pairs_in_one_command_have_separate_label_maps(run_dir, pai
     assert [row["name"] for row in found["pairs"]["rows"]] == ["base", "tuned"]
 
 
-def test_labels_of_one_class_are_reported_and_not_an_error(run_dir, tmp_path, capfd):
+def test_labels_of_a_single_class_are_reported_without_an_error(run_dir, tmp_path, capfd):
     pairs = write_table(
         tmp_path / "p.csv", ["query", "product"], [("sofa", "red sofa"), ("lamp", "blue lamp")]
     )
@@ -93,13 +93,13 @@ def test_labels_of_one_class_are_reported_and_not_an_error(run_dir, tmp_path, ca
     assert found["pairs"]["note"] in said
 
 
-def test_words_without_a_label_map_are_the_user_s_mistake(pair_flags, capfd):
+def test_words_without_a_label_map_give_a_message_and_no_traceback(pair_flags, capfd):
     code, _, said = evaluate(capfd, *pair_flags)
     assert code == 2
     assert "label_map" in said
 
 
-def test_the_number_of_pairs_at_a_time_changes_nothing(pairs_csv, run_dir):
+def test_scores_do_not_depend_on_the_number_of_pairs_at_a_time(pairs_csv, run_dir):
     columns = PairColumns(query="search")
     label_map = {"E": 1.0, "S": 0.1, "I": 0.0}
     pairs = read_pairs(iter_rows([pairs_csv]), columns=columns, label_map=label_map, on_bad_row="error").pairs
@@ -166,7 +166,7 @@ def test_the_joint_pool_uses_only_positive_pairs(questions, tiny_bert, tmp_path,
     assert [(row["name"], row["texts"]) for row in found["joint_pool"]] == [("base", 8)]
 
 
-def test_too_few_pairs_of_a_class_and_what_was_read_are_in_the_document(pair_flags, capfd):
+def test_the_json_document_warns_of_few_pairs_and_counts_the_pairs_read(pair_flags, capfd):
     _, found, said = evaluate(capfd, *pair_flags, "--pairs_label_map", MAP)
 
     assert found["notes"] == [
@@ -186,7 +186,7 @@ def test_enough_pairs_of_both_classes_have_no_warning(run_dir, tmp_path, capfd):
 
 
 def test_a_small_pool_and_repeated_texts_are_noted(run_dir, tmp_path, capfd):
-    """The model of equal texts finds every partner, but not which of two equal ones is its own."""
+    """The model finds the partner of every text, except where two texts are equal."""
     rows = [("red sofa", "red sofa", 1), ("red sofa", "red sofa", 1), ("oak", "bed", 1), ("rug", "lamp", 0)]
     pairs = write_table(tmp_path / "pairs.csv", ["question", "answer", "label"], rows)
     columns = ["--query_column", "question", "--product_column", "answer", "--protocol", "joint_pool"]

@@ -1,4 +1,4 @@
-"""infer_index.py evaluate --report: the explanations of the figures, and their provenance."""
+"""infer_index.py evaluate --report: groups, changed queries, curves, and the provenance of the figures."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def lexical_beats_base(flags, capfd):
     return evaluate(capfd, *flags, "--mode", "lexical", "--rows", "bm25", "base")[1]
 
 
-def test_the_report_holds_the_document_that_is_printed(flags, capfd, tmp_path):
+def test_report_json_equals_the_printed_json_document(flags, capfd, tmp_path):
     code, found, said = evaluate(capfd, *flags, "--report", tmp_path / "report")
 
     assert code == 0
@@ -37,7 +37,7 @@ def test_the_report_holds_the_document_that_is_printed(flags, capfd, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["queries.csv", "queries.csv/report"])
-def test_a_report_that_could_not_be_written_is_refused_before_anything_is_embedded(
+def test_a_report_path_that_is_not_a_folder_is_refused_before_anything_is_embedded(
     flags, shop, capfd, monkeypatch, name
 ):
     monkeypatch.setattr("aisle.commands.evaluate.run.load_models", lambda *_, **__: pytest.fail("loaded"))
@@ -49,7 +49,7 @@ def test_a_report_that_could_not_be_written_is_refused_before_anything_is_embedd
     assert f"{shop['queries']} is not a folder" in " ".join(said.split())
 
 
-def test_a_report_that_fails_loses_neither_the_tables_nor_the_document(flags, capfd, monkeypatch, tmp_path):
+def test_tables_and_json_document_are_printed_if_the_report_fails(flags, capfd, monkeypatch, tmp_path):
     def fail(*_):
         raise EvaluationError("the disk is full")
 
@@ -69,7 +69,7 @@ def test_the_groups_of_queries_come_from_the_columns_of_the_file(lexical_beats_b
     sizes = {(part["by"], part["label"]): part["queries"] for part in found}
     assert sizes["query length", "1-2 words"] == 3
     assert sizes["query length", "5+ words"] == 1
-    # queries 3 and 4: the table is worth 1 to one, the bed 1 and the table 0.1 to the other
+    # relevance for query 3: table 1; for query 4: bed 1, table 0.1
     assert {key: value for key, value in sizes.items() if key[0] == "department"} == {
         ("department", "living"): 2,
         ("department", "light"): 1,
@@ -78,7 +78,7 @@ def test_the_groups_of_queries_come_from_the_columns_of_the_file(lexical_beats_b
     assert {key[0] for key in sizes} == {"query length", "word frequency", "department"}
 
 
-def test_a_column_with_a_single_label_is_not_a_grouping(shop, flags, capfd, tmp_path):
+def test_a_column_with_a_single_value_does_not_group_queries(shop, flags, capfd, tmp_path):
     one = write_table(
         tmp_path / "one.tsv", ["query-id", "corpus-id", "score"], [("1", "a", 1), ("4", "c", 1)], "\t"
     )
@@ -116,7 +116,7 @@ def test_changed_queries_show_titles_and_judgements(lexical_beats_base):
     assert {product: 1.0 if product == "c" else None for product in relevance} == relevance
 
 
-def test_heat_maps_hold_the_cosines_of_base_and_tuned(flags, shop, tiny_bert, capfd):
+def test_heat_maps_show_the_cosines_of_base_and_tuned(flags, shop, tiny_bert, capfd):
     _, found, _ = evaluate(capfd, *flags)
 
     maps = {one["system"]: one for one in found["heatmaps"]}
@@ -137,7 +137,7 @@ def test_heat_maps_hold_the_cosines_of_base_and_tuned(flags, shop, tiny_bert, ca
     ]
 
 
-def test_the_measured_curve_of_the_index_is_part_of_it(flags, shop, capfd):
+def test_the_evaluation_has_the_measured_curve_of_the_index(flags, shop, capfd):
     _, found, _ = evaluate(capfd, *flags, "--ef_search", 6)
 
     curve = open_index(shop["index"]).manifest.recall_curve
@@ -148,7 +148,7 @@ def test_the_measured_curve_of_the_index_is_part_of_it(flags, shop, capfd):
     assert found["ann_recall_at_10"] == 1.0
 
 
-def test_products_are_shown_by_title_else_text_else_id(shop):
+def test_products_are_shown_by_title_or_text_or_id(shop):
     index = open_index(shop["index"])
 
     assert product_labels(index, title_column=None, slice_columns=None).titles(["b", "gone"]) == {
@@ -179,7 +179,7 @@ def test_provenance_names_inputs_by_their_checksums(flags, shop, capfd):
     assert made["date"].endswith("+00:00")
 
 
-def test_the_command_in_the_report_makes_the_same_settings():
+def test_the_command_in_the_report_gives_the_same_settings():
     given = ["--index_dir", "my index", "--queries", "q.csv", "--qrels", "r.tsv", "--cutoffs", "1", "5"]
     given += ["--rows", "bm25", "tuned", "--label_map", "E=1,S=0.1", "--hybrid_weight", "0.3"]
     settings = parse_settings(EvaluateSettings, [*given, "--trust_remote_code"], prog="evaluate")
@@ -202,7 +202,7 @@ def test_curves_of_a_run_come_from_its_log_and_metrics(tmp_path):
     assert (roc_auc.name, roc_auc.steps, roc_auc.values) == ("roc_auc", (0, 30), (0.6, 0.75))
 
 
-def test_a_loss_that_is_not_finite_is_left_out(tmp_path):
+def test_infinite_and_nan_losses_are_left_out_of_the_curve(tmp_path):
     lines = ['{"step": 1, "loss": 0.5}', '{"step": 2, "loss": NaN}', '{"step": 3, "loss": Infinity}']
     (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
 

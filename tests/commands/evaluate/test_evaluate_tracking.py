@@ -77,7 +77,7 @@ def test_each_evaluation_is_a_separate_tracked_run(judged, tmp_path, capfd, monk
 
 
 def dated(second):
-    """Return `dataclasses.replace` that gives an evaluation a date as well."""
+    """Return a function like `dataclasses.replace` that also sets the date of an evaluation."""
     from dataclasses import replace
 
     def replaced(evaluation, **changes):
@@ -113,7 +113,7 @@ def test_a_tracker_that_cannot_start_does_not_stop_the_evaluation(judged, tmp_pa
         (["--with_tracking", "--report", "r", "--report_to", ""], "--report_to: is empty"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_embedded(
+def test_wrong_tracking_flags_are_refused_before_anything_is_embedded(
     run_flags, given, message, never_embeds, capfd, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -124,7 +124,7 @@ def test_what_cannot_work_is_refused_before_anything_is_embedded(
     assert not (tmp_path / "r").exists()
 
 
-def test_all_trackers_are_refused_where_none_is_installed(
+def test_tracking_is_refused_if_no_tracker_is_installed(
     run_flags, never_embeds, capfd, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("aisle.training.accelerator.TRACKER_PACKAGES", {"wandb": "no_such_package"})

@@ -1,4 +1,4 @@
-"""infer_index.py evaluate: every row by exact search, and the loss of the graph on a separate line."""
+"""infer_index.py evaluate: every row uses exact search, and a separate line shows what the graph misses."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ COUNT = 400
 
 @pytest.fixture(scope="module")
 def shop(tiny_bert, tmp_path_factory):
-    """A catalogue whose graph is so sparse that it finds little of the exact answers."""
+    """A catalogue with a graph so sparse that it misses most of the exact results."""
     folder = tmp_path_factory.mktemp("sparse")
     generator = np.random.default_rng(0)
     titles = [" ".join(generator.choice(WORDS, 4)) for _ in range(COUNT)]
@@ -39,7 +39,7 @@ def shop(tiny_bert, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def searched(shop):
-    """A function from the rows and whether to search exactly to the answers of the Python API."""
+    """Return a function that searches for a row with the Python API, exactly or through the graph."""
     index = open_index(shop["index"])
     asked = load_encoder(str(shop["run"]), device="cpu").encode_queries(list(shop["asked"].values()))
 
@@ -59,7 +59,7 @@ def ndcg(found, shop):
     return evaluate_run(shop["judged"], run, cutoffs=(10,)).per_query["ndcg@10"]
 
 
-def test_rows_are_ranked_exactly_and_the_graph_s_loss_is_a_separate_line(shop, flags, searched, capfd):
+def test_rows_are_ranked_exactly_and_a_separate_line_shows_the_graphs_loss(shop, flags, searched, capfd):
     code, found, said = evaluate(capfd, *flags)
 
     assert code == 0
@@ -81,7 +81,7 @@ def test_rows_are_ranked_exactly_and_the_graph_s_loss_is_a_separate_line(shop, f
     assert f"ann_recall@10 {found['ann_recall@10']:.4f}, nDCG@10 {found['graph'][0]['graph']:.3f} for" in said
 
 
-def test_ef_search_changes_the_graph_s_line_and_no_row(flags, capfd):
+def test_ef_search_changes_only_the_line_on_the_graph(flags, capfd):
     _, narrow, _ = evaluate(capfd, *flags, "--ef_search", 1)
     _, wide, _ = evaluate(capfd, *flags, "--ef_search", COUNT)
 
@@ -89,7 +89,7 @@ def test_ef_search_changes_the_graph_s_line_and_no_row(flags, capfd):
     assert wide["graph"][0]["recall_at_10"] > narrow["graph"][0]["recall_at_10"]
 
 
-def test_a_further_index_is_ranked_exactly_too(shop, flags, capfd):
+def test_a_compared_index_is_ranked_exactly_too(shop, flags, capfd):
     _, found, _ = evaluate(capfd, *flags, "--rows", "tuned", "--compare", shop["index"])
 
     tuned, same = found["retrieval"]["rows"]

@@ -13,11 +13,11 @@ from aisle.evaluation.pair_comparison import compare_pairs
 
 DASH = "\u2013"
 WIDTH = 80
-"""Columns of a terminal whose width is unknown."""
+"""Columns of a terminal of unknown width."""
 
 
 def compared(names, queries, **settings):
-    """Systems of which the first finds the product of no query first, and the others that of each."""
+    """Compare systems: the first never ranks the right product first, the others always do."""
     qrels = {f"q{number}": {"right": 1.0} for number in range(queries)}
     runs = {
         name: {query: {"right": 0.5, "wrong": 1.0 if row == 0 else 0.0} for query in qrels}
@@ -48,7 +48,7 @@ def test_a_long_name_is_broken_into_lines_and_not_cut_off():
     assert "precision@1" in text
 
 
-def test_intervals_are_explained_only_where_there_are_some():
+def test_intervals_are_explained_only_if_there_are_any():
     assert "95% interval" in printed(compared(["base", "tuned"], 30))
     assert "95% interval" not in printed(compared(["base", "tuned"], 1))
     assert "* differs from base" in printed(compared(["base", "tuned"], 1))
@@ -75,7 +75,7 @@ def test_narrow_intervals_keep_their_ends_apart_and_leave_room_for_the_names():
     assert "1.00\u20131.00" in printed(retrieval)
 
 
-def test_of_many_cutoffs_the_headline_s_metric_is_shown_and_the_rest_is_counted():
+def test_with_many_cutoffs_the_headline_metric_is_shown_and_the_rest_counted():
     text = printed(compared(["base", "tuned"], 30, cutoffs=(1, 5, 10, 20)))
 
     assert next(line for line in text.splitlines() if "@" in line).split()[0] == "ndcg@10"
@@ -109,7 +109,7 @@ def test_a_spearman_interval_below_zero_keeps_its_sign():
     assert f"-{abs(found.high):.3f}".replace("0.", ".") in "\n".join(lines_of(pairs_table(pairs)))
 
 
-def test_the_graph_s_line_names_the_search_effort_if_the_backend_has_one():
+def test_the_line_on_the_graph_names_the_search_effort_if_there_is_one():
     loss = GraphLoss("tuned", 0.98, 0.5, 0.49, Estimate(-0.01, -0.02, -0.005), 1)
     figures = "ann_recall@10 0.9800, nDCG@10 0.490 for 0.500 by exact search"
     rest = f"{figures} (-0.0100 [-.020{DASH}-.005]; 1 query changed)"
@@ -150,5 +150,5 @@ def test_long_titles_are_cut_and_the_table_stays_in_80_characters():
     assert sum(line.count("…") for line in lines) == 3
 
 
-def test_no_answers_make_an_empty_table():
+def test_no_answers_give_an_empty_table():
     assert "tuned" in "\n".join(lines_of(side_by_side("q", {"tuned": []})))

@@ -128,7 +128,7 @@ def build_problems(settings: BuildSettings) -> list[str]:
     if settings.ef_search is not None and settings.target_recall is not None:
         problems.append("--ef_search and --target_recall: give one of them; the recall decides ef_search")
     if (settings.tune_queries is None) != (settings.tune_qrels is None):
-        problems.append("--tune_queries and --tune_qrels: give both or none")
+        problems.append("--tune_queries and --tune_qrels: give both or neither")
     return problems + _backend_problems(settings)
 
 

@@ -31,7 +31,7 @@ class EvaluateSettings:
 
     With --queries and --qrels, it compares the rankings of BM25, the base model, the tuned model and hybrid
     search. With --pairs, it compares how base and tuned model score judged pairs, or question-answer pairs.
-    --report writes all of it as a page.
+    --report writes all results as a page.
     """
 
     index_dir: str | None = None
@@ -39,7 +39,7 @@ class EvaluateSettings:
     queries: str | None = None
     """Queries with ids: a csv, tsv, jsonl, json or parquet file."""
     qrels: tuple[str, ...] | None = None
-    """Judgements: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files. Several files are joined."""
+    """Judgements: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files. Give one file or several."""
     id_column: str | None = None
     """Column of --qrels with the product id.
     If not given, it is found by its name (product_id, corpus-id, doc_id)."""
@@ -66,8 +66,8 @@ class EvaluateSettings:
     compare: tuple[str, ...] = ()
     """Directories of other indexes of the same products. Each becomes a row, with its own encoder."""
     mode: SearchMode = "dense"
-    """Row that the headline, --run_file and the changed queries are about: embeddings (dense), BM25
-    (lexical), or both (hybrid)."""
+    """Row for the headline, --run_file and the changed queries: embeddings (dense), BM25 (lexical), or both
+    (hybrid)."""
     fusion: Fusion = "convex"
     """How the row hybrid combines both searches: by weighted scores (convex), or by reciprocal ranks
     (rrf)."""
@@ -75,8 +75,8 @@ class EvaluateSettings:
     """Weight of the embeddings in the row hybrid, from 0 to 1. If not given: the weight tuned for the
     index."""
     ef_search: Count | None = None
-    """Candidates to compare in a search of the graph. If not given: as the index is set.
-    The rows search exactly; what the graph loses is shown separately."""
+    """Candidates to compare in a search of the graph. If not given: the value that the index records.
+    All rows are searched exactly; a separate line shows what the graph misses."""
     pairs: tuple[str, ...] | None = None
     """Judged pairs to score: files, a folder or a Hub id."""
     split: str = "test"
@@ -84,8 +84,8 @@ class EvaluateSettings:
     dataset_config_name: str | None = None
     """Configuration (subset) of --pairs on the Hub, if it has several."""
     protocol: Literal["ranking", "joint_pool"] = "ranking"
-    """How --pairs are measured: by their scores (ranking), or as questions and answers, where each text must
-    find its partner among all texts (joint_pool)."""
+    """How --pairs are measured: by their scores (ranking), or as questions and answers: each text ranks all
+    other texts, and only its partner counts (joint_pool)."""
     query_column: str | None = None
     """Column of --pairs with the query. If not given, it is found by its name (query, question)."""
     product_column: str | None = None
@@ -106,7 +106,7 @@ class EvaluateSettings:
     """Seed of the bootstrap samples: the same seed gives the same intervals."""
     run_file: str | None = None
     """File for the ranking of --mode, in TREC's run format. The other rows go to FILE.bm25, FILE.base and so
-    on. A name that ends in .gz is gzipped; so are the others then."""
+    on. If the name ends in .gz, all of these files are gzipped."""
     report: str | None = None
     """Folder for a report: a page, its figures as PNG, and all results as JSON."""
     with_tracking: bool = False
@@ -115,13 +115,13 @@ class EvaluateSettings:
     report_to: str = "all"
     """Trackers, with commas: wandb, tensorboard, ..., or all that are installed."""
     model_card: bool = False
-    """Write the table, the sentence and two charts into the model card (README.md) of the run that made the
-    encoder. Another evaluation replaces them."""
+    """Write the headline, the table and two charts into the model card (README.md) of the run that made the
+    encoder. A later evaluation replaces them."""
     title_column: str | None = None
     """Column of the catalogue with the title that the report shows. If not given, it is found by its name
     (title, product_title, name); without a title, the report shows the text."""
     slice_column: tuple[str, ...] | None = None
-    """Columns of the catalogue to break the gain down by.
+    """Columns of the catalogue to group the queries by, for the gain per group.
     If not given, they are found by their names (department, category, brand)."""
     model: str | None = None
     """Encoder of the index, a folder or a Hub id. If not given: the folder or id that is
@@ -136,22 +136,22 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
     """Return one message for each combination of evaluation settings that cannot work."""
     problems = []
     if (settings.queries is None) != (settings.qrels is None):
-        problems.append("--queries and --qrels: give both or none")
+        problems.append("--queries and --qrels: give both or neither")
     if settings.queries is None and not settings.pairs:
-        problems.append("nothing to measure against: give --queries and --qrels, or --pairs")
+        problems.append("nothing to measure with: give --queries and --qrels, or --pairs")
     if settings.queries is not None and settings.index_dir is None:
         problems.append("--index_dir: required with --queries; give the folder of the index")
     if settings.index_dir is None and settings.model is None:
-        problems.append("--model or --index_dir: give the encoder that is to be measured")
+        problems.append("--model or --index_dir: give the encoder to measure")
     if settings.protocol == "joint_pool" and not settings.pairs:
         problems.append("--protocol joint_pool: needs --pairs, a file of questions and answers")
     if settings.rows is not None and not settings.rows:
         problems.append("--rows: name at least one of bm25, base, tuned, hybrid")
     if settings.with_tracking and settings.report is None:
-        problems.append("--with_tracking: needs --report, the folder that trackers write in")
+        problems.append("--with_tracking: needs --report, the folder that trackers write to")
     lexical = settings.rows is None and settings.mode == "lexical"
     if settings.model_card and (lexical or "tuned" not in (settings.rows or ("tuned",))):
-        problems.append("--model_card: is about the row tuned; name it in --rows")
+        problems.append("--model_card: needs the row tuned; add tuned to --rows")
     if settings.queries is None:
         wanted = {
             "--rows": settings.rows,
@@ -165,7 +165,7 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
 
 
 def evaluation_inputs(settings: EvaluateSettings) -> None:
-    """Raise unless queries, judgements, pairs, indexes and models given as folders exist."""
+    """Check that queries, judgements, pairs, indexes and models given as files or folders exist."""
     check_files(settings.queries, *(settings.qrels or ()))
     check_data_sets(settings.pairs or ())
     check_indexes(settings.index_dir, *settings.compare)
