@@ -19,6 +19,7 @@ from aisle.bundle.bundle_record import Bundle, BundledFile, BundledTower
 from aisle.errors import ModelError
 from aisle.io.durable import file_sha256, replace_text
 from aisle.io.record_schema import record_validator
+from aisle.types.encoder_protocol import Precision
 
 __all__ = [
     "BUNDLE_FILE",
@@ -27,6 +28,7 @@ __all__ = [
     "INPUT",
     "OUTPUT",
     "TOKENIZER_FILE",
+    "check_precision",
     "is_bundle",
     "read_bundle",
     "verify_checksums",
@@ -129,6 +131,25 @@ def verify_checksums(folder: Path, bundle: Bundle) -> None:
                 f"{folder / name}: altered: its SHA-256 is {found[:12]}..., and {BUNDLE_FILE} records "
                 f"{recorded.sha256[:12]}...; {_mend(bundle)}"
             )
+
+
+def check_precision(bundle: Bundle, precision: Precision | None, *, name: str, flag: str) -> None:
+    """Refuse a precision other than the bundle's; None is the bundle's.
+
+    Args:
+        bundle: Bundle to compute with.
+        precision: Precision to compute in.
+        name: Name of the bundle, for the message.
+        flag: Name of the argument, for the message.
+
+    Raises:
+        ModelError: The bundle computes in another precision.
+    """
+    if precision not in (None, bundle.precision):
+        raise ModelError(
+            f"{flag} {precision}: {name} is a bundle that computes in {bundle.precision}; "
+            f"leave it out, or export the run in {precision}"
+        )
 
 
 def _parsed(path: Path) -> Bundle:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aisle.bundle.bundle_file import TOKENIZER_FILE, read_bundle, verify_checksums
+from aisle.bundle.bundle_file import TOKENIZER_FILE, check_precision, read_bundle, verify_checksums
 from aisle.bundle.bundle_record import Bundle
 from aisle.bundle.bundle_tokenizer import BundleTokenizer, load_tokenizer_file
 from aisle.bundle.graph_session import GraphSession, load_graph
@@ -229,21 +229,9 @@ class OnnxEncoder:
         Raises:
             ModelError: The bundle computes in another precision.
         """
-        self.check_precision(precision)
+        check_precision(self.bundle, precision, name=self.name, flag="precision")
         for texts in parts:
             take(texts.in_order(self._embed(texts, max_tokens or BATCH_TOKENS, on_progress)))
-
-    def check_precision(self, precision: Precision | None, *, flag: str = "precision") -> None:
-        """Refuse a precision other than the bundle's.
-
-        Raises:
-            ModelError: The bundle computes in another precision.
-        """
-        if precision not in (None, self.bundle.precision):
-            raise ModelError(
-                f"{flag} {precision}: {self.name} is a bundle that computes in {self.bundle.precision}; "
-                f"leave it out, or export the run in {precision}"
-            )
 
     def _embed(
         self, texts: DistinctTokens, max_tokens: int, on_progress: Callable[[int], None] | None

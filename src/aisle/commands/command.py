@@ -34,7 +34,7 @@ class Command(Generic[Settings]):
         run: Function that does the work.
         problems: Function that returns a message for each combination of settings that cannot work.
         inputs: Function that raises if a file or folder that the settings name is missing.
-        extra: Extra that the command always needs; see `aisle.extras`.
+        extra: Extra that the command needs, see `aisle.extras`; or a function that returns it.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Command(Generic[Settings]):
     run: Callable[[Settings], object]
     problems: Callable[[Settings], Sequence[str]] = no_problems
     inputs: Callable[[Settings], None] = no_inputs
-    extra: str | None = None
+    extra: str | Callable[[Settings], str] | None = None
 
     @property
     def summary(self) -> str:
@@ -60,5 +60,5 @@ class Command(Generic[Settings]):
         if problems:
             raise ConfigError("\n".join(problems))
         if self.extra is not None:
-            require_extra(self.extra)
+            require_extra(self.extra(settings) if callable(self.extra) else self.extra)
         self.inputs(settings)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aisle.models.encoder import TorchEncoder
     from aisle.types.encoder_settings import Overrides
 
-__all__ = ["LoadedEncoder", "extra_for", "load_encoder"]
+__all__ = ["LoadedEncoder", "extra_for", "load_encoder", "refuse_changes"]
 
 LoadedEncoder: TypeAlias = "TorchEncoder | OnnxEncoder"
 """An encoder that was loaded from files."""
@@ -57,7 +57,7 @@ def load_encoder(
     if is_bundle(model):
         from aisle.bundle.onnx_encoder import load_bundle
 
-        _refuse_changes(model, base_model=base_model, overrides=overrides, revision=revision)
+        refuse_changes(model, base_model=base_model, overrides=overrides, revision=revision)
         return load_bundle(model)
 
     from aisle.models.loading import load_encoder as load_on_torch
@@ -73,7 +73,7 @@ def load_encoder(
     )
 
 
-def _refuse_changes(
+def refuse_changes(
     model: str | Path,
     *,
     base_model: str | Path | None,
@@ -85,7 +85,7 @@ def _refuse_changes(
     Raises:
         ModelError: One of the arguments is given.
     """
-    changes = {"base_model": base_model, "revision": revision, **vars(overrides or Overrides())}
+    changes = {"base_model": base_model, "model_revision": revision, **vars(overrides or Overrides())}
     given = [f"--{name}" for name, value in changes.items() if value is not None]
     if given:
         raise ModelError(

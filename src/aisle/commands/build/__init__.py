@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aisle.commands.build.settings import BuildSettings, build_inputs, build_problems
+from aisle.commands.build.settings import BuildSettings, build_extra, build_inputs, build_problems
 from aisle.commands.command import Command
 
 if TYPE_CHECKING:
@@ -18,4 +18,6 @@ def build(settings: BuildSettings) -> Manifest | None:
     return run.build(settings)
 
 
-COMMAND = Command("build", BuildSettings, build, problems=build_problems, inputs=build_inputs, extra="encode")
+COMMAND = Command(
+    "build", BuildSettings, build, problems=build_problems, inputs=build_inputs, extra=build_extra
+)

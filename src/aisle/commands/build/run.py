@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aisle.bundle.onnx_encoder import OnnxEncoder
-from aisle.commands.build.settings import BuildSettings, backend_parameters
+from aisle.commands.build.settings import BuildSettings, backend_parameters, overrides_of
 from aisle.commands.indexing.analysers import choose_analyser
 from aisle.commands.indexing.catalog import columns_before, log_columns, read_products_of
 from aisle.commands.indexing.embedding import (
@@ -44,11 +43,9 @@ from aisle.index.array_files import write_embeddings
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
 from aisle.index.products import read_products
 from aisle.search.encoders import encoder_record
-from aisle.search.load_encoder import LoadedEncoder, load_encoder
-from aisle.training.cpu_threads import use_cpu_threads
+from aisle.search.load_encoder import LoadedEncoder, extra_for, load_encoder
 from aisle.training.process_group import Processes, launched_processes
 from aisle.types.encoder_protocol import Precision
-from aisle.types.encoder_settings import Overrides
 
 PLAN_FILE = "plan.npz"
 
@@ -62,7 +59,8 @@ def build(settings: BuildSettings) -> Manifest | None:
     refuse_foreign(Path(settings.index_dir).resolve())
     processes = launched_processes()
     output = Output(json_only=settings.json, silent=not processes.is_main)
-    quieten_libraries()
+    if extra_for(settings.model) == "encode":
+        quieten_libraries()
     index_dir = Path(settings.index_dir).resolve()
     if not processes.is_main:
         _help(settings, index_dir, processes)
@@ -136,7 +134,7 @@ def _embed_and_finish(
                     base_model=settings.base_model,
                     precision=precision,
                     dimensions=settings.dimensions,
-                    overrides=_overrides(settings),
+                    overrides=overrides_of(settings),
                 ),
                 text_template=settings.text_template if settings.catalog else None,
                 id_column=settings.id_column if settings.catalog else None,
@@ -232,32 +230,19 @@ def _separate_query_tower(encoder: LoadedEncoder) -> str | None:
     return None if encoder.query_fingerprint == encoder.fingerprint else encoder.query_fingerprint
 
 
-def _overrides(settings: BuildSettings) -> Overrides:
-    return Overrides(
-        pooling=settings.pooling,
-        query_prompt=settings.query_prompt,
-        product_prompt=settings.product_prompt,
-        max_length=settings.max_length,
-    )
-
-
 def _load(settings: BuildSettings, processes: Processes) -> LoadedEncoder:
-    """Load the encoder of the build.
+    if extra_for(settings.model) == "encode":
+        from aisle.training.cpu_threads import use_cpu_threads  # imports torch
 
-    Raises:
-        ModelError: It cannot be loaded, or a bundle computes in another precision than --precision.
-    """
-    use_cpu_threads(processes=processes.count)
+        use_cpu_threads(processes=processes.count)
     encoder = load_encoder(
         settings.model,
         base_model=settings.base_model,
-        overrides=_overrides(settings),
+        overrides=overrides_of(settings),
         revision=settings.model_revision,
         device=processes.device,
         trust_remote_code=settings.trust_remote_code,
     )
-    if isinstance(encoder, OnnxEncoder):
-        encoder.check_precision(settings.precision, flag="--precision")
     return encoder.truncated(settings.dimensions)
 
 

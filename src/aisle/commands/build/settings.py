@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -31,6 +32,7 @@ from aisle.commands.shared_settings import (
 from aisle.data.files import expand_files
 from aisle.types.choices import StoreDtype
 from aisle.types.encoder_protocol import Precision
+from aisle.types.encoder_settings import Overrides
 from aisle.types.text_languages import Language
 
 BACKEND_FLAGS = ("M", "ef_construction")
@@ -46,7 +48,8 @@ class BuildSettings:
     """
 
     model: str
-    """Model that embeds the products: a run, an adapter or a base model, as a folder or a Hub id."""
+    """Model that embeds the products: a run, an adapter or a base model, as a folder or a Hub id; or the
+    folder of an exported bundle, which needs no torch."""
     index_dir: IndexDir
     catalog: tuple[str, ...] | None = None
     """Catalogue: csv, tsv, jsonl, json or parquet files, one row per product. Globs and .gz are allowed."""
@@ -93,7 +96,7 @@ class BuildSettings:
     precision: Precision | None = None
     """Number format for computing. If not given: fp32 or bf16, whichever is faster on this machine.
     int8 is faster on CPUs with VNNI instructions; its embeddings have a cosine of 0.999 to those of fp32.
-    Queries are always embedded in fp32."""
+    Queries are always embedded in fp32. A bundle has a number format, which embeds queries too."""
     max_tokens: MaxTokens = None
     base_model: AdapterBase = None
     model_revision: ModelRevision = None
@@ -154,9 +157,48 @@ def _backend_problems(settings: BuildSettings) -> list[str]:
     return problems
 
 
+def build_extra(settings: BuildSettings) -> str:
+    """Return the extra that the model needs."""
+    from aisle.search.load_encoder import extra_for
+
+    return extra_for(settings.model)
+
+
 def build_inputs(settings: BuildSettings) -> None:
-    """Check that the catalogue, the tuning files and a model given as a folder exist."""
+    """Check that the catalogue, the tuning files and a model given as a folder exist.
+
+    Raises:
+        ModelError: A flag would change a bundle, or the bundle is damaged.
+    """
     expand_files(settings.catalog or ())
     check_data_sets(settings.pairs or ())
     check_files(settings.tune_queries, settings.tune_qrels)
     check_models(settings.model, settings.base_model)
+    _check_bundle(settings)
+
+
+def overrides_of(settings: BuildSettings) -> Overrides:
+    """Return the settings that override those in the model's files."""
+    return Overrides(
+        pooling=settings.pooling,
+        query_prompt=settings.query_prompt,
+        product_prompt=settings.product_prompt,
+        max_length=settings.max_length,
+    )
+
+
+def _check_bundle(settings: BuildSettings) -> None:
+    """Refuse flags that would change a bundle, before the catalogue is read."""
+    from aisle.bundle.bundle_file import check_precision, is_bundle, read_bundle
+    from aisle.search.load_encoder import refuse_changes
+
+    if not is_bundle(settings.model):
+        return
+    refuse_changes(
+        settings.model,
+        base_model=settings.base_model,
+        overrides=overrides_of(settings),
+        revision=settings.model_revision,
+    )
+    bundle = read_bundle(Path(settings.model).expanduser())
+    check_precision(bundle, settings.precision, name=settings.model, flag="--precision")

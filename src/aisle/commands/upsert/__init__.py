@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aisle.commands.command import Command
-from aisle.commands.upsert.settings import UpsertSettings, upsert_inputs
+from aisle.commands.upsert.settings import UpsertSettings, upsert_extra, upsert_inputs
 
 if TYPE_CHECKING:
     from aisle.index import Manifest
@@ -18,4 +18,4 @@ def upsert(settings: UpsertSettings) -> Manifest:
     return run.upsert(settings)
 
 
-COMMAND = Command("upsert", UpsertSettings, upsert, inputs=upsert_inputs, extra="encode")
+COMMAND = Command("upsert", UpsertSettings, upsert, inputs=upsert_inputs, extra=upsert_extra)

@@ -27,7 +27,7 @@ from aisle.commands.indexing.text_notes import log_texts
 from aisle.commands.output import Output, quieten_libraries
 from aisle.commands.speed_notes import IN_BF16, speed_notes
 from aisle.commands.upsert.partial_upsert import Merged, merge_changes
-from aisle.commands.upsert.settings import UpsertSettings
+from aisle.commands.upsert.settings import UpsertSettings, upsert_extra
 from aisle.data.catalog_file import CatalogFile, write_catalog
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.partial_changes import write_partial_changes
@@ -66,7 +66,8 @@ def upsert(settings: UpsertSettings) -> Manifest:
         AisleError: The catalogue, the index or the encoder cannot be used, or they do not match.
     """
     output = Output(json_only=settings.json)
-    quieten_libraries()
+    if upsert_extra(settings) == "encode":
+        quieten_libraries()
     index_dir = Path(settings.index_dir)
     known = open_stored(index_dir.resolve())
     id_column, template = _reading(settings, known.manifest)
@@ -154,6 +155,8 @@ def _write(
             model=settings.model,
             base_model=settings.base_model,
             trust_remote_code=settings.trust_remote_code,
+            to_search=False,
+            log=output.log,
         )
     embeddings = _embeddings(plan, known, products, encoder, folder, settings.max_tokens, output)
     counted = MARKS_FILE in known.manifest.files

@@ -20,6 +20,7 @@ from aisle.commands.shared_settings import (
     TrustRemoteCode,
 )
 from aisle.data.files import expand_files
+from aisle.errors import IndexIntegrityError
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,19 @@ class UpsertSettings:
     trust_remote_code: TrustRemoteCode = False
     json: Json = False
     config: ConfigFile = None
+
+
+def upsert_extra(settings: UpsertSettings) -> str:
+    """Return the extra that the encoder of the index needs."""
+    from aisle.index import read_manifest
+    from aisle.search.load_encoder import extra_for
+
+    if settings.model is not None:
+        return extra_for(settings.model)
+    try:
+        return extra_for(str(read_manifest(settings.index_dir).encoder.get("model")))
+    except (IndexIntegrityError, OSError):  # reported by `upsert_inputs`, or by the command
+        return "encode"
 
 
 def upsert_inputs(settings: UpsertSettings) -> None:
