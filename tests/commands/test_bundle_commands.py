@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from aisle.bundle.bundle_record import BundleSource
+from aisle.bundle.bundle_record import BundleSource, GateResults
 from aisle.bundle.onnx_encoder import load_bundle
 from aisle.cli import index_main
 from aisle.index import open_index, read_manifest
@@ -115,3 +115,27 @@ def test_upsert_refuses_a_bundle_for_an_index_of_its_source(tiny_bert, minilm_di
 
     assert "may embed queries for this index but no products" in " ".join(capfd.readouterr().err.split())
     assert read_manifest(index_dir).version == 1
+
+
+def test_info_names_the_bundle_that_answers(bundle, minilm_dir, tiny_bert, catalog, tmp_path, capfd):
+    own_index = build(bundle, catalog, tmp_path / "own")
+    other_index = build(tiny_bert, catalog, tmp_path / "of_source")
+    fingerprint = read_manifest(other_index).fingerprint
+    gates = GateResults(passed=True, figures={"worst_cosine": 0.995}, limits={"worst_cosine": 0.99})
+    write_small_bundle(tmp_path / "of_bert", minilm_dir, dim=32, fingerprint=fingerprint, gates=gates)
+
+    def info(*flags):
+        capfd.readouterr()
+        assert index_main(["info", *map(str, flags), "--json"]) == 0
+        said = capfd.readouterr()
+        return json.loads(said.out)["bundle"], " ".join(said.err.split())
+
+    own, _ = info("--index_dir", own_index)
+    source, line = info("--index_dir", other_index, "--model", tmp_path / "of_bert")
+    other, _ = info("--index_dir", other_index, "--model", bundle)
+
+    assert [found["answers"] for found in (own, source, other)] == ["own", "source", "no"]
+    assert own["path"] == str(bundle)
+    assert source["source_fingerprint"] == fingerprint
+    assert "exported from the encoder of this index; compared with its source: worst_cosine 0.995" in line
+    assert info("--index_dir", other_index)[0] is None

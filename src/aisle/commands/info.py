@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from rich.text import Text
 from aisle.commands.command import Command
 from aisle.commands.indexing.folder_sizes import bytes_in, shown_bytes
 from aisle.commands.output import Output, shown_time
-from aisle.commands.shared_settings import ConfigFile, Count, IndexDir, Json
+from aisle.commands.shared_settings import ConfigFile, Count, IndexDir, IndexModel, Json
 from aisle.errors import IndexIntegrityError, IndexStoreError
 
 if TYPE_CHECKING:
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InfoSettings:
-    """Show the encoder, graph, columns and measured recall of an index."""
+    """Show the encoder, graph, columns and measured recall of an index.
+
+    If a bundle made the index, or --model is a bundle, it also shows whether the bundle may search the index,
+    and how it compares with the model that it was exported from.
+    """
 
     index_dir: IndexDir
     version: Count | None = None
     """Number of the version to show. If not given: the current version."""
+    model: IndexModel = None
     json: Json = False
     config: ConfigFile = None
 
@@ -35,7 +41,9 @@ def info(settings: InfoSettings) -> Manifest:
 
     Raises:
         IndexStoreError: There is no such index or version, or it is damaged.
+        ModelError: --model is a damaged bundle.
     """
+    from aisle.commands.indexing.queries_bundle import queries_bundle
     from aisle.commands.indexing.report_change import compact_command, curve_table
     from aisle.index import read_manifest, wants_compacting
     from aisle.index.layout import version_directory
@@ -50,7 +58,11 @@ def info(settings: InfoSettings) -> Manifest:
     analyser = analyser_of(folder, manifest)
     size = bytes_in(folder)
     words = "no BM25: texts were not given" if analyser is None else analyser.describe()
-    output.show(_facts(settings.index_dir, manifest, columns, size, words=words, current=manifest == current))
+    facts = _facts(settings.index_dir, manifest, columns, size, words=words, current=manifest == current)
+    bundle = queries_bundle(manifest, settings.model)
+    if bundle is not None:
+        facts["queries"] = bundle.describe()
+    output.show(_table(facts))
     output.show(curve_table(manifest))
     reason = wants_compacting(manifest)
     if reason is not None:
@@ -64,6 +76,7 @@ def info(settings: InfoSettings) -> Manifest:
             "parent": manifest.parent,
             **content,
             "columns": columns,
+            "bundle": bundle and asdict(bundle),
             "analyser": analyser and analyser.record(),
             "bytes": size,
             "wants_compacting": reason,
@@ -100,7 +113,8 @@ def _columns(folder: Path, manifest: Manifest) -> dict[str, str]:
 
 def _facts(
     index_dir: str, manifest: Manifest, columns: dict[str, str], size: int, *, words: str, current: bool
-) -> Table:
+) -> dict[str, object]:
+    """Return the facts of a version by their names; empty facts are not shown."""
     from aisle.commands.indexing.text_notes import counted
     from aisle.index.backends import backend_named, has_efforts
 
@@ -108,7 +122,7 @@ def _facts(
     target = "" if manifest.target_recall is None else f", for a recall of {manifest.target_recall}"
     weight, backend = manifest.hybrid_weight, backend_named(manifest.backend.name)
     parameters = "".join(f", {name} {value}" for name, value in manifest.backend.parameters.items())
-    facts = {
+    return {
         "index": index_dir,
         "version": f"{manifest.version}{' (current)' if current else ''}, made by {manifest.command} on "
         f"{shown_time(manifest.created)} UTC{_from(manifest)}",
@@ -132,6 +146,9 @@ def _facts(
         f"{manifest.built_recall:.4f} when the graph was built",
         "hybrid weight": "the default" if weight is None else f"{weight:.2f} for embeddings",
     }
+
+
+def _table(facts: Mapping[str, object]) -> Table:
     table = Table(box=None, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
