@@ -22,6 +22,7 @@ from tests.models.conftest import save_run
 from tests.models.test_backbone import bert_copy, edit_json, model_folder
 from tests.models.test_followed_settings import copied, decoder_of
 from tests.models.test_heads import with_dense
+from tests.models.test_persistence import pooled
 
 __all__ = ["bert_copy", "copied", "decoder_of", "model_folder", "save_run", "with_dense"]
 
@@ -94,8 +95,10 @@ LORAS = {
 
 
 @pytest.mark.parametrize("lora", LORAS.values(), ids=LORAS)
-def test_a_merged_adapter_gives_equal_embeddings_without_one(lora, merge, save_run):
+def test_a_merged_adapter_gives_equal_embeddings_without_one(lora, merge, save_run, tiny_bert):
+    from peft import PeftModel
     from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel
 
     run = save_run(lora=lora, pooling="cls", max_length=40, **PROMPTS)
     code, folder, shown = merge(run)
@@ -108,7 +111,10 @@ def test_a_merged_adapter_gives_equal_embeddings_without_one(lora, merge, save_r
     other = SentenceTransformer(str(folder), device="cpu")
     np.testing.assert_allclose(other.encode_query(TEXTS), queries, atol=1e-5)
     np.testing.assert_allclose(other.encode_document(TEXTS), products, atol=1e-5)
-    assert load_encoder(folder, device="cpu").settings == load_encoder(run, device="cpu").settings
+    unmerged = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_bert), run).eval()
+    encoder = load_encoder(folder, device="cpu")
+    np.testing.assert_allclose(pooled(unmerged, encoder, TEXTS, "query: "), queries, atol=1e-5)
+    assert encoder.settings == load_encoder(run, device="cpu").settings
     assert not list(folder.glob("adapter*"))
     weights = load_file(folder / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}
