@@ -35,7 +35,7 @@ ALLOWED = {
     "models": SHARED | {"extras", "text", "kernels"},
     "training": SHARED | CORE,
     "bundle": SHARED | {"extras", "text"},
-    "export": SHARED | CORE | {"bundle", "extras"},
+    "export": SHARED | CORE | {"bundle", "extras", "sample_shop", "version"},
     "search": SHARED | CORE | {"bundle", "training"},
     "reporting": SHARED | {"evaluation", "index", "losses", "training"},
     "sample_shop": SHARED | {"data"},

@@ -10,7 +10,7 @@ from aisle.commands.command import Command
 SEARCH = ("build", "query", "evaluate")
 MAINTAIN = ("upsert", "delete", "compact", "tune")
 INSPECT = ("versions", "rollback", "info", "verify")
-RUNS = ("sample", "quickstart", "average", "merge", "push")
+RUNS = ("sample", "quickstart", "average", "merge", "export", "push")
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
@@ -66,6 +66,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import evaluate
 
             return evaluate.COMMAND
+        case "export":
+            from aisle.commands import export
+
+            return export.COMMAND
         case "info":
             from aisle.commands import info
 

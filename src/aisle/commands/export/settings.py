@@ -1,0 +1,93 @@
+"""The settings of `export`, and their checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tyro.conf import Positional
+
+from aisle.commands.named_inputs import check_files, check_models
+from aisle.commands.shared_settings import (
+    AdapterBase,
+    ConfigFile,
+    Delimiter,
+    Encoding,
+    HubToken,
+    Json,
+    LabelGains,
+    ModelRevision,
+    OnBadRow,
+    OverwriteOutputDir,
+    Pooling,
+    ProductPrompt,
+    QueryPrompt,
+    TrustRemoteCode,
+)
+from aisle.extras import require_extra
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Write a model as a bundle that runs without torch.
+
+    A bundle has an ONNX graph, the tokenizer and bundle.json. The extra `onnx` is enough to embed texts with
+    it. The export compares the bundle's embeddings with the model's, and writes no bundle if they differ too
+    much.
+    """
+
+    model: Positional[str]
+    """Run of `aisle train`, adapter or base model, as a folder or a Hub id."""
+    output_dir: str
+    """Folder of the bundle."""
+    catalog: tuple[str, ...] | None = None
+    """Catalogue with texts to compare: csv, tsv, jsonl, json or parquet files. Up to 2,000 texts are
+    compared, all with --qrels. If not given: texts of the sample shop."""
+    queries: str | None = None
+    """Queries to compare: a csv, tsv, jsonl, json or parquet file. If not given: queries of the sample
+    shop."""
+    qrels: tuple[str, ...] | None = None
+    """Judgements of --queries: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files. They add
+    nDCG@10 of model and bundle."""
+    id_column: str = "product_id"
+    """Column of --catalog with the product id."""
+    qrels_id_column: str | None = None
+    """Column of --qrels with the product id. If not given, it is found by its name."""
+    query_id_column: str | None = None
+    """Column of --queries and --qrels with the query id. If not given, it is found by its name (query_id,
+    qid)."""
+    label_map: LabelGains = None
+    text_template: str = "{title}"
+    """Text of a product, made from the columns of --catalog, such as "{title} {brand}"."""
+    delimiter: Delimiter = None
+    encoding: Encoding = "utf-8"
+    on_bad_row: OnBadRow = "error"
+    accept: bool = False
+    """Write the bundle even if its embeddings differ too much from the model's. bundle.json records it."""
+    overwrite_output_dir: OverwriteOutputDir = False
+    base_model: AdapterBase = None
+    model_revision: ModelRevision = None
+    pooling: Pooling = None
+    query_prompt: QueryPrompt = None
+    product_prompt: ProductPrompt = None
+    hub_token: HubToken = field(default=None, repr=False)
+    trust_remote_code: TrustRemoteCode = False
+    json: Json = False
+    config: ConfigFile = None
+
+
+def export_problems(settings: ExportSettings) -> list[str]:
+    """Return one message for each combination of settings that cannot work."""
+    if settings.qrels is not None and (settings.queries is None or settings.catalog is None):
+        return ["--qrels: needs --queries and --catalog, whose queries and products it judges"]
+    return []
+
+
+def export_inputs(settings: ExportSettings) -> None:
+    """Check that the model and the files exist."""
+    from aisle.data.files import expand_files
+
+    check_models(settings.model, settings.base_model)
+    check_files(settings.queries, *(settings.qrels or ()))
+    expand_files(settings.catalog or ())
+    if settings.qrels is not None:
+        require_extra("eval")

@@ -1,0 +1,96 @@
+"""Texts on which a bundle is compared with its source: a shop's, or those of the sample shop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Any
+
+from aisle.sample_shop.items import iter_products
+
+PRODUCTS, QUERIES = 600, 200
+QUERY_WORDS = 4
+"""Most words of a query."""
+LONG_TEXTS = 4
+DESCRIPTIONS_IN_LONG_TEXT = 60
+"""About 1,500 words, more than most models read."""
+TOKENIZER_TEXTS = 1_000
+ALPHABETS = (
+    *((0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x3FF), (0x400, 0x52F), (0x590, 0x5FF)),
+    *((0x600, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1EFF), (0x2000, 0x206F)),
+    *((0x20A0, 0x20CF), (0x2100, 0x214F), (0x2190, 0x22FF), (0x3000, 0x30FF), (0x4E00, 0x9FFF)),
+    *((0xAC00, 0xD7A3), (0xFB00, 0xFB4F), (0xFE00, 0xFE0F), (0xFF00, 0xFFEF), (0x1D400, 0x1D7FF)),
+    *((0x1F1E6, 0x1F1FF), (0x1F300, 0x1FAFF), (0x00, 0x1F)),
+)
+"""Ranges of Unicode that normalisation treats in different ways: accents, scripts, spaces, signs, emoji."""
+
+
+@dataclass(frozen=True)
+class SampleTexts:
+    """Texts to embed with both encoders.
+
+    Args:
+        queries: Texts of queries.
+        products: Texts of products.
+        judgements: Judgements of the queries; None without.
+    """
+
+    queries: Sequence[str]
+    products: Sequence[str]
+    judgements: Judgements | None = None
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Judgements of queries, with the ids that they refer to.
+
+    Args:
+        query_ids: Id of each query, in the order of the texts.
+        product_ids: Id of each product, in the order of the texts.
+        qrels: Query id -> product id -> relevance.
+    """
+
+    query_ids: Sequence[str]
+    product_ids: Sequence[str]
+    qrels: Mapping[str, Mapping[str, float]]
+
+
+def sample_shop_texts() -> SampleTexts:
+    """Return titles, descriptions and short queries of the sample shop, and texts of any length."""
+    products = list(iter_products(PRODUCTS + QUERIES))
+    sold, asked = products[:PRODUCTS], products[PRODUCTS:]
+    texts = [
+        product.title if number % 3 else f"{product.title} {product.description}"
+        for number, product in enumerate(sold)
+    ]
+    texts += [
+        " ".join(product.description for product in sold[start::LONG_TEXTS][:DESCRIPTIONS_IN_LONG_TEXT])
+        for start in range(LONG_TEXTS)
+    ]
+    queries = [
+        " ".join(product.title.split()[: 1 + number % QUERY_WORDS]).lower()
+        for number, product in enumerate(asked)
+    ]
+    return SampleTexts(tuple(dict.fromkeys(queries)), tuple(dict.fromkeys(texts)))
+
+
+def tokenizer_texts(sample: SampleTexts, tokenizer: Any) -> list[str]:
+    """Return `TOKENIZER_TEXTS` texts: half of them from the sample, half from all of Unicode.
+
+    Args:
+        sample: Texts of queries and products.
+        tokenizer: Tokenizer with special tokens, which also occur in the texts.
+    """
+    half = TOKENIZER_TEXTS // 2
+    texts = ["", " ", "\n\t", *islice([*sample.queries, *sample.products], half)]
+    special = [f"{token} sofa{token}" for token in tokenizer.all_special_tokens]
+    draw = Random(0)
+    while len(texts) < TOKENIZER_TEXTS - len(special):
+        words = []
+        for _ in range(draw.randint(1, 12)):
+            first, last = draw.choice(ALPHABETS)
+            words.append("".join(chr(draw.randint(first, last)) for _ in range(draw.randint(1, 8))))
+        texts.append(draw.choice(("", " ")).join(words))
+    return texts + special

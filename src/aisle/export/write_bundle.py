@@ -1,0 +1,221 @@
+"""Write an encoder as a bundle: export its towers, measure the gates, put the folder in place."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from aisle.bundle.bundle_file import BUNDLE_FILE, TOKENIZER_FILE, write_bundle_file
+from aisle.bundle.bundle_record import (
+    Bundle,
+    BundledTokenizer,
+    BundledTower,
+    BundlePrecision,
+    BundleSource,
+    GateResults,
+)
+from aisle.bundle.onnx_encoder import load_bundle
+from aisle.errors import ConfigError, ModelError
+from aisle.export.gates import check_tokens, failures, measure
+from aisle.export.onnx_graph import OPSET, traceable_copy, write_graph
+from aisle.export.sample_texts import SampleTexts
+from aisle.io.durable import apply_umask, sync
+from aisle.models.bi_encoder import BiEncoder
+from aisle.models.encoder import TorchEncoder
+from aisle.models.tower import Tower
+from aisle.text.rust_tokenizers import rust_backend
+from aisle.version import __version__
+
+PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript")
+NOT_MEASURED = GateResults(passed=False, figures={}, limits={})
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Choices of an export.
+
+    Args:
+        precision: Number type of the graphs.
+        sample: Texts on which the bundle is compared with its source.
+        accept: Whether to write a bundle that fails a gate.
+        overwrite: Whether to replace a bundle.
+    """
+
+    precision: BundlePrecision
+    sample: SampleTexts
+    accept: bool = False
+    overwrite: bool = False
+
+
+def check_bundle_dir(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder with other files, or with a bundle that must stay; write nothing.
+
+    Raises:
+        ConfigError: The folder cannot take the bundle.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"--output_dir {folder}: is a file; give a folder")
+    names = sorted(path.name for path in folder.iterdir())
+    if names and BUNDLE_FILE not in names:
+        raise ConfigError(
+            f"--output_dir {folder}: contains other files ({', '.join(names[:3])}); give another folder"
+        )
+    if names and not overwrite:
+        raise ConfigError(
+            f"--output_dir {folder}: contains another bundle; give another folder, or "
+            "--overwrite_output_dir to replace it"
+        )
+
+
+def write_bundle(
+    encoder: TorchEncoder, folder: Path, options: ExportOptions, *, base_model: str | None = None
+) -> Bundle:
+    """Export an encoder, compare the bundle with it, and return the contents of `bundle.json`.
+
+    Everything is written to a folder beside `folder`, which is renamed at the end.
+
+    Args:
+        encoder: Encoder on CPU, in fp32, with adapters merged.
+        folder: Folder of the bundle.
+        options: Precision, sample texts, and what to do about failed gates and an earlier bundle.
+        base_model: Base model of the run, if it is one.
+
+    Raises:
+        ConfigError: The folder cannot take the bundle, or cannot be written.
+        ModelError: The encoder cannot be exported, or the bundle fails a gate that is not accepted.
+    """
+    check_bundle_dir(folder, overwrite=options.overwrite)
+    with _staging(folder) as staging:
+        towers = _write_towers(encoder.model, staging, encoder.settings.max_length)
+        tokenizer = _write_tokenizer(encoder, staging / TOKENIZER_FILE)
+        settings = encoder.settings
+        bundle = Bundle(
+            precision=options.precision,
+            towers=towers,
+            pooling=settings.pooling,
+            query_prompt=settings.query_prompt,
+            product_prompt=settings.product_prompt,
+            max_length=settings.max_length,
+            normalize=settings.normalize,
+            tokenizer=tokenizer,
+            source=_source(encoder, base_model),
+            made_with={"aisle": __version__, "opset": OPSET, **{name: version(name) for name in PACKAGES}},
+            gates=NOT_MEASURED,
+            accepted=True,
+        )
+        write_bundle_file(staging, bundle)
+        gates = _measured(encoder, staging, options)
+        bundle = write_bundle_file(staging, replace(bundle, gates=gates, accepted=not gates.passed))
+        apply_umask(staging)
+        for path in staging.iterdir():
+            sync(path)
+        _put_in_place(staging, folder)
+    return bundle
+
+
+def _write_towers(model: BiEncoder, folder: Path, max_length: int) -> tuple[BundledTower, ...]:
+    if not model.separate_sides:
+        return (_write_tower(model.product_tower, folder, ("query", "product"), "tower.onnx", max_length),)
+    return tuple(
+        _write_tower(model.tower(side), folder, (side,), f"{side}.onnx", max_length)
+        for side in ("query", "product")
+    )
+
+
+def _write_tower(
+    tower: Tower, folder: Path, sides: tuple[Any, ...], name: str, max_length: int
+) -> BundledTower:
+    write_graph(traceable_copy(tower), folder / name, max_length=max_length)
+    return BundledTower(sides=sides, graph=name, dim=tower.dim)
+
+
+def _write_tokenizer(encoder: TorchEncoder, path: Path) -> BundledTokenizer:
+    """Write `tokenizer.json` without padding and truncation, and return the settings that it leaves out."""
+    tokenizer = encoder.tokenizer
+    backend = rust_backend(tokenizer)
+    if backend is None:
+        raise ModelError(
+            f"{encoder.name}: its tokenizer, {type(tokenizer).__name__}, runs its own Python code, which a "
+            "bundle cannot contain. Convert it to a tokenizer.json, or serve the model with torch"
+        )
+    copied = Tokenizer.from_str(backend.to_str())
+    copied.no_padding()
+    copied.no_truncation()
+    path.write_text(copied.to_str(), encoding="utf-8")
+    return BundledTokenizer(tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.truncation_side)
+
+
+def _source(encoder: TorchEncoder, base_model: str | None) -> BundleSource:
+    local = Path(encoder.name).expanduser()
+    if encoder.fingerprint is None or encoder.query_fingerprint is None:
+        raise ModelError(f"{encoder.name}: was never saved, so it has no fingerprint; save it first")
+    return BundleSource(
+        model=str(local.resolve()) if local.exists() else encoder.name,
+        fingerprint=encoder.fingerprint,
+        query_fingerprint=encoder.query_fingerprint,
+        base_model=base_model,
+        revision=encoder.revision,
+    )
+
+
+def _measured(encoder: TorchEncoder, folder: Path, options: ExportOptions) -> GateResults:
+    """Return the figures of the bundle in a folder.
+
+    Raises:
+        ModelError: A gate fails and that is not accepted, or the tokens differ.
+    """
+    exported = load_bundle(folder)
+    texts = check_tokens(encoder, exported, options.sample)
+    gates = measure(encoder, exported, options.sample, options.precision)
+    gates = replace(gates, figures={**gates.figures, "texts_with_equal_tokens": texts})
+    failed = failures(gates, options.precision)
+    if failed and not options.accept:
+        raise ModelError(
+            f"{encoder.name}: the {options.precision} bundle differs too much from the model: "
+            f"{'; '.join(failed)}. Give --accept to write it nevertheless, which bundle.json records"
+        )
+    return gates
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside the bundle's, and remove it in the end if it is still there.
+
+    Raises:
+        ConfigError: The system refuses to write.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.writing-", dir=folder.parent))
+    except OSError as error:
+        raise ConfigError(f"--output_dir {folder}: cannot be written: {error}") from None
+    try:
+        yield staging
+    except OSError as error:
+        free = shutil.disk_usage(folder.parent).free
+        raise ConfigError(
+            f"--output_dir {folder}: cannot be written: {error}; {free:,} bytes are free on that disk"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+    else:
+        earlier = Path(tempfile.mkdtemp(prefix=f".{folder.name}.earlier-", dir=folder.parent))
+        folder.rename(earlier / folder.name)
+        staging.rename(folder)
+        shutil.rmtree(earlier)
+    sync(folder.parent)

@@ -1,0 +1,133 @@
+"""The figures of a gate, computed by hand, and their limits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from aisle.errors import ModelError
+from aisle.export.gates import check_tokens, failures, measure, ndcg_figures, overlap
+from aisle.export.sample_texts import Judgements, SampleTexts, sample_shop_texts, tokenizer_texts
+from aisle.models.loading import load_encoder
+
+SAMPLE = SampleTexts(("a", "b"), ("c", "d"))
+
+
+@dataclass
+class Fixed:
+    """An encoder with given embeddings."""
+
+    queries: np.ndarray
+    products: np.ndarray
+
+    def encode_queries(self, texts, precision=None):
+        return self.queries
+
+    def encode_products(self, texts, precision=None):
+        return self.products
+
+
+def unit(*angles):
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+SOURCE = Fixed(unit(0, 1), unit(0.1, 0.9))
+
+
+def test_the_same_embeddings_pass_with_differences_of_zero():
+    results = measure(SOURCE, SOURCE, SAMPLE, "fp32")
+
+    assert results.passed
+    assert results.limits == {"greatest_difference": 1e-4, "top10_overlap": 0.999}
+    assert results.figures["greatest_difference"] == 0
+    assert results.figures["top10_overlap"] == 1
+
+
+def test_the_greatest_difference_of_a_component_is_compared_with_its_limit():
+    moved = Fixed(SOURCE.queries, SOURCE.products + np.float32([[0, 0], [3e-4, 0]]))
+
+    results = measure(SOURCE, moved, SAMPLE, "fp32")
+
+    assert not results.passed
+    assert results.figures["greatest_difference"] == pytest.approx(3e-4, rel=1e-3)
+    (failure,) = failures(results, "fp32")
+    assert failure.startswith("greatest_difference is 0.0")
+    assert failure.endswith("and must be at most 0.0001")
+
+
+def test_cosines_of_int8_are_those_of_the_angles():
+    turned = Fixed(unit(0, 1.2), unit(0.1, 0.9))
+
+    results = measure(SOURCE, turned, SAMPLE, "int8")
+
+    assert results.figures["lowest_cosine"] == pytest.approx(np.cos(0.2), abs=1e-6)
+    assert results.figures["mean_cosine"] == pytest.approx((3 + np.cos(0.2)) / 4, abs=1e-6)
+    assert [text.split()[0] for text in failures(results, "int8")] == ["lowest_cosine", "mean_cosine"]
+
+
+def test_embeddings_that_are_not_finite_are_refused():
+    broken = Fixed(SOURCE.queries, SOURCE.products * np.float32(np.nan))
+
+    with pytest.raises(ModelError, match="not finite"):
+        measure(SOURCE, broken, SAMPLE, "int8")
+
+
+def test_the_overlap_counts_the_products_that_both_rank():
+    angles = np.arange(20) * 0.1
+    queries, products = unit(0), unit(*angles)
+    moved = angles.copy()
+    moved[[0, 1]] = 2.5, 2.6  # two of the ten nearest products move away, and two others take their places
+
+    assert overlap((queries, products), (queries, products)) == 1
+    assert overlap((queries, products), (queries, unit(*moved))) == pytest.approx(0.8)
+
+
+def test_a_tie_for_the_last_place_counts_as_the_same_ranking():
+    tied = unit(*np.zeros(12))
+
+    assert overlap((unit(0), tied), (unit(0), tied[::-1].copy())) == 1
+
+
+def test_the_difference_of_ndcg_is_that_of_the_rankings():
+    queries, products = unit(0, 1), unit(0, 0.4, 1)
+    judgements = Judgements(("q1", "q2"), ("p1", "p2", "p3"), {"q1": {"p1": 1.0}, "q2": {"p3": 1.0}})
+    # The first query now finds its product second: nDCG falls from 1 to 1 / log2(3).
+    turned = unit(0.3, 1)
+
+    figures = ndcg_figures((queries, products), (turned, products), judgements)
+
+    fall = 1 / np.log2(3) - 1
+    assert figures["ndcg@10_source"] == 1
+    assert figures["ndcg@10_difference"] == pytest.approx(fall / 2)
+    assert figures["ndcg@10_difference_low"] == pytest.approx(fall)
+    assert figures["judged_queries"] == 2
+
+
+def test_texts_with_other_tokens_are_refused_with_the_text(tiny_bert):
+    encoder = load_encoder(tiny_bert, device="cpu")
+    other = load_encoder(tiny_bert, device="cpu")
+    other.tokenizer.backend_tokenizer.normalizer = None  # upper case and accents stay
+
+    assert check_tokens(encoder, encoder, SAMPLE) == 1000
+    with pytest.raises(ModelError, match="other tokens than its tokenizer for the text"):
+        check_tokens(encoder, other, SAMPLE)
+
+
+def test_the_sample_has_texts_of_every_length_and_script(tiny_bert):
+    encoder = load_encoder(tiny_bert, device="cpu")
+    sample = sample_shop_texts()
+
+    texts = tokenizer_texts(sample, encoder.tokenizer)
+
+    assert min(len(text.split()) for text in sample.queries) == 1
+    assert max(len(text.split()) for text in sample.products) > 512
+    assert len(texts) == 1000
+    assert any("[SEP]" in text for text in texts)
+    assert {"CJK", "ARABIC", "CYRILLIC"} <= scripts(texts)
+    assert sample_shop_texts() == sample
+
+
+def scripts(texts):
+    import unicodedata
+
+    return {unicodedata.name(letter, "").split()[0] for text in texts for letter in text if letter.isalpha()}

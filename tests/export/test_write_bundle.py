@@ -1,0 +1,234 @@
+"""`aisle export` writes a whole bundle that passes its gates, or nothing."""
+
+import copy
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aisle.bundle.bundle_file import read_bundle
+from aisle.bundle.onnx_encoder import load_bundle
+from aisle.cli import main
+from aisle.errors import ConfigError, ModelError
+from aisle.export import write_bundle as module
+from aisle.export.gates import Limit
+from aisle.export.sample_texts import SampleTexts
+from aisle.export.write_bundle import ExportOptions, write_bundle
+from aisle.models.bi_encoder import BiEncoder
+from aisle.models.loading import load_encoder
+
+SAMPLE = SampleTexts(("red sofa", "lamp"), ("wooden chair", "steel table for the garden", "blue bed"))
+OPTIONS = ExportOptions("fp32", SAMPLE)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bert, tmp_path_factory):
+    """Folder of a bundle, made by the command; read it, never write to it."""
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    main(["export", str(tiny_bert), "--output_dir", str(folder), "--query_prompt", "query: "])
+    return folder
+
+
+def test_a_bundle_gives_the_embeddings_of_its_source(bundle, tiny_bert):
+    source = load_encoder(tiny_bert, device="cpu")
+    texts = ["red sofa", "", "Stühle für den Garten " * 40]
+
+    found = load_bundle(bundle).encode_products(texts)
+
+    assert found == pytest.approx(source.encode_products(texts), abs=1e-5)
+
+
+def test_bundle_json_records_source_gates_and_versions(bundle, tiny_bert):
+    found = read_bundle(bundle)
+
+    assert found.source.model == str(tiny_bert)
+    assert (found.query_prompt, found.precision, found.max_length) == ("query: ", "fp32", 64)
+    assert found.gates.passed
+    assert not found.accepted
+    assert found.gates.figures["greatest_difference"] < 1e-5
+    assert found.gates.figures["texts_with_equal_tokens"] == 1000
+    assert set(found.made_with) >= {"aisle", "torch", "transformers", "onnxruntime", "opset"}
+    assert set(found.files) == {"tower.onnx", "tokenizer.json"}
+    tokenizer = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
+    assert tokenizer["padding"] is tokenizer["truncation"] is None
+
+
+def test_separate_towers_have_a_graph_each(tiny_bert, tiny_model, tmp_path):
+    one, other = load_encoder(tiny_bert, device="cpu"), load_encoder(tiny_model("bert"), device="cpu")
+    for parameter in other.model.parameters():
+        parameter.data.mul_(1.1)
+    towers = BiEncoder(one.model.product_tower, other.model.product_tower).eval()
+    encoder = replace(one, model=towers, query_fingerprint="f" * 64)
+
+    bundle = write_bundle(encoder, tmp_path / "bundle", OPTIONS)
+
+    assert {tower.graph: tower.sides for tower in bundle.towers} == {
+        "query.onnx": ("query",),
+        "product.onnx": ("product",),
+    }
+    exported = load_bundle(tmp_path / "bundle")
+    for encode in ("encode_queries", "encode_products"):
+        found = getattr(exported, encode)(SAMPLE.products)
+        assert found == pytest.approx(getattr(encoder, encode)(SAMPLE.products), abs=1e-5)
+    assert np.abs(exported.encode_queries(["sofa"]) - exported.encode_products(["sofa"])).max() > 1e-3
+
+
+@pytest.fixture
+def encoder(tiny_bert):
+    return load_encoder(tiny_bert, device="cpu")
+
+
+@pytest.fixture
+def another_graph(tiny_model, monkeypatch):
+    """Make the export write a graph with other weights than the tower's."""
+    write = module.write_graph
+
+    def write_other(tower, path, *, max_length):
+        other = copy.deepcopy(tower)
+        for parameter in other.parameters():
+            parameter.data.mul_(1.05)
+        write(other, path, max_length=max_length)
+
+    monkeypatch.setattr(module, "write_graph", write_other)
+
+
+@pytest.mark.usefixtures("another_graph")
+def test_a_failed_gate_writes_nothing_and_names_figure_and_limit(tiny_bert, tmp_path, capsys):
+    source = load_encoder(tiny_bert, device="cpu")
+    with pytest.raises(
+        ModelError, match=r"greatest_difference is 0\.\d+ and must be at most 0\.0001.*--accept"
+    ):
+        write_bundle(source, tmp_path / "bundle", OPTIONS)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("another_graph")
+def test_an_accepted_gate_is_recorded(tiny_bert, tmp_path):
+    source = load_encoder(tiny_bert, device="cpu")
+
+    write_bundle(source, tmp_path / "bundle", replace(OPTIONS, accept=True))
+
+    found = read_bundle(tmp_path / "bundle")
+    assert found.accepted
+    assert not found.gates.passed
+    assert "greatest_difference" in found.failed_gates
+
+
+def test_an_accepted_export_that_passes_is_no_exception(encoder, tmp_path):
+    bundle = write_bundle(encoder, tmp_path / "bundle", replace(OPTIONS, accept=True))
+
+    assert not bundle.accepted
+
+
+def test_a_limit_may_be_reached_and_nan_fails():
+    assert Limit(0.5).holds(0.5)
+    assert Limit(0.5, highest=True).holds(0.5)
+    assert not Limit(0.5).holds(float("nan"))
+    assert not Limit(0.5, highest=True).holds(float("nan"))
+
+
+def test_a_bundle_is_replaced_only_if_asked(bundle, encoder, tmp_path):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for path in bundle.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+
+    with pytest.raises(ConfigError, match=r"contains another bundle; .* --overwrite_output_dir"):
+        write_bundle(encoder, folder, OPTIONS)
+    write_bundle(encoder, folder, replace(OPTIONS, overwrite=True))
+
+    assert read_bundle(folder).query_prompt == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_with_other_files_stays_even_if_a_bundle_may_be_replaced(encoder, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "letters.txt").write_text("kept")
+
+    with pytest.raises(ConfigError, match=r"contains other files \(letters.txt\)"):
+        write_bundle(encoder, tmp_path / "bundle", replace(OPTIONS, overwrite=True))
+
+    assert (tmp_path / "bundle" / "letters.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize("when", ["write_graph", "write_bundle_file", "sync"])
+def test_a_full_disk_leaves_nothing_and_is_one_message(encoder, tmp_path, monkeypatch, when):
+    def full(*_arguments, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, when, full)
+
+    with pytest.raises(
+        ConfigError, match=r"cannot be written: .*No space left on device; [\d,]+ bytes are free"
+    ):
+        write_bundle(encoder, tmp_path / "bundle", OPTIONS)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_keeps_the_earlier_bundle(bundle, encoder, tmp_path, monkeypatch):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for path in bundle.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "sync", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        write_bundle(encoder, folder, replace(OPTIONS, overwrite=True))
+
+    assert read_bundle(folder).query_prompt == "query: "
+
+
+def test_a_tokenizer_in_python_is_refused(encoder, tmp_path):
+    class Own(type(encoder.tokenizer)):
+        def _encode_plus(self, *arguments, **options):
+            return super()._encode_plus(*arguments, **options)
+
+    encoder.tokenizer.__class__ = Own
+
+    with pytest.raises(ModelError, match="its tokenizer, Own, runs its own Python code"):
+        write_bundle(encoder, tmp_path / "bundle", OPTIONS)
+
+
+def test_an_encoder_that_was_never_saved_is_refused(encoder, tmp_path):
+    with pytest.raises(ModelError, match="was never saved"):
+        write_bundle(replace(encoder, fingerprint=None), tmp_path / "bundle", OPTIONS)
+
+
+def test_judged_queries_of_the_shop_are_compared(tiny_bert, tmp_path, capsys):
+    (tmp_path / "products.csv").write_text("product_id,title\np1,red sofa\np2,blue lamp\np3,garden chair\n")
+    (tmp_path / "queries.csv").write_text("query_id,query\nq1,sofa\nq2,chair\n")
+    (tmp_path / "qrels.tsv").write_text("query_id\tproduct_id\trelevance\nq1\tp1\t1\nq2\tp3\t1\n")
+    files = [str(tmp_path / name) for name in ("products.csv", "queries.csv", "qrels.tsv")]
+
+    compared = ["--catalog", files[0], "--queries", files[1], "--qrels", files[2]]
+    main(["export", str(tiny_bert), "--output_dir", str(tmp_path / "bundle"), "--json", *compared])
+
+    document = json.loads(capsys.readouterr().out)
+    figures = document["gates"]["figures"]
+    assert figures["texts"] == 5
+    assert figures["judged_queries"] == 2
+    assert figures["ndcg@10_difference"] == 0
+    assert Path(document["output_dir"]) == tmp_path / "bundle"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--qrels", "q.tsv"], "--qrels: needs --queries and --catalog"),
+        (["--queries", "missing.csv"], "missing.csv: there is no such file"),
+    ],
+)
+def test_bad_input_is_one_line(tiny_bert, tmp_path, capsys, arguments, message):
+    code = main(["export", str(tiny_bert), "--output_dir", str(tmp_path / "bundle"), *arguments])
+
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
