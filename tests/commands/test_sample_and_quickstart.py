@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,25 @@ def test_the_quickstart_prints_changed_queries_the_report_and_the_next_commands(
     assert f"aisle query --index_dir {run_dir.with_name('run-index')} " in said
     assert "evaluation/retrieval.png" in (run_dir / "README.md").read_text(encoding="utf-8")
     assert "accelerate launch -m aisle train --use_peft --train_file pairs.csv --output_dir runs/mine" in said
+
+
+def test_the_commands_that_the_quickstart_prints_export_the_model_and_answer_from_it(quickstart, installed):
+    run_dir, said = quickstart
+    bundle, index_dir = run_dir.with_name("run-bundle"), run_dir.with_name("run-index")
+    printed = [shlex.split(line) for line in said.splitlines() if line.startswith("  aisle ")]
+    export, answer = (words for words in printed if str(bundle) in words)
+    assert export == ["aisle", "export", str(run_dir), "--output_dir", str(bundle)]
+    assert answer[:-1] == ["aisle", "query", "--index_dir", str(index_dir), "--model", str(bundle)]
+
+    installed(*export)
+    (from_bundle,) = json.loads(installed(*answer, "--json"))
+    (from_run,) = json.loads(installed("aisle", "query", "--index_dir", index_dir, answer[-1], "--json"))
+
+    assert from_bundle["query"] == from_run["query"] == answer[-1]
+    scores = [[hit["score"] for hit in found["results"]] for found in (from_bundle, from_run)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    products = [{hit["product_id"] for hit in found["results"]} for found in (from_bundle, from_run)]
+    assert len(products[0] & products[1]) >= 9
 
 
 def test_the_quickstart_prints_the_commands_that_it_runs(quickstart):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLE_GRADES = "E=1,S=0.1,C=0.01,I=0"
 TEXT_TEMPLATE = "{title} {brand}"
+QUERY = "gift for a toddler who likes trains"
 IMPROVED, WORSENED = 2, 1
 """Number of queries to show with the largest gain, and with the largest loss."""
 
@@ -140,15 +141,22 @@ def _answers(change: QueryChange) -> dict[str, list[tuple[float, str]]]:
 
 
 def _next_steps(run_dir: Path, index_dir: Path, page: Path, *, seconds: float) -> str:
-    index = shlex.quote(str(index_dir))
+    index, bundle = shlex.quote(str(index_dir)), run_dir.with_name(f"{run_dir.name}-bundle")
+    export = ["aisle", "export", str(run_dir), "--output_dir", str(bundle)]
+    answer = ["aisle", "query", "--index_dir", str(index_dir), "--model", str(bundle), QUERY]
     return f"""
 Done in {seconds:.0f} s. Open the report in a browser: {page.resolve().as_uri()}
 The model card, as the Hub would show it: {run_dir / "README.md"}
 
 Try next:
 
-  aisle query --index_dir {index} "gift for a toddler who likes trains"
+  aisle query --index_dir {index} "{QUERY}"
   aisle query --index_dir {index}
+
+Export the model, and answer from the bundle, which starts fast and needs no torch:
+
+  {shlex.join(export)}
+  {shlex.join(answer)}
 
 With your own judged pairs (a csv file with query, product and relevance from 0 to 1):
 
