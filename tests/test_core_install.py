@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundle.small_bundle import write_small_bundle
+
 PROJECT = Path(__file__).parents[1]
 FIXTURES = Path(__file__).parent / "index" / "fixtures"
 NOT_IN_THE_CORE = ("torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "ranx", "sklearn")
@@ -22,7 +24,17 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):
     """The scripts' folder of an environment with aisle's core, installed as a user installs it."""
-    folder = tmp_path_factory.mktemp("core")
+    return installed(tmp_path_factory.mktemp("core"))
+
+
+@pytest.fixture(scope="module")
+def with_onnx(tmp_path_factory):
+    """The scripts' folder of an environment with the extra `onnx`."""
+    return installed(tmp_path_factory.mktemp("with_onnx"), extra="[onnx]")
+
+
+def installed(folder, *, extra=""):
+    """Install aisle in a new environment, without bytecode, and return the folder of its scripts."""
     source = folder / "source"
     shutil.copytree(
         PROJECT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -33,7 +45,7 @@ def core(tmp_path_factory):
     scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
     pip = [sys.executable, "-m", "pip", "--python", scripts / "python"]
     flags = ["-q", "--disable-pip-version-check", "--no-compile", "-c", PROJECT / "constraints.txt"]
-    subprocess.run([*pip, "install", *flags, source], env=ENVIRONMENT, check=True)
+    subprocess.run([*pip, "install", *flags, f"{source}{extra}"], env=ENVIRONMENT, check=True)
     return scripts
 
 
@@ -217,3 +229,32 @@ def test_the_figure_of_the_start_is_made_by_its_benchmark(core, index_dir):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["dim"] == len(ANSWERS["query_embeddings"][0])
+
+
+def test_the_onnx_extra_answers_from_a_bundle_in_400_mb_without_torch(with_onnx, minilm_dir, tmp_path):
+    bundle, index_dir = tmp_path / "bundle", tmp_path / "index"
+    write_small_bundle(bundle, minilm_dir)
+    catalog = tmp_path / "catalog.csv"
+    catalog.write_text("product_id,title\na,red sofa\nb,blue lamp\nc,oak table\n")
+
+    answer(with_onnx, "build", "--model", bundle, "--catalog", catalog, "--index_dir", index_dir)
+    found = answer(with_onnx, "query", "--index_dir", index_dir, "--top_k", 1, "blue lamp", "oak table")
+
+    assert [query["results"][0]["product_id"] for query in found] == ["b", "c"]
+    files = [path for path in with_onnx.parent.rglob("*") if path.is_file() and not path.is_symlink()]
+    installed_bytes = sum(path.stat().st_size for path in files if path.suffix != ".pyc")
+    assert installed_bytes < 400e6
+    code = "import importlib.util, json; print(json.dumps(importlib.util.find_spec('torch') is None))"
+    assert in_python(with_onnx, code)
+
+
+def test_without_the_onnx_extra_a_bundle_is_refused_with_the_command_that_installs_it(
+    core, minilm_dir, tmp_path
+):
+    write_small_bundle(tmp_path / "bundle", minilm_dir)
+    flags = ["--catalog", __file__, "--index_dir", tmp_path / "index"]
+
+    done = run(core, "aisle", "build", "--model", tmp_path / "bundle", *flags)
+
+    line = "error: onnxruntime is not installed; install it with: pip install 'aisle-search[onnx]'\n"
+    assert (done.returncode, done.stderr) == (2, line)

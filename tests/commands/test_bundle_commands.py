@@ -9,7 +9,7 @@ import pytest
 
 from aisle.bundle.bundle_record import BundleSource, GateResults
 from aisle.bundle.onnx_encoder import load_bundle
-from aisle.cli import index_main
+from aisle.cli import index_main, main
 from aisle.index import open_index, read_manifest
 from tests.bundle.small_bundle import write_small_bundle
 from tests.commands.conftest import write_rows
@@ -115,6 +115,27 @@ def test_upsert_refuses_a_bundle_for_an_index_of_its_source(tiny_bert, minilm_di
 
     assert "may embed queries for this index but no products" in " ".join(capfd.readouterr().err.split())
     assert read_manifest(index_dir).version == 1
+
+
+def test_an_exported_model_answers_from_its_index_as_torch_does(tiny_bert, catalog, tmp_path, capfd):
+    index_dir = build(tiny_bert, catalog, tmp_path / "index")
+    assert main(["export", str(tiny_bert), "--output_dir", str(tmp_path / "exported")]) == 0
+    query = ["query", "--index_dir", index_dir, "--exact", "--top_k", 4, "red bed", "a lamp for the garden"]
+    capfd.readouterr()
+    assert index_main([*map(str, query), "--json"]) == 0
+    by_torch = json.loads(capfd.readouterr().out)
+
+    by_bundle = without_torch(*query, "--model", tmp_path / "exported")
+
+    for expected, found in zip(by_torch, by_bundle, strict=True):
+        assert [hit["product_id"] for hit in found["results"]] == [
+            hit["product_id"] for hit in expected["results"]
+        ]
+        np.testing.assert_allclose(
+            [hit["score"] for hit in found["results"]],
+            [hit["score"] for hit in expected["results"]],
+            atol=1e-5,
+        )
 
 
 def test_info_names_the_bundle_that_answers(bundle, minilm_dir, tiny_bert, catalog, tmp_path, capfd):

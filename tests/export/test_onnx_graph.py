@@ -75,8 +75,7 @@ def test_a_text_has_the_same_embedding_alone_and_in_a_batch(load, tmp_path):
     assert together[::7] == pytest.approx(np.array(alone), abs=1e-6)
 
 
-def test_large_weights_go_to_a_file_beside_the_graph(load, tmp_path, monkeypatch):
-    monkeypatch.setattr("aisle.export.onnx_graph.LARGEST_FILE", 1000)
+def test_the_weights_go_to_a_file_beside_the_graph(load, tmp_path):
     tower = load("bert").model.product_tower
 
     write_graph(traceable_copy(tower), tmp_path / "tower.onnx", max_length=64)

@@ -51,7 +51,7 @@ def test_bundle_json_records_source_gates_and_versions(bundle, tiny_bert):
     assert found.gates.figures["greatest_difference"] < 1e-5
     assert found.gates.figures["texts_with_equal_tokens"] == 1000
     assert set(found.made_with) >= {"aisle", "torch", "transformers", "onnxruntime", "opset"}
-    assert set(found.files) == {"tower.onnx", "tokenizer.json"}
+    assert set(found.files) == {"tower.onnx", "tower.onnx.data", "tokenizer.json"}
     tokenizer = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
     assert tokenizer["padding"] is tokenizer["truncation"] is None
 

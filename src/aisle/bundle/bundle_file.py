@@ -39,7 +39,7 @@ FORMAT_VERSION = 1
 BUNDLE_FILE = "bundle.json"
 TOKENIZER_FILE = "tokenizer.json"
 DATA_SUFFIX = ".data"
-"""End of the name of a file with the weights of a graph, if they are too large for the graph's own file."""
+"""End of the name of the file with the weights of a graph."""
 INPUT = "input_ids"
 OUTPUT = "embeddings"
 
