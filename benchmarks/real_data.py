@@ -3,10 +3,11 @@
     python benchmarks/real_data.py walmart_amazon --output_dir runs/bench
     python benchmarks/real_data.py faq --output_dir runs/bench -- --num_train_epochs 1
     python benchmarks/real_data.py scifact
+    python benchmarks/real_data.py faq --no_train --encoders runs/fp32 runs/int8
 
 Trains with the recipe of the data through train_peft.py (flags after `--` are passed on), on training
-files only; the best evaluation is chosen on validation; the test file is scored once, at the end. The data
-folder is ../shared/data, or AISLE_BENCH_DATA.
+files only; the best evaluation is chosen on validation; the test file is scored once, at the end.
+`--encoders` adds other runs, models or bundles. The data folder is ../shared/data, or AISLE_BENCH_DATA.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+import aisle
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pair_metrics import score_pairs
 from aisle.evaluation.retrieval_metrics import evaluate_run
@@ -157,9 +159,12 @@ def main():
     parser.add_argument("--recipe", help="default: the task's recipe in src/aisle/recipes/")
     parser.add_argument("--name", default="tuned", help="name of the tuned row and its folder")
     parser.add_argument("--no_train", action="store_true")
+    parser.add_argument("--encoders", nargs="+", default=[], help="runs, models or bundles to measure too")
     arguments, handed_on = parser.parse_known_args()
     measure = TASKS[arguments.task]
     figures = {"base": measure(load_encoder(BASE))}
+    for name in arguments.encoders:
+        figures[name] = measure(aisle.load_encoder(name))
     if arguments.task in WITH_BM25:
         figures["bm25"] = measure(None)
     if arguments.task != "scifact" and not arguments.no_train:
