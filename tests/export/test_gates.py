@@ -15,16 +15,16 @@ SAMPLE = SampleTexts(("a", "b"), ("c", "d"))
 
 @dataclass
 class Fixed:
-    """An encoder with given embeddings."""
+    """An encoder with given embeddings of the sample."""
 
     queries: np.ndarray
     products: np.ndarray
 
-    def encode_queries(self, texts, precision=None):
-        return self.queries
+    def encode_queries(self, texts):
+        return self.queries[[SAMPLE.queries.index(text) for text in texts]]
 
-    def encode_products(self, texts, precision=None):
-        return self.products
+    def encode_products(self, texts):
+        return self.products[[SAMPLE.products.index(text) for text in texts]]
 
 
 def unit(*angles):
@@ -131,3 +131,14 @@ def scripts(texts):
     import unicodedata
 
     return {unicodedata.name(letter, "").split()[0] for text in texts for letter in text if letter.isalpha()}
+
+
+def test_an_embedding_that_depends_on_the_batch_fails_in_int8():
+    class Shifting(Fixed):
+        def encode_products(self, texts):
+            return super().encode_products(texts) + np.float32(1e-6 * len(texts))
+
+    results = measure(SOURCE, Shifting(SOURCE.queries, SOURCE.products), SAMPLE, "int8")
+
+    assert results.figures["greatest_difference_in_a_batch"] == pytest.approx(1e-6, rel=0.2)
+    assert [text.split()[0] for text in failures(results, "int8")] == ["greatest_difference_in_a_batch"]

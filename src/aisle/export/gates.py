@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ LOWEST_COSINE = 0.99
 LOWEST_MEAN_COSINE = 0.999
 LOWEST_NDCG_DIFFERENCE = -0.005
 METRIC = f"ndcg@{TOP}"
+BATCH_DIFFERENCE = "greatest_difference_in_a_batch"
+ALONE = 32
+"""Texts that are also embedded alone, and compared with their embeddings in a batch."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ LIMITS: dict[BundlePrecision, dict[str, Limit]] = {
     "int8": {
         "lowest_cosine": Limit(LOWEST_COSINE),
         "mean_cosine": Limit(LOWEST_MEAN_COSINE),
+        BATCH_DIFFERENCE: Limit(0, highest=True),
         f"{METRIC}_difference_low": Limit(LOWEST_NDCG_DIFFERENCE),
     },
 }
@@ -72,13 +76,7 @@ def measure(
         ModelError: An embedding of the bundle has infinite or undefined components.
     """
     before = source.encode_queries(sample.queries), source.encode_products(sample.products)
-    after = tuple(
-        encode(texts, precision=precision)
-        for encode, texts in (
-            (exported.encode_queries, sample.queries),
-            (exported.encode_products, sample.products),
-        )
-    )
+    after = exported.encode_queries(sample.queries), exported.encode_products(sample.products)
     one, other = np.concatenate(before), np.concatenate(after)
     if not np.isfinite(other).all():
         raise ModelError(
@@ -90,10 +88,11 @@ def measure(
         "greatest_difference": float(np.abs(one - other).max()),
         "lowest_cosine": float(cosines.min()),
         "mean_cosine": float(cosines.mean()),
-        f"top{TOP}_overlap": overlap(before, (after[0], after[1])),
+        BATCH_DIFFERENCE: batch_difference(exported, sample.products, after[1]),
+        f"top{TOP}_overlap": overlap(before, after),
     }
     if sample.judgements is not None:
-        figures |= ndcg_figures(before, (after[0], after[1]), sample.judgements)
+        figures |= ndcg_figures(before, after, sample.judgements)
     limits = {name: limit for name, limit in LIMITS[precision].items() if name in figures}
     return GateResults(
         passed=all(limit.holds(figures[name]) for name, limit in limits.items()),
@@ -114,6 +113,13 @@ def failures(results: GateResults, precision: BundlePrecision) -> list[str]:
 
 Sides = tuple[np.ndarray, np.ndarray]
 """Embeddings of queries and of products."""
+
+
+def batch_difference(encoder: Encoder, texts: Sequence[str], together: np.ndarray) -> float:
+    """Return the greatest difference between a text's embedding alone and in a batch."""
+    rows = range(0, len(texts), -(-len(texts) // ALONE))
+    alone = np.concatenate([encoder.encode_products([texts[row]]) for row in rows])
+    return float(np.abs(alone - together[list(rows)]).max())
 
 
 def overlap(before: Sides, after: Sides) -> float:

@@ -56,7 +56,9 @@ class TextGraph(nn.Module):
         """
         vectors = self.backbone(input_ids=input_ids).last_hidden_state
         if self.mode == "mean":
-            embeddings = vectors.mean(dim=1)
+            # A sum as a product for each text: ONNX Runtime reduces a batch of one text in another order.
+            ones = vectors.new_ones(1, 1, vectors.shape[1])
+            embeddings = (ones @ vectors)[:, 0] / vectors.shape[1]
         else:
             embeddings = vectors[:, 0] if self.mode == "cls" else vectors[:, -1]
         for head in self.heads:

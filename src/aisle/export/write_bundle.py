@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -25,13 +24,13 @@ from aisle.bundle.bundle_record import (
 from aisle.bundle.onnx_encoder import load_bundle
 from aisle.errors import ConfigError, ModelError
 from aisle.export.gates import check_tokens, failures, measure
+from aisle.export.int8_onnx import int8_copy
 from aisle.export.onnx_graph import OPSET, traceable_copy, write_graph
 from aisle.export.sample_texts import SampleTexts
 from aisle.io.durable import apply_umask, sync
-from aisle.models.bi_encoder import BiEncoder
 from aisle.models.encoder import TorchEncoder
-from aisle.models.tower import Tower
 from aisle.text.rust_tokenizers import rust_backend
+from aisle.text.tokens import Side
 from aisle.version import __version__
 
 PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript")
@@ -96,7 +95,7 @@ def write_bundle(
     """
     check_bundle_dir(folder, overwrite=options.overwrite)
     with _staging(folder) as staging:
-        towers = _write_towers(encoder.model, staging, encoder.settings.max_length)
+        towers = _write_towers(encoder, staging, options.precision)
         tokenizer = _write_tokenizer(encoder, staging / TOKENIZER_FILE)
         settings = encoder.settings
         bundle = Bundle(
@@ -123,20 +122,21 @@ def write_bundle(
     return bundle
 
 
-def _write_towers(model: BiEncoder, folder: Path, max_length: int) -> tuple[BundledTower, ...]:
-    if not model.separate_sides:
-        return (_write_tower(model.product_tower, folder, ("query", "product"), "tower.onnx", max_length),)
-    return tuple(
-        _write_tower(model.tower(side), folder, (side,), f"{side}.onnx", max_length)
-        for side in ("query", "product")
+def _write_towers(
+    encoder: TorchEncoder, folder: Path, precision: BundlePrecision
+) -> tuple[BundledTower, ...]:
+    """Write the graph of each tower."""
+    model, max_length = encoder.model, encoder.settings.max_length
+    names: dict[str, tuple[Side, ...]] = (
+        {"query.onnx": ("query",), "product.onnx": ("product",)}
+        if model.separate_sides
+        else {"tower.onnx": ("query", "product")}
     )
-
-
-def _write_tower(
-    tower: Tower, folder: Path, sides: tuple[Any, ...], name: str, max_length: int
-) -> BundledTower:
-    write_graph(traceable_copy(tower), folder / name, max_length=max_length)
-    return BundledTower(sides=sides, graph=name, dim=tower.dim)
+    for name, sides in names.items():
+        tower = model.tower(sides[0])
+        copied = int8_copy(tower, max_length=max_length) if precision == "int8" else traceable_copy(tower)
+        write_graph(copied, folder / name, max_length=max_length)
+    return tuple(BundledTower(sides=sides, graph=name, dim=model.dim) for name, sides in names.items())
 
 
 def _write_tokenizer(encoder: TorchEncoder, path: Path) -> BundledTokenizer:

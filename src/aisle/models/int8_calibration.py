@@ -20,18 +20,25 @@ class SharedInput:
     """Input of one or more linear layers.
 
     Args:
-        largest: (in,) largest magnitude in each channel.
+        lowest: (in,) lowest value in each channel.
+        highest: (in,) highest value in each channel.
         normed: Whether the input is the output of a norm.
         after_gelu: Whether the input is the output of GELU.
         layers: Names of the layers with this input.
         gelus: GELU after each layer, by the layer's name, if it takes the whole output and is called once.
     """
 
-    largest: torch.Tensor
+    lowest: torch.Tensor
+    highest: torch.Tensor
     normed: bool
     after_gelu: bool
     layers: list[str] = field(default_factory=list)
     gelus: dict[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def largest(self) -> torch.Tensor:
+        """Largest magnitude in each channel: (in,)."""
+        return torch.maximum(self.highest, -self.lowest)
 
 
 class _Observer:
@@ -54,8 +61,10 @@ class _Observer:
         place = entry.data_ptr()
         key = place, entry.shape
         if key not in self.inputs:
-            largest = entry.abs().flatten(0, -2).amax(0)
-            self.inputs[key] = SharedInput(largest, place in self._normed, place in self._gelus)
+            rows = entry.flatten(0, -2)
+            self.inputs[key] = SharedInput(
+                rows.amin(0), rows.amax(0), place in self._normed, place in self._gelus
+            )
         self.inputs[key].layers.append(name)
         self._writers[output.data_ptr(), output.shape] = name, self.inputs[key]
 

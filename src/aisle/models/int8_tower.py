@@ -10,7 +10,7 @@ inputs have a scale for each token.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.kernels.packed_attention import shared_copy
-from aisle.models.int8_calibration import SharedInput, observe
+from aisle.models.int8_calibration import observe
 from aisle.models.int8_linear import LARGEST_CODE, InputCodes, Int8Linear, multiplies_int8
 from aisle.models.tower import Tower
 from aisle.text.token_batches import PaddedBatch
@@ -56,12 +56,16 @@ def int8_tower(tower: Tower, *, max_length: int) -> Tower:
     with torch.inference_mode(False), torch.no_grad():
         # Calibrate on a copy, so that texts embedded by other threads at the same time do not count.
         observed = shared_copy(tower).eval()
-        layers = dict(_linear_layers(observed.backbone))
-        weights = {name: _merged(layer) for name, layer in layers.items()}
+        layers = dict(linear_layers(observed.backbone))
+        weights = {name: merged_layer(layer) for name, layer in layers.items()}
         # The copy shares all parameters that it does not replace.
         memo: dict[int, Any] = {id(one): one for one in chain(observed.parameters(), observed.buffers())}
         for shared in observe(observed, layers, tokens):
-            scales = _channel_scales(shared, weights) if shared.normed else None
+            scales = (
+                channel_scales(shared.largest, [weights[name] for name in shared.layers])
+                if shared.normed
+                else None
+            )
             codes = InputCodes(scales, after_gelu=shared.after_gelu)
             for name in shared.layers:
                 activation = shared.gelus.get(name) if shared.normed else None
@@ -91,7 +95,7 @@ def _check(cosines: torch.Tensor) -> None:
         )
 
 
-def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the linear layers by name; a layer and its adapter count as a single layer."""
     from peft.tuners.lora import Linear
 
@@ -105,7 +109,7 @@ def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _merged(layer: Any) -> nn.Linear:
+def merged_layer(layer: Any) -> nn.Linear:
     """Return a linear layer with its adapter, if any, merged into the weights."""
     if type(layer) is nn.Linear:
         return layer
@@ -116,9 +120,14 @@ def _merged(layer: Any) -> nn.Linear:
     return base
 
 
-def _channel_scales(shared: SharedInput, weights: dict[str, nn.Linear]) -> torch.Tensor:
-    """Return the fixed scale of each channel, the value of a code of 1: (in,)."""
-    of_weights = torch.stack([weights[name].weight.abs().amax(0) for name in shared.layers]).amax(0)
-    largest, of_weights = shared.largest.clamp_min(SMALLEST_RANGE), of_weights.clamp_min(SMALLEST_RANGE)
+def channel_scales(largest: torch.Tensor, layers: Iterable[nn.Linear]) -> torch.Tensor:
+    """Return the fixed scale of each channel, the value of a code of 1: (in,).
+
+    Args:
+        largest: (in,) largest magnitude in each channel.
+        layers: Layers that take the input.
+    """
+    of_weights = torch.stack([layer.weight.abs().amax(0) for layer in layers]).amax(0)
+    largest, of_weights = largest.clamp_min(SMALLEST_RANGE), of_weights.clamp_min(SMALLEST_RANGE)
     factors = largest**SMOOTHING / of_weights ** (1 - SMOOTHING)
     return factors * ((largest / factors).max() * MARGIN / LARGEST_CODE)

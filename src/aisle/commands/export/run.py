@@ -45,7 +45,7 @@ def export(settings: ExportSettings) -> Bundle:
     if encoder.note is not None:
         output.log(encoder.note)
     saved = read_settings_file(source.path) or {}
-    options = ExportOptions("fp32", sample, settings.accept, settings.overwrite_output_dir)
+    options = ExportOptions(settings.precision, sample, settings.accept, settings.overwrite_output_dir)
     bundle = write_bundle(encoder, folder, options, base_model=saved.get("base_model"))
     figures = bundle.gates.figures
     output.log(

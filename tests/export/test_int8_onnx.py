@@ -1,0 +1,189 @@
+"""The product of integers is exact, and a text has the same embedding alone and in any batch."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from aisle.bundle.onnx_encoder import load_bundle
+from aisle.export.int8_onnx import ChannelCodes, Int8Layer, JointProduct, int8_copy
+from aisle.export.onnx_graph import write_graph
+from aisle.export.sample_texts import SampleTexts, sample_shop_texts
+from aisle.export.write_bundle import ExportOptions, write_bundle
+from aisle.models.bi_encoder import BiEncoder
+from aisle.models.dense import Dense
+from aisle.models.heads import Normalize
+from aisle.models.loading import load_encoder
+from aisle.models.pooling import Pooling
+from aisle.models.tower import Tower
+from tests import tiny_models
+from tests.export.models import embedded, embedded_by_torch, random_ids
+
+BATCHES = 1_000
+FP32_DIFFERENCE = 1e-6
+
+
+class Layers(nn.Module):
+    """Layers that share an input, with their outputs side by side."""
+
+    def __init__(self, product, count):
+        super().__init__()
+        self.layers = nn.ModuleList(Int8Layer(product, place) for place in range(count))
+
+    def forward(self, inputs):
+        return torch.cat([layer(inputs) for layer in self.layers], dim=-1)
+
+
+def computed(product, count, inputs, path):
+    with torch.no_grad():
+        rows = {"inputs": {0: torch.export.Dim("rows")}}
+        program = torch.onnx.export(
+            Layers(product, count).eval(), (inputs,), dynamo=True, dynamic_shapes=rows, verbose=False
+        )
+    program.save(path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0]
+
+
+def drawn(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def linear(inputs, outputs, *, seed, bias=True):
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    for number, parameter in enumerate(layer.parameters()):
+        parameter.data = drawn(*parameter.shape, seed=seed + number)
+    return layer
+
+
+def expected(layers, codes, zero, input_scales, middles=0.0):
+    """Compute the layers in integers, with NumPy in float64 for the scales."""
+    outputs = []
+    for layer in layers:
+        weight = layer.weight.detach().double().numpy()
+        moved = (weight * middles).sum(axis=1)
+        if input_scales.ndim == 1:  # a scale for each channel is part of the weights
+            weight = weight * input_scales
+        scales = np.abs(weight).max(axis=1, keepdims=True) / 127
+        products = (codes.astype(np.int64) - zero) @ np.rint(weight / scales).astype(np.int64).T
+        output = products * scales[:, 0] * (1 if input_scales.ndim == 1 else input_scales) + moved
+        outputs.append(output + (0 if layer.bias is None else layer.bias.detach().double().numpy()))
+    return np.concatenate(outputs, axis=1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_fixed_scales_give_the_exact_product_of_integers(tmp_path):
+    layers = [linear(24, 8, seed=1), linear(24, 8, seed=3, bias=False), linear(24, 16, seed=5)]
+    fixed = ChannelCodes(drawn(24, seed=7).abs() / 100 + 0.04, drawn(24, seed=9) * 2)
+    inputs = drawn(5, 24, seed=8) + fixed.middles
+
+    found = computed(JointProduct(layers, fixed, after_gelu=False), 3, inputs, tmp_path / "g.onnx")
+
+    scales, middles = (one.double().numpy() for one in fixed)
+    codes = np.rint((inputs.numpy() - middles) / scales)
+    # A bias is rounded to the scale of a product, here at most 0.0011.
+    assert found == pytest.approx(expected(layers, codes, 0, scales, middles), abs=0.0011 / 2)
+    assert found == pytest.approx(torch.cat([one(inputs) for one in layers], 1).detach().numpy(), abs=0.4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("after_gelu", [False, True])
+def test_a_scale_for_each_token_gives_the_exact_product_of_integers(after_gelu, tmp_path):
+    layers = [linear(24, 8, seed=1)]
+    inputs = drawn(5, 24, seed=8) * torch.tensor([[0.01], [1], [100], [0], [3]])
+    inputs = nn.functional.gelu(inputs) if after_gelu else inputs
+
+    found = computed(JointProduct(layers, None, after_gelu=after_gelu), 1, inputs, tmp_path / "g.onnx")
+
+    rows = inputs.numpy()
+    zero, most = (21, 234) if after_gelu else (128, 127)
+    largest = rows.max(1, keepdims=True) if after_gelu else np.abs(rows).max(1, keepdims=True)
+    largest = np.maximum(largest, np.float32(1.9 if after_gelu else 1e-30))
+    codes = np.rint(rows * (np.float32(most) / largest)) + zero
+    assert found == pytest.approx(expected(layers, codes, zero, largest / most), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_output_without_weights_is_its_bias(tmp_path):
+    layer = linear(24, 8, seed=1)
+    layer.weight.data[3] = 0
+
+    product = JointProduct([layer], ChannelCodes(torch.full((24,), 0.02), torch.zeros(24)), after_gelu=False)
+    found = computed(product, 1, drawn(5, 24, seed=8), tmp_path / "g.onnx")
+
+    assert found[:, 3] == pytest.approx([layer.bias[3].item()] * 5, rel=1e-6)
+
+
+def test_layers_with_the_same_input_are_one_product(tiny_bert, tmp_path):
+    tower = load_encoder(tiny_bert, device="cpu").model.product_tower
+
+    write_graph(int8_copy(tower, max_length=64), tmp_path / "tower.onnx", max_length=64)
+
+    counts = Counter(node.op_type for node in onnx.load(tmp_path / "tower.onnx").graph.node)
+    # Two blocks: queries, keys and values; the output of attention; both layers of the feed-forward network.
+    assert counts["QGemm"] == 2 * 4
+    assert (counts["MatMul"], counts["Gemm"]) == (1, 0)  # the mean of the token vectors
+
+
+@pytest.mark.parametrize("architecture", ["bert", "xlm-roberta", "mpnet", "modernbert", "qwen3"])
+def test_embeddings_are_close_to_fp32(architecture, tiny_model, tmp_path):
+    tower = load_encoder(tiny_model(architecture), device="cpu").model.product_tower
+
+    write_graph(int8_copy(tower, max_length=64), tmp_path / "tower.onnx", max_length=64)
+
+    for tokens in (1, 9, 30):
+        ids = random_ids(5, tokens)
+        cosines = (embedded(tmp_path / "tower.onnx", ids) * embedded_by_torch(tower, ids)).sum(1)
+        assert cosines.min() > 0.9  # random weights that are far wider than trained ones
+
+
+@pytest.fixture(scope="module", params=["bert", "modernbert", "qwen3"])
+def source(request, tiny_model):
+    """An encoder with a head, so that the head is tested too."""
+    encoder = load_encoder(tiny_model(request.param), device="cpu")
+    dense = Dense(tiny_models.DIM, 24, bias=True, activation="Tanh")
+    with torch.no_grad():
+        for number, parameter in enumerate(dense.parameters()):
+            parameter.copy_(drawn(*parameter.shape, seed=number))
+    backbone = encoder.model.product_tower.backbone
+    tower = Tower(backbone, Pooling(encoder.settings.pooling), [dense, Normalize()])
+    return replace(encoder, model=BiEncoder(tower).eval())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_embedding_is_the_same_in_a_thousand_random_batches(source, precision, tmp_path):
+    texts = [*dict.fromkeys(text[:200] for text in sample_shop_texts().products[:60]), "", "a", "b c"]
+    options = ExportOptions(precision, SampleTexts(texts[:2], texts), accept=True)
+    write_bundle(source, tmp_path / "bundle", options)
+    encoder = load_bundle(tmp_path / "bundle")
+    alone = np.concatenate([encoder.encode_products([text]) for text in texts])
+    draw = np.random.default_rng(0)
+    greatest = 0.0
+
+    for _ in range(BATCHES):
+        rows = draw.choice(len(texts), size=draw.integers(1, 33))
+        options = {"max_tokens": int(draw.integers(8, 4096))}
+        found = encoder.encode_products([texts[row] for row in rows], **options)
+        greatest = max(greatest, float(np.abs(found - alone[rows]).max()))
+
+    assert greatest <= (0 if precision == "int8" else FP32_DIFFERENCE)
+
+
+def test_the_packaged_model_passes_the_gates_of_int8(minilm, tmp_path):
+    shop = sample_shop_texts()
+    sample = SampleTexts(shop.queries[:60], [*shop.products[:150], shop.products[-1]])
+
+    bundle = write_bundle(
+        load_encoder(minilm, device="cpu"), tmp_path / "bundle", ExportOptions("int8", sample)
+    )
+
+    assert bundle.gates.passed
+    assert not bundle.accepted
+    assert set(bundle.gates.limits) == {"lowest_cosine", "mean_cosine", "greatest_difference_in_a_batch"}
+    assert bundle.gates.figures["lowest_cosine"] < 0.99999  # it did compute in int8
+    assert bundle.files["tower.onnx"].bytes < 62_000_000
