@@ -195,7 +195,8 @@ def contenders_of(arguments, folder):
         bundle = getattr(arguments, precision)
         if bundle is not None:
             yield f"aisle, {precision} bundle", "aisle", bundle, {}, sys.executable
-    for name, options in PEER_SETTINGS.items():
+    for name in arguments.peers:
+        options = PEER_SETTINGS[name]
         yield name, "peer", find_model(arguments.model).path, options, sys.executable
     if arguments.fastembed_python is not None:
         graph = folder / "graph"
@@ -256,6 +257,7 @@ def main():
     parser.add_argument("--int8", type=Path, help="bundle in int8")
     parser.add_argument("--model", default="all-MiniLM-L6-v2", help="model that the bundles were made from")
     parser.add_argument("--fastembed_python", help="Python of an environment with fastembed")
+    parser.add_argument("--peers", nargs="+", choices=PEER_SETTINGS, default=list(PEER_SETTINGS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--queries", type=int, default=100, help="single queries per round")
     parser.add_argument("--json", action="store_true", help="print a JSON document instead of a table")
@@ -263,6 +265,8 @@ def main():
     parser.add_argument("--source", help=argparse.SUPPRESS)
     parser.add_argument("--options", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if PEER not in arguments.peers:
+        parser.error(f"--peers: must have {PEER}, with which the others are compared")
     os.environ["HF_HUB_OFFLINE"] = "1"
     if arguments.worker:
         answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print
