@@ -177,7 +177,7 @@ def write_usual_graph(folder: Path, model: str) -> None:
     texts, tokens = torch.export.Dim("texts"), torch.export.Dim("tokens", max=512)
     torch.onnx.export(
         TokenVectors().eval(),
-        (ids, ids),
+        (ids, ids.clone()),  # the same tensor twice would become a single input of the graph
         folder / "model.onnx",
         dynamo=True,
         input_names=["input_ids", "attention_mask"],
