@@ -103,8 +103,10 @@ def tutorial_dir(tmp_path_factory, request):
         patch.chdir(folder)
         for words in [words for block in blocks if block.is_run for words in commands_of(block)]:
             assert words[0] == "python"
-            main = {"train_peft.py": train_main, "infer_index.py": index_main}[words[1]]
-            assert main([stands_for.get(word, word) for word in words[2:]]) == 0, shlex.join(words)
+            script = {"train_peft.py": train_main, "infer_index.py": index_main}[words[1]]
+            assert script([stands_for.get(word, word) for word in words[2:]]) == 0, shlex.join(words)
+        for command, output_dir in (("merge", "runs/merged"), ("export", "runs/mine-bundle")):
+            assert main([command, "runs/mine", "--output_dir", output_dir]) == 0
     return folder
 
 
