@@ -12,7 +12,6 @@ from aisle.types.encoder_settings import Overrides
 if TYPE_CHECKING:
     from aisle.bundle.onnx_encoder import OnnxEncoder
     from aisle.models.encoder import TorchEncoder
-    from aisle.types.encoder_settings import Overrides
 
 __all__ = ["LoadedEncoder", "extra_for", "load_encoder", "refuse_changes"]
 
