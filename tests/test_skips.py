@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from aisle.models.int8_linear import multiplies_int8
+from tests.skip_reasons import NOT_X86
 
 CASES = """
 import pytest
 
-@pytest.mark.skip(reason="Flash Attention runs on GPUs alone")
+from tests.skip_reasons import NO_GPU
+
+@pytest.mark.skip(reason=NO_GPU)
 def test_of_the_machine(): ...
 
 @pytest.mark.skip(reason="Chromium is not installed")
@@ -50,7 +53,7 @@ def test_a_skip_for_want_of_a_program_fails_in_ci(given, workers, code, text, fa
     assert "test_of_the_machine" not in done.stdout
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="this CPU has other instructions")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason=NOT_X86)
 def test_the_8_bit_tests_run_on_each_cpu_with_the_instructions():
     (flags,) = {line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")}
 

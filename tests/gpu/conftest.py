@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from tests.conftest import MINILM_PACKAGE
+from tests.skip_reasons import NO_GPU
 from tests.tiny_models import write_tokenizer
 
 # tests/kernels/test_triton_kernels.py runs the tests of Triton's kernels in its interpreter.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-NEEDS_GPU = pytest.mark.skipif(
-    not (torch.cuda.is_available() or INTERPRETED), reason="these kernels run only on GPUs"
-)
+NEEDS_GPU = pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason=NO_GPU)
 
 
 def pytest_collection_modifyitems(items):

@@ -5,11 +5,13 @@ import os
 import pytest
 import torch
 
+from tests.skip_reasons import NO_GPU
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 TYPES = (torch.float32, torch.float16) if INTERPRETED else (torch.bfloat16, torch.float16)
 """Types that the kernels compute in; the interpreter multiplies bfloat16 wrongly."""
-compiled_only = pytest.mark.skipif(INTERPRETED, reason="CUDA graphs run only on GPUs")
+compiled_only = pytest.mark.skipif(INTERPRETED, reason=NO_GPU)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import torch
 
 import aisle
 from aisle.training.accelerator import gpu_computes_bf16, make_accelerator, separate_state
+from tests.skip_reasons import NO_BF16
 
 PAIRS = [
     {"query": query, "product": f"{colour} {query}", "relevance": float(colour == "red")}
@@ -37,7 +38,7 @@ def train(tiny_model, tmp_path):
 
 def test_a_run_takes_bf16_and_packs_texts_with_the_models_dropout(train):
     if not gpu_computes_bf16():
-        pytest.skip("only GPUs that compute bf16 take it")
+        pytest.skip(NO_BF16)
 
     config, metrics = train()
 

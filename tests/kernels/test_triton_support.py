@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from aisle.kernels import triton_support
+from tests.skip_reasons import INTERPRETED_ELSEWHERE
 
 CPU, HALF = torch.device("cpu"), torch.float16
 
@@ -32,14 +33,14 @@ def refuse(*_):
     ids=["no compiler", "wrong", "not a number", "right"],
 )
 def test_kernels_that_do_not_compile_or_are_wrong_are_not_used(largest_error, reason, monkeypatch):
-    pytest.importorskip("triton", reason="Triton is absent here; test_triton_kernels.py runs this test")
+    pytest.importorskip("triton", reason=INTERPRETED_ELSEWHERE)
     monkeypatch.setattr(triton_support, "_largest_error", largest_error)
 
     assert triton_support.why_no_triton(CPU, HALF) == reason
 
 
 def test_memory_that_runs_out_is_raised_and_the_kernels_are_tried_again(monkeypatch):
-    pytest.importorskip("triton", reason="Triton is absent here; test_triton_kernels.py runs this test")
+    pytest.importorskip("triton", reason=INTERPRETED_ELSEWHERE)
 
     def out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")

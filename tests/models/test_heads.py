@@ -18,6 +18,7 @@ from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
 from aisle.models.prepare_model import Lora, prepare_model
 from aisle.types.encoder_settings import Overrides
+from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 
 TEXTS = ["red sofa", "lamp", "a usb c cable for a very old telephone", "espresso machine", "a"]
 LORA = Lora(rank=4, alpha=8, dropout=0.0, target_modules=None, use_dora=False, use_rslora=False)
@@ -81,7 +82,7 @@ def test_several_heads_apply_in_order_with_a_normalisation_between(with_dense):
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_embeddings_with_a_head_in_fewer_bits_are_close_to_those_of_float32(precision, with_dense):
     if precision == "int8" and not multiplies_int8():
-        pytest.skip("this CPU does not multiply 8-bit integers")
+        pytest.skip(NO_INT8_INSTRUCTIONS)
     encoder = load_encoder(with_dense(), device="cpu")
     exact = encoder.encode_products(TEXTS)
 

@@ -5,8 +5,9 @@ from torch import nn
 
 from aisle.models import int8_linear
 from aisle.models.int8_linear import InputCodes, Int8Linear, channel_codes, multiplies_int8, token_codes
+from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 
-pytestmark = pytest.mark.skipif(not multiplies_int8(), reason="this CPU does not multiply 8-bit integers")
+pytestmark = pytest.mark.skipif(not multiplies_int8(), reason=NO_INT8_INSTRUCTIONS)
 
 
 def drawn(*shape, seed=0):

@@ -11,9 +11,10 @@ from aisle.models.int8_linear import Int8Linear, multiplies_int8
 from aisle.models.loading import load_encoder
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
+from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 from tests.tiny_models import ARCHITECTURES
 
-pytestmark = pytest.mark.skipif(not multiplies_int8(), reason="this CPU does not multiply 8-bit integers")
+pytestmark = pytest.mark.skipif(not multiplies_int8(), reason=NO_INT8_INSTRUCTIONS)
 
 TEXTS = [
     "shoes",

@@ -19,6 +19,7 @@ from aisle.models.tower import Tower
 from aisle.text.token_batches import pack, pad
 from aisle.text.tokens import tokenize
 from aisle.types.encoder_settings import Overrides
+from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 
 THREADS = 8
 CALLS = 25
@@ -79,7 +80,7 @@ def test_mixed_calls_of_eight_threads_give_the_embeddings_of_one_thread(architec
 
 def test_mixed_int8_calls_of_eight_threads_give_the_embeddings_of_one_thread(minilm):
     if not multiplies_int8():
-        pytest.skip("this CPU does not multiply 8-bit integers")
+        pytest.skip(NO_INT8_INSTRUCTIONS)
 
     def load():
         return load_encoder(minilm, overrides=PROMPTS, device="cpu")
@@ -123,7 +124,7 @@ def test_the_packing_check_runs_once_for_all_threads(tiny_bert, monkeypatch):
 def test_calibration_of_the_int8_copy_ignores_texts_of_other_threads(minilm, monkeypatch):
     """A hook on shared layers would record the ranges of other threads' inputs too."""
     if not multiplies_int8():
-        pytest.skip("this CPU does not multiply 8-bit integers")
+        pytest.skip(NO_INT8_INSTRUCTIONS)
     expected = load_encoder(minilm, device="cpu").encode_products(SHORT, precision="int8")
     encoder = load_encoder(minilm, device="cpu")
     forward = Tower.forward

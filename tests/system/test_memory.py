@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from aisle.system import memory
+from tests.skip_reasons import NOT_GLIBC
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def own_pages():
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library is not glibc")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason=NOT_GLIBC)
 def test_freed_blocks_between_others_go_back():
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.skip_reasons import NOT_LIBGOMP
+
 OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 LOAD_TORCH_AFTER_A_COMMAND = (
     "from aisle.cli import main\nimport sys\nassert main(['push', '/nowhere/at/all']) == 2\nimport torch\n"
@@ -25,7 +27,7 @@ def openmp_settings(code, **environment):
     lines = [line.partition(" = ") for line in done.stderr.splitlines() if " = '" in line]
     found = {name.split()[-1]: value.strip("'") for name, _, value in lines}
     if "GOMP_SPINCOUNT" not in found:
-        pytest.skip("this torch computes with another OpenMP library than libgomp")
+        pytest.skip(NOT_LIBGOMP)
     return found
 
 
