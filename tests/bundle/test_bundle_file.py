@@ -165,9 +165,30 @@ def test_a_folder_without_bundle_file_is_no_bundle(folder):
         read_bundle(folder)
 
 
-def test_a_failed_gate_that_was_accepted_is_read(folder):
-    failed = GateResults(passed=False, figures={"worst": 0.5}, limits={"worst": 0.99})
+def test_only_the_failed_gates_are_named(folder):
+    failed = GateResults(
+        passed=False,
+        figures={"worst": 0.5, "mean": 0.9995, "texts": 9},
+        limits={"worst": 0.99, "mean": 0.999},
+        failed=("worst",),
+    )
 
     bundle = write_bundle_file(folder, replace(DESCRIBED, gates=failed, accepted=True))
 
     assert read_bundle(folder).failed_gates == bundle.failed_gates == "worst 0.5 (limit 0.99)"
+
+
+def test_a_bundle_of_an_earlier_version_names_all_its_gates(folder):
+    earlier = {
+        "passed": False,
+        "figures": {"worst": 0.5, "mean": 1},
+        "limits": {"worst": 0.99, "mean": 0.999},
+    }
+    write_bundle_file(folder, DESCRIBED)
+    edited(folder, gates=earlier, accepted=True)
+
+    assert read_bundle(folder).failed_gates == "worst 0.5 (limit 0.99), mean 1 (limit 0.999)"
+
+
+def test_a_bundle_that_passed_names_no_gate(folder):
+    assert write_bundle_file(folder, DESCRIBED).failed_gates is None

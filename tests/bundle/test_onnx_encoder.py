@@ -294,7 +294,12 @@ def test_arguments_that_would_change_a_bundle_are_refused(folder):
 
 
 def test_an_accepted_gate_is_noted(minilm_dir, tmp_path):
-    failed = GateResults(passed=False, figures={"worst": 0.5}, limits={"worst": 0.99})
+    failed = GateResults(
+        passed=False,
+        figures={"worst": 0.5, "mean": 1},
+        limits={"worst": 0.99, "mean": 0.999},
+        failed=("worst",),
+    )
     write_small_bundle(tmp_path / "bundle", minilm_dir, gates=failed, accepted=True)
 
     note = load_bundle(tmp_path / "bundle").note

@@ -144,6 +144,15 @@ def test_info_names_the_bundle_that_answers(bundle, minilm_dir, tiny_bert, catal
     fingerprint = read_manifest(other_index).fingerprint
     gates = GateResults(passed=True, figures={"worst_cosine": 0.995}, limits={"worst_cosine": 0.99})
     write_small_bundle(tmp_path / "of_bert", minilm_dir, dim=32, fingerprint=fingerprint, gates=gates)
+    failed = GateResults(
+        passed=False,
+        figures={"worst_cosine": 0.9, "mean_cosine": 0.9999},
+        limits={"worst_cosine": 0.99, "mean_cosine": 0.999},
+        failed=("worst_cosine",),
+    )
+    write_small_bundle(
+        tmp_path / "accepted", minilm_dir, dim=32, fingerprint=fingerprint, gates=failed, accepted=True
+    )
 
     def info(*flags):
         capfd.readouterr()
@@ -154,9 +163,13 @@ def test_info_names_the_bundle_that_answers(bundle, minilm_dir, tiny_bert, catal
     own, _ = info("--index_dir", own_index)
     source, line = info("--index_dir", other_index, "--model", tmp_path / "of_bert")
     other, _ = info("--index_dir", other_index, "--model", bundle)
+    accepted, accepted_line = info("--index_dir", other_index, "--model", tmp_path / "accepted")
 
     assert [found["answers"] for found in (own, source, other)] == ["own", "source", "no"]
     assert own["path"] == str(bundle)
     assert source["source_fingerprint"] == fingerprint
     assert "exported from the encoder of this index; compared with its source: worst_cosine 0.995" in line
+    assert accepted["failed_gates"] == "worst_cosine 0.9 (limit 0.99)"
+    assert "accepted although it failed: worst_cosine 0.9 (limit 0.99)" in accepted_line
+    assert "limit 0.999" not in accepted_line
     assert info("--index_dir", other_index)[0] is None

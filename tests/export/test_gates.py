@@ -49,6 +49,7 @@ def test_the_greatest_difference_of_a_component_is_compared_with_its_limit():
     results = measure(SOURCE, moved, SAMPLE, "fp32")
 
     assert not results.passed
+    assert results.failed == ("greatest_difference",)
     assert results.figures["greatest_difference"] == pytest.approx(3e-4, rel=1e-3)
     (failure,) = failures(results, "fp32")
     assert failure.startswith("greatest_difference is 0.0")

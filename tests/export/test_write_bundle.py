@@ -115,7 +115,8 @@ def test_an_accepted_gate_is_recorded(tiny_bert, tmp_path):
     found = read_bundle(tmp_path / "bundle")
     assert found.accepted
     assert not found.gates.passed
-    assert "greatest_difference" in found.failed_gates
+    assert found.gates.failed == ("greatest_difference",)
+    assert found.failed_gates.startswith("greatest_difference 0.")
 
 
 def test_an_accepted_export_that_passes_is_no_exception(encoder, tmp_path):

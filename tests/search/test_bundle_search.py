@@ -114,7 +114,12 @@ def test_a_bundle_embeds_no_products_for_an_index_of_its_source(index_of_source,
 def test_a_failed_gate_is_logged_if_it_was_accepted_and_refused_otherwise(
     index_of_source, minilm_dir, tmp_path
 ):
-    failed = GateResults(passed=False, figures={"worst": 0.5}, limits={"worst": 0.99})
+    failed = GateResults(
+        passed=False,
+        figures={"worst": 0.5, "mean": 1},
+        limits={"worst": 0.99, "mean": 0.999},
+        failed=("worst",),
+    )
     write_small_bundle(tmp_path / "accepted", minilm_dir, gates=failed, accepted=True)
     write_small_bundle(tmp_path / "refused", minilm_dir, gates=failed)
     lines = []

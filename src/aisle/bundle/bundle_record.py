@@ -90,6 +90,8 @@ class GateResults:
     """Name to measured value."""
     limits: dict[str, Any]
     """Name to limit of that figure."""
+    failed: tuple[str, ...] = ()
+    """Names of the figures outside their limits; bundles of earlier versions leave them out."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,12 @@ class Bundle:
 
     @property
     def failed_gates(self) -> str | None:
-        """The failed figures with their limits, if they were accepted; None if every gate was passed."""
+        """The figures outside their limits, with the limits; None if every gate was passed.
+
+        If an earlier version wrote the bundle, they are all figures with a limit.
+        """
         if self.gates.passed:
             return None
         figures, limits = self.gates.figures, self.gates.limits
-        return ", ".join(f"{name} {figures.get(name)} (limit {limit})" for name, limit in limits.items())
+        names = self.gates.failed or tuple(limits)
+        return ", ".join(f"{name} {figures.get(name)} (limit {limits.get(name)})" for name in names)

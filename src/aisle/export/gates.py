@@ -94,21 +94,19 @@ def measure(
     if sample.judgements is not None:
         figures |= ndcg_figures(before, after, sample.judgements)
     limits = {name: limit for name, limit in LIMITS[precision].items() if name in figures}
+    failed = tuple(name for name, limit in limits.items() if not limit.holds(figures[name]))
     return GateResults(
-        passed=all(limit.holds(figures[name]) for name, limit in limits.items()),
+        passed=not failed,
         figures=figures,
         limits={name: limit.value for name, limit in limits.items()},
+        failed=failed,
     )
 
 
 def failures(results: GateResults, precision: BundlePrecision) -> list[str]:
     """Return each figure that is outside its limit, with the limit."""
     limits = LIMITS[precision]
-    return [
-        f"{name} is {results.figures[name]:.6g} and must be {limits[name]}"
-        for name in results.limits
-        if not limits[name].holds(results.figures[name])
-    ]
+    return [f"{name} is {results.figures[name]:.6g} and must be {limits[name]}" for name in results.failed]
 
 
 Sides = tuple[np.ndarray, np.ndarray]
