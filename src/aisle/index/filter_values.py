@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "has_item",
     "is_one_of",
     "scalar_of",
+    "unknown_column",
 ]
 
 Value: TypeAlias = "str | int | float | bool"
@@ -76,6 +78,14 @@ def column_of(field: pa.Field) -> Column:
         _compared_as(stored),
         None if note is None else note.decode(),
     )
+
+
+def unknown_column(name: str, names: Sequence[str]) -> str:
+    """Return the message for a column that is not among `names`."""
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    columns = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"there is no column {name!r}; {meant}columns are {columns}"
 
 
 def scalar_of(value: Value, column: Column) -> pa.Scalar:

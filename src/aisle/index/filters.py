@@ -8,7 +8,6 @@ comparison with a missing value is neither true nor false, and a row satisfies a
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from aisle.index.filter_values import (
     has_item,
     is_one_of,
     scalar_of,
+    unknown_column,
 )
 from aisle.types.columns import TEXT_COLUMN
 
@@ -259,7 +259,8 @@ class _Translator:
         name = column_name(node)
         if name is not None:
             if name not in self.fields:
-                raise self.expression.refusal(node, self.unknown(name))
+                unknown = unknown_column(name, list(self.fields))
+                raise self.expression.refusal(node, f"{unknown}; a text is written in quotes")
             return column_of(self.fields[name])
         sign, number = 1, node
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
@@ -279,13 +280,6 @@ class _Translator:
         if isinstance(value, str) and not is_unicode(value):
             raise self.expression.refusal(node, "the text is not valid Unicode; repair it")
         return value if isinstance(value, bool | str) else sign * value
-
-    def unknown(self, name: str) -> str:
-        """Return the message for an unknown column."""
-        near = difflib.get_close_matches(name, self.fields, n=1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        columns = ", ".join(list(self.fields)[:20]) + (", ..." if len(self.fields) > 20 else "")
-        return f"there is no column {name!r}; {meant}columns are {columns}; a text is written in quotes"
 
 
 def _combined(combine: Callable[..., pa.Array], conditions: Sequence[Condition]) -> Condition:

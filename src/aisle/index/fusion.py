@@ -20,6 +20,7 @@ __all__ = [
     "convex_scores",
     "fuse",
     "reciprocal_rank_scores",
+    "side_ranks",
     "tune_weight",
 ]
 
@@ -72,18 +73,37 @@ def reciprocal_rank_scores(candidates: Candidates, *, tie_ranks: Rows) -> npt.ND
     Methods (SIGIR 2009). A side finds its best `depth` products; BM25 finds only products with a word of the
     query. A product that the query names by its id ranks first on both sides.
     """
-    ties = tie_ranks[candidates.rows]
     total = np.zeros(len(candidates.rows))
+    for ranks in side_ranks(candidates, tie_ranks=tie_ranks):
+        found = ranks > 0
+        total[found] += 1.0 / (RECIPROCAL_RANK_CONSTANT + ranks[found])
+    if candidates.by_id is not None:
+        total[candidates.by_id] = 2.0 / (RECIPROCAL_RANK_CONSTANT + 1)
+    return total
+
+
+def side_ranks(candidates: Candidates, *, tie_ranks: Rows) -> tuple[Rows, Rows]:
+    """Return the (candidates,) ranks of the dense and of the lexical side, from 1 to `depth`.
+
+    The rank is 0 if the side did not find the product: it is not among the best `depth`, or it has no word of
+    the query.
+
+    Args:
+        candidates: Candidates of a query.
+        tie_ranks: (count,) order among equal scores, lowest first.
+    """
+    ties = tie_ranks[candidates.rows]
+    sides = []
     for scores, named in (
         (candidates.dense, np.ones(len(candidates.rows), np.bool_)),
         (candidates.lexical, candidates.lexical > 0),
     ):
         order = np.lexsort((ties, -scores))
         order = order[named[order]][: candidates.depth]
-        total[order] += 1.0 / (RECIPROCAL_RANK_CONSTANT + 1 + np.arange(len(order)))
-    if candidates.by_id is not None:
-        total[candidates.by_id] = 2.0 / (RECIPROCAL_RANK_CONSTANT + 1)
-    return total
+        ranks = np.zeros(len(candidates.rows), np.int64)
+        ranks[order] = 1 + np.arange(len(order))
+        sides.append(ranks)
+    return sides[0], sides[1]
 
 
 def fuse(

@@ -85,7 +85,7 @@ def search_lexical(
         without texts.
     """
     queries = as_sequence(queries, "queries", SearchError)
-    lexical = _lexical_of(index)
+    lexical = lexical_of(index)
     allowed, top_k = _allowed(index, where, top_k)
     if not top_k:
         return _nothing(index, len(queries))
@@ -127,7 +127,7 @@ def search_hybrid(
             was built without texts.
     """
     queries = as_sequence(queries, "queries", SearchError)
-    _lexical_of(index)
+    lexical_of(index)
     allowed, top_k = _allowed(index, where, top_k)
     if not top_k:
         return _nothing(index, len(queries))
@@ -178,7 +178,7 @@ def fuse_dense(
         SearchError: As in `search_hybrid`.
     """
     candidates = gather_candidates(
-        _lexical_of(index),
+        lexical_of(index),
         index.embeddings,
         queries,
         np.asarray(query_embeddings, np.float32),
@@ -262,7 +262,7 @@ def _cosines(candidates: Sequence[Candidates], rows: Rows) -> Scores:
     return cosines
 
 
-def _lexical_of(index: Searchable) -> Bm25Index:
+def lexical_of(index: Searchable) -> Bm25Index:
     if index.lexical is None:
         raise SearchError(
             "the index was built without its products' texts and has no BM25; build it again with them "

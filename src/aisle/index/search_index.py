@@ -268,14 +268,14 @@ def _check_queries(query_embeddings: npt.NDArray[np.float32], *, dim: int) -> np
     return asked
 
 
-def check_count(name: str, value: int | None) -> None:
-    """Check that the value is None or a whole number from 1."""
+def check_count(name: str, value: int | None, *, lowest: int = 1) -> None:
+    """Check that the value is None or a whole number from `lowest`."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise SearchError(f"{name}: must be a whole number, found {value!r}")
-    if value < 1:
-        raise SearchError(f"{name}: must be at least 1, found {value}")
+    if value < lowest:
+        raise SearchError(f"{name}: must be at least {lowest}, found {value}")
 
 
 def shorten(text: str, width: int) -> str:

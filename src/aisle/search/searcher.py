@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from aisle.errors import AisleError, IndexStoreError, SearchError
 from aisle.index.filters import parse_filter
-from aisle.index.hybrid_search import candidate_depth
+from aisle.index.hybrid_search import candidate_depth, weight_of
 from aisle.index.layout import index_directory
 from aisle.index.manifest import Manifest, read_manifest
 from aisle.index.reader import check_fingerprint, check_query_fingerprint, open_index
 from aisle.index.search_index import SearchIndex, check_count
 from aisle.index.search_result import SearchResult
+from aisle.search.candidate_search import find_candidates
+from aisle.search.candidates import WINDOW, CandidateSet, CandidateSettings
 from aisle.search.reranking import RERANK_DEPTH, Rerank, rerank_answers
 from aisle.types.choices import Fusion, SearchMode
 from aisle.types.encoder_protocol import Encoder
@@ -166,6 +168,65 @@ class Searcher:
                 found = replace(found, cosines=found.scores)
             found = rerank_answers(found, queries, self.rerank)
         return found.first(top_k)
+
+    def candidates(
+        self,
+        queries: Iterable[str],
+        *,
+        where: str | None = None,
+        mode: SearchMode | None = None,
+        min_score: float | None = None,
+        window: int = WINDOW,
+        weight: float | None = None,
+        exact: bool | None = None,
+        ef_search: int | None = None,
+        query_embeddings: npt.NDArray[np.float32] | None = None,
+    ) -> list[CandidateSet]:
+        """Return the candidate set of each query, from which total, pages, facets and groups come.
+
+        Modes "dense" and "hybrid" rank every product, so their sets are the best `window` products of each
+        side, and the total says whether the window cut products off. Mode "lexical" finds the products with
+        a word of the query; the total counts all of them, and the best `window` can be paged through.
+
+        Args:
+            queries: Texts to search for.
+            where: As in `search`.
+            mode: As in `search`.
+            min_score: As in `search`.
+            window: Most products of each side, and most products to page through, at least 1.
+            weight: As in `search`.
+            exact: As in `search`.
+            ef_search: Candidates kept while searching; None is the searcher's setting. It is at least
+                `window + 1`.
+            query_embeddings: As in `search`.
+
+        Raises:
+            SearchError: As in `search`, or the searcher has a rerank stage, which reorders pages.
+        """
+        opened = self._opened
+        index = opened.index
+        if self.rerank is not None:
+            raise SearchError(
+                "candidates: the searcher has a rerank stage, which scores only the first products again, so "
+                "pages would contradict each other; open a searcher without it"
+            )
+        queries = as_sequence(queries, "queries", SearchError)
+        mode = self.mode if mode is None else mode
+        check_mode(mode)
+        if mode != "lexical" and query_embeddings is None:
+            query_embeddings = _encoder_of(opened).encode_queries(queries)
+        weight = self.weight if weight is None else weight
+        settings = CandidateSettings(
+            mode=mode,
+            where=_both(self.where, where, index),
+            min_score=min_score,
+            window=window,
+            weight=weight_of(index) if weight is None else weight,
+            fusion=self.fusion,
+            exact=self.exact if exact is None else exact,
+            ef_search=self.ef_search if ef_search is None else ef_search,
+        )
+        return find_candidates(index, queries, query_embeddings, settings, threads=self.threads)
 
     def encode(self, queries: Iterable[str]) -> npt.NDArray[np.float32]:
         """Return the (queries, dim) float32 embeddings of queries, to search for them several times.

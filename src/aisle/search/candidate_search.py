@@ -1,0 +1,175 @@
+"""Find the candidate set of each query: all products that its total, pages, facets and groups count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.errors import SearchError
+from aisle.index.fusion import Candidates, fuse, side_ranks
+from aisle.index.hybrid_search import gather_candidates, lexical_of
+from aisle.index.lexical import best_rows
+from aisle.index.scoring import Rows, Scores
+from aisle.index.search_index import SearchIndex, check_count
+from aisle.search.candidates import CandidateSet, CandidateSettings, Total
+
+__all__ = ["find_candidates"]
+
+
+def find_candidates(
+    index: SearchIndex,
+    queries: Sequence[str],
+    query_embeddings: npt.NDArray[np.float32] | None,
+    settings: CandidateSettings,
+    *,
+    threads: int | None = None,
+) -> list[CandidateSet]:
+    """Return the candidate set of each query.
+
+    Args:
+        index: Index to search.
+        queries: Texts to search for.
+        query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm; "lexical" needs none.
+        settings: Settings of all sets.
+        threads: Threads that search the graph; None is one per core.
+
+    Raises:
+        SearchError: A setting is out of range, the filter does not fit the products, the numbers of queries
+            and embeddings differ, or the index was built without the texts that the mode needs.
+    """
+    check_count("window", settings.window)
+    if settings.min_score is not None and not math.isfinite(settings.min_score):
+        raise SearchError(f"min_score: must be a finite number, found {settings.min_score}")
+    search = _Search(index, settings, None if settings.where is None else index.satisfying(settings.where))
+    if settings.mode == "lexical":
+        return [search.lexical(query) for query in queries]
+    if query_embeddings is None or len(query_embeddings) != len(queries):
+        found = "none" if query_embeddings is None else len(query_embeddings)
+        raise SearchError(
+            f"query_embeddings: must be those of the {len(queries)} queries, found {found}; give "
+            "searcher.encode(queries)"
+        )
+    nearest = index.search(
+        query_embeddings,
+        top_k=settings.window + 1,  # shows whether the window cuts a product off
+        ef_search=settings.ef_search,
+        exact=settings.exact,
+        where=settings.where,
+        threads=threads,
+    )
+    if settings.mode == "dense":
+        found_by_cosine = zip(queries, nearest.rows, nearest.scores, strict=True)
+        return [search.dense(*found) for found in found_by_cosine]
+    gathered = gather_candidates(
+        lexical_of(index),
+        index.embeddings,
+        queries,
+        np.asarray(query_embeddings, np.float32),
+        dense_rows=nearest.rows[:, : settings.window],
+        tie_ranks=index.tie_ranks,
+        allowed=search.allowed,
+    )
+    return [search.hybrid(*found) for found in zip(queries, gathered, nearest.scores, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A search of an index with the same settings for each query."""
+
+    index: SearchIndex
+    settings: CandidateSettings
+    allowed: npt.NDArray[np.bool_] | None
+    """(count,) bool, whether each product satisfies the filter; None without a filter."""
+
+    def dense(self, query: str, rows: Rows, cosines: Scores) -> CandidateSet:
+        """Return the nearest products, from the best `window + 1` products by cosine."""
+        passed = int(np.count_nonzero(self._passes(cosines)))  # the first ones: cosines fall
+        kept = min(passed, self.settings.window)
+        return CandidateSet(
+            query=query,
+            settings=self.settings,
+            index=self.index,
+            rows=rows[:kept],
+            score=cosines[:kept],
+            total=Total(kept, "eq" if passed == kept else "gte"),
+            unranked=_none(0),
+            dense_rank=1 + np.arange(kept),
+            bm25_rank=_none(kept),
+            dense=cosines[:kept],
+        )
+
+    def lexical(self, query: str) -> CandidateSet:
+        """Return the products with a word of the query: all are counted, and the window is ranked."""
+        bm25 = lexical_of(self.index).score(query)
+        counted = (bm25 > 0) & self._passes(bm25)
+        if self.allowed is not None:
+            counted &= self.allowed
+        rows, scores = best_rows(
+            bm25, top_k=self.settings.window, tie_ranks=self.index.tie_ranks, allowed=counted
+        )
+        counted[rows] = False
+        unranked = np.flatnonzero(counted)
+        return CandidateSet(
+            query=query,
+            settings=self.settings,
+            index=self.index,
+            rows=rows,
+            score=scores,
+            total=Total(len(rows) + len(unranked), "eq"),
+            unranked=unranked,
+            dense_rank=_none(len(rows)),
+            bm25_rank=1 + np.arange(len(rows)),
+            bm25=scores,
+        )
+
+    def hybrid(self, query: str, found: Candidates, nearest: Scores) -> CandidateSet:
+        """Return the products that either side found, in the order of their fused scores.
+
+        Args:
+            query: Text to search for.
+            found: The best `window` products of each side.
+            nearest: Cosines of the best `window + 1` products, best first.
+        """
+        settings = self.settings
+        ties = self.index.tie_ranks
+        (rows,), (fused,) = fuse(
+            [found], top_k=len(found.rows), tie_ranks=ties, weight=settings.weight, fusion=settings.fusion
+        )
+        passes = self._passes(found.dense)
+        if found.by_id is not None:
+            passes |= found.by_id  # a query that is a product's id means that product
+        order = np.searchsorted(found.rows, rows)  # the rows of `found` ascend
+        order, fused = order[passes[order]], fused[passes[order]]
+        dense_rank, bm25_rank = side_ranks(found, tie_ranks=ties)
+        cut = len(found.rows) < self._satisfying and bool(self._passes(nearest)[-1])
+        return CandidateSet(
+            query=query,
+            settings=settings,
+            index=self.index,
+            rows=found.rows[order],
+            score=fused,
+            total=Total(len(order), "gte" if cut else "eq"),
+            unranked=_none(0),
+            dense_rank=dense_rank[order],
+            bm25_rank=bm25_rank[order],
+            dense=found.dense[order],
+            bm25=found.lexical[order],
+            fused=fused,
+        )
+
+    @property
+    def _satisfying(self) -> int:
+        return len(self.index) if self.allowed is None else int(np.count_nonzero(self.allowed))
+
+    def _passes(self, scores: Scores) -> npt.NDArray[np.bool_]:
+        lowest = self.settings.min_score
+        return np.ones(len(scores), np.bool_) if lowest is None else scores >= lowest
+
+
+def _none(count: int) -> Rows:
+    """Return ranks of products that a side did not find."""
+    return np.zeros(count, np.int64)
