@@ -1,13 +1,11 @@
 """The report in a real browser: it renders, sorts, turns dark, fits a phone, and makes no request."""
 
-import os
 import re
-import shutil
 
 import pytest
-from playwright import sync_api as playwright_api
 
 from aisle.reporting.html import write_report
+from tests.chromium import launched, skip_without_chromium, watched_page
 from tests.reporting.evaluations import (
     crowded_evaluation,
     empty_evaluation,
@@ -16,7 +14,6 @@ from tests.reporting.evaluations import (
     one_query_evaluation,
 )
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVALUATIONS = {
     "full": evaluation,
     "empty": empty_evaluation,
@@ -27,18 +24,13 @@ EVALUATIONS = {
 MIN_CONTRAST = 4.5
 """WCAG 2.2, level AA, for normal text."""
 
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed (Debian: apt-get install chromium)", allow_module_level=True)
+skip_without_chromium()
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright_api.sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, and containers run as root.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +49,17 @@ def path_of(tmp_path_factory):
 @pytest.fixture
 def open_page(browser, path_of):
     """Return a function that opens a page and returns it, with its requests and errors."""
-    contexts = []
+    pages = []
 
-    def open_page(name="full", *, width=1280, scheme="light", **options):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, **options
-        )
-        # A busy machine is not an error of the page.
-        context.set_default_timeout(120_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.requests, page.complaints = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    def open_page(name="full", **options):
+        page = watched_page(browser, **options)
+        pages.append(page)
         page.goto(path_of(name).as_uri())
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.close()
 
 
 def first_column(page, table):
