@@ -68,9 +68,9 @@ class Candidate:
     """Rank by "dense" and by "bm25" among the best of that side, from 1; only sides that found it."""
     row: int
     """Row of the index."""
-    payload: dict[str, Any] = field(repr=False)
+    payload: dict[str, Any] = field(repr=False, compare=False)
     """The product's columns."""
-    text: str | None = field(repr=False)
+    text: str | None = field(repr=False, compare=False)
     """The text that was embedded; None if the index stores no texts."""
 
 
