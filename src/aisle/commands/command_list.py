@@ -10,11 +10,12 @@ from aisle.commands.command import Command
 SEARCH = ("build", "query", "evaluate")
 MAINTAIN = ("upsert", "delete", "compact", "tune")
 INSPECT = ("versions", "rollback", "info", "verify")
+SERVICE = ("serve",)
 RUNS = ("sample", "quickstart", "average", "merge", "export", "push")
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
-SECTIONS = (("train", *SEARCH), MAINTAIN, INSPECT, RUNS)
+SECTIONS = (("train", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
 """Commands of `aisle`."""
 
 
@@ -98,6 +99,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import sample
 
             return sample.COMMAND
+        case "serve":
+            from aisle.commands import serve
+
+            return serve.COMMAND
         case "train":
             from aisle.commands import train
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import math
 import os
 import sys
 import time
@@ -105,19 +103,6 @@ class Output:
 def _has_widgets(console: Console) -> bool:
     """Return whether a console belongs to a notebook that can redraw a bar."""
     return console.is_jupyter and find_spec("ipywidgets") is not None
-
-
-def json_ready(value: Any) -> Any:
-    """Return a payload value for JSON: dates and decimals as text, bytes in base64, NaN as null."""
-    if isinstance(value, dict):
-        return {str(name): json_ready(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_ready(part) for part in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def shown_time(iso: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from aisle.commands.command import Command
-from aisle.commands.output import Output, json_ready, quieten_libraries
+from aisle.commands.output import Output, quieten_libraries
 from aisle.commands.shared_settings import (
     AdapterBase,
     ConfigFile,
@@ -26,6 +26,7 @@ from aisle.commands.shared_settings import (
 from aisle.errors import DataError
 from aisle.extras import require_extra
 from aisle.types.choices import Fusion, SearchMode
+from aisle.types.json_values import json_ready
 
 if TYPE_CHECKING:
     from aisle.index.search_result import Hit

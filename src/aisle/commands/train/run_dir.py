@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from aisle.commands.output import json_ready
 from aisle.commands.train.settings import RunSettings, TrainSettings
 from aisle.config.load import saved_form, write_yaml
 from aisle.errors import ConfigError, IndexLockedError, IndexStoreError
@@ -18,6 +17,7 @@ from aisle.io.durable import replace_text
 from aisle.io.lock import take_lock
 from aisle.models.run_file import SETTINGS_FILE, read_settings_file
 from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
+from aisle.types.json_values import json_ready
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "config.yaml"

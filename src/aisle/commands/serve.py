@@ -1,0 +1,179 @@
+"""`aisle serve`: answer searches over HTTP."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from aisle.commands.command import Command
+from aisle.commands.shared_settings import (
+    AdapterBase,
+    ConfigFile,
+    Count,
+    IndexDir,
+    IndexModel,
+    TrustRemoteCode,
+)
+from aisle.types.choices import SearchMode
+
+if TYPE_CHECKING:
+    from aisle.service.engine import Engine
+    from aisle.service.served_pair import PairSource
+    from aisle.service.server import HttpServer
+    from aisle.service.service_limits import ServiceLimits
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Answer searches over HTTP, from an index and its model.
+
+    POST /search searches; POST /embed and POST /v1/embeddings embed texts, as Text Embeddings Inference and
+    OpenAI do; GET /info, /health, /ready and /metrics describe the server.
+    """
+
+    index_dir: IndexDir
+    model: IndexModel = None
+    base_model: AdapterBase = None
+    trust_remote_code: TrustRemoteCode = False
+    mode: SearchMode = "dense"
+    """How requests without a mode are searched: by embeddings (dense), by words with BM25 (lexical), or by
+    both (hybrid). With lexical no model is loaded."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than this machine's own (127.0.0.1, ::1, localhost) needs
+    --api_key_file or --allow_anonymous."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes a free one."""
+    api_key_file: str | None = None
+    """File with the API keys that requests must have, a key on each line. /health and /ready need none."""
+    allow_anonymous: bool = False
+    """Let everyone who reaches the address search without a key."""
+    workers: Count | None = None
+    """Threads that embed and search. If not given: one per processor with a bundle, 1 with torch, which
+    itself uses all processors."""
+    batch_tokens: Count = 2048
+    """Most tokens to embed at a time; a longer request is embedded by itself."""
+    max_waiting: Count = 256
+    """Most requests that wait for a thread; further ones are answered with 429."""
+    max_queries: Count = 32
+    """Most queries, or texts to embed, in a request."""
+    max_body_bytes: Count = 2_000_000
+    """Most bytes in the body of a request."""
+    timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 10_000
+    """Milliseconds after which a request is answered with 504, unless it has its own timeout_ms."""
+    log_queries: bool = False
+    """Log the texts of searches. If not given, no text of a request is logged."""
+    config: ConfigFile = None
+
+
+def serve_problems(settings: ServeSettings) -> list[str]:
+    """Return a message for each combination of settings that cannot work."""
+    problems = []
+    if settings.host not in LOOPBACK and settings.api_key_file is None and not settings.allow_anonymous:
+        problems.append(
+            f"--host {settings.host}: others could search without a key; add --api_key_file FILE, or "
+            "--allow_anonymous if a proxy checks who asks"
+        )
+    if settings.allow_anonymous and settings.api_key_file is not None:
+        problems.append("--allow_anonymous: --api_key_file asks for keys; leave one of them out")
+    return problems
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serve until a signal stops the process.
+
+    Raises:
+        AisleError: The address cannot be used, the key file is not valid, or the index or the model cannot
+            be loaded.
+    """
+    from aisle.extras import require_extra
+    from aisle.index import read_manifest
+    from aisle.search.load_encoder import extra_for
+    from aisle.service.api_keys import read_api_keys
+    from aisle.service.app import create_app
+    from aisle.service.engine import Engine
+    from aisle.service.served_pair import PairSource
+    from aisle.service.server import HttpServer, listening_socket
+
+    index_dir = Path(settings.index_dir).resolve()
+    model = settings.model or str(read_manifest(index_dir).encoder.get("model"))
+    if settings.mode != "lexical":
+        require_extra(extra_for(model))
+    keys = None if settings.api_key_file is None else read_api_keys(Path(settings.api_key_file))
+    source = PairSource(
+        index_dir, settings.model, settings.base_model, settings.trust_remote_code, settings.mode
+    )
+    engine = Engine()
+    loading = _Loading(engine, source)
+    app = create_app(
+        engine,
+        limits=_limits(settings, model),
+        keys=keys,
+        log_queries=settings.log_queries,
+        on_start=lambda: loading.start(server),
+    )
+    server = HttpServer(app)
+    server.run(listening_socket(settings.host, settings.port))
+    loading.raise_failure()
+
+
+def _limits(settings: ServeSettings, model: str) -> ServiceLimits:
+    from aisle.search.load_encoder import extra_for
+    from aisle.service.request_queue import QueueLimits
+    from aisle.service.service_limits import ServiceLimits
+    from aisle.system.processors import available_processors
+
+    by_torch = settings.mode != "lexical" and extra_for(model) == "encode"
+    workers = settings.workers or (1 if by_torch else available_processors())
+    return ServiceLimits(
+        queue=QueueLimits(settings.max_waiting, settings.batch_tokens, workers),
+        max_queries=settings.max_queries,
+        max_body_bytes=settings.max_body_bytes,
+        timeout_ms=settings.timeout_ms,
+    )
+
+
+class _Loading:
+    """Load the pair in a thread, while the server answers /health and refuses searches with 503.
+
+    Args:
+        engine: Engine that gets the pair.
+        source: Where the pair is loaded from.
+    """
+
+    def __init__(self, engine: Engine, source: PairSource) -> None:
+        self._engine = engine
+        self._source = source
+        self._failure: BaseException | None = None
+
+    def start(self, server: HttpServer) -> None:
+        """Start the thread; if loading fails, it stops the server."""
+        threading.Thread(target=self._load, args=(server,), name="load", daemon=True).start()
+
+    def raise_failure(self) -> None:
+        """Raise the error of loading, if it failed."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _load(self, server: HttpServer) -> None:
+        import logging
+
+        from aisle.service.served_pair import load_pair
+
+        log = logging.getLogger("aisle.service")
+        try:
+            pair = load_pair(self._source, log=log.info)
+        except BaseException as error:  # raised again by the main thread
+            self._failure = error
+            server.stop()
+            return
+        self._engine.switch(pair)
+        log.info("version %d of %s answers, with %s", pair.version, self._source.index_dir, pair.model_name)
+
+
+COMMAND = Command("serve", ServeSettings, serve, serve_problems, extra="serve")

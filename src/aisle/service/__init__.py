@@ -1,0 +1,1 @@
+"""Answer searches over HTTP: requests and responses, the engine that answers them, and live swaps."""

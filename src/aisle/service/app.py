@@ -1,0 +1,60 @@
+"""The HTTP application: routes, errors, limits, and threads that start and end with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from aisle.service.api_keys import ApiKeys
+from aisle.service.engine import Engine
+from aisle.service.error_responses import add_error_handlers
+from aisle.service.http_limits import BodyLimits, Timing
+from aisle.service.running_service import RunningService
+from aisle.service.search_routes import search_routes
+from aisle.service.service_limits import ServiceLimits
+from aisle.service.status_routes import probe_routes, status_routes
+from aisle.version import __version__
+
+__all__ = ["create_app"]
+
+
+def create_app(
+    engine: Engine,
+    *,
+    limits: ServiceLimits | None = None,
+    keys: ApiKeys | None = None,
+    log_queries: bool = False,
+    on_start: Callable[[], None] | None = None,
+) -> FastAPI:
+    """Return the application that answers with an engine.
+
+    Args:
+        engine: The engine. It may still have no pair; searches are answered with 503 until it has.
+        limits: Limits of the server.
+        keys: API keys; None accepts every request.
+        log_queries: Whether to log the texts of queries.
+        on_start: Function called when the server has started, before its first request.
+    """
+    service = RunningService(engine, limits or ServiceLimits(), keys, log_queries)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        if on_start is not None:
+            on_start()
+        yield
+        await asyncio.to_thread(service.stop)
+
+    # No pages of documentation: they load scripts from another site.
+    app = FastAPI(title="aisle", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    add_error_handlers(app)
+    app.add_middleware(
+        BodyLimits, max_bytes=service.limits.max_body_bytes, seconds=service.limits.body_seconds
+    )
+    app.add_middleware(Timing, observe=service.metrics.observe_request)
+    for routes in (search_routes(service), status_routes(service), probe_routes(service)):
+        app.include_router(routes)
+    return app

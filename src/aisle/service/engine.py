@@ -1,0 +1,241 @@
+"""The engine: the pair in use, and the answers to batches of searches and of texts to embed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.errors import AisleError, SearchError
+from aisle.index.search_result import Hit
+from aisle.service.request_errors import RequestError
+from aisle.service.requests import SearchRequest
+from aisle.service.responses import (
+    IndexName,
+    ModelName,
+    SearchHit,
+    SearchResponse,
+    SearchResults,
+    TookMs,
+)
+from aisle.service.served_pair import ServedPair
+from aisle.service.text_embedding import EmbeddedTexts, EmbedOptions, embed_texts
+from aisle.types.json_values import json_ready
+
+__all__ = ["Answer", "EmbedJob", "Engine", "Job", "SearchJob"]
+
+FIELD_OF_ARGUMENT = {"where": "filter", "query_embeddings": "vector", "top_k": "top_k", "mode": "mode"}
+"""Field of a request by the argument of the searcher, with which its messages begin."""
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """A search to answer."""
+
+    request: SearchRequest
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts of the queries."""
+        return self.request.texts
+
+
+@dataclass(frozen=True)
+class EmbedJob:
+    """Texts to embed."""
+
+    texts: list[str]
+    options: EmbedOptions
+
+
+Job: TypeAlias = SearchJob | EmbedJob
+Answer: TypeAlias = SearchResponse | EmbeddedTexts
+
+
+class Engine:
+    """The pair in use and the answers that it gives; any number of threads may use an engine.
+
+    Args:
+        pair: The pair in use; None until it is loaded.
+    """
+
+    def __init__(self, pair: ServedPair | None = None) -> None:
+        self._pair = pair
+
+    @property
+    def pair(self) -> ServedPair:
+        """The pair in use.
+
+        Raises:
+            RequestError: It is still being loaded.
+        """
+        if self._pair is None:
+            raise RequestError("not_ready", "the model and the index are being loaded", retry_after=1)
+        return self._pair
+
+    @property
+    def ready(self) -> bool:
+        """Whether a pair is in use."""
+        return self._pair is not None
+
+    def switch(self, pair: ServedPair) -> None:
+        """Answer with another pair from now on; batches that have begun finish on the old pair."""
+        self._pair = pair
+
+    def answer(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
+        """Return the answer to each job, or its error; all queries are embedded together.
+
+        Args:
+            jobs: Searches, and texts to embed.
+        """
+        try:
+            pair = self.pair  # read once: a switch concerns the next batch, not this one
+        except RequestError as error:
+            return [error] * len(jobs)
+        started = time.perf_counter()
+        embedded = _embed_queries(pair, [job.request for job in jobs if isinstance(job, SearchJob)])
+        took = 1000 * (time.perf_counter() - started)
+        texts = _embed_jobs(pair, [job for job in jobs if isinstance(job, EmbedJob)])
+        return [
+            _answer_search(pair, job.request, embedded, took) if isinstance(job, SearchJob) else next(texts)
+            for job in jobs
+        ]
+
+
+def _embed_queries(
+    pair: ServedPair, requests: Sequence[SearchRequest]
+) -> Mapping[str, npt.NDArray[np.float32]] | AisleError:
+    """Return the embedding of each text that a search needs, or the error of the encoder."""
+    needed = [request for request in requests if _needs_embedding(pair, request)]
+    texts = list(dict.fromkeys(text for request in needed for text in request.texts))
+    if not texts or pair.encoder is None:
+        return {}
+    try:
+        return dict(zip(texts, pair.encoder.encode_queries(texts), strict=True))
+    except AisleError as error:
+        return error
+
+
+def _needs_embedding(pair: ServedPair, request: SearchRequest) -> bool:
+    return request.vector is None and (request.mode or pair.searcher.mode) != "lexical"
+
+
+def _answer_search(
+    pair: ServedPair,
+    request: SearchRequest,
+    embedded: Mapping[str, npt.NDArray[np.float32]] | AisleError,
+    embed_ms: float,
+) -> SearchResponse | Exception:
+    started = time.perf_counter()
+    try:
+        _check_version(pair, request.version)
+        results = _results(pair, request, embedded)
+    except SearchError as error:
+        return _invalid_search(error)
+    except AisleError as error:
+        return error
+    took = TookMs(embed=round(embed_ms, 3), search=round(1000 * (time.perf_counter() - started), 3))
+    shown: dict[str, Any] = {"results": results} if request.queries is not None else {"hits": results[0].hits}
+    return SearchResponse(**shown, **_names(pair), took_ms=took)
+
+
+def _invalid_search(error: SearchError) -> RequestError:
+    """Return the error of a search with the name that its argument has in a request."""
+    argument, _, rule = str(error).partition(": ")
+    field = FIELD_OF_ARGUMENT.get(argument)
+    message = str(error) if field is None else f"{field}: {rule}"
+    return RequestError("invalid_search", message, field=field)
+
+
+def _check_version(pair: ServedPair, version: int | None) -> None:
+    if version not in (None, pair.version):
+        raise RequestError(
+            "version_gone",
+            f"version: {version} is not open, version {pair.version} answers; leave the field out",
+            field="version",
+        )
+
+
+def _results(
+    pair: ServedPair,
+    request: SearchRequest,
+    embedded: Mapping[str, npt.NDArray[np.float32]] | AisleError,
+) -> list[SearchResults]:
+    mode = request.mode or pair.searcher.mode
+    if mode != "dense" and not request.texts:
+        raise SearchError(f"mode {mode} searches by words: give the query beside its vector")
+    vectors = None
+    if request.vector is not None:
+        vectors = np.array([request.vector], np.float32)
+    elif isinstance(embedded, AisleError):
+        raise embedded
+    elif mode != "lexical" and pair.encoder is not None:
+        vectors = np.array([embedded[text] for text in request.texts], np.float32)
+    found = pair.searcher.search(
+        request.texts or [""],
+        request.offset + request.top_k,
+        request.filter,
+        mode=mode,
+        min_score=request.min_score,
+        exact=request.exact,
+        query_embeddings=vectors,
+    )
+    fields = _chosen_fields(pair, request.fields)
+    return [SearchResults(hits=[_hit(hit, fields) for hit in hits[request.offset :]]) for hits in list(found)]
+
+
+def _hit(hit: Hit, fields: Sequence[str] | None) -> SearchHit:
+    columns = hit.payload if fields is None else {name: hit.payload[name] for name in fields}
+    return SearchHit(id=hit.product_id, rank=hit.rank, score=hit.score, fields=json_ready(columns))
+
+
+def _chosen_fields(pair: ServedPair, fields: Sequence[str] | None) -> Sequence[str] | None:
+    known = pair.fields
+    for name in fields or ():
+        if name not in known:
+            raise RequestError(
+                "invalid_search",
+                f"fields: the index has no column {name!r:.100}; it has {', '.join(known) or 'none'}",
+                field="fields",
+            )
+    return fields
+
+
+def _embed_jobs(pair: ServedPair, jobs: Sequence[EmbedJob]) -> Iterator[EmbeddedTexts | Exception]:
+    """Yield the answer to each job; jobs with the same options are embedded together."""
+    answers: dict[int, EmbeddedTexts | Exception] = {}
+    alike: dict[EmbedOptions, list[int]] = {}
+    for number, job in enumerate(jobs):
+        alike.setdefault(job.options, []).append(number)
+    for options, numbers in alike.items():
+        found = _embed(pair, [text for number in numbers for text in jobs[number].texts], options)
+        if isinstance(found, Exception) and len(numbers) > 1:  # only a job with a wrong text fails
+            answers |= {number: _embed(pair, jobs[number].texts, options) for number in numbers}
+            continue
+        start = 0
+        for number in numbers:
+            end = start + len(jobs[number].texts)
+            answers[number] = found if isinstance(found, Exception) else found.part(start, end)
+            start = end
+    return (answers[number] for number in range(len(jobs)))
+
+
+def _embed(pair: ServedPair, texts: Sequence[str], options: EmbedOptions) -> EmbeddedTexts | Exception:
+    if pair.encoder is None:
+        return RequestError("invalid_search", "the server searches by words only and has no encoder")
+    try:
+        return embed_texts(pair.encoder, texts, options, model=pair.model_name)
+    except AisleError as error:
+        return error
+
+
+def _names(pair: ServedPair) -> dict[str, Any]:
+    """Return what a response says about the pair that answered."""
+    names: dict[str, Any] = {"index": IndexName(version=pair.version, fingerprint=pair.index_fingerprint)}
+    if pair.encoder is not None:
+        names["model"] = ModelName(fingerprint=str(pair.encoder.query_fingerprint), name=pair.model_name)
+    return names

@@ -1,0 +1,208 @@
+"""Bodies of requests: a search, and texts to embed in the forms of TEI and OpenAI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from aisle.config.flag_names import meant_by
+from aisle.text.tokens import Side
+from aisle.types.choices import SearchMode
+
+__all__ = [
+    "MAX_CHARACTERS",
+    "MAX_TOP_K",
+    "EmbedRequest",
+    "OpenAIEmbeddingsRequest",
+    "SearchRequest",
+]
+
+MAX_CHARACTERS = 10_000
+"""Longest query. The tokenizer reads a text to its end before it is cut to the encoder's maximum length."""
+MAX_TOP_K = 1000
+"""Most products of a query in a response."""
+MAX_TIMEOUT_MS = 60_000
+
+OTHER_NAMES = {
+    "where": "filter",
+    "filters": "filter",
+    "limit": "top_k",
+    "k": "top_k",
+    "size": "top_k",
+    "hits_per_page": "top_k",
+    "from": "offset",
+    "start": "offset",
+    "skip": "offset",
+    "q": "query",
+    "text": "query",
+    "embedding": "vector",
+    "query_vector": "vector",
+    "threshold": "min_score",
+    "score_threshold": "min_score",
+    "ef_search": "ef",
+    "attributes": "fields",
+    "timeout": "timeout_ms",
+    "input": "inputs",
+    "texts": "inputs",
+    "prompt": "prompt_name",
+}
+"""Names of fields here, by the name in other search engines."""
+
+SIDES: dict[str, Side] = {
+    "query": "query",
+    "search_query": "query",
+    "product": "product",
+    "passage": "product",
+    "document": "product",
+    "search_document": "product",
+}
+"""Side of a text by the names that other embedding services use."""
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be blank")
+    return text
+
+
+def _known_side(name: str) -> str:
+    if name.strip().rstrip(":").lower() not in SIDES:
+        raise PydanticCustomError("unknown_side", "must be query or product")
+    return name
+
+
+Query = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_not_blank)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+SideName = Annotated[str, AfterValidator(_known_side)]
+
+
+class Body(BaseModel):
+    """Body of a request. Values are not converted: `"10"` is not a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields_only(cls, given: Any) -> Any:
+        """Refuse an unknown field, and name the field that was probably meant."""
+        if not isinstance(given, Mapping):
+            return given
+        for name in given:
+            if name not in cls.model_fields:
+                meant = OTHER_NAMES.get(str(name).lower(), "")
+                near = meant if meant in cls.model_fields else meant_by(str(name), cls.model_fields)
+                hint = f"did you mean {near!r}?" if near else f"the fields are {', '.join(cls.model_fields)}"
+                raise PydanticCustomError(
+                    "unknown_field",
+                    "unknown field; {hint}",
+                    {"field": str(name)[:100], "hint": hint},
+                )
+        return given
+
+
+class SearchRequest(Body):
+    """A search: a query, several queries, or an embedding."""
+
+    query: Query | None = None
+    """Text to search for."""
+    queries: Annotated[list[Query], Field(min_length=1)] | None = None
+    """Several texts to search for; the response has a list of results."""
+    vector: Annotated[list[Number], Field(min_length=1, max_length=65_536)] | None = None
+    """Embedding of the query, of unit norm. Give the query as well for the modes lexical and hybrid."""
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] = 10
+    """Products per page."""
+    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Products before the page."""
+    filter: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
+    """Condition on the products, such as `price <= 50 and brand in ['Acme', 'Zenith']`."""
+    min_score: Number | None = None
+    """Lowest score of a hit: the cosine in the modes dense and hybrid, the BM25 score in lexical."""
+    mode: SearchMode | None = None
+    """Search by embeddings, by words or by both; the server's mode if it is left out."""
+    fields: Annotated[list[str], Field(max_length=1000)] | None = None
+    """Columns of the products to return; all if it is left out."""
+    exact: bool | None = None
+    """Whether to compare with every product instead of searching the graph."""
+    version: Annotated[int, Field(ge=1)] | None = None
+    """Version of the index that must answer."""
+    timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
+    """Milliseconds after which the server answers with 504; the server's limit if it is left out."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_query(self) -> SearchRequest:
+        given = [name for name in ("query", "queries", "vector") if getattr(self, name) is not None]
+        if not given or (len(given) > 1 and given != ["query", "vector"]):
+            raise PydanticCustomError(
+                "query_needed",
+                "give query, queries or vector, or query with its vector; found {found}",
+                {"found": " and ".join(given) or "none of them"},
+            )
+        return self
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts of the queries; empty if there is only a vector."""
+        if self.queries is not None:
+            return self.queries
+        return [] if self.query is None else [self.query]
+
+
+class EmbedRequest(Body):
+    """Texts to embed, in the form of Text Embeddings Inference (`POST /embed`)."""
+
+    inputs: str | Annotated[list[str], Field(min_length=1)]
+    """A text, or a list of texts."""
+    normalize: Literal[True] = True
+    """Embeddings always have unit norm."""
+    truncate: bool | None = None
+    """With false, a text that is longer than the encoder's maximum length is an error."""
+    truncation_direction: Literal["right", "Right"] = "right"
+    """A long text loses its end."""
+    prompt_name: SideName | None = None
+    """`query` or `product`: whether the texts are queries (the default) or products."""
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Leading components to keep."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts."""
+        return [self.inputs] if isinstance(self.inputs, str) else self.inputs
+
+    @property
+    def side(self) -> Side:
+        """Side of the texts."""
+        return _side_named(self.prompt_name)
+
+
+class OpenAIEmbeddingsRequest(Body):
+    """Texts to embed, in the form of OpenAI (`POST /v1/embeddings`)."""
+
+    input: str | Annotated[list[str], Field(min_length=1)]
+    """A text, or a list of texts. Token numbers of another model's tokenizer are refused."""
+    model: str | None = None
+    """Name of the model; any name is accepted, and the response has that of the model that answered."""
+    encoding_format: Literal["float", "base64"] = "float"
+    """Embeddings as lists of numbers, or as base64 of little-endian float32."""
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Leading components to keep."""
+    user: str | None = None
+    """Ignored."""
+    input_type: SideName | None = None
+    """`query` or `product`: whether the texts are queries (the default) or products."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+    @property
+    def side(self) -> Side:
+        """Side of the texts."""
+        return _side_named(self.input_type)
+
+
+def _side_named(name: str | None) -> Side:
+    return "query" if name is None else SIDES[name.strip().rstrip(":").lower()]

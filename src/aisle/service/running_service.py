@@ -1,0 +1,114 @@
+"""A running server: the engine, the queue before it, keys, limits and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Header
+
+from aisle.service.api_keys import ApiKeys
+from aisle.service.engine import Answer, Engine, Job
+from aisle.service.request_errors import RequestError
+from aisle.service.request_queue import RequestQueue
+from aisle.service.service_limits import ServiceLimits
+from aisle.service.service_metrics import ServiceMetrics
+from aisle.service.text_embedding import EmbeddedTexts, about_tokens
+
+__all__ = ["RunningService"]
+
+
+class RunningService:
+    """The parts of a running server.
+
+    Args:
+        engine: The engine.
+        limits: Limits of the server.
+        keys: API keys; None accepts every request.
+        log_queries: Whether to log the texts of queries.
+    """
+
+    def __init__(
+        self, engine: Engine, limits: ServiceLimits, keys: ApiKeys | None, log_queries: bool
+    ) -> None:
+        self.engine = engine
+        self.limits = limits
+        self.keys = keys
+        self.log_queries = log_queries
+        self._queue: RequestQueue[Job, tuple[Answer, bytes]] | None = None
+        self.metrics = ServiceMetrics(lambda: 0 if self._queue is None else len(self._queue))
+
+    def start(self) -> None:
+        """Start the threads that answer."""
+        self._queue = RequestQueue(self._answer, self.limits.queue, on_batch=self.metrics.observe_batch)
+
+    def stop(self) -> None:
+        """Answer what waits, and end the threads."""
+        if self._queue is not None:
+            self._queue.close()
+
+    async def check_key(
+        self,
+        authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
+        x_api_key: Annotated[str | None, Header(include_in_schema=False)] = None,
+    ) -> None:
+        """Refuse a request without a valid key; a dependency of routes.
+
+        Raises:
+            RequestError: The server has keys, and the request has none of them.
+        """
+        if self.keys is None:
+            return
+        scheme, _, bearer = (authorization or "").partition(" ")
+        given = [x_api_key] if x_api_key else [bearer.strip()] if scheme.lower() == "bearer" else []
+        if not any(self.keys.accepts(key) for key in given):
+            raise RequestError(
+                "unauthorized", "give an API key in the header Authorization: Bearer KEY, or X-API-Key: KEY"
+            )
+
+    def check_count(self, texts: Sequence[str], field: str) -> None:
+        """Refuse a request with too many texts.
+
+        Raises:
+            RequestError: There are more than the server's limit.
+        """
+        if len(texts) > self.limits.max_queries:
+            raise RequestError(
+                "invalid_request",
+                f"{field}: at most {self.limits.max_queries} in a request, found {len(texts)}",
+                field=field,
+            )
+
+    async def run(self, job: Job, timeout_ms: int | None = None) -> tuple[Answer, bytes]:
+        """Return the answer to a job, and its JSON if it is a search, once a worker has computed it.
+
+        Raises:
+            RequestError: The queue is full, the job cannot be answered, or its time is over.
+        """
+        pair = self.engine.pair
+        tokens = about_tokens(job.texts, max_length=pair.max_length)
+        assert self._queue is not None
+        limit = self.limits.timeout_ms if timeout_ms is None else timeout_ms
+        try:
+            # A job that still waits is cancelled with the future; a worker's result is dropped.
+            return await asyncio.wait_for(
+                asyncio.wrap_future(self._queue.submit(job, tokens=tokens)), limit / 1000
+            )
+        except asyncio.TimeoutError:
+            raise RequestError(
+                "timeout", f"not answered within {limit} ms; try again, or raise timeout_ms"
+            ) from None
+
+    def _answer(self, jobs: Sequence[Job]) -> list[tuple[Answer, bytes] | Exception]:
+        """Answer a batch; the JSON of searches is written here, in the worker's thread."""
+        return [
+            found if isinstance(found, Exception) else (found, self._written(found))
+            for found in self.engine.answer(jobs)
+        ]
+
+    def _written(self, found: Answer) -> bytes:
+        if isinstance(found, EmbeddedTexts):
+            return b""
+        self.metrics.observe_search(found.took_ms.embed, found.took_ms.search)
+        return found.model_dump_json(exclude_unset=True).encode()

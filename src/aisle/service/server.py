@@ -1,0 +1,77 @@
+"""Run the application on a socket until a signal stops it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from aisle.errors import ConfigError
+
+__all__ = ["DRAIN_SECONDS", "HttpServer", "listening_socket"]
+
+DRAIN_SECONDS = 25
+"""Most seconds for which a stopped server finishes requests; the queue then has 4 more."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the idle timeout of usual load balancers (60 s). Otherwise the server may close a connection
+while the balancer sends a request on it, and the client sees 502."""
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        ConfigError: The address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--host {host} --port {port}: cannot listen there: {error}; choose another"
+        ) from None
+
+
+class HttpServer:
+    """uvicorn with the application.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # it would log the path with its parameters
+            server_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        self._server = uvicorn.Server(config)
+
+    def stop(self) -> None:
+        """Stop accepting connections, finish the requests, and return from `run`. Any thread may call it."""
+        self._server.should_exit = True
+
+    def run(self, listening: socket.socket) -> None:
+        """Serve until SIGTERM, SIGINT or `stop`, and return when the last request is answered."""
+        logging.basicConfig(
+            level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+        )
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        logging.getLogger("aisle.service").info("listening on http://%s:%d", shown, port)
+        # uvicorn sends itself the signal again when it is done, with the handler from before. To end by a
+        # signal would be reported as a failure.
+        before = signal.signal(signal.SIGTERM, lambda *_: None)
+        try:
+            self._server.run(sockets=[listening])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            listening.close()

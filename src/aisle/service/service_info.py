@@ -1,0 +1,73 @@
+"""The description of a running server for `GET /info`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aisle.service.served_pair import ServedPair
+from aisle.service.service_limits import ServiceLimits
+from aisle.types.columns import ID_COLUMN, TEXT_COLUMN, kind_of_type
+from aisle.version import __version__
+
+__all__ = ["service_info"]
+
+
+def service_info(pair: ServedPair, limits: ServiceLimits) -> dict[str, Any]:
+    """Return a description of the index, the model, the modes and the limits, as JSON.
+
+    Args:
+        pair: The pair in use.
+        limits: Limits of the server.
+    """
+    manifest = pair.index.manifest
+    return {
+        "aisle": __version__,
+        "index": {
+            "version": pair.version,
+            "fingerprint": pair.index_fingerprint,
+            "products": len(pair.index),
+            "created": manifest.created,
+            "dim": pair.index.dim,
+            "ann_recall@10": manifest.ann_recall_at_10,
+            "fields": _fields(pair),
+        },
+        "model": _model(pair),
+        "modes": _modes(pair),
+        "mode": pair.searcher.mode,
+        "limits": {
+            "max_queries": limits.max_queries,
+            "max_body_bytes": limits.max_body_bytes,
+            "timeout_ms": limits.timeout_ms,
+        },
+    }
+
+
+def _fields(pair: ServedPair) -> list[dict[str, Any]]:
+    """Return the columns of the products: name, type and kind of value; filters take those with a kind."""
+    return [
+        {"name": column.name, "type": str(column.type), "kind": kind_of_type(column.type)}
+        for column in pair.index.products.schema
+        if column.name not in (ID_COLUMN, TEXT_COLUMN)
+    ]
+
+
+def _model(pair: ServedPair) -> dict[str, Any] | None:
+    encoder = pair.encoder
+    if encoder is None:
+        return None
+    return {
+        "name": pair.model_name,
+        "fingerprint": encoder.query_fingerprint,
+        "dim": encoder.dim,
+        "max_length": pair.max_length,
+    }
+
+
+def _modes(pair: ServedPair) -> list[str]:
+    by_words = pair.index.lexical is not None
+    by_meaning = pair.encoder is not None
+    return [
+        *(["dense"] if by_meaning else []),
+        *(["lexical"] if by_words else []),
+        *(["hybrid"] if by_meaning and by_words else []),
+    ]

@@ -1,0 +1,50 @@
+"""Routes that describe the server, and probes for a load balancer."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Response
+from pydantic_core import to_json
+
+from aisle.service.error_responses import error_schemas
+from aisle.service.running_service import RunningService
+from aisle.service.service_info import service_info
+
+__all__ = ["probe_routes", "status_routes"]
+
+
+def status_routes(service: RunningService) -> APIRouter:
+    """Return the routes that describe the server; they need a key if the server has keys."""
+    routes = APIRouter(dependencies=[Depends(service.check_key)], responses=error_schemas(401, 503))
+
+    @routes.get("/info")
+    async def info() -> Response:
+        """Describe the index, the model and the limits."""
+        described = service_info(service.engine.pair, service.limits)
+        return Response(to_json(described), media_type="application/json")
+
+    @routes.get("/metrics")
+    async def metrics() -> Response:
+        """Return the metrics in Prometheus' text format."""
+        if service.engine.ready:
+            pair = service.engine.pair
+            service.metrics.set_index(pair.version, len(pair.index))
+        return Response(service.metrics.text(), media_type=service.metrics.CONTENT_TYPE)
+
+    return routes
+
+
+def probe_routes(service: RunningService) -> APIRouter:
+    """Return the routes that a load balancer asks, without a key."""
+    routes = APIRouter()
+
+    @routes.get("/health")
+    async def health() -> dict[str, str]:
+        """Answer while the process lives."""
+        return {"status": "ok"}
+
+    @routes.get("/ready", responses=error_schemas(503))
+    async def ready() -> dict[str, int]:
+        """Answer 200 once the index and the model are loaded and have answered a query, 503 before."""
+        return {"version": service.engine.pair.version}
+
+    return routes

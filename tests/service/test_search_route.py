@@ -1,0 +1,122 @@
+"""POST /search answers as the searcher does, with names of the index and the model."""
+
+import numpy as np
+import pytest
+
+from aisle.io.durable import file_sha256
+from aisle.search.open_searcher import open_searcher
+from tests.service.served_shop import TITLES
+
+
+def ids(answer):
+    return [hit["id"] for hit in answer["hits"]]
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_hits_are_those_of_the_searcher(client, shop, mode):
+    found = open_searcher(shop.index_dir, mode=mode).search(["blue lamp"], 3)[0]
+
+    answer = client.post("/search", json={"query": "blue lamp", "top_k": 3, "mode": mode}).json()
+
+    assert [(hit["id"], hit["rank"], hit["score"]) for hit in answer["hits"]] == [
+        (hit.product_id, hit.rank, hit.score) for hit in found
+    ]
+    assert answer["hits"][0]["fields"]["title"] == "blue lamp"
+
+
+def test_the_response_names_the_index_and_the_model(client, shop):
+    answer = client.post("/search", json={"query": "rug"}).json()
+
+    manifest = shop.index_dir / "versions" / "000001" / "manifest.json"
+    assert answer["index"] == {"version": 1, "fingerprint": file_sha256(manifest)}
+    assert answer["model"] == {"fingerprint": shop.encoder.fingerprint, "name": str(shop.bundle)}
+    assert min(answer["took_ms"].values()) >= 0
+    assert set(answer) == {"hits", "index", "model", "took_ms"}
+
+
+def test_several_queries_have_a_result_each(client):
+    answer = client.post("/search", json={"queries": ["oak", "rug", "oak"], "mode": "lexical"}).json()
+
+    assert [ids(result) for result in answer["results"]] == [["p002", "p003"], ["p006"], ["p002", "p003"]]
+    assert "hits" not in answer
+
+
+def test_a_page_begins_at_the_offset(client):
+    whole = client.post("/search", json={"query": "blue lamp", "top_k": 8}).json()
+    page = client.post("/search", json={"query": "blue lamp", "top_k": 3, "offset": 4}).json()
+
+    assert ids(page) == ids(whole)[4:7]
+    assert [hit["rank"] for hit in page["hits"]] == [5, 6, 7]
+
+
+def test_filter_fields_and_lowest_score(client):
+    asked = {"query": "blue lamp", "filter": "price < 50 and brand == 'Acme'", "fields": ["price", "brand"]}
+
+    answer = client.post("/search", json=asked).json()
+
+    assert all(hit["fields"]["brand"] == "Acme" and hit["fields"]["price"] < 50 for hit in answer["hits"])
+    assert [set(hit["fields"]) for hit in answer["hits"]] == [{"brand", "price"}] * 1
+    highest = client.post("/search", json={"query": "blue lamp", "min_score": 0.999, "exact": True}).json()
+    assert ids(highest) == [f"p{TITLES.index('blue lamp'):03d}"]
+
+
+def test_a_vector_finds_what_its_query_finds(client, shop):
+    [vector] = shop.encoder.encode_queries(["oak bed"]).tolist()
+
+    by_vector = client.post("/search", json={"vector": vector, "top_k": 8}).json()
+    by_query = client.post("/search", json={"query": "oak bed", "top_k": 8}).json()
+    hybrid = client.post("/search", json={"query": "oak bed", "vector": vector, "mode": "hybrid"}).json()
+
+    assert by_vector["hits"] == by_query["hits"]
+    assert (
+        hybrid["hits"] == client.post("/search", json={"query": "oak bed", "mode": "hybrid"}).json()["hits"]
+    )
+
+
+def test_payload_values_are_json(client):
+    hit = client.post("/search", json={"query": "oak bed", "top_k": 1}).json()["hits"][0]
+
+    assert hit["fields"] == {"title": "oak bed", "brand": None, "price": 30.0, "colours": ["oak"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "kind", "field", "message"),
+    [
+        ({"quary": "oak"}, 422, "invalid_request", "quary", "did you mean 'query'?"),
+        ({"query": "oak", "where": "price < 1"}, 422, "invalid_request", "where", "did you mean 'filter'?"),
+        (
+            {"query": "oak", "zzzz": 1},
+            422,
+            "invalid_request",
+            "zzzz",
+            "the fields are query, queries, vector",
+        ),
+        ({}, 422, "invalid_request", None, "give query, queries or vector"),
+        ({"query": "a", "queries": ["b"]}, 422, "invalid_request", None, "found query and queries"),
+        ({"query": "  "}, 422, "invalid_request", "query", "must not be blank"),
+        ({"query": "oak", "top_k": 0}, 422, "invalid_request", "top_k", "greater than or equal to 1"),
+        ({"query": "oak", "top_k": "10"}, 422, "invalid_request", "top_k", "valid integer"),
+        ({"query": "oak", "mode": "fuzzy"}, 422, "invalid_request", "mode", "'dense', 'lexical' or 'hybrid'"),
+        ({"query": "oak", "filter": "prize < 10"}, 400, "invalid_search", "filter", "prize"),
+        ({"query": "oak", "fields": ["titel"]}, 400, "invalid_search", "fields", "it has title, brand"),
+        ({"query": "oak", "version": 7}, 410, "version_gone", "version", "version 1 answers"),
+        ({"vector": [1.0, 0.0]}, 400, "invalid_search", "vector", "(queries, 8)"),
+        ({"vector": [0.6] + [0.0] * 7}, 400, "invalid_search", "vector", "norm"),
+        ({"vector": [1.0] + [0.0] * 7, "mode": "lexical"}, 400, "invalid_search", None, "give the query"),
+        ({"queries": ["oak"] * 33}, 422, "invalid_request", "queries", "at most 32"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_its_field(client, asked, status, kind, field, message):
+    answer = client.post("/search", json=asked)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error.get("field")) == (status, kind, field)
+    assert message in error["message"]
+
+
+def test_scores_do_not_depend_on_the_queries_beside(client):
+    alone = client.post("/search", json={"query": "oak bed"}).json()["hits"]
+    beside = client.post("/search", json={"queries": [*TITLES, "oak bed"]}).json()["results"][-1]["hits"]
+
+    assert [hit["id"] for hit in alone] == [hit["id"] for hit in beside]
+    np.testing.assert_array_equal([hit["score"] for hit in alone], [hit["score"] for hit in beside])
