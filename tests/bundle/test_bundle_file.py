@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from aisle.bundle.bundle_file import is_bundle, read_bundle, verify_checksums, write_bundle_file
+from aisle.bundle.bundle_file import check_cpu, is_bundle, read_bundle, verify_checksums, write_bundle_file
 from aisle.bundle.bundle_record import Bundle, BundledTokenizer, BundledTower, BundleSource, GateResults
 from aisle.errors import ModelError
 
@@ -186,6 +186,20 @@ def test_a_bundle_of_an_earlier_version_names_all_its_gates(folder):
     }
     write_bundle_file(folder, DESCRIBED)
     edited(folder, gates=earlier, accepted=True)
+
+
+def test_int8_is_refused_where_its_sums_may_be_wrong(monkeypatch):
+    monkeypatch.setattr("aisle.bundle.bundle_file.why_int8_saturates", lambda: "this CPU has no VNNI")
+
+    check_cpu("fp32", name="bundles/mine")
+    with pytest.raises(ModelError, match=r"^bundles/mine: this CPU has no VNNI, so sums of 8-bit products"):
+        check_cpu("int8", name="bundles/mine")
+
+
+def test_int8_is_allowed_where_its_sums_are_exact(monkeypatch):
+    monkeypatch.setattr("aisle.bundle.bundle_file.why_int8_saturates", lambda: None)
+
+    check_cpu("int8", name="bundles/mine")
 
     assert read_bundle(folder).failed_gates == "worst 0.5 (limit 0.99), mean 1 (limit 0.999)"
 

@@ -215,6 +215,14 @@ def test_another_precision_is_refused(encoder):
 
 
 def test_an_entry_that_is_no_text_is_refused(encoder):
+def test_an_int8_bundle_is_refused_on_a_cpu_without_vnni(minilm_dir, tmp_path, monkeypatch):
+    write_small_bundle(tmp_path / "bundle", minilm_dir, precision="int8")
+    monkeypatch.setattr("aisle.bundle.bundle_file.why_int8_saturates", lambda: "this CPU has no VNNI")
+
+    with pytest.raises(ModelError, match=r"bundle: this CPU has no VNNI, so sums .*, or export in fp32"):
+        load_bundle(tmp_path / "bundle")
+
+
     with pytest.raises(ModelError, match=r"texts\[1\] must be a text; found int 3"):
         encoder.encode_products(["a", 3])
 

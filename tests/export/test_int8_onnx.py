@@ -21,8 +21,12 @@ from aisle.models.heads import Normalize
 from aisle.models.loading import load_encoder
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
+from aisle.system.cpu_features import why_int8_saturates
 from tests import tiny_models
 from tests.export.models import embedded, embedded_by_torch, random_ids
+from tests.skip_reasons import NO_INT8_INSTRUCTIONS
+
+pytestmark = pytest.mark.skipif(why_int8_saturates() is not None, reason=NO_INT8_INSTRUCTIONS)
 
 BATCHES = 1_000
 FP32_DIFFERENCE = 1e-6

@@ -132,6 +132,19 @@ def test_a_limit_may_be_reached_and_nan_fails():
     assert not Limit(0.5, highest=True).holds(float("nan"))
 
 
+def test_int8_is_not_exported_on_a_cpu_without_vnni(tiny_bert, encoder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("aisle.bundle.bundle_file.why_int8_saturates", lambda: "this CPU has no VNNI")
+    int8 = replace(OPTIONS, precision="int8")
+
+    with pytest.raises(ModelError, match=r"^--precision int8: this CPU has no VNNI, so sums"):
+        write_bundle(encoder, tmp_path / "bundle", int8)
+    code = main(["export", str(tiny_bert), "--output_dir", str(tmp_path / "bundle"), "--precision", "int8"])
+
+    assert code == 2
+    assert "error: --precision int8: this CPU has no VNNI" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bundle_is_replaced_only_if_asked(bundle, encoder, tmp_path):
     folder = tmp_path / "bundle"
     folder.mkdir()

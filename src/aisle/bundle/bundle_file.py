@@ -15,10 +15,11 @@ from pathlib import Path
 
 from pydantic_core import ValidationError
 
-from aisle.bundle.bundle_record import Bundle, BundledFile, BundledTower
+from aisle.bundle.bundle_record import Bundle, BundledFile, BundledTower, BundlePrecision
 from aisle.errors import ModelError
 from aisle.io.durable import file_sha256, replace_text
 from aisle.io.record_schema import record_validator
+from aisle.system.cpu_features import why_int8_saturates
 from aisle.types.encoder_protocol import Precision
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "INPUT",
     "OUTPUT",
     "TOKENIZER_FILE",
+    "check_cpu",
     "check_precision",
     "is_bundle",
     "read_bundle",
@@ -149,6 +151,24 @@ def check_precision(bundle: Bundle, precision: Precision | None, *, name: str, f
         raise ModelError(
             f"{flag} {precision}: {name} is a bundle that computes in {bundle.precision}; "
             f"leave it out, or export the run in {precision}"
+        )
+
+
+def check_cpu(precision: BundlePrecision, *, name: str) -> None:
+    """Refuse int8 on a CPU where the embeddings may be wrong.
+
+    Args:
+        precision: Number type of a bundle's graphs.
+        name: Name of the bundle or of the flag, for the message.
+
+    Raises:
+        ModelError: The CPU may give wrong sums.
+    """
+    reason = why_int8_saturates() if precision == "int8" else None
+    if reason is not None:
+        raise ModelError(
+            f"{name}: {reason}, so sums of 8-bit products may be wrong; use a CPU with VNNI (Intel since "
+            "Cascade Lake, AMD since Zen 4) or an ARM CPU, or export in fp32"
         )
 
 

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from aisle.bundle.bundle_file import TOKENIZER_FILE, check_precision, read_bundle, verify_checksums
+from aisle.bundle.bundle_file import (
+    TOKENIZER_FILE,
+    check_cpu,
+    check_precision,
+    read_bundle,
+    verify_checksums,
+)
 from aisle.bundle.bundle_record import Bundle
 from aisle.bundle.bundle_tokenizer import BundleTokenizer, load_tokenizer_file
 from aisle.bundle.graph_session import GraphSession, load_graph
@@ -259,6 +265,7 @@ class OnnxEncoder:
         norms = np.linalg.norm(kept, axis=1, keepdims=True)
         return np.asarray(kept / np.maximum(norms, 1e-12))
 
+    check_cpu(bundle.precision, name=str(model))
 
 def load_bundle(model: str | Path) -> OnnxEncoder:
     """Load a bundle.
@@ -266,7 +273,8 @@ def load_bundle(model: str | Path) -> OnnxEncoder:
     While ONNX Runtime loads the graphs, a thread compares all files with their checksums.
 
     Raises:
-        ModelError: A file is missing or altered, or the bundle cannot be used.
+        ModelError: A file is missing or altered, or the bundle cannot be used, such as int8 on a CPU where
+            its embeddings may be wrong.
         OptionalDependencyError: onnxruntime or tokenizers is not installed.
     """
     require_extra("onnx")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from aisle.bundle.bundle_file import BUNDLE_FILE, TOKENIZER_FILE, write_bundle_file
+from aisle.bundle.bundle_file import BUNDLE_FILE, TOKENIZER_FILE, check_cpu, write_bundle_file
 from aisle.bundle.bundle_record import (
     Bundle,
     BundledTokenizer,
@@ -91,9 +91,11 @@ def write_bundle(
 
     Raises:
         ConfigError: The folder cannot take the bundle, or cannot be written.
-        ModelError: The encoder cannot be exported, or the bundle fails a gate that is not accepted.
+        ModelError: The encoder cannot be exported, this CPU cannot compute what the gates measure, or the
+            bundle fails a gate that is not accepted.
     """
     check_bundle_dir(folder, overwrite=options.overwrite)
+    check_cpu(options.precision, name="--precision int8")
     with _staging(folder) as staging:
         towers = _write_towers(encoder, staging, options.precision)
         tokenizer = _write_tokenizer(encoder, staging / TOKENIZER_FILE)

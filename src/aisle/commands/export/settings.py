@@ -41,7 +41,8 @@ class ExportSettings:
     output_dir: str
     """Folder of the bundle."""
     precision: BundlePrecision = "fp32"
-    """Number type of the bundle: fp32 gives the model's embeddings; int8 is faster, and nearly the same."""
+    """Number type of the bundle: fp32 gives the model's embeddings; int8 is faster, and nearly the same. On
+    x86-64, int8 needs a CPU with VNNI instructions, to export and to embed."""
     catalog: tuple[str, ...] | None = None
     """Catalogue with texts to compare: csv, tsv, jsonl, json or parquet files. Up to 2,000 texts are
     compared, all with --qrels. If not given: texts of the sample shop."""
@@ -86,8 +87,10 @@ def export_problems(settings: ExportSettings) -> list[str]:
 
 
 def export_inputs(settings: ExportSettings) -> None:
-    """Check that the model and the files exist."""
+    """Check that the model and the files exist, and that this CPU computes in the precision."""
+    from aisle.bundle.bundle_file import check_cpu
     from aisle.data.files import expand_files
+    check_cpu(settings.precision, name="--precision int8")
 
     check_models(settings.model, settings.base_model)
     check_files(settings.queries, *(settings.qrels or ()))
