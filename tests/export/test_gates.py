@@ -123,6 +123,7 @@ def test_the_sample_has_texts_of_every_length_and_script(tiny_bert):
     assert min(len(text.split()) for text in sample.queries) == 1
     assert max(len(text.split()) for text in sample.products) > 512
     assert len(texts) == 1000
+    assert max(map(len, texts)) > 40_000
     assert any("[SEP]" in text for text in texts)
     assert {"CJK", "ARABIC", "CYRILLIC"} <= scripts(texts)
     assert sample_shop_texts() == sample

@@ -2,68 +2,22 @@
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from aisle.models.loading import load_tokenizer
 from aisle.text import rust_tokenizers
 from aisle.text.rust_tokenizers import encode, rust_backend
 from aisle.text.tokens import tokenize
+from tests.trained_tokenizers import TRAINING_TEXTS, byte_level, sentence_piece, word_level, word_piece
 
 TEXTS = [
-    "Red Running Shoes for Women, size 38, breathable",
-    "",
-    "a",
-    "   \n\t ",
-    "stainless steel espresso machine with milk frother " * 5,
-    "👟🔥 sneakers 👩‍👩‍👧‍👦 café naïve ÅNGSTRÖM",
-    "红色运动鞋 女士 ランニングシューズ حذاء رياضي",
+    *TRAINING_TEXTS,
     "a\x00b\tc\nd\u200b\ufeff",
     "x" * 500,
     "[CLS] usb [MASK] c [SEP] cable <s>",
     "☃☃☃",
 ]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>"]
-
-
-def trained(model, trainer, pre_tokenizer, *, normalizer=None):
-    """Return a backend trained on the texts, with a first and a last token."""
-    backend = Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizer
-    if normalizer is not None:
-        backend.normalizer = normalizer
-    backend.train_from_iterator(TEXTS[:7], trainer)
-    ends = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    return backend
-
-
-def byte_level():
-    trainer = trainers.BpeTrainer(special_tokens=SPECIAL, vocab_size=400, show_progress=False)
-    return trained(models.BPE(), trainer, pre_tokenizers.ByteLevel(add_prefix_space=False))
-
-
-def sentence_piece():
-    trainer = trainers.UnigramTrainer(
-        special_tokens=SPECIAL, unk_token="[UNK]", vocab_size=150, show_progress=False
-    )
-    return trained(models.Unigram(), trainer, pre_tokenizers.Metaspace(), normalizer=normalizers.NFKC())
-
-
-def word_piece():
-    trainer = trainers.WordPieceTrainer(special_tokens=SPECIAL, vocab_size=120, show_progress=False)
-    normalizer = normalizers.BertNormalizer()
-    model = models.WordPiece(unk_token="[UNK]")
-    return trained(model, trainer, pre_tokenizers.BertPreTokenizer(), normalizer=normalizer)
-
-
-def word_level():
-    """Words without special tokens, so that a text may have no token at all."""
-    backend = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*SPECIAL, "a"])}, "[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return backend
-
-
 BACKENDS = [byte_level, sentence_piece, word_piece, word_level]
 
 

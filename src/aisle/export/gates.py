@@ -180,7 +180,7 @@ def check_tokens(source: Any, exported: Any, sample: SampleTexts) -> int:
             if one != other:
                 raise ModelError(
                     f"{source.name}: its tokenizer.json gives other tokens than its tokenizer for the text "
-                    f"{text[:60]!r}: {other[:12]} instead of {one[:12]}; the tokenizer runs Python code that "
-                    "a bundle cannot contain. Serve the model with torch"
+                    f"{text[:60]!r}: {other[:12]} instead of {one[:12]}; the tokenizer has a setting or "
+                    "Python code that a bundle cannot contain. Serve the model with torch"
                 )
     return len(texts)

@@ -17,6 +17,15 @@ LONG_TEXTS = 4
 DESCRIPTIONS_IN_LONG_TEXT = 60
 """About 1,500 words, more than most models read."""
 TOKENIZER_TEXTS = 1_000
+HARD_TEXTS = (
+    "",
+    " ",
+    "\n\t",
+    "x" * 5_000,
+    "steel espresso machine, " * 2_000,
+    "👩\u200d👩\u200d👧 e\u0301 a\u0308\u0323",
+)
+"""Nothing, a word and a text far beyond any maximum length, joined emoji, combining marks."""
 ALPHABETS = (
     *((0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x3FF), (0x400, 0x52F), (0x590, 0x5FF)),
     *((0x600, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1EFF), (0x2000, 0x206F)),
@@ -77,14 +86,14 @@ def sample_shop_texts() -> SampleTexts:
 
 
 def tokenizer_texts(sample: SampleTexts, tokenizer: Any) -> list[str]:
-    """Return `TOKENIZER_TEXTS` texts: half of them from the sample, half from all of Unicode.
+    """Return `TOKENIZER_TEXTS` texts: hard ones, half from the sample, the rest from all of Unicode.
 
     Args:
         sample: Texts of queries and products.
         tokenizer: Tokenizer with special tokens, which also occur in the texts.
     """
     half = TOKENIZER_TEXTS // 2
-    texts = ["", " ", "\n\t", *islice([*sample.queries, *sample.products], half)]
+    texts = [*HARD_TEXTS, *islice([*sample.queries, *sample.products], half)]
     special = [f"{token} sofa{token}" for token in tokenizer.all_special_tokens]
     draw = Random(0)
     while len(texts) < TOKENIZER_TEXTS - len(special):

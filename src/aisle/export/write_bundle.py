@@ -97,8 +97,8 @@ def write_bundle(
     check_bundle_dir(folder, overwrite=options.overwrite)
     check_cpu(options.precision, name="--precision int8")
     with _staging(folder) as staging:
-        towers = _write_towers(encoder, staging, options.precision)
         tokenizer = _write_tokenizer(encoder, staging / TOKENIZER_FILE)
+        towers = _write_towers(encoder, staging, options.precision)
         settings = encoder.settings
         bundle = Bundle(
             precision=options.precision,

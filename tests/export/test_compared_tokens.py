@@ -1,0 +1,83 @@
+"""An export compares the tokens of 1,000 texts, and refuses a tokenizer that a bundle cannot contain."""
+
+import json
+import shutil
+
+import pytest
+from tokenizers import normalizers
+
+from aisle.bundle.onnx_encoder import load_bundle
+from aisle.cli import main
+from aisle.errors import ModelError
+from aisle.export.gates import check_tokens
+from aisle.export.sample_texts import SampleTexts
+from aisle.export.write_bundle import ExportOptions, write_bundle
+from aisle.models.loading import load_encoder
+from tests.bundle.test_bundle_tokenizer import TEXTS
+from tests.tiny_models import TOKENIZER_FILES
+from tests.trained_tokenizers import WRITERS
+
+SAMPLE = SampleTexts(("red sofa", "lamp"), ("wooden chair", "steel table for the garden", "blue bed"))
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def source(request, tiny_model, tmp_path_factory):
+    """An encoder with the kind of tokenizer that its architecture has."""
+    folder = tmp_path_factory.mktemp("model") / request.param
+    shutil.copytree(tiny_model(request.param), folder)
+    for name in TOKENIZER_FILES:
+        (folder / name).unlink()
+    return load_encoder(WRITERS[request.param](folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bundle(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    write_bundle(source, folder, ExportOptions("fp32", SAMPLE))
+    return folder
+
+
+def test_a_bundle_has_the_tokens_and_embeddings_of_its_source(source, bundle):
+    exported = load_bundle(bundle)
+    # RoBERTa gives a padding token in a text another position if texts are padded than if they are packed.
+    texts = [text for text in TEXTS if "<pad>" not in text]
+
+    assert exported.bundle.gates.figures["texts_with_equal_tokens"] == 1000
+    assert exported.encode_products(texts) == pytest.approx(source.encode_products(texts), abs=1e-5)
+
+
+def test_another_normaliser_is_found_whatever_the_tokenizer(source, bundle):
+    exported = load_bundle(bundle)
+    exported.tokenizer._backend.normalizer = normalizers.Lowercase()
+
+    with pytest.raises(ModelError, match="other tokens than its tokenizer for the text"):
+        check_tokens(source, exported, SAMPLE)
+
+
+def test_a_setting_that_tokenizer_json_leaves_out_is_found(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(source.tokenizer, "split_special_tokens", True)
+
+    with pytest.raises(ModelError, match=r"its tokenizer\.json gives other tokens .* cannot contain"):
+        write_bundle(source, tmp_path / "bundle", ExportOptions("fp32", SAMPLE))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_of_python_code_is_one_message_that_names_it(tiny_bert, tmp_path, capfd):
+    model = tmp_path / "japanese"
+    shutil.copytree(tiny_bert, model)
+    (model / "tokenizer.json").unlink()
+    settings = {
+        "tokenizer_class": "BertJapaneseTokenizer",
+        "word_tokenizer_type": "basic",
+        "subword_tokenizer_type": "character",
+    }
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    code = main(["export", str(model), "--output_dir", str(tmp_path / "bundles" / "japanese")])
+
+    message = capfd.readouterr().err
+    assert code == 2
+    assert message.count("error:") == 1
+    assert "its tokenizer, BertJapaneseTokenizer, runs its own Python code" in message
+    assert not list((tmp_path / "bundles").iterdir())
