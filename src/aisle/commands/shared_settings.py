@@ -68,6 +68,25 @@ ProductPrompt = Annotated[
     ),
 ]
 
+CatalogIdColumn = Annotated[str, arg(help="Column of --catalog with the product id. Ids are unique.")]
+TextTemplate = Annotated[
+    str,
+    arg(help='Text to embed, made from the columns of --catalog, such as "{title} {brand}".'),
+]
+QrelsIdColumn = Annotated[
+    str | None,
+    arg(
+        help="Column of --qrels with the product id. If not given, it is found by its name (product_id, "
+        "corpus-id, doc_id)."
+    ),
+]
+QueryIdColumn = Annotated[
+    str | None,
+    arg(
+        help="Column of --queries and --qrels with the query id. If not given, it is found by its name "
+        "(query_id, qid)."
+    ),
+]
 Delimiter = Annotated[
     str | None,
     arg(

@@ -12,6 +12,7 @@ from pydantic import Field
 from aisle.commands.named_inputs import check_data_sets, check_files, check_models
 from aisle.commands.shared_settings import (
     AdapterBase,
+    CatalogIdColumn,
     ConfigFile,
     Count,
     Delimiter,
@@ -27,6 +28,7 @@ from aisle.commands.shared_settings import (
     Pooling,
     ProductPrompt,
     QueryPrompt,
+    TextTemplate,
     TrustRemoteCode,
 )
 from aisle.data.files import expand_files
@@ -53,10 +55,8 @@ class BuildSettings:
     index_dir: IndexDir
     catalog: tuple[str, ...] | None = None
     """Catalogue: csv, tsv, jsonl, json or parquet files, one row per product. Globs and .gz are allowed."""
-    id_column: str = "product_id"
-    """Column of --catalog with the product id. Ids are unique."""
-    text_template: str = "{title}"
-    """Text to embed, made from the columns of --catalog, such as "{title} {brand}"."""
+    id_column: CatalogIdColumn = "product_id"
+    text_template: TextTemplate = "{title}"
     text_columns: tuple[str, ...] = ()
     """Columns of --catalog to keep as text even if they look like numbers: versions, part numbers,
     postcodes."""

@@ -18,6 +18,8 @@ from aisle.commands.shared_settings import (
     Json,
     LabelGains,
     OnBadRow,
+    QrelsIdColumn,
+    QueryIdColumn,
     Seed,
     TrustRemoteCode,
 )
@@ -40,12 +42,8 @@ class EvaluateSettings:
     """Queries with ids: a csv, tsv, jsonl, json or parquet file."""
     qrels: tuple[str, ...] | None = None
     """Judgements: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files. Give one file or several."""
-    id_column: str | None = None
-    """Column of --qrels with the product id.
-    If not given, it is found by its name (product_id, corpus-id, doc_id)."""
-    query_id_column: str | None = None
-    """Column of --queries and --qrels with the query id. If not given, it is found by its name (query_id,
-    qid)."""
+    id_column: QrelsIdColumn = None
+    query_id_column: QueryIdColumn = None
     label_map: LabelGains = None
     relevant_from: Annotated[float, Field(gt=0)] | None = None
     """Lowest relevance that counts as relevant for recall, MRR and precision. If not given: anything above

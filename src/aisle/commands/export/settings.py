@@ -10,6 +10,7 @@ from aisle.bundle.bundle_record import BundlePrecision
 from aisle.commands.named_inputs import check_files, check_models
 from aisle.commands.shared_settings import (
     AdapterBase,
+    CatalogIdColumn,
     ConfigFile,
     Delimiter,
     Encoding,
@@ -21,7 +22,10 @@ from aisle.commands.shared_settings import (
     OverwriteOutputDir,
     Pooling,
     ProductPrompt,
+    QrelsIdColumn,
+    QueryIdColumn,
     QueryPrompt,
+    TextTemplate,
     TrustRemoteCode,
 )
 from aisle.extras import require_extra
@@ -52,16 +56,11 @@ class ExportSettings:
     qrels: tuple[str, ...] | None = None
     """Judgements of --queries: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files. With
     int8, nDCG@10 over --catalog must not fall by more than 0.005."""
-    id_column: str = "product_id"
-    """Column of --catalog with the product id."""
-    qrels_id_column: str | None = None
-    """Column of --qrels with the product id. If not given, it is found by its name."""
-    query_id_column: str | None = None
-    """Column of --queries and --qrels with the query id. If not given, it is found by its name (query_id,
-    qid)."""
+    id_column: CatalogIdColumn = "product_id"
+    qrels_id_column: QrelsIdColumn = None
+    query_id_column: QueryIdColumn = None
     label_map: LabelGains = None
-    text_template: str = "{title}"
-    """Text of a product, made from the columns of --catalog, such as "{title} {brand}"."""
+    text_template: TextTemplate = "{title}"
     delimiter: Delimiter = None
     encoding: Encoding = "utf-8"
     on_bad_row: OnBadRow = "error"
@@ -90,8 +89,8 @@ def export_inputs(settings: ExportSettings) -> None:
     """Check that the model and the files exist, and that this CPU computes in the precision."""
     from aisle.bundle.bundle_file import check_cpu
     from aisle.data.files import expand_files
-    check_cpu(settings.precision, name="--precision int8")
 
+    check_cpu(settings.precision, name="--precision int8")
     check_models(settings.model, settings.base_model)
     check_files(settings.queries, *(settings.qrels or ()))
     expand_files(settings.catalog or ())
