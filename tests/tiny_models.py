@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+from tests.edit_json import edit_json
+
 POSITIONS = 64
 """Maximum length of a tiny model, in tokens."""
 DIM = 32
@@ -75,7 +77,7 @@ def write_tiny_model(folder: Path, architecture: str, tokenizer_dir: Path, *, se
                     parameter.add_(0.1 * torch.randn_like(parameter))
     backbone.save_pretrained(folder)
     if architecture in DECODERS:
-        _edit_json(folder / "config.json", architectures=[f"{architecture.capitalize()}ForCausalLM"])
+        edit_json(folder / "config.json", architectures=[f"{architecture.capitalize()}ForCausalLM"])
     for name in TOKENIZER_FILES:
         shutil.copy(tokenizer_dir / name, folder / name)
     if architecture in {"roberta", "xlm-roberta", "mpnet", "longformer"}:
@@ -120,10 +122,5 @@ def write_tokenizer(folder: Path) -> Path:
 
 def _pad_with_first_unused(folder: Path) -> None:
     """Make [unused0], id 1, the padding token, because these models expect padding id 1."""
-    _edit_json(folder / "tokenizer_config.json", pad_token="[unused0]")
-    _edit_json(folder / "special_tokens_map.json", pad_token="[unused0]")
-
-
-def _edit_json(path: Path, **changes: object) -> None:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(content | changes), encoding="utf-8")
+    edit_json(folder / "tokenizer_config.json", pad_token="[unused0]")
+    edit_json(folder / "special_tokens_map.json", pad_token="[unused0]")

@@ -1,6 +1,5 @@
 """A bundle's files are checked before they are used; each problem is one message that names the file."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from aisle.bundle.bundle_file import check_cpu, is_bundle, read_bundle, verify_checksums, write_bundle_file
 from aisle.bundle.bundle_record import Bundle, BundledTokenizer, BundledTower, BundleSource, GateResults
 from aisle.errors import ModelError
+from tests.edit_json import edit_json
 
 DESCRIBED = Bundle(
     precision="fp32",
@@ -32,12 +32,6 @@ def folder(tmp_path):
     (tmp_path / "tower.onnx").write_bytes(b"graph of the tower")
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     return tmp_path
-
-
-def edited(folder, **changes):
-    """Change keys of `bundle.json`, as by hand."""
-    path = folder / "bundle.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_a_bundle_reads_as_it_was_written(folder):
@@ -146,7 +140,7 @@ def test_a_missing_or_truncated_file_is_named(folder, content, message):
 )
 def test_a_bundle_file_that_breaks_a_rule_is_refused(folder, changes, message):
     write_bundle_file(folder, DESCRIBED)
-    edited(folder, **changes)
+    edit_json(folder / "bundle.json", **changes)
 
     with pytest.raises(ModelError, match=message):
         read_bundle(folder)
@@ -185,7 +179,13 @@ def test_a_bundle_of_an_earlier_version_names_all_its_gates(folder):
         "limits": {"worst": 0.99, "mean": 0.999},
     }
     write_bundle_file(folder, DESCRIBED)
-    edited(folder, gates=earlier, accepted=True)
+    edit_json(folder / "bundle.json", gates=earlier, accepted=True)
+
+    assert read_bundle(folder).failed_gates == "worst 0.5 (limit 0.99), mean 1 (limit 0.999)"
+
+
+def test_a_bundle_that_passed_names_no_gate(folder):
+    assert write_bundle_file(folder, DESCRIBED).failed_gates is None
 
 
 def test_int8_is_refused_where_its_sums_may_be_wrong(monkeypatch):
@@ -200,9 +200,3 @@ def test_int8_is_allowed_where_its_sums_are_exact(monkeypatch):
     monkeypatch.setattr("aisle.bundle.bundle_file.why_int8_saturates", lambda: None)
 
     check_cpu("int8", name="bundles/mine")
-
-    assert read_bundle(folder).failed_gates == "worst 0.5 (limit 0.99), mean 1 (limit 0.999)"
-
-
-def test_a_bundle_that_passed_names_no_gate(folder):
-    assert write_bundle_file(folder, DESCRIBED).failed_gates is None

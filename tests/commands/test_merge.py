@@ -19,8 +19,9 @@ from aisle.models.persistence import save_encoder
 from aisle.models.prepare_model import Lora, prepare_model
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
 from tests.models.conftest import save_run
-from tests.models.test_backbone import bert_copy, edit_json, model_folder
+from tests.models.test_backbone import bert_copy, model_folder
 from tests.models.test_followed_settings import copied, decoder_of
+from tests.edit_json import edit_json
 from tests.models.test_heads import with_dense
 from tests.models.test_persistence import pooled
 

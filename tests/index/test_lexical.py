@@ -9,6 +9,7 @@ import pytest
 from aisle.errors import DataError, IndexIntegrityError, SearchError
 from aisle.index.analyser import Analyser
 from aisle.index.lexical import LEXICAL_FILES, Bm25Index
+from tests.edit_json import edit_json
 
 TEXTS = ["red running shoes", "blue running shoes for men", "red mug", "the coffee mug"]
 
@@ -200,7 +201,7 @@ def test_a_truncated_file_is_refused_by_name(name, tmp_path):
 def test_sizes_of_another_index_are_refused(changes, tmp_path):
     Bm25Index.build(TEXTS).save(tmp_path)
     path = tmp_path / "bm25.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    edit_json(path, **changes)
 
     with pytest.raises(IndexIntegrityError, match=r"bm25\.json: must be the sizes"):
         Bm25Index.load(tmp_path)

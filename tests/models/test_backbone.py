@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
 from aisle.errors import ModelError
 from aisle.models.adapters import attach_lora, load_adapter
 from aisle.models.loading import load_encoder
+from tests.edit_json import edit_json
 from tests.tiny_models import TOKENIZER_FILES
 
 TEXTS = ["a red sofa", "blue"]
@@ -48,10 +49,6 @@ def model_folder(minilm_dir, tmp_path):
 @pytest.fixture
 def bert_copy(tiny_bert, tmp_path):
     return shutil.copytree(tiny_bert, tmp_path / "bert")
-
-
-def edit_json(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def mean_vectors(model, folder, texts):

@@ -9,6 +9,7 @@ from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import load_encoder
 from aisle.models.tokenizers import load_tokenizer
 from aisle.types.encoder_settings import EncoderSettings, Overrides
+from tests.edit_json import edit_json
 
 
 def fingerprint(folder, **options):
@@ -97,14 +98,14 @@ def test_one_weight_of_a_full_run_changes_the_fingerprint(save_run):
 
 def test_the_scale_of_the_adapter_changes_the_fingerprint(run):
     path = run / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 9}))
+    edit_json(path, lora_alpha=9)
 
     assert fingerprint(run) != saved_fingerprint(run)
 
 
 def test_the_location_of_the_base_model_does_not_change_the_fingerprint(run, tmp_path):
     path = run / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "/elsewhere"}))
+    edit_json(path, base_model_name_or_path="/elsewhere")
 
     assert fingerprint(run) == saved_fingerprint(run)
 
@@ -119,7 +120,7 @@ def test_the_vocabulary_changes_the_fingerprint(run):
 @pytest.mark.parametrize("change", [{"do_lower_case": False}, {"truncation_side": "left"}])
 def test_settings_of_the_tokenizer_change_the_fingerprint(change, run):
     path = run / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    edit_json(path, **change)
 
     assert fingerprint(run) != saved_fingerprint(run)
 
@@ -141,7 +142,7 @@ def test_every_setting_changes_the_fingerprint(overrides, run):
 def test_normalisation_changes_the_fingerprint(run):
     before = fingerprint(run)
     path = run / "aisle.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalize": False}))
+    edit_json(path, normalize=False)
 
     assert fingerprint(run) != before
 
@@ -155,11 +156,6 @@ def test_swapped_prompts_change_the_fingerprint(run):
 
 def test_base_and_run_have_different_fingerprints(run, tmp_path):
     assert fingerprint(run) != fingerprint(tmp_path / "base")
-
-
-def edit(path, **changes):
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    path.write_text(json.dumps(content | changes), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +174,7 @@ def edit(path, **changes):
 def test_settings_of_an_adapter_that_change_its_output_change_the_fingerprint(changes, run, tiny_bert):
     before = of_files(run)
 
-    edit(run / "adapter_config.json", **changes)
+    edit_json(run / "adapter_config.json", **changes)
 
     assert of_files(run) != before
 
@@ -189,7 +185,7 @@ def test_settings_of_an_adapter_that_change_its_output_change_the_fingerprint(ch
 def test_settings_of_training_and_of_the_machine_do_not_change_the_fingerprint(changes, run):
     before = of_files(run)
 
-    edit(run / "adapter_config.json", **changes)
+    edit_json(run / "adapter_config.json", **changes)
 
     assert of_files(run) == before
 
@@ -219,7 +215,7 @@ def test_code_that_a_repositorys_configuration_names_changes_the_fingerprint(fil
     (base / file).write_text("A = 2\n", encoding="utf-8")
     assert of_files(run) == without  # nothing runs it
 
-    edit(base / "config.json", auto_map={"AutoModel": "modeling_mine.Mine"})
+    edit_json(base / "config.json", auto_map={"AutoModel": "modeling_mine.Mine"})
     before = of_files(run)
     (base / file).write_text("A = 3\n", encoding="utf-8")
 
@@ -231,13 +227,13 @@ def test_lower_case_changes_the_fingerprint(run, tmp_path):
         path.unlink()
     before = of_files(run)
 
-    edit(tmp_path / "base" / "sentence_bert_config.json", do_lower_case=True)
+    edit_json(tmp_path / "base" / "sentence_bert_config.json", do_lower_case=True)
 
     assert of_files(run) != before
 
 
 def test_a_run_of_an_earlier_format_is_refused_clearly(run):
-    edit(run / "aisle.json", format_version=1)
+    edit_json(run / "aisle.json", format_version=1)
 
     with pytest.raises(
         ModelError, match=r"has format 1, and this version of aisle reads 2, in which the fingerprint covers"

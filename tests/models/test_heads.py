@@ -18,6 +18,7 @@ from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
 from aisle.models.prepare_model import Lora, prepare_model
 from aisle.types.encoder_settings import Overrides
+from tests.edit_json import edit_json
 from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 
 TEXTS = ["red sofa", "lamp", "a usb c cable for a very old telephone", "espresso machine", "a"]
@@ -46,10 +47,6 @@ def by_sentence_transformers(folder):
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
-
-
-def change(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -108,7 +105,7 @@ def test_a_changed_head_weight_changes_the_fingerprint(weight, with_dense):
 def test_the_activation_changes_the_fingerprint(with_dense):
     folder = with_dense()
     before = load_encoder(folder, device="cpu").fingerprint
-    change(folder / "2_Dense" / "config.json", activation_function="torch.nn.modules.activation.ReLU")
+    edit_json(folder / "2_Dense" / "config.json", activation_function="torch.nn.modules.activation.ReLU")
 
     assert load_encoder(folder, device="cpu").fingerprint != before
 
@@ -238,7 +235,7 @@ def test_unsupported_modules_are_refused_by_name(kinds, message, tiny_bert, tmp_
 )
 def test_an_unsupported_head_is_refused_with_the_file_named(changes, message, with_dense):
     folder = with_dense()
-    change(folder / "2_Dense" / "config.json", **changes)
+    edit_json(folder / "2_Dense" / "config.json", **changes)
 
     with pytest.raises(ModelError, match=rf"2_Dense.*{message}"):
         load_encoder(folder, device="cpu")

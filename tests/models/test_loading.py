@@ -9,6 +9,7 @@ from transformers import AutoModel
 from aisle.errors import ModelError
 from aisle.models.loading import E5_NAME, load_encoder, load_tokenizer, longest_input
 from aisle.types.encoder_settings import Overrides
+from tests.edit_json import edit_json
 from tests.tiny_models import ARCHITECTURES
 
 
@@ -19,10 +20,6 @@ def copy_of(tmp_path):
         return tmp_path / name
 
     return copy
-
-
-def edit_json(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(
