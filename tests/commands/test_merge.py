@@ -17,13 +17,17 @@ from aisle.models.loading import Overrides, load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.persistence import save_encoder
 from aisle.models.prepare_model import Lora, prepare_model
+from aisle.reporting.model_card import write_search_results
+from aisle.reporting.model_card.metadata import results_in
+from aisle.reporting.model_card.search_section import BEGIN, END
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
+from tests.edit_json import edit_json
 from tests.models.conftest import save_run
 from tests.models.test_backbone import bert_copy, model_folder
 from tests.models.test_followed_settings import copied, decoder_of
-from tests.edit_json import edit_json
 from tests.models.test_heads import with_dense
 from tests.models.test_persistence import pooled
+from tests.reporting.test_search_section import RESULTS, section_of
 
 __all__ = ["bert_copy", "copied", "decoder_of", "model_folder", "save_run", "with_dense"]
 
@@ -283,6 +287,28 @@ def test_python_code_of_the_base_model_is_run_only_if_asked_for_and_copied(
     assert (folder / "modeling_twice.py").read_text() == TWICE
 
 
+def test_python_code_of_an_earlier_model_is_removed_and_other_python_files_stay(merge, save_run, bert_copy):
+    (bert_copy / "modeling_twice.py").write_text(TWICE)
+    code = {"AutoConfig": "modeling_twice.TwiceConfig", "AutoModel": "modeling_twice.TwiceModel"}
+    config = json.loads((bert_copy / "config.json").read_text())
+    edit_json(bert_copy / "config.json", auto_map=code, model_type="twice")
+    _, folder, shown = merge(bert_copy, "--trust_remote_code")
+    assert (folder / "modeling_twice.py").is_file(), shown
+    (bert_copy / "config.json").write_text(json.dumps(config))
+    run = save_run()
+
+    code, _, shown = merge(run, "--overwrite_output_dir")
+    assert code == 0, shown
+    assert list(folder.glob("*.py")) == []
+
+    (folder / "search.py").write_text("print('mine')")
+    assert merge(run, "--overwrite_output_dir")[0] == 0
+    assert (folder / "search.py").is_file()
+    (folder / "config.json").write_text("{")
+    assert merge(run, "--overwrite_output_dir")[0] == 0
+    np.testing.assert_allclose(both_sides(folder)[0], both_sides(run)[0], atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_first_and_last_tokens_that_transformers_ignores_are_in_the_merged_tokenizer(
     merge, decoder_of, save_run
@@ -349,6 +375,39 @@ def test_the_folder_records_the_run_it_was_merged_from(merge, trained, capfd):
     assert str(trained) not in card
     best = json.loads((run / "metrics.json").read_text())["best"]
     assert f"{best['roc_auc']:.4f}" in card
+
+
+def test_the_card_keeps_the_section_on_search_with_its_charts(merge, save_run):
+    run, other = save_run("run"), save_run("other", seed=2)
+    write_search_results(run, RESULTS, {"retrieval": b"1", "roc": b"2"})
+    code, folder, shown = merge(run)
+    assert code == 0, shown
+
+    card, expected = ((place / "README.md").read_text() for place in (folder, run))
+    assert section_of(card) == section_of(expected)
+    assert results_in(card) == results_in(expected) != []
+    assert card.index("## Results") < card.index(BEGIN) < card.index("## How it was trained")
+    charts = {chart.name: chart.read_bytes() for chart in (folder / "evaluation").iterdir()}
+    assert charts == {"retrieval.png": b"1", "roc.png": b"2"}
+
+    code, folder, shown = merge(other, "--overwrite_output_dir")
+    assert code == 0, shown
+    assert BEGIN not in (folder / "README.md").read_text()
+    assert not (folder / "evaluation").exists()
+
+
+def test_a_damaged_section_on_search_is_one_message_before_anything_is_written(merge, save_run):
+    run = save_run()
+    write_search_results(run, RESULTS, {})
+    card = run / "README.md"
+    card.write_text(card.read_text().replace(END, ""))
+
+    code, folder, shown = merge(run)
+
+    assert code == 2
+    assert "README.md: must have the line" in shown
+    assert "Remove both" in shown
+    assert not folder.exists()
 
 
 def test_an_average_is_merged(merge, trained):

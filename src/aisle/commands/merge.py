@@ -85,6 +85,7 @@ def merge(settings: MergeSettings) -> str:
         run_dir,
         settings=read_settings(source.path / SETTINGS),
         metrics=read_settings(source.path / METRICS),
+        same_as=source.path,
     )
     merged_from = model.lineage[MERGED_FROM]
     what = "copied" if merged_from["kind"] in ("run of all weights", "base model") else "merged"

@@ -19,11 +19,24 @@ from aisle.commands.train.run_dir import (
 from aisle.config.load import yaml_text
 from aisle.errors import AisleError
 from aisle.models.whole_model import WholeModel
-from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
+from aisle.reporting.model_card import (
+    CARD,
+    copy_card_charts,
+    read_card,
+    remove_card_charts,
+    render_model_card,
+    search_section_in,
+    with_search_section,
+)
 
 
 def write_model(
-    model: WholeModel, run_dir: Path, *, settings: Mapping[str, Any], metrics: Mapping[str, Any]
+    model: WholeModel,
+    run_dir: Path,
+    *,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    same_as: Path | None = None,
 ) -> str:
     """Write a model and return its fingerprint.
 
@@ -32,13 +45,20 @@ def write_model(
         run_dir: Folder of the model. Settings, metrics, log and checkpoints of an earlier run are replaced.
         settings: Contents of `config.yaml`, which the card shows; without settings, the file is left out.
         metrics: Contents of `metrics.json`, likewise.
+        same_as: Folder of a model with the same embeddings. If an evaluation wrote a section about search
+            into its card, the new card gets that section and its charts.
 
     Raises:
-        AisleError: The folder is locked or cannot be written. It is unchanged then, and a new one is removed.
+        AisleError: The folder is locked or cannot be written, or the section in the card of `same_as` is
+            damaged. The folder is unchanged then, and a new one is removed.
     """
+    section = None
+    if same_as is not None and (same_as / CARD).is_file():
+        section = search_section_in(read_card(same_as))
 
     def more_files(encoder: Mapping[str, Any]) -> dict[str, str]:
-        texts = {CARD: render_model_card(encoder=encoder, settings=settings, metrics=metrics, repo_id=None)}
+        card = render_model_card(encoder=encoder, settings=settings, metrics=metrics, repo_id=None)
+        texts = {CARD: card if section is None else with_search_section(card, section)}
         if settings:
             texts[SETTINGS] = yaml_text(settings)
         if metrics:
@@ -50,6 +70,8 @@ def write_model(
         with only_writer(run_dir):
             fingerprint = model.save(run_dir, more_files=more_files)
             _remove_earlier(run_dir, {SETTINGS: settings, METRICS: metrics, LOG: None})
+            if same_as is not None and section is not None:
+                copy_card_charts(same_as, run_dir)
     except AisleError:
         if is_new:
             with suppress(OSError):

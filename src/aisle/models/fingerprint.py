@@ -113,12 +113,18 @@ def _tokenizer(folder: Path) -> dict[str, object]:
     return parts
 
 
+def refers_to_code(folder: Path) -> bool:
+    """Return whether the model or the tokenizer in a folder is made by Python code in the folder.
+
+    Raises:
+        ModelError: A configuration is not JSON.
+    """
+    return any(read_json(folder / name).get("auto_map") for name in ("config.json", "tokenizer_config.json"))
+
+
 def _code(folder: Path) -> dict[str, str]:
     """Return the hashes of a repository's Python code; empty if its configuration refers to no code."""
-    has_code = any(
-        read_json(folder / name).get("auto_map") for name in ("config.json", "tokenizer_config.json")
-    )
-    if not has_code:
+    if not refers_to_code(folder):
         return {}
     return {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*.py"))}
 

@@ -15,7 +15,7 @@ import torch
 from aisle.errors import ModelError
 from aisle.io.durable import apply_umask, sync
 from aisle.models.backbone import hidden_size
-from aisle.models.fingerprint import fingerprint_of
+from aisle.models.fingerprint import fingerprint_of, refers_to_code
 from aisle.models.heads import HEADS, head_folder, load_heads
 from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import MODULES_FILE, write_json
@@ -185,9 +185,10 @@ def _move_in(staging: Path, run_dir: Path) -> None:
 
     The earlier `aisle.json` is removed first, and the new one is moved last.
     """
+    replaced = (*ENCODER_FILES, "*.py") if _has_code(run_dir) else ENCODER_FILES
     (run_dir / SETTINGS_FILE).unlink(missing_ok=True)
     files = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if path.is_file()]
-    for pattern in ENCODER_FILES:
+    for pattern in replaced:
         for stale in run_dir.glob(pattern):
             if stale.is_file() and stale.relative_to(run_dir) not in files:
                 stale.unlink()
@@ -196,3 +197,11 @@ def _move_in(staging: Path, run_dir: Path) -> None:
         os.replace(staging / file, run_dir / file)
     shutil.rmtree(staging)
     sync(run_dir)
+
+
+def _has_code(run_dir: Path) -> bool:
+    """Return whether the Python files in a folder belong to the encoder there; otherwise they stay."""
+    try:
+        return refers_to_code(run_dir)
+    except ModelError:  # a damaged encoder is replaced too
+        return False

@@ -27,6 +27,7 @@ __all__ = [
     "CHARTS",
     "card_charts",
     "check_card",
+    "copy_card_charts",
     "read_card",
     "read_settings",
     "remove_card_charts",
@@ -121,6 +122,23 @@ def card_charts(run_dir: Path) -> list[Path]:
     """Return the paths of the charts on the card of a run."""
     paths = (run_dir / FIGURES_FOLDER / f"{name}.png" for name in CHARTS)
     return [path for path in paths if path.is_file()]
+
+
+def copy_card_charts(source: Path, run_dir: Path) -> None:
+    """Copy the charts on the card of a run to another run's folder.
+
+    Raises:
+        ModelError: If a chart cannot be read or written.
+    """
+    figures = run_dir / FIGURES_FOLDER
+    try:
+        for path in card_charts(source):
+            figures.mkdir(exist_ok=True)
+            replace_bytes(figures / path.name, path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f"{figures}: the charts of the model card cannot be written: {error}; the model is complete"
+        ) from None
 
 
 def remove_card_charts(run_dir: Path) -> None:

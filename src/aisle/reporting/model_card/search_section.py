@@ -5,12 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aisle.errors import ModelError
 from aisle.reporting.markdown import escaped, image, table
-from aisle.reporting.model_card.metadata import with_results
+from aisle.reporting.model_card.metadata import results_in, search_results, with_results
 
-__all__ = ["FIGURES_FOLDER", "SearchResults", "check_markers", "with_search_results"]
+__all__ = [
+    "FIGURES_FOLDER",
+    "SearchResults",
+    "SearchSection",
+    "check_markers",
+    "search_section_in",
+    "with_search_results",
+    "with_search_section",
+]
 
 FIGURES_FOLDER = "evaluation"
 """Folder in a run for the charts of its card."""
@@ -49,18 +58,57 @@ class SearchResults:
     alt_texts: Mapping[str, str]
 
 
-def with_search_results(card: str, results: SearchResults) -> str:
-    """Return a card with these results in place of earlier results; everything else keeps its bytes.
+@dataclass(frozen=True)
+class SearchSection:
+    """The section of a card, with its figures in the metadata.
 
-    Two comments mark the section; a card without them gets it after its section "Results", or at the end. The
-    model-index in the metadata gets the figures of this model.
+    Args:
+        text: Text of the section, from one of its two comments to the other; lines end with a line feed.
+        results: Results of the model-index.
+    """
+
+    text: str
+    results: Sequence[Any]
+
+
+def search_section_in(card: str) -> SearchSection | None:
+    """Return the section of a card; None if no evaluation wrote it.
+
+    Raises:
+        ModelError: If one of the two comments is missing, or the metadata cannot be read.
+    """
+    lines = _lines(card)
+    place = _marked(lines)
+    if place is None:
+        return None
+    begin, end = place
+    text = "".join(line.rstrip("\r\n") + "\n" for line in lines[begin : end + 1])
+    return SearchSection(text, results_in(card))
+
+
+def with_search_results(card: str, results: SearchResults) -> str:
+    """Return a card with these results in place of earlier results, as `with_search_section` does.
+
+    The model-index in the metadata gets the figures of this model.
+
+    Raises:
+        ModelError: As in `with_search_section`.
+    """
+    figures = search_results(results.metrics, _data_set(results))
+    return with_search_section(card, SearchSection(_section(results), figures))
+
+
+def with_search_section(card: str, section: SearchSection) -> str:
+    """Return a card with this section in place of its own; everything else keeps its bytes.
+
+    Two comments mark the section; a card without them gets it after its section "Results", or at the end.
 
     Raises:
         ModelError: If one of the two comments is missing, or the metadata cannot be read.
     """
     newline = "\r\n" if "\r\n" in card else "\n"
-    section = _section(results).replace("\n", newline)
-    return with_results(_with_section(card, section, newline), results.metrics, _data_set(results))
+    text = section.text.replace("\n", newline)
+    return with_results(_with_section(card, text, newline), section.results)
 
 
 def check_markers(card: str) -> None:
