@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pydantic_core import ValidationError
-
 from aisle.bundle.bundle_record import Bundle, BundledFile, BundledTower, BundlePrecision
 from aisle.errors import ModelError
 from aisle.io.durable import file_sha256, replace_text
+from aisle.io.json_object import InvalidJsonError, read_object, record_of
 from aisle.io.record_schema import record_validator
 from aisle.system.cpu_features import why_int8_saturates
 from aisle.types.encoder_protocol import Precision
@@ -175,17 +174,15 @@ def check_cpu(precision: BundlePrecision, *, name: str) -> None:
 def _parsed(path: Path) -> Bundle:
     """Return the contents of a bundle's file, with the right fields and types."""
     try:
-        document = json.loads(path.read_bytes())
+        document = read_object(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(
             f"{path.parent}: a bundle has {BUNDLE_FILE}, found none; make one with `aisle export`"
         ) from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error}; check its permissions") from None
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"it must be JSON, found: {error}") from None
-    if not isinstance(document, dict):
-        raise _damaged(path, f"it must be a JSON object, found {type(document).__name__}")
+    except InvalidJsonError as error:
+        raise _damaged(path, str(error)) from None
     version = document.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ModelError(
@@ -193,11 +190,9 @@ def _parsed(path: Path) -> Bundle:
             "export the run again with this aisle, or load the bundle with the aisle that made it"
         )
     try:
-        bundle: Bundle = _VALIDATOR.validate_json(json.dumps(document))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _damaged(path, f"{where}: {first['msg']}, found {first['input']!r:.80}") from None
+        bundle: Bundle = record_of(document, _VALIDATOR)
+    except InvalidJsonError as error:
+        raise _damaged(path, str(error)) from None
     return bundle
 
 

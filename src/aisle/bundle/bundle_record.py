@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
-from aisle.io.record_schema import Limits
+from aisle.io.record_schema import Limits, Number, Positive, Sha256
 from aisle.types.choices import PoolingMode
 from aisle.types.encoder_settings import EncoderSettings
 
@@ -22,10 +22,7 @@ __all__ = [
 BundlePrecision = Literal["fp32", "int8"]
 """Number type that a bundle's graphs compute in."""
 Side = Literal["query", "product"]
-Sha256: TypeAlias = Annotated[str, Limits(pattern=r"^[0-9a-f]{64}$")]
 FileName: TypeAlias = Annotated[str, Limits(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
-Number: TypeAlias = Annotated[int, Limits(ge=0)]
-Positive: TypeAlias = Annotated[int, Limits(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class BundledFile:
     """Checksum and size of a file."""
 
     sha256: Sha256
-    """SHA-256 of the whole file, in lower-case hexadecimal."""
+    """Checksum of the whole file."""
     bytes: Number
     """Size in bytes."""
 

@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic_core import ValidationError
-
 from aisle.errors import IndexIntegrityError
 from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
-from aisle.io.record_schema import ALIAS, Limits, record_validator
+from aisle.io.json_object import InvalidJsonError, read_object, record_of
+from aisle.io.record_schema import ALIAS, Limits, Number, Positive, Sha256, record_validator
 from aisle.types.choices import StoreDtype
 
 __all__ = [
@@ -51,9 +50,6 @@ LEXICAL_FOLDER = "lexical"
 _OWN_CHECKSUM = "manifest_sha256"
 _RECALL_KEY = "ann_recall@10"
 
-Sha256 = Annotated[str, Limits(pattern=r"^[0-9a-f]{64}$")]
-Number = Annotated[int, Limits(ge=0)]
-Positive = Annotated[int, Limits(ge=1)]
 Milliseconds = Annotated[float, Limits(ge=0.0)]
 Share = Annotated[float, Limits(ge=0.0, le=1.0)]
 
@@ -184,13 +180,11 @@ def read_manifest(index_dir: StrPath) -> Manifest:
     index_dir = Path(index_dir)
     path = index_dir / MANIFEST_FILE
     try:
-        document = json.loads(path.read_bytes())
+        document = read_object(path)
     except (FileNotFoundError, NotADirectoryError):
         raise IndexIntegrityError(_missing(index_dir)) from None
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, f"it must be JSON, found: {error}") from None
-    if not isinstance(document, dict):
-        raise _broken(path, f"it must be a JSON object, found {type(document).__name__}")
+    except InvalidJsonError as error:
+        raise _broken(path, str(error)) from None
     version = document.pop("format_version", None)
     _check_version(path, version)
     recorded = document.pop(_OWN_CHECKSUM, None)
@@ -201,12 +195,9 @@ def read_manifest(index_dir: StrPath) -> Manifest:
         parameters = {name: document.pop(name, None) for name in ("M", "ef_construction")}
         document["backend"] = {"name": "hnsw", "parameters": parameters}
     try:
-        # Validate JSON text: in strict mode pydantic makes a dataclass from JSON, but not from a dict.
-        manifest: Manifest = _VALIDATOR.validate_json(json.dumps(document))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _broken(path, f"{where}: {first['msg']}, found {first['input']!r}") from None
+        manifest: Manifest = record_of(document, _VALIDATOR)
+    except InvalidJsonError as error:
+        raise _broken(path, str(error)) from None
     return manifest
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from pydantic_core import SchemaValidator, core_schema
 from pydantic_core.core_schema import CoreSchema
 
-__all__ = ["ALIAS", "Limits", "record_validator"]
+__all__ = ["ALIAS", "Limits", "Number", "Positive", "Sha256", "record_validator"]
 
 ALIAS = "alias"
 """Key of a field's metadata: name of the field in JSON, if it is not the field's own name."""
@@ -38,6 +38,12 @@ class Limits:
     """Highest number."""
     pattern: str | None = None
     """Regular expression that the text must match."""
+
+
+Sha256: TypeAlias = Annotated[str, Limits(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 in lower-case hexadecimal."""
+Number: TypeAlias = Annotated[int, Limits(ge=0)]
+Positive: TypeAlias = Annotated[int, Limits(ge=1)]
 
 
 def record_validator(record: type) -> SchemaValidator:
