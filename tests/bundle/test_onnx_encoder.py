@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import aisle
-from aisle.bundle import onnx_encoder
+from aisle.bundle import parallel_batches
 from aisle.bundle.bundle_file import read_bundle, write_bundle_file
 from aisle.bundle.bundle_record import BundledTokenizer, BundledTower, GateResults
-from aisle.bundle.onnx_encoder import equal_lengths, load_bundle
+from aisle.bundle.onnx_encoder import load_bundle
+from aisle.bundle.parallel_batches import equal_lengths
 from aisle.errors import ModelError
 from aisle.models.loading import load_encoder
 from aisle.types.encoder_settings import Overrides
@@ -214,7 +215,6 @@ def test_another_precision_is_refused(encoder):
         encoder.encode_queries(["sofa"], precision="int8")
 
 
-def test_an_entry_that_is_no_text_is_refused(encoder):
 def test_an_int8_bundle_is_refused_on_a_cpu_without_vnni(minilm_dir, tmp_path, monkeypatch):
     write_small_bundle(tmp_path / "bundle", minilm_dir, precision="int8")
     monkeypatch.setattr("aisle.bundle.bundle_file.why_int8_saturates", lambda: "this CPU has no VNNI")
@@ -223,6 +223,7 @@ def test_an_int8_bundle_is_refused_on_a_cpu_without_vnni(minilm_dir, tmp_path, m
         load_bundle(tmp_path / "bundle")
 
 
+def test_an_entry_that_is_no_text_is_refused(encoder):
     with pytest.raises(ModelError, match=r"texts\[1\] must be a text; found int 3"):
         encoder.encode_products(["a", 3])
 
@@ -324,4 +325,4 @@ def test_a_moved_bundle_keeps_its_fingerprint(folder, tmp_path):
 def test_the_threads_of_a_batch_are_those_that_the_user_set(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
 
-    assert onnx_encoder._threads() == 3
+    assert parallel_batches._threads() == 3

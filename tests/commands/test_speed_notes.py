@@ -9,11 +9,12 @@ from aisle.models.tower import NEEDS_HALF_PRECISION
 
 
 def encoder(*, padded=None, autocast=None, kernels=None):
-    return SimpleNamespace(
+    copies = SimpleNamespace(
         why_padded=lambda side, precision: padded,
         why_autocast=lambda side, precision: autocast,
         why_no_kernels=lambda precision: kernels,
     )
+    return SimpleNamespace(copies=copies)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from aisle.models import device_queue, half_precision
+from aisle.models import device_queue, half_precision, tower_copies
 from aisle.models import encoder as encoder_module
 from aisle.models.device_queue import BATCHES_IN_FLIGHT, DeviceQueue
 from aisle.models.half_precision import half_copy, weights_version
 from aisle.models.loading import load_encoder
+from aisle.text import distinct_tokens
 from aisle.text.distinct_tokens import distinct_texts
 from aisle.text.token_batches import pack
 from aisle.text.tokens import tokenize
@@ -41,9 +42,9 @@ def test_texts_tokenised_ahead_have_the_embeddings_of_all_at_once(encoder, monke
     expected = encoder.encode_products(WITH_REPEATS)
     monkeypatch.setattr(encoder_module.TorchEncoder, "texts_at_a_time", 3)
     progress, drawn = [], []
-    tokenize_window = encoder_module.tokenize
+    tokenize_window = distinct_tokens.tokenize
     monkeypatch.setattr(
-        encoder_module, "tokenize", lambda *a, **b: drawn.append(len(a[1])) or tokenize_window(*a, **b)
+        distinct_tokens, "tokenize", lambda *a, **b: drawn.append(len(a[1])) or tokenize_window(*a, **b)
     )
 
     found = encoder.encode_products(WITH_REPEATS, on_progress=progress.append)
@@ -64,14 +65,14 @@ def test_few_texts_are_embedded_in_windows_too(texts, encoder, in_windows):
 
 
 def test_an_error_of_a_later_window_is_raised(encoder, in_windows, monkeypatch):
-    real = encoder_module.tokenize
+    real = distinct_tokens.tokenize
 
     def fails(tokenizer, texts, **options):
         if TEXTS[7] in texts:
             raise OSError("the disk is gone")
         return real(tokenizer, texts, **options)
 
-    monkeypatch.setattr(encoder_module, "tokenize", fails)
+    monkeypatch.setattr(distinct_tokens, "tokenize", fails)
     with pytest.raises(OSError, match="the disk is gone"):
         encoder.encode_products(TEXTS)
 
@@ -216,11 +217,11 @@ def test_a_half_copy_of_a_tower_that_changes_itself_is_compared_while_no_thread_
     found = []
 
     def copied(tower, _):
-        found.append(encoder_module._PASSING.locked())
+        found.append(tower_copies._PASSING.locked())
         return tower, None
 
-    monkeypatch.setattr(encoder_module, "half_copy", copied)
-    encoder._half_copy("product")
+    monkeypatch.setattr(tower_copies, "half_copy", copied)
+    encoder.copies._half_copy("product")
 
     assert found == [True]
 
@@ -239,6 +240,6 @@ def test_a_change_of_the_weights_changes_their_version(encoder):
 def test_copies_of_changed_weights_are_made_again(encoder):
     made = []
     for version in (1, 1, 2, 2):
-        encoder._once("copy", lambda: made.append(True), version=version)
+        encoder.copies.once("copy", lambda: made.append(True), version=version)
 
     assert made == [True, True]

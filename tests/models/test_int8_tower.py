@@ -113,7 +113,7 @@ def test_the_int8_copy_is_made_once_and_only_on_request(encoder, monkeypatch):
         made.append(True)
         return int8.int8_tower(*inputs, **options)
 
-    monkeypatch.setattr("aisle.models.encoder.int8_tower", counted)
+    monkeypatch.setattr("aisle.models.tower_copies.int8_tower", counted)
 
     encoder.encode_queries(TEXTS)
     assert not made

@@ -136,7 +136,7 @@ def test_calibration_of_the_int8_copy_ignores_texts_of_other_threads(minilm, mon
 
     tokens = tokenize(encoder.tokenizer, LONG[:2], prompt="", max_length=256)
     monkeypatch.setattr(Tower, "forward", disturbed)
-    encoder._int8_tower("product")
+    encoder.copies.tower("product", "int8")
     monkeypatch.undo()
 
     np.testing.assert_array_equal(encoder.encode_products(SHORT, precision="int8"), expected)

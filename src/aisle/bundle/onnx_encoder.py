@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,20 +20,17 @@ from aisle.bundle.bundle_file import (
 from aisle.bundle.bundle_record import Bundle
 from aisle.bundle.bundle_tokenizer import BundleTokenizer, load_tokenizer_file
 from aisle.bundle.graph_session import GraphSession, load_graph
-from aisle.errors import ModelError
+from aisle.bundle.parallel_batches import batch_workers
 from aisle.extras import require_extra
-from aisle.system.processors import available_processors, threads_chosen_by_user
 from aisle.text.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
-from aisle.text.tokens import Side, tokenize
+from aisle.text.tokens import Side
 from aisle.types.encoder_protocol import Precision
-from aisle.types.encoder_settings import EncoderSettings
+from aisle.types.encoder_settings import EncoderSettings, check_dimensions
 
 __all__ = ["OnnxEncoder", "load_bundle"]
 
 BATCH_TOKENS = 2048
 """Most tokens in a call of the graph."""
-LEAST_TOKENS = 256
-"""Calls are not made smaller than this to give every processor some."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +123,7 @@ class OnnxEncoder:
         """
         if dimensions is None:
             return self
-        if not 1 <= dimensions <= self.dim or not self.settings.normalize:
-            raise ModelError(
-                f"--dimensions {dimensions}: {self.name} has {self.dim} dimensions, and its embeddings must "
-                "be unit vectors"
-            )
+        check_dimensions(dimensions, self.dim, self.settings, name=self.name)
         return replace(self, dimensions=dimensions)
 
     def encode_queries(self, queries: Iterable[str], **options: Any) -> np.ndarray:
@@ -205,14 +196,10 @@ class OnnxEncoder:
     def _tokenize(
         self, distinct: DistinctTexts, prompt: str, side: Side, *, marked: bool = False
     ) -> DistinctTokens:
-        tokens = tokenize(
-            self.tokenizer,
-            distinct.texts,
-            prompt=prompt,
-            max_length=self.settings.max_length,
-            marked=marked,
+        max_length = self.settings.max_length
+        return distinct.tokenize(
+            self.tokenizer, prompt=prompt, side=side, max_length=max_length, marked=marked
         )
-        return DistinctTokens(tokens, distinct.place, side)
 
     def encode_parts(
         self,
@@ -250,8 +237,7 @@ class OnnxEncoder:
         def compute(rows: np.ndarray) -> np.ndarray:
             return self._cut(graph.embed(tokens.take(rows).reshape(len(rows), -1)))
 
-        with _workers(tokens.lengths()) as (run_all, share):
-            batches = equal_lengths(tokens.lengths(), min(max_tokens, max(share, LEAST_TOKENS)))
+        with batch_workers(tokens.lengths(), max_tokens) as (run_all, batches):
             for rows, found in zip(batches, run_all(compute, batches), strict=True):
                 embeddings[rows] = found
                 if on_progress is not None:
@@ -265,7 +251,6 @@ class OnnxEncoder:
         norms = np.linalg.norm(kept, axis=1, keepdims=True)
         return np.asarray(kept / np.maximum(norms, 1e-12))
 
-    check_cpu(bundle.precision, name=str(model))
 
 def load_bundle(model: str | Path) -> OnnxEncoder:
     """Load a bundle.
@@ -280,6 +265,7 @@ def load_bundle(model: str | Path) -> OnnxEncoder:
     require_extra("onnx")
     folder = Path(model).expanduser().resolve()
     bundle = read_bundle(folder)
+    check_cpu(bundle.precision, name=str(model))
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="checksums") as worker:
         checked = worker.submit(verify_checksums, folder, bundle)
         try:
@@ -296,44 +282,3 @@ def load_bundle(model: str | Path) -> OnnxEncoder:
         tokenizer=tokenizer,
         name=str(model),
     )
-
-
-def equal_lengths(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Return the rows of batches of texts of equal length, longest first.
-
-    Args:
-        lengths: (texts,) number of tokens in each text.
-        max_tokens: Most tokens in a batch; a longer text is a batch by itself.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    runs = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if len(order) else []
-    batches = []
-    for run in runs:
-        size = max(max_tokens // max(int(lengths[run[0]]), 1), 1)
-        batches += [run[start : start + size] for start in range(0, len(run), size)]
-    return batches
-
-
-RunAll = Callable[[Callable[[np.ndarray], np.ndarray], list[np.ndarray]], Iterator[np.ndarray]]
-
-
-@contextmanager
-def _workers(lengths: np.ndarray) -> Iterator[tuple[RunAll, int]]:
-    """Yield a function that computes batches, on all processors if it is worth it, and each one's tokens."""
-    total = int(lengths.sum())
-    if total <= LEAST_TOKENS or len(lengths) == 1:  # a query must not wait for the start of threads
-        yield map, total
-        return
-    threads = _threads()
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="encode") as pool:
-        try:
-            yield pool.map, -(-total // threads)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _threads() -> int:
-    """Return the number of threads of a process: the user's OMP_NUM_THREADS, or its share of processors."""
-    if threads_chosen_by_user():
-        return max(1, int(os.environ["OMP_NUM_THREADS"].partition(",")[0]))
-    return max(1, available_processors() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

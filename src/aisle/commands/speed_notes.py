@@ -21,13 +21,13 @@ def speed_notes(encoder: LoadedEncoder, precision: Precision, *, texts: int, rem
     if not texts or isinstance(encoder, OnnxEncoder):
         return []
     notes = []
-    padded_because = encoder.why_padded("product", precision) if texts > 1 else None
+    padded_because = encoder.copies.why_padded("product", precision) if texts > 1 else None
     if padded_because is not None:
         notes.append(padding_note(with_remedy(padded_because, remedy)))
-    autocast_because = encoder.why_autocast("product", precision)
+    autocast_because = encoder.copies.why_autocast("product", precision)
     if autocast_because is not None:
         notes.append(f"norms and residuals are computed in float32, which is slower: {autocast_because}")
-    missing = encoder.why_no_kernels(precision)
+    missing = encoder.copies.why_no_kernels(precision)
     if missing is not None:
         notes.append(kernels_note(missing))
     return notes

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from aisle.errors import ModelError
-from aisle.kernels.triton_support import why_no_triton
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.device_queue import DeviceQueue
-from aisle.models.half_precision import half_copy, weights_version
-from aisle.models.int8_tower import int8_tower
-from aisle.models.tower import Tower, autocast
+from aisle.models.tower import autocast
+from aisle.models.tower_copies import TowerCopies
 from aisle.system.prefetch import prefetched
 from aisle.text.batch_layout import device_layout
 from aisle.text.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
-from aisle.text.tokens import Side, tokenize
+from aisle.text.tokens import Side
 from aisle.types.encoder_protocol import Precision
-from aisle.types.encoder_settings import EncoderSettings
-
-Made = TypeVar("Made")
+from aisle.types.encoder_settings import EncoderSettings, check_dimensions
 
 INT8_TOKENS = 4096
 """Padded tokens at a time in int8: a tenth faster than 1,024, with larger products; 8,192 is slower."""
@@ -50,6 +45,9 @@ class TorchEncoder:
         revision: Commit of the Hub repository that it was loaded from; None for other models.
         dimensions: Number of leading components of an embedding to keep; None keeps all.
         note: Assumption about the model that its files leave open, to print; None without.
+
+    Attributes:
+        copies: Towers in each number type, and why a GPU computes in a slower way.
     """
 
     model: BiEncoder
@@ -61,7 +59,11 @@ class TorchEncoder:
     revision: str | None = None
     dimensions: int | None = None
     note: str | None = None
-    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    copies: TowerCopies = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        copies = TowerCopies(self.model, max_length=self.settings.max_length)
+        object.__setattr__(self, "copies", copies)
 
     def __repr__(self) -> str:
         settings, fingerprint = self.settings, (self.fingerprint or "none yet")[:12]
@@ -177,9 +179,10 @@ class TorchEncoder:
     def _tokenize(
         self, distinct: DistinctTexts, prompt: str, side: Side, *, marked: bool = False
     ) -> DistinctTokens:
-        options: dict[str, Any] = {"max_length": self.settings.max_length, "marked": marked}
-        tokens = tokenize(self.tokenizer, distinct.texts, prompt=prompt, **options)
-        return DistinctTokens(tokens, distinct.place, side)
+        max_length = self.settings.max_length
+        return distinct.tokenize(
+            self.tokenizer, prompt=prompt, side=side, max_length=max_length, marked=marked
+        )
 
     def encode_tokens(
         self,
@@ -244,7 +247,7 @@ class TorchEncoder:
         layout = device_layout(
             device,
             # A single text, such as a query, has no padding, so packing would save nothing.
-            packed=len(lengths) > 1 and self.why_padded(side, precision) is None,
+            packed=len(lengths) > 1 and self.copies.why_padded(side, precision) is None,
             pad_token_id=self.tokenizer.pad_token_id,
             max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
         )
@@ -260,34 +263,13 @@ class TorchEncoder:
         if not batches:
             queue.drain()
             take(embeddings)
-        tower = self._tower(side, precision)
+        tower = self.copies.tower(side, precision)
         with torch.inference_mode(), autocast(device, precision):
             for number, rows in enumerate(batches, start=1):
                 batch = layout.batch(tokens, rows).to(device)
-                with self._turn(side):
+                with self.copies.turn(side):
                     found = tower([batch]).float()
                 queue.add(self._cut(found), partial(store, rows, number == len(batches)))
-
-    def why_padded(self, side: Side, precision: Precision) -> str | None:
-        """Return why texts of a side are padded; None if they are packed. Each compute type is tried once."""
-        compute_type = torch.bfloat16 if precision == "bf16" else torch.float32
-
-        def check() -> str | None:
-            with self._turn(side):
-                return self.model.tower(side).why_padded(compute_type, max_length=self.settings.max_length)
-
-        return self._once(f"why padded {self._tower_name(side)} {compute_type}", check)
-
-    def why_autocast(self, side: Side, precision: Precision) -> str | None:
-        """Return why a GPU computes a side in bf16 by autocast, which is slower; None if it does not."""
-        return self._half_copy(side)[1] if self._computes_half(precision) else None
-
-    def why_no_kernels(self, precision: Precision) -> str | None:
-        """Return why a GPU in bf16 computes without aisle's Triton kernels; None if it uses them."""
-        return why_no_triton(self.device, torch.bfloat16) if self._computes_half(precision) else None
-
-    def _computes_half(self, precision: Precision) -> bool:
-        return precision == "bf16" and self.device.type == "cuda"
 
     def truncated(self, dimensions: int | None) -> TorchEncoder:
         """Return an encoder that keeps the first `dimensions` components, rescaled to unit norm.
@@ -300,63 +282,10 @@ class TorchEncoder:
         """
         if dimensions is None:
             return self
-        if not 1 <= dimensions <= self.dim or not self.settings.normalize:
-            raise ModelError(
-                f"--dimensions {dimensions}: {self.name} has {self.dim} dimensions, and its embeddings must "
-                "be unit vectors"
-            )
+        check_dimensions(dimensions, self.dim, self.settings, name=self.name)
         return replace(self, dimensions=dimensions)
 
     def _cut(self, embeddings: torch.Tensor) -> torch.Tensor:
         if self.dimensions is None:
             return embeddings
         return nn.functional.normalize(embeddings[:, : self.dimensions], dim=1)
-
-    def _tower(self, side: Side, precision: Precision) -> Tower:
-        """Return the tower that computes a side's embeddings in a compute type."""
-        if precision == "int8":
-            return self._int8_tower(side)
-        tower = self.model.tower(side)
-        return self._half_copy(side)[0] if self._computes_half(precision) else tower
-
-    def _half_copy(self, side: Side) -> tuple[Tower, str | None]:
-        """Return a side's tower in bf16 without autocast; else the tower itself with the reason."""
-        tower = self.model.tower(side)
-
-        def make() -> tuple[Tower, str | None]:
-            with self._turn(side):  # the copy is compared with the tower
-                return half_copy(tower, torch.bfloat16)
-
-        version = weights_version(tower)  # the weights may change later, unlike those of int8
-        return self._once(f"bf16 {self._tower_name(side)}", make, version=version)
-
-    def _int8_tower(self, side: Side) -> Tower:
-        """Return the int8 copy of a side's tower, which is made once."""
-        tower = self.model.tower(side)
-        return self._once(
-            f"int8 {self._tower_name(side)}",
-            lambda: int8_tower(tower, max_length=self.settings.max_length),
-        )
-
-    def _tower_name(self, side: Side) -> str:
-        return side if self.model.separate_sides else "shared"
-
-    def _once(self, name: str, make: Callable[[], Made], *, version: int = 0) -> Made:
-        """Return the cached result of `make` under a name; the first call, in any thread, makes it.
-
-        A call with another version makes it again.
-        """
-        if self._made.get(name, (None,))[0] != version:
-            with _MAKING:
-                if self._made.get(name, (None,))[0] != version:
-                    self._made[name] = (version, make())
-        made: Made = self._made[name][1]
-        return made
-
-    def _turn(self, side: Side) -> AbstractContextManager[object]:
-        """Return the lock for a forward pass if the tower changes its state in it, else no lock."""
-        return _PASSING if self.model.tower(side).changes_itself else nullcontext()
-
-
-# All encoders share the locks: an encoder with its own lock could not be copied or sent to a process.
-_MAKING, _PASSING = threading.Lock(), threading.Lock()

@@ -88,16 +88,7 @@ def load_encoder(
     device: str | None = None,
     trust_remote_code: bool = False,
 ) -> TorchEncoder:
-    """Load the encoder of a run, an adapter or a base model.
-
-    Args:
-        model: Folder or Hub id of a run, a PEFT adapter or a base model.
-        base_model: Base model of an adapter, if its configuration names no base model, or an old path.
-        overrides: Settings that override those in the files.
-        revision: Branch, tag or commit on the Hub.
-        token: Token for gated and private repositories.
-        device: Type of device, `cuda`, `cpu`, ...; None takes the accelerator if the machine has one.
-        trust_remote_code: Whether to run Python code from the model's repository.
+    """Load the encoder of a run, an adapter or a base model; the arguments are those of `aisle.load_encoder`.
 
     Raises:
         ModelError: Files are missing, do not fit together, or are not safetensors.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from aisle.errors import ModelError
-from aisle.text.tokens import Side, TokenizedTexts
+from aisle.text.tokens import Side, TokenizedTexts, tokenize
 from aisle.types.sequences import as_sequence
 
 
@@ -56,6 +57,13 @@ class DistinctTexts:
 
     texts: Sequence[str]
     place: np.ndarray
+
+    def tokenize(
+        self, tokenizer: Any, *, prompt: str, side: Side, max_length: int, marked: bool = False
+    ) -> DistinctTokens:
+        """Return the tokens of the texts with their prompt, cut to `max_length`; see `tokens.tokenize`."""
+        tokens = tokenize(tokenizer, self.texts, prompt=prompt, max_length=max_length, marked=marked)
+        return DistinctTokens(tokens, self.place, side)
 
     def windows(self, size: int) -> Iterator[tuple[DistinctTexts, np.ndarray]]:
         """Yield at most `size` distinct texts at a time, and the numbers of the texts that equal them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aisle.errors import ModelError
 from aisle.types.choices import PoolingMode
 
 
@@ -34,3 +35,21 @@ class Overrides:
     query_prompt: str | None = None
     product_prompt: str | None = None
     max_length: int | None = None
+
+
+def check_dimensions(dimensions: int, dim: int, settings: EncoderSettings, *, name: str) -> None:
+    """Check that an encoder can keep its first components only.
+
+    Args:
+        dimensions: Number of components to keep.
+        dim: Number of components of the encoder's embeddings.
+        settings: Settings of the encoder.
+        name: Name of the encoder, for the message.
+
+    Raises:
+        ModelError: The encoder has fewer components, or its embeddings are not unit vectors.
+    """
+    if not 1 <= dimensions <= dim or not settings.normalize:
+        raise ModelError(
+            f"--dimensions {dimensions}: {name} has {dim} dimensions, and its embeddings must be unit vectors"
+        )
