@@ -15,14 +15,13 @@ from transformers import AutoTokenizer
 from aisle.cli import index_main, main, train_main
 from aisle.models.loading import Overrides, load_base, load_encoder
 from aisle.models.model_source import find_model
-from aisle.models.persistence import save_encoder
 from aisle.models.prepare_model import Lora, prepare_model
 from aisle.reporting.model_card import write_search_results
 from aisle.reporting.model_card.metadata import results_in
 from aisle.reporting.model_card.search_section import BEGIN, END
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
 from tests.edit_json import edit_json
-from tests.models.conftest import save_run
+from tests.models.conftest import save_run, save_tower
 from tests.models.test_backbone import bert_copy, model_folder
 from tests.models.test_followed_settings import copied, decoder_of
 from tests.models.test_heads import with_dense
@@ -162,20 +161,11 @@ def test_every_architecture_merges_with_its_tokenizer(architecture, merge, save_
 
 
 def test_a_trained_head_is_kept(merge, with_dense, tmp_path, shift_weights):
-    source = find_model(str(with_dense()))
-    loaded = load_base(source, overrides=Overrides())
+    loaded = load_base(find_model(str(with_dense())), overrides=Overrides())
     lora = Lora(rank=4, alpha=8, dropout=0.0, target_modules=None, use_dora=True, use_rslora=False)
     tower = prepare_model(loaded, lora=lora)
     shift_weights(tower, seed=1)
-    save_encoder(
-        tmp_path / "run",
-        tower=tower,
-        weights=None,
-        tokenizer=loaded.tokenizer,
-        settings=loaded.settings,
-        source=source,
-        adapter=True,
-    )
+    save_tower(tmp_path / "run", tower, loaded, adapter=True)
     code, folder, shown = merge(tmp_path / "run")
     assert code == 0, shown
 

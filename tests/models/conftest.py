@@ -47,3 +47,16 @@ def save_run(tiny_bert, tmp_path, shift_weights):
         return run_dir
 
     return save
+
+
+def save_tower(run_dir, tower, loaded, *, adapter, weights=None):
+    """Save a tower that was made from a loaded model as a run, and return its fingerprint."""
+    return save_encoder(
+        run_dir,
+        tower=tower,
+        weights=weights,
+        tokenizer=loaded.tokenizer,
+        settings=loaded.settings,
+        source=loaded.source,
+        adapter=adapter,
+    )

@@ -15,10 +15,10 @@ from aisle.models.dense import ACTIVATIONS, Dense
 from aisle.models.int8_linear import multiplies_int8
 from aisle.models.loading import load_base, load_encoder
 from aisle.models.model_source import find_model
-from aisle.models.persistence import save_encoder
 from aisle.models.prepare_model import Lora, prepare_model
 from aisle.types.encoder_settings import Overrides
 from tests.edit_json import edit_json
+from tests.models.conftest import save_tower
 from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 
 TEXTS = ["red sofa", "lamp", "a usb c cable for a very old telephone", "espresso machine", "a"]
@@ -113,22 +113,13 @@ def test_the_activation_changes_the_fingerprint(with_dense):
 @pytest.mark.parametrize("lora", [LORA, None], ids=["lora", "full"])
 def test_a_head_is_trained_and_saved_with_the_run(lora, with_dense, tmp_path, shift_weights):
     folder = with_dense()
-    source = find_model(str(folder))
-    loaded = load_base(source, overrides=Overrides())
+    loaded = load_base(find_model(str(folder)), overrides=Overrides())
     tower = prepare_model(loaded, lora=lora)
     before = tower.heads[0].linear.weight.detach().clone()
     shift_weights(tower, seed=1)
 
     run = tmp_path / "run"
-    fingerprint = save_encoder(
-        run,
-        tower=tower,
-        weights=None,
-        tokenizer=loaded.tokenizer,
-        settings=loaded.settings,
-        source=source,
-        adapter=lora is not None,
-    )
+    fingerprint = save_tower(run, tower, loaded, adapter=lora is not None)
 
     encoder = load_encoder(run, device="cpu")
     saved = encoder.model.product_tower.heads[0].linear.weight
@@ -140,21 +131,12 @@ def test_a_head_is_trained_and_saved_with_the_run(lora, with_dense, tmp_path, sh
 
 
 def test_the_best_weights_of_a_head_are_saved_in_place_of_the_last(with_dense, tmp_path, shift_weights):
-    source = find_model(str(with_dense()))
-    loaded = load_base(source, overrides=Overrides())
+    loaded = load_base(find_model(str(with_dense())), overrides=Overrides())
     tower = prepare_model(loaded, lora=LORA)
     best = {name: value.clone() for name, value in tower.named_parameters() if value.requires_grad}
     shift_weights(tower, seed=1)
 
-    save_encoder(
-        tmp_path / "run",
-        tower=tower,
-        weights=best,
-        tokenizer=loaded.tokenizer,
-        settings=loaded.settings,
-        source=source,
-        adapter=True,
-    )
+    save_tower(tmp_path / "run", tower, loaded, adapter=True, weights=best)
 
     saved = load_file(tmp_path / "run" / "2_Dense" / "model.safetensors")
     assert torch.equal(saved["linear.weight"], best["heads.0.linear.weight"])
@@ -162,17 +144,8 @@ def test_the_best_weights_of_a_head_are_saved_in_place_of_the_last(with_dense, t
 
 def test_a_run_without_a_head_removes_the_head_of_an_earlier_run(with_dense, tmp_path, tiny_bert):
     for base in (with_dense(), tiny_bert):
-        source = find_model(str(base))
-        loaded = load_base(source, overrides=Overrides())
-        save_encoder(
-            tmp_path / "run",
-            tower=loaded.tower(),
-            weights=None,
-            tokenizer=loaded.tokenizer,
-            settings=loaded.settings,
-            source=source,
-            adapter=False,
-        )
+        loaded = load_base(find_model(str(base)), overrides=Overrides())
+        save_tower(tmp_path / "run", loaded.tower(), loaded, adapter=False)
 
     assert load_encoder(tmp_path / "run", device="cpu").dim == 32
     assert not list((tmp_path / "run").glob("2_Dense/*"))
