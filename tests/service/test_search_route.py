@@ -14,7 +14,7 @@ def ids(answer):
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 def test_hits_are_those_of_the_searcher(client, shop, mode):
-    found = open_searcher(shop.index_dir, mode=mode).search(["blue lamp"], 3)[0]
+    found = open_searcher(shop.index_dir, mode=mode).candidates(["blue lamp"])[0].page(0, 3)
 
     answer = client.post("/search", json={"query": "blue lamp", "top_k": 3, "mode": mode}).json()
 
@@ -31,7 +31,7 @@ def test_the_response_names_the_index_and_the_model(client, shop):
     assert answer["index"] == {"version": 1, "fingerprint": file_sha256(manifest)}
     assert answer["model"] == {"fingerprint": shop.encoder.fingerprint, "name": str(shop.bundle)}
     assert min(answer["took_ms"].values()) >= 0
-    assert set(answer) == {"hits", "index", "model", "took_ms"}
+    assert set(answer) == {"hits", "total", "index", "model", "took_ms"}
 
 
 def test_several_queries_have_a_result_each(client):
@@ -58,6 +58,47 @@ def test_filter_fields_and_lowest_score(client):
     assert [set(hit["fields"]) for hit in answer["hits"]] == [{"brand", "price"}] * 1
     highest = client.post("/search", json={"query": "blue lamp", "min_score": 0.999, "exact": True}).json()
     assert ids(highest) == [f"p{TITLES.index('blue lamp'):03d}"]
+
+
+def test_total_facets_and_groups_come_from_the_set_of_candidates(client):
+    asked = {"query": "oak lamp", "mode": "lexical", "top_k": 1, "facets": ["brand", "colours"]}
+
+    answer = client.post("/search", json=asked).json()
+
+    assert (len(answer["hits"]), answer["total"]) == (1, {"value": 4, "relation": "eq"})
+    # Rows 2, 3, 4 and 5; every fourth product has no brand.
+    assert answer["facets"]["brand"] == {
+        "values": [
+            {"value": "Möbel & Söhne", "count": 2},
+            {"value": "Zenith", "count": 1},
+        ],
+        "missing": 1,
+        "other": 0,
+    }
+    assert answer["facets"]["colours"]["values"][0] == {"value": "oak", "count": 2}
+    grouped = client.post("/search", json={**asked, "group_by": "brand", "top_k": 10, "group_size": 2}).json()
+    assert grouped["total"] == {"value": 4, "relation": "eq", "groups": 3}
+    assert grouped["facets"] == answer["facets"]
+    groups = {hit["group"]["value"]: hit["group"]["count"] for hit in grouped["hits"]}
+    assert groups == {"Möbel & Söhne": 2, "Zenith": 1, None: 1}
+    assert len(grouped["hits"]) == 4
+
+
+def test_the_window_limits_the_total(client):
+    answer = client.post("/search", json={"query": "oak", "window": 3, "top_k": 3}).json()
+
+    assert answer["total"] == {"value": 3, "relation": "gte"}
+    whole = client.post("/search", json={"query": "oak", "top_k": 0}).json()
+    assert (whole["hits"], whole["total"]) == ([], {"value": 8, "relation": "eq"})
+
+
+def test_hybrid_hits_have_every_score_and_rank(client):
+    hits = client.post("/search", json={"query": "oak", "mode": "hybrid", "top_k": 8}).json()["hits"]
+
+    by_id = {hit["id"]: hit for hit in hits}
+    assert set(by_id["p002"]["scores"]) == {"dense", "bm25", "fused"}
+    assert by_id["p002"]["ranks"]["bm25"] == 1
+    assert "bm25" not in by_id["p000"]["ranks"]
 
 
 def test_a_vector_finds_what_its_query_finds(client, shop):
@@ -94,7 +135,7 @@ def test_payload_values_are_json(client):
         ({}, 422, "invalid_request", None, "give query, queries or vector"),
         ({"query": "a", "queries": ["b"]}, 422, "invalid_request", None, "found query and queries"),
         ({"query": "  "}, 422, "invalid_request", "query", "must not be blank"),
-        ({"query": "oak", "top_k": 0}, 422, "invalid_request", "top_k", "greater than or equal to 1"),
+        ({"query": "oak", "top_k": -1}, 422, "invalid_request", "top_k", "greater than or equal to 0"),
         ({"query": "oak", "top_k": "10"}, 422, "invalid_request", "top_k", "valid integer"),
         ({"query": "oak", "mode": "fuzzy"}, 422, "invalid_request", "mode", "'dense', 'lexical' or 'hybrid'"),
         ({"query": "oak", "filter": "prize < 10"}, 400, "invalid_search", "filter", "prize"),
@@ -102,7 +143,10 @@ def test_payload_values_are_json(client):
         ({"query": "oak", "version": 7}, 410, "version_gone", "version", "version 1 answers"),
         ({"vector": [1.0, 0.0]}, 400, "invalid_search", "vector", "(queries, 8)"),
         ({"vector": [0.6] + [0.0] * 7}, 400, "invalid_search", "vector", "norm"),
-        ({"vector": [1.0] + [0.0] * 7, "mode": "lexical"}, 400, "invalid_search", None, "give the query"),
+        ({"vector": [1.0] + [0.0] * 7, "mode": "lexical"}, 400, "invalid_search", "query", "give the query"),
+        ({"query": "oak", "facets": ["brnd"]}, 400, "invalid_search", "facets", "brand"),
+        ({"query": "oak", "group_by": "colours"}, 400, "invalid_search", "group_by", "several groups"),
+        ({"query": "oak", "offset": 995}, 400, "invalid_search", "offset", "at most the window of 1000"),
         ({"queries": ["oak"] * 33}, 422, "invalid_request", "queries", "at most 32"),
     ],
 )

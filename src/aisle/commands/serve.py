@@ -44,6 +44,9 @@ class ServeSettings:
     mode: SearchMode = "dense"
     """How requests without a mode are searched: by embeddings (dense), by words with BM25 (lexical), or by
     both (hybrid). With lexical no model is loaded."""
+    window: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    """Most best products of a query that pages, facets and groups come from. A larger window counts further
+    and searches longer."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than this machine's own (127.0.0.1, ::1, localhost) needs
     --api_key_file or --allow_anonymous."""
@@ -106,7 +109,12 @@ def serve(settings: ServeSettings) -> None:
         require_extra(extra_for(model))
     keys = None if settings.api_key_file is None else read_api_keys(Path(settings.api_key_file))
     source = PairSource(
-        index_dir, settings.model, settings.base_model, settings.trust_remote_code, settings.mode
+        index_dir,
+        model=settings.model,
+        base_model=settings.base_model,
+        trust_remote_code=settings.trust_remote_code,
+        mode=settings.mode,
+        window=settings.window,
     )
     engine = Engine()
     loading = _Loading(engine, source)

@@ -10,26 +10,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from aisle.errors import AisleError, SearchError
-from aisle.index.search_result import Hit
+from aisle.errors import AisleError
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
 from aisle.service.responses import (
     IndexName,
     ModelName,
-    SearchHit,
     SearchResponse,
-    SearchResults,
     TookMs,
 )
+from aisle.service.search_results import search_results
 from aisle.service.served_pair import ServedPair
 from aisle.service.text_embedding import EmbeddedTexts, EmbedOptions, embed_texts
-from aisle.types.json_values import json_ready
 
 __all__ = ["Answer", "EmbedJob", "Engine", "Job", "SearchJob"]
-
-FIELD_OF_ARGUMENT = {"where": "filter", "query_embeddings": "vector", "top_k": "top_k", "mode": "mode"}
-"""Field of a request by the argument of the searcher, with which its messages begin."""
 
 
 @dataclass(frozen=True)
@@ -133,22 +127,32 @@ def _answer_search(
     started = time.perf_counter()
     try:
         _check_version(pair, request.version)
-        results = _results(pair, request, embedded)
-    except SearchError as error:
-        return _invalid_search(error)
+        results = search_results(pair, request, _vectors(pair, request, embedded))
     except AisleError as error:
         return error
     took = TookMs(embed=round(embed_ms, 3), search=round(1000 * (time.perf_counter() - started), 3))
-    shown: dict[str, Any] = {"results": results} if request.queries is not None else {"hits": results[0].hits}
+    alone = {name: getattr(results[0], name) for name in results[0].model_fields_set}
+    shown: dict[str, Any] = {"results": results} if request.queries is not None else alone
     return SearchResponse(**shown, **_names(pair), took_ms=took)
 
 
-def _invalid_search(error: SearchError) -> RequestError:
-    """Return the error of a search with the name that its argument has in a request."""
-    argument, _, rule = str(error).partition(": ")
-    field = FIELD_OF_ARGUMENT.get(argument)
-    message = str(error) if field is None else f"{field}: {rule}"
-    return RequestError("invalid_search", message, field=field)
+def _vectors(
+    pair: ServedPair,
+    request: SearchRequest,
+    embedded: Mapping[str, npt.NDArray[np.float32]] | AisleError,
+) -> npt.NDArray[np.float32] | None:
+    """Return the embeddings of a request's queries, None if it needs none.
+
+    Raises:
+        AisleError: The encoder failed.
+    """
+    if request.vector is not None:
+        return np.array([request.vector], np.float32)
+    if not _needs_embedding(pair, request) or pair.encoder is None:
+        return None
+    if isinstance(embedded, AisleError):
+        raise embedded
+    return np.array([embedded[text] for text in request.texts], np.float32)
 
 
 def _check_version(pair: ServedPair, version: int | None) -> None:
@@ -158,51 +162,6 @@ def _check_version(pair: ServedPair, version: int | None) -> None:
             f"version: {version} is not open, version {pair.version} answers; leave the field out",
             field="version",
         )
-
-
-def _results(
-    pair: ServedPair,
-    request: SearchRequest,
-    embedded: Mapping[str, npt.NDArray[np.float32]] | AisleError,
-) -> list[SearchResults]:
-    mode = request.mode or pair.searcher.mode
-    if mode != "dense" and not request.texts:
-        raise SearchError(f"mode {mode} searches by words: give the query beside its vector")
-    vectors = None
-    if request.vector is not None:
-        vectors = np.array([request.vector], np.float32)
-    elif isinstance(embedded, AisleError):
-        raise embedded
-    elif mode != "lexical" and pair.encoder is not None:
-        vectors = np.array([embedded[text] for text in request.texts], np.float32)
-    found = pair.searcher.search(
-        request.texts or [""],
-        request.offset + request.top_k,
-        request.filter,
-        mode=mode,
-        min_score=request.min_score,
-        exact=request.exact,
-        query_embeddings=vectors,
-    )
-    fields = _chosen_fields(pair, request.fields)
-    return [SearchResults(hits=[_hit(hit, fields) for hit in hits[request.offset :]]) for hits in list(found)]
-
-
-def _hit(hit: Hit, fields: Sequence[str] | None) -> SearchHit:
-    columns = hit.payload if fields is None else {name: hit.payload[name] for name in fields}
-    return SearchHit(id=hit.product_id, rank=hit.rank, score=hit.score, fields=json_ready(columns))
-
-
-def _chosen_fields(pair: ServedPair, fields: Sequence[str] | None) -> Sequence[str] | None:
-    known = pair.fields
-    for name in fields or ():
-        if name not in known:
-            raise RequestError(
-                "invalid_search",
-                f"fields: the index has no column {name!r:.100}; it has {', '.join(known) or 'none'}",
-                field="fields",
-            )
-    return fields
 
 
 def _embed_jobs(pair: ServedPair, jobs: Sequence[EmbedJob]) -> Iterator[EmbeddedTexts | Exception]:

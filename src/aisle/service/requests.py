@@ -15,6 +15,7 @@ from aisle.types.choices import SearchMode
 __all__ = [
     "MAX_CHARACTERS",
     "MAX_TOP_K",
+    "MAX_WINDOW",
     "EmbedRequest",
     "OpenAIEmbeddingsRequest",
     "SearchRequest",
@@ -24,6 +25,8 @@ MAX_CHARACTERS = 10_000
 """Longest query. The tokenizer reads a text to its end before it is cut to the encoder's maximum length."""
 MAX_TOP_K = 1000
 """Most products of a query in a response."""
+MAX_WINDOW = 10_000
+"""Largest window of a request."""
 MAX_TIMEOUT_MS = 60_000
 
 OTHER_NAMES = {
@@ -44,6 +47,9 @@ OTHER_NAMES = {
     "score_threshold": "min_score",
     "ef_search": "ef",
     "attributes": "fields",
+    "aggregations": "facets",
+    "distinct": "group_by",
+    "collapse": "group_by",
     "timeout": "timeout_ms",
     "input": "inputs",
     "texts": "inputs",
@@ -112,12 +118,20 @@ class SearchRequest(Body):
     """Several texts to search for; the response has a list of results."""
     vector: Annotated[list[Number], Field(min_length=1, max_length=65_536)] | None = None
     """Embedding of the query, of unit norm. Give the query as well for the modes lexical and hybrid."""
-    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] = 10
-    """Products per page."""
+    top_k: Annotated[int, Field(ge=0, le=MAX_TOP_K)] = 10
+    """Products per page; 0 for the total and the facets alone."""
     offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Products before the page."""
     filter: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
     """Condition on the products, such as `price <= 50 and brand in ['Acme', 'Zenith']`."""
+    facets: Annotated[list[str], Field(max_length=100)] | None = None
+    """Columns whose values are counted, over all products that the total counts."""
+    facet_size: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Most values of a facet."""
+    group_by: str | None = None
+    """Column by which hits are grouped, such as the parent of variants; pages then count groups."""
+    group_size: Annotated[int, Field(ge=1, le=100)] = 1
+    """Most hits of a group."""
     min_score: Number | None = None
     """Lowest score of a hit: the cosine in the modes dense and hybrid, the BM25 score in lexical."""
     mode: SearchMode | None = None
@@ -126,6 +140,10 @@ class SearchRequest(Body):
     """Columns of the products to return; all if it is left out."""
     exact: bool | None = None
     """Whether to compare with every product instead of searching the graph."""
+    ef: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Candidates kept while searching the graph; at least the window and one more."""
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] | None = None
+    """Most best products that pages, facets and groups come from; the server's window if it is left out."""
     version: Annotated[int, Field(ge=1)] | None = None
     """Version of the index that must answer."""
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 __all__ = [
     "ErrorBody",
     "ErrorResponse",
+    "FacetCount",
+    "FacetCounts",
+    "HitGroup",
     "IndexName",
     "ModelName",
     "OpenAIEmbedding",
@@ -17,6 +20,7 @@ __all__ = [
     "SearchHit",
     "SearchResponse",
     "SearchResults",
+    "SearchTotal",
     "TookMs",
 ]
 
@@ -27,6 +31,15 @@ class ResponseBody(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class HitGroup(ResponseBody):
+    """Group of a hit."""
+
+    value: Any
+    """Value of the column; null for a product without a value, which is a group alone."""
+    count: int
+    """Products of the candidate set in the group."""
+
+
 class SearchHit(ResponseBody):
     """A product that a search found."""
 
@@ -35,14 +48,49 @@ class SearchHit(ResponseBody):
     """Place among all hits of the query, from 1."""
     score: float
     """Score that orders the hits."""
+    scores: dict[str, float]
+    """Scores by name: `dense` (cosine), `bm25`, `fused`, as far as the mode has them."""
+    ranks: dict[str, int]
+    """Ranks by `dense` and `bm25`; a side that did not find the product is left out."""
     fields: dict[str, Any]
     """Columns of the product."""
+    group: HitGroup | None = None
+    """Group of the hit, if the request has `group_by`."""
+
+
+class SearchTotal(ResponseBody):
+    """Number of products that the query finds."""
+
+    value: int
+    relation: Literal["eq", "gte"]
+    """`gte` if the window may have cut products off."""
+    groups: int | None = None
+    """Number of groups among them, if the request has `group_by`."""
+
+
+class FacetCount(ResponseBody):
+    """Number of products with a value."""
+
+    value: Any
+    count: int
+
+
+class FacetCounts(ResponseBody):
+    """Values of a column among all products of the total, the most frequent first."""
+
+    values: list[FacetCount]
+    missing: int
+    """Products without a value."""
+    other: int
+    """Sum of the counts of all further values."""
 
 
 class SearchResults(ResponseBody):
-    """Hits of a query."""
+    """Results of a query. Total, facets, groups and every page come from the same set of products."""
 
     hits: list[SearchHit]
+    total: SearchTotal
+    facets: dict[str, FacetCounts] | None = None
 
 
 class IndexName(ResponseBody):
@@ -71,6 +119,8 @@ class SearchResponse(ResponseBody):
     """Response of `POST /search`: the results of a query, or `results` with those of several queries."""
 
     hits: list[SearchHit] | None = None
+    total: SearchTotal | None = None
+    facets: dict[str, FacetCounts] | None = None
     results: list[SearchResults] | None = None
     index: IndexName
     model: ModelName | None = None

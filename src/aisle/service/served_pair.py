@@ -14,6 +14,7 @@ from aisle.index.manifest import MANIFEST_FILE
 from aisle.index.reader import open_index
 from aisle.index.search_index import SearchIndex
 from aisle.io.durable import file_sha256
+from aisle.search.candidates import WINDOW
 from aisle.search.encoders import encoder_of_index
 from aisle.search.load_encoder import LoadedEncoder
 from aisle.search.searcher import Searcher
@@ -36,6 +37,7 @@ class PairSource:
         base_model: Base model of the encoder's adapter, if it has moved.
         trust_remote_code: Run the Python code in the encoder's repository.
         mode: Mode of searches that name none. With "lexical" no encoder is loaded.
+        window: Window of searches that name none: the most best products that they page through.
     """
 
     index_dir: Path
@@ -43,6 +45,7 @@ class PairSource:
     base_model: str | None = None
     trust_remote_code: bool = False
     mode: SearchMode = "dense"
+    window: int = WINDOW
 
 
 @dataclass(frozen=True, eq=False)

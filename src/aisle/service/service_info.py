@@ -34,6 +34,7 @@ def service_info(pair: ServedPair, limits: ServiceLimits) -> dict[str, Any]:
         "model": _model(pair),
         "modes": _modes(pair),
         "mode": pair.searcher.mode,
+        "window": pair.source.window,
         "limits": {
             "max_queries": limits.max_queries,
             "max_body_bytes": limits.max_body_bytes,

@@ -1,0 +1,136 @@
+"""Results of a search request: a page of hits, the total and the facets, all of the same candidate set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.errors import SearchError
+from aisle.search.candidates import Candidate, CandidateSet, Group
+from aisle.search.facets import Facet
+from aisle.service.request_errors import RequestError
+from aisle.service.requests import SearchRequest
+from aisle.service.responses import (
+    FacetCount,
+    FacetCounts,
+    HitGroup,
+    SearchHit,
+    SearchResults,
+    SearchTotal,
+)
+from aisle.service.served_pair import ServedPair
+from aisle.types.json_values import json_ready
+
+__all__ = ["search_results"]
+
+FIELD_OF_ARGUMENT = {
+    "where": "filter",
+    "query_embeddings": "vector",
+    "offset + top_k": "offset",
+    "ef_search": "ef",
+    **{name: name for name in ("facets", "group_by", "mode", "window", "min_score", "exact")},
+}
+"""Field of a request by the argument of the searcher, with which a message begins."""
+
+
+def search_results(
+    pair: ServedPair, request: SearchRequest, vectors: npt.NDArray[np.float32] | None
+) -> list[SearchResults]:
+    """Return the results of each query of a request.
+
+    Args:
+        pair: The pair that answers.
+        request: The request.
+        vectors: (queries, dim) float32 embeddings of its queries; None if it needs none.
+
+    Raises:
+        RequestError: The index cannot answer the request.
+    """
+    mode = request.mode or pair.searcher.mode
+    if mode != "dense" and not request.texts:
+        raise RequestError(
+            "invalid_search",
+            f"mode {mode} searches by words: give the query beside its vector",
+            field="query",
+        )
+    fields = _chosen_fields(pair, request.fields)
+    try:
+        found = pair.searcher.candidates(
+            request.texts or [""],
+            where=request.filter,
+            mode=mode,
+            min_score=request.min_score,
+            window=request.window or pair.source.window,
+            exact=request.exact,
+            ef_search=request.ef,
+            query_embeddings=vectors,
+        )
+        return [_results_of(candidates, request, fields) for candidates in found]
+    except SearchError as error:
+        raise _invalid_search(error) from None
+
+
+def _results_of(
+    candidates: CandidateSet, request: SearchRequest, fields: Sequence[str] | None
+) -> SearchResults:
+    total: dict[str, Any] = {"value": candidates.total.value, "relation": candidates.total.relation}
+    if request.group_by is None:
+        page = candidates.page(request.offset, request.top_k)
+        hits = [SearchHit(**_hit(candidate, fields)) for candidate in page]
+    else:
+        groups = candidates.grouped(request.group_by, request.group_size)
+        total["groups"] = groups.total
+        hits = [
+            SearchHit(**_hit(candidate, fields), group=_group(group))
+            for group in groups.page(request.offset, request.top_k)
+            for candidate in group.hits
+        ]
+    facets = {}
+    if request.facets is not None:
+        counted = candidates.facets(request.facets, request.facet_size)
+        facets["facets"] = {name: _facet(facet) for name, facet in counted.items()}
+    return SearchResults(hits=hits, total=SearchTotal(**total), **facets)
+
+
+def _hit(candidate: Candidate, fields: Sequence[str] | None) -> Mapping[str, Any]:
+    columns = candidate.payload
+    return {
+        "id": candidate.product_id,
+        "rank": candidate.rank,
+        "score": candidate.score,
+        "scores": candidate.scores,
+        "ranks": candidate.ranks,
+        "fields": json_ready(columns if fields is None else {name: columns[name] for name in fields}),
+    }
+
+
+def _group(group: Group) -> HitGroup:
+    return HitGroup(value=json_ready(group.value), count=group.count)
+
+
+def _facet(facet: Facet) -> FacetCounts:
+    values = [FacetCount(value=json_ready(value), count=count) for value, count in facet.values]
+    return FacetCounts(values=values, missing=facet.missing, other=facet.other)
+
+
+def _chosen_fields(pair: ServedPair, fields: Sequence[str] | None) -> Sequence[str] | None:
+    known = pair.fields
+    for name in fields or ():
+        if name not in known:
+            raise RequestError(
+                "invalid_search",
+                f"fields: the index has no column {name!r:.100}; it has {', '.join(known) or 'none'}",
+                field="fields",
+            )
+    return fields
+
+
+def _invalid_search(error: SearchError) -> RequestError:
+    """Return the error of a search with the name that its argument has in a request."""
+    argument, _, rule = str(error).partition(": ")
+    field = FIELD_OF_ARGUMENT.get(argument)
+    message = str(error) if field in (None, argument) or argument == "offset + top_k" else f"{field}: {rule}"
+    return RequestError("invalid_search", message, field=field)
