@@ -208,7 +208,7 @@ def test_a_nightly_build_keeps_the_tuned_hybrid_weight(build, tuning, monkeypatc
     ("flags", "why"),
     [
         (["--language", "none"], "another analyser"),
-        (["--text_template", "{title}!"], "texts by another template, '{title}'"),
+        (["--text_template", "{title}!"], "the texts had another template, '{title}'"),
         (["--max_length", "8"], "another encoder"),
         (["--dimensions", "16"], "another encoder"),
     ],

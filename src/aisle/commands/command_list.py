@@ -8,7 +8,7 @@ from typing import Any
 from aisle.commands.command import Command
 
 SEARCH = ("build", "query", "evaluate")
-MAINTAIN = ("upsert", "delete", "compact", "tune")
+MAINTAIN = ("upsert", "delete", "compact", "tune", "calibrate")
 INSPECT = ("versions", "rollback", "info", "verify")
 SERVICE = ("serve",)
 RUNS = ("sample", "quickstart", "average", "merge", "export", "push")
@@ -55,6 +55,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import build
 
             return build.COMMAND
+        case "calibrate":
+            from aisle.commands import calibrate
+
+            return calibrate.COMMAND
         case "compact":
             from aisle.commands import compact
 

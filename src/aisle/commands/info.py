@@ -18,6 +18,7 @@ from aisle.errors import IndexIntegrityError, IndexStoreError
 
 if TYPE_CHECKING:
     from aisle.index import Manifest
+    from aisle.types.score_calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def info(settings: InfoSettings) -> Manifest:
     from aisle.index import read_manifest, wants_compacting
     from aisle.index.layout import version_directory
     from aisle.index.lexical import analyser_of
+    from aisle.index.stored_calibration import read_calibration
 
     output = Output(json_only=settings.json)
     index_dir = Path(settings.index_dir).resolve()
@@ -59,6 +61,8 @@ def info(settings: InfoSettings) -> Manifest:
     size = bytes_in(folder)
     words = "no BM25: texts were not given" if analyser is None else analyser.describe()
     facts = _facts(settings.index_dir, manifest, columns, size, words=words, current=manifest == current)
+    calibration = read_calibration(folder, manifest)
+    facts["calibration"] = "" if calibration is None else _calibrated(calibration)
     bundle = queries_bundle(manifest, settings.model)
     if bundle is not None:
         facts["queries"] = bundle.describe()
@@ -78,6 +82,7 @@ def info(settings: InfoSettings) -> Manifest:
             "columns": columns,
             "bundle": bundle and asdict(bundle),
             "analyser": analyser and analyser.record(),
+            "calibration": calibration and asdict(calibration),
             "bytes": size,
             "wants_compacting": reason,
         }
@@ -146,6 +151,14 @@ def _facts(
         f"{manifest.built_recall:.4f} when the graph was built",
         "hybrid weight": "the default" if weight is None else f"{weight:.2f} for embeddings",
     }
+
+
+def _calibrated(calibration: Calibration) -> str:
+    """Return what the calibration was measured on."""
+    return (
+        f"{', '.join(calibration.modes)}; by {calibration.queries:,} judged queries on version "
+        f"{calibration.version} of {calibration.products:,} products, {shown_time(calibration.created)} UTC"
+    )
 
 
 def _table(facts: Mapping[str, object]) -> Table:

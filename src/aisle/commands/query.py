@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
 from tyro.conf import Positional
 
 from aisle.commands.command import Command
@@ -25,7 +26,7 @@ from aisle.commands.shared_settings import (
 )
 from aisle.errors import DataError
 from aisle.extras import require_extra
-from aisle.types.choices import Fusion, SearchMode
+from aisle.types.choices import Fusion, MinScore, SearchMode
 from aisle.types.json_values import json_ready
 
 if TYPE_CHECKING:
@@ -54,9 +55,12 @@ class QuerySettings:
     """Condition that products must satisfy, such as "price <= 50 and brand in ['Acme', 'Zenith']".
     It compares columns with numbers and quoted texts; in, is None, and, or, not are allowed.
     Write col('list price') for a name with spaces."""
-    min_score: float | None = None
+    min_score: MinScore | None = None
     """Lowest score of a product to show: the cosine in --mode dense and hybrid, the BM25 score in --mode
-    lexical. In --mode hybrid, a product is always shown if the query is its id."""
+    lexical. In --mode hybrid, a product is always shown if the query is its id. With calibrated, the score
+    with the probability --p of being relevant, see calibrate."""
+    p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Lowest probability that a product is relevant, for --min_score calibrated. If not given: 0.5."""
     fields: str | None = None
     """Columns of the catalogue to show, separated by commas, such as title,brand,price.
     If not given: the title; with --json, all columns."""
@@ -76,6 +80,16 @@ class QuerySettings:
     trust_remote_code: TrustRemoteCode = False
     json: Json = False
     config: ConfigFile = None
+
+
+def query_problems(settings: QuerySettings) -> list[str]:
+    """Return one message for each combination of settings that cannot work."""
+    problems = []
+    if settings.p is not None and settings.min_score != "calibrated":
+        problems.append("--p: is for --min_score calibrated; add it, or leave --p out")
+    if settings.min_score == "calibrated" and settings.mode == "hybrid" and settings.fusion == "rrf":
+        problems.append("--min_score calibrated: needs --fusion convex; reciprocal ranks are not calibrated")
+    return problems
 
 
 def query(settings: QuerySettings) -> None:
@@ -137,7 +151,7 @@ def _answer(
     """Search for the queries and print their answers."""
     from aisle.commands.answers import answer_table
 
-    found = searcher.search(texts, settings.top_k, min_score=settings.min_score)
+    found = searcher.search(texts, settings.top_k, min_score=settings.min_score, p=settings.p)
     none_satisfies = settings.where is not None and not found.rows.shape[1]
     if none_satisfies:
         output.log(f"no product satisfies --where {settings.where!r}")
@@ -200,4 +214,4 @@ def _refuse_blank(texts: Sequence[str]) -> None:
         raise DataError("a query is blank; give some text")
 
 
-COMMAND = Command("query", QuerySettings, query)
+COMMAND = Command("query", QuerySettings, query, problems=query_problems)

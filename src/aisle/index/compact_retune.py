@@ -12,7 +12,14 @@ from aisle.index.build_settings import GraphSettings, IndexIdentity
 from aisle.index.builder import finish_version, tuned_fields
 from aisle.index.layout import StrPath
 from aisle.index.lexical import analyser_of
-from aisle.index.manifest import EMBEDDINGS_FILE, MARKS_FILE, PRODUCTS_FILE, QUERIES_FILE, Manifest
+from aisle.index.manifest import (
+    CALIBRATION_FILE,
+    EMBEDDINGS_FILE,
+    MARKS_FILE,
+    PRODUCTS_FILE,
+    QUERIES_FILE,
+    Manifest,
+)
 from aisle.index.reader import open_index, open_stored
 from aisle.index.tuning import tune
 from aisle.index.writer import index_writer
@@ -58,8 +65,8 @@ def compact_index(
     with index_writer(index_dir, command="compact", keep_versions=keep_versions) as writer:
         index = open_stored(writer.index_dir, also=(QUERIES_FILE,))  # the old graph is not needed
         manifest = index.manifest
-        kept = [name for name in (PRODUCTS_FILE, EMBEDDINGS_FILE, MARKS_FILE) if name in manifest.files]
-        link_files(index.directory, writer.staging, kept)
+        kept = (PRODUCTS_FILE, EMBEDDINGS_FILE, MARKS_FILE, CALIBRATION_FILE)
+        link_files(index.directory, writer.staging, [name for name in kept if name in manifest.files])
         chosen = manifest.target_recall is None
         built = finish_version(
             writer,

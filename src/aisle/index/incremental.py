@@ -26,6 +26,7 @@ from aisle.index.builder import marked_fields
 from aisle.index.dense_search import Graph
 from aisle.index.lexical import write_lexical
 from aisle.index.manifest import (
+    CALIBRATION_FILE,
     EMBEDDINGS_FILE,
     MARKS_FILE,
     NODES_FILE,
@@ -96,7 +97,8 @@ def stage_change(
     with writing(folder):
         graph.backend.save(folder)
     write_lexical(folder, written, index.analyser)
-    link_files(index.directory, folder, (QUERIES_FILE,))
+    kept = (QUERIES_FILE, CALIBRATION_FILE)
+    link_files(index.directory, folder, [name for name in kept if name in manifest.files])
     all_marks = _changed_marks(index, marks, source)
     if all_marks is not None:
         with writing(folder / MARKS_FILE):

@@ -17,6 +17,7 @@ from aisle.io.record_schema import ALIAS, Limits, Number, Positive, Sha256, reco
 from aisle.types.choices import StoreDtype
 
 __all__ = [
+    "CALIBRATION_FILE",
     "EMBEDDINGS_FILE",
     "FORMAT_VERSION",
     "INDEX_FILES",
@@ -43,6 +44,8 @@ PRODUCTS_FILE = "products.arrow"
 QUERIES_FILE = "queries.npy"
 MARKS_FILE = "marks.npy"
 """File of the mark of each text, (products,) uint8; missing if texts were not tokenised (`build_index`)."""
+CALIBRATION_FILE = "calibration.json"
+"""File of the probabilities of relevance by score; missing until `aisle calibrate` measured them."""
 INDEX_FILES = (EMBEDDINGS_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
 """Files of every index; the backend and BM25 add their own."""
 LEXICAL_FOLDER = "lexical"
@@ -95,7 +98,7 @@ class Manifest:
     created: str
     """Time when the version was made: ISO 8601, UTC."""
     command: str
-    """Command that made the version: build, upsert, delete, compact or tune."""
+    """Command that made the version: build, upsert, delete, compact, tune or calibrate."""
     fingerprint: str
     """Fingerprint of the encoder that made the embeddings."""
     encoder: dict[str, Any]

@@ -29,6 +29,7 @@ from aisle.index.products import rank_ids, read_products
 from aisle.index.row_groups import RowGroups
 from aisle.index.scoring import FloatArray
 from aisle.index.search_index import SearchIndex
+from aisle.index.stored_calibration import read_calibration
 from aisle.index.version_folders import current_directory
 from aisle.types.columns import ID_COLUMN
 
@@ -169,6 +170,7 @@ def _open_version(
         tie_ranks=tie_ranks,
         directory=folder,
         lexical=_lexical(folder, manifest) if has_texts else None,
+        calibration=read_calibration(folder, manifest),
     )
 
 

@@ -25,6 +25,7 @@ from aisle.index.scoring import FloatArray, Rows, Scores, exact_search
 from aisle.index.search_result import SearchResult, payload_of
 from aisle.types.choices import Fusion, SearchMode
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
+from aisle.types.score_calibration import Calibration
 
 __all__ = ["SearchIndex", "SearchResult"]
 
@@ -45,6 +46,8 @@ class SearchIndex:
     """Folder of the version's files."""
     lexical: Bm25Index | None
     """BM25 over the products' texts, memory-mapped; None if the index was built without texts."""
+    calibration: Calibration | None = None
+    """Probability of relevance by score; None before `aisle calibrate`."""
 
     def __len__(self) -> int:
         return self.manifest.count

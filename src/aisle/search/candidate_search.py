@@ -15,6 +15,7 @@ from aisle.index.hybrid_search import gather_candidates, lexical_of
 from aisle.index.lexical import best_rows
 from aisle.index.scoring import Rows, Scores
 from aisle.index.search_index import SearchIndex, check_count
+from aisle.search.calibrated_threshold import lowest_scores
 from aisle.search.candidates import CandidateSet, CandidateSettings, Total
 
 __all__ = ["find_candidates"]
@@ -45,8 +46,9 @@ def find_candidates(
     if settings.min_score is not None and not math.isfinite(settings.min_score):
         raise SearchError(f"min_score: must be a finite number, found {settings.min_score}")
     search = _Search(index, settings, None if settings.where is None else index.satisfying(settings.where))
+    floors = _floors(index, queries, settings)
     if settings.mode == "lexical":
-        return [search.lexical(query) for query in queries]
+        return [search.lexical(*asked) for asked in zip(queries, floors, strict=True)]
     if query_embeddings is None or len(query_embeddings) != len(queries):
         found = "none" if query_embeddings is None else len(query_embeddings)
         raise SearchError(
@@ -62,7 +64,7 @@ def find_candidates(
         threads=threads,
     )
     if settings.mode == "dense":
-        found_by_cosine = zip(queries, nearest.rows, nearest.scores, strict=True)
+        found_by_cosine = zip(queries, floors, nearest.rows, nearest.scores, strict=True)
         return [search.dense(*found) for found in found_by_cosine]
     gathered = gather_candidates(
         lexical_of(index),
@@ -73,7 +75,18 @@ def find_candidates(
         tie_ranks=index.tie_ranks,
         allowed=search.allowed,
     )
-    return [search.hybrid(*found) for found in zip(queries, gathered, nearest.scores, strict=True)]
+    return [search.hybrid(*found) for found in zip(queries, floors, gathered, nearest.scores, strict=True)]
+
+
+def _floors(index: SearchIndex, queries: Sequence[str], settings: CandidateSettings) -> list[float]:
+    """Return the lowest score of each query: of the mode's scores for `p`, as described for `min_score`."""
+    if settings.p is None:
+        return [-math.inf if settings.min_score is None else settings.min_score] * len(queries)
+    lowest = lowest_scores(
+        index, queries, mode=settings.mode, p=settings.p, weight=settings.weight, fusion=settings.fusion
+    )
+    found: list[float] = lowest.tolist()
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +98,9 @@ class _Search:
     allowed: npt.NDArray[np.bool_] | None
     """(count,) bool, whether each product satisfies the filter; None without a filter."""
 
-    def dense(self, query: str, rows: Rows, cosines: Scores) -> CandidateSet:
+    def dense(self, query: str, floor: float, rows: Rows, cosines: Scores) -> CandidateSet:
         """Return the nearest products, from the best `window + 1` products by cosine."""
-        passed = int(np.count_nonzero(self._passes(cosines)))  # the first ones: cosines fall
+        passed = int(np.count_nonzero(cosines >= floor))  # the first ones: cosines fall
         kept = min(passed, self.settings.window)
         return CandidateSet(
             query=query,
@@ -102,10 +115,13 @@ class _Search:
             dense=cosines[:kept],
         )
 
-    def lexical(self, query: str) -> CandidateSet:
+    def lexical(self, query: str, floor: float) -> CandidateSet:
         """Return the products with a word of the query: all are counted, and the window is ranked."""
-        bm25 = lexical_of(self.index).score(query)
-        counted = (bm25 > 0) & self._passes(bm25)
+        lexical = lexical_of(self.index)
+        bm25 = lexical.score(query)
+        counted = (bm25 > 0) & (bm25 >= floor)
+        if self.settings.p is not None:
+            counted[lexical.named(query)] = True  # a query that is a product's id means that product
         if self.allowed is not None:
             counted &= self.allowed
         rows, scores = best_rows(
@@ -126,11 +142,12 @@ class _Search:
             bm25=scores,
         )
 
-    def hybrid(self, query: str, found: Candidates, nearest: Scores) -> CandidateSet:
+    def hybrid(self, query: str, floor: float, found: Candidates, nearest: Scores) -> CandidateSet:
         """Return the products that either side found, in the order of their fused scores.
 
         Args:
             query: Text to search for.
+            floor: Lowest fused score with `p`, otherwise lowest cosine.
             found: The best `window` products of each side.
             nearest: Cosines of the best `window + 1` products, best first.
         """
@@ -139,13 +156,16 @@ class _Search:
         (rows,), (fused,) = fuse(
             [found], top_k=len(found.rows), tie_ranks=ties, weight=settings.weight, fusion=settings.fusion
         )
-        passes = self._passes(found.dense)
-        if found.by_id is not None:
-            passes |= found.by_id  # a query that is a product's id means that product
         order = np.searchsorted(found.rows, rows)  # the rows of `found` ascend
-        order, fused = order[passes[order]], fused[passes[order]]
         dense_rank, bm25_rank = side_ranks(found, tie_ranks=ties)
-        cut = len(found.rows) < self._satisfying and bool(self._passes(nearest)[-1])
+        unseen = float(nearest[-1]) if len(nearest) else -math.inf
+        passes = found.dense[order] >= floor
+        if settings.p is not None:
+            passes, unseen = fused >= floor, self._highest_unseen(found, unseen, bm25_rank)
+        if found.by_id is not None:
+            passes |= found.by_id[order]  # a query that is a product's id means that product
+        order, fused = order[passes], fused[passes]
+        cut = len(found.rows) < self._satisfying and unseen >= floor
         return CandidateSet(
             query=query,
             settings=settings,
@@ -165,9 +185,17 @@ class _Search:
     def _satisfying(self) -> int:
         return len(self.index) if self.allowed is None else int(np.count_nonzero(self.allowed))
 
-    def _passes(self, scores: Scores) -> npt.NDArray[np.bool_]:
-        lowest = self.settings.min_score
-        return np.ones(len(scores), np.bool_) if lowest is None else scores >= lowest
+    def _highest_unseen(self, found: Candidates, nearest: float, bm25_rank: Rows) -> float:
+        """Return an upper limit of the fused scores of products that neither side found.
+
+        Args:
+            found: The best `window` products of each side.
+            nearest: Cosine of the first product after the window.
+            bm25_rank: (candidates,) ranks by BM25.
+        """
+        last = found.lexical[bm25_rank == self.settings.window].max(initial=0.0)
+        weight = self.settings.weight
+        return weight * (nearest + 1.0) / 2.0 + (1.0 - weight) * float(last) / found.highest
 
 
 def _none(count: int) -> Rows:

@@ -35,6 +35,8 @@ class CandidateSettings:
     """Condition on the products; None if there is none."""
     min_score: float | None
     """Lowest cosine, in mode "lexical" lowest BM25 score; None if there is none."""
+    p: float | None
+    """Lowest probability of relevance; None if there is none. Not together with `min_score`."""
     window: int
     """Most products that each side ranks, by cosine and by BM25, and most products to page through."""
     weight: float

@@ -19,10 +19,11 @@ from aisle.index.manifest import Manifest, read_manifest
 from aisle.index.reader import check_fingerprint, check_query_fingerprint, open_index
 from aisle.index.search_index import SearchIndex, check_count
 from aisle.index.search_result import SearchResult
+from aisle.search.calibrated_threshold import chosen_threshold, lowest_scores
 from aisle.search.candidate_search import find_candidates
 from aisle.search.candidates import WINDOW, CandidateSet, CandidateSettings
 from aisle.search.reranking import RERANK_DEPTH, Rerank, rerank_answers
-from aisle.types.choices import Fusion, SearchMode
+from aisle.types.choices import Fusion, MinScore, SearchMode
 from aisle.types.encoder_protocol import Encoder
 from aisle.types.sequences import as_sequence
 
@@ -118,7 +119,8 @@ class Searcher:
         where: str | None = None,
         *,
         mode: SearchMode | None = None,
-        min_score: float | None = None,
+        min_score: MinScore | None = None,
+        p: float | None = None,
         weight: float | None = None,
         exact: bool | None = None,
         query_embeddings: npt.NDArray[np.float32] | None = None,
@@ -131,7 +133,9 @@ class Searcher:
             where: Condition on the products, in addition to the searcher's; `parse_filter` has the grammar.
             mode: As in `Searcher`; None is the searcher's mode.
             min_score: Leave out products with a lower cosine, in mode "lexical" with a lower BM25 score. In
-                mode "hybrid" a product stays if its id is the query.
+                mode "hybrid" a product stays if its id is the query. "calibrated" leaves out products with a
+                lower probability of relevance than `p`, in every mode; see `aisle calibrate`.
+            p: Lowest probability of relevance for "calibrated", above 0 and at most 1; None is 0.5.
             weight: As in `Searcher`; None is the searcher's weight.
             exact: As in `Searcher`; None is the searcher's setting.
             query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm; None encodes them.
@@ -147,22 +151,28 @@ class Searcher:
         mode = self.mode if mode is None else mode
         check_mode(mode)
         check_count("top_k", top_k)
+        lowest, lowest_p = chosen_threshold(min_score, p)
+        weight = self.weight if weight is None else weight
         if mode != "lexical" and query_embeddings is None:
             query_embeddings = _encoder_of(opened).encode_queries(queries)
         found = index.search(
             query_embeddings,
             queries=queries,
             mode=mode,
-            top_k=self._depth(top_k, mode=mode, filtered=min_score is not None, count=len(index)),
+            top_k=self._depth(top_k, mode=mode, filtered=lowest is not None, count=len(index)),
             fusion=self.fusion,
-            weight=self.weight if weight is None else weight,
+            weight=weight,
             ef_search=self.ef_search,
             exact=self.exact if exact is None else exact,
             where=_both(self.where, where, index),
             threads=self.threads,
         )
-        if min_score is not None:
-            found = _at_least(min_score, found, queries, index)
+        if lowest is not None:
+            scores = found.scores if found.cosines is None else found.cosines
+            found = _keep(scores >= lowest, found, queries, index, named=mode == "hybrid")
+        if lowest_p is not None:
+            limits = lowest_scores(index, queries, mode=mode, p=lowest_p, weight=weight, fusion=self.fusion)
+            found = _keep(found.scores >= limits[:, None], found, queries, index, named=mode != "dense")
         if self.rerank is not None:
             if mode == "dense":  # the rerank stage replaces the scores
                 found = replace(found, cosines=found.scores)
@@ -175,7 +185,8 @@ class Searcher:
         *,
         where: str | None = None,
         mode: SearchMode | None = None,
-        min_score: float | None = None,
+        min_score: MinScore | None = None,
+        p: float | None = None,
         window: int = WINDOW,
         weight: float | None = None,
         exact: bool | None = None,
@@ -193,6 +204,7 @@ class Searcher:
             where: As in `search`.
             mode: As in `search`.
             min_score: As in `search`.
+            p: As in `search`.
             window: Most products of each side, and most products to page through, at least 1.
             weight: As in `search`.
             exact: As in `search`.
@@ -216,10 +228,12 @@ class Searcher:
         if mode != "lexical" and query_embeddings is None:
             query_embeddings = _encoder_of(opened).encode_queries(queries)
         weight = self.weight if weight is None else weight
+        lowest, lowest_p = chosen_threshold(min_score, p)
         settings = CandidateSettings(
             mode=mode,
             where=_both(self.where, where, index),
-            min_score=min_score,
+            min_score=lowest,
+            p=lowest_p,
             window=window,
             weight=weight_of(index) if weight is None else weight,
             fusion=self.fusion,
@@ -329,13 +343,24 @@ def _both(standing: str | None, where: str | None, index: SearchIndex) -> str | 
     return f"({standing}) and ({where})"
 
 
-def _at_least(
-    min_score: float, found: SearchResult, queries: Sequence[str], index: SearchIndex
+def _keep(
+    kept: npt.NDArray[np.bool_],
+    found: SearchResult,
+    queries: Sequence[str],
+    index: SearchIndex,
+    *,
+    named: bool,
 ) -> SearchResult:
-    """Return the answers without products below `min_score`; a hybrid search keeps those named by id."""
-    kept = (found.scores if found.cosines is None else found.cosines) >= min_score
-    if found.cosines is not None and index.lexical is not None:
-        # A query that is a product's id means that product, even if their embeddings are far apart.
+    """Return the answers with the products to keep.
+
+    Args:
+        kept: (queries, top_k) bool, whether to keep each product.
+        found: Answers of the search.
+        queries: Texts of the same queries.
+        index: Index that was searched.
+        named: Also keep a product with the query as its id: the query means it, whatever its score.
+    """
+    if named and index.lexical is not None:
         for query, rows, row in zip(queries, found.rows, kept, strict=True):
             row |= np.isin(rows, index.lexical.named(query))
     kept &= found.rows >= 0

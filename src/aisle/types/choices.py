@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-__all__ = ["Fusion", "PoolingMode", "SearchMode", "Selection", "StoreDtype"]
+__all__ = ["Fusion", "MinScore", "PoolingMode", "SearchMode", "Selection", "StoreDtype"]
 
 PoolingMode = Literal["mean", "cls", "last"]
 """How a text's token vectors become one embedding."""
@@ -12,6 +12,8 @@ SearchMode = Literal["dense", "lexical", "hybrid"]
 """Search by embeddings, by words with BM25, or by both."""
 Fusion = Literal["convex", "rrf"]
 """How hybrid search combines both: by weighted scores, or by reciprocal ranks."""
+MinScore: TypeAlias = float | Literal["calibrated"]
+"""Lowest score of a product to show: a number, or the score with a given probability of relevance."""
 Selection = Literal["roc_auc", "retrieval", "joint_pool"]
 """How training chooses its best evaluation: by ROC-AUC, by retrieval, or by the joint pool of pairs."""
 StoreDtype = Literal["float32", "float16"]

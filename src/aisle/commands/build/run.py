@@ -23,6 +23,7 @@ from aisle.commands.indexing.embedding import (
     version_before,
 )
 from aisle.commands.indexing.hybrid_weight import choose_weight
+from aisle.commands.indexing.kept_calibration import keep_calibration
 from aisle.commands.indexing.marks import stage_marks
 from aisle.commands.indexing.report_change import log_pruned, more_links, recall_text
 from aisle.commands.indexing.stand_in_queries import stand_in_queries
@@ -167,6 +168,14 @@ def _embed_and_finish(
         log=output.log,
     )
     figures["hybrid_weight_not_kept_because"] = weight.lost
+    figures["calibration_not_kept_because"] = keep_calibration(
+        writer.index_dir,
+        writer.staging,
+        manifest,
+        analyser=analyser,
+        hybrid_weight=weight.value,
+        log=output.log,
+    )
     return replace(manifest, hybrid_weight=weight.value), figures
 
 

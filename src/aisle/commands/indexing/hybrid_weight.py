@@ -8,9 +8,9 @@ from pathlib import Path
 
 from aisle.commands.build.settings import BuildSettings
 from aisle.commands.indexing.analysers import analyser_before
+from aisle.commands.indexing.version_changes import manifest_before, what_changed
 from aisle.data.text_files import TextFormat
-from aisle.errors import AisleError
-from aisle.index import Manifest, read_manifest
+from aisle.index import Manifest
 from aisle.index.analyser import Analyser
 from aisle.index.fusion import DEFAULT_WEIGHT
 from aisle.search.load_encoder import LoadedEncoder
@@ -67,10 +67,10 @@ def choose_weight(
         )
         log(f"hybrid search: weight {_shares(weight)}, tuned on {settings.tune_queries}")
         return ChosenWeight(weight)
-    before = _manifest_before(index_dir)
+    before = manifest_before(index_dir)
     if before is None or before.hybrid_weight is None:
         return ChosenWeight(None)
-    lost = _what_changed(before, manifest, analyser_before(index_dir), analyser)
+    lost = what_changed(before, manifest, analyser_before(index_dir), analyser)
     tuned = f"weight {_shares(before.hybrid_weight)}"
     if lost is None:
         log(f"hybrid search: {tuned}, kept from version {before.version}")
@@ -80,24 +80,6 @@ def choose_weight(
         f"{_shares(DEFAULT_WEIGHT)}: tune it again with --tune_queries and --tune_qrels"
     )
     return ChosenWeight(None, lost)
-
-
-def _what_changed(before: Manifest, now: Manifest, words: Analyser | None, new_words: Analyser) -> str | None:
-    """Return why the weight of the version before does not fit the new version, or None."""
-    if (before.fingerprint, before.dim) != (now.fingerprint, now.dim):
-        return "it was tuned for another encoder"
-    if words != new_words:
-        return "it was tuned for words that were split by another analyser"
-    if before.text_template != now.text_template:
-        return f"it was tuned for texts by another template, {before.text_template!r}"
-    return None
-
-
-def _manifest_before(index_dir: Path) -> Manifest | None:
-    try:
-        return read_manifest(index_dir)
-    except (AisleError, OSError):
-        return None
 
 
 def _shares(weight: float) -> str:
