@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -14,7 +15,7 @@ import regex
 from aisle.errors import IndexIntegrityError
 from aisle.index.languages import LANGUAGES, Language, stemmer, stop_words
 
-__all__ = ["Analyser", "normalise"]
+__all__ = ["Analyser", "PlacedTerm", "normalise"]
 
 RULES = 1
 """Version of this module's rules; it changes whenever the rules give different terms."""
@@ -66,6 +67,16 @@ class _Terms(NamedTuple):
     text_only: tuple[str, ...]
 
 
+class PlacedTerm(NamedTuple):
+    """A term, and the part of the normalised text that it stands for."""
+
+    term: str
+    start: int
+    end: int
+    text_only: bool = False
+    """Whether the term is stored for a text and not searched for in a query."""
+
+
 @dataclass(frozen=True)
 class Analyser:
     """Split texts and queries into terms. Make an analyser with `Analyser.of`.
@@ -107,6 +118,13 @@ class Analyser:
         for compound in _COMPOUND.findall(normalise(query, self.language)):
             terms += self._analyse(compound).both
         return terms
+
+    def placed_terms(self, normalised: str) -> Iterator[PlacedTerm]:
+        """Yield the terms of a text that `normalise` returned, with their places in it."""
+        stops = frozenset(self.stop_words)
+        for found in _COMPOUND.finditer(normalised):
+            for term, start, end, text_only in self._placed(found.group(), stops):
+                yield PlacedTerm(term, found.start() + start, found.start() + end, text_only)
 
     def describe(self) -> str:
         """Describe in words how the analyser treats words: language, stems, stop words."""
@@ -164,27 +182,37 @@ class Analyser:
         return lru_cache(maxsize=CACHED_WORDS)(lambda compound: self._terms(compound, stops))
 
     def _terms(self, compound: str, stops: frozenset[str]) -> _Terms:
+        placed = self._placed(compound, stops)
+        return _Terms(
+            tuple(found.term for found in placed if not found.text_only),
+            tuple(found.term for found in placed if found.text_only),
+        )
+
+    def _placed(self, compound: str, stops: frozenset[str]) -> list[PlacedTerm]:
+        """Return the terms of a normalised compound, with their places in it."""
         if compound in stops:
-            return _Terms((), ())
-        body = compound.rstrip("+#")
-        body = body.removesuffix("'s") or body
-        pieces = [(str(found.lastgroup), found.group()) for found in _PIECE.finditer(body)]
-        both = [compound] if compound != compound.rstrip("+#") else []
-        text_only: list[str] = []
+            return []
+        unsigned = compound.rstrip("+#")
+        body = unsigned.removesuffix("'s") or unsigned
+        pieces = list(_PIECE.finditer(body))
+        placed = [] if compound == unsigned else [PlacedTerm(compound, 0, len(compound))]
         if len(pieces) > 1 and len(body) <= LONGEST_WHOLE:
-            both += self._whole(body, pieces)
-        for kind, piece in pieces:
-            if kind == "unspaced":
-                pairs, alone = _pairs(piece)
-                both += pairs
-                text_only += alone
-            elif kind == "word":
-                both += [] if piece in stops else self._stemmed(piece)
-            elif kind == "thousands":
-                both.append(piece.replace(",", ""))
+            kinds = [(str(piece.lastgroup), piece.group()) for piece in pieces]
+            placed += [PlacedTerm(term, 0, len(body)) for term in self._whole(body, kinds)]
+        for piece in pieces:
+            start, end = piece.span()
+            if piece.lastgroup == "unspaced":
+                placed += _pairs(piece.group(), start)
             else:
-                both.append(piece.replace(",", "."))
-        return _Terms(tuple(both), tuple(text_only))
+                terms = self._of_piece(str(piece.lastgroup), piece.group(), stops)
+                placed += [PlacedTerm(term, start, end) for term in terms]
+        return placed
+
+    def _of_piece(self, kind: str, piece: str, stops: frozenset[str]) -> list[str]:
+        """Return the terms of a word or a number."""
+        if kind == "word":
+            return [] if piece in stops else self._stemmed(piece)
+        return [piece.replace(",", "" if kind == "thousands" else ".")]
 
     def _whole(self, body: str, pieces: list[tuple[str, str]]) -> list[str]:
         """Return a compound without its signs; numbers such as 1/2 and 16:9 keep them."""
@@ -219,13 +247,24 @@ def normalise(text: str, language: Language = "none") -> str:
     return str(_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), text))
 
 
-def _pairs(word: str) -> tuple[list[str], list[str]]:
-    """Return the overlapping character pairs of a word, and its characters that may be words."""
-    characters = _CLUSTER.findall(word)
+def _pairs(word: str, start: int) -> list[PlacedTerm]:
+    """Return the overlapping character pairs of a word, and its characters that may be words.
+
+    Args:
+        word: Word in a script without spaces.
+        start: Place of the word in its compound.
+    """
+    characters = [
+        PlacedTerm(found.group(), start + found.start(), start + found.end())
+        for found in _CLUSTER.finditer(word)
+    ]
     if len(characters) == 1:
-        return characters, []
-    pairs = [first + second for first, second in pairwise(characters)]
-    return pairs, [character for character in characters if _ALONE_MEANS.match(character)]
+        return characters
+    pairs = [
+        PlacedTerm(first.term + second.term, first.start, second.end)
+        for first, second in pairwise(characters)
+    ]
+    return pairs + [found._replace(text_only=True) for found in characters if _ALONE_MEANS.match(found.term)]
 
 
 def _bare(word: str) -> str:

@@ -87,14 +87,17 @@ class Expression:
             before = token
         return "".join(characters)
 
+    def part(self, node: ast.expr) -> str:
+        """Return the part of the text that a node of the tree was read from."""
+        return self.text.encode()[node.col_offset : node.end_col_offset].decode()
+
     def refusal(self, where: ast.expr | int, rule: str) -> SearchError:
         """Return an error that states the rule and quotes the wrong part of the text."""
         if isinstance(where, int):
             at = min(where, len(self.text) - 1)
             return SearchError(f"where: {rule} (character {at + 1} of {window(self.text, at)})")
         at = len(self.text.encode()[: where.col_offset].decode())
-        end = len(self.text.encode()[: where.end_col_offset].decode())
-        part = window(self.text[at:end], 0)
+        part = window(self.part(where), 0)
         return SearchError(f"where: {rule} (at {part}, character {at + 1} of {window(self.text, at)})")
 
 

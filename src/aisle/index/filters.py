@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
@@ -33,7 +33,7 @@ from aisle.index.filter_values import (
 )
 from aisle.types.columns import TEXT_COLUMN
 
-__all__ = ["Filter", "parse_filter"]
+__all__ = ["Filter", "filter_clauses", "parse_filter"]
 
 Condition = Callable[[pa.RecordBatch], pa.Array]
 
@@ -68,6 +68,15 @@ class Filter:
             satisfied[rows] = self._evaluate(batch).fill_null(False).to_numpy(zero_copy_only=False)
             done += len(batch)
         return satisfied
+
+    def result(self, product: pa.RecordBatch) -> bool | None:
+        """Return the result for a product; None if it is unknown because of a missing value.
+
+        Args:
+            product: A batch of one row with the filter's columns.
+        """
+        found: bool | None = self._evaluate(product)[0].as_py()
+        return found
 
     def _evaluate(self, batch: pa.RecordBatch) -> pa.Array:
         try:
@@ -108,6 +117,31 @@ def parse_filter(text: str, schema: pa.Schema) -> Filter:
     found = Filter(expression.text, tuple(name for name in names if name in used), condition)
     found._evaluate(pa.RecordBatch.from_pylist([], pa.schema([schema.field(name) for name in found.columns])))
     return found
+
+
+def filter_clauses(text: str, schema: pa.Schema) -> list[Filter]:
+    """Return the comparisons that a filter joins by `and`, `or` and `not`, each as a filter, in their order.
+
+    Args:
+        text: The filter.
+        schema: Schema of the products.
+
+    Raises:
+        SearchError: As in `parse_filter`.
+    """
+    parse_filter(text, schema)
+    expression = Expression.of(text, [name for name in schema.names if name != TEXT_COLUMN])
+    return [parse_filter(expression.part(node), schema) for node in _clauses(expression.tree())]
+
+
+def _clauses(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.BoolOp):
+        for part in node.values:
+            yield from _clauses(part)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield from _clauses(node.operand)
+    else:
+        yield node
 
 
 @dataclass(frozen=True)

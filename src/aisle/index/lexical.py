@@ -154,6 +154,21 @@ class Bm25Index:
             total[named] = self.highest_score(query)
         return total
 
+    def term_scores(self, query: str, row: int) -> dict[str, float]:
+        """Return what each term of a query adds to a text's score, in order of the query; 0 if it is absent.
+
+        Args:
+            query: Text to search for.
+            row: Row of the text.
+        """
+        added: dict[str, float] = {}
+        for term in self.analyser.terms_of_query(query):
+            found = self._postings_of(term)
+            at = found.start + int(np.searchsorted(self.rows[found], row))  # rows ascend within a word
+            score = float(self.scores[at]) if at < found.stop and self.rows[at] == row else 0.0
+            added[term] = added.get(term, 0.0) + score
+        return added
+
     def named(self, query: str) -> Rows:
         """Return the rows of products with the query as their id; usually empty."""
         return self.product_ids.rows(query)

@@ -1,0 +1,206 @@
+"""Explain a candidate: matched words, scores and ranks, how they were fused, the filter, and the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aisle.index.fusion import RECIPROCAL_RANK_CONSTANT
+from aisle.index.products import take_rows
+from aisle.index.search_index import SearchIndex, shorten
+from aisle.index.term_spans import term_spans
+from aisle.search.candidates import Candidate, CandidateSet, CandidateSettings
+from aisle.types.columns import TEXT_COLUMN
+
+__all__ = ["Clause", "Explanation", "FusedParts", "MatchedWord", "explain"]
+
+
+@dataclass(frozen=True)
+class MatchedWord:
+    """A term of the query, and where the product has it."""
+
+    word: str
+    """The word as it was typed."""
+    term: str
+    """The word as the index compares it: normalised, stemmed."""
+    bm25: float
+    """What the term adds to the BM25 score; 0 if the product's text does not have it."""
+    fields: dict[str, list[str]]
+    """Words of the product that match, as they are written, by column; `__text__` for the embedded text if
+    no column has them."""
+
+
+@dataclass(frozen=True)
+class FusedParts:
+    """What each side adds to a fused score; the parts sum to it."""
+
+    dense: float
+    """Convex: weight * (cosine + 1) / 2. Reciprocal ranks: 1 / (60 + rank), or 0 without a rank."""
+    bm25: float
+    """Convex: (1 - weight) * BM25 / its upper limit for the query. Reciprocal ranks: as for `dense`."""
+    highest_bm25: float
+    """Upper limit of BM25 for the query."""
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A comparison of the filter."""
+
+    text: str
+    result: bool | None
+    """None if it is unknown because a value is missing."""
+    values: dict[str, Any]
+    """The product's values in the columns of the comparison."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a product is in a candidate set, at its rank; `print` shows it in words."""
+
+    query: str
+    product_id: str
+    rank: int
+    score: float
+    scores: dict[str, float]
+    ranks: dict[str, int]
+    named_by_id: bool
+    """Whether the query is the product's id: by words it is then the best product, whatever its words."""
+    words: list[MatchedWord]
+    """Terms of the query in their order; empty if the index was built without texts."""
+    fused: FusedParts | None
+    """None except in mode "hybrid", or if the query names the product."""
+    filter: list[Clause]
+    settings: CandidateSettings
+    total: int
+    relation: str
+    version: int
+    """Version of the index."""
+    fingerprint: str
+    """Fingerprint of the encoder that made the index."""
+    encoder: str
+    """Name of that encoder."""
+
+    def __str__(self) -> str:
+        settings = self.settings
+        total = f"at least {self.total}" if self.relation == "gte" else f"{self.total}"
+        lines = [
+            f"{self.product_id}: rank {self.rank} of {total} for {self.query!r}, {settings.mode} score "
+            f"{self.score:.4f}"
+        ]
+        lines += [f"  word    {_matched(word)}" for word in self.words]
+        if self.named_by_id:
+            lines.append("  id      the query is the product's id")
+        for side, name in (("dense", "cosine"), ("bm25", "BM25")):
+            if side in self.scores:
+                lines.append(f"  {name:<7} {self.scores[side]:.4f}, {self._place(side)}")
+        if self.fused is not None:
+            how = f"weight {settings.weight:g}" if settings.fusion == "convex" else "reciprocal ranks"
+            lines.append(
+                f"  fused   {self.fused.dense:.4f} by cosine + {self.fused.bm25:.4f} by BM25 ({how})"
+            )
+        for clause in self.filter:
+            shown = [f"{name} = {shorten(repr(value), 40)}" for name, value in clause.values.items()]
+            result = {True: "true", False: "false", None: "unknown"}[clause.result]
+            lines.append(f"  filter  {clause.text}: {result} ({', '.join(shown)})")
+        lines.append(f"  index   version {self.version}, encoder {self.encoder} ({self.fingerprint[:12]})")
+        return "\n".join(lines)
+
+    def _place(self, side: str) -> str:
+        if side in self.ranks:
+            return f"rank {self.ranks[side]}"
+        if side == "bm25" and not self.scores[side]:
+            return "no rank: no word of the query"
+        return f"no rank: not among the best {self.settings.window}"
+
+
+def explain(found: CandidateSet, candidate: Candidate) -> Explanation:
+    """Return why a product of a candidate set is at its rank.
+
+    Everything is computed again from the version of the index that was searched, also after a newer version
+    became current.
+
+    Args:
+        found: Candidate set of a query.
+        candidate: Product of this set.
+    """
+    index, settings = found.index, found.settings
+    lexical = index.lexical
+    named = lexical is not None and settings.mode != "dense" and candidate.row in lexical.named(found.query)
+    return Explanation(
+        query=found.query,
+        product_id=candidate.product_id,
+        rank=candidate.rank,
+        score=candidate.score,
+        scores=candidate.scores,
+        ranks=candidate.ranks,
+        named_by_id=named,
+        words=_matched_words(index, found.query, candidate),
+        fused=None if named else _fused_parts(found, candidate),
+        filter=[] if settings.where is None else _clauses(index, settings.where, candidate.row),
+        settings=settings,
+        total=found.total.value,
+        relation=found.total.relation,
+        version=found.version,
+        fingerprint=index.manifest.fingerprint,
+        encoder=str(index.manifest.encoder.get("model", "not recorded")),
+    )
+
+
+def _matched_words(index: SearchIndex, query: str, candidate: Candidate) -> list[MatchedWord]:
+    if index.lexical is None:
+        return []
+    analyser = index.lexical.analyser
+
+    def written(text: str, term: str) -> list[str]:
+        return [text[start:end] for start, end in term_spans(analyser, text, {term})]
+
+    words = []
+    for term, score in index.lexical.term_scores(query, candidate.row).items():
+        fields: dict[str, list[str]] = {}
+        for name, value in candidate.payload.items():
+            texts = value if isinstance(value, list) else [value]
+            matched = [part for text in texts if isinstance(text, str) for part in written(text, term)]
+            if matched:
+                fields[name] = list(dict.fromkeys(matched))
+        if not fields and candidate.text is not None and (matched := written(candidate.text, term)):
+            fields[TEXT_COLUMN] = list(dict.fromkeys(matched))
+        typed = written(query, term)
+        words.append(MatchedWord(typed[0] if typed else term, term, score, fields))
+    return words
+
+
+def _fused_parts(found: CandidateSet, candidate: Candidate) -> FusedParts | None:
+    if found.settings.mode != "hybrid" or found.index.lexical is None:
+        return None
+    highest = found.index.lexical.highest_score(found.query)
+    if found.settings.fusion == "rrf":
+        dense, bm25 = (
+            1.0 / (RECIPROCAL_RANK_CONSTANT + candidate.ranks[side]) if side in candidate.ranks else 0.0
+            for side in ("dense", "bm25")
+        )
+        return FusedParts(dense, bm25, highest)
+    weight = found.settings.weight
+    return FusedParts(
+        dense=weight * (candidate.scores["dense"] + 1.0) / 2.0,
+        bm25=(1.0 - weight) * candidate.scores["bm25"] / highest,
+        highest_bm25=highest,
+    )
+
+
+def _clauses(index: SearchIndex, where: str, row: int) -> list[Clause]:
+    from aisle.index.filters import filter_clauses  # takes 15 ms; most searches have no filter
+
+    clauses = []
+    for clause in filter_clauses(where, index.products.schema):
+        taken = take_rows(index.products.select(clause.columns), np.array([row]))
+        (product,) = taken.combine_chunks().to_batches()
+        clauses.append(Clause(clause.text, clause.result(product), product.to_pylist()[0]))
+    return clauses
+
+
+def _matched(word: MatchedWord) -> str:
+    places = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in word.fields.items())
+    found = f"BM25 {word.bm25:.4f}" if word.bm25 else "not in the product's text"
+    return f"{word.word!r} {found}" + (f" ({places})" if places else "")
