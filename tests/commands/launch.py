@@ -1,11 +1,11 @@
 """Scripts in several processes on CPU, which gloo connects over the loopback interface.
 
 `torchrun` starts them as a user does. `start_ranks` sets the same variables and saves the imports; it is for
-tests of what ranks do. Without a GPU no flag selects the CPU, as when a user types torchrun.
+tests of what ranks do, and of runs that are killed. Without a GPU no flag selects the CPU, as when a user
+types torchrun.
 """
 
 import atexit
-import functools
 import json
 import os
 import select
@@ -26,6 +26,15 @@ ON_CPU = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
 }
+
+
+MODULES = [
+    "aisle.commands.train.run",
+    "datasets",
+    "sklearn.metrics",
+    "transformers.models.bert.modeling_bert",
+]
+"""Modules that a server of ranks imports."""
 
 
 def free_port():
@@ -75,46 +84,70 @@ def torchrun(processes, script, *arguments, check=True, timeout=300, env=None):
     return done
 
 
-@functools.cache
-def rank_server():
-    """Start the program that forks ranks; it ends with the tests."""
-    modules = [
-        "aisle.commands.train.run",
-        "datasets",
-        "sklearn.metrics",
-        "transformers.models.bert.modeling_bert",
-    ]
-    server = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("rank_server.py"), *modules],
-        env={**os.environ, **ON_CPU, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class RankServer:
+    """A program that has imported the libraries and forks the processes of a script from itself.
 
-    @atexit.register
-    def end():
-        server.communicate()
+    Args:
+        environment: Its variables. What libraries read when they are imported holds for all its scripts.
+    """
 
-    return server
+    def __init__(self, environment):
+        self._environment = environment
+        self._program = None
+
+    def run(self, processes, script, *arguments, environment, check=True, timeout=300):
+        """Run a script in several processes and return the result; processes that hang are ended in time.
+
+        Args:
+            processes: Number of processes; None for one that no launcher started.
+            script: Path of the script, absolute or in the project.
+            arguments: Arguments of the script.
+            environment: Variables of the processes.
+            check: Whether an exit code other than 0 fails the test.
+            timeout: Seconds after which the processes are ended and the test fails.
+        """
+        program, command = self._started(), [str(ROOT / script), *map(str, arguments)]
+        with tempfile.TemporaryDirectory() as folder:
+            output = [str(Path(folder) / name) for name in ("stdout", "stderr")]
+            asked = {"processes": processes, "command": command, "port": free_port(), "output": output}
+            program.stdin.write(json.dumps({**asked, "env": environment}) + "\n")
+            program.stdin.flush()
+            answered, _, _ = select.select([program.stdout], [], [], timeout)
+            if not answered:
+                self._program = None
+                os.killpg(program.pid, signal.SIGKILL)
+            stdout, stderr = (Path(path).read_text(encoding="utf-8") for path in output)
+        if not answered:
+            pytest.fail(f"no end within {timeout} s\n{stdout[-1500:]}\n{stderr[-1500:]}")
+        done = subprocess.CompletedProcess(command, int(program.stdout.readline()), stdout, stderr)
+        assert done.returncode == 0 or not check, done.stderr[-3000:]
+        return done
+
+    def end(self):
+        """End the program; a later script would start it again."""
+        if self._program is not None:
+            self._program.communicate()
+            self._program = None
+
+    def _started(self):
+        if self._program is None:
+            self._program = subprocess.Popen(
+                [sys.executable, Path(__file__).with_name("rank_server.py"), *MODULES],
+                cwd=ROOT,
+                env={**self._environment, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        return self._program
+
+
+SERVER = RankServer({**os.environ, **ON_CPU})
+atexit.register(SERVER.end)
 
 
 def start_ranks(processes, script, *arguments, check=True, timeout=300):
-    """Run a script in several processes and return how it ended; processes that hang are ended in time."""
-    server, command = rank_server(), [str(ROOT / script), *map(str, arguments)]
-    with tempfile.TemporaryDirectory() as folder:
-        output = [str(Path(folder) / name) for name in ("stdout", "stderr")]
-        asked = {"processes": processes, "command": command, "port": free_port(), "output": output}
-        server.stdin.write(json.dumps({**asked, "env": {**os.environ, **ON_CPU}}) + "\n")
-        server.stdin.flush()
-        answered, _, _ = select.select([server.stdout], [], [], timeout)
-        if not answered:
-            rank_server.cache_clear()
-            os.killpg(server.pid, signal.SIGKILL)
-        stdout, stderr = (Path(path).read_text(encoding="utf-8") for path in output)
-    if not answered:
-        pytest.fail(f"no end within {timeout} s\n{stdout[-1500:]}\n{stderr[-1500:]}")
-    done = subprocess.CompletedProcess(command, int(server.stdout.readline()), stdout, stderr)
-    assert done.returncode == 0 or not check, done.stderr[-3000:]
-    return done
+    """Run a script in several processes as `RankServer.run` does, on CPU and with the tests' variables."""
+    environment = {**os.environ, **ON_CPU}
+    return SERVER.run(processes, script, *arguments, environment=environment, check=check, timeout=timeout)

@@ -3,8 +3,6 @@
 import filecmp
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from aisle.commands.indexing import embedding
 from aisle.index import index_writer, open_index, read_manifest
 from aisle.models.encoder import TorchEncoder
 from tests.commands.conftest import write_rows
-from tests.commands.launch import ON_CPU, ROOT, torchrun
+from tests.commands.launch import start_ranks
 
 TITLES = [
     f"{colour} {noun}" for colour in ("red", "blue", "green") for noun in ("sofa", "lamp", "bed", "rug")
@@ -202,19 +200,9 @@ def test_a_killed_build_resumes_from_its_shards_to_the_same_index(
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 5)
     path = catalog()
     build(path, index="whole")
-    died = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            KILLED_IN_THE_SECOND_SHARD,
-            str(tiny_bert),
-            str(path),
-            str(tmp_path / "index"),
-        ],
-        env={**os.environ, **ON_CPU},
-        cwd=ROOT,
-        check=False,
-    )
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_IN_THE_SECOND_SHARD)
+    died = start_ranks(None, script, tiny_bert, path, tmp_path / "index", check=False)
     assert died.returncode == 9
     assert len(list((tmp_path / "index/.building/shards").glob("*.npy"))) == 1
     embedded.clear()
@@ -278,7 +266,7 @@ def test_two_processes_share_the_shards_and_build_the_same_index(
     path = catalog()
     build(path, index="one")
     flags = ["--model", tiny_bert, "--catalog", path, "--index_dir", tmp_path / "two", "--deterministic"]
-    done = torchrun(2, "infer_index.py", "build", *flags)
+    done = start_ranks(2, "infer_index.py", "build", *flags)
     assert done.stdout.count("catalogue: 12 products") == 1
     np.testing.assert_array_equal(
         open_index(tmp_path / "two").embeddings, open_index(tmp_path / "one").embeddings

@@ -3,10 +3,7 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections import namedtuple
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +14,9 @@ import yaml
 from aisle.index import open_index
 from aisle.models.loading import load_encoder
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
+from tests.commands.launch import RankServer
 from tests.hub_server import TOKEN, HubServer
 
-ROOT = Path(__file__).resolve().parents[2]
 WRONG_TOKEN = "hf_" + "AnotherTokenThatNobodyGave000000"
 NOWHERE = "http://127.0.0.1:9"
 """The discard port: nothing listens there."""
@@ -38,20 +35,8 @@ SENT = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-# Importing torch takes longer than these commands, so a process runs several of them.
-COMMANDS = """
-import json, sys
-from aisle.cli import main
-codes = []
-for arguments in json.loads(sys.argv[1]):
-    codes.append(main(arguments))
-    for stream in (sys.stdout, sys.stderr):
-        stream.write(chr(30))
-        stream.flush()
-print(*codes)
-"""
 Done = namedtuple("Done", "code out err")
-Shop = namedtuple("Shop", "hub tiny pairs cache")
+Shop = namedtuple("Shop", "hub tiny pairs cache servers")
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +51,19 @@ def shop(tiny_bert, tmp_path_factory):
     with HubServer() as hub:
         hub.add_model("acme/tiny", tiny_bert)
         hub.add_dataset("acme/pairs", pairs)
-        yield Shop(hub, tiny_bert, pairs, tmp_path_factory.mktemp("home"))
+        servers = {}
+        yield Shop(hub, tiny_bert, pairs, tmp_path_factory.mktemp("home"), servers)
+        for server in servers.values():
+            server.end()
 
 
-def run(shop, *command, **environment):
-    """Run a Python command line in the project's folder, with the test's Hub in place of the Hub."""
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=shop.hub.environment(shop.cache, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true", **environment),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def run(shop, script, *arguments, **environment):
+    """Run a script with the test's Hub in place of the Hub."""
+    given = shop.hub.environment(shop.cache, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true")
+    # Libraries read the token when they use it, but other variables when they are imported.
+    imported = {name: value for name, value in environment.items() if name != "HF_TOKEN"}
+    server = shop.servers.setdefault(tuple(imported.items()), RankServer({**given, **imported}))
+    done = server.run(None, script, *arguments, environment={**given, **environment}, check=False)
     assert TOKEN not in done.stdout + done.stderr
     assert WRONG_TOKEN not in done.stdout + done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
@@ -88,7 +72,7 @@ def run(shop, *command, **environment):
 def run_each(shop, *commands, **environment):
     """Run several commands of aisle in a process; return the result of each."""
     arguments = json.dumps([[str(argument) for argument in command] for command in commands])
-    done = run(shop, "-c", COMMANDS, arguments, **environment)
+    done = run(shop, "tests/commands/several_commands.py", arguments, **environment)
     assert done.code == 0, done.err[-3000:]
     *outs, codes = done.out.split("\x1e")
     errs = done.err.split("\x1e")[:-1]

@@ -24,3 +24,10 @@ def test_a_rank_that_fails_ends_the_others_and_gives_its_code(tmp_path):
     )
 
     assert start_ranks(2, script, check=False, timeout=120).returncode == 3
+
+
+def test_without_a_number_of_processes_no_launcher_is_seen(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys\nsys.stdout.write(f'{os.environ.get(\"RANK\")} {sys.argv[1:]}')\n")
+
+    assert start_ranks(None, script, "--flag").stdout == "None ['--flag']"

@@ -1,23 +1,17 @@
 """Runs that are killed with SIGKILL and resumed, compared with the same run without interruption."""
 
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from aisle.cli import train_main
 from aisle.commands.train import resume as resume_module
 from aisle.commands.train.settings import RunSettings, TrainSettings
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
+from tests.commands.launch import ROOT, start_ranks
 
-ROOT = Path(__file__).resolve().parents[2]
 HEADER = ["query", "product", "relevance"]
 # One process: 15 steps, an epoch ends after every 5th. Two: 9 steps, after every 3rd.
 RECIPE = [
@@ -91,25 +85,16 @@ def driver(tmp_path_factory):
     return path
 
 
-def start(run_dir, flags, *, processes=1, script=(ROOT / "train_peft.py",)):
+def start(run_dir, flags, *, processes=None, script=("train_peft.py",)):
     """Run a training script in new processes and return the result."""
-    environment = dict(os.environ)
-    launcher = []
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
-        environment |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, *map(str, script), *flags, "--output_dir", str(run_dir)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return start_ranks(processes, *script, *flags, "--output_dir", run_dir, check=False)
 
 
-def kill(run_dir, flags, driver, moment, *, processes=1):
+def kill(run_dir, flags, driver, moment, *, processes=None):
     """Run until the given point, and check that the run ended there and not earlier."""
     script = (driver, ROOT / "train_peft.py", *moment)
     ended = start(run_dir, flags, processes=processes, script=script)
-    assert ended.returncode == (-signal.SIGKILL if processes == 1 else 1), ended.stderr[-3000:]
+    assert ended.returncode == -signal.SIGKILL, ended.stderr[-3000:]
     assert not (run_dir / "metrics.json").exists()
 
 
@@ -161,8 +146,9 @@ def test_a_killed_and_resumed_run_gives_the_bytes_of_an_uninterrupted_run(
     half_written = list((run_dir / "checkpoints").glob(".step_*.writing"))
     assert bool(half_written) == (moment[0] == "writing")
 
-    assert train_main([*flags, "--output_dir", str(run_dir), "--resume_from_checkpoint", "latest"]) == 0
+    resumed = start(run_dir, [*flags, "--resume_from_checkpoint", "latest"])
 
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert outcome(run_dir) == uninterrupted
     assert list((run_dir / "checkpoints").glob(".*")) == []
 

@@ -18,7 +18,7 @@ from aisle.index import open_index
 from aisle.models.loading import load_encoder
 from aisle.reporting.product_labels import product_labels
 from tests.commands.evaluate.evaluated_shop import evaluate, write_table
-from tests.commands.launch import torchrun
+from tests.commands.launch import start_ranks
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_a_model_that_is_not_a_run_has_no_curves(tiny_bert):
 def test_two_processes_give_the_figures_of_one_and_log_once(shop, flags, tmp_path):
     shutil.copytree(shop["index"], tmp_path / "index")
     given = ["evaluate", "--index_dir", tmp_path / "index", *flags[2:], "--json"]
-    done = torchrun(2, "infer_index.py", *given, "--report", tmp_path / "two")
+    done = start_ranks(2, "infer_index.py", *given, "--report", tmp_path / "two")
     assert done.stdout.count('"retrieval"') == 1
     two = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert index_main([*map(str, given[:3]), *map(str, flags[2:]), "--report", str(tmp_path / "one")]) == 0

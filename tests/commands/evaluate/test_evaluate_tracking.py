@@ -12,7 +12,7 @@ from aisle.evaluation.document import Evaluation
 from aisle.reporting.html import scalars_of, tables_of
 from aisle.reporting.model_card.search_section import BEGIN
 from tests.commands.evaluate.evaluated_shop import evaluate
-from tests.commands.launch import torchrun
+from tests.commands.launch import start_ranks
 from tests.tracked_runs import read_tensorboard, read_wandb
 
 
@@ -140,7 +140,7 @@ def test_two_processes_write_one_card_and_one_tracked_run(trained, run_dir, judg
     given = ["evaluate", "--index_dir", tmp_path / "index", *judged[2:], "--model", run_dir, "--model_card"]
     report = tmp_path / "report"
 
-    done = torchrun(
+    done = start_ranks(
         2, "infer_index.py", *given, "--report", report, "--with_tracking", "--report_to", "tensorboard"
     )
 
