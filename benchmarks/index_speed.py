@@ -140,7 +140,9 @@ def searchers(index, built, threads):
     def hnswlib_of(graph):
         def search(queries, ef):
             graph.set_ef(ef)
-            return graph.knn_query(queries, k=TOP_K, num_threads=threads)[0].astype(np.int64)
+            found = graph.knn_query(queries, k=TOP_K, num_threads=threads)[0].astype(np.int64)
+            graph.set_ef(1)  # as aisle leaves its own graph
+            return found
 
         return search
 

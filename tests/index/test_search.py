@@ -1,13 +1,14 @@
 """Answers of an open index."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from aisle.errors import SearchError
-from aisle.index import ann_recall, open_index
+from aisle.index import ann_recall, delete_products, open_index
 from aisle.index.backends.hnsw import HnswBackend
 
 
@@ -207,6 +208,54 @@ def test_searches_with_other_ef_at_the_same_time_do_not_disturb_each_other(build
         thread.join()
 
     assert wrong == []
+
+
+@pytest.mark.parametrize("ef", [1, 7, 40, 300])
+def test_a_search_keeps_as_many_candidates_as_hnswlib_with_that_ef(build, clustered, tmp_path, ef):
+    build(clustered(1000, dim=32), M=4, ef_construction=8)
+    backend = open_index(tmp_path / "index").graph.backend
+    queries = clustered(50, dim=32, seed=1)
+
+    nodes, cosines, answered = backend.search(queries, nodes=5, effort=ef, threads=1)
+
+    backend.index.set_ef(max(ef, 5))
+    labels, distances = backend.index.knn_query(queries, k=5, num_threads=1)
+    assert answered.all()
+    np.testing.assert_array_equal(nodes, labels)
+    np.testing.assert_array_equal(cosines, 1 - distances)
+
+
+def test_an_effort_above_the_number_of_products_is_answered_by_the_graph(build, clustered, tmp_path):
+    build(clustered(30, dim=32))
+    delete_products(tmp_path / "index", [f"p{row:05d}" for row in range(12)])
+    backend = open_index(tmp_path / "index").graph.backend
+
+    nodes, _, answered = backend.search(clustered(4, dim=32, seed=1), nodes=5, effort=2048, threads=1)
+
+    assert answered.all()
+    assert nodes.min() >= 12
+
+
+def test_a_search_does_not_wait_for_another(index, clustered):
+    """The first search is in the middle of hnswlib while the second starts and ends."""
+    backend, query = index.graph.backend, clustered(1, seed=1)
+    inside, finished = threading.Event(), threading.Event()
+    graph = backend.index
+
+    class Waiting:
+        def knn_query(self, *arguments, **more):
+            inside.set()
+            assert finished.wait(60)
+            return graph.knn_query(*arguments, **more)
+
+    backend.index = Waiting()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(index.search, query, top_k=3, ef_search=50)
+        assert inside.wait(60)
+        backend.index = graph
+        second = index.search(query, top_k=3, ef_search=20)
+        finished.set()
+        assert_same(first.result(), second)
 
 
 def test_ef_search_of_the_manifest_is_used_after_opening(build, clustered, tmp_path):

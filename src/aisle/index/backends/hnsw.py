@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +56,13 @@ class HnswBackend:
         *(10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048),
     )
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, *, live: int) -> None:
         self.index = index
         """The hnswlib index; its labels are node numbers."""
-        # hnswlib stores `ef` in the index, so two searches with different values must not overlap.
-        self._lock = threading.Lock()
+        self._live = live  # nodes that were not removed
+        # hnswlib keeps max(ef, k) candidates, and all threads share `ef`. With the lowest `ef`, the `k` of a
+        # search decides alone, so searches of different efforts can run at the same time without a lock.
+        index.set_ef(1)
 
     @classmethod
     def build(
@@ -80,7 +81,7 @@ class HnswBackend:
             ef_construction=parameters.ef_construction,
             random_seed=100,
         )
-        graph = cls(index)
+        graph = cls(index, live=len(vectors))
         graph._place(vectors, first=0, threads=threads, on_progress=on_progress)
         return graph
 
@@ -98,7 +99,7 @@ class HnswBackend:
             raise IndexIntegrityError(
                 f"{folder / GRAPH_FILE}: hnswlib refuses it: {error}; build the index again"
             ) from None
-        return cls(index)
+        return cls(index, live=vectors.groups.live)
 
     def save(self, folder: Path) -> None:
         """Write the graph.
@@ -114,7 +115,7 @@ class HnswBackend:
                 raise OSError(f"{expected} bytes were to be written, {found} were; is the disk full?")
 
     def search(self, queries: Scores, *, nodes: int, effort: int, threads: int | None) -> Found:
-        """Return the nearest nodes; a query that reaches too few nodes is left unanswered."""
+        """Return the nearest nodes; a query that reaches fewer than `effort` nodes is left unanswered."""
         try:
             found = self.nearest(queries, nodes=nodes, effort=effort, threads=threads)
             return *found, np.ones(len(queries), bool)
@@ -143,24 +144,26 @@ class HnswBackend:
         The cosines are float32 sums by hnswlib, one pair at a time: within 1e-6 of `row_scores`.
 
         Raises:
-            RuntimeError: A query reaches fewer than `nodes` nodes, as in a graph that is not connected.
+            RuntimeError: A query reaches fewer nodes than `nodes` or `effort`, as in a graph that is not
+                connected.
         """
         count = threads or (1 if len(queries) == 1 else available_processors())
-        with self._lock:
-            self.index.set_ef(max(effort, nodes))
-            labels, distances = self.index.knn_query(queries, k=nodes, num_threads=count)
-        return labels.astype(np.int64), 1 - distances
+        kept = max(nodes, min(effort, self._live))
+        labels, distances = self.index.knn_query(queries, k=kept, num_threads=count)
+        return labels[:, :nodes].astype(np.int64), 1 - distances[:, :nodes]
 
     def add(self, vectors: NodeVectors, *, threads: int | None = None) -> None:
         """Add the nodes from number `len(self)` on."""
         if len(vectors) > self.index.get_max_elements():
             self.index.resize_index(len(vectors))
         self._place(vectors, first=len(self), threads=threads)
+        self._live = vectors.groups.live
 
     def remove(self, nodes: Rows) -> None:
         """Mark nodes as deleted: searches pass through them and never return them."""
         for node in nodes.tolist():
             self.index.mark_deleted(node)
+        self._live -= len(nodes)
 
     def __len__(self) -> int:
         return int(self.index.get_current_count())
