@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ def load_graph(folder: Path, tower: BundledTower) -> GraphSession:
     Raises:
         ModelError: ONNX Runtime cannot load the graph, or it differs from the description of the tower.
     """
+    # From 1.32 on, the official builds write a device id below ~/.cache and send events to Microsoft. The
+    # variable is read when the library is loaded (Privacy.md in its package); a user's own value stays.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
