@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 COMMAND_LANGUAGES = {"", "bash", "console", "sh"}
 MARKER = re.compile(r"^<!-- (parsed|needs: (gpu|hub)(, (gpu|hub))*) -->$")
 SCRIPTS = {"train_peft.py", "infer_index.py"}
-HARMLESS = {".", "pip", "printf"}
+HARMLESS = {".", "aws", "docker", "pip", "printf", "terraform"}
 """Shell programs in the docs, without flags of ours."""
 
 

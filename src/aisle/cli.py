@@ -72,7 +72,7 @@ def _dispatch(prog: str, commands: CommandList, given: Sequence[str], help_text:
 
 def _run(command: Command[Any], arguments: Sequence[str], prog: str) -> None:
     limit_spinning()
-    settings = parse_settings(command.settings, arguments, prog=prog)
+    settings = parse_settings(command.settings, command.arguments(arguments), prog=prog)
     forget_secrets(sys.argv)
     command.check(settings)
     command.run(settings)

@@ -17,6 +17,11 @@ def no_problems(_settings: object) -> list[str]:
     return []
 
 
+def as_given(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments of a command unchanged."""
+    return arguments
+
+
 def no_inputs(_settings: object) -> None:
     """Check no file or folder before the command runs."""
 
@@ -35,6 +40,7 @@ class Command(Generic[Settings]):
         problems: Function that returns a message for each combination of settings that cannot work.
         inputs: Function that raises if a file or folder that the settings name is missing.
         extra: Extra that the command needs, see `aisle.extras`; or a function that returns it.
+        arguments: Function that returns the arguments to parse, for arguments that the environment adds.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Command(Generic[Settings]):
     problems: Callable[[Settings], Sequence[str]] = no_problems
     inputs: Callable[[Settings], None] = no_inputs
     extra: str | Callable[[Settings], str] | None = None
+    arguments: Callable[[Sequence[str]], Sequence[str]] = as_given
 
     @property
     def summary(self) -> str:

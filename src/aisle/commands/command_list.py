@@ -11,7 +11,7 @@ SEARCH = ("build", "query", "evaluate")
 MAINTAIN = ("upsert", "delete", "compact", "tune", "calibrate")
 INSPECT = ("versions", "rollback", "info", "verify")
 SERVICE = ("serve",)
-RUNS = ("sample", "quickstart", "average", "merge", "export", "push")
+RUNS = ("sample", "quickstart", "average", "merge", "export", "package", "push")
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
@@ -83,6 +83,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import merge
 
             return merge.COMMAND
+        case "package":
+            from aisle.commands import package
+
+            return package.COMMAND
         case "push":
             from aisle.commands import push
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
+from tyro.conf import arg
 
 from aisle.commands.command import Command
+from aisle.commands.serve_container import container_arguments, package_arguments
 from aisle.commands.shared_settings import (
     AdapterBase,
     ConfigFile,
     Count,
-    IndexDir,
     IndexModel,
     TrustRemoteCode,
 )
@@ -22,6 +23,7 @@ from aisle.types.choices import SearchMode
 
 if TYPE_CHECKING:
     from aisle.service.engine import Engine
+    from aisle.service.running_service import RunningService
     from aisle.service.served_pair import PairSource
     from aisle.service.server import HttpServer
     from aisle.service.service_limits import ServiceLimits
@@ -37,7 +39,13 @@ class ServeSettings:
     OpenAI do; GET /info, /health, /ready and /metrics describe the server.
     """
 
-    index_dir: IndexDir
+    index_dir: Annotated[
+        str | None,
+        arg(
+            help="Directory of the index. In a container, the index of the package in the folder that the "
+            "variable AISLE_PACKAGE names."
+        ),
+    ] = None
     model: IndexModel = None
     base_model: AdapterBase = None
     trust_remote_code: TrustRemoteCode = False
@@ -71,12 +79,22 @@ class ServeSettings:
     """Milliseconds after which a request is answered with 504, unless it has its own timeout_ms."""
     log_queries: bool = False
     """Log the texts of searches. If not given, no text of a request is logged."""
+    sagemaker: bool = False
+    """Answer SageMaker's calls too: GET /ping, and POST /invocations with any request in a body of at most
+    6 MB. --max_body_bytes does not apply."""
+    multi_model: bool = False
+    """Serve packages that SageMaker loads and unloads (POST /models, DELETE /models/NAME), instead of an
+    index."""
     config: ConfigFile = None
 
 
 def serve_problems(settings: ServeSettings) -> list[str]:
     """Return a message for each combination of settings that cannot work."""
     problems = []
+    if (settings.index_dir is None) != settings.multi_model:
+        problems.append("--index_dir: required, except with --multi_model, which loads packages on demand")
+    if settings.multi_model and settings.api_key_file is not None:
+        problems.append("--multi_model: SageMaker sends no keys; leave --api_key_file out")
     if settings.host not in LOOPBACK and settings.api_key_file is None and not settings.allow_anonymous:
         problems.append(
             f"--host {settings.host}: others could search without a key; add --api_key_file FILE, or "
@@ -88,41 +106,36 @@ def serve_problems(settings: ServeSettings) -> list[str]:
 
 
 def serve(settings: ServeSettings) -> None:
-    """Serve until a signal stops the process.
+    """Serve an index, or packages that are loaded on demand, until a signal stops the process.
 
     Raises:
         AisleError: The address cannot be used, the key file is not valid, or the index or the model cannot
             be loaded.
     """
-    from aisle.extras import require_extra
-    from aisle.index import read_manifest
-    from aisle.search.load_encoder import extra_for
+    if settings.multi_model:
+        _serve_models(settings)
+    else:
+        _serve_index(settings)
+
+
+def _serve_index(settings: ServeSettings) -> None:
+    """Serve an index."""
     from aisle.service.api_keys import read_api_keys
     from aisle.service.app import create_app
     from aisle.service.engine import Engine
-    from aisle.service.served_pair import PairSource
     from aisle.service.server import HttpServer, listening_socket
 
-    index_dir = Path(settings.index_dir).resolve()
-    model = settings.model or str(read_manifest(index_dir).encoder.get("model"))
-    if settings.mode != "lexical":
-        require_extra(extra_for(model))
+    source = _source(settings)
+    limits = _limits(settings, source)
     keys = None if settings.api_key_file is None else read_api_keys(Path(settings.api_key_file))
-    source = PairSource(
-        index_dir,
-        model=settings.model,
-        base_model=settings.base_model,
-        trust_remote_code=settings.trust_remote_code,
-        mode=settings.mode,
-        window=settings.window,
-    )
     engine = Engine()
     loading = _Loading(engine, source)
     app = create_app(
         engine,
-        limits=_limits(settings, model),
+        limits=limits,
         keys=keys,
         log_queries=settings.log_queries,
+        sagemaker=settings.sagemaker,
         on_start=lambda: loading.start(server),
     )
     server = HttpServer(app)
@@ -130,18 +143,72 @@ def serve(settings: ServeSettings) -> None:
     loading.raise_failure()
 
 
-def _limits(settings: ServeSettings, model: str) -> ServiceLimits:
+def _serve_models(settings: ServeSettings) -> None:
+    """Serve packages that are loaded on demand."""
+    from aisle.service.loaded_models import LoadedModels
+    from aisle.service.multi_model_app import create_multi_model_app
+    from aisle.service.sagemaker import MAX_BODY_BYTES
+    from aisle.service.server import HttpServer, listening_socket
+
+    app = create_multi_model_app(LoadedModels(_start_package), max_body_bytes=MAX_BODY_BYTES)
+    HttpServer(app).run(listening_socket(settings.host, settings.port))
+
+
+def _start_package(folder: Path) -> RunningService:
+    """Load a package, and start its service with the package's own settings."""
+    from aisle.config.load import parse_settings
+    from aisle.service.engine import Engine
+    from aisle.service.running_service import RunningService
+    from aisle.service.served_pair import load_pair
+
+    settings = parse_settings(ServeSettings, package_arguments(folder), prog="aisle serve")
+    source = _source(settings)
+    limits = _limits(settings, source)
+    service = RunningService(Engine(load_pair(source)), limits, None, settings.log_queries)
+    service.start()
+    return service
+
+
+def _source(settings: ServeSettings) -> PairSource:
+    """Return where index and model are loaded from.
+
+    Raises:
+        AisleError: There is no index, or the extra of its model is not installed.
+    """
+    from aisle.extras import require_extra
+    from aisle.index import read_manifest
+    from aisle.search.load_encoder import extra_for
+    from aisle.service.served_pair import PairSource
+
+    index_dir = Path(settings.index_dir or "").resolve()
+    model = settings.model or str(read_manifest(index_dir).encoder.get("model"))
+    if settings.mode != "lexical":
+        require_extra(extra_for(model))
+    return PairSource(
+        index_dir,
+        model=settings.model,
+        base_model=settings.base_model,
+        trust_remote_code=settings.trust_remote_code,
+        mode=settings.mode,
+        window=settings.window,
+    )
+
+
+def _limits(settings: ServeSettings, source: PairSource) -> ServiceLimits:
+    from aisle.index import read_manifest
     from aisle.search.load_encoder import extra_for
     from aisle.service.request_queue import QueueLimits
+    from aisle.service.sagemaker import MAX_BODY_BYTES
     from aisle.service.service_limits import ServiceLimits
     from aisle.system.processors import available_processors
 
+    model = source.model or str(read_manifest(source.index_dir).encoder.get("model"))
     by_torch = settings.mode != "lexical" and extra_for(model) == "encode"
     workers = settings.workers or (1 if by_torch else available_processors())
     return ServiceLimits(
         queue=QueueLimits(settings.max_waiting, settings.batch_tokens, workers),
         max_queries=settings.max_queries,
-        max_body_bytes=settings.max_body_bytes,
+        max_body_bytes=MAX_BODY_BYTES if settings.sagemaker else settings.max_body_bytes,
         timeout_ms=settings.timeout_ms,
     )
 
@@ -184,4 +251,4 @@ class _Loading:
         log.info("version %d of %s answers, with %s", pair.version, self._source.index_dir, pair.model_name)
 
 
-COMMAND = Command("serve", ServeSettings, serve, serve_problems, extra="serve")
+COMMAND = Command("serve", ServeSettings, serve, serve_problems, extra="serve", arguments=container_arguments)

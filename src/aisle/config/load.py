@@ -42,7 +42,7 @@ def parse_settings(
     if unknown:
         raise ConfigError("\n".join(unknown))
     config_file = _config_flag(arguments)
-    given = {} if config_file is None else _read_yaml(config_file)
+    given = {} if config_file is None else read_yaml(config_file)
     # The help prints defaults, so they must not contain secrets from the YAML file.
     secrets = {name: given[name] for name in _known_names(settings_type) & SECRET_FIELDS & given.keys()}
     public = {name: value for name, value in given.items() if name not in secrets}
@@ -86,7 +86,7 @@ def settings_of_call(settings_type: type[Settings], given: Mapping[str, Any], *,
     if plain.get("config") is None:
         return _validated(settings_type, plain, origin=caller)
     path = find_config(str(plain["config"]), flag="config")
-    from_file = _read_yaml(path)
+    from_file = read_yaml(path)
     _validated(settings_type, from_file, origin=str(path), is_yaml=True)  # messages then name the file
     return _validated(settings_type, {**from_file, **plain}, origin=caller)
 
@@ -152,20 +152,29 @@ def _config_flag(arguments: Sequence[str]) -> Path | None:
     return None if given is None else find_config(given)
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_yaml(path: Path, *, flag: str = "--config") -> Mapping[str, Any]:
+    """Return the settings in a YAML file, not yet checked.
+
+    Args:
+        path: The file.
+        flag: Flag that names it, for messages.
+
+    Raises:
+        ConfigError: The file cannot be read, or is no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         # The error's own text quotes the line, which may contain a token.
         line = 0 if error.problem_mark is None else error.problem_mark.line + 1
-        raise ConfigError(f"--config {path}: line {line} is not valid YAML: {error.problem}") from None
+        raise ConfigError(f"{flag} {path}: line {line} is not valid YAML: {error.problem}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path}: cannot be read as YAML: {error}") from None
+        raise ConfigError(f"{flag} {path}: cannot be read as YAML: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, Mapping):
         found = type(values).__name__
-        raise ConfigError(f"--config {path}: must be a mapping of flags to values; found a {found}")
+        raise ConfigError(f"{flag} {path}: must be a mapping of flags to values; found a {found}")
     return values
 
 

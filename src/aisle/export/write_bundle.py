@@ -27,7 +27,7 @@ from aisle.export.gates import check_tokens, failures, measure
 from aisle.export.int8_onnx import int8_copy
 from aisle.export.onnx_graph import OPSET, traceable_copy, write_graph
 from aisle.export.sample_texts import SampleTexts
-from aisle.io.durable import apply_umask, sync
+from aisle.io.durable import apply_umask, put_in_place, sync
 from aisle.models.encoder import TorchEncoder
 from aisle.text.rust_tokenizers import rust_backend
 from aisle.text.tokens import Side
@@ -120,7 +120,7 @@ def write_bundle(
         apply_umask(staging)
         for path in staging.iterdir():
             sync(path)
-        _put_in_place(staging, folder)
+        put_in_place(staging, folder)
     return bundle
 
 
@@ -210,14 +210,3 @@ def _staging(folder: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _put_in_place(staging: Path, folder: Path) -> None:
-    if not folder.exists():
-        staging.rename(folder)
-    else:
-        earlier = Path(tempfile.mkdtemp(prefix=f".{folder.name}.earlier-", dir=folder.parent))
-        folder.rename(earlier / folder.name)
-        staging.rename(folder)
-        shutil.rmtree(earlier)
-    sync(folder.parent)

@@ -13,6 +13,7 @@ from aisle.service.engine import Engine
 from aisle.service.error_responses import add_error_handlers
 from aisle.service.http_limits import BodyLimits, Timing
 from aisle.service.running_service import RunningService
+from aisle.service.sagemaker import sagemaker_routes
 from aisle.service.search_routes import search_routes
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.status_routes import probe_routes, status_routes
@@ -27,6 +28,7 @@ def create_app(
     limits: ServiceLimits | None = None,
     keys: ApiKeys | None = None,
     log_queries: bool = False,
+    sagemaker: bool = False,
     on_start: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Return the application that answers with an engine.
@@ -36,6 +38,7 @@ def create_app(
         limits: Limits of the server.
         keys: API keys; None accepts every request.
         log_queries: Whether to log the texts of queries.
+        sagemaker: Whether to answer SageMaker's calls too.
         on_start: Function called when the server has started, before its first request.
     """
     service = RunningService(engine, limits or ServiceLimits(), keys, log_queries)
@@ -57,4 +60,6 @@ def create_app(
     app.add_middleware(Timing, observe=service.metrics.observe_request)
     for routes in (search_routes(service), status_routes(service), probe_routes(service)):
         app.include_router(routes)
+    if sagemaker:
+        app.include_router(sagemaker_routes(service))
     return app

@@ -15,6 +15,7 @@ ErrorKind: TypeAlias = Literal[
     "not_found",
     "method_not_allowed",
     "body_timeout",
+    "model_loaded",
     "version_gone",
     "body_too_large",
     "unsupported_media_type",
@@ -23,6 +24,7 @@ ErrorKind: TypeAlias = Literal[
     "internal_error",
     "not_ready",
     "timeout",
+    "insufficient_memory",
 ]
 """Value of `error.type` in a response."""
 
@@ -33,6 +35,7 @@ STATUS: dict[ErrorKind, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "body_timeout": 408,
+    "model_loaded": 409,
     "version_gone": 410,
     "body_too_large": 413,
     "unsupported_media_type": 415,
@@ -41,6 +44,7 @@ STATUS: dict[ErrorKind, int] = {
     "internal_error": 500,
     "not_ready": 503,
     "timeout": 504,
+    "insufficient_memory": 507,
 }
 """HTTP status of each kind of error."""
 

@@ -21,7 +21,14 @@ from aisle.service.responses import (
 from aisle.service.running_service import RunningService
 from aisle.service.text_embedding import EmbeddedTexts, EmbedOptions
 
-__all__ = ["search_routes"]
+__all__ = [
+    "JSON",
+    "answer_embed",
+    "answer_openai_embeddings",
+    "answer_search",
+    "embedded",
+    "search_routes",
+]
 
 LOGGER = logging.getLogger("aisle.service")
 JSON = "application/json"
@@ -37,44 +44,58 @@ def search_routes(service: RunningService) -> APIRouter:
     @routes.post("/search", response_model=SearchResponse)
     async def search(body: SearchRequest) -> Response:
         """Search for a query, several queries or an embedding."""
-        service.check_count(body.queries or [], "queries")
-        if service.log_queries:
-            LOGGER.info(
-                "search %s", to_json(body.model_dump(exclude={"vector"}, exclude_unset=True)).decode()
-            )
-        _, written = await service.run(SearchJob(body), body.timeout_ms)
-        return Response(written, media_type=JSON)
+        return await answer_search(service, body)
 
     @routes.post("/embed", response_model=list[list[float]])
     async def embed(body: EmbedRequest) -> Response:
         """Embed texts, in the form of Text Embeddings Inference."""
-        service.check_count(body.texts, "inputs")
-        options = EmbedOptions(body.side, body.dimensions, truncate=body.truncate is not False)
-        found = await _embedded(service, EmbedJob(body.texts, options))
-        return Response(to_json(found.embeddings.tolist()), media_type=JSON)
+        return await answer_embed(service, body)
 
     @routes.post("/v1/embeddings", response_model=OpenAIEmbeddingsResponse)
     async def openai_embeddings(body: OpenAIEmbeddingsRequest) -> Response:
         """Embed texts, in the form of OpenAI."""
-        service.check_count(body.texts, "input")
-        found = await _embedded(service, EmbedJob(body.texts, EmbedOptions(body.side, body.dimensions)))
-        as_text = body.encoding_format == "base64"
-        vectors: Sequence[Any] = found.as_base64() if as_text else found.embeddings.tolist()
-        answer = OpenAIEmbeddingsResponse(
-            object="list",
-            data=[
-                OpenAIEmbedding(object="embedding", index=index, embedding=vector)
-                for index, vector in enumerate(vectors)
-            ],
-            model=found.model,
-            usage=OpenAIUsage(prompt_tokens=found.tokens, total_tokens=found.tokens),
-        )
-        return Response(answer.model_dump_json(), media_type=JSON)
+        return await answer_openai_embeddings(service, body)
 
     return routes
 
 
-async def _embedded(service: RunningService, job: EmbedJob) -> EmbeddedTexts:
+async def answer_search(service: RunningService, body: SearchRequest) -> Response:
+    """Answer a search."""
+    service.check_count(body.queries or [], "queries")
+    if service.log_queries:
+        LOGGER.info("search %s", to_json(body.model_dump(exclude={"vector"}, exclude_unset=True)).decode())
+    _, written = await service.run(SearchJob(body), body.timeout_ms)
+    return Response(written, media_type=JSON)
+
+
+async def answer_embed(service: RunningService, body: EmbedRequest) -> Response:
+    """Answer with embeddings, in the form of Text Embeddings Inference."""
+    service.check_count(body.texts, "inputs")
+    options = EmbedOptions(body.side, body.dimensions, truncate=body.truncate is not False)
+    found = await embedded(service, EmbedJob(body.texts, options))
+    return Response(to_json(found.embeddings.tolist()), media_type=JSON)
+
+
+async def answer_openai_embeddings(service: RunningService, body: OpenAIEmbeddingsRequest) -> Response:
+    """Answer with embeddings, in the form of OpenAI."""
+    service.check_count(body.texts, "input")
+    found = await embedded(service, EmbedJob(body.texts, EmbedOptions(body.side, body.dimensions)))
+    as_text = body.encoding_format == "base64"
+    vectors: Sequence[Any] = found.as_base64() if as_text else found.embeddings.tolist()
+    answer = OpenAIEmbeddingsResponse(
+        object="list",
+        data=[
+            OpenAIEmbedding(object="embedding", index=index, embedding=vector)
+            for index, vector in enumerate(vectors)
+        ],
+        model=found.model,
+        usage=OpenAIUsage(prompt_tokens=found.tokens, total_tokens=found.tokens),
+    )
+    return Response(answer.model_dump_json(), media_type=JSON)
+
+
+async def embedded(service: RunningService, job: EmbedJob) -> EmbeddedTexts:
+    """Return the embeddings of texts, once a worker has computed them."""
     found, _ = await service.run(job)
     assert isinstance(found, EmbeddedTexts)
     return found

@@ -1,0 +1,135 @@
+"""Packages that are loaded and unloaded while the server runs, by name."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aisle.errors import AisleError
+from aisle.service.request_errors import RequestError
+from aisle.service.running_service import RunningService
+from aisle.service.served_package import package_size, read_package
+from aisle.system.available_memory import available_memory
+from aisle.system.memory import return_free_memory
+
+__all__ = ["LoadedModel", "LoadedModels"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A package that answers.
+
+    Args:
+        name: Name that the platform gave it.
+        url: Folder of the package, as the platform named it.
+        service: Engine and queue of the package.
+    """
+
+    name: str
+    url: str
+    service: RunningService
+
+
+class LoadedModels:
+    """The packages in memory; any number of threads may use them.
+
+    Args:
+        start: Function that loads the package in a folder and starts its service.
+        available: Function that returns the bytes of memory that are left; None if unknown.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Path], RunningService],
+        available: Callable[[], int | None] = available_memory,
+    ) -> None:
+        self._start = start
+        self._available = available
+        self._changed = threading.Lock()
+        self._loaded: dict[str, LoadedModel] = {}
+        self._loading: dict[str, int] = {}
+
+    def load(self, name: str, url: str) -> None:
+        """Load a package.
+
+        Raises:
+            RequestError: The name is in use, or there is too little memory; the platform then unloads
+                another model and tries again.
+            AisleError: The folder has no package, or it is damaged.
+        """
+        folder = Path(url)
+        read_package(folder)
+        needed = package_size(folder)
+        with self._changed:
+            if name in self._loaded or name in self._loading:
+                raise RequestError("model_loaded", f"model_name: {name!r:.100} is loaded already")
+            self._check_memory(needed)
+            self._loading[name] = needed
+        try:
+            service = self._start(folder)
+            with self._changed:
+                self._loaded[name] = LoadedModel(name, url, service)
+        except MemoryError:
+            raise _no_memory(needed, None) from None
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise _no_memory(needed, None) from None
+            raise RequestError("invalid_request", f"url: {url}: cannot be read: {error}") from None
+        finally:
+            with self._changed:
+                del self._loading[name]
+
+    def _check_memory(self, needed: int) -> None:
+        """Refuse a package that does not fit beside those that are being loaded."""
+        available = self._available()
+        if available is not None and needed > available - sum(self._loading.values()):
+            raise _no_memory(needed, available)
+
+    def __getitem__(self, name: str) -> LoadedModel:
+        """Return a loaded package.
+
+        Raises:
+            RequestError: It is not loaded.
+        """
+        with self._changed:
+            found = self._loaded.get(name)
+        if found is None:
+            raise RequestError("not_found", f"model_name: {name!r:.100} is not loaded")
+        return found
+
+    def all(self) -> list[LoadedModel]:
+        """Return the loaded packages in the order of their names."""
+        with self._changed:
+            return [self._loaded[name] for name in sorted(self._loaded)]
+
+    def unload(self, name: str) -> None:
+        """Finish the requests of a package, and free its memory.
+
+        Raises:
+            RequestError: It is not loaded.
+        """
+        found = self[name]
+        with self._changed:
+            if self._loaded.pop(name, None) is None:
+                raise RequestError("not_found", f"model_name: {name!r:.100} is not loaded")
+        found.service.stop()
+        del found
+        return_free_memory()
+
+    def close(self) -> None:
+        """Unload all packages."""
+        for model in self.all():
+            try:
+                self.unload(model.name)
+            except AisleError:  # unloaded by a request in the meantime
+                continue
+
+
+def _no_memory(needed: int, available: int | None) -> RequestError:
+    left = "" if available is None else f", and {available / 1e6:,.0f} MB are left"
+    return RequestError(
+        "insufficient_memory", f"the package takes about {needed / 1e6:,.0f} MB{left}; unload another model"
+    )
