@@ -68,6 +68,14 @@ SIDES: dict[str, Side] = {
 """Side of a text by the names that other embedding services use."""
 
 
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can escape
+        raise PydanticCustomError("unicode", "must be valid Unicode") from None
+    return text
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "must not be blank")
@@ -80,9 +88,15 @@ def _known_side(name: str) -> str:
     return name
 
 
-Query = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_not_blank)]
+Text = Annotated[str, AfterValidator(_unicode)]
+ShortText = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_unicode)]
+Query = Annotated[ShortText, AfterValidator(_not_blank)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 SideName = Annotated[str, AfterValidator(_known_side)]
+
+
+def _shown(name: str) -> str:
+    return name[:100].encode(errors="replace").decode()
 
 
 class Body(BaseModel):
@@ -104,7 +118,7 @@ class Body(BaseModel):
                 raise PydanticCustomError(
                     "unknown_field",
                     "unknown field; {hint}",
-                    {"field": str(name)[:100], "hint": hint},
+                    {"field": _shown(str(name)), "hint": hint},
                 )
         return given
 
@@ -122,13 +136,13 @@ class SearchRequest(Body):
     """Products per page; 0 for the total and the facets alone."""
     offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Products before the page."""
-    filter: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
+    filter: ShortText | None = None
     """Condition on the products, such as `price <= 50 and brand in ['Acme', 'Zenith']`."""
-    facets: Annotated[list[str], Field(max_length=100)] | None = None
+    facets: Annotated[list[Text], Field(max_length=100)] | None = None
     """Columns whose values are counted, over all products that the total counts."""
     facet_size: Annotated[int, Field(ge=1, le=1000)] = 10
     """Most values of a facet."""
-    group_by: str | None = None
+    group_by: Text | None = None
     """Column by which hits are grouped, such as the parent of variants; pages then count groups."""
     group_size: Annotated[int, Field(ge=1, le=100)] = 1
     """Most hits of a group."""
@@ -136,7 +150,7 @@ class SearchRequest(Body):
     """Lowest score of a hit: the cosine in the modes dense and hybrid, the BM25 score in lexical."""
     mode: SearchMode | None = None
     """Search by embeddings, by words or by both; the server's mode if it is left out."""
-    fields: Annotated[list[str], Field(max_length=1000)] | None = None
+    fields: Annotated[list[Text], Field(max_length=1000)] | None = None
     """Columns of the products to return; all if it is left out."""
     exact: bool | None = None
     """Whether to compare with every product instead of searching the graph."""
@@ -171,7 +185,7 @@ class SearchRequest(Body):
 class EmbedRequest(Body):
     """Texts to embed, in the form of Text Embeddings Inference (`POST /embed`)."""
 
-    inputs: str | Annotated[list[str], Field(min_length=1)]
+    inputs: Text | Annotated[list[Text], Field(min_length=1)]
     """A text, or a list of texts."""
     normalize: Literal[True] = True
     """Embeddings always have unit norm."""
@@ -198,15 +212,15 @@ class EmbedRequest(Body):
 class OpenAIEmbeddingsRequest(Body):
     """Texts to embed, in the form of OpenAI (`POST /v1/embeddings`)."""
 
-    input: str | Annotated[list[str], Field(min_length=1)]
+    input: Text | Annotated[list[Text], Field(min_length=1)]
     """A text, or a list of texts. Token numbers of another model's tokenizer are refused."""
-    model: str | None = None
+    model: Text | None = None
     """Name of the model; any name is accepted, and the response has that of the model that answered."""
     encoding_format: Literal["float", "base64"] = "float"
     """Embeddings as lists of numbers, or as base64 of little-endian float32."""
     dimensions: Annotated[int, Field(ge=1)] | None = None
     """Leading components to keep."""
-    user: str | None = None
+    user: Text | None = None
     """Ignored."""
     input_type: SideName | None = None
     """`query` or `product`: whether the texts are queries (the default) or products."""

@@ -6,6 +6,9 @@ import logging
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -55,6 +58,11 @@ class HttpServer:
         )
         self._server = uvicorn.Server(config)
 
+    @property
+    def started(self) -> bool:
+        """Whether the server accepts requests."""
+        return self._server.started
+
     def stop(self) -> None:
         """Stop accepting connections, finish the requests, and return from `run`. Any thread may call it."""
         self._server.should_exit = True
@@ -67,11 +75,21 @@ class HttpServer:
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         logging.getLogger("aisle.service").info("listening on http://%s:%d", shown, port)
-        # uvicorn sends itself the signal again when it is done, with the handler from before. To end by a
-        # signal would be reported as a failure.
-        before = signal.signal(signal.SIGTERM, lambda *_: None)
-        try:
+        with _quiet_end_by_sigterm():
             self._server.run(sockets=[listening])
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            listening.close()
+
+
+@contextmanager
+def _quiet_end_by_sigterm() -> Iterator[None]:
+    """Ignore the SIGTERM that uvicorn sends itself when it is done, with the handler from before.
+
+    To end by a signal would be reported as a failure. In other threads there are no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
