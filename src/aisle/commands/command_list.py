@@ -10,7 +10,7 @@ from aisle.commands.command import Command
 SEARCH = ("build", "query", "evaluate")
 MAINTAIN = ("upsert", "delete", "compact", "tune", "calibrate")
 INSPECT = ("versions", "rollback", "info", "verify")
-SERVICE = ("serve",)
+SERVICE = ("serve", "publish")
 RUNS = ("sample", "quickstart", "average", "merge", "export", "package", "push")
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
@@ -87,6 +87,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import package
 
             return package.COMMAND
+        case "publish":
+            from aisle.commands import publish
+
+            return publish.COMMAND
         case "push":
             from aisle.commands import push
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,10 +21,8 @@ from aisle.commands.shared_settings import (
 from aisle.types.choices import SearchMode
 
 if TYPE_CHECKING:
-    from aisle.service.engine import Engine
     from aisle.service.running_service import RunningService
     from aisle.service.served_pair import PairSource
-    from aisle.service.server import HttpServer
     from aisle.service.service_limits import ServiceLimits
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -36,7 +33,9 @@ class ServeSettings:
     """Answer searches over HTTP, from an index and its model.
 
     POST /search searches; POST /embed and POST /v1/embeddings embed texts, as Text Embeddings Inference and
-    OpenAI do; GET /info, /health, /ready and /metrics describe the server.
+    OpenAI do; GET /info, /health, /ready and /metrics describe the server. When a new version of the index is
+    current, the server loads and checks it in the background and switches to it; POST /admin/reload does so
+    at once.
     """
 
     index_dir: Annotated[
@@ -47,6 +46,11 @@ class ServeSettings:
         ),
     ] = None
     model: IndexModel = None
+    follow: str | None = None
+    """Pointer file that `aisle publish` writes, instead of --index_dir and --model: the server answers with
+    the pair that it names, and switches when it names another."""
+    watch_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    """Seconds between two looks at the current version of the index, or at the pointer file."""
     base_model: AdapterBase = None
     trust_remote_code: TrustRemoteCode = False
     mode: SearchMode = "dense"
@@ -91,8 +95,14 @@ class ServeSettings:
 def serve_problems(settings: ServeSettings) -> list[str]:
     """Return a message for each combination of settings that cannot work."""
     problems = []
-    if (settings.index_dir is None) != settings.multi_model:
-        problems.append("--index_dir: required, except with --multi_model, which loads packages on demand")
+    sources = [settings.index_dir is not None, settings.follow is not None, settings.multi_model]
+    if sum(sources) != 1:
+        problems.append(
+            "--index_dir: give the index, or --follow FILE for the pair that aisle publish names, or "
+            "--multi_model to load packages on demand"
+        )
+    if settings.follow is not None and settings.model is not None:
+        problems.append("--model: the file of --follow names the model; leave --model out")
     if settings.multi_model and settings.api_key_file is not None:
         problems.append("--multi_model: SageMaker sends no keys; leave --api_key_file out")
     if settings.host not in LOOPBACK and settings.api_key_file is None and not settings.allow_anonymous:
@@ -119,28 +129,43 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _serve_index(settings: ServeSettings) -> None:
-    """Serve an index."""
+    """Serve an index, or the pair that a pointer file names."""
     from aisle.service.api_keys import read_api_keys
     from aisle.service.app import create_app
     from aisle.service.engine import Engine
+    from aisle.service.pointer_file import read_pointer
     from aisle.service.server import HttpServer, listening_socket
+    from aisle.service.swap import PairSwapper, followed_pointer, watched_index
 
-    source = _source(settings)
+    if settings.follow is None:
+        source = _source(settings)
+        watched = watched_index(source)
+    else:
+        pointer = Path(settings.follow).resolve()
+        published = read_pointer(pointer)
+        source = _source(replace(settings, index_dir=published.index_dir, model=published.model))
+        watched = followed_pointer(pointer, source)
     limits = _limits(settings, source)
     keys = None if settings.api_key_file is None else read_api_keys(Path(settings.api_key_file))
+    failures: list[BaseException] = []
+
+    def stop(error: BaseException) -> None:
+        failures.append(error)
+        server.stop()
+
     engine = Engine()
-    loading = _Loading(engine, source)
     app = create_app(
         engine,
         limits=limits,
         keys=keys,
         log_queries=settings.log_queries,
         sagemaker=settings.sagemaker,
-        on_start=lambda: loading.start(server),
+        swapper=PairSwapper(engine, watched, poll_seconds=settings.watch_seconds, on_failure=stop),
     )
     server = HttpServer(app)
     server.run(listening_socket(settings.host, settings.port))
-    loading.raise_failure()
+    if failures:
+        raise failures[0]
 
 
 def _serve_models(settings: ServeSettings) -> None:
@@ -176,14 +201,12 @@ def _source(settings: ServeSettings) -> PairSource:
         AisleError: There is no index, or the extra of its model is not installed.
     """
     from aisle.extras import require_extra
-    from aisle.index import read_manifest
     from aisle.search.load_encoder import extra_for
     from aisle.service.served_pair import PairSource
 
     index_dir = Path(settings.index_dir or "").resolve()
-    model = settings.model or str(read_manifest(index_dir).encoder.get("model"))
     if settings.mode != "lexical":
-        require_extra(extra_for(model))
+        require_extra(extra_for(settings.model or _recorded_model(index_dir)))
     return PairSource(
         index_dir,
         model=settings.model,
@@ -194,15 +217,28 @@ def _source(settings: ServeSettings) -> PairSource:
     )
 
 
+def _recorded_model(index_dir: Path) -> str:
+    """Return the model that an index records; if the current version is damaged, that of an older version.
+
+    Raises:
+        IndexIntegrityError: There is no index.
+    """
+    from aisle.index import list_versions, read_manifest
+    from aisle.index.version_folders import current_manifest
+
+    older = [version.manifest for version in list_versions(index_dir) if version.manifest is not None]
+    manifest = current_manifest(index_dir) or (older[-1] if older else read_manifest(index_dir))
+    return str(manifest.encoder.get("model"))
+
+
 def _limits(settings: ServeSettings, source: PairSource) -> ServiceLimits:
-    from aisle.index import read_manifest
     from aisle.search.load_encoder import extra_for
     from aisle.service.request_queue import QueueLimits
     from aisle.service.sagemaker import MAX_BODY_BYTES
     from aisle.service.service_limits import ServiceLimits
     from aisle.system.processors import available_processors
 
-    model = source.model or str(read_manifest(source.index_dir).encoder.get("model"))
+    model = source.model or _recorded_model(source.index_dir)
     by_torch = settings.mode != "lexical" and extra_for(model) == "encode"
     workers = settings.workers or (1 if by_torch else available_processors())
     return ServiceLimits(
@@ -211,44 +247,6 @@ def _limits(settings: ServeSettings, source: PairSource) -> ServiceLimits:
         max_body_bytes=MAX_BODY_BYTES if settings.sagemaker else settings.max_body_bytes,
         timeout_ms=settings.timeout_ms,
     )
-
-
-class _Loading:
-    """Load the pair in a thread, while the server answers /health and refuses searches with 503.
-
-    Args:
-        engine: Engine that gets the pair.
-        source: Where the pair is loaded from.
-    """
-
-    def __init__(self, engine: Engine, source: PairSource) -> None:
-        self._engine = engine
-        self._source = source
-        self._failure: BaseException | None = None
-
-    def start(self, server: HttpServer) -> None:
-        """Start the thread; if loading fails, it stops the server."""
-        threading.Thread(target=self._load, args=(server,), name="load", daemon=True).start()
-
-    def raise_failure(self) -> None:
-        """Raise the error of loading, if it failed."""
-        if self._failure is not None:
-            raise self._failure
-
-    def _load(self, server: HttpServer) -> None:
-        import logging
-
-        from aisle.service.served_pair import load_pair
-
-        log = logging.getLogger("aisle.service")
-        try:
-            pair = load_pair(self._source, log=log.info)
-        except BaseException as error:  # raised again by the main thread
-            self._failure = error
-            server.stop()
-            return
-        self._engine.switch(pair)
-        log.info("version %d of %s answers, with %s", pair.version, self._source.index_dir, pair.model_name)
 
 
 COMMAND = Command("serve", ServeSettings, serve, serve_problems, extra="serve", arguments=container_arguments)

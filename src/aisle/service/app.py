@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -16,7 +16,8 @@ from aisle.service.running_service import RunningService
 from aisle.service.sagemaker import sagemaker_routes
 from aisle.service.search_routes import search_routes
 from aisle.service.service_limits import ServiceLimits
-from aisle.service.status_routes import probe_routes, status_routes
+from aisle.service.status_routes import admin_routes, probe_routes, status_routes
+from aisle.service.swap import PairSwapper
 from aisle.version import __version__
 
 __all__ = ["create_app"]
@@ -29,7 +30,7 @@ def create_app(
     keys: ApiKeys | None = None,
     log_queries: bool = False,
     sagemaker: bool = False,
-    on_start: Callable[[], None] | None = None,
+    swapper: PairSwapper | None = None,
 ) -> FastAPI:
     """Return the application that answers with an engine.
 
@@ -39,15 +40,14 @@ def create_app(
         keys: API keys; None accepts every request.
         log_queries: Whether to log the texts of queries.
         sagemaker: Whether to answer SageMaker's calls too.
-        on_start: Function called when the server has started, before its first request.
+        swapper: Loads the first pair and keeps the engine on the current pair; None if the pair never
+            changes.
     """
-    service = RunningService(engine, limits or ServiceLimits(), keys, log_queries)
+    service = RunningService(engine, limits or ServiceLimits(), keys, log_queries, swapper)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
-        if on_start is not None:
-            on_start()
         yield
         await asyncio.to_thread(service.stop)
 
@@ -58,8 +58,8 @@ def create_app(
         BodyLimits, max_bytes=service.limits.max_body_bytes, seconds=service.limits.body_seconds
     )
     app.add_middleware(Timing, observe=service.metrics.observe_request)
-    for routes in (search_routes(service), status_routes(service), probe_routes(service)):
-        app.include_router(routes)
+    for routes in (search_routes, status_routes, admin_routes, probe_routes):
+        app.include_router(routes(service))
     if sagemaker:
         app.include_router(sagemaker_routes(service))
     return app

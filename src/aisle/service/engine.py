@@ -50,15 +50,44 @@ Job: TypeAlias = SearchJob | EmbedJob
 Answer: TypeAlias = SearchResponse | EmbeddedTexts
 
 
+@dataclass(frozen=True)
+class _InUse:
+    """The pairs that answer, replaced together."""
+
+    current: ServedPair
+    previous: ServedPair | None = None
+
+    def of(self, job: Job) -> ServedPair:
+        """Return the pair that answers a job: the current one, or the one of the version that it names.
+
+        Raises:
+            RequestError: The version is not open.
+        """
+        version = job.request.version if isinstance(job, SearchJob) else None
+        open_pairs = [pair for pair in (self.current, self.previous) if pair is not None]
+        found = next((pair for pair in open_pairs if version in (None, pair.version)), None)
+        if found is None:
+            known = " and ".join(str(pair.version) for pair in open_pairs)
+            raise RequestError(
+                "version_gone",
+                f"version: {version} is not open; version {self.current.version} is current, and {known} "
+                "can be named; leave the field out",
+                field="version",
+            )
+        return found
+
+
 class Engine:
     """The pair in use and the answers that it gives; any number of threads may use an engine.
+
+    The pair before stays open, for requests that page through its version.
 
     Args:
         pair: The pair in use; None until it is loaded.
     """
 
     def __init__(self, pair: ServedPair | None = None) -> None:
-        self._pair = pair
+        self._in_use = None if pair is None else _InUse(pair)
 
     @property
     def pair(self) -> ServedPair:
@@ -67,37 +96,58 @@ class Engine:
         Raises:
             RequestError: It is still being loaded.
         """
-        if self._pair is None:
+        return self._pairs.current
+
+    @property
+    def _pairs(self) -> _InUse:
+        in_use = self._in_use
+        if in_use is None:
             raise RequestError("not_ready", "the model and the index are being loaded", retry_after=1)
-        return self._pair
+        return in_use
 
     @property
     def ready(self) -> bool:
         """Whether a pair is in use."""
-        return self._pair is not None
+        return self._in_use is not None
 
     def switch(self, pair: ServedPair) -> None:
         """Answer with another pair from now on; batches that have begun finish on the old pair."""
-        self._pair = pair
+        before = self._in_use
+        self._in_use = _InUse(pair, None if before is None else before.current)
 
     def answer(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
-        """Return the answer to each job, or its error; all queries are embedded together.
+        """Return the answer to each job, or its error; all queries of a pair are embedded together.
 
         Args:
             jobs: Searches, and texts to embed.
         """
+        answers: dict[int, Answer | Exception] = {}
+        numbers_of: dict[ServedPair, list[int]] = {}
         try:
-            pair = self.pair  # read once: a switch concerns the next batch, not this one
+            pairs = self._pairs  # read once: a switch concerns the next batch, not this one
         except RequestError as error:
             return [error] * len(jobs)
-        started = time.perf_counter()
-        embedded = _embed_queries(pair, [job.request for job in jobs if isinstance(job, SearchJob)])
-        took = 1000 * (time.perf_counter() - started)
-        texts = _embed_jobs(pair, [job for job in jobs if isinstance(job, EmbedJob)])
-        return [
-            _answer_search(pair, job.request, embedded, took) if isinstance(job, SearchJob) else next(texts)
-            for job in jobs
-        ]
+        for number, job in enumerate(jobs):
+            try:
+                numbers_of.setdefault(pairs.of(job), []).append(number)
+            except RequestError as error:
+                answers[number] = error
+        for pair, numbers in numbers_of.items():
+            found = _answers_of(pair, [jobs[number] for number in numbers])
+            answers |= dict(zip(numbers, found, strict=True))
+        return [answers[number] for number in range(len(jobs))]
+
+
+def _answers_of(pair: ServedPair, jobs: Sequence[Job]) -> list[Answer | Exception]:
+    """Return the answers that a pair gives."""
+    started = time.perf_counter()
+    embedded = _embed_queries(pair, [job.request for job in jobs if isinstance(job, SearchJob)])
+    took = 1000 * (time.perf_counter() - started)
+    texts = _embed_jobs(pair, [job for job in jobs if isinstance(job, EmbedJob)])
+    return [
+        _answer_search(pair, job.request, embedded, took) if isinstance(job, SearchJob) else next(texts)
+        for job in jobs
+    ]
 
 
 def _embed_queries(
@@ -126,7 +176,6 @@ def _answer_search(
 ) -> SearchResponse | Exception:
     started = time.perf_counter()
     try:
-        _check_version(pair, request.version)
         results = search_results(pair, request, _vectors(pair, request, embedded))
     except AisleError as error:
         return error
@@ -153,15 +202,6 @@ def _vectors(
     if isinstance(embedded, AisleError):
         raise embedded
     return np.array([embedded[text] for text in request.texts], np.float32)
-
-
-def _check_version(pair: ServedPair, version: int | None) -> None:
-    if version not in (None, pair.version):
-        raise RequestError(
-            "version_gone",
-            f"version: {version} is not open, version {pair.version} answers; leave the field out",
-            field="version",
-        )
 
 
 def _embed_jobs(pair: ServedPair, jobs: Sequence[EmbedJob]) -> Iterator[EmbeddedTexts | Exception]:

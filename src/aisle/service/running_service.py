@@ -14,6 +14,7 @@ from aisle.service.request_errors import RequestError
 from aisle.service.request_queue import RequestQueue
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.service_metrics import ServiceMetrics
+from aisle.service.swap import PairSwapper
 from aisle.service.text_embedding import EmbeddedTexts, about_tokens
 
 __all__ = ["RunningService"]
@@ -27,24 +28,35 @@ class RunningService:
         limits: Limits of the server.
         keys: API keys; None accepts every request.
         log_queries: Whether to log the texts of queries.
+        swapper: Keeps the engine on the current pair; None if the pair never changes.
     """
 
     def __init__(
-        self, engine: Engine, limits: ServiceLimits, keys: ApiKeys | None, log_queries: bool
+        self,
+        engine: Engine,
+        limits: ServiceLimits,
+        keys: ApiKeys | None,
+        log_queries: bool,
+        swapper: PairSwapper | None = None,
     ) -> None:
         self.engine = engine
         self.limits = limits
         self.keys = keys
         self.log_queries = log_queries
+        self.swapper = swapper
         self._queue: RequestQueue[Job, tuple[Answer, bytes]] | None = None
         self.metrics = ServiceMetrics(lambda: 0 if self._queue is None else len(self._queue))
 
     def start(self) -> None:
-        """Start the threads that answer."""
+        """Start the threads that answer and that swap."""
         self._queue = RequestQueue(self._answer, self.limits.queue, on_batch=self.metrics.observe_batch)
+        if self.swapper is not None:
+            self.swapper.start()
 
     def stop(self) -> None:
         """Answer what waits, and end the threads."""
+        if self.swapper is not None:
+            self.swapper.stop()
         if self._queue is not None:
             self._queue.close()
 

@@ -38,6 +38,7 @@ class PairSource:
         trust_remote_code: Run the Python code in the encoder's repository.
         mode: Mode of searches that name none. With "lexical" no encoder is loaded.
         window: Window of searches that name none: the most best products that they page through.
+        version: Number of the version; None is the current one.
     """
 
     index_dir: Path
@@ -46,6 +47,7 @@ class PairSource:
     trust_remote_code: bool = False
     mode: SearchMode = "dense"
     window: int = WINDOW
+    version: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,7 @@ class ServedPair:
 def load_pair(
     source: PairSource, *, keep: ServedPair | None = None, log: Callable[[str], None] | None = None
 ) -> ServedPair:
-    """Open the current version of an index with its encoder, check both, and answer a query with them.
+    """Open a version of an index with its encoder, check both, and answer a query with them.
 
     The checksums of all files of the index are compared, and the fingerprints of the encoder with those that
     the index records.
@@ -112,7 +114,7 @@ def load_pair(
         AisleError: The index is damaged, the encoder cannot be loaded, or they do not fit together.
         OSError: A file cannot be read.
     """
-    index = open_index(source.index_dir)
+    index = open_index(source.index_dir, version=source.version)
     searcher = _with_kept_encoder(index, source, keep)
     if searcher is None:
         encoder = None if source.mode == "lexical" else _load_encoder(index, source, log)

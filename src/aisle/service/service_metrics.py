@@ -65,6 +65,17 @@ class ServiceMetrics:
         self._products = Gauge(
             "aisle_index_products", "Products of the index that answers.", registry=self._registry
         )
+        self._swaps = Gauge(
+            "aisle_swaps",
+            "Swaps of index and model since the start, by outcome.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._failing = Gauge(
+            "aisle_swap_failing",
+            "1 if a newer pair of index and model was refused and an older one answers.",
+            registry=self._registry,
+        )
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -87,6 +98,12 @@ class ServiceMetrics:
         """Show the version that answers."""
         self._version.set(version)
         self._products.set(products)
+
+    def set_swaps(self, swaps: int, refused: int, *, failing: bool) -> None:
+        """Show the number of swaps, of refused ones, and whether the pair that should be in use is not."""
+        self._swaps.labels("done").set(swaps)
+        self._swaps.labels("refused").set(refused)
+        self._failing.set(failing)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import asdict
+
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
 from aisle.service.error_responses import error_schemas
+from aisle.service.request_errors import RequestError
 from aisle.service.running_service import RunningService
 from aisle.service.service_info import service_info
 
-__all__ = ["probe_routes", "status_routes"]
+__all__ = ["admin_routes", "probe_routes", "status_routes"]
 
 
 def status_routes(service: RunningService) -> APIRouter:
@@ -20,15 +24,45 @@ def status_routes(service: RunningService) -> APIRouter:
     async def info() -> Response:
         """Describe the index, the model and the limits."""
         described = service_info(service.engine.pair, service.limits)
+        if service.swapper is not None:
+            described["swaps"] = asdict(service.swapper.status)
         return Response(to_json(described), media_type="application/json")
 
     @routes.get("/metrics")
     async def metrics() -> Response:
         """Return the metrics in Prometheus' text format."""
+        if service.swapper is not None:
+            status = service.swapper.status
+            failing = status.problem is not None
+            service.metrics.set_swaps(status.swaps, status.refused, failing=failing)
         if service.engine.ready:
             pair = service.engine.pair
             service.metrics.set_index(pair.version, len(pair.index))
         return Response(service.metrics.text(), media_type=service.metrics.CONTENT_TYPE)
+
+    return routes
+
+
+def admin_routes(service: RunningService) -> APIRouter:
+    """Return the routes that change the server; they need a key, and servers without keys have none."""
+
+    async def with_key() -> None:
+        if service.keys is None:
+            raise RequestError("unauthorized", "only a server with --api_key_file can be told to reload")
+
+    routes = APIRouter(
+        dependencies=[Depends(with_key), Depends(service.check_key)],
+        responses=error_schemas(401, 404, 409, 503),
+    )
+
+    @routes.post("/admin/reload")
+    async def reload() -> dict[str, int | bool]:
+        """Load and check the current pair and switch to it; 409 if it is refused and the old one stays."""
+        if service.swapper is None:
+            raise RequestError("not_found", "this server never changes its index and model")
+        _ = service.engine.pair  # 503 while the first pair is being loaded
+        swapped = await asyncio.to_thread(service.swapper.swap, again=True)
+        return {"swapped": swapped, "version": service.engine.pair.version}
 
     return routes
 
