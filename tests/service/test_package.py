@@ -198,7 +198,7 @@ def test_settings_of_the_server_are_checked_and_packaged(shop, tmp_path, capsys)
     assert (tmp_path / "package" / "serve.yaml").read_text() == "mode: hybrid\nmax_queries: 64\n"
 
     for text, message in (
-        ("host: 0.0.0.0\nport: 1\n", "host, port: the container sets this itself"),
+        ("host: 0.0.0.0\nport: 1\n", "host, port: not a setting of a package, which has mode, window"),
         ("max_querys: 64\n", "did you mean 'max_queries'?"),
         ("max_queries: 0\n", "max_queries: input should be greater than or equal to 1"),
         ("- mode\n", "--serve_config"),

@@ -245,6 +245,7 @@ def test_a_model_that_is_damaged_ends_the_container_with_a_message(archive, tmp_
         (["--index_dir", "x"], {"AISLE_PACKAGE": "{package}"}, ["--index_dir", "x"]),
         (["--index-dir=x"], {"SAGEMAKER_MULTI_MODEL": "true"}, ["--index-dir=x"]),
         (["--help"], {"AISLE_PACKAGE": "{package}"}, ["--help"]),
+        (["--follow", "x"], {"AISLE_PACKAGE": "{package}"}, ["--follow", "x"]),
         (
             ["--mode", "lexical"],
             {"AISLE_PACKAGE": "{package}"},
@@ -281,8 +282,8 @@ def test_a_folder_without_a_package_is_refused_before_anything_is_loaded(tmp_pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--index_dir: required, except with --multi_model"),
-        (["--multi_model", "--index_dir", "x"], "--index_dir: required, except with --multi_model"),
+        ([], "--index_dir: give the index, or --follow FILE"),
+        (["--multi_model", "--index_dir", "x"], "--index_dir: give the index, or --follow FILE"),
         (["--multi_model", "--api_key_file", "x"], "SageMaker sends no keys"),
     ],
 )

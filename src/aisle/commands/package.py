@@ -16,9 +16,17 @@ from aisle.errors import ConfigError
 if TYPE_CHECKING:
     from aisle.index import Manifest
 
-OF_THE_MACHINE = {"index_dir", "model", "base_model", "trust_remote_code", "host", "port", "config"}
-OF_THE_MACHINE |= {"api_key_file", "allow_anonymous", "max_body_bytes", "sagemaker", "multi_model"}
-"""Settings of `serve` that the container sets, or that name files of this machine."""
+PACKAGED = (
+    "mode",
+    "window",
+    "workers",
+    "batch_tokens",
+    "max_waiting",
+    "max_queries",
+    "timeout_ms",
+    "log_queries",
+)
+"""Settings of `serve` that a package may have; the container sets the others, or they name files."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +129,12 @@ def _serve_settings(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     given: Mapping[str, Any] = read_yaml(Path(path), flag="--serve_config")
-    settings_of_call(ServeSettings, {"index_dir": "", **given}, caller=f"--serve_config {path}")
-    foreign = sorted(OF_THE_MACHINE & given.keys())
-    if foreign:
+    settings_of_call(ServeSettings, given, caller=f"--serve_config {path}")
+    others = [name for name in given if name not in PACKAGED]
+    if others:
         raise ConfigError(
-            f"--serve_config {path}: {', '.join(foreign)}: the container sets this itself; leave it out"
+            f"--serve_config {path}: {', '.join(others)}: not a setting of a package, which has "
+            f"{', '.join(PACKAGED)}; leave it out"
         )
     return dict(given)
 

@@ -31,7 +31,7 @@ def container_arguments(given: Sequence[str], environment: Mapping[str, str] = o
         IndexIntegrityError: The folder in `AISLE_PACKAGE` is no package.
     """
     names = {word.partition("=")[0].replace("-", "_") for word in given}
-    if names & {"__index_dir", "__follow", "__help", "_h"}:
+    if names & {"__index_dir", "__follow", "__multi_model", "__help", "_h"}:
         return list(given)
     if environment.get(MULTI_MODEL, "").lower() == "true":
         served = ["--multi_model"]
