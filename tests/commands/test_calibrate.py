@@ -79,8 +79,9 @@ def test_the_document_has_the_thresholds_and_the_index_a_new_version(build, judg
     assert (calibration["queries"], calibration["version"]) == (5, 1)
     assert list(calibration["modes"]) == ["dense", "lexical", "hybrid"]
     assert (calibration["modes"]["dense"]["pairs"], calibration["modes"]["dense"]["relevant"]) == (100, 20)
-    assert [point["p"] for point in calibration["modes"]["dense"]["points"]][:3] == [0.05, 0.1, 0.15]
+    assert [point["p"] for point in calibration["modes"]["dense"]["points"]][:3] == [0.01, 0.02, 0.03]
     assert "dense: 100 pairs, 20% of them relevant" in said
+    assert "highest p that leaves most queries a product in mode dense: " in said
     _, info, shown = run(capfd, "info", "--index_dir", tmp_path / "index")
     assert info["calibration"] == calibration
     assert "dense, lexical, hybrid; by 5 judged queries on version 1 of 20 products" in " ".join(

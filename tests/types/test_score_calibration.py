@@ -1,11 +1,12 @@
 """Probability by score and score by probability, on numbers computed by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from aisle.types.score_calibration import ScoreCalibration
+from aisle.types.score_calibration import OperatingPoint, ScoreCalibration
 
 THREE_POINTS = ScoreCalibration(
     scores=(0.0, 0.5, 0.75, 1.0),
@@ -38,6 +39,14 @@ def test_probabilities_are_interpolated_and_constant_outside():
 )
 def test_the_lowest_score_of_a_probability(p, score):
     assert THREE_POINTS.score_at(p) == pytest.approx(score)
+
+
+def test_the_highest_p_that_leaves_most_queries_a_product():
+    points = [OperatingPoint(p, 0.0, answered, 1.0) for p, answered in ((0.2, 1.0), (0.4, 0.96), (0.6, 0.5))]
+    calibration = replace(THREE_POINTS, points=tuple(points))
+
+    assert [calibration.highest_p(answered=share) for share in (1.0, 0.96, 0.95, 0.5)] == [0.2, 0.4, 0.4, 0.6]
+    assert THREE_POINTS.highest_p(answered=0.1) is None
 
 
 def test_scores_from_the_threshold_on_are_exactly_those_with_the_probability():

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SHOWN = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Probabilities in the tables; the JSON document has more."""
+ANSWERED = (0.98, 0.95)
+"""Shares of the judged queries that keep a product, to suggest values of p for."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class CalibrateSettings:
     """What products without a judgement count as. With leave_out, only judged products are measured. With
     not_relevant, the --depth best products of each query are measured, and those without a judgement count as
     not relevant: for judgements that list every relevant product."""
-    depth: Count = 100
+    depth: Count = 10
     """Best products per query that count with --unjudged not_relevant."""
     delimiter: Delimiter = None
     encoding: Encoding = "utf-8"
@@ -160,12 +162,15 @@ def _measure(
 
 
 def _show(calibration: Calibration, output: Output) -> None:
-    """Print a table for each search mode, and how to use the calibration."""
+    """Print a table for each search mode, and values of p to start with."""
     for mode, scores in calibration.modes.items():
         output.show(_table(mode, scores))
+        highest = {share: scores.highest_p(answered=share) for share in ANSWERED}
+        found = [f"{p:g} ({share:.0%})" for share, p in highest.items() if p is not None]
+        if found:
+            output.log(f"highest p that leaves most queries a product in mode {mode}: {', '.join(found)}\n")
     output.log(
-        f"calibrated on {calibration.queries:,} queries. Choose p from the tables, for example: "
-        "aisle query --min_score calibrated --p 0.3"
+        f"calibrated on {calibration.queries:,} judged queries; search with --min_score calibrated and --p"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from aisle.errors import EvaluationError
 from aisle.types.score_calibration import ReliabilityBin, ScoreCalibration
 
-__all__ = ["fit_probabilities"]
+__all__ = ["calibration_error", "fit_probabilities", "reliability_curve"]
 
 FOLDS = 5
 BINS = 10
@@ -50,15 +51,14 @@ def fit_probabilities(
     predicted = np.empty(len(rounded))
     for train, held_out in GroupKFold(min(FOLDS, queries)).split(rounded, groups=query_of):
         predicted[held_out] = np.interp(rounded[held_out], *_isotonic(rounded[train], relevant[train]))
-    reliability = _reliability(predicted, relevant)
-    distances = [part.pairs * abs(part.predicted - part.relevant) for part in reliability]
+    reliability = reliability_curve(predicted, relevant)
     points, probabilities = _isotonic(rounded, relevant)
     return ScoreCalibration(
         scores=tuple(points.tolist()),
         probabilities=tuple(probabilities.tolist()),
         pairs=len(rounded),
         relevant=int(relevant.sum()),
-        calibration_error=sum(distances) / len(rounded),
+        calibration_error=calibration_error(reliability),
         brier=float(np.mean((predicted - relevant) ** 2)),
         reliability=reliability,
     )
@@ -74,10 +74,23 @@ def _isotonic(
     return fitted.X_thresholds_, fitted.y_thresholds_
 
 
-def _reliability(predicted: NDArray[np.float64], relevant: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
-    """Return the bins with pairs, from low to high probability."""
+def reliability_curve(
+    predicted: NDArray[np.float64], relevant: NDArray[np.bool_]
+) -> tuple[ReliabilityBin, ...]:
+    """Return the bins of predicted probability that have pairs, from low to high.
+
+    Args:
+        predicted: (pairs,) probabilities in [0, 1].
+        relevant: (pairs,) whether the product is relevant.
+    """
     bin_of = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
     return tuple(
         ReliabilityBin(float(predicted[within].mean()), float(relevant[within].mean()), int(within.sum()))
         for within in (bin_of == number for number in np.unique(bin_of))
     )
+
+
+def calibration_error(reliability: Sequence[ReliabilityBin]) -> float:
+    """Return the mean distance of predicted probability and relevant share, weighted by pairs."""
+    pairs = sum(part.pairs for part in reliability)
+    return sum(part.pairs * abs(part.predicted - part.relevant) for part in reliability) / pairs

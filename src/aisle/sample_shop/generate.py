@@ -22,7 +22,7 @@ from aisle.io.durable import apply_umask
 from aisle.sample_shop.grading import Judgement, Label, judge, words_of
 from aisle.sample_shop.items import Drawn, Product, draw_products, iter_products
 from aisle.sample_shop.shopper_queries import Judged, Query, Split, write_queries
-from aisle.sample_shop.vocabulary import Vocabulary, load_vocabulary
+from aisle.sample_shop.vocabulary import Vocabulary, load_vocabulary, nonsense_queries
 
 __all__ = ["DEFAULT_PRODUCTS", "MOST_JUDGED", "Product", "SampleFiles", "iter_products", "write_sample"]
 
@@ -31,7 +31,7 @@ MOST_JUDGED = 2400
 """Queries are judged against this many first products only, so a large catalogue takes no longer to judge."""
 FEWEST_PRODUCTS = 500
 GAINS: dict[Label, int] = {"E": 3, "S": 1}
-"""Gains in qrels.tsv; complements and irrelevant products have gain 0 and are not written."""
+"""Gains in the qrels files; complements and irrelevant products have gain 0 and are not written."""
 
 _TRAINING_MOST: dict[Label, int] = {"E": 6, "S": 6, "C": 2, "I": 3}
 _ALL_RELEVANT: dict[Label, int] = {"E": 10_000, "S": 10_000, "C": 0, "I": 0}
@@ -53,6 +53,8 @@ class SampleFiles:
     test: Path
     queries: Path
     qrels: Path
+    validation_qrels: Path
+    nonsense: Path
     readme: Path
     product_count: int
     query_count: int
@@ -108,6 +110,8 @@ def _sample_files(folder: Path, products: int, queries: int, pairs: dict[Split, 
         test=folder / "test.csv",
         queries=folder / "queries.csv",
         qrels=folder / "qrels.tsv",
+        validation_qrels=folder / "validation_qrels.tsv",
+        nonsense=folder / "nonsense.txt",
         readme=folder / "README.md",
         product_count=products,
         query_count=queries,
@@ -169,12 +173,12 @@ def _write_files(
         ]
         header = ("query_id", "query", "product_id", "product_title", "esci_label")
         pairs[split] = _write_table(folder / f"{split}.csv", header, rows)
-    _write_table(
-        folder / "qrels.tsv",
-        ("query-id", "corpus-id", "score"),
-        _qrels(queries, judged, vocabulary, seed),
-        delimiter="\t",
-    )
+    complete: dict[Split, str] = {"test": "qrels.tsv", "validation": "validation_qrels.tsv"}
+    for split, name in complete.items():
+        gains = _qrels([query for query in queries if query.split == split], judged, vocabulary, seed)
+        _write_table(folder / name, ("query-id", "corpus-id", "score"), gains, delimiter="\t")
+    nonsense = [query for queries in nonsense_queries().values() for query in queries]
+    (folder / "nonsense.txt").write_text("".join(f"{query}\n" for query in nonsense), encoding="utf-8")
     readme = files("aisle.sample_shop.vocabulary").joinpath("sample_readme.md").read_text(encoding="utf-8")
     (folder / "README.md").write_text(readme.format(products=products, seed=seed), encoding="utf-8")
     return len(queries), pairs
@@ -216,8 +220,6 @@ def _qrels(
     queries: Sequence[Query], judged: Sequence[Judged], vocabulary: Vocabulary, seed: int
 ) -> Iterator[tuple[str, str, int]]:
     for query in queries:
-        if query.split != "test":
-            continue
         judgements: list[Judgement] = judge(query, judged, vocabulary, most=_ALL_RELEVANT, seed=seed)
         for product, label in sorted(judgements, key=lambda judgement: judgement.product.product_id):
             yield query.query_id, product.product_id, GAINS[label]

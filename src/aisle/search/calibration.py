@@ -25,12 +25,13 @@ from aisle.types.score_calibration import Calibration, OperatingPoint, ScoreCali
 
 __all__ = ["measure_calibration"]
 
-DEPTH = 100
-"""Best products per query of each search that are looked at."""
+DEPTH = 10
+"""Best products per query: a first page. Deeper products are less often relevant at the same score, because
+queries with many good products have few of them, and the probabilities of first pages would be too low."""
 CHUNK_QUERIES = 1024
 """Queries that are embedded and searched at a time."""
-THRESHOLDS = tuple(step / 20 for step in range(1, 20))
-"""Probabilities of the operating points: 0.05, 0.1, ..., 0.95."""
+THRESHOLDS = tuple(step / 100 for step in range(1, 100))
+"""Probabilities of the operating points: 0.01, 0.02, ..., 0.99."""
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

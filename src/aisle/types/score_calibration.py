@@ -71,6 +71,10 @@ class ScoreCalibration:
         """Return the probability of relevance of each score."""
         return np.interp(np.asarray(scores, np.float64), self.scores, self.probabilities)
 
+    def highest_p(self, *, answered: float) -> float | None:
+        """Return the highest `p` of the points that leaves this share of the queries a product, or None."""
+        return max((point.p for point in self.points if point.answered >= answered), default=None)
+
     def score_at(self, p: float) -> float:
         """Return the lowest score with a probability of at least `p`; infinity if no score reaches it.
 

@@ -1,4 +1,4 @@
-"""Read the hand-written vocabularies of the sample catalogue: product types, and words for their properties.
+"""Read the hand-written vocabularies of the sample catalogue: product types, words, nonsense queries.
 
 `departments/*.yaml` holds the product types; `attributes.yaml`, `colours.yaml` and `sizes.yaml` hold how a
 seller prints a property and how a shopper types it. They differ on purpose: a model learns the difference.
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["ProductType", "Vocabulary", "Wording", "is_trailing", "load_vocabulary"]
+__all__ = ["ProductType", "Vocabulary", "Wording", "is_trailing", "load_vocabulary", "nonsense_queries"]
 
 # A wording that starts with one of these words follows the noun: "sofa with drawers", not "with drawers
 # sofa".
@@ -114,6 +114,12 @@ def load_vocabulary() -> Vocabulary:
         for file in ("attributes.yaml", "colours.yaml", "sizes.yaml")
     )
     return Vocabulary(types=tuple(types), attributes=attributes, colours=colours, sizes=sizes)
+
+
+def nonsense_queries() -> dict[str, tuple[str, ...]]:
+    """Return queries that no product of the shop answers, by their kind: noise, elsewhere, empty."""
+    document = _read_yaml(Path(__file__).parent / "nonsense.yaml")
+    return {kind: _strings(queries) for kind, queries in document.items()}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
