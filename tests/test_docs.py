@@ -107,6 +107,8 @@ def tutorial_dir(tmp_path_factory, request):
             assert script([stands_for.get(word, word) for word in words[2:]]) == 0, shlex.join(words)
         for command, output_dir in (("merge", "runs/merged"), ("export", "runs/mine-bundle")):
             assert main([command, "runs/mine", "--output_dir", output_dir]) == 0
+        judged = ["--queries", "queries.csv", "--qrels", "qrels.csv", "--unjudged", "not_relevant"]
+        assert main(["calibrate", "--index_dir", "runs/mine-index", *judged]) == 0
     return folder
 
 
