@@ -84,7 +84,12 @@ def test_the_same_contents_give_the_same_bytes_whatever_their_times_order_and_mo
     finally:
         os.umask(before)
 
-    assert (tmp_path / "first.tar.gz").read_bytes() == (tmp_path / "second.tar.gz").read_bytes()
+    first = (tmp_path / "first.tar.gz").read_bytes()
+    assert first == (tmp_path / "second.tar.gz").read_bytes()
+    # The header of gzip (RFC 1952): no name of the file, and no time, which two runs in a second share.
+    assert first[:8] == b"\x1f\x8b\x08\x00" + bytes(4)
+    with tarfile.open(tmp_path / "first.tar.gz") as packed:
+        assert {(entry.mtime, entry.uid, entry.gid, entry.uname) for entry in packed} == {(0, 0, 0, "")}
     modes = {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "folder").rglob("*") if path.is_file()}
     assert modes == {"0o644"}
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o755
