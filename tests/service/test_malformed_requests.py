@@ -19,9 +19,9 @@ from aisle.service.service_limits import ServiceLimits
 from tests.service.served_shop import TITLES
 from tests.service.server_thread import server_thread
 
-ROUTES = ("/search", "/embed", "/v1/embeddings")
+ROUTES = ("/search", "/embed", "/v1/embeddings", "/invocations")
 FORM = settings(
-    max_examples=int(os.environ.get("AISLE_GENERATED_REQUESTS", 1500)) // 6,  # in 6 tests
+    max_examples=int(os.environ.get("AISLE_GENERATED_REQUESTS", 1500)) // 8,  # in 8 tests
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
@@ -88,6 +88,10 @@ FIELDS = {
         "user": texts,
         "input_type": texts,
     },
+    "/invocations": {
+        "query_from_app": texts,
+        "actual_queries": st.lists(texts, max_size=3) | st.just(["oak", "oak bed"]),
+    },
 }
 
 
@@ -97,6 +101,8 @@ def bodies(route):
     main = next(iter(FIELDS[route]))
     others = {name: values for name, values in FIELDS[route].items() if name != main}
     likely = st.fixed_dictionaries({main: texts}, optional=others)
+    if route == "/invocations":  # it takes the forms of all routes
+        likely |= st.one_of(*(bodies(other) for other in FIELDS if other != route))
     return likely | st.fixed_dictionaries({}, optional=known) | anything
 
 
@@ -113,7 +119,7 @@ def check(answer):
 
 @pytest.fixture(scope="module")
 def client(shop):
-    with shop.client() as client:
+    with shop.client(sagemaker=True) as client:
         yield client
 
 
