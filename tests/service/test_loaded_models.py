@@ -1,6 +1,8 @@
 """SageMaker's multi-model calls: load, list, get, invoke and unload packages by name."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 from fastapi.testclient import TestClient
@@ -171,6 +173,21 @@ def test_a_model_that_cannot_be_loaded_is_a_message(body, status, client):
     assert found.status_code == status
     assert found.json()["error"]["message"]
     assert client.get("/models").json() == {"models": []}
+
+
+def test_an_unloaded_model_is_gone_from_memory_when_the_call_returns(package):
+    models = LoadedModels(start)
+    models.load("a", str(package))
+    pair = models["a"].service.engine.pair
+    kept = [weakref.ref(pair.index), weakref.ref(pair.encoder.query_graph)]
+    del pair
+
+    gc.disable()  # nothing else may collect the parts that refer to each other
+    try:
+        models.unload("a")
+        assert [reference() for reference in kept] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_list_has_pages(client, package, monkeypatch):

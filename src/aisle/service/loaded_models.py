@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class LoadedModels:
                 raise RequestError("not_found", f"model_name: {name!r:.100} is not loaded")
         found.service.stop()
         del found
+        gc.collect()  # the parts of a service refer to each other, so they go only now
         return_free_memory()
 
     def close(self) -> None:
