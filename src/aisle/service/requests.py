@@ -146,18 +146,28 @@ class SearchRequest(Body):
     """Column by which hits are grouped, such as the parent of variants; pages then count groups."""
     group_size: Annotated[int, Field(ge=1, le=100)] = 1
     """Most hits of a group."""
-    min_score: Number | None = None
-    """Lowest score of a hit: the cosine in the modes dense and hybrid, the BM25 score in lexical."""
+    min_score: Number | Literal["calibrated"] | None = None
+    """Lowest score of a hit: the cosine in the modes dense and hybrid, the BM25 score in lexical.
+    `calibrated`: a probability of relevance of at least `p`, if the index is calibrated."""
+    p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Lowest probability of relevance for `calibrated`; 0.5 if it is left out."""
     mode: SearchMode | None = None
     """Search by embeddings, by words or by both; the server's mode if it is left out."""
     fields: Annotated[list[Text], Field(max_length=1000)] | None = None
     """Columns of the products to return; all if it is left out."""
+    highlight: bool = False
+    """Whether to return where the columns of a hit have words of the query."""
+    explain: bool = False
+    """Whether to return why each hit has its rank."""
     exact: bool | None = None
     """Whether to compare with every product instead of searching the graph."""
     ef: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Candidates kept while searching the graph; at least the window and one more."""
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] | None = None
     """Most best products that pages, facets and groups come from; the server's window if it is left out."""
+    pair: Literal["tuned", "base"] | None = None
+    """Model and index that answer: the server's own (`tuned`, the default), or the base model's, if the
+    server has them to compare."""
     version: Annotated[int, Field(ge=1)] | None = None
     """Version of the index that must answer."""
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None

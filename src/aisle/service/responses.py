@@ -54,6 +54,10 @@ class SearchHit(ResponseBody):
     """Ranks by `dense` and `bm25`; a side that did not find the product is left out."""
     fields: dict[str, Any]
     """Columns of the product."""
+    highlights: dict[str, list[tuple[int, int]]] | None = None
+    """Spans with words of the query by column, as start and end in code points; with `highlight`."""
+    explain: dict[str, Any] | None = None
+    """Why the hit has its rank: words, scores, ranks, filter, version, and all as `text`; with `explain`."""
     group: HitGroup | None = None
     """Group of the hit, if the request has `group_by`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy.typing as npt
 
 from aisle.errors import SearchError
 from aisle.search.candidates import Candidate, CandidateSet, Group
+from aisle.search.explain import explain
 from aisle.search.facets import Facet
+from aisle.search.highlighting import highlights
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
 from aisle.service.responses import (
@@ -31,7 +34,7 @@ FIELD_OF_ARGUMENT = {
     "query_embeddings": "vector",
     "offset + top_k": "offset",
     "ef_search": "ef",
-    **{name: name for name in ("facets", "group_by", "mode", "window", "min_score", "exact")},
+    **{name: name for name in ("facets", "group_by", "mode", "window", "min_score", "p", "exact")},
 }
 """Field of a request by the argument of the searcher, with which a message begins."""
 
@@ -63,6 +66,7 @@ def search_results(
             where=request.filter,
             mode=mode,
             min_score=request.min_score,
+            p=request.p,
             window=request.window or pair.source.window,
             exact=request.exact,
             ef_search=request.ef,
@@ -79,12 +83,12 @@ def _results_of(
     total: dict[str, Any] = {"value": candidates.total.value, "relation": candidates.total.relation}
     if request.group_by is None:
         page = candidates.page(request.offset, request.top_k)
-        hits = [SearchHit(**_hit(candidate, fields)) for candidate in page]
+        hits = [SearchHit(**_hit(candidates, candidate, request, fields)) for candidate in page]
     else:
         groups = candidates.grouped(request.group_by, request.group_size)
         total["groups"] = groups.total
         hits = [
-            SearchHit(**_hit(candidate, fields), group=_group(group))
+            SearchHit(**_hit(candidates, candidate, request, fields), group=_group(group))
             for group in groups.page(request.offset, request.top_k)
             for candidate in group.hits
         ]
@@ -95,9 +99,20 @@ def _results_of(
     return SearchResults(hits=hits, total=SearchTotal(**total), **facets)
 
 
-def _hit(candidate: Candidate, fields: Sequence[str] | None) -> Mapping[str, Any]:
+def _hit(
+    candidates: CandidateSet, candidate: Candidate, request: SearchRequest, fields: Sequence[str] | None
+) -> Mapping[str, Any]:
     columns = candidate.payload
+    extra: dict[str, Any] = {}
+    if request.highlight:
+        lexical = candidates.index.lexical
+        analyser = None if lexical is None else lexical.analyser
+        extra["highlights"] = highlights(analyser, candidates.query, columns, fields)
+    if request.explain:
+        explanation = explain(candidates, candidate)
+        extra["explain"] = json_ready(asdict(explanation)) | {"text": str(explanation)}
     return {
+        **extra,
         "id": candidate.product_id,
         "rank": candidate.rank,
         "score": candidate.score,

@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from aisle.service.engine import EmbedJob, SearchJob
 from aisle.service.error_responses import error_schemas
+from aisle.service.request_errors import RequestError
 from aisle.service.requests import EmbedRequest, OpenAIEmbeddingsRequest, SearchRequest
 from aisle.service.responses import (
     OpenAIEmbedding,
@@ -34,8 +35,13 @@ LOGGER = logging.getLogger("aisle.service")
 JSON = "application/json"
 
 
-def search_routes(service: RunningService) -> APIRouter:
-    """Return the routes that search and embed; they need a key if the server has keys."""
+def search_routes(service: RunningService, compared: RunningService | None = None) -> APIRouter:
+    """Return the routes that search and embed; they need a key if the server has keys.
+
+    Args:
+        service: The service that answers.
+        compared: The service of the base model; None if the server has none.
+    """
     routes = APIRouter(
         dependencies=[Depends(service.check_key)],
         responses=error_schemas(400, 401, 410, 413, 422, 429, 503, 504),
@@ -44,7 +50,7 @@ def search_routes(service: RunningService) -> APIRouter:
     @routes.post("/search", response_model=SearchResponse)
     async def search(body: SearchRequest) -> Response:
         """Search for a query, several queries or an embedding."""
-        return await answer_search(service, body)
+        return await answer_search(service, body, compared)
 
     @routes.post("/embed", response_model=list[list[float]])
     async def embed(body: EmbedRequest) -> Response:
@@ -59,8 +65,27 @@ def search_routes(service: RunningService) -> APIRouter:
     return routes
 
 
-async def answer_search(service: RunningService, body: SearchRequest) -> Response:
-    """Answer a search."""
+async def answer_search(
+    service: RunningService, body: SearchRequest, compared: RunningService | None = None
+) -> Response:
+    """Answer a search.
+
+    Args:
+        service: The service that answers.
+        body: The search.
+        compared: The service of the base model; None if the server has none.
+
+    Raises:
+        RequestError: The base model is asked for and not served, or the search cannot be answered.
+    """
+    if body.pair == "base":
+        if compared is None:
+            raise RequestError(
+                "invalid_search",
+                "pair: this server has no base model; start it with --compare_index_dir",
+                field="pair",
+            )
+        service = compared
     service.check_count(body.queries or [], "queries")
     if service.log_queries:
         LOGGER.info("search %s", to_json(body.model_dump(exclude={"vector"}, exclude_unset=True)).decode())

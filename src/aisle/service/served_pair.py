@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from aisle.search.candidates import WINDOW
 from aisle.search.encoders import encoder_of_index
 from aisle.search.load_encoder import LoadedEncoder
 from aisle.search.searcher import Searcher
+from aisle.service.facet_fields import facet_fields
 from aisle.types.choices import SearchMode
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.encoder_protocol import Encoder
@@ -88,6 +90,11 @@ class ServedPair:
     def fields(self) -> list[str]:
         """Columns of the products."""
         return [name for name in self.index.products.column_names if name not in (ID_COLUMN, TEXT_COLUMN)]
+
+    @cached_property
+    def facet_fields(self) -> list[str]:
+        """Columns with values that products share."""
+        return facet_fields(self.index.products)
 
     @property
     def max_length(self) -> int | None:

@@ -35,6 +35,7 @@ def service_info(pair: ServedPair, limits: ServiceLimits) -> dict[str, Any]:
         "modes": _modes(pair),
         "mode": pair.searcher.mode,
         "window": pair.source.window,
+        "calibrated": sorted(pair.index.calibration.modes) if pair.index.calibration else [],
         "limits": {
             "max_queries": limits.max_queries,
             "max_body_bytes": limits.max_body_bytes,
@@ -44,9 +45,17 @@ def service_info(pair: ServedPair, limits: ServiceLimits) -> dict[str, Any]:
 
 
 def _fields(pair: ServedPair) -> list[dict[str, Any]]:
-    """Return the columns of the products: name, type and kind of value; filters take those with a kind."""
+    """Return the columns of the products: name, type, kind of value, and whether products share values.
+
+    Filters take columns with a kind; facets are of use for columns with shared values.
+    """
     return [
-        {"name": column.name, "type": str(column.type), "kind": kind_of_type(column.type)}
+        {
+            "name": column.name,
+            "type": str(column.type),
+            "kind": kind_of_type(column.type),
+            "facet": column.name in pair.facet_fields,
+        }
         for column in pair.index.products.schema
         if column.name not in (ID_COLUMN, TEXT_COLUMN)
     ]

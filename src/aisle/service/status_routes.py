@@ -16,8 +16,13 @@ from aisle.service.service_info import service_info
 __all__ = ["admin_routes", "probe_routes", "status_routes"]
 
 
-def status_routes(service: RunningService) -> APIRouter:
-    """Return the routes that describe the server; they need a key if the server has keys."""
+def status_routes(service: RunningService, compared: RunningService | None = None) -> APIRouter:
+    """Return the routes that describe the server; they need a key if the server has keys.
+
+    Args:
+        service: The service that answers.
+        compared: The service of the base model; None if the server has none.
+    """
     routes = APIRouter(dependencies=[Depends(service.check_key)], responses=error_schemas(401, 503))
 
     @routes.get("/info")
@@ -26,6 +31,7 @@ def status_routes(service: RunningService) -> APIRouter:
         described = service_info(service.engine.pair, service.limits)
         if service.swapper is not None:
             described["swaps"] = asdict(service.swapper.status)
+        described["pairs"] = ["tuned"] if compared is None else ["tuned", "base"]
         return Response(to_json(described), media_type="application/json")
 
     @routes.get("/metrics")
