@@ -3,10 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint format check-types unit gpu-test docs-site clean
+.PHONY: quickstart demo test lint format check-types unit gpu-test docs-site clean
 
 quickstart: $(VENV)/.quickstart
 	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/aisle quickstart
+
+# The search page on the quickstart's shop, with the base model beside the tuned one; Ctrl-C ends it.
+DEMO_PORT ?= 8080
+TUNED_INDEX := runs/quickstart-index
+BASE_INDEX := runs/quickstart-base-index
+
+demo: $(TUNED_INDEX)/manifest.json $(BASE_INDEX)/manifest.json | $(VENV)/.quickstart
+	HF_HUB_OFFLINE=1 $(BIN)/aisle serve --demo --port $(DEMO_PORT) --index_dir $(TUNED_INDEX) --compare_index_dir $(BASE_INDEX)
+
+$(TUNED_INDEX)/manifest.json:
+	$(MAKE) quickstart
+
+$(BASE_INDEX)/manifest.json: $(TUNED_INDEX)/manifest.json | $(VENV)/.quickstart
+	HF_HUB_OFFLINE=1 $(BIN)/aisle build --model all-MiniLM-L6-v2 --max_length 64 --catalog runs/quickstart-sample/products.csv \
+		--text_template '{title} {brand}' --index_dir $(BASE_INDEX)
 
 test: lint check-types docs-site unit
 

@@ -162,6 +162,11 @@ With your own judged pairs (a csv file with query, product and relevance from 0 
 
   accelerate launch -m aisle train --use_peft --train_file pairs.csv --output_dir runs/mine
   aisle build --model runs/mine --catalog products.csv --index_dir runs/mine-index
+
+Search in a browser; in aisle's repository, make demo shows the base model beside the tuned one:
+
+  aisle serve --demo --index_dir {index}
+  make demo
 """
 
 

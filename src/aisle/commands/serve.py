@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ from aisle.commands.shared_settings import (
 from aisle.types.choices import SearchMode
 
 if TYPE_CHECKING:
+    from aisle.service.api_keys import ApiKeys
     from aisle.service.running_service import RunningService
     from aisle.service.served_pair import PairSource
     from aisle.service.service_limits import ServiceLimits
@@ -89,6 +91,13 @@ class ServeSettings:
     multi_model: bool = False
     """Serve packages that SageMaker loads and unloads (POST /models, DELETE /models/NAME), instead of an
     index."""
+    demo: bool = False
+    """Serve a search page for the browser at /demo/."""
+    compare_index_dir: str | None = None
+    """Index of the same catalogue by the base model, which answers requests with "pair": "base". The demo
+    page shows its products beside the others."""
+    compare_model: str | None = None
+    """Folder or Hub id of the base model, if the index of --compare_index_dir does not record it."""
     config: ConfigFile = None
 
 
@@ -112,6 +121,10 @@ def serve_problems(settings: ServeSettings) -> list[str]:
         )
     if settings.allow_anonymous and settings.api_key_file is not None:
         problems.append("--allow_anonymous: --api_key_file asks for keys; leave one of them out")
+    if settings.compare_model is not None and settings.compare_index_dir is None:
+        problems.append("--compare_model: needs --compare_index_dir, the index that this model made")
+    if settings.multi_model and (settings.demo or settings.compare_index_dir is not None):
+        problems.append("--multi_model: has no search page; leave --demo and --compare_index_dir out")
     return problems
 
 
@@ -153,6 +166,9 @@ def _serve_index(settings: ServeSettings) -> None:
         failures.append(error)
         server.stop()
 
+    base = None
+    if settings.compare_index_dir is not None:
+        base = _base_service(settings, limits, keys, stop)
     engine = Engine()
     app = create_app(
         engine,
@@ -161,11 +177,34 @@ def _serve_index(settings: ServeSettings) -> None:
         log_queries=settings.log_queries,
         sagemaker=settings.sagemaker,
         swapper=PairSwapper(engine, watched, poll_seconds=settings.watch_seconds, on_failure=stop),
+        base=base,
+        demo=settings.demo,
     )
     server = HttpServer(app)
     server.run(listening_socket(settings.host, settings.port))
     if failures:
         raise failures[0]
+
+
+def _base_service(
+    settings: ServeSettings,
+    limits: ServiceLimits,
+    keys: ApiKeys | None,
+    on_failure: Callable[[BaseException], None],
+) -> RunningService:
+    """Return the service of the base model and its index; it loads them once it is started."""
+    from aisle.service.engine import Engine
+    from aisle.service.running_service import RunningService
+    from aisle.service.swap import PairSwapper, watched_index
+
+    source = _source(
+        replace(settings, index_dir=settings.compare_index_dir, model=settings.compare_model, base_model=None)
+    )
+    engine = Engine()
+    swapper = PairSwapper(
+        engine, watched_index(source), poll_seconds=settings.watch_seconds, on_failure=on_failure
+    )
+    return RunningService(engine, limits, keys, settings.log_queries, swapper)
 
 
 def _serve_models(settings: ServeSettings) -> None:

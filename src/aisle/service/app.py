@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from aisle.service.api_keys import ApiKeys
+from aisle.service.demo_routes import demo_routes
 from aisle.service.engine import Engine
 from aisle.service.error_responses import add_error_handlers
 from aisle.service.http_limits import BodyLimits, Timing
@@ -31,6 +32,8 @@ def create_app(
     log_queries: bool = False,
     sagemaker: bool = False,
     swapper: PairSwapper | None = None,
+    base: RunningService | None = None,
+    demo: bool = False,
 ) -> FastAPI:
     """Return the application that answers with an engine.
 
@@ -42,14 +45,18 @@ def create_app(
         sagemaker: Whether to answer SageMaker's calls too.
         swapper: Loads the first pair and keeps the engine on the current pair; None if the pair never
             changes.
+        base: The base model and its index, which answer requests with `"pair": "base"`; None refuses them.
+        demo: Whether to serve the demo page.
     """
     service = RunningService(engine, limits or ServiceLimits(), keys, log_queries, swapper)
+    running = [service] if base is None else [service, base]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        for each in running:
+            each.start()
         yield
-        await asyncio.to_thread(service.stop)
+        await asyncio.gather(*(asyncio.to_thread(each.stop) for each in running))
 
     # No pages of documentation: they load scripts from another site.
     app = FastAPI(title="aisle", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -58,8 +65,15 @@ def create_app(
         BodyLimits, max_bytes=service.limits.max_body_bytes, seconds=service.limits.body_seconds
     )
     app.add_middleware(Timing, observe=service.metrics.observe_request)
-    for routes in (search_routes, status_routes, admin_routes, probe_routes):
-        app.include_router(routes(service))
+    for routes in (
+        search_routes(service, base),
+        status_routes(service, base),
+        admin_routes(service),
+        probe_routes(service),
+    ):
+        app.include_router(routes)
+    if demo:
+        app.include_router(demo_routes())
     if sagemaker:
         app.include_router(sagemaker_routes(service))
     return app
