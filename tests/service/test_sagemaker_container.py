@@ -16,6 +16,7 @@ import pytest
 from aisle.cli import main
 from aisle.commands.serve_container import container_arguments
 from aisle.errors import IndexIntegrityError
+from aisle.service.sagemaker import MAX_BODY_BYTES
 
 SECONDS = 60
 PROGRAM = """
@@ -161,6 +162,11 @@ def test_a_model_is_pinged_asked_and_stopped_as_by_sagemaker(archive, shop, tmp_
         texts = ["blue sofa", "red sofa"]
         scores = container.invoke({"query_from_app": "red sofa", "actual_queries": texts})
         embedded = container.invoke({"inputs": ["red sofa"]})
+        largest = b'{"query": "red sofa"}'.ljust(MAX_BODY_BYTES)
+        sizes = [
+            container.client.post("/invocations", content=body).status_code
+            for body in (largest, largest + b" ")
+        ]
         after = files_below(model_dir, container.home)
         stopped = container.stop()
 
@@ -174,6 +180,7 @@ def test_a_model_is_pinged_asked_and_stopped_as_by_sagemaker(archive, shop, tmp_
     assert (first, second) == ("red sofa", "blue sofa")
     np.testing.assert_allclose([cosine, other], [1, query @ blue], atol=1e-6)
     np.testing.assert_allclose(embedded.json(), [query], atol=1e-6)
+    assert sizes == [200, 413]
     assert after == before  # it wrote nothing: in Lambda only /tmp can be written
     assert stopped == (0, "False\n")  # and loaded no torch
 
