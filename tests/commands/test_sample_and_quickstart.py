@@ -179,6 +179,8 @@ def test_the_quickstart_prints_changed_queries_the_report_and_the_next_commands(
     assert page.is_file()
     assert page.resolve().as_uri() in said
     assert f"aisle query --index_dir {run_dir.with_name('run-index')} " in said
+    assert f"aisle serve --demo --index_dir {run_dir.with_name('run-index')}\n" in said
+    assert said.rstrip().splitlines()[-1].strip() == "make demo"
     assert "evaluation/retrieval.png" in (run_dir / "README.md").read_text(encoding="utf-8")
     assert "accelerate launch -m aisle train --use_peft --train_file pairs.csv --output_dir runs/mine" in said
 

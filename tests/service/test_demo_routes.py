@@ -1,17 +1,25 @@
 """The demo page over HTTP: its files, the base model beside the tuned one, and what the page asks for."""
 
+import os
 import re
+import shlex
+import subprocess
 from importlib.resources import files
 
 import pyarrow as pa
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
+from aisle.commands.build.settings import BuildSettings
+from aisle.commands.quickstart import TEXT_TEMPLATE, QuickstartSettings
 from aisle.commands.serve import ServeSettings, serve_problems
+from aisle.config.load import parse_settings
 from aisle.service.api_keys import ApiKeys
 from aisle.service.app import create_app
 from aisle.service.engine import Engine
 from aisle.service.facet_fields import facet_fields
+from tests.doc_commands import ROOT
 from tests.service.demo_shop import PRODUCTS, base_service, demo_app, demo_engines
 
 FILES = [file.name for file in (files("aisle.service") / "demo").iterdir()]
@@ -160,6 +168,28 @@ def test_columns_without_values_or_of_objects_have_no_facets():
         }
     )
     assert facet_fields(table) == ["stars"]
+
+
+def test_make_demo_compares_the_models_of_the_quickstart():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    dry = subprocess.run(
+        ["make", "--dry-run", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    lines = dry.stdout.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line.partition("bin/aisle ")[2]) for line in lines if "bin/aisle " in line]
+    given = {name: rest for name, *rest in commands}
+    build = parse_settings(BuildSettings, given["build"], prog="aisle build")
+    serve = parse_settings(ServeSettings, given["serve"], prog="aisle serve")
+
+    run = QuickstartSettings().output_dir
+    recipe = yaml.safe_load((ROOT / "src/aisle/recipes/quickstart.yaml").read_text("utf-8"))
+    assert build.model == recipe["model_name_or_path"]
+    assert build.max_length == recipe["max_length"]
+    assert build.text_template == TEXT_TEMPLATE
+    assert build.catalog == (f"{run}-sample/products.csv",)
+    assert serve.index_dir == f"{run}-index"
+    assert serve.compare_index_dir == build.index_dir
+    assert serve.demo
 
 
 def test_a_base_model_needs_its_index():

@@ -1,6 +1,6 @@
 // The catalogue as the page shows it: which field is the title, which the price, which have facets.
 
-import { count, counted } from "./words.js";
+import { count, counted, modelName } from "./words.js";
 
 const TITLES = ["title", "name", "product_title", "product_name", "headline"];
 const PROSE = /desc|text|bullet|summary/i;
@@ -20,7 +20,7 @@ export function catalogueOf(info) {
   return {
     size: info.index.products,
     version: info.index.version,
-    model: info.model?.name ?? null,
+    model: info.model ? modelName(info.model.name) : null,
     modes: info.modes,
     mode: info.mode,
     window: info.window,

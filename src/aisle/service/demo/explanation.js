@@ -1,7 +1,7 @@
 // Why a product has its rank: both scores and ranks, the words, the filter, and what it takes to repeat it.
 
 import { drawing, element, isolated } from "./dom.js";
-import { count, figure, heading, ordinal, valueText } from "./words.js";
+import { count, figure, heading, modelName, ordinal, valueText } from "./words.js";
 
 const EMBEDDED_TEXT = "__text__";
 
@@ -81,5 +81,5 @@ function productOf(hit, catalogue) {
 function sourceOf({ index, model }) {
   const short = (fingerprint) => (fingerprint ?? "").slice(0, 12);
   return element("p", { class: "note" }, `Index version ${count(index.version)} (${short(index.fingerprint)})`,
-    model && [", model ", isolated(model.name), ` (${short(model.fingerprint)})`], ".");
+    model && [", model ", isolated(modelName(model.name)), ` (${short(model.fingerprint)})`], ".");
 }

@@ -30,6 +30,9 @@ export function heading(name) {
   return words[0].toUpperCase() + words.slice(1);
 }
 
+/** Return the end of a model's path or id: "runs/quickstart", "intfloat/e5-large-v2". */
+export const modelName = (name) => name.split(/[\\/]/).filter(Boolean).slice(-2).join("/");
+
 /** Return "1st", "2nd", "3rd", "11th". */
 export function ordinal(number) {
   const ends = { one: "st", two: "nd", few: "rd", other: "th" };
