@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aisle.errors import EvaluationError
-from aisle.evaluation.isotonic_fit import fit_probabilities
+from aisle.evaluation.isotonic_fit import fit_probabilities, reliability_curve
 
 
 def isotonic_by_hand(scores, relevant):
@@ -79,12 +79,22 @@ def test_the_reliability_of_honest_scores_lies_on_the_diagonal():
 
     fitted = fit_probabilities(scores, relevant, np.arange(20_000) // 20)
 
-    assert len(fitted.reliability) == 10
+    assert 8 <= len(fitted.reliability) <= 10
     assert sum(part.pairs for part in fitted.reliability) == 20_000
     for part in fitted.reliability:
         assert part.relevant == pytest.approx(part.predicted, abs=0.04)
     assert fitted.calibration_error < 0.02
     assert fitted.brier == pytest.approx(1 / 6, abs=0.01)  # mean of s (1 - s)
+
+
+def test_bins_have_about_a_tenth_of_the_pairs_and_keep_equal_predictions_together():
+    predicted = np.concatenate([np.zeros(57), np.full(3, 0.2), np.linspace(0.3, 0.9, 37), np.ones(3)])
+
+    bins = reliability_curve(predicted, predicted > 0.5)
+
+    assert [part.pairs for part in bins] == [57, 10, 10, 10, 13]
+    assert bins[1].predicted == pytest.approx(predicted[57:67].mean())
+    assert bins[-1].relevant == 1.0
 
 
 def test_pairs_of_one_kind_have_a_constant_probability():

@@ -25,6 +25,7 @@ from aisle.evaluation.document import (
     Slice,
     TrainingCurve,
 )
+from aisle.types.score_calibration import Calibration, OperatingPoint, ReliabilityBin, ScoreCalibration
 
 LEVELS = ("1", "0.1", "0.01", "0")
 SYSTEMS = (("bm25", "bm25"), ("base", "base"), ("tuned", "tuned"), ("hybrid", "hybrid"))
@@ -170,6 +171,42 @@ def training():
     )
 
 
+def calibration():
+    """Return calibrated scores: two modes that predict well, and BM25, which is too sure."""
+    curves = {
+        "dense": ((0.05, 0.08), (0.3, 0.33), (0.5, 0.52), (0.7, 0.71), (0.92, 0.9)),
+        "lexical": ((0.1, 0.06), (0.4, 0.2), (0.75, 0.5)),
+        "hybrid": ((0.05, 0.05), (0.35, 0.36), (0.85, 0.8)),
+    }
+    modes = {
+        mode: ScoreCalibration(
+            scores=(0.1, 0.6),
+            probabilities=(0.0, 1.0),
+            pairs=1200,
+            relevant=510,
+            calibration_error=0.031,
+            brier=0.142,
+            reliability=tuple(
+                ReliabilityBin(predicted, relevant, 600 // (number + 1))
+                for number, (predicted, relevant) in enumerate(curve)
+            ),
+            points=(OperatingPoint(0.3, 0.25, 0.99, 0.98), OperatingPoint(0.5, 0.35, 0.95, 0.9)),
+        )
+        for mode, curve in curves.items()
+    }
+    return Calibration(
+        version=3,
+        created="2026-11-21T20:45:00+00:00",
+        products=48_213,
+        queries=120,
+        relevant_from=None,
+        unjudged="not_relevant",
+        depth=10,
+        hybrid_weight=0.5,
+        modes=modes,
+    )
+
+
 def heatmap(system, seed):
     """Return the cosines of four queries with six products."""
     scores = np.random.default_rng(seed).uniform(0.2, 0.9, (4, 6)).round(4)
@@ -259,6 +296,7 @@ def evaluation(**changes):
         ),
         "ef_search": 128,
         "training": training(),
+        "calibration": calibration(),
         "heatmaps": (heatmap("base", 4), heatmap("tuned", 5)),
         "slices": slices(),
         "improved": (change(0, 0.212, 0.845), change(1, 0.3, 0.81), change(2, 0.0, 0.431)),

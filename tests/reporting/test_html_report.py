@@ -54,6 +54,7 @@ FIGURES = {
     "scores",
     "training",
     "recall_by_ef",
+    "reliability",
     "heatmap_1",
     "heatmap_2",
     "slices",
@@ -146,6 +147,7 @@ def test_the_sections_are_in_order(page):
         "pairs",
         "training",
         "graph",
+        "calibration",
         "heatmaps",
         "slices",
         "changes",
@@ -157,7 +159,7 @@ def test_the_sections_are_in_order(page):
 
 
 def test_a_part_that_was_not_requested_is_left_out(tmp_path):
-    graph = {"ann": (), "ann_recall_at_10": None, "graph": ()}
+    graph = {"ann": (), "ann_recall_at_10": None, "graph": (), "calibration": None}
     found = evaluation(pairs=None, joint_pool=(), training=(), heatmaps=(), **graph)
 
     assert sections(page_of(found, tmp_path)) == ["retrieval", "slices", "changes", "provenance"]
@@ -229,7 +231,7 @@ def test_how_it_was_made_names_inputs_settings_versions_and_command(page):
 def test_every_chart_has_an_alternative_text(page):
     charts = [svg for svg in page.attributes("svg") if svg.get("class") == "chart"]
 
-    assert len(charts) == 6
+    assert len(charts) == 7
     assert all(svg["role"] == "img" and svg["aria-label"].startswith("Chart. ") for svg in charts)
     (roc,) = [svg["aria-label"] for svg in charts if "area below each curve" in svg["aria-label"]]
     assert roc.endswith("base: 0.660; tuned: 0.916.")
@@ -239,7 +241,7 @@ def test_every_table_has_a_caption_and_every_id_is_there_once(page):
     tables = page.attributes("table")
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
 
-    assert len(tables) == len(page.attributes("caption")) == 14
+    assert len(tables) == len(page.attributes("caption")) == 15
     assert len(ids) == len(set(ids))
 
 
@@ -381,6 +383,26 @@ def test_the_chosen_ef_is_marked_and_axes_hold_the_measured_values():
 
     assert axes.lines[0].get_xydata()[3].tolist() == [0.11, 0.987]
     assert [text.get_text() for text in axes.texts if "use" in text.get_text()] == ["ef 128 (in use)"]
+
+
+def test_the_reliability_curve_has_a_line_for_each_mode_beside_the_diagonal():
+    figure = figures_of(evaluation())["reliability"]
+
+    diagonal, dense = (line.get_xydata().tolist() for line in figure.axes[0].lines[:2])
+    assert diagonal == [[0, 0], [1, 1]]
+    assert dense == [[0.05, 0.08], [0.3, 0.33], [0.5, 0.52], [0.7, 0.71], [0.92, 0.9]]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["dense 0.031", "lexical 0.031", "hybrid 0.031"]
+
+
+def test_the_page_says_what_the_probabilities_were_measured_on(tmp_path):
+    page = write_report(tmp_path, evaluation()).read_text(encoding="utf-8")
+
+    section = page.partition('<section id="calibration">')[2].partition("</section>")[0]
+    assert "120 judged queries and version 3 of the index" in section
+    assert "the best 10 products of each query count" in section
+    assert "Highest p, 98% answered" in section
+    assert 'id="calibration"' not in write_report(tmp_path, empty_evaluation()).read_text(encoding="utf-8")
 
 
 def test_a_panel_of_scores_holds_densities_of_area_one():

@@ -164,6 +164,7 @@ def test_no_body_of_bytes_makes_the_server_fail(client, route):
         (b'{"query": "oak", "\\ud800": 1}', 422, "?: unknown field"),
         (b'{"query": "oak", "min_score": NaN}', 422, "min_score: "),
         (b'{"query": "oak", "min_score": 1e999}', 422, "min_score: "),
+        (b'{"query": "oak", "min_score": "often"}', 422, "min_score: "),
     ],
 )
 def test_a_body_that_is_no_request_is_refused(client, body, status, message):

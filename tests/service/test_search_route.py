@@ -1,9 +1,14 @@
 """POST /search answers as the searcher does, with names of the index and the model."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from aisle.index.calibrate_index import calibrate_index
 from aisle.io.durable import file_sha256
+from aisle.search.calibration import measure_calibration
 from aisle.search.open_searcher import open_searcher
 from tests.service.served_shop import TITLES
 
@@ -58,6 +63,34 @@ def test_filter_fields_and_lowest_score(client):
     assert [set(hit["fields"]) for hit in answer["hits"]] == [{"brand", "price"}] * 1
     highest = client.post("/search", json={"query": "blue lamp", "min_score": 0.999, "exact": True}).json()
     assert ids(highest) == [f"p{TITLES.index('blue lamp'):03d}"]
+
+
+def test_a_calibrated_threshold_finds_products_with_the_probability(shop, tmp_path):
+    copied = replace(shop, index_dir=tmp_path / "index")
+    shutil.copytree(shop.index_dir, copied.index_dir)
+    texts = {title: title for title in TITLES}
+    qrels = {
+        title: {f"p{row:03d}": float(other == title) for row, other in enumerate(TITLES)} for title in TITLES
+    }
+    calibrate_index(copied.index_dir, lambda index: measure_calibration(index, shop.encoder, texts, qrels))
+
+    with copied.client() as client:
+        asked = {"query": "blue lamp", "mode": "hybrid", "exact": True, "min_score": "calibrated"}
+        likely, any_ = (client.post("/search", json={**asked, "p": p}).json() for p in (0.9, 1e-9))
+        wrong = client.post("/search", json={**asked, "p": 0})
+        calibrated = client.get("/info").json()["calibrated"]
+
+    assert ids(likely) == ["p004"]
+    assert likely["total"] == {"value": 1, "relation": "eq"}
+    assert len(ids(any_)) > 1
+    assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "p")
+    assert calibrated == ["dense", "hybrid", "lexical"]
+
+
+def test_a_probability_is_for_a_calibrated_threshold(client):
+    unused = client.post("/search", json={"query": "blue lamp", "p": 0.5})
+
+    assert (unused.status_code, unused.json()["error"]["field"]) == (400, "p")
 
 
 def test_total_facets_and_groups_come_from_the_set_of_candidates(client):
@@ -140,7 +173,7 @@ def test_payload_values_are_json(client):
         ({"query": "oak", "mode": "fuzzy"}, 422, "invalid_request", "mode", "'dense', 'lexical' or 'hybrid'"),
         ({"query": "oak", "filter": "prize < 10"}, 400, "invalid_search", "filter", "prize"),
         ({"query": "oak", "fields": ["titel"]}, 400, "invalid_search", "fields", "it has title, brand"),
-        ({"query": "oak", "version": 7}, 410, "version_gone", "version", "version 1 answers"),
+        ({"query": "oak", "version": 7}, 410, "version_gone", "version", "version 1 is current"),
         ({"vector": [1.0, 0.0]}, 400, "invalid_search", "vector", "(queries, 8)"),
         ({"vector": [0.6] + [0.0] * 7}, 400, "invalid_search", "vector", "norm"),
         ({"vector": [1.0] + [0.0] * 7, "mode": "lexical"}, 400, "invalid_search", "query", "give the query"),

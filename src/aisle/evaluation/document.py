@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from aisle.evaluation.provenance import InputFile, Provenance
+from aisle.types.score_calibration import Calibration
 
 __all__ = [
     "AnnPoint",
@@ -264,6 +265,8 @@ class Evaluation:
     ann_recall_at_10: float | None = None
     graph: tuple[GraphLoss, ...] = ()
     ef_search: int | None = None
+    calibration: Calibration | None = None
+    """Probabilities of relevance that the index stores; None if it is not calibrated."""
     training: tuple[TrainingCurve, ...] = ()
     heatmaps: tuple[Heatmap, ...] = ()
     slices: tuple[Slice, ...] = ()

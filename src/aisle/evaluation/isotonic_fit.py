@@ -15,7 +15,7 @@ __all__ = ["calibration_error", "fit_probabilities", "reliability_curve"]
 
 FOLDS = 5
 BINS = 10
-"""Number of bins of equal width in the reliability curve."""
+"""Most bins of the reliability curve. Each has a tenth of the pairs: a bin of few pairs shows chance."""
 
 DECIMALS = 5
 """Scores are rounded before they are fitted: a cosine through the graph differs by up to 1e-6, and there must
@@ -77,17 +77,35 @@ def _isotonic(
 def reliability_curve(
     predicted: NDArray[np.float64], relevant: NDArray[np.bool_]
 ) -> tuple[ReliabilityBin, ...]:
-    """Return the bins of predicted probability that have pairs, from low to high.
+    """Return bins of similar predicted probability and of about equally many pairs, from low to high.
+
+    Equal predictions share a bin, so a bin may have more pairs.
 
     Args:
         predicted: (pairs,) probabilities in [0, 1].
         relevant: (pairs,) whether the product is relevant.
     """
-    bin_of = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
+    _, group_of, pairs = np.unique(predicted, return_inverse=True, return_counts=True)
+    bin_of = _bins(pairs.tolist(), fewest=len(predicted) / BINS)[group_of]
     return tuple(
         ReliabilityBin(float(predicted[within].mean()), float(relevant[within].mean()), int(within.sum()))
-        for within in (bin_of == number for number in np.unique(bin_of))
+        for within in (bin_of == number for number in range(bin_of.max() + 1))
     )
+
+
+def _bins(pairs: Sequence[int], *, fewest: float) -> NDArray[np.int64]:
+    """Return the bin of each group of pairs: consecutive groups that have `fewest` pairs together.
+
+    If the last groups have less than half of `fewest`, they belong to the bin before.
+    """
+    bin_of, number, within = [], 0, 0
+    for count in pairs:
+        bin_of.append(number)
+        within += count
+        if within >= fewest:
+            number, within = number + 1, 0
+    bins = np.array(bin_of, np.int64)
+    return np.minimum(bins, number - 1) if number and within < fewest / 2 else bins
 
 
 def calibration_error(reliability: Sequence[ReliabilityBin]) -> float:

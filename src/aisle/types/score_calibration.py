@@ -63,7 +63,7 @@ class ScoreCalibration:
     brier: float
     """Mean squared error of the predicted probabilities."""
     reliability: tuple[ReliabilityBin, ...]
-    """Reliability curve, from low to high probability; empty bins are left out."""
+    """Reliability curve, from low to high probability."""
     points: tuple[OperatingPoint, ...] = ()
     """Effects of some thresholds, lowest first."""
 

@@ -45,6 +45,7 @@ def assemble_evaluation(
             for point in (index.manifest.recall_curve if index.has_graph else ())
         ),
         ef_search=_ef_search(settings, index),
+        calibration=index.calibration,
     )
     if ranked is None:
         return evaluation

@@ -21,6 +21,8 @@ CHARTS = {
     "training": "The training run of this model, step by step.",
     "recall_by_ef": "Share of the exact top 10 that the graph finds, and the time per query, "
     "measured when the index was built.",
+    "reliability": "Share of relevant pairs against their predicted probability, on held-out queries. "
+    "The grey line is a perfect prediction. The legend gives the calibration error.",
     "slices": "Gain on slices of the queries.",
 }
 """Caption of each chart, by its name."""
@@ -63,6 +65,12 @@ def _recall_by_ef(evaluation: Evaluation) -> Iterator[str]:
         yield f"ef {point.ef_search}: recall {figure(point.recall)} in {figure(point.milliseconds)} ms"
 
 
+def _reliability(evaluation: Evaluation) -> Iterator[str]:
+    modes = {} if evaluation.calibration is None else evaluation.calibration.modes
+    for mode, scores in modes.items():
+        yield f"{mode}: calibration error {figure(scores.calibration_error)} on {scores.pairs} pairs"
+
+
 _FACTS: dict[str, Callable[[Evaluation], Iterator[str]]] = {
     "retrieval": _retrieval,
     "roc": partial(_areas, metric="roc_auc"),
@@ -70,4 +78,5 @@ _FACTS: dict[str, Callable[[Evaluation], Iterator[str]]] = {
     "scores": _scores,
     "training": _training,
     "recall_by_ef": _recall_by_ef,
+    "reliability": _reliability,
 }

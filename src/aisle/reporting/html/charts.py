@@ -17,6 +17,7 @@ from aisle.reporting.html.formatting import figure as written
 from aisle.reporting.html.formatting import metric_name
 from aisle.reporting.html.palette import COLOURS, SystemStyle, system_styles
 from aisle.reporting.html.relevance_levels import RelevanceLevels
+from aisle.reporting.html.reliability import draw_reliability
 
 __all__ = ["figures_of", "styles_of"]
 
@@ -56,8 +57,9 @@ _SLICES = 40
 def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
     """Return the evaluation's charts by name, in light colours; parts without figures have no chart.
 
-    Names: "retrieval", "roc", "precision_recall", "scores", "training", "recall_by_ef", "slices", and
-    "heatmap_1" and so on for each heat map. The figures use no window and no global state of matplotlib.
+    Names: "retrieval", "roc", "precision_recall", "scores", "training", "recall_by_ef", "reliability",
+    "slices", and "heatmap_1" and so on for each heat map. The figures use no window and no global state of
+    matplotlib.
     """
     styles = styles_of(evaluation)
     with matplotlib.rc_context(_STYLE):
@@ -86,6 +88,8 @@ def _figures(evaluation: Evaluation, styles: dict[str, SystemStyle]) -> Iterator
         yield "training", _training(curves)
     if evaluation.ann:
         yield "recall_by_ef", _recall_by_ef(evaluation)
+    if evaluation.calibration is not None:
+        yield "reliability", draw_reliability(evaluation.calibration)
     for number, heatmap in enumerate(evaluation.heatmaps, start=1):
         if heatmap.queries and heatmap.products:
             yield f"heatmap_{number}", draw_heatmap(heatmap)

@@ -13,6 +13,7 @@ from aisle.reporting.html.charts import styles_of
 from aisle.reporting.html.formatting import advice_of, clean, headline_of
 from aisle.reporting.html.page_tables import TableMaker
 from aisle.reporting.html.relevance_levels import RelevanceLabel, RelevanceLevels
+from aisle.reporting.html.reliability import calibration_table
 
 __all__ = ["page_content"]
 
@@ -78,6 +79,9 @@ def page_content(evaluation: Evaluation) -> dict[str, Any]:
         else (tables.pairs(pairs), tables.relevance_levels(pairs, levels.named)),
         "loss_tables": (tables.graph_loss(evaluation.graph),) if evaluation.graph else (),
         "graph_tables": (tables.graph(evaluation.ann),) if evaluation.ann else (),
+        "calibration_tables": ()
+        if evaluation.calibration is None
+        else (calibration_table(evaluation.calibration),),
         "slices_tables": tables.slices(evaluation.slices),
         "heatmaps": tuple(_heatmaps(evaluation.heatmaps, levels)),
         "legend": levels.legend(),
@@ -102,6 +106,7 @@ def _sections(evaluation: Evaluation, content: Mapping[str, Any]) -> Iterator[tu
         ("pairs", "Judged pairs", content["pairs"]),
         ("training", "Training", any(curve.values for curve in evaluation.training)),
         ("graph", "Recall against latency", evaluation.ann or evaluation.ann_recall_at_10 is not None),
+        ("calibration", "Probability of relevance", evaluation.calibration),
         ("heatmaps", "Similarity", content["heatmaps"]),
         ("slices", "Where the gain comes from", evaluation.slices),
         ("changes", "Changed queries", content["changes"]),
