@@ -244,6 +244,9 @@ def test_a_condition_filters_and_a_wrong_condition_is_explained_beside_it(open_d
     assert "prize" in page.locator("#where-error").inner_text()
     assert page.locator("#where").get_attribute("aria-invalid") == "true"
     assert page.locator("#results").inner_text() == "This search cannot be answered"
+    page.reload()  # a link with a wrong condition
+    settle(page)
+    assert page.locator("#where").is_visible()
 
 
 def test_where_nothing_is_found_the_page_offers_ways_out(open_demo):
@@ -255,6 +258,34 @@ def test_where_nothing_is_found_the_page_offers_ways_out(open_demo):
 
     assert page.locator("#mode input[value=dense]").is_checked()
     assert page.locator("#chosen .chip").count() == 1
+
+
+def test_a_calibrated_index_can_leave_out_unlikely_answers(open_demo, site):
+    asked = []
+
+    def calibrated(route):
+        route.fulfill(json=route.fetch().json() | {"calibrated": ["dense"]})
+
+    def nothing_likely(route):
+        asked.append(json.loads(route.request.post_data))
+        if asked[-1].pop("min_score", None) == "calibrated":
+            asked[-1]["filter"] = "price < 0"
+        route.fulfill(json=answer(site, **asked[-1]))
+
+    page = open_demo("?q=train")
+    assert page.locator("#likely").is_hidden()
+    page.route("**/info", calibrated)
+    page.route("**/search", nothing_likely)
+    page.reload()
+    page.get_by_label("Only likely answers").check()
+    page.wait_for_selector("body[data-state=empty]", state="attached")
+
+    assert [request.get("filter") for request in asked] == [None, "price < 0"]
+    page.get_by_role("button", name="Show unlikely answers too").click()
+    page.wait_for_selector("#hits .hit")
+    assert "likely" not in page.url
+    page.get_by_label("Words", exact=True).check()
+    assert page.locator("#likely").is_hidden()
 
 
 # --- side by side, explanations, keys
@@ -389,23 +420,24 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize("status", ERRORS)
-def test_an_error_is_shown_and_the_search_can_be_tried_again(open_demo, site, status):
-    title, message = ERRORS[status]
-    page = open_demo()
+def refusal(status, message):
+    """Return a handler of requests that refuses them."""
     body = json.dumps({"error": {"type": "some", "message": message}})
-    page.route(
-        "**/search", lambda route: route.fulfill(status=status, body=body, headers={"Retry-After": "3"})
-    )
+    return lambda route: route.fulfill(status=status, body=body, headers={"Retry-After": "3"})
 
-    search_for(page, "train")
-    page.wait_for_selector("body[data-state=error]", state="attached")
-    assert page.locator("#results").inner_text() == title
-    assert page.get_by_role("alert").inner_text().startswith(message)
 
-    page.unroute("**/search")
-    page.get_by_role("button", name="Try again").click()
-    page.wait_for_selector("#hits .hit")
+def test_an_error_is_shown_and_the_search_can_be_tried_again(open_demo):
+    page = open_demo()
+    for status, (title, message) in ERRORS.items():
+        page.route("**/search", refusal(status, message))
+        search_for(page, f"train {status}")
+        page.wait_for_selector("body[data-state=error]", state="attached")
+        assert page.locator("#results").inner_text() == title
+        assert page.get_by_role("alert").inner_text().startswith(message)
+
+        page.unroute("**/search")
+        page.get_by_role("button", name="Try again").click()
+        page.wait_for_selector("#hits .hit")
 
 
 def test_a_server_that_does_not_answer_is_an_error(open_demo):
@@ -469,43 +501,50 @@ def test_pages_come_from_one_version_and_a_version_that_is_gone_starts_again(ope
     assert page.locator("#pages [aria-current]").inner_text() == "1"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(open_demo, site, scheme):
-    page = open_demo(scheme=scheme)
-    # Colours are all that differ in the dark, so only their contrast is measured again.
-    options = {} if scheme == "light" else {"runOnly": ["color-contrast"]}
+def test_axe_finds_nothing_serious(open_demo, site):
+    page = open_demo()
     found = {}
     for state, address in STATES.items():
         page.goto(f"{site}/demo/{address}")
         settle(page)
         open_everything(page, state)
-        for width in (1280, 360) if state == "explained" else (1280,):
-            page.set_viewport_size({"width": width, "height": 900})
-            violations = Axe().run(page, options=options).response["violations"]
-            found[state, width] = [
-                (violation["id"], node["html"])
-                for violation in violations
-                if violation["impact"] != "minor"
-                for node in violation["nodes"]
-            ]
+        found[state, "light"] = violations(page)
+        page.emulate_media(color_scheme="dark")  # only colours differ
+        found[state, "dark"] = violations(page, runOnly=["color-contrast"])
+        page.emulate_media(color_scheme="light")
+        if state in {"explained", "compared"}:
+            page.set_viewport_size({"width": 360, "height": 900})
+            found[state, "phone"] = violations(page)
+            page.set_viewport_size({"width": 1280, "height": 900})
+
+    assert len(found) == 2 * len(STATES) + 2
     assert {state: broken for state, broken in found.items() if broken} == {}
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_the_page_is_no_wider_than_its_window(open_demo, state):
-    page = open_demo(STATES[state])
-    open_everything(page, state)
+def violations(page, **options):
+    """Return the rules of axe-core that the page breaks, with the elements that break them."""
+    broken = Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
+    return [
+        (rule["id"], node["html"]) for rule in broken if rule["impact"] != "minor" for node in rule["nodes"]
+    ]
 
-    for width in (320, 360, 768, 1024, 1280):
-        page.set_viewport_size({"width": width, "height": 900})
-        beyond = page.evaluate(
-            """() => [...document.querySelectorAll("body *")]
-                .filter((element) => !element.closest(".scroll, .unseen, .skip"))
-                .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
-                .map((element) => element.outerHTML.slice(0, 120))"""
-        )
-        assert beyond == []
-        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+def test_the_page_is_no_wider_than_its_window(open_demo, site):
+    page = open_demo()
+    for state, address in STATES.items():
+        page.goto(f"{site}/demo/{address}")
+        settle(page)
+        open_everything(page, state)
+        for width in (320, 360, 768, 1024, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            beyond = page.evaluate(
+                """() => [...document.querySelectorAll("body *")]
+                    .filter((element) => !element.closest(".scroll, .unseen, .skip"))
+                    .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+                    .map((element) => element.outerHTML.slice(0, 120))"""
+            )
+            assert beyond == [], (state, width)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_the_button_turns_light_to_dark_and_the_page_remembers(open_demo, site):

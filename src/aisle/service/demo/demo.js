@@ -109,7 +109,8 @@ function draw(name, { title = "", latency = "", announcement = title, notice = [
   byId("announcement").textContent = announcement;
   byId("notice").replaceChildren(...notice);
   byId("hits").replaceChildren(...hits);
-  byId("filters").hidden = name === "start" || (name === "error" && !byId("facets").childElementCount);
+  const editable = byId("facets").childElementCount || (catalogue !== null && state.where);
+  byId("filters").hidden = name === "start" || (name === "error" && !editable);
   if (name !== "results") showPages(state, 0);
 }
 

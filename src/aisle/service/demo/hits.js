@@ -5,6 +5,7 @@ import { addressOf } from "./state.js";
 import { count, figure, heading, milliseconds, ordinal, valueText } from "./words.js";
 
 const FACTS = 5;
+const SHOWN_MS = 0.05; // a search by words embeds nothing
 
 /**
  * Return a product as a list item. Its title is a button that opens the explanation.
@@ -58,7 +59,7 @@ async function toggle(button, panel, explain) {
 
 /** Return "2.7 ms (1.9 embedding, 0.8 search)": the time that the service took. */
 export function latencyText({ took_ms: took }) {
-  const parts = [took.embed > 0 && `${milliseconds(took.embed)} embedding`, `${milliseconds(took.search)} search`].filter(Boolean);
+  const parts = [took.embed >= SHOWN_MS && `${milliseconds(took.embed)} embedding`, `${milliseconds(took.search)} search`].filter(Boolean);
   const total = (took.embed ?? 0) + took.search;
   return `${milliseconds(total)} ms${parts.length > 1 ? ` (${parts.join(", ")})` : ""}`;
 }
