@@ -123,7 +123,7 @@ def test_answers_are_the_products_with_the_probability(index, mode, p):
 def test_candidate_sets_are_the_products_with_the_probability(index, mode, where):
     searcher = Searcher(index, ENCODER, mode=mode, exact=True)
     for query in ["red sofa", "zeppelin", "blue zeppelin lamp", "p007"]:
-        for p in (0.05, 0.3, 0.5, 0.9):
+        for p in (0.05, 0.3, 0.5, 0.9, 1.0):
             (found,) = searcher.candidates([query], where=where, min_score="calibrated", p=p)
 
             answer = searcher.search([query], 80, where, min_score="calibrated", p=p)[0]
@@ -182,9 +182,15 @@ def test_operating_points_are_the_effects_on_the_judged_queries(index, mode):
 
 @pytest.mark.parametrize("mode", ["lexical", "hybrid"])
 def test_a_product_that_the_query_names_is_always_shown(index, mode):
-    found = Searcher(index, ENCODER, mode=mode).search(["p007"], 5, min_score="calibrated", p=1.0)[0]
+    scores = index.calibration.modes[mode]
+    unsure = replace(scores, probabilities=tuple(min(p, 0.8) for p in scores.probabilities))
+    calibration = replace(index.calibration, modes={mode: unsure})
+    searcher = Searcher(replace(index, calibration=calibration), ENCODER, mode=mode)
 
-    assert found[0].product_id == "p007"
+    hits = searcher.search(["p007"], 5, min_score="calibrated", p=0.9)[0]
+    (found,) = searcher.candidates(["p007"], min_score="calibrated", p=0.9)
+
+    assert [hit.product_id for hit in hits] == found.product_ids.tolist() == ["p007"]
 
 
 def test_an_index_without_texts_is_calibrated_for_embeddings_only(tmp_path):
