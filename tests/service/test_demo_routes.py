@@ -4,6 +4,8 @@ import os
 import re
 import shlex
 import subprocess
+import threading
+import time
 from importlib.resources import files
 
 import pyarrow as pa
@@ -168,6 +170,25 @@ def test_columns_without_values_or_of_objects_have_no_facets():
         }
     )
     assert facet_fields(table) == ["stars"]
+
+
+def test_two_models_are_loaded_one_after_the_other(shop, monkeypatch):
+    loading, overlaps = threading.Lock(), []
+
+    def load(*_, **__):
+        overlaps.append(not loading.acquire(blocking=False))
+        time.sleep(0.05)  # the other thread would begin now
+        loading.release()
+        return shop.encoder
+
+    monkeypatch.setattr("aisle.service.served_pair.encoder_of_index", load)
+    threads = [threading.Thread(target=shop.pair) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert overlaps == [False, False]
 
 
 def test_make_demo_compares_the_models_of_the_quickstart():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ from aisle.types.encoder_protocol import Encoder
 __all__ = ["PairSource", "ServedPair", "load_pair"]
 
 WARM_QUERY = "warm"
+_LOADING = threading.Lock()
+"""Models are loaded one at a time: transformers sets torch's default type for the whole process meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +149,15 @@ def _searcher(index: SearchIndex, encoder: Encoder | None, source: PairSource) -
 
 
 def _load_encoder(index: SearchIndex, source: PairSource, log: Callable[[str], None] | None) -> LoadedEncoder:
-    return encoder_of_index(
-        index.manifest,
-        index_directory(index.directory),
-        model=source.model,
-        base_model=source.base_model,
-        trust_remote_code=source.trust_remote_code,
-        log=log,
-    )
+    with _LOADING:
+        return encoder_of_index(
+            index.manifest,
+            index_directory(index.directory),
+            model=source.model,
+            base_model=source.base_model,
+            trust_remote_code=source.trust_remote_code,
+            log=log,
+        )
 
 
 def _answer_warm_query(searcher: Searcher) -> None:
