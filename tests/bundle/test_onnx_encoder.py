@@ -326,3 +326,14 @@ def test_the_threads_of_a_batch_are_those_that_the_user_set(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
 
     assert parallel_batches._threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("weight_bytes", "processors", "threads"),
+    [(11_000_000, 8, 1), (42_000_000, 8, 2), (42_000_000, 1, 1), (1_200_000_000, 8, 8), (-5, 8, 1)],
+)
+def test_a_call_has_more_threads_with_more_weights(weight_bytes, processors, threads, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(parallel_batches, "available_processors", lambda: processors)
+
+    assert parallel_batches.threads_of_call(weight_bytes) == threads

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from aisle.bundle.onnx_encoder import load_bundle
-from aisle.export.int8_onnx import ChannelCodes, Int8Layer, JointProduct, int8_copy
+from aisle.export.int8_calibration import SharedInput, Values
+from aisle.export.int8_onnx import ChannelCodes, Int8Layer, JointProduct, codes_of_values, int8_copy
 from aisle.export.onnx_graph import write_graph
 from aisle.export.sample_texts import SampleTexts, sample_shop_texts
 from aisle.export.write_bundle import ExportOptions, write_bundle
@@ -65,16 +66,20 @@ def linear(inputs, outputs, *, seed, bias=True):
     return layer
 
 
-def expected(layers, codes, zero, input_scales, middles=0.0):
+def expected(layers, codes, zero, input_scales, mean, middles=0.0):
     """Compute the layers in integers, with NumPy in float64 for the scales."""
     outputs = []
     for layer in layers:
         weight = layer.weight.detach().double().numpy()
         moved = (weight * middles).sum(axis=1)
+        mean_code = mean
         if input_scales.ndim == 1:  # a scale for each channel is part of the weights
             weight = weight * input_scales
+            mean_code = (mean - middles) / input_scales
         scales = np.abs(weight).max(axis=1, keepdims=True) / 127
-        products = (codes.astype(np.int64) - zero) @ np.rint(weight / scales).astype(np.int64).T
+        rounded = np.rint(weight / scales)
+        moved = moved + (weight - rounded * scales) @ mean_code
+        products = (codes.astype(np.int64) - zero) @ rounded.astype(np.int64).T
         output = products * scales[:, 0] * (1 if input_scales.ndim == 1 else input_scales) + moved
         outputs.append(output + (0 if layer.bias is None else layer.bias.detach().double().numpy()))
     return np.concatenate(outputs, axis=1)
@@ -86,12 +91,14 @@ def test_fixed_scales_give_the_exact_product_of_integers(tmp_path):
     fixed = ChannelCodes(drawn(24, seed=7).abs() / 100 + 0.04, drawn(24, seed=9) * 2)
     inputs = drawn(5, 24, seed=8) + fixed.middles
 
-    found = computed(JointProduct(layers, fixed, after_gelu=False), 3, inputs, tmp_path / "g.onnx")
+    mean = fixed.middles + drawn(24, seed=11) / 10
+
+    found = computed(JointProduct(layers, fixed, mean=mean), 3, inputs, tmp_path / "g.onnx")
 
     scales, middles = (one.double().numpy() for one in fixed)
     codes = np.rint((inputs.numpy() - middles) / scales)
-    # A bias is rounded to the scale of a product, here at most 0.0011.
-    assert found == pytest.approx(expected(layers, codes, 0, scales, middles), abs=0.0011 / 2)
+    right = expected(layers, codes, 0, scales, mean.double().numpy(), middles)
+    assert found == pytest.approx(right, rel=1e-5, abs=1e-5)
     assert found == pytest.approx(torch.cat([one(inputs) for one in layers], 1).detach().numpy(), abs=0.4)
 
 
@@ -102,14 +109,30 @@ def test_a_scale_for_each_token_gives_the_exact_product_of_integers(after_gelu, 
     inputs = drawn(5, 24, seed=8) * torch.tensor([[0.01], [1], [100], [0], [3]])
     inputs = nn.functional.gelu(inputs) if after_gelu else inputs
 
-    found = computed(JointProduct(layers, None, after_gelu=after_gelu), 1, inputs, tmp_path / "g.onnx")
+    mean = drawn(24, seed=11)
+    product = JointProduct(layers, None, mean=mean, after_gelu=after_gelu)
+    found = computed(product, 1, inputs, tmp_path / "g.onnx")
 
     rows = inputs.numpy()
     zero, most = (21, 234) if after_gelu else (128, 127)
     largest = rows.max(1, keepdims=True) if after_gelu else np.abs(rows).max(1, keepdims=True)
     largest = np.maximum(largest, np.float32(1.9 if after_gelu else 1e-30))
     codes = np.rint(rows * (np.float32(most) / largest)) + zero
-    assert found == pytest.approx(expected(layers, codes, zero, largest / most), rel=1e-5, abs=1e-5)
+    right = expected(layers, codes, zero, largest / most, mean.double().numpy())
+    assert found == pytest.approx(right, rel=1e-5, abs=1e-5)
+
+
+def test_the_bias_cancels_the_rounding_of_weights_for_the_mean_input():
+    layers = [linear(24, 8, seed=1), linear(24, 4, seed=3, bias=False)]
+    mean = drawn(24, seed=9)
+    fixed = ChannelCodes(torch.full((24,), 0.02), torch.zeros(24))
+
+    product = JointProduct(layers, fixed, mean=mean)
+
+    rounded = product.codes.t().float() * product.scales[:, None]  # weights of a code
+    assert (rounded - torch.cat([one.weight for one in layers]) * 0.02).abs().max() > 1e-5
+    found = (mean / 0.02) @ rounded.t() + product.bias
+    assert found.detach() == pytest.approx(torch.cat([one(mean) for one in layers]).detach(), abs=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -117,7 +140,8 @@ def test_an_output_without_weights_is_its_bias(tmp_path):
     layer = linear(24, 8, seed=1)
     layer.weight.data[3] = 0
 
-    product = JointProduct([layer], ChannelCodes(torch.full((24,), 0.02), torch.zeros(24)), after_gelu=False)
+    fixed = ChannelCodes(torch.full((24,), 0.02), torch.zeros(24))
+    product = JointProduct([layer], fixed, mean=torch.zeros(24))
     found = computed(product, 1, drawn(5, 24, seed=8), tmp_path / "g.onnx")
 
     assert found[:, 3] == pytest.approx([layer.bias[3].item()] * 5, rel=1e-6)
@@ -130,8 +154,47 @@ def test_layers_with_the_same_input_are_one_product(tiny_bert, tmp_path):
 
     counts = Counter(node.op_type for node in onnx.load(tmp_path / "tower.onnx").graph.node)
     # Two blocks: queries, keys and values; the output of attention; both layers of the feed-forward network.
-    assert counts["QGemm"] == 2 * 4
+    assert counts["MatMulIntegerToFloat"] == 2 * 4
+    assert counts["Reshape"] == 1  # of the token type ids
     assert (counts["MatMul"], counts["Gemm"]) == (1, 0)  # the mean of the token vectors
+
+
+@pytest.mark.parametrize("architecture", ["bert", "xlm-roberta", "distilbert", "qwen3"])
+def test_attentions_output_is_in_units_of_its_codes(architecture, tiny_model, tmp_path):
+    """Values in these units are averaged: the output is rounded at once."""
+    tower = load_encoder(tiny_model(architecture), device="cpu").model.product_tower
+
+    write_graph(int8_copy(tower, max_length=64), tmp_path / "tower.onnx", max_length=64)
+
+    nodes = onnx.load(tmp_path / "tower.onnx").graph.node
+    attended = {node.output[0] for node in nodes if node.op_type == "MultiHeadAttention"}
+    rounded = {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    assert len(attended) == 2
+    assert attended <= rounded
+
+
+def test_a_layer_that_is_called_twice_keeps_its_values():
+    values = Values("value", torch.zeros(4), torch.ones(4), heads=2, value_heads=2)
+    ranges = torch.zeros(4), torch.ones(4), torch.ones(4)
+    weights = {name: linear(4, 4, seed=1) for name in ("value", "output")}
+    before = weights["value"].weight.clone()
+    entries = [
+        SharedInput(*ranges, normed=True, after_gelu=False, layers=["value"]),
+        SharedInput(*ranges, normed=False, after_gelu=False, values=values, layers=["output"]),
+    ]
+
+    assert list(codes_of_values(entries, dict(weights))) == ["value"]
+    assert codes_of_values([*entries, *entries], weights) == {}
+    assert torch.equal(weights["value"].weight, before)
+
+
+def test_grouped_heads_share_the_scales_of_their_values():
+    values = Values("v", torch.zeros(4), torch.ones(4), heads=4, value_heads=2)
+
+    repeated = values.repeated(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+    assert repeated.tolist() == [1, 2, 1, 2, 3, 4, 3, 4]
+    assert values.shared(torch.tensor([1.0, 9.0, 5.0, 2.0, 3.0, 4.0, 8.0, 1.0])).tolist() == [5, 9, 8, 4]
 
 
 @pytest.mark.parametrize("architecture", ["bert", "xlm-roberta", "mpnet", "modernbert", "qwen3"])
@@ -140,7 +203,8 @@ def test_embeddings_are_close_to_fp32(architecture, tiny_model, tmp_path):
 
     write_graph(int8_copy(tower, max_length=64), tmp_path / "tower.onnx", max_length=64)
 
-    for tokens in (1, 9, 30):
+    least = 1 if architecture == "qwen3" else 2  # the others add special tokens to every text
+    for tokens in (least, 9, 30):
         ids = random_ids(5, tokens)
         cosines = (embedded(tmp_path / "tower.onnx", ids) * embedded_by_torch(tower, ids)).sum(1)
         assert cosines.min() > 0.9  # random weights that are far wider than trained ones

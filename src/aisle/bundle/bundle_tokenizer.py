@@ -54,6 +54,11 @@ class BundleTokenizer:
             encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return Tokens([encoding.ids for encoding in encodings], encodings)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens."""
+        return int(self._backend.get_vocab_size())
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, with special tokens."""
         return self._backend.decode(list(ids), skip_special_tokens=False)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aisle.bundle.bundle_file import BUNDLE_FILE, INPUT, OUTPUT
+from aisle.bundle.bundle_file import BUNDLE_FILE, DATA_SUFFIX, INPUT, OUTPUT
 from aisle.bundle.bundle_record import BundledTower
+from aisle.bundle.parallel_batches import threads_of_call
 from aisle.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ class GraphSession:
 
     Args:
         session: Session of ONNX Runtime.
+        threads: Threads of a call.
     """
 
-    def __init__(self, session: InferenceSession) -> None:
+    def __init__(self, session: InferenceSession, threads: int) -> None:
         from onnxruntime import RunOptions
 
+        self.threads = threads
         self._session = session
         self._shrinking = RunOptions()
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -50,8 +53,14 @@ class GraphSession:
         return found
 
 
-def load_graph(folder: Path, tower: BundledTower) -> GraphSession:
-    """Load the graph of a tower on one thread; calls from several threads run at the same time.
+def load_graph(folder: Path, tower: BundledTower, *, vocabulary_size: int) -> GraphSession:
+    """Load the graph of a tower; calls from several threads run at the same time.
+
+    Args:
+        folder: Folder of the bundle.
+        tower: Tower to load.
+        vocabulary_size: Number of tokens. A text reads few rows of their table, so that the table does not
+            count when the number of threads is chosen.
 
     Raises:
         ModelError: ONNX Runtime cannot load the graph, or it differs from the description of the tower.
@@ -62,12 +71,13 @@ def load_graph(folder: Path, tower: BundledTower) -> GraphSession:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+    path = folder / tower.graph
+    threads = threads_of_call(_weight_bytes(path, tower, vocabulary_size))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors; they are raised as well
-    path = folder / tower.graph
     try:
         session = onnxruntime.InferenceSession(
             str(path),
@@ -89,7 +99,14 @@ def load_graph(folder: Path, tower: BundledTower) -> GraphSession:
             "upgrade onnxruntime, or export the run again"
         ) from None
     _check_graph(path, tower, inputs=session.get_inputs(), outputs=session.get_outputs())
-    return GraphSession(session)
+    return GraphSession(session, threads)
+
+
+def _weight_bytes(path: Path, tower: BundledTower, vocabulary_size: int) -> int:
+    """Return about how many bytes of weights every text reads."""
+    files = (path, path.with_name(path.name + DATA_SUFFIX))
+    table = vocabulary_size * tower.dim * np.dtype(np.float32).itemsize
+    return sum(file.stat().st_size for file in files if file.is_file()) - table
 
 
 def _check_graph(path: Path, tower: BundledTower, *, inputs: list[Any], outputs: list[Any]) -> None:

@@ -38,7 +38,7 @@ class OnnxEncoder:
     """Turn queries and products into embeddings with a bundle; any number of threads may share it.
 
     Texts of equal length are computed together, so there is no padding. Several calls of the graph run at
-    the same time, each on one thread.
+    the same time; with a large model, a call has several threads.
 
     Args:
         bundle: Contents of `bundle.json`.
@@ -237,7 +237,7 @@ class OnnxEncoder:
         def compute(rows: np.ndarray) -> np.ndarray:
             return self._cut(graph.embed(tokens.take(rows).reshape(len(rows), -1)))
 
-        with batch_workers(tokens.lengths(), max_tokens) as (run_all, batches):
+        with batch_workers(tokens.lengths(), max_tokens, call_threads=graph.threads) as (run_all, batches):
             for rows, found in zip(batches, run_all(compute, batches), strict=True):
                 embeddings[rows] = found
                 if on_progress is not None:
@@ -272,7 +272,8 @@ def load_bundle(model: str | Path) -> OnnxEncoder:
             tokenizer = load_tokenizer_file(
                 folder / TOKENIZER_FILE, bundle.tokenizer, max_length=bundle.max_length
             )
-            graphs = {tower.graph: load_graph(folder, tower) for tower in bundle.towers}
+            size = tokenizer.vocabulary_size
+            graphs = {tower.graph: load_graph(folder, tower, vocabulary_size=size) for tower in bundle.towers}
         finally:
             checked.result()  # an altered file is the cause of any other error
     return OnnxEncoder(

@@ -11,7 +11,12 @@ import numpy as np
 
 from aisle.system.processors import available_processors, threads_chosen_by_user
 
-__all__ = ["batch_workers", "equal_lengths"]
+__all__ = ["batch_workers", "equal_lengths", "threads_of_call"]
+
+BYTES_PER_THREAD = 20_000_000
+"""Bytes of weights that a text reads for each thread of a call. Memory is the limit for a query: with the
+42 MB of MiniLM in fp32, two threads answer in 0.68 of the time of one; with its 11 MB in int8 they take 1.1
+times as long, and 1.8 times for 5 tokens."""
 
 LEAST_TOKENS = 256
 """Batches are not made smaller than this to give every processor some."""
@@ -19,24 +24,40 @@ RunAll = Callable[[Callable[[np.ndarray], np.ndarray], list[np.ndarray]], Iterat
 
 
 @contextmanager
-def batch_workers(lengths: np.ndarray, max_tokens: int) -> Iterator[tuple[RunAll, list[np.ndarray]]]:
+def batch_workers(
+    lengths: np.ndarray, max_tokens: int, *, call_threads: int
+) -> Iterator[tuple[RunAll, list[np.ndarray]]]:
     """Yield a function that computes batches, on all processors if it is worth it, and the batches.
 
     Args:
         lengths: (texts,) number of tokens in each text.
         max_tokens: Most tokens in a batch; a longer text is a batch by itself.
+        call_threads: Threads of a call, which all calls share except for the caller's own.
     """
     total = int(lengths.sum())
-    if total <= LEAST_TOKENS or len(lengths) == 1:  # a query must not wait for the start of threads
+    if len(lengths) == 1:
+        yield map, [np.zeros(1, np.int64)]
+        return
+    # A query must not wait for the start of threads, nor for their number: joblib reads files to find it.
+    threads = 1 if total <= LEAST_TOKENS else _threads() - call_threads + 1
+    if threads <= 1:
         yield map, equal_lengths(lengths, max_tokens)
         return
-    threads = _threads()
     share = max(-(-total // threads), LEAST_TOKENS)
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="encode") as pool:
         try:
             yield pool.map, equal_lengths(lengths, min(max_tokens, share))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def threads_of_call(weight_bytes: int) -> int:
+    """Return the number of threads of a call.
+
+    Args:
+        weight_bytes: Bytes of the weights that every text reads.
+    """
+    return max(1, min(weight_bytes // BYTES_PER_THREAD, _threads()))
 
 
 def equal_lengths(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ from torch import nn
 from aisle.bundle.bundle_file import DATA_SUFFIX, INPUT, OUTPUT
 from aisle.errors import ModelError
 from aisle.export.onnx_attention import ATTENTION
+from aisle.export.reshapes import remove_reshapes
 from aisle.kernels.packed_attention import ATTENTION as PACKED
 from aisle.kernels.packed_attention import NATIVE
 from aisle.models.backbone import one_line
@@ -111,6 +112,7 @@ def write_graph(tower: Tower, path: Path, *, max_length: int) -> None:
             f"{config.model_type}: cannot be exported: torch's exporter does not support "
             f"{_operation(error)}. Serve it with torch, or train another architecture"
         ) from error
+    remove_reshapes(program.model)
     # ONNX Runtime maps a file of weights into memory: it loads MiniLM's graph in 0.03 s instead of 0.11 s.
     program.save(path, external_data=True)
     _check_files(path)
