@@ -22,7 +22,9 @@ FILES = {
     "qrels.tsv",
     "train.csv",
     "validation.csv",
+    "validation_qrels.tsv",
     "test.csv",
+    "nonsense.txt",
 }
 
 
