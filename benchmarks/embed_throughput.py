@@ -23,7 +23,7 @@ import torch
 from aisle.models.loading import load_encoder
 
 ST = "sentence-transformers"
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16")
 
 
 class EncodesProductsIn:

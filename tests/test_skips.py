@@ -1,15 +1,11 @@
 """Skipped tests: CI allows only skips for hardware that the machine lacks."""
 
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from aisle.models.int8_linear import multiplies_int8
-from tests.skip_reasons import NOT_X86
 
 CASES = """
 import pytest
@@ -51,10 +47,3 @@ def test_a_skip_for_want_of_a_program_fails_in_ci(given, workers, code, text, fa
     assert ("must not be skipped" in done.stdout) == bool(code)
     assert (failed in done.stdout.partition("short test summary")[2]) == bool(code)
     assert "test_of_the_machine" not in done.stdout
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason=NOT_X86)
-def test_the_8_bit_tests_run_on_each_cpu_with_the_instructions():
-    (flags,) = {line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")}
-
-    assert multiplies_int8() == bool({"avx512_vnni", "avx_vnni"} & set(flags.split()))

@@ -104,6 +104,31 @@ def test_a_flag_that_would_change_a_bundle_is_refused(flags, message, bundle, ca
     assert not (tmp_path / "index").exists()
 
 
+def test_a_build_in_int8_without_a_bundle_is_refused_before_anything_is_read(tiny_bert, tmp_path, capfd):
+    given = ["--model", tiny_bert, "--catalog", tmp_path / "none.csv", "--index_dir", tmp_path / "index"]
+
+    assert index_main(["build", *map(str, given), "--precision", "int8"]) == 2
+
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"--precision int8: int8 needs a bundle, and {tiny_bert} is not a bundle; export the model" in said
+    assert f"`aisle export {tiny_bert} --output_dir DIR --precision int8`, and use DIR as the model" in said
+    assert "none.csv" not in said
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--precision", "int8")])
+def test_an_int8_bundle_builds_an_index_and_adds_to_it(flags, minilm_dir, catalog, tmp_path, monkeypatch):
+    monkeypatch.setattr("aisle.bundle.bundle_file.why_int8_saturates", lambda: None)
+    write_small_bundle(tmp_path / "int8", minilm_dir, precision="int8")
+    index_dir = build(tmp_path / "int8", catalog, tmp_path / "index", *flags)
+    more = write_rows(tmp_path / "more.csv", ["product_id", "title", "department"], [("g", "steel bin", "-")])
+
+    assert index_main(["upsert", "--index_dir", str(index_dir), "--catalog", str(more)]) == 0
+
+    manifest = read_manifest(index_dir)
+    assert (manifest.encoder["precision"], manifest.count) == ("int8", len(PRODUCTS) + 1)
+
+
 def test_upsert_refuses_a_bundle_for_an_index_of_its_source(tiny_bert, minilm_dir, catalog, tmp_path, capfd):
     index_dir = build(tiny_bert, catalog, tmp_path / "index")
     fingerprint = read_manifest(index_dir).fingerprint

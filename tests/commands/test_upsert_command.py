@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ import pytest
 from aisle.cli import index_main
 from aisle.commands.upsert.run import Changes, count_changes
 from aisle.index import index_writer, open_index, read_manifest
+from aisle.index.layout import version_directory
+from aisle.index.manifest import MANIFEST_FILE, write_manifest
 from aisle.models.encoder import TorchEncoder
 from aisle.types.columns import ID_COLUMN
 from tests.commands.array_index import ask, write_index
@@ -197,6 +200,44 @@ def test_a_column_of_another_type_is_refused_before_anything_is_embedded(shop, u
     assert "'cheap'" in said
     assert embedded == []
     assert read_manifest(index_dir).version == 1
+
+
+@pytest.fixture
+def int8_index(shop):
+    """Build an index, and record int8 in it, as earlier versions of aisle did for models on torch."""
+    index_dir = shop()
+    manifest = read_manifest(index_dir)
+    recorded = replace(manifest, encoder={**manifest.encoder, "precision": "int8"})
+    for folder in (index_dir, version_directory(index_dir, 1)):
+        write_manifest(folder / MANIFEST_FILE, recorded)
+    return index_dir
+
+
+def test_an_index_in_int8_without_a_bundle_is_searched_but_gets_no_new_texts(int8_index, upsert, capfd):
+    price_change, new_text = [("a", "red sofa", "Acme", 11)], [("e", "wool rug", "Zenith", 50)]
+
+    assert ask(capfd, "query", "--index_dir", int8_index, "red sofa")[0] == 0
+    assert upsert(int8_index, price_change)[0] == 0
+    code, document, said = upsert(int8_index, new_text)
+
+    assert (code, document) == (2, None)
+    assert f"{int8_index}: its products were embedded in int8 without a bundle" in said
+    assert "build the index again without --precision int8" in said
+    assert read_manifest(int8_index).version == 2
+
+
+@pytest.mark.parametrize("flags", [["--precision", "fp32"], []])
+def test_a_rebuild_of_an_index_in_int8_without_a_bundle_embeds_everything(
+    flags, int8_index, tiny_bert, tmp_path, capfd
+):
+    given = ["--model", tiny_bert, "--catalog", tmp_path / "shop.csv", "--index_dir", int8_index]
+    given += ["--id_column", "sku", "--text_template", "{title} {brand}", "--threads", 1, *flags]
+
+    code, _, said = ask(capfd, "build", *given)
+
+    assert code == 0
+    assert "embedded again: those of version 1 were computed in int8, which needs a bundle now" in said
+    assert read_manifest(int8_index).encoder["precision"] == "fp32"
 
 
 def test_bad_rows_are_refused_or_left_out_as_asked(shop, upsert):

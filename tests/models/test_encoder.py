@@ -197,6 +197,16 @@ def test_a_model_in_training_is_refused_as_dropout_would_change_its_embeddings(t
     assert encoder.model.training
 
 
+@pytest.mark.parametrize("encode", ["encode_queries", "encode_products"])
+def test_int8_is_refused_with_the_way_to_a_bundle(encode, encoder):
+    remedy = f"aisle export {encoder.name} --output_dir DIR --precision int8"
+
+    with pytest.raises(ModelError, match=r"^precision int8: int8 needs a bundle, and .* is not") as refused:
+        getattr(encoder, encode)(TEXTS, precision="int8")
+
+    assert remedy in str(refused.value)
+
+
 def test_bf16_stays_close_to_fp32_and_gives_float32_of_unit_norm(encoder):
     full = encoder.encode_products(TEXTS)
 

@@ -12,14 +12,12 @@ from transformers import AutoModel
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.encoder import TorchEncoder
 from aisle.models.heads import Normalize
-from aisle.models.int8_linear import multiplies_int8
 from aisle.models.loading import load_encoder
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
 from aisle.text.token_batches import pack, pad
 from aisle.text.tokens import tokenize
 from aisle.types.encoder_settings import Overrides
-from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 
 THREADS = 8
 CALLS = 25
@@ -28,14 +26,11 @@ LONG = [text + " in a very long title that is cut off somewhere" * 9 for text in
 PROMPTS = Overrides(query_prompt="query: ", product_prompt="passage: ")
 
 
-SEVERAL_LONG = (LONG, SHORT[2:] + LONG[:3], LONG[3:] + SHORT[:1])
-
-
-def calls_of(precisions, more_texts, count):
-    """Return `count` calls of many kinds: one text or several, long or short, queries or products."""
-    texts = [SHORT[:1], LONG[:1], SHORT, *more_texts]
+def calls_of(precisions):
+    """Return `CALLS` calls of many kinds: one text or several, long or short, queries or products."""
+    texts = [SHORT[:1], LONG[:1], SHORT, LONG, SHORT[2:] + LONG[:3], LONG[3:] + SHORT[:1]]
     kinds = list(product(("encode_queries", "encode_products"), precisions, texts))
-    return [kinds[number * 7 % len(kinds)] for number in range(count)]
+    return [kinds[number * 7 % len(kinds)] for number in range(CALLS)]
 
 
 def call(encoder, kind):
@@ -55,14 +50,14 @@ def in_threads(work):
         return list(pool.map(run, range(THREADS)))
 
 
-def mixed_calls_agree(load, precisions, more_texts=SEVERAL_LONG, count=CALLS):
-    kinds = calls_of(precisions, more_texts, count)
+def mixed_calls_agree(load, precisions):
+    kinds = calls_of(precisions)
     alone = load()
     expected = [call(alone, kind) for kind in kinds]
     shared = load()
 
     def work(number):
-        order = [(number * 3 + place) % count for place in range(count)]
+        order = [(number * 3 + place) % CALLS for place in range(CALLS)]
         return [(place, call(shared, kinds[place])) for place in order]
 
     for found in in_threads(work):
@@ -76,16 +71,6 @@ def test_mixed_calls_of_eight_threads_give_the_embeddings_of_one_thread(architec
         return load_encoder(tiny_model(architecture), overrides=PROMPTS, device="cpu")
 
     mixed_calls_agree(load, ["fp32", "bf16"])
-
-
-def test_mixed_int8_calls_of_eight_threads_give_the_embeddings_of_one_thread(minilm):
-    if not multiplies_int8():
-        pytest.skip(NO_INT8_INSTRUCTIONS)
-
-    def load():
-        return load_encoder(minilm, overrides=PROMPTS, device="cpu")
-
-    mixed_calls_agree(load, ["fp32", "int8"], more_texts=[SHORT[1:3]], count=8)
 
 
 def test_threads_embed_padded_and_packed_batches_at_the_same_time(tiny_bert):
@@ -119,27 +104,6 @@ def test_the_packing_check_runs_once_for_all_threads(tiny_bert, monkeypatch):
     in_threads(lambda _: encoder.encode_products(SHORT))
 
     assert tried == [True]
-
-
-def test_calibration_of_the_int8_copy_ignores_texts_of_other_threads(minilm, monkeypatch):
-    """A hook on shared layers would record the ranges of other threads' inputs too."""
-    if not multiplies_int8():
-        pytest.skip(NO_INT8_INSTRUCTIONS)
-    expected = load_encoder(minilm, device="cpu").encode_products(SHORT, precision="int8")
-    encoder = load_encoder(minilm, device="cpu")
-    forward = Tower.forward
-
-    def disturbed(self, batches):
-        if self is not encoder.model.product_tower:
-            forward(encoder.model.product_tower, [pad(tokens, np.arange(2), pad_token_id=0)])
-        return forward(self, batches)
-
-    tokens = tokenize(encoder.tokenizer, LONG[:2], prompt="", max_length=256)
-    monkeypatch.setattr(Tower, "forward", disturbed)
-    encoder.copies.tower("product", "int8")
-    monkeypatch.undo()
-
-    np.testing.assert_array_equal(encoder.encode_products(SHORT, precision="int8"), expected)
 
 
 def test_an_encoder_never_switches_its_model_between_training_and_evaluation(tiny_bert, monkeypatch):

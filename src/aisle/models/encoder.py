@@ -22,11 +22,9 @@ from aisle.system.prefetch import prefetched
 from aisle.text.batch_layout import device_layout
 from aisle.text.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
 from aisle.text.tokens import Side
-from aisle.types.encoder_protocol import Precision
+from aisle.types.encoder_protocol import Precision, int8_needs_bundle
 from aisle.types.encoder_settings import EncoderSettings, check_dimensions
 
-INT8_TOKENS = 4096
-"""Padded tokens at a time in int8: a tenth faster than 1,024, with larger products; 8,192 is slower."""
 TEXTS_AT_A_TIME = 2048
 """Texts to tokenise at a time while a GPU embeds those before: about as many as it computes at a time."""
 
@@ -119,16 +117,15 @@ class TorchEncoder:
             prompt: Prompt before every text.
             side: Side of the texts, which selects the tower; with one tower it makes no difference.
             max_tokens: Most padded tokens to encode at a time.
-            precision: Compute type; embeddings are always float32. int8 is for CPUs; its copy of the model
-                is made on first use, from the weights at that time.
+            precision: Compute type, fp32 or bf16; embeddings are always float32.
             on_progress: Function called with the number of texts that were encoded since the last call.
 
         Returns:
             (texts, dim) float32, unit L2 norm.
 
         Raises:
-            ModelError: `texts` is a single text, an entry is not a text or not Unicode, the device does not
-                compute in int8, or the model is in training mode.
+            ModelError: `texts` is a single text, an entry is not a text or not Unicode, the precision is
+                int8, which needs a bundle, or the model is in training mode.
         """
         options: dict[str, Any] = {
             "max_tokens": max_tokens,
@@ -223,6 +220,8 @@ class TorchEncoder:
             precision: Compute type; see `encode_texts`.
             on_progress: Function called with the number of texts that were encoded since the last call.
         """
+        if precision == "int8":
+            raise ModelError(int8_needs_bundle(self.name, flag="precision"))
         if self.model.training:
             # Switching to evaluation mode here would affect threads that train the model.
             raise ModelError(f"{self.name}: is in training mode, with dropout; call model.eval() first")
@@ -249,7 +248,7 @@ class TorchEncoder:
             # A single text, such as a query, has no padding, so packing would save nothing.
             packed=len(lengths) > 1 and self.copies.why_padded(side, precision) is None,
             pad_token_id=self.tokenizer.pad_token_id,
-            max_tokens=max_tokens or (INT8_TOKENS if precision == "int8" else None),
+            max_tokens=max_tokens,
         )
         batches = layout.rows(lengths)
 

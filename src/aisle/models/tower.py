@@ -137,7 +137,7 @@ def _changes_itself(backbone: nn.Module) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return a context in which a model computes in `precision`; for int8 it changes nothing."""
+    """Return a context in which a model computes in `precision`."""
     if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

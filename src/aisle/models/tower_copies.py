@@ -12,7 +12,6 @@ import torch
 from aisle.kernels.triton_support import why_no_triton
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.half_precision import half_copy, weights_version
-from aisle.models.int8_tower import int8_tower
 from aisle.models.tower import Tower
 from aisle.text.tokens import Side
 from aisle.types.encoder_protocol import Precision
@@ -40,8 +39,6 @@ class TowerCopies:
 
     def tower(self, side: Side, precision: Precision) -> Tower:
         """Return the tower that computes a side's embeddings in a number type."""
-        if precision == "int8":
-            return self._int8_copy(side)
         return self._half_copy(side)[0] if self._computes_half(precision) else self._model.tower(side)
 
     def turn(self, side: Side) -> AbstractContextManager[object]:
@@ -93,12 +90,8 @@ class TowerCopies:
             with self.turn(side):  # the copy is compared with the tower
                 return half_copy(tower, torch.bfloat16)
 
-        version = weights_version(tower)  # the weights may change later, unlike those of int8
+        version = weights_version(tower)  # the weights may change later
         return self.once(f"bf16 {self._name(side)}", make, version=version)
-
-    def _int8_copy(self, side: Side) -> Tower:
-        tower = self._model.tower(side)
-        return self.once(f"int8 {self._name(side)}", lambda: int8_tower(tower, max_length=self._max_length))
 
     def _name(self, side: Side) -> str:
         return side if self._model.separate_sides else "shared"

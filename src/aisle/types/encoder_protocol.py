@@ -10,7 +10,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 Precision = Literal["fp32", "bf16", "int8"]
-"""Number type that an encoder computes in; embeddings are float32 with each of them."""
+"""Number type that an encoder computes in; embeddings are float32 with each. Only bundles compute in int8."""
+
+
+def int8_needs_bundle(name: str, *, flag: str) -> str:
+    """Return the message that a model cannot compute in int8 and can be exported.
+
+    Args:
+        name: Name of the model.
+        flag: Name of the argument that asks for int8.
+    """
+    return (
+        f"{flag} int8: int8 needs a bundle, and {name} is not a bundle; export the model with `aisle export "
+        f"{name} --output_dir DIR --precision int8`, and use DIR as the model"
+    )
 
 
 class Encoder(Protocol):

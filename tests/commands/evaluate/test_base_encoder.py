@@ -191,11 +191,12 @@ def test_the_record_of_a_base_model_gives_its_precision_and_no_base(tiny_bert):
         model=str(tiny_bert),
         revision=None,
         base_model=None,
-        precision="int8",
+        precision="bf16",
         overrides=Overrides(),
     )
     encoder = load_encoder(tiny_bert, device="cpu")
 
     assert base_of(record["model"], recorded=record) is None
-    assert base_encoder.precision_on(encoder, record["precision"]) == "int8"
+    assert base_encoder.precision_on(encoder, record["precision"]) == "bf16"
+    assert base_encoder.precision_on(encoder, "int8") == "fp32"
     assert base_encoder.precision_on(encoder, None) == "fp32"

@@ -33,7 +33,7 @@ from aisle.commands.shared_settings import (
 )
 from aisle.data.files import expand_files
 from aisle.types.choices import StoreDtype
-from aisle.types.encoder_protocol import Precision
+from aisle.types.encoder_protocol import Precision, int8_needs_bundle
 from aisle.types.encoder_settings import Overrides
 from aisle.types.text_languages import Language
 
@@ -95,8 +95,8 @@ class BuildSettings:
     """Number format of the stored embeddings."""
     precision: Precision | None = None
     """Number format for computing. If not given: fp32 or bf16, whichever is faster on this machine.
-    int8 is faster on CPUs with VNNI instructions; its embeddings have a cosine of 0.999 to those of fp32.
-    Queries are always embedded in fp32. A bundle has a number format, which embeds queries too."""
+    Queries are always embedded in fp32. A bundle has a number format, which embeds queries too. int8 needs a
+    bundle that `aisle export --precision int8` wrote."""
     max_tokens: MaxTokens = None
     base_model: AdapterBase = None
     model_revision: ModelRevision = None
@@ -125,7 +125,11 @@ class BuildSettings:
 
 def build_problems(settings: BuildSettings) -> list[str]:
     """Return one message for each combination of settings that cannot work."""
+    from aisle.bundle.bundle_file import is_bundle
+
     problems = []
+    if settings.precision == "int8" and not is_bundle(settings.model):
+        problems.append(int8_needs_bundle(settings.model, flag="--precision"))
     if bool(settings.catalog) == bool(settings.pairs):
         problems.append("give the products with one of --catalog or --pairs")
     if settings.ef_search is not None and settings.target_recall is not None:

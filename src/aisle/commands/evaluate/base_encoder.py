@@ -211,15 +211,13 @@ def catalog_embeddings(
 
 
 def precision_on(encoder: LoadedEncoder, recorded: object) -> Precision:
-    """Return the compute type that an index records, or fp32 if this device does not support it.
+    """Return the compute type that an index records, or fp32 if the encoder does not support it.
 
-    A bundle computes in one compute type only.
+    A bundle computes in one compute type only; on torch, int8 is not supported.
     """
     if isinstance(encoder, OnnxEncoder):
         return encoder.bundle.precision
-    if recorded not in ("fp32", "bf16", "int8") or (recorded == "int8" and encoder.device.type != "cpu"):
-        return "fp32"
-    return recorded
+    return "bf16" if recorded == "bf16" else "fp32"
 
 
 def _content_key(plan: EmbeddingPlan) -> str:

@@ -238,6 +238,8 @@ def _why_not(
         return f"have {manifest.dim} components, this build has {encoder.dim}"
     if recorded is None:
         return "have no compute type on record"
+    if recorded == "int8" and not isinstance(encoder, OnnxEncoder):
+        return "were computed in int8, which needs a bundle now"
     if precision is not None and recorded != precision:
         return f"were computed in {recorded}, this build computes in {precision}"
     if manifest.store_dtype == "float16" and store_dtype == "float32":

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.commands.indexing.catalog import columns_of, log_columns
 from aisle.commands.indexing.embedding import (
     EmbeddingPlan,
@@ -32,7 +33,7 @@ from aisle.data.catalog_file import CatalogFile, write_catalog
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.partial_changes import write_partial_changes
 from aisle.data.text_files import TextFormat
-from aisle.errors import ConfigError
+from aisle.errors import ConfigError, ModelError
 from aisle.index import Manifest, StoredProducts, open_stored, upsert_products
 from aisle.index.manifest import MARKS_FILE
 from aisle.index.products import read_products, take_rows
@@ -158,6 +159,7 @@ def _write(
             to_search=False,
             log=output.log,
         )
+        _refuse_int8_on_torch(known.manifest, encoder, settings.index_dir)
     embeddings = _embeddings(plan, known, products, encoder, folder, settings.max_tokens, output)
     counted = MARKS_FILE in known.manifest.files
     return upsert_products(
@@ -169,6 +171,20 @@ def _write(
         threads=settings.threads,
         keep_versions=settings.keep_versions,
     )
+
+
+def _refuse_int8_on_torch(manifest: Manifest, encoder: LoadedEncoder, index_dir: str | Path) -> None:
+    """Refuse new texts for an index that was embedded in int8 without a bundle.
+
+    Raises:
+        ModelError: The index records int8, and the encoder is not a bundle.
+    """
+    if manifest.encoder.get("precision") == "int8" and not isinstance(encoder, OnnxEncoder):
+        raise ModelError(
+            f"{index_dir}: its products were embedded in int8 without a bundle, which aisle no longer does, "
+            "so new texts cannot be added; build the index again without --precision int8, or with a bundle "
+            f"from `aisle export {encoder.name} --output_dir DIR --precision int8` as --model"
+        )
 
 
 def plan_changed(products: pa.Table, merged: Merged, *, made_by: str) -> EmbeddingPlan:
