@@ -64,7 +64,7 @@ ALLOWED = {
 }
 # Library -> packages that may import it.
 LIBRARIES = {
-    "peft": {"models", "kernels"},
+    "peft": {"models", "kernels", "export"},
     "accelerate": {"training", "reporting"},
     "hnswlib": {"index"},
     "tyro": {"config", "commands"},
@@ -82,6 +82,7 @@ LIBRARIES = {
     "sentence_transformers": set(),
     "onnx": {"export"},
     "onnxruntime": {"bundle", "export"},
+    "onnx_ir": {"export"},
     "onnxscript": set(),
     "transformers": {"models", "kernels", "training", "export", "commands"},
     "flash_attn": {"kernels"},
@@ -279,8 +280,9 @@ def test_every_library_that_is_imported_is_declared_where_the_module_belongs():
     listed = declared()
     # Compiled for one version of torch, so no extra can bring them; used only if they are there.
     if_installed = {"flash_attn", "triton"}
-    # Part of the interface of jinja2 and FastAPI; part of every datasets installation, named in types only.
-    parts = {"markupsafe": "jinja2", "starlette": "fastapi", "pandas": "datasets"}
+    # Part of the interface of jinja2, FastAPI and onnxscript; part of every datasets installation, named in
+    # types only.
+    parts = {"markupsafe": "jinja2", "starlette": "fastapi", "onnx_ir": "onnxscript", "pandas": "datasets"}
     undeclared = {
         f"{path.relative_to(SOURCE)}:{line}: {first}"
         for path in MODULES
