@@ -27,7 +27,8 @@ def collectives_called(source):
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and (
-            node.attr in COLLECTIVES or ast.unparse(node) == "torch.distributed"
+            (node.attr in COLLECTIVES and ast.unparse(node) != "asyncio.gather")
+            or ast.unparse(node) == "torch.distributed"
         ):
             found.append((node.lineno, node.attr))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("torch", "accelerate")):
