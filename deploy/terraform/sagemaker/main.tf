@@ -12,7 +12,7 @@ locals {
   model_object = "arn:${local.partition}:s3:::${var.model_bucket}/${var.model_key}"
 }
 
-# SageMaker makes the log group if there is none, and then keeps the logs forever.
+# SageMaker would create a missing log group itself, and keep its logs forever.
 resource "aws_cloudwatch_log_group" "endpoint" {
   name              = "/aws/sagemaker/Endpoints/${var.name}"
   retention_in_days = var.log_retention_in_days
