@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -39,3 +40,15 @@ def watched_page(browser, *, width=1280, scheme="light", **options):
     page.on("console", lambda message: page.complaints.append(message.text))
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     return page
+
+
+def reload_until(page, condition):
+    """Reload a page until a JavaScript condition holds in it; AssertionError after PATIENCE_MS.
+
+    Chromium stores a value in another process, and a page that is reloaded at once may read before.
+    """
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    page.reload()
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, f"never after a reload: {condition}"
+        page.reload()

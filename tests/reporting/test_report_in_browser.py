@@ -5,7 +5,7 @@ import re
 import pytest
 
 from aisle.reporting.html import write_report
-from tests.chromium import launched, skip_without_chromium, watched_page
+from tests.chromium import launched, reload_until, skip_without_chromium, watched_page
 from tests.reporting.evaluations import (
     crowded_evaluation,
     empty_evaluation,
@@ -160,7 +160,7 @@ def test_the_button_turns_light_to_dark_and_back(open_page, scheme, other):
     assert button.inner_text() == scheme.capitalize()
     assert page.evaluate("document.documentElement.dataset.theme") == other
 
-    page.reload()
+    reload_until(page, f"document.documentElement.dataset.theme === {other!r}")
     assert background(page) != first
     page.locator("#theme").click()
     assert background(page) == first

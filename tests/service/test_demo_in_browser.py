@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.chromium import launched, skip_without_chromium, watched_page
+from tests.chromium import launched, reload_until, skip_without_chromium, watched_page
 from tests.service.demo_shop import HOSTILE_TITLE, PRODUCTS, base_service, demo_engines
 from tests.service.server_thread import server_thread
 
@@ -554,6 +554,6 @@ def test_the_button_turns_light_to_dark_and_the_page_remembers(open_demo, site):
 
     page.locator("#theme").click()
     assert page.evaluate(colour) == "rgb(22, 24, 27)"
-    page.reload()
+    reload_until(page, "document.documentElement.dataset.theme === 'dark'")
     assert page.evaluate(colour) == "rgb(22, 24, 27)"
     assert page.locator("#theme").inner_text() == "Light"
