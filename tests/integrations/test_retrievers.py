@@ -150,6 +150,39 @@ def test_a_service_that_refuses_or_is_absent_is_one_message_without_the_key(sour
         assert key not in str(error.value)
 
 
+def test_a_redirect_is_refused_and_gets_no_key():
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    from aisle.integrations.found_products import RetrieverOptions
+
+    asked = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/elsewhere")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        with pytest.raises(SearchError, match="status 302"):
+            product_search(f"http://127.0.0.1:{server.server_address[1]}", api_key=KEY).find(
+                "rug", RetrieverOptions()
+            )
+        server.shutdown()
+        thread.join()
+
+    assert asked == ["/search"]
+
+
 @pytest.mark.parametrize("source", ["file:///etc/passwd", "127.0.0.1:8080", 3])
 def test_a_source_that_is_no_address_is_refused(source):
     with pytest.raises(ConfigError, match="source: must be a searcher"):

@@ -1,0 +1,77 @@
+r"""Time of a request for a page with its total and facets, by the window of the candidate set.
+
+    aisle sample --output_dir runs/shop --products 20000
+    aisle export all-MiniLM-L6-v2 --output_dir runs/mini
+    aisle build --model runs/mini --catalog runs/shop/products.csv --text_template "{title} {brand}" \
+        --index_dir runs/index
+    python benchmarks/candidate_window.py --index_dir runs/index --queries runs/shop/queries.csv
+
+Queries are embedded beforehand: the times are those of the search alone, one query at a time on one
+thread. The windows take turns. Prints a JSON line per mode and window: the median and 99th percentile in
+milliseconds of the candidate set (`set`), and of the set with a page of ten products and the facets (`page`);
+and a line for `Searcher.search` for ten products.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+import aisle
+
+MODES = ("dense", "lexical", "hybrid")
+WARM_UP = 20
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--index_dir", required=True)
+    parser.add_argument("--model", help="encoder, if not the one that made the index: a run or a bundle")
+    parser.add_argument("--queries", type=Path, required=True, help="CSV file with a column query")
+    parser.add_argument("--facets", nargs="*", default=["brand", "colour", "department"])
+    parser.add_argument("--where", help="condition on the products")
+    parser.add_argument("--windows", type=int, nargs="+", default=[100, 200, 500, 1000])
+    parser.add_argument("--runs", type=int, default=300)
+    given = parser.parse_args()
+    with given.queries.open(encoding="utf-8", newline="") as file:
+        queries = [row["query"] for row in csv.DictReader(file)][: given.runs]
+    searcher = aisle.open_searcher(given.index_dir, mode="hybrid", model=given.model)
+    embeddings = searcher.encode(queries)
+    times, totals = defaultdict(list), defaultdict(list)
+    for at, query in enumerate(queries):
+        asked = {"where": given.where, "query_embeddings": embeddings[at : at + 1]}
+        for mode in MODES:
+            started = time.perf_counter()
+            searcher.search([query], 10, mode=mode, **asked)
+            times[mode, "search of 10", "page"].append(time.perf_counter() - started)
+            for window in given.windows:
+                started = time.perf_counter()
+                (found,) = searcher.candidates([query], mode=mode, window=window, **asked)
+                times[mode, window, "set"].append(time.perf_counter() - started)
+                found.page(0, 10)
+                found.facets(given.facets)
+                times[mode, window, "page"].append(time.perf_counter() - started)
+                totals[mode, window].append(found.total.value)
+    for mode, window, part in times:
+        if part == "page":
+            figures = {"mode": mode, "window": window}
+            for name in ("set", "page"):
+                if taken := times.get((mode, window, name)):
+                    p50, p99 = np.percentile(1e3 * np.array(taken[WARM_UP:]), [50, 99])
+                    figures[f"{name}_p50_ms"] = round(float(p50), 2)
+                    figures[f"{name}_p99_ms"] = round(float(p99), 2)
+            if (mode, window) in totals:
+                figures["median_total"] = int(np.median(totals[mode, window]))
+            print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
