@@ -1,8 +1,9 @@
 """Check blocks of commands in Markdown with the commands' own parsers, without running them.
 
 tests/test_docs.py runs the tutorial's blocks unchanged. Other blocks have a comment above them: `<!-- parsed
--->` (parsed, and its aisle commands run on a made-up shop by tests/test_docs_commands.py), `<!-- needs: gpu
--->`, `<!-- needs: hub -->`, `<!-- needs: gpu, hub -->`.
+-->` (parsed, and its aisle commands run on a made-up shop by tests/test_docs_commands.py), `<!-- run: TEST
+-->` (run by this test), `<!-- needs: gpu -->`, `<!-- needs: hub -->`, `<!-- needs: root -->`, `<!-- needs:
+gpu, hub -->`. A block with a title is a file, not commands.
 """
 
 import contextlib
@@ -21,9 +22,26 @@ from aisle.errors import AisleError
 
 ROOT = Path(__file__).parents[1]
 COMMAND_LANGUAGES = {"", "bash", "console", "sh"}
-MARKER = re.compile(r"^<!-- (parsed|needs: (gpu|hub)(, (gpu|hub))*) -->$")
+MARKER = re.compile(r"^<!-- (parsed|run: (?P<test>\S+)|needs: (gpu|hub|root)(, (gpu|hub|root))*) -->$")
 SCRIPTS = {"train_peft.py", "infer_index.py"}
-HARMLESS = {".", "aws", "docker", "pip", "printf", "terraform"}
+HARMLESS = {
+    *(
+        ".",
+        "aws",
+        "cd",
+        "chmod",
+        "chown",
+        "curl",
+        "docker",
+        "export",
+        "grep",
+        "journalctl",
+        "mkdir",
+        "openssl",
+        "pip",
+    ),
+    *("printf", "systemctl", "systemd-analyze", "terraform", "useradd", "/srv/aisle/venv/bin/pip"),
+}
 """Shell programs in the docs, without flags of ours."""
 
 
@@ -39,7 +57,7 @@ class Block:
 
     @property
     def has_commands(self):
-        return self.language in COMMAND_LANGUAGES
+        return self.language in COMMAND_LANGUAGES and self.title is None
 
     @property
     def is_run(self):
@@ -47,7 +65,12 @@ class Block:
 
     @property
     def says_why_not(self):
-        return MARKER.match(self.comment or "") is not None
+        found = MARKER.match(self.comment or "")
+        return found is not None and (found["test"] is None or (ROOT / found["test"]).is_file())
+
+    def is_run_by(self, test):
+        """Return whether the comment says that a test, given by its path, runs the block."""
+        return self.comment == f"<!-- run: {Path(test).relative_to(ROOT).as_posix()} -->"
 
 
 def blocks_of(text, path):

@@ -21,7 +21,7 @@ SUBSTITUTES = {"all-MiniLM-L6-v2": "tiny_bert"}
 """Name in a command of the tutorial, or in a Python block -> fixture that replaces it."""
 BLOCKS = [b for page in PAGES for b in blocks_of(page.read_text("utf-8"), page.relative_to(ROOT).as_posix())]
 COMMAND_BLOCKS = [block for block in BLOCKS if block.has_commands]
-PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
+PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python" and block.comment is None]
 
 
 def place_of(block):
@@ -57,7 +57,7 @@ def test_a_block_that_is_not_run_says_why(block):
         ("printf 'sofa' | python infer_index.py query --index_dir x --jsn", "jsn"),
         ("make quikstart", "no target quikstart"),
         ("pytest tests/no_such.py", "no such test"),
-        ("curl example.org", "curl: add it"),
+        ("wget example.org", "wget: add it"),
     ],
 )
 def test_a_made_up_block_with_a_mistake_is_found(command, complaint):
@@ -69,7 +69,9 @@ def test_a_made_up_block_with_a_mistake_is_found(command, complaint):
     assert complaint in problem
 
 
-@pytest.mark.parametrize("comment", ["", "<!-- slow -->", "<!-- needs: time -->"])
+@pytest.mark.parametrize(
+    "comment", ["", "<!-- slow -->", "<!-- needs: time -->", "<!-- run: tests/test_that_is_gone.py -->"]
+)
 def test_a_made_up_block_without_a_reason_is_found(comment):
     (block,) = blocks_of(f"{comment}\n```\naisle info --index_dir x\n```\n", "docs/how-to/x.md")
 
