@@ -38,7 +38,7 @@ def batch_workers(
     if len(lengths) == 1:
         yield map, [np.zeros(1, np.int64)]
         return
-    # A query must not wait for the start of threads, nor for their number: joblib reads files to find it.
+    # A query must not wait for the start of threads, nor for their number, which is read from files.
     threads = 1 if total <= LEAST_TOKENS else _threads() - call_threads + 1
     if threads <= 1:
         yield map, equal_lengths(lengths, max_tokens)

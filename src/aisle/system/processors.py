@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from pathlib import Path
 
 __all__ = ["LAUNCHER_VARIABLES", "available_processors", "limit_spinning", "threads_chosen_by_user"]
 
@@ -13,6 +15,8 @@ The default of libgomp is 300,000. A thread spins that long even if the thread i
 because another program uses it: training took 1.8 times as long (docs/results.md). Without
 any spinning every wait is a system call.
 """
+CGROUP = Path("/sys/fs/cgroup")
+"""Folder of the container's limits."""
 USER_POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
 """Variables that `accelerate launch` and `torchrun` set; both limit a process to one thread by default."""
@@ -33,9 +37,32 @@ def available_processors() -> int:
 
     A quota of 1.5 processors counts as 2. `LOKY_MAX_CPU_COUNT` lowers the number.
     """
-    from joblib import cpu_count  # slow to import
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = (_container_quota(), _whole_number(os.environ.get("LOKY_MAX_CPU_COUNT")))
+    return min([count, *(limit for limit in limits if limit is not None)])
 
-    return int(cpu_count())
+
+def _container_quota() -> int | None:
+    """Return the processors' time that the container may use, rounded up to processors; None if unlimited.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html and, for version 1, scheduler/sched-bwc.html.
+    """
+    try:
+        if (CGROUP / "cpu.max").exists():
+            quota, period = (CGROUP / "cpu.max").read_text().split()
+        else:
+            quota, period = (
+                (CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
+            )
+    except (OSError, ValueError):
+        return None
+    given, of = _whole_number(quota), _whole_number(period)
+    return math.ceil(given / of) if given and of else None
+
+
+def _whole_number(text: str | None) -> int | None:
+    """Return a positive whole number; None for anything else, such as `max` and -1."""
+    return int(text) if text is not None and text.isdecimal() and int(text) else None
 
 
 def threads_chosen_by_user() -> bool:
