@@ -223,12 +223,13 @@ except aisle.errors.OptionalDependencyError as error:
 
 def test_the_figure_of_the_start_is_made_by_its_benchmark(core, index_dir):
     """The figure itself depends on the machine, and stands in the docs."""
-    done = run(
-        core, "python", PROJECT / "benchmarks" / "core_start.py", "--index_dir", index_dir, "--runs", 1
-    )
+    flags = ["--index_dir", index_dir, "--runs", 1, "--query", "red lamp", "--flags=--mode lexical"]
+    done = run(core, "python", PROJECT / "benchmarks" / "core_start.py", *flags)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["dim"] == len(ANSWERS["query_embeddings"][0])
+    found = json.loads(done.stdout)
+    assert found["dim"] == len(ANSWERS["query_embeddings"][0])
+    assert found["query"]["command"] == f"aisle query --index_dir {index_dir} --mode lexical 'red lamp'"
 
 
 def test_the_onnx_extra_answers_from_a_bundle_in_400_mb_without_torch(with_onnx, minilm_dir, tmp_path):

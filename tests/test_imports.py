@@ -67,6 +67,7 @@ LIBRARIES = {
     "peft": {"models", "kernels", "export"},
     "accelerate": {"training", "reporting"},
     "hnswlib": {"index"},
+    "annotated_types": {"config", "commands"},
     "tyro": {"config", "commands"},
     "pydantic": {"config", "commands", "losses", "evaluation", "integrations", "service"},
     "pydantic_core": {"bundle", "index", "io", "service"},

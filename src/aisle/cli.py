@@ -10,7 +10,7 @@ from typing import Any
 from aisle.commands.command import Command
 from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS, CommandList
 from aisle.commands.terminal import printable
-from aisle.config.load import parse_settings
+from aisle.config.plain_arguments import plain_settings
 from aisle.config.secrets import forget_secrets
 from aisle.errors import AisleError, TrainingStopped
 from aisle.system.processors import limit_spinning
@@ -72,7 +72,12 @@ def _dispatch(prog: str, commands: CommandList, given: Sequence[str], help_text:
 
 def _run(command: Command[Any], arguments: Sequence[str], prog: str) -> None:
     limit_spinning()
-    settings = parse_settings(command.settings, command.arguments(arguments), prog=prog)
+    given = command.arguments(arguments)
+    settings = plain_settings(command.settings, given)
+    if settings is None:
+        from aisle.config.load import parse_settings
+
+        settings = parse_settings(command.settings, given, prog=prog)
     forget_secrets(sys.argv)
     command.check(settings)
     command.run(settings)

@@ -16,7 +16,7 @@ from aisle.errors import ModelError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["GraphSession", "load_graph"]
+__all__ = ["GraphSession", "import_onnxruntime", "load_graph"]
 
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 """Fusions of ONNX Runtime that are slower than the operators they replace: the sum with its layer norm takes
@@ -53,6 +53,18 @@ class GraphSession:
         return found
 
 
+def import_onnxruntime() -> Any:
+    """Return ONNX Runtime, with its telemetry turned off.
+
+    From 1.32 on, the official builds write a device id below ~/.cache and send events to Microsoft. The
+    variable is read when the library is loaded (Privacy.md in its package); a user's own value stays.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def load_graph(folder: Path, tower: BundledTower, *, vocabulary_size: int) -> GraphSession:
     """Load the graph of a tower; calls from several threads run at the same time.
 
@@ -65,10 +77,7 @@ def load_graph(folder: Path, tower: BundledTower, *, vocabulary_size: int) -> Gr
     Raises:
         ModelError: ONNX Runtime cannot load the graph, or it differs from the description of the tower.
     """
-    # From 1.32 on, the official builds write a device id below ~/.cache and send events to Microsoft. The
-    # variable is read when the library is loaded (Privacy.md in its package); a user's own value stays.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     path = folder / tower.graph

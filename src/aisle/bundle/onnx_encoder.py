@@ -19,7 +19,7 @@ from aisle.bundle.bundle_file import (
 )
 from aisle.bundle.bundle_record import Bundle
 from aisle.bundle.bundle_tokenizer import BundleTokenizer, load_tokenizer_file
-from aisle.bundle.graph_session import GraphSession, load_graph
+from aisle.bundle.graph_session import GraphSession, import_onnxruntime, load_graph
 from aisle.bundle.parallel_batches import batch_workers
 from aisle.extras import require_extra
 from aisle.text.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
@@ -27,7 +27,7 @@ from aisle.text.tokens import Side
 from aisle.types.encoder_protocol import Precision
 from aisle.types.encoder_settings import EncoderSettings, check_dimensions
 
-__all__ = ["OnnxEncoder", "load_bundle"]
+__all__ = ["OnnxEncoder", "import_libraries", "load_bundle"]
 
 BATCH_TOKENS = 2048
 """Most tokens in a call of the graph."""
@@ -250,6 +250,17 @@ class OnnxEncoder:
         kept = embeddings[:, : self.dimensions]
         norms = np.linalg.norm(kept, axis=1, keepdims=True)
         return np.asarray(kept / np.maximum(norms, 1e-12))
+
+
+def import_libraries() -> None:
+    """Import the libraries that load a bundle.
+
+    Raises:
+        OptionalDependencyError: onnxruntime or tokenizers is not installed.
+    """
+    require_extra("onnx")
+    import_onnxruntime()
+    import tokenizers  # noqa: F401
 
 
 def load_bundle(model: str | Path) -> OnnxEncoder:

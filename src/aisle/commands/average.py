@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
-from tyro.conf import Positional
 
 from aisle.commands.command import Command
 from aisle.commands.named_inputs import check_models
 from aisle.commands.output import Output, quieten_libraries
 from aisle.commands.shared_settings import ConfigFile, HubToken, Json, OverwriteOutputDir
+from aisle.config.annotations import Positional
 
 
 @dataclass(frozen=True)

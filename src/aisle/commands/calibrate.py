@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from annotated_types import Interval
 
 from aisle.commands.command import Command
 from aisle.commands.named_inputs import check_files, check_indexes, check_models
@@ -21,9 +21,9 @@ from aisle.commands.shared_settings import (
     IndexModel,
     Json,
     KeepVersions,
-    LabelGains,
     TrustRemoteCode,
 )
+from aisle.config.label_map import LabelGains
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +61,7 @@ class CalibrateSettings:
     """Column of --queries and --qrels with the query id. If not given, it is found by its name (query_id,
     qid)."""
     label_map: LabelGains = None
-    relevant_from: Annotated[float, Field(gt=0)] | None = None
+    relevant_from: Annotated[float, Interval(gt=0)] | None = None
     """Lowest relevance that counts as relevant. If not given: anything above 0."""
     unjudged: Literal["leave_out", "not_relevant"] = "leave_out"
     """What products without a judgement count as. With leave_out, only judged products are measured. With

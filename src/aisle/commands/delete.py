@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tyro.conf import Positional
-
 from aisle.commands.command import Command
 from aisle.commands.output import Output
 from aisle.commands.shared_settings import ConfigFile, IndexDir, Json, KeepVersions
+from aisle.config.annotations import Positional
 from aisle.data.rows import is_unicode
 from aisle.data.text_files import open_text
 from aisle.errors import DataError

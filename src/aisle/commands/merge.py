@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tyro.conf import Positional
-
 from aisle.commands.command import Command
 from aisle.commands.named_inputs import check_models
 from aisle.commands.output import Output, quieten_libraries
@@ -20,6 +18,7 @@ from aisle.commands.shared_settings import (
     OverwriteOutputDir,
     TrustRemoteCode,
 )
+from aisle.config.annotations import Positional
 from aisle.errors import ConfigError
 
 if TYPE_CHECKING:

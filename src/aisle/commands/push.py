@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tyro.conf import Positional
-
 from aisle.commands.command import Command
 from aisle.commands.output import Output
 from aisle.commands.shared_settings import (
@@ -17,6 +15,7 @@ from aisle.commands.shared_settings import (
     HubToken,
     Json,
 )
+from aisle.config.annotations import Positional
 
 
 @dataclass(frozen=True)

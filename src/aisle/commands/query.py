@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
-from tyro.conf import Positional
+from annotated_types import Interval
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output, quieten_libraries
@@ -24,6 +23,7 @@ from aisle.commands.shared_settings import (
     Json,
     TrustRemoteCode,
 )
+from aisle.config.annotations import Positional
 from aisle.errors import DataError
 from aisle.extras import require_extra
 from aisle.types.choices import Fusion, MinScore, SearchMode
@@ -59,7 +59,7 @@ class QuerySettings:
     """Lowest score of a product to show: the cosine in --mode dense and hybrid, the BM25 score in --mode
     lexical. In --mode hybrid, a product is always shown if the query is its id. With calibrated, the score
     with the probability --p of being relevant, see calibrate."""
-    p: Annotated[float, Field(gt=0, le=1)] | None = None
+    p: Annotated[float, Interval(gt=0, le=1)] | None = None
     """Lowest probability that a product is relevant, for --min_score calibrated. If not given: 0.5."""
     fields: str | None = None
     """Columns of the catalogue to show, separated by commas, such as title,brand,price.
@@ -98,16 +98,20 @@ def query(settings: QuerySettings) -> None:
     Raises:
         AisleError: The index, its encoder or the queries cannot be used.
     """
-    from aisle.commands.answers import chosen_fields
+    from aisle.search.started_bundle import start_bundle
+
+    texts = list(settings.text)
+    if settings.queries_file is not None:
+        texts += _read_lines(Path(settings.queries_file))
+    _refuse_blank(texts)
+    started = None if settings.mode == "lexical" else start_bundle(settings.index_dir, settings.model)
+
+    from aisle.commands.answers import chosen_fields  # imported while the bundle is loaded
     from aisle.index import open_index
     from aisle.search.load_encoder import extra_for
     from aisle.search.open_searcher import open_searcher
 
     output = Output(json_only=settings.json)
-    texts = list(settings.text)
-    if settings.queries_file is not None:
-        texts += _read_lines(Path(settings.queries_file))
-    _refuse_blank(texts)
     index = open_index(settings.index_dir)
     fields = chosen_fields(settings.fields, index)
     if settings.mode != "lexical":
@@ -127,6 +131,7 @@ def query(settings: QuerySettings) -> None:
         ef_search=settings.ef_search,
         exact=settings.exact,
         log=output.log,
+        started=started,
     )
     if texts:
         _answer(texts, searcher, fields, settings, output)

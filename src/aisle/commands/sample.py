@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from annotated_types import Interval
 
 from aisle.commands.command import Command
 from aisle.commands.output import Output
@@ -26,7 +26,7 @@ class SampleSettings:
 
     output_dir: str
     """Folder to write."""
-    products: Annotated[int, Field(ge=1, le=1_000_000)] = 2400
+    products: Annotated[int, Interval(ge=1, le=1_000_000)] = 2400
     """Products in the catalogue."""
     seed: Seed = 0
     """Seed of the random numbers. Another seed gives another catalogue."""

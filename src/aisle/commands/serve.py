@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
-from tyro.conf import arg
+from annotated_types import Interval
 
 from aisle.commands.command import Command
 from aisle.commands.serve_container import container_arguments, package_arguments
@@ -19,6 +18,7 @@ from aisle.commands.shared_settings import (
     IndexModel,
     TrustRemoteCode,
 )
+from aisle.config.annotations import Help
 from aisle.types.choices import SearchMode
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class ServeSettings:
 
     index_dir: Annotated[
         str | None,
-        arg(
-            help="Directory of the index. In a container, the index of the package in the folder that the "
+        Help(
+            "Directory of the index. In a container, the index of the package in the folder that the "
             "variable AISLE_PACKAGE names."
         ),
     ] = None
@@ -51,20 +51,20 @@ class ServeSettings:
     follow: str | None = None
     """Pointer file that `aisle publish` writes, instead of --index_dir and --model: the server answers with
     the pair that it names, and switches when it names another."""
-    watch_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    watch_seconds: Annotated[float, Interval(gt=0, le=3600)] = 2.0
     """Seconds between two looks at the current version of the index, or at the pointer file."""
     base_model: AdapterBase = None
     trust_remote_code: TrustRemoteCode = False
     mode: SearchMode = "dense"
     """How requests without a mode are searched: by embeddings (dense), by words with BM25 (lexical), or by
     both (hybrid). With lexical no model is loaded."""
-    window: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    window: Annotated[int, Interval(ge=1, le=10_000)] = 1000
     """Most best products of a query that pages, facets and groups come from. A larger window counts further
     and searches longer."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than this machine's own (127.0.0.1, ::1, localhost) needs
     --api_key_file or --allow_anonymous."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    port: Annotated[int, Interval(ge=0, le=65535)] = 8080
     """Port to listen on; 0 takes a free one."""
     api_key_file: str | None = None
     """File with the API keys that requests must have, a key on each line. /health and /ready need none."""
@@ -81,7 +81,7 @@ class ServeSettings:
     """Most queries, or texts to embed, in a request."""
     max_body_bytes: Count = 2_000_000
     """Most bytes in the body of a request."""
-    timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 10_000
+    timeout_ms: Annotated[int, Interval(ge=1, le=60_000)] = 10_000
     """Milliseconds after which a request is answered with 504, unless it has its own timeout_ms."""
     log_queries: bool = False
     """Log the texts of searches. If not given, no text of a request is logged."""

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-from tyro.conf import arg
+from annotated_types import Interval
 
-from aisle.config.label_map import LabelMap
+from aisle.config.annotations import Help
 from aisle.data import rows
 from aisle.types.choices import PoolingMode
 
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Interval(ge=1)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Seed = Annotated[int, Interval(ge=0)]
 
-Json = Annotated[bool, arg(help="Print one JSON document on stdout, and everything else on stderr.")]
+Json = Annotated[bool, Help("Print one JSON document on stdout, and everything else on stderr.")]
 ConfigFile = Annotated[
     str | None,
-    arg(
-        help="YAML file with values for any of these flags, or the name of a recipe that comes with aisle, "
+    Help(
+        "YAML file with values for any of these flags, or the name of a recipe that comes with aisle, "
         "such as faq. A flag on the command line wins."
     ),
 ]
 
-IndexDir = Annotated[str, arg(help="Directory of the index.")]
+IndexDir = Annotated[str, Help("Directory of the index.")]
 KeepVersions = Annotated[
     Count | None,
-    arg(
-        help="Versions of the index to keep from now on, including the new version. If not given: as many as "
+    Help(
+        "Versions of the index to keep from now on, including the new version. If not given: as many as "
         "the index keeps now, 3 for a new index. The versions that the current version was made from are "
         "removed last; see rollback."
     ),
@@ -36,88 +35,78 @@ KeepVersions = Annotated[
 
 IndexModel = Annotated[
     str | None,
-    arg(
-        help="Encoder of the index, a folder or a Hub id. If not given: the folder or id that is "
+    Help(
+        "Encoder of the index, a folder or a Hub id. If not given: the folder or id that is "
         "recorded in the index."
     ),
 ]
 AdapterBase = Annotated[
     str | None,
-    arg(help="Base model of the encoder's adapter. If not given: the base model that the adapter names."),
+    Help("Base model of the encoder's adapter. If not given: the base model that the adapter names."),
 ]
-ModelRevision = Annotated[str | None, arg(help="Branch, tag or commit of the model on the Hub.")]
-OverwriteOutputDir = Annotated[bool, arg(help="Replace the run or model in --output_dir, if there is one.")]
-TrustRemoteCode = Annotated[bool, arg(help="Run the Python code in the model's repository.")]
+ModelRevision = Annotated[str | None, Help("Branch, tag or commit of the model on the Hub.")]
+OverwriteOutputDir = Annotated[bool, Help("Replace the run or model in --output_dir, if there is one.")]
+TrustRemoteCode = Annotated[bool, Help("Run the Python code in the model's repository.")]
 MaxTokens = Annotated[
-    Annotated[int, Field(ge=64)] | None,
-    arg(help="Tokens to encode at a time, padding included. If not given: 1,024 on a CPU, 65,536 on a GPU."),
+    Annotated[int, Interval(ge=64)] | None,
+    Help("Tokens to encode at a time, padding included. If not given: 1,024 on a CPU, 65,536 on a GPU."),
 ]
 Pooling = Annotated[
     PoolingMode | None,
-    arg(help="How a text's token vectors become one embedding. If not given: as the model is set."),
+    Help("How a text's token vectors become one embedding. If not given: as the model is set."),
 ]
 QueryPrompt = Annotated[
     str | None,
-    arg(help='Text to put before every query, such as "query: " for e5. If not given: as the model is set.'),
+    Help('Text to put before every query, such as "query: " for e5. If not given: as the model is set.'),
 ]
 ProductPrompt = Annotated[
     str | None,
-    arg(
-        help='Text to put before every product, such as "passage: " for e5. If not given: as the model is '
-        "set."
-    ),
+    Help('Text to put before every product, such as "passage: " for e5. If not given: as the model is set.'),
 ]
 
-CatalogIdColumn = Annotated[str, arg(help="Column of --catalog with the product id. Ids are unique.")]
+CatalogIdColumn = Annotated[str, Help("Column of --catalog with the product id. Ids are unique.")]
 TextTemplate = Annotated[
     str,
-    arg(help='Text to embed, made from the columns of --catalog, such as "{title} {brand}".'),
+    Help('Text to embed, made from the columns of --catalog, such as "{title} {brand}".'),
 ]
 QrelsIdColumn = Annotated[
     str | None,
-    arg(
-        help="Column of --qrels with the product id. If not given, it is found by its name (product_id, "
+    Help(
+        "Column of --qrels with the product id. If not given, it is found by its name (product_id, "
         "corpus-id, doc_id)."
     ),
 ]
 QueryIdColumn = Annotated[
     str | None,
-    arg(
-        help="Column of --queries and --qrels with the query id. If not given, it is found by its name "
+    Help(
+        "Column of --queries and --qrels with the query id. If not given, it is found by its name "
         "(query_id, qid)."
     ),
 ]
 Delimiter = Annotated[
     str | None,
-    arg(
-        help='Character between the fields of csv files, such as ";", or the word tab. If not given: a '
+    Help(
+        'Character between the fields of csv files, such as ";", or the word tab. If not given: a '
         "comma, or the character that the first line names (sep=;). tsv files always have tabs."
     ),
 ]
 Encoding = Annotated[
-    str, arg(help="Character encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16.")
+    str, Help("Character encoding of csv, tsv, jsonl and json files, such as cp1252 or utf-16.")
 ]
 OnBadRow = Annotated[
     rows.OnBadRow,
-    arg(
-        help="What to do with rows that cannot be used: stop and list them (error), or leave them out (skip)."
-    ),
-]
-LabelGains = Annotated[
-    LabelMap, arg(help="Relevance of each label, from 0 to 1, for example E=1,S=0.1,C=0.01,I=0.")
+    Help("What to do with rows that cannot be used: stop and list them (error), or leave them out (skip)."),
 ]
 
-HubModelId = Annotated[
-    str | None, arg(help="Repository on the Hub. If not given: the name of the run's folder.")
-]
+HubModelId = Annotated[str | None, Help("Repository on the Hub. If not given: the name of the run's folder.")]
 HubToken = Annotated[
     str | None,
-    arg(help="Hub token. If not given: the token of `hf auth login`. The token is never saved or logged."),
+    Help("Hub token. If not given: the token of `hf auth login`. The token is never saved or logged."),
 ]
 HubPrivate = Annotated[
-    bool, arg(help="Create the repository as private. A repository that exists must be private already.")
+    bool, Help("Create the repository as private. A repository that exists must be private already.")
 ]
 HubOverwriteCard = Annotated[
     bool,
-    arg(help="Replace the model card even if it was edited on the Hub; otherwise the edited card stays."),
+    Help("Replace the model card even if it was edited on the Hub; otherwise the edited card stays."),
 ]

@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import BeforeValidator
 from tyro.constructors import PrimitiveConstructorSpec
 
+from aisle.config.annotations import Help
+
 
 def parse_label_map(value: object) -> dict[str, float] | None:
     """Return the relevance of each label.
@@ -66,4 +68,7 @@ LabelMap = Annotated[
         is_instance=lambda value: value is None or isinstance(value, dict),
         str_from_instance=_text_of,
     ),
+]
+LabelGains = Annotated[
+    LabelMap, Help("Relevance of each label, from 0 to 1, for example E=1,S=0.1,C=0.01,I=0.")
 ]

@@ -6,6 +6,7 @@ import dataclasses
 from functools import partial
 from typing import Any, get_type_hints
 
+from tyro.conf import Positional
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -15,6 +16,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from aisle.config.annotations import POSITIONAL
 from aisle.config.field_help import help_of
 
 __all__ = ["parser_rules"]
@@ -57,10 +59,16 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
     fields = [
         StructFieldSpec(
             name=field.name,
-            type=hints[field.name],
+            type=_with_tyros_mark(hints[field.name]),
             default=getattr(info.default, field.name),
             helptext=partial(help_of, info.type, field.name),
         )
         for field in dataclasses.fields(info.type)
     ]
     return StructConstructorSpec(instantiate=info.type, fields=tuple(fields))
+
+
+def _with_tyros_mark(hint: Any) -> Any:
+    """Return the type of a setting with tyro's own mark if it is typed without a flag."""
+    marked: Any = Positional
+    return marked[hint] if POSITIONAL in getattr(hint, "__metadata__", ()) else hint

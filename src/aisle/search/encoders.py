@@ -12,6 +12,7 @@ from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
 from aisle.index.reader import check_query_fingerprint
 from aisle.search.load_encoder import LoadedEncoder, load_encoder
+from aisle.search.started_bundle import StartedBundle
 from aisle.types.encoder_settings import Overrides
 
 
@@ -47,6 +48,7 @@ def encoder_of_index(
     trust_remote_code: bool,
     to_search: bool = True,
     log: Callable[[str], None] | None = None,
+    started: StartedBundle | None = None,
 ) -> LoadedEncoder:
     """Return the encoder that made an index, or a bundle that was exported from it.
 
@@ -60,6 +62,7 @@ def encoder_of_index(
             its queries: the export measured how close the embeddings are. It embeds no products, because
             the products of an index have the same encoder.
         log: Function that prints a line, if the encoder is a bundle that failed a gate of its export.
+        started: Bundle that is being loaded already; it is used if it is the encoder to load.
 
     Raises:
         ModelError: If the encoder cannot be loaded from the path in the manifest or in `model`.
@@ -69,7 +72,12 @@ def encoder_of_index(
     named = model or str(record["model"])
     try:
         encoder = _load(
-            named, record, moved=model is not None, base_model=base_model, trust_remote_code=trust_remote_code
+            named,
+            record,
+            moved=model is not None,
+            base_model=base_model,
+            trust_remote_code=trust_remote_code,
+            started=started,
         )
     except ModelError as error:
         raise ModelError(
@@ -84,11 +92,19 @@ def encoder_of_index(
 
 
 def _load(
-    named: str, record: dict[str, Any], *, moved: bool, base_model: str | None, trust_remote_code: bool
+    named: str,
+    record: dict[str, Any],
+    *,
+    moved: bool,
+    base_model: str | None,
+    trust_remote_code: bool,
+    started: StartedBundle | None,
 ) -> LoadedEncoder:
     """Load the encoder of an index with the settings that the index records."""
     if is_bundle(named):
-        return load_encoder(named, base_model=base_model)
+        if started is None or started.model != named or base_model is not None:
+            return load_encoder(named, base_model=base_model)
+        return started.encoder()
 
     from aisle.training.cpu_threads import use_cpu_threads
 

@@ -10,6 +10,7 @@ from aisle.index.reader import open_index
 from aisle.index.search_index import SearchIndex
 from aisle.search.reranking import RERANK_DEPTH, Rerank
 from aisle.search.searcher import Searcher, check_mode
+from aisle.search.started_bundle import StartedBundle, start_bundle
 from aisle.types.choices import Fusion, SearchMode
 from aisle.types.encoder_protocol import Encoder
 
@@ -32,6 +33,7 @@ def open_searcher(
     rerank: Rerank | None = None,
     rerank_depth: int = RERANK_DEPTH,
     log: Callable[[str], None] | None = None,
+    started: StartedBundle | None = None,
 ) -> Searcher:
     """Open an index with the encoder that made it, or with a bundle that was exported from that encoder.
 
@@ -52,18 +54,25 @@ def open_searcher(
         rerank: As in `Searcher`.
         rerank_depth: As in `Searcher`.
         log: Function that prints a line, if a bundle answers that failed a gate of its export.
+        started: Bundle that `start_bundle` loads already. If not given, a bundle is loaded while the index
+            is opened.
 
     Raises:
         IndexStoreError: The index is damaged, or another encoder made it.
         ModelError: The encoder cannot be loaded.
         SearchError: `where` does not fit the products, or an option is out of range.
     """
-    opened = index if isinstance(index, SearchIndex) else open_index(index)
     check_mode(mode)
+    if isinstance(index, SearchIndex):
+        opened = index
+    else:
+        if mode != "lexical" and started is None:
+            started = start_bundle(index, model)
+        opened = open_index(index)
     if where is not None:
         parse_filter(where, opened.products.schema)  # before the encoder is loaded
 
-    def load_encoder(version: SearchIndex) -> Encoder:
+    def load_encoder(version: SearchIndex, started: StartedBundle | None = None) -> Encoder:
         from aisle.search.encoders import encoder_of_index
 
         return encoder_of_index(
@@ -73,9 +82,10 @@ def open_searcher(
             base_model=base_model,
             trust_remote_code=trust_remote_code,
             log=log,
+            started=started,
         )
 
-    encoder = None if mode == "lexical" else load_encoder(opened)
+    encoder = None if mode == "lexical" else load_encoder(opened, started)
     return Searcher(
         opened,
         encoder,

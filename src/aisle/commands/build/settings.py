@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from annotated_types import Interval
 
 from aisle.commands.named_inputs import check_data_sets, check_files, check_models
 from aisle.commands.shared_settings import (
@@ -21,7 +21,6 @@ from aisle.commands.shared_settings import (
     IndexDir,
     Json,
     KeepVersions,
-    LabelGains,
     MaxTokens,
     ModelRevision,
     OnBadRow,
@@ -31,6 +30,7 @@ from aisle.commands.shared_settings import (
     TextTemplate,
     TrustRemoteCode,
 )
+from aisle.config.label_map import LabelGains
 from aisle.data.files import expand_files
 from aisle.types.choices import StoreDtype
 from aisle.types.encoder_protocol import Precision, int8_needs_bundle
@@ -80,7 +80,7 @@ class BuildSettings:
     backend: str = "hnsw"
     """Search structure. hnsw searches a graph: it finds nearly all of the nearest products in a fraction of
     the time. exact compares every product with the query: for small catalogues, or as a reference."""
-    M: Annotated[int, Field(ge=2)] = 16
+    M: Annotated[int, Interval(ge=2)] = 16
     """Links per node of the graph. More links make the graph larger and its results closer to exact."""
     ef_construction: Count = 200
     """Candidates to compare when a node is added. More are slower and give results closer to exact."""
@@ -103,7 +103,7 @@ class BuildSettings:
     pooling: Pooling = None
     query_prompt: QueryPrompt = None
     product_prompt: ProductPrompt = None
-    max_length: Annotated[int, Field(ge=4)] | None = None
+    max_length: Annotated[int, Interval(ge=4)] | None = None
     """Longest text in tokens; the rest is cut off. If not given: the model's maximum."""
     trust_remote_code: TrustRemoteCode = False
     tune_queries: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from annotated_types import Interval
 
 from aisle.commands.named_inputs import check_data_sets, check_files, check_indexes, check_models
 from aisle.commands.shared_settings import (
@@ -16,14 +16,13 @@ from aisle.commands.shared_settings import (
     Encoding,
     Fraction,
     Json,
-    LabelGains,
     OnBadRow,
     QrelsIdColumn,
     QueryIdColumn,
     Seed,
     TrustRemoteCode,
 )
-from aisle.config.label_map import LabelMap
+from aisle.config.label_map import LabelGains, LabelMap
 from aisle.types.choices import Fusion, SearchMode
 
 
@@ -45,7 +44,7 @@ class EvaluateSettings:
     id_column: QrelsIdColumn = None
     query_id_column: QueryIdColumn = None
     label_map: LabelGains = None
-    relevant_from: Annotated[float, Field(gt=0)] | None = None
+    relevant_from: Annotated[float, Interval(gt=0)] | None = None
     """Lowest relevance that counts as relevant for recall, MRR and precision. If not given: anything above
     0."""
     cutoffs: tuple[Count, ...] = (1, 10, 100)
@@ -93,12 +92,12 @@ class EvaluateSettings:
     """Column of --pairs with the relevance. If not given, it is found by its name."""
     pairs_label_map: LabelMap = None
     """Relevance of each label of --pairs, from 0 to 1. If not given: as in --label_map."""
-    positive_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    positive_threshold: Annotated[float, Interval(gt=0, le=1)] | None = None
     """Lowest relevance of a positive pair. If not given: anything above 0.5."""
     delimiter: Delimiter = None
     encoding: Encoding = "utf-8"
     on_bad_row: OnBadRow = "error"
-    resamples: Annotated[int, Field(ge=100)] = 1000
+    resamples: Annotated[int, Interval(ge=100)] = 1000
     """Bootstrap samples for the confidence intervals. The significance tests always take 10,000."""
     seed: Seed = 0
     """Seed of the bootstrap samples: the same seed gives the same intervals."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tyro.conf import Positional
-
 from aisle.bundle.bundle_record import BundlePrecision
 from aisle.commands.named_inputs import check_files, check_models
 from aisle.commands.shared_settings import (
@@ -16,7 +14,6 @@ from aisle.commands.shared_settings import (
     Encoding,
     HubToken,
     Json,
-    LabelGains,
     ModelRevision,
     OnBadRow,
     OverwriteOutputDir,
@@ -28,6 +25,8 @@ from aisle.commands.shared_settings import (
     TextTemplate,
     TrustRemoteCode,
 )
+from aisle.config.annotations import Positional
+from aisle.config.label_map import LabelGains
 from aisle.extras import require_extra
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from annotated_types import Interval
 
-from aisle.commands.shared_settings import Delimiter, Encoding, LabelGains, OnBadRow
+from aisle.commands.shared_settings import Delimiter, Encoding, OnBadRow
+from aisle.config.label_map import LabelGains
 
 MEMORY = "memory:"
 """Prefix in config.yaml, in place of a file name, for pairs that `aisle.train` took from memory."""
@@ -62,7 +63,7 @@ class DataSettings:
     """Column with a teacher's score of each pair, a finite number, for a --loss that learns from it.
     If not given: teacher_score."""
     label_map: LabelGains = None
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_share: Annotated[float, Interval(gt=0, lt=1)] = 0.1
     """Share of the training queries to hold out if no validation pairs are given."""
     delimiter: Delimiter = None
     encoding: Encoding = "utf-8"

@@ -7,8 +7,7 @@ from dataclasses import MISSING, dataclass, fields, make_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
-from tyro.conf import arg
-
+from aisle.config.annotations import Help
 from aisle.losses.parameters import Parameters, Temperature
 from aisle.losses.registry import loss_named, registered_losses
 from aisle.losses.specification import Loss
@@ -34,7 +33,7 @@ def _made_for(losses: tuple[Loss, ...]) -> type[LossSettings]:
     names = tuple(loss.name for loss in losses)
     made: type[LossSettings] = make_dataclass(
         LossSettings.__name__,
-        [("loss", Annotated[Literal[names] | None, arg(help=_loss_help(losses))], None)],
+        [("loss", Annotated[Literal[names] | None, Help(_loss_help(losses))], None)],
         bases=(*_most_derived(loss.parameters for loss in losses), LossSettings),
         frozen=True,
         namespace={"__module__": __name__, "__doc__": "The loss and its parameters."},

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, make_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
 
+from annotated_types import Interval
 from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
@@ -30,7 +31,7 @@ from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss
 from aisle.errors import ConfigError
 from aisle.types.choices import Selection
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Interval(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
@@ -45,7 +46,7 @@ class ModelSettings:
     """Model to start from, a Hub id or a folder: a base model, or a finished run. The adapter of a LoRA run
     is trained further with --use_peft, and merged into its base model without."""
     model_revision: ModelRevision = None
-    max_length: Annotated[int, Field(ge=4)] | None = None
+    max_length: Annotated[int, Interval(ge=4)] | None = None
     """Longest text in tokens, prompt and special tokens included; the rest is cut off.
     If not given: 128, or less if the model reads less."""
     pooling: Pooling = None
@@ -102,7 +103,7 @@ class OptimSettings:
     """Optimiser steps of the whole run. It overrides --num_train_epochs."""
     lr_scheduler_type: Scheduler = "linear"
     """Schedule of the learning rate over the run."""
-    num_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    num_warmup_steps: Annotated[int, Interval(ge=0)] = 0
     """Steps in which the learning rate rises from 0 to its peak."""
     max_grad_norm: Positive | None = 1.0
     """Largest norm of the gradient; a longer gradient is clipped to it. None: no clipping."""
@@ -112,7 +113,7 @@ class OptimSettings:
     threads: Count | None = None
     """CPU threads of each process. If not given: OMP_NUM_THREADS if you set it, otherwise an equal share of
     the processors that this machine or container has."""
-    max_tokens_per_sub_batch: Annotated[int, Field(ge=64)] | None = None
+    max_tokens_per_sub_batch: Annotated[int, Interval(ge=64)] | None = None
     """Tokens to encode at a time inside a batch. With --cached_embeddings it limits memory.
     If not given: 4,096 on a CPU (1,024 if texts must be padded), 65,536 on a GPU."""
     cached_embeddings: bool = False
