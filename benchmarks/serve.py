@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import json
 import shutil
 import sys
@@ -33,15 +32,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from served_load import Reply, Server, send_all, served
+from served_load import Reply, Server, bodies_of, difference, send_all, served
 
 from aisle.index import delete_products
 from aisle.service.pointer_file import publish_pair
 from aisle.service.served_pair import PairSource, ServedPair, load_pair
 from aisle.types.columns import ID_COLUMN
 
-TOLERANCE = 1e-5
-"""Greatest difference of two scores: a query embedded in a batch may differ in the last bit."""
 DELETED = 50
 """Share of the products that a new version lacks: one in so many."""
 
@@ -70,16 +67,6 @@ def main() -> None:
     figures = measured[given.what](given, queries)
     print(json.dumps(figures, indent=2))
     sys.exit(1 if figures.get("wrong") else 0)
-
-
-def bodies_of(queries: Sequence[str], *, window: int) -> list[dict[str, Any]]:
-    """Return a search for each query, with a mode and a page in turn."""
-    modes = itertools.cycle(("dense", "hybrid", "lexical"))
-    offsets = itertools.cycle((0, 10))
-    return [
-        {"query": query, "mode": mode, "offset": offset, "window": window, "fields": []}
-        for query, mode, offset in zip(queries, modes, offsets, strict=False)
-    ]
 
 
 def measure_swaps(given: argparse.Namespace, queries: Sequence[str]) -> dict[str, Any]:
@@ -162,17 +149,7 @@ class Pairs:
         pair = self.published.get(reply.content.get("index", {}).get("fingerprint"))
         if reply.status != 200 or pair is None:
             return None
-        [expected] = pair.searcher.candidates([body["query"]], mode=body["mode"], window=body["window"])
-        page, hits = expected.page(body["offset"], 10), reply.content["hits"]
-        scores = dict(zip(expected.product_ids.tolist(), expected.score.tolist(), strict=True))
-        found = np.array([hit["score"] for hit in hits])
-        differences = np.abs(found - [hit.score for hit in page]) if len(page) == len(hits) else None
-        if differences is None or reply.content["total"]["value"] != expected.total.value:
-            return None
-        # Products with equal scores may change places if their scores differ in the last bit.
-        of_products = np.abs(found - [scores.get(hit["id"], np.inf) for hit in hits])
-        greatest = float(max(differences.max(initial=0), of_products.max(initial=0)))
-        return greatest if greatest <= TOLERANCE else None
+        return difference(reply, pair, body)
 
 
 def swap_five_times(server: Server, pairs: Pairs, done: Any) -> None:

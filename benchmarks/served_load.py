@@ -15,8 +15,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from aisle.service.served_pair import ServedPair
+
 SECONDS = 300
 """Most seconds to wait for the server to start, or to switch."""
+
+
+TOLERANCE = 1e-5
+"""Greatest difference of two scores: a query embedded in a batch may differ in the last bit."""
 
 
 @dataclass(frozen=True)
@@ -142,3 +150,28 @@ def send_all(
     if failures:
         raise failures[0]
     return time.perf_counter() - started
+
+
+def bodies_of(queries: Sequence[str], *, window: int) -> list[dict[str, Any]]:
+    """Return a search for each query, with a mode and a page in turn."""
+    modes = itertools.cycle(("dense", "hybrid", "lexical"))
+    offsets = itertools.cycle((0, 10))
+    return [
+        {"query": query, "mode": mode, "offset": offset, "window": window, "fields": []}
+        for query, mode, offset in zip(queries, modes, offsets, strict=False)
+    ]
+
+
+def difference(reply: Reply, pair: ServedPair, body: dict[str, Any]) -> float | None:
+    """Return the greatest difference of a reply's scores from those in process; None if it is wrong."""
+    [expected] = pair.searcher.candidates([body["query"]], mode=body["mode"], window=body["window"])
+    page, hits = expected.page(body["offset"], 10), reply.content["hits"]
+    scores = dict(zip(expected.product_ids.tolist(), expected.score.tolist(), strict=True))
+    found = np.array([hit["score"] for hit in hits])
+    differences = np.abs(found - [hit.score for hit in page]) if len(page) == len(hits) else None
+    if differences is None or reply.content["total"]["value"] != expected.total.value:
+        return None
+    # Products with equal scores may change places if their scores differ in the last bit.
+    of_products = np.abs(found - [scores.get(hit["id"], np.inf) for hit in hits])
+    greatest = float(max(differences.max(initial=0), of_products.max(initial=0)))
+    return greatest if greatest <= TOLERANCE else None
