@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from aisle.bundle import parallel_batches
 from aisle.bundle.bundle_file import write_bundle_file
 from aisle.bundle.bundle_record import Bundle, BundledTokenizer, BundledTower, BundleSource, GateResults
 
@@ -93,3 +94,9 @@ def write_small_bundle(folder, tokenizer_dir, *, dim=8, seed=0, fingerprint=SOUR
         "accepted": False,
     }
     return write_bundle_file(folder, Bundle(**{**described, **changes}))
+
+
+def open_twice(monkeypatch):
+    """Let a small bundle have a session of two threads for single texts, and another for batches."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(parallel_batches, "BYTES_PER_THREAD", 1)

@@ -15,6 +15,7 @@ import aisle
 from aisle.bundle import parallel_batches
 from aisle.bundle.bundle_file import read_bundle, write_bundle_file
 from aisle.bundle.bundle_record import BundledTokenizer, BundledTower, GateResults
+from aisle.bundle.graph_session import GraphSession
 from aisle.bundle.onnx_encoder import load_bundle
 from aisle.bundle.parallel_batches import equal_lengths
 from aisle.errors import ModelError
@@ -145,13 +146,13 @@ def test_eight_threads_share_an_encoder(encoder):
 
 def test_each_distinct_text_is_computed_once_and_every_text_counts_as_progress(encoder, monkeypatch):
     computed, progress = [], []
-    embed = type(encoder.product_graph).embed
+    embed = GraphSession.embed
 
-    def counted(graph, ids):
+    def counted(session, ids):
         computed.append(len(ids))
-        return embed(graph, ids)
+        return embed(session, ids)
 
-    monkeypatch.setattr(type(encoder.product_graph), "embed", counted)
+    monkeypatch.setattr(GraphSession, "embed", counted)
     encoder.encode_products(["red sofa", "lamp", "red sofa", "red sofa"], on_progress=progress.append)
 
     assert (sum(computed), sum(progress)) == (2, 4)

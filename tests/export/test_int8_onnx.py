@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from aisle.bundle.graph_session import TowerGraph
 from aisle.bundle.onnx_encoder import load_bundle
 from aisle.export.int8_calibration import SharedInput, Values
 from aisle.export.int8_onnx import ChannelCodes, Int8Layer, JointProduct, codes_of_values, int8_copy
@@ -24,6 +25,7 @@ from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower
 from aisle.system.cpu_features import why_int8_saturates
 from tests import tiny_models
+from tests.bundle.small_bundle import open_twice
 from tests.export.models import embedded, embedded_by_torch, random_ids
 from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 
@@ -224,7 +226,10 @@ def source(request, tiny_model):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_an_embedding_is_the_same_in_a_thousand_random_batches(source, precision, tmp_path):
+def test_an_embedding_is_the_same_in_a_thousand_random_batches_and_both_sessions(
+    source, precision, tmp_path, monkeypatch
+):
+    open_twice(monkeypatch)
     texts = [*dict.fromkeys(text[:200] for text in sample_shop_texts().products[:60]), "", "a", "b c"]
     options = ExportOptions(precision, SampleTexts(texts[:2], texts), accept=True)
     write_bundle(source, tmp_path / "bundle", options)
@@ -239,6 +244,11 @@ def test_an_embedding_is_the_same_in_a_thousand_random_batches(source, precision
         found = encoder.encode_products([texts[row] for row in rows], **options)
         greatest = max(greatest, float(np.abs(found - alone[rows]).max()))
 
+    graph = encoder.product_graph
+    assert (graph.single.threads, graph.for_batches().threads) == (2, 1)
+    other = replace(encoder, product_graph=TowerGraph(graph.for_batches(), None))
+    found = np.concatenate([other.encode_products([text]) for text in texts])
+    greatest = max(greatest, float(np.abs(found - alone).max()))
     assert greatest <= (0 if precision == "int8" else FP32_DIFFERENCE)
 
 

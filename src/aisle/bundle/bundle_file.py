@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -116,13 +116,19 @@ def read_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def verify_checksums(folder: Path, bundle: Bundle) -> None:
-    """Compare the SHA-256 of every file with the record.
+def verify_checksums(folder: Path, bundle: Bundle, names: Iterable[str] | None = None) -> None:
+    """Compare the SHA-256 of files with the record.
+
+    Args:
+        folder: Folder of the bundle.
+        bundle: Contents of `bundle.json`.
+        names: Names of the files; None compares all.
 
     Raises:
         ModelError: A file was altered or cannot be read.
     """
-    for name, recorded in bundle.files.items():
+    for name in bundle.files if names is None else names:
+        recorded = bundle.files[name]
         try:
             found = file_sha256(folder / name)
         except OSError as error:

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aisle.bundle.bundle_file import BUNDLE_FILE, DATA_SUFFIX, INPUT, OUTPUT
-from aisle.bundle.bundle_record import BundledTower
+from aisle.bundle.bundle_file import BUNDLE_FILE, DATA_SUFFIX, INPUT, OUTPUT, verify_checksums
+from aisle.bundle.bundle_record import Bundle, BundledTower
 from aisle.bundle.parallel_batches import threads_of_call
 from aisle.errors import ModelError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["GraphSession", "import_onnxruntime", "load_graph"]
+__all__ = ["GraphSession", "TowerGraph", "import_onnxruntime", "load_graph"]
 
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 """Fusions of ONNX Runtime that are slower than the operators they replace: the sum with its layer norm takes
 2.5 ms in one operator and 0.7 ms in two (MiniLM, 128 texts of 20 tokens)."""
 KEPT_TOKENS = 512
-"""A call with more tokens gives its memory back at the end. Without that, the arena keeps the memory of the
-largest batch: 110 MB after texts of 500 tokens on MiniLM. Smaller calls, such as a query, keep theirs."""
+"""After a call with more tokens, the memory that a session keeps for its next calls is given back. Without
+that it keeps the memory of the largest batch: 110 MB after texts of 500 tokens on MiniLM."""
+LARGEST_COPY = 200_000_000
+"""Most bytes of weights that are held twice, in the sessions for single texts and for batches."""
 
 
 class GraphSession:
-    """A loaded graph.
+    """A graph opened with a number of threads.
 
     Args:
         session: Session of ONNX Runtime.
@@ -48,9 +53,20 @@ class GraphSession:
         Args:
             input_ids: (texts, tokens) int64.
         """
-        options = self._shrinking if input_ids.size > KEPT_TOKENS else None
-        found: np.ndarray = self._session.run([OUTPUT], {INPUT: input_ids}, options)[0]
+        found: np.ndarray = self._session.run([OUTPUT], {INPUT: input_ids})[0]
         return found
+
+    def release(self, largest_call: int) -> None:
+        """Give back the memory of earlier calls, if the largest of them had more than `KEPT_TOKENS` tokens.
+
+        Call it after the last batch: when every call gives its memory back, the next one waits until the
+        system has cleared new pages, which was 9% of the processor time of a batch on MiniLM in int8.
+
+        Args:
+            largest_call: Number of tokens in the largest call.
+        """
+        if largest_call > KEPT_TOKENS:
+            self._session.run([OUTPUT], {INPUT: np.zeros((1, 1), np.int64)}, self._shrinking)
 
 
 def import_onnxruntime() -> Any:
@@ -65,11 +81,52 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def load_graph(folder: Path, tower: BundledTower, *, vocabulary_size: int) -> GraphSession:
+class TowerGraph:
+    """Graph of a tower, in a session for single texts and, where it pays, another for batches.
+
+    A call of several threads answers a query sooner, but they wait for each other after every operator. Calls
+    of a single thread side by side do not.
+
+    Args:
+        single: Session for single texts and small batches.
+        open_for_batches: Function that opens a session with one thread for a call; None if `single` computes
+            batches, too.
+    """
+
+    def __init__(self, single: GraphSession, open_for_batches: Callable[[], GraphSession] | None) -> None:
+        self.single = single
+        self._open = open_for_batches
+        self._opening = Lock()
+        self._batches = None if open_for_batches else single
+
+    def for_batches(self) -> GraphSession:
+        """Return the session for batches, and open it first if need be.
+
+        If that fails, because the bundle was moved, replaced or damaged since it was loaded, or memory is
+        full, the session for single texts computes batches from now on. So all embeddings are those of the
+        bundle that was loaded.
+        """
+        if self._batches is None:
+            with self._opening:
+                if self._batches is None:
+                    self._batches = self._opened()
+        return self._batches
+
+    def _opened(self) -> GraphSession:
+        if self._open is None:
+            return self.single
+        try:
+            return self._open()
+        except ModelError:
+            return self.single
+
+
+def load_graph(folder: Path, bundle: Bundle, tower: BundledTower, *, vocabulary_size: int) -> TowerGraph:
     """Load the graph of a tower; calls from several threads run at the same time.
 
     Args:
         folder: Folder of the bundle.
+        bundle: Contents of `bundle.json`.
         tower: Tower to load.
         vocabulary_size: Number of tokens. A text reads few rows of their table, so that the table does not
             count when the number of threads is chosen.
@@ -77,11 +134,31 @@ def load_graph(folder: Path, tower: BundledTower, *, vocabulary_size: int) -> Gr
     Raises:
         ModelError: ONNX Runtime cannot load the graph, or it differs from the description of the tower.
     """
+    weight_bytes = _weight_bytes(folder / tower.graph, tower, vocabulary_size)
+    threads = threads_of_call(weight_bytes)
+    single = _open_session(folder, tower, threads)
+    twice = threads > 1 and weight_bytes <= LARGEST_COPY
+    return TowerGraph(single, partial(_open_again, folder, bundle, tower) if twice else None)
+
+
+def _open_again(folder: Path, bundle: Bundle, tower: BundledTower) -> GraphSession:
+    """Return a session with one thread for a call, of the same bytes as at the first opening.
+
+    Raises:
+        ModelError: The files cannot be opened, or they have changed.
+    """
+    session = _open_session(folder, tower, 1)
+    # After the opening: a file that was replaced before or meanwhile has another checksum now.
+    verify_checksums(folder, bundle, [name for name in _files(tower) if name in bundle.files])
+    return session
+
+
+def _open_session(folder: Path, tower: BundledTower, threads: int) -> GraphSession:
+    """Open a graph with a number of threads for a call."""
     onnxruntime = import_onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     path = folder / tower.graph
-    threads = threads_of_call(_weight_bytes(path, tower, vocabulary_size))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -113,9 +190,14 @@ def load_graph(folder: Path, tower: BundledTower, *, vocabulary_size: int) -> Gr
 
 def _weight_bytes(path: Path, tower: BundledTower, vocabulary_size: int) -> int:
     """Return about how many bytes of weights every text reads."""
-    files = (path, path.with_name(path.name + DATA_SUFFIX))
+    files = [path.with_name(name) for name in _files(tower)]
     table = vocabulary_size * tower.dim * np.dtype(np.float32).itemsize
     return sum(file.stat().st_size for file in files if file.is_file()) - table
+
+
+def _files(tower: BundledTower) -> tuple[str, str]:
+    """Return the names of the files of a graph and of its weights; small weights are in the graph's file."""
+    return tower.graph, tower.graph + DATA_SUFFIX
 
 
 def _check_graph(path: Path, tower: BundledTower, *, inputs: list[Any], outputs: list[Any]) -> None:

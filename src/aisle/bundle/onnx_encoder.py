@@ -19,8 +19,8 @@ from aisle.bundle.bundle_file import (
 )
 from aisle.bundle.bundle_record import Bundle
 from aisle.bundle.bundle_tokenizer import BundleTokenizer, load_tokenizer_file
-from aisle.bundle.graph_session import GraphSession, import_onnxruntime, load_graph
-from aisle.bundle.parallel_batches import batch_workers
+from aisle.bundle.graph_session import TowerGraph, import_onnxruntime, load_graph
+from aisle.bundle.parallel_batches import batch_workers, fill_processors
 from aisle.extras import require_extra
 from aisle.text.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
 from aisle.text.tokens import Side
@@ -29,7 +29,7 @@ from aisle.types.encoder_settings import EncoderSettings, check_dimensions
 
 __all__ = ["OnnxEncoder", "import_libraries", "load_bundle"]
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 """Most tokens in a call of the graph."""
 
 
@@ -37,8 +37,8 @@ BATCH_TOKENS = 2048
 class OnnxEncoder:
     """Turn queries and products into embeddings with a bundle; any number of threads may share it.
 
-    Texts of equal length are computed together, so there is no padding. Several calls of the graph run at
-    the same time; with a large model, a call has several threads.
+    Texts of equal length are computed together, so there is no padding. In a batch, several calls of the
+    graph run at the same time; with a large model, a call has several threads.
 
     Args:
         bundle: Contents of `bundle.json`.
@@ -52,8 +52,8 @@ class OnnxEncoder:
     """
 
     bundle: Bundle
-    query_graph: GraphSession
-    product_graph: GraphSession
+    query_graph: TowerGraph
+    product_graph: TowerGraph
     tokenizer: BundleTokenizer
     name: str
     dimensions: int | None = None
@@ -231,17 +231,20 @@ class OnnxEncoder:
     ) -> np.ndarray:
         """Return the embeddings of the distinct texts: (distinct texts, dim) float32."""
         tokens, repeats = texts.tokens, texts.repeats
+        lengths = tokens.lengths()
         graph = self.query_graph if texts.side == "query" else self.product_graph
+        session = graph.for_batches() if fill_processors(lengths) else graph.single
         embeddings = np.empty((len(tokens), self.dim), dtype=np.float32)
 
         def compute(rows: np.ndarray) -> np.ndarray:
-            return self._cut(graph.embed(tokens.take(rows).reshape(len(rows), -1)))
+            return self._cut(session.embed(tokens.take(rows).reshape(len(rows), -1)))
 
-        with batch_workers(tokens.lengths(), max_tokens, call_threads=graph.threads) as (run_all, batches):
+        with batch_workers(lengths, max_tokens, call_threads=session.threads) as (run_all, batches):
             for rows, found in zip(batches, run_all(compute, batches), strict=True):
                 embeddings[rows] = found
                 if on_progress is not None:
                     on_progress(int(repeats[rows].sum()))
+        session.release(max((len(rows) * int(lengths[rows[0]]) for rows in batches), default=0))
         return embeddings
 
     def _cut(self, embeddings: np.ndarray) -> np.ndarray:
@@ -284,7 +287,10 @@ def load_bundle(model: str | Path) -> OnnxEncoder:
                 folder / TOKENIZER_FILE, bundle.tokenizer, max_length=bundle.max_length
             )
             size = tokenizer.vocabulary_size
-            graphs = {tower.graph: load_graph(folder, tower, vocabulary_size=size) for tower in bundle.towers}
+            graphs = {
+                tower.graph: load_graph(folder, bundle, tower, vocabulary_size=size)
+                for tower in bundle.towers
+            }
         finally:
             checked.result()  # an altered file is the cause of any other error
     return OnnxEncoder(

@@ -11,7 +11,7 @@ import numpy as np
 
 from aisle.system.processors import available_processors, threads_chosen_by_user
 
-__all__ = ["batch_workers", "equal_lengths", "threads_of_call"]
+__all__ = ["batch_workers", "equal_lengths", "fill_processors", "threads_of_call"]
 
 BYTES_PER_THREAD = 20_000_000
 """Bytes of weights that a text reads for each thread of a call. Memory is the limit for a query: with the
@@ -34,21 +34,29 @@ def batch_workers(
         max_tokens: Most tokens in a batch; a longer text is a batch by itself.
         call_threads: Threads of a call, which all calls share except for the caller's own.
     """
-    total = int(lengths.sum())
     if len(lengths) == 1:
         yield map, [np.zeros(1, np.int64)]
         return
     # A query must not wait for the start of threads, nor for their number, which is read from files.
-    threads = 1 if total <= LEAST_TOKENS else _threads() - call_threads + 1
+    threads = _threads() - call_threads + 1 if fill_processors(lengths) else 1
     if threads <= 1:
         yield map, equal_lengths(lengths, max_tokens)
         return
-    share = max(-(-total // threads), LEAST_TOKENS)
+    share = max(-(-int(lengths.sum()) // threads), LEAST_TOKENS)
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="encode") as pool:
         try:
             yield pool.map, equal_lengths(lengths, min(max_tokens, share))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def fill_processors(lengths: np.ndarray) -> bool:
+    """Return whether texts are enough for batches on all processors.
+
+    Args:
+        lengths: (texts,) number of tokens in each text.
+    """
+    return len(lengths) > 1 and int(lengths.sum()) > LEAST_TOKENS
 
 
 def threads_of_call(weight_bytes: int) -> int:
