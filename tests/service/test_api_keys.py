@@ -10,6 +10,8 @@ ROUTES = [
     ("POST", "/search"),
     ("POST", "/embed"),
     ("POST", "/v1/embeddings"),
+    ("POST", "/rerank"),
+    ("POST", "/v2/rerank"),
     ("GET", "/info"),
     ("GET", "/metrics"),
 ]

@@ -14,14 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aisle.service.engine import Engine
 from aisle.service.request_errors import STATUS
 from aisle.service.service_limits import ServiceLimits
 from tests.service.served_shop import TITLES
 from tests.service.server_thread import server_thread
+from tests.service.word_reranker import WordReranker
 
-ROUTES = ("/search", "/embed", "/v1/embeddings", "/invocations")
+ROUTES = ("/search", "/embed", "/v1/embeddings", "/rerank", "/v2/rerank", "/invocations")
 FORM = settings(
-    max_examples=int(os.environ.get("AISLE_GENERATED_REQUESTS", 1500)) // 8,  # in 8 tests
+    max_examples=int(os.environ.get("AISLE_GENERATED_REQUESTS", 1500))
+    // (2 * len(ROUTES)),  # in 2 tests each
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
@@ -88,6 +91,21 @@ FIELDS = {
         "user": texts,
         "input_type": texts,
     },
+    "/rerank": {
+        "query": texts,
+        "texts": st.lists(texts, max_size=3) | st.just(["oak", "rug"]),
+        "raw_scores": st.booleans(),
+        "return_text": st.booleans(),
+        "truncate": st.booleans(),
+    },
+    "/v2/rerank": {
+        "query": texts,
+        "documents": st.lists(texts | st.fixed_dictionaries({"text": texts}), max_size=3)
+        | st.just(["oak", "rug"]),
+        "model": texts,
+        "top_n": numbers,
+        "return_documents": st.booleans(),
+    },
     "/invocations": {
         "query_from_app": texts,
         "actual_queries": st.lists(texts, max_size=3) | st.just(["oak", "oak bed"]),
@@ -119,7 +137,8 @@ def check(answer):
 
 @pytest.fixture(scope="module")
 def client(shop):
-    with shop.client(sagemaker=True) as client:
+    engine = Engine(shop.pair(), reranker=WordReranker().reranker)
+    with shop.client(engine=engine, sagemaker=True) as client:
         yield client
 
 

@@ -35,9 +35,10 @@ class ServeSettings:
     """Answer searches over HTTP, from an index and its model.
 
     POST /search searches; POST /embed and POST /v1/embeddings embed texts, as Text Embeddings Inference and
-    OpenAI do; GET /info, /health, /ready and /metrics describe the server. When a new version of the index is
-    current, the server loads and checks it in the background and switches to it; POST /admin/reload does so
-    at once.
+    OpenAI do; POST /rerank and POST /v2/rerank rank texts with a reranker, as Text Embeddings Inference and
+    Cohere do; GET /info, /health, /ready and /metrics describe the server. When a new version of the index
+    is current, the server loads and checks it in the background and switches to it; POST /admin/reload does
+    so at once.
     """
 
     index_dir: Annotated[
@@ -61,6 +62,9 @@ class ServeSettings:
     window: Annotated[int, Interval(ge=1, le=10_000)] = 1000
     """Most best products of a query that pages, facets and groups come from. A larger window counts further
     and searches longer."""
+    reranker: str | None = None
+    """Name of a registered reranker (a cross-encoder), which ranks the texts of POST /rerank. If not given,
+    these requests are answered with 501."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than this machine's own (127.0.0.1, ::1, localhost) needs
     --api_key_file or --allow_anonymous."""
@@ -79,6 +83,8 @@ class ServeSettings:
     """Most requests that wait for a thread; further ones are answered with 429."""
     max_queries: Count = 32
     """Most queries, or texts to embed, in a request."""
+    max_rerank_texts: Count = 256
+    """Most texts to rerank in a request."""
     max_body_bytes: Count = 2_000_000
     """Most bytes in the body of a request."""
     timeout_ms: Annotated[int, Interval(ge=1, le=60_000)] = 10_000
@@ -123,6 +129,8 @@ def serve_problems(settings: ServeSettings) -> list[str]:
         problems.append("--allow_anonymous: --api_key_file asks for keys; leave one of them out")
     if settings.compare_model is not None and settings.compare_index_dir is None:
         problems.append("--compare_model: needs --compare_index_dir, the index that this model made")
+    if settings.multi_model and settings.reranker is not None:
+        problems.append("--reranker: --multi_model serves packages, which have no reranker; leave it out")
     if settings.multi_model and (settings.demo or settings.compare_index_dir is not None):
         problems.append("--multi_model: has no search page; leave --demo and --compare_index_dir out")
     return problems
@@ -143,6 +151,7 @@ def serve(settings: ServeSettings) -> None:
 
 def _serve_index(settings: ServeSettings) -> None:
     """Serve an index, or the pair that a pointer file names."""
+    from aisle.search.rerankers import load_reranker
     from aisle.service.api_keys import read_api_keys
     from aisle.service.app import create_app
     from aisle.service.engine import Engine
@@ -169,7 +178,7 @@ def _serve_index(settings: ServeSettings) -> None:
     base = None
     if settings.compare_index_dir is not None:
         base = _base_service(settings, limits, keys, stop)
-    engine = Engine()
+    engine = Engine(reranker=None if settings.reranker is None else load_reranker(settings.reranker))
     app = create_app(
         engine,
         limits=limits,
@@ -283,6 +292,7 @@ def _limits(settings: ServeSettings, source: PairSource) -> ServiceLimits:
     return ServiceLimits(
         queue=QueueLimits(settings.max_waiting, settings.batch_tokens, workers),
         max_queries=settings.max_queries,
+        max_rerank_texts=settings.max_rerank_texts,
         max_body_bytes=MAX_BODY_BYTES if settings.sagemaker else settings.max_body_bytes,
         timeout_ms=settings.timeout_ms,
     )

@@ -13,6 +13,7 @@ from aisle.service.demo_routes import demo_routes
 from aisle.service.engine import Engine
 from aisle.service.error_responses import add_error_handlers
 from aisle.service.http_limits import BodyLimits, Timing
+from aisle.service.rerank_routes import rerank_routes
 from aisle.service.running_service import RunningService
 from aisle.service.sagemaker import sagemaker_routes
 from aisle.service.search_routes import search_routes
@@ -67,6 +68,7 @@ def create_app(
     app.add_middleware(Timing, observe=service.metrics.observe_request)
     for routes in (
         search_routes(service, base),
+        rerank_routes(service),
         status_routes(service, base),
         admin_routes(service),
         probe_routes(service),

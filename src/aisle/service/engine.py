@@ -1,4 +1,4 @@
-"""The engine: the pair in use, and the answers to batches of searches and of texts to embed."""
+"""The engine: the pair in use, and the answers to batches of searches, texts to embed and texts to rerank."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.errors import AisleError
+from aisle.search.rerankers import Reranker
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
+from aisle.service.reranked_texts import RerankedTexts, RerankJob, rerank_jobs
 from aisle.service.responses import (
     IndexName,
     ModelName,
@@ -46,8 +48,8 @@ class EmbedJob:
     options: EmbedOptions
 
 
-Job: TypeAlias = SearchJob | EmbedJob
-Answer: TypeAlias = SearchResponse | EmbeddedTexts
+Job: TypeAlias = SearchJob | EmbedJob | RerankJob
+Answer: TypeAlias = SearchResponse | EmbeddedTexts | RerankedTexts
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,11 @@ class Engine:
 
     Args:
         pair: The pair in use; None until it is loaded.
+        reranker: Scores texts for a query; None refuses them.
     """
 
-    def __init__(self, pair: ServedPair | None = None) -> None:
+    def __init__(self, pair: ServedPair | None = None, *, reranker: Reranker | None = None) -> None:
+        self.reranker = reranker
         self._in_use = None if pair is None else _InUse(pair)
 
     @property
@@ -110,6 +114,18 @@ class Engine:
         """Whether a pair is in use."""
         return self._in_use is not None
 
+    def max_length(self, job: Job) -> int | None:
+        """Return the most tokens of a text that the model of a job reads; None if there is no limit.
+
+        Raises:
+            RequestError: The pair is still being loaded.
+        """
+        pair = self.pair
+        if not isinstance(job, RerankJob):
+            return pair.max_length
+        limit = None if self.reranker is None else self.reranker.limit
+        return None if limit is None else limit.max_length
+
     def switch(self, pair: ServedPair) -> None:
         """Answer with another pair from now on; batches that have begun finish on the old pair."""
         before = self._in_use
@@ -119,7 +135,7 @@ class Engine:
         """Return the answer to each job, or its error; all queries of a pair are embedded together.
 
         Args:
-            jobs: Searches, and texts to embed.
+            jobs: Searches, texts to embed, and texts to rerank.
         """
         answers: dict[int, Answer | Exception] = {}
         numbers_of: dict[ServedPair, list[int]] = {}
@@ -133,19 +149,24 @@ class Engine:
             except RequestError as error:
                 answers[number] = error
         for pair, numbers in numbers_of.items():
-            found = _answers_of(pair, [jobs[number] for number in numbers])
+            found = _answers_of(pair, self.reranker, [jobs[number] for number in numbers])
             answers |= dict(zip(numbers, found, strict=True))
         return [answers[number] for number in range(len(jobs))]
 
 
-def _answers_of(pair: ServedPair, jobs: Sequence[Job]) -> list[Answer | Exception]:
-    """Return the answers that a pair gives."""
+def _answers_of(pair: ServedPair, reranker: Reranker | None, jobs: Sequence[Job]) -> list[Answer | Exception]:
+    """Return the answers that a pair and the reranker give."""
     started = time.perf_counter()
     embedded = _embed_queries(pair, [job.request for job in jobs if isinstance(job, SearchJob)])
     took = 1000 * (time.perf_counter() - started)
     texts = _embed_jobs(pair, [job for job in jobs if isinstance(job, EmbedJob)])
+    ranked = iter(rerank_jobs(reranker, [job for job in jobs if isinstance(job, RerankJob)]))
     return [
-        _answer_search(pair, job.request, embedded, took) if isinstance(job, SearchJob) else next(texts)
+        _answer_search(pair, job.request, embedded, took)
+        if isinstance(job, SearchJob)
+        else next(texts)
+        if isinstance(job, EmbedJob)
+        else next(ranked)
         for job in jobs
     ]
 

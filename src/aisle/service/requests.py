@@ -16,9 +16,13 @@ __all__ = [
     "MAX_CHARACTERS",
     "MAX_TOP_K",
     "MAX_WINDOW",
+    "Body",
     "EmbedRequest",
     "OpenAIEmbeddingsRequest",
+    "Query",
     "SearchRequest",
+    "Text",
+    "not_blank",
 ]
 
 MAX_CHARACTERS = 10_000
@@ -29,33 +33,39 @@ MAX_WINDOW = 10_000
 """Largest window of a request."""
 MAX_TIMEOUT_MS = 60_000
 
-OTHER_NAMES = {
-    "where": "filter",
-    "filters": "filter",
-    "limit": "top_k",
-    "k": "top_k",
-    "size": "top_k",
-    "hits_per_page": "top_k",
-    "from": "offset",
-    "start": "offset",
-    "skip": "offset",
-    "q": "query",
-    "text": "query",
-    "embedding": "vector",
-    "query_vector": "vector",
-    "threshold": "min_score",
-    "score_threshold": "min_score",
-    "ef_search": "ef",
-    "attributes": "fields",
-    "aggregations": "facets",
-    "distinct": "group_by",
-    "collapse": "group_by",
-    "timeout": "timeout_ms",
-    "input": "inputs",
-    "texts": "inputs",
-    "prompt": "prompt_name",
+OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    "where": ("filter",),
+    "filters": ("filter",),
+    "limit": ("top_k", "top_n"),
+    "k": ("top_k", "top_n"),
+    "top_k": ("top_n",),
+    "size": ("top_k",),
+    "hits_per_page": ("top_k",),
+    "from": ("offset",),
+    "start": ("offset",),
+    "skip": ("offset",),
+    "q": ("query",),
+    "text": ("query",),
+    "embedding": ("vector",),
+    "query_vector": ("vector",),
+    "threshold": ("min_score",),
+    "score_threshold": ("min_score",),
+    "ef_search": ("ef",),
+    "attributes": ("fields",),
+    "aggregations": ("facets",),
+    "distinct": ("group_by",),
+    "collapse": ("group_by",),
+    "timeout": ("timeout_ms",),
+    "input": ("inputs",),
+    "texts": ("inputs", "documents"),
+    "prompt": ("prompt_name",),
+    "documents": ("texts",),
+    "docs": ("documents", "texts"),
+    "passages": ("documents", "texts"),
+    "return_documents": ("return_text",),
+    "return_text": ("return_documents",),
 }
-"""Names of fields here, by the name in other search engines."""
+"""Names of fields here, by the name in other search engines; which of them a body has depends on its form."""
 
 SIDES: dict[str, Side] = {
     "query": "query",
@@ -76,7 +86,8 @@ def _unicode(text: str) -> str:
     return text
 
 
-def _not_blank(text: str) -> str:
+def not_blank(text: str) -> str:
+    """Refuse a text of white space."""
     if not text.strip():
         raise PydanticCustomError("blank", "must not be blank")
     return text
@@ -90,7 +101,7 @@ def _known_side(name: str) -> str:
 
 Text = Annotated[str, AfterValidator(_unicode)]
 ShortText = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_unicode)]
-Query = Annotated[ShortText, AfterValidator(_not_blank)]
+Query = Annotated[ShortText, AfterValidator(not_blank)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 SideName = Annotated[str, AfterValidator(_known_side)]
 
@@ -112,8 +123,8 @@ class Body(BaseModel):
             return given
         for name in given:
             if name not in cls.model_fields:
-                meant = OTHER_NAMES.get(str(name).lower(), "")
-                near = meant if meant in cls.model_fields else meant_by(str(name), cls.model_fields)
+                others = [one for one in OTHER_NAMES.get(str(name).lower(), ()) if one in cls.model_fields]
+                near = others[0] if others else meant_by(str(name), cls.model_fields)
                 hint = f"did you mean {near!r}?" if near else f"the fields are {', '.join(cls.model_fields)}"
                 raise PydanticCustomError(
                     "unknown_field",

@@ -17,6 +17,7 @@ __all__ = [
     "OpenAIEmbedding",
     "OpenAIEmbeddingsResponse",
     "OpenAIUsage",
+    "ResponseBody",
     "SearchHit",
     "SearchResponse",
     "SearchResults",

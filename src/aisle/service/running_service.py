@@ -12,6 +12,7 @@ from aisle.service.api_keys import ApiKeys
 from aisle.service.engine import Answer, Engine, Job
 from aisle.service.request_errors import RequestError
 from aisle.service.request_queue import RequestQueue
+from aisle.service.reranked_texts import RerankedTexts
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.service_metrics import ServiceMetrics
 from aisle.service.swap import PairSwapper
@@ -79,16 +80,22 @@ class RunningService:
                 "unauthorized", "give an API key in the header Authorization: Bearer KEY, or X-API-Key: KEY"
             )
 
-    def check_count(self, texts: Sequence[str], field: str) -> None:
+    def check_count(self, texts: Sequence[str], field: str, *, most: int | None = None) -> None:
         """Refuse a request with too many texts.
+
+        Args:
+            texts: The texts.
+            field: Field of the request.
+            most: Most texts; None is the limit for queries and for texts to embed.
 
         Raises:
             RequestError: There are more than the server's limit.
         """
-        if len(texts) > self.limits.max_queries:
+        limit = self.limits.max_queries if most is None else most
+        if len(texts) > limit:
             raise RequestError(
                 "invalid_request",
-                f"{field}: at most {self.limits.max_queries} in a request, found {len(texts)}",
+                f"{field}: at most {limit} in a request, found {len(texts)}",
                 field=field,
             )
 
@@ -98,8 +105,7 @@ class RunningService:
         Raises:
             RequestError: The queue is full, the job cannot be answered, or its time is over.
         """
-        pair = self.engine.pair
-        tokens = about_tokens(job.texts, max_length=pair.max_length)
+        tokens = about_tokens(job.texts, max_length=self.engine.max_length(job))
         assert self._queue is not None
         limit = self.limits.timeout_ms if timeout_ms is None else timeout_ms
         try:
@@ -121,6 +127,9 @@ class RunningService:
 
     def _written(self, found: Answer) -> bytes:
         if isinstance(found, EmbeddedTexts):
+            return b""
+        if isinstance(found, RerankedTexts):
+            self.metrics.observe_rerank(found.took_ms)
             return b""
         self.metrics.observe_search(found.took_ms.embed, found.took_ms.search)
         return found.model_dump_json(exclude_unset=True).encode()

@@ -18,6 +18,8 @@ from aisle.service.engine import EmbedJob
 from aisle.service.error_responses import error_schemas
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import Body, EmbedRequest, OpenAIEmbeddingsRequest, Query, SearchRequest
+from aisle.service.rerank_forms import CohereRerankRequest, RerankRequest
+from aisle.service.rerank_routes import answer_cohere_rerank, answer_rerank
 from aisle.service.running_service import RunningService
 from aisle.service.search_routes import (
     JSON,
@@ -63,7 +65,7 @@ def sagemaker_routes(service: RunningService) -> APIRouter:
         responses=error_schemas(400, 401, 410, 413, 422, 429, 503, 504),
     )
     async def invocations(request: Request) -> Response:
-        """Answer a request in any of the forms: a search, texts to embed, or a query to compare."""
+        """Answer a request in any of the forms: a search, texts to embed, rank or compare."""
         return await answer_invocation(service, await request.body())
 
     return routes
@@ -103,6 +105,14 @@ async def _openai_embeddings(service: RunningService, body: bytes) -> Response:
     return await answer_openai_embeddings(service, _checked(OpenAIEmbeddingsRequest, body))
 
 
+async def _rerank(service: RunningService, body: bytes) -> Response:
+    return await answer_rerank(service, _checked(RerankRequest, body))
+
+
+async def _cohere_rerank(service: RunningService, body: bytes) -> Response:
+    return await answer_cohere_rerank(service, _checked(CohereRerankRequest, body), "2")
+
+
 async def _scores(service: RunningService, body: bytes) -> Response:
     """Return the texts with their cosine to the query, the nearest first."""
     request = _checked(ScoresRequest, body)
@@ -128,5 +138,7 @@ _FORMS: tuple[tuple[set[str], Answerer], ...] = (
     ({"query_from_app", "actual_queries"}, _scores),
     ({"inputs"}, _embed),
     ({"input"}, _openai_embeddings),
+    ({"texts"}, _rerank),
+    ({"documents"}, _cohere_rerank),
 )
 """Fields that only one form has, and the function that answers it; a body without them is a search."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aisle.search.rerankers import Reranker
 from aisle.service.served_pair import ServedPair
 from aisle.service.service_limits import ServiceLimits
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN, kind_of_type
@@ -12,11 +13,12 @@ from aisle.version import __version__
 __all__ = ["service_info"]
 
 
-def service_info(pair: ServedPair, limits: ServiceLimits) -> dict[str, Any]:
+def service_info(pair: ServedPair, reranker: Reranker | None, limits: ServiceLimits) -> dict[str, Any]:
     """Return a description of the index, the model, the modes and the limits, as JSON.
 
     Args:
         pair: The pair in use.
+        reranker: Scores texts for a query; None if the server has none.
         limits: Limits of the server.
     """
     manifest = pair.index.manifest
@@ -32,12 +34,14 @@ def service_info(pair: ServedPair, limits: ServiceLimits) -> dict[str, Any]:
             "fields": _fields(pair),
         },
         "model": _model(pair),
+        "reranker": _reranker(reranker),
         "modes": _modes(pair),
         "mode": pair.searcher.mode,
         "window": pair.source.window,
         "calibrated": sorted(pair.index.calibration.modes) if pair.index.calibration else [],
         "limits": {
             "max_queries": limits.max_queries,
+            "max_rerank_texts": limits.max_rerank_texts,
             "max_body_bytes": limits.max_body_bytes,
             "timeout_ms": limits.timeout_ms,
         },
@@ -71,6 +75,13 @@ def _model(pair: ServedPair) -> dict[str, Any] | None:
         "dim": encoder.dim,
         "max_length": pair.max_length,
     }
+
+
+def _reranker(reranker: Reranker | None) -> dict[str, Any] | None:
+    if reranker is None:
+        return None
+    limit = reranker.limit
+    return {"name": reranker.name, "max_length": None if limit is None else limit.max_length}
 
 
 def _modes(pair: ServedPair) -> list[str]:

@@ -16,6 +16,7 @@ class ServiceLimits:
     Args:
         queue: Limits of the queue.
         max_queries: Most queries, or texts to embed, in a request.
+        max_rerank_texts: Most texts to rerank in a request.
         max_body_bytes: Most bytes of a body.
         body_seconds: Most seconds in which a body must arrive.
         timeout_ms: Milliseconds after which a request without its own limit is answered with 504.
@@ -23,6 +24,7 @@ class ServiceLimits:
 
     queue: QueueLimits = field(default_factory=QueueLimits)
     max_queries: int = 32
+    max_rerank_texts: int = 256
     max_body_bytes: int = 2_000_000
     body_seconds: float = 10.0
     timeout_ms: int = 10_000

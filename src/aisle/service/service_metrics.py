@@ -40,7 +40,7 @@ class ServiceMetrics:
         )
         self._phases = Histogram(
             "aisle_phase_seconds",
-            "Seconds of a request in each phase: queue, embed, search.",
+            "Seconds of a request in each phase: queue, embed, search, rerank.",
             ["phase"],
             buckets=SECONDS,
             registry=self._registry,
@@ -93,6 +93,10 @@ class ServiceMetrics:
         """Count the phases of a search."""
         self._phases.labels("embed").observe(embed_ms / 1000)
         self._phases.labels("search").observe(search_ms / 1000)
+
+    def observe_rerank(self, rerank_ms: float) -> None:
+        """Count the phase of texts that were reranked."""
+        self._phases.labels("rerank").observe(rerank_ms / 1000)
 
     def set_index(self, version: int, products: int) -> None:
         """Show the version that answers."""

@@ -28,7 +28,7 @@ def status_routes(service: RunningService, compared: RunningService | None = Non
     @routes.get("/info")
     async def info() -> Response:
         """Describe the index, the model and the limits."""
-        described = service_info(service.engine.pair, service.limits)
+        described = service_info(service.engine.pair, service.engine.reranker, service.limits)
         if service.swapper is not None:
             described["swaps"] = asdict(service.swapper.status)
         described["pairs"] = ["tuned"] if compared is None else ["tuned", "base"]

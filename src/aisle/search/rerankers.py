@@ -1,0 +1,108 @@
+"""Rerankers: models that read a query and a text together, such as cross-encoders, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from aisle.errors import ConfigError, ModelError
+
+__all__ = [
+    "Pair",
+    "Reranker",
+    "TokenLimit",
+    "load_reranker",
+    "register_reranker",
+    "unregister_reranker",
+]
+
+Pair: TypeAlias = tuple[str, str]
+"""A query, and a text to score for it."""
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """The longest pair that a reranker reads whole; it cuts longer ones.
+
+    Args:
+        max_length: Most tokens of a pair.
+        count: Function that returns the number of tokens of each pair before it is cut.
+    """
+
+    max_length: int
+    count: Callable[[Sequence[Pair]], Sequence[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Reranker:
+    """A model that scores how relevant a text is to a query.
+
+    `Rerank` scores the hits of an index and may read their columns; a reranker reads texts only, so it also
+    scores texts that no index has.
+
+    Args:
+        name: Name of the model.
+        score: Function that returns a logit for each pair: higher is more relevant, and its sigmoid is a
+            probability. It gets the pairs of several requests at once, and threads call it at the same time.
+        limit: The longest pair; None if there is no limit.
+    """
+
+    name: str
+    score: Callable[[Sequence[Pair]], Iterable[float]]
+    limit: TokenLimit | None = None
+
+    def logits(self, pairs: Sequence[Pair]) -> npt.NDArray[np.float32]:
+        """Return the (pairs,) float32 logits of pairs.
+
+        Raises:
+            ModelError: The model returns too few or too many scores, or a score that is not finite.
+        """
+        given = np.fromiter(self.score(pairs), np.float32)
+        if len(given) != len(pairs) or not np.isfinite(given).all():
+            raise ModelError(
+                f"reranker {self.name!r}: must return a finite score for each of the {len(pairs)} pairs, "
+                f"found {len(given)} scores, {np.count_nonzero(np.isfinite(given))} of them finite"
+            )
+        return given
+
+
+_REGISTERED: dict[str, Callable[[], Reranker]] = {}
+
+
+def register_reranker(name: str, load: Callable[[], Reranker]) -> None:
+    """Register a reranker. Its name becomes a value of `aisle serve --reranker`.
+
+    Args:
+        name: The name.
+        load: Function that loads the model.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in _REGISTERED:
+        raise ValueError(f"reranker {name!r}: the name is taken; choose another")
+    _REGISTERED[name] = load
+
+
+def unregister_reranker(name: str) -> None:
+    """Remove a reranker that `register_reranker` added."""
+    del _REGISTERED[name]
+
+
+def load_reranker(name: str) -> Reranker:
+    """Load a registered reranker.
+
+    Raises:
+        ConfigError: No reranker has the name.
+    """
+    if name not in _REGISTERED:
+        known = ", ".join(sorted(_REGISTERED)) or "none"
+        raise ConfigError(
+            f"--reranker {name}: must be registered with aisle.search.rerankers.register_reranker in the "
+            f"program that starts the server; registered: {known}"
+        )
+    return _REGISTERED[name]()
