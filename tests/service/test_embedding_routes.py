@@ -27,7 +27,7 @@ def test_openais_form_has_numbers_or_base64_and_counts_tokens(client, shop):
     np.testing.assert_array_equal(unpacked, expected)
     # [CLS] blue lamp [SEP], and [CLS] a wool rug for the hall [SEP]
     assert plain["usage"] == {"prompt_tokens": 4 + 8, "total_tokens": 4 + 8}
-    assert (plain["object"], plain["model"]) == ("list", str(shop.bundle))
+    assert (plain["object"], plain["model"]) == ("list", shop.bundle.name)
 
 
 def test_the_side_selects_the_prompt(tmp_path, minilm_dir):

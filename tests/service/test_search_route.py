@@ -34,7 +34,7 @@ def test_the_response_names_the_index_and_the_model(client, shop):
 
     manifest = shop.index_dir / "versions" / "000001" / "manifest.json"
     assert answer["index"] == {"version": 1, "fingerprint": file_sha256(manifest)}
-    assert answer["model"] == {"fingerprint": shop.encoder.fingerprint, "name": str(shop.bundle)}
+    assert answer["model"] == {"fingerprint": shop.encoder.fingerprint, "name": shop.bundle.name}
     assert min(answer["took_ms"].values()) >= 0
     assert set(answer) == {"hits", "total", "index", "model", "took_ms"}
 

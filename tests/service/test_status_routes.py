@@ -38,7 +38,7 @@ def test_info_describes_index_model_and_fields(client, shop):
         "price": "numbers",
         "colours": "lists",
     }
-    assert found["model"]["name"] == str(shop.bundle)
+    assert found["model"]["name"] == shop.bundle.name
     assert found["modes"] == ["dense", "lexical", "hybrid"]
 
 

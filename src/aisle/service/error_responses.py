@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from aisle.errors import AisleError
+from aisle.service.hidden_paths import public_message
 from aisle.service.request_errors import STATUS, ErrorKind, RequestError
 from aisle.service.responses import ErrorBody, ErrorResponse
 
@@ -40,7 +41,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(AisleError)
     async def unanswered(_: Request, error: AisleError) -> Response:
-        return error_response(RequestError("invalid_request", str(error)))
+        return error_response(RequestError("invalid_request", public_message(str(error))))
 
     @app.exception_handler(Exception)
     async def defect(_: Request, __: Exception) -> Response:  # uvicorn logs the traceback

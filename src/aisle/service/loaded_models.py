@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aisle.errors import AisleError
+from aisle.service.hidden_paths import local_places, public_message
 from aisle.service.request_errors import RequestError
 from aisle.service.running_service import RunningService
 from aisle.service.served_package import package_size, read_package
@@ -58,11 +59,13 @@ class LoadedModels:
 
         Raises:
             RequestError: The name is in use, or there is too little memory; the platform then unloads
-                another model and tries again.
-            AisleError: The folder has no package, or it is damaged.
+                another model and tries again. Or the folder has no package, or it is damaged.
         """
         folder = Path(url)
-        read_package(folder)
+        try:
+            read_package(folder)
+        except AisleError as error:
+            raise _unusable(error, folder) from None
         needed = package_size(folder)
         with self._changed:
             if name in self._loaded or name in self._loading:
@@ -75,10 +78,12 @@ class LoadedModels:
                 self._loaded[name] = LoadedModel(name, url, service)
         except MemoryError:
             raise _no_memory(needed, None) from None
+        except AisleError as error:
+            raise _unusable(error, folder) from None
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise _no_memory(needed, None) from None
-            raise RequestError("invalid_request", f"url: {url}: cannot be read: {error}") from None
+            raise _unusable(f"url: {url}: cannot be read: {error}", folder) from None
         finally:
             with self._changed:
                 del self._loading[name]
@@ -128,6 +133,11 @@ class LoadedModels:
                 self.unload(model.name)
             except AisleError:  # unloaded by a request in the meantime
                 continue
+
+
+def _unusable(error: AisleError | str, folder: Path) -> RequestError:
+    """Return the error of a package that cannot be loaded, without the server's paths."""
+    return RequestError("invalid_request", public_message(str(error), local_places([folder])))
 
 
 def _no_memory(needed: int, available: int | None) -> RequestError:

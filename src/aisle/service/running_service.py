@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Header
 
+from aisle.errors import AisleError, ModelError, SearchError
 from aisle.service.api_keys import ApiKeys
 from aisle.service.engine import Answer, Engine, Job
+from aisle.service.hidden_paths import public_message
 from aisle.service.request_errors import RequestError
 from aisle.service.request_queue import RequestQueue
 from aisle.service.reranked_texts import RerankedTexts
@@ -19,6 +22,8 @@ from aisle.service.swap import PairSwapper
 from aisle.service.text_embedding import EmbeddedTexts, about_tokens
 
 __all__ = ["RunningService"]
+
+LOGGER = logging.getLogger("aisle.service")
 
 
 class RunningService:
@@ -117,6 +122,18 @@ class RunningService:
             raise RequestError(
                 "timeout", f"not answered within {limit} ms; try again, or raise timeout_ms"
             ) from None
+        except AisleError as error:
+            raise self._public(error) from None
+
+    def _public(self, error: AisleError) -> RequestError:
+        """Return an error for the client, without the server's paths."""
+        if not isinstance(error, RequestError | SearchError | ModelError):
+            LOGGER.error("a request failed: %s", error)
+            return RequestError("internal_error", "the server failed; its log has the reason")
+        message = public_message(str(error), self.engine.pair.places)
+        if isinstance(error, RequestError):
+            return RequestError(error.kind, message, field=error.field, retry_after=error.retry_after)
+        return RequestError("invalid_request", message)
 
     def _answer(self, jobs: Sequence[Job]) -> list[tuple[Answer, bytes] | Exception]:
         """Answer a batch; the JSON of searches is written here, in the worker's thread."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from aisle.search.candidates import Candidate, CandidateSet, Group
 from aisle.search.explain import explain
 from aisle.search.facets import Facet
 from aisle.search.highlighting import highlights
+from aisle.service.hidden_paths import public_model_name
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
 from aisle.service.responses import (
@@ -110,6 +111,7 @@ def _hit(
         extra["highlights"] = highlights(analyser, candidates.query, columns, fields)
     if request.explain:
         explanation = explain(candidates, candidate)
+        explanation = replace(explanation, encoder=public_model_name(explanation.encoder))
         extra["explain"] = json_ready(asdict(explanation)) | {"text": str(explanation)}
     return {
         **extra,

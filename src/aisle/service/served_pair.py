@@ -21,6 +21,7 @@ from aisle.search.encoders import encoder_of_index
 from aisle.search.load_encoder import LoadedEncoder
 from aisle.search.searcher import Searcher
 from aisle.service.facet_fields import facet_fields
+from aisle.service.hidden_paths import local_places, public_model_name
 from aisle.types.choices import SearchMode
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.encoder_protocol import Encoder
@@ -54,6 +55,11 @@ class PairSource:
     window: int = WINDOW
     version: int | None = None
 
+    @property
+    def places(self) -> list[str | Path | None]:
+        """Files and folders that it names."""
+        return [self.index_dir, self.model, self.base_model]
+
 
 @dataclass(frozen=True, eq=False)
 class ServedPair:
@@ -85,9 +91,20 @@ class ServedPair:
         return self.index.manifest.version
 
     @property
-    def model_name(self) -> str:
-        """Name of the model, as it was given or as the index records it."""
+    def model(self) -> str:
+        """Folder or Hub id of the model, as it was given or as the index records it."""
         return self.source.model or str(self.index.manifest.encoder.get("model", "not recorded"))
+
+    @cached_property
+    def model_name(self) -> str:
+        """Name of the model for clients."""
+        return public_model_name(self.model)
+
+    @cached_property
+    def places(self) -> list[str]:
+        """Files and folders of the pair, which clients must not read."""
+        recorded = self.index.manifest.encoder
+        return local_places([*self.source.places, recorded.get("model"), recorded.get("base_model")])
 
     @property
     def fields(self) -> list[str]:

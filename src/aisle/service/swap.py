@@ -16,9 +16,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from aisle.errors import AisleError, IndexIntegrityError
+from aisle.index.layout import version_directory
 from aisle.index.manifest import MANIFEST_FILE, read_manifest
 from aisle.index.version_folders import lineage
 from aisle.service.engine import Engine
+from aisle.service.hidden_paths import local_places, public_message
 from aisle.service.pointer_file import Published, read_pointer
 from aisle.service.request_errors import RequestError
 from aisle.service.served_pair import PairSource, ServedPair, load_pair
@@ -117,7 +119,7 @@ class SwapStatus:
     swapped_at: str | None = None
     """Time when the pair in use came into use: ISO 8601, UTC."""
     problem: str | None = None
-    """Why the pair that should be in use is not; None if it is."""
+    """Why the pair that should be in use is not, without paths of the server; None if it is."""
 
 
 class PairSwapper:
@@ -167,14 +169,16 @@ class PairSwapper:
             OSError: A file cannot be read.
         """
         with self._swapping:
+            target = None
             try:
-                self._use(self._load(self._watched.current()))
+                target = self._watched.current()
+                self._use(self._load(target))
             except (AisleError, OSError) as error:
                 pair = self._older_pair()
                 if pair is None:
                     raise
                 self._use(pair)
-                self._refuse(error)
+                self._refuse(error, target)
 
     def swap(self, *, again: bool = False) -> bool:
         """Load and use the current pair if it is not in use; return whether the pair changed.
@@ -197,7 +201,7 @@ class PairSwapper:
                 pair = self._load(target)
             except (AisleError, OSError) as error:
                 self._wait_longer(target)
-                self._refuse(error)
+                self._refuse(error, target)
                 raise RequestError("swap_refused", str(self.status.problem)) from error
             self._use(pair)
             return True
@@ -238,14 +242,17 @@ class PairSwapper:
             "version %d of %s answers, with the model %s",
             pair.version,
             pair.source.index_dir,
-            pair.model_name,
+            pair.model,
         )
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse(self, error: Exception, target: Target | None) -> None:
         pair = self._engine.pair
-        problem = f"version {pair.version} of {pair.source.index_dir} keeps answering: {error}"
+        reason = f"version {pair.version} of {pair.source.index_dir} keeps answering: {error}"
+        wanted = [] if target is None else [*target.source.places, *_recorded_places(target.source)]
+        places = local_places([self._watched.name, *pair.places, *wanted])
+        problem = public_message(reason, places)
         if problem != self.status.problem:
-            LOGGER.error("%s: its current pair is refused, and %s", self._watched.name, problem)
+            LOGGER.error("%s: its current pair is refused, and %s", self._watched.name, reason)
         self.status = replace(self.status, refused=self.status.refused + 1, problem=problem)
 
     def _wait_longer(self, target: Target | None) -> None:
@@ -270,3 +277,13 @@ class PairSwapper:
                 continue  # logged
             except Exception:  # a defect must not end the watch
                 LOGGER.exception("a swap failed")
+
+
+def _recorded_places(source: PairSource) -> list[str | None]:
+    """Return the folders of the encoder that an index records, as far as its manifest can be read."""
+    index_dir, number = source.index_dir, source.version
+    try:
+        encoder = read_manifest(index_dir if number is None else version_directory(index_dir, number)).encoder
+    except (AisleError, OSError):
+        return []
+    return [encoder.get("model"), encoder.get("base_model")]
