@@ -76,6 +76,25 @@ def test_a_model_is_loaded_listed_asked_and_unloaded(client, package, shop):
         assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found")
 
 
+def test_readiness_and_metrics_cover_each_loaded_model(client, package):
+    assert (client.get("/health").status_code, client.get("/ready").json()) == (200, {"models": {}})
+    for name in ("a", "b/c"):
+        load(client, name, package)
+    client.post("/models/b/c/invoke", json={"query": "sofa"})
+
+    assert client.get("/ready").json() == {"models": {"a": 1, "b/c": 1}}
+    text = client.get("/metrics").text
+    for line in (
+        'aisle_requests_total{route="/models/{model_name:path}/invoke",status="200"} 1.0',
+        'aisle_index_version{index="a"} 1.0',
+        'aisle_index_version{index="b/c"} 1.0',
+        'aisle_phase_seconds_count{index="b/c",phase="search"} 1.0',
+    ):
+        assert line in text
+    client.delete("/models/a")
+    assert 'index="a"' not in client.get("/metrics").text
+
+
 def test_a_name_in_use_is_409_and_its_model_goes_on_answering(client, package):
     load(client, "a", package)
 

@@ -188,8 +188,8 @@ def test_an_operator_gets_from_a_run_to_nightly_rebuilds(machine, monkeypatch):
         server.wait_until(lambda server: version_of(server) == 3)
         shown = machine.page(SHOW)
         assert '"problem":null' in shown
-        assert "aisle_index_version 3.0\n" in shown
-        assert "aisle_swap_failing 0.0\n" in shown
+        assert 'aisle_index_version{index="tuned"} 3.0\n' in shown
+        assert 'aisle_swap_failing{index="tuned"} 0.0\n' in shown
         assert server.process.poll() is None
 
 

@@ -41,7 +41,7 @@ def test_a_full_queue_is_429_with_the_time_to_come_back(shop, engine):
         first = pool.submit(search, client)
         assert engine.begun.acquire(timeout=30)
         second = pool.submit(search, client)
-        while client.get("/metrics").text.find("aisle_queue_requests 1.0") < 0:
+        while client.get("/metrics").text.find('aisle_queue_requests{index="tuned"} 1.0') < 0:
             pass
 
         refused = search(client)

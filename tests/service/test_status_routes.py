@@ -3,6 +3,8 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from aisle.service.engine import Engine
+from aisle.service.running_service import RunningService
+from aisle.service.service_limits import ServiceLimits
 
 
 def samples(client):
@@ -54,10 +56,39 @@ def test_metrics_count_requests_phases_and_batches(client):
     assert found["aisle_requests_total", "/search", "422"] == 1
     assert found["aisle_requests_total", "404", "other"] == 1
     assert found["aisle_request_seconds_count", "/search"] == 4
-    assert [found["aisle_phase_seconds_count", phase] for phase in ("queue", "embed", "search")] == [3] * 3
-    assert found["aisle_batch_requests_count",] == 3
-    assert found["aisle_queue_requests",] == 0
-    assert (found["aisle_index_version",], found["aisle_index_products",]) == (1, 8)
+    phases = [found["aisle_phase_seconds_count", phase, "tuned"] for phase in ("queue", "embed", "search")]
+    assert phases == [3] * 3
+    assert found["aisle_batch_requests_count", "tuned"] == 3
+    assert found["aisle_queue_requests", "tuned"] == 0
+    assert (found["aisle_index_version", "tuned"], found["aisle_index_products", "tuned"]) == (1, 8)
+
+
+def test_the_base_model_is_measured_and_counts_for_readiness(shop):
+    base = RunningService(Engine(), ServiceLimits(), None, log_queries=False)
+    with shop.client(base=base) as client:
+        assert client.get("/ready").status_code == 503
+        base.engine.switch(shop.pair())
+        assert client.get("/ready").json() == {"version": 1, "base": {"version": 1}}
+        for pair in ("tuned", "base", "base"):
+            client.post("/search", json={"query": "rug", "pair": pair})
+
+        found = samples(client)
+        info = client.get("/info").json()
+
+    assert info["pairs"] == ["tuned", "base"]
+    assert found["aisle_requests_total", "/search", "200"] == 3
+    for index, searches in (("tuned", 1), ("base", 2)):
+        assert found[("aisle_phase_seconds_count", *sorted(["search", index]))] == searches
+        assert (found["aisle_index_version", index], found["aisle_index_products", index]) == (1, 8)
+        assert found["aisle_queue_requests", index] == 0
+
+
+def test_each_metric_is_listed_once(shop):
+    base = RunningService(Engine(), ServiceLimits(), None, log_queries=False)
+    with shop.client(base=base) as client:
+        types = [line for line in client.get("/metrics").text.splitlines() if line.startswith("# TYPE")]
+
+    assert len(types) == len(set(types)) > 8
 
 
 def test_a_server_of_words_only_has_no_model(shop):

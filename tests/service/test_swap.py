@@ -173,9 +173,9 @@ def test_reload_needs_a_key_and_reports_what_it_did(changing):
         info = client.get("/info", headers=headers).json()
         assert "altered" in info["swaps"]["problem"]
         metrics = client.get("/metrics", headers=headers).text
-    assert 'aisle_swaps{outcome="done"} 1.0' in metrics
-    assert 'aisle_swaps{outcome="refused"} 1.0' in metrics
-    assert "aisle_swap_failing 1.0" in metrics
+    assert 'aisle_swaps{index="tuned",outcome="done"} 1.0' in metrics
+    assert 'aisle_swaps{index="tuned",outcome="refused"} 1.0' in metrics
+    assert 'aisle_swap_failing{index="tuned"} 1.0' in metrics
 
 
 def test_a_server_without_keys_has_no_reload(changing):

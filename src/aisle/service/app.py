@@ -18,6 +18,7 @@ from aisle.service.running_service import RunningService
 from aisle.service.sagemaker import sagemaker_routes
 from aisle.service.search_routes import search_routes
 from aisle.service.service_limits import ServiceLimits
+from aisle.service.service_metrics import RequestMetrics
 from aisle.service.status_routes import admin_routes, probe_routes, status_routes
 from aisle.service.swap import PairSwapper
 from aisle.version import __version__
@@ -65,13 +66,14 @@ def create_app(
     app.add_middleware(
         BodyLimits, max_bytes=service.limits.max_body_bytes, seconds=service.limits.body_seconds
     )
-    app.add_middleware(Timing, observe=service.metrics.observe_request)
+    requests = RequestMetrics()
+    app.add_middleware(Timing, observe=requests.observe)
     for routes in (
         search_routes(service, base),
         rerank_routes(service),
-        status_routes(service, base),
+        status_routes(service, base, requests),
         admin_routes(service),
-        probe_routes(service),
+        probe_routes(service, base),
     ):
         app.include_router(routes)
     if demo:

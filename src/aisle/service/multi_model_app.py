@@ -14,11 +14,12 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
 from aisle.service.error_responses import add_error_handlers, error_schemas
-from aisle.service.http_limits import BodyLimits
+from aisle.service.http_limits import BodyLimits, Timing
 from aisle.service.loaded_models import LoadedModel, LoadedModels
 from aisle.service.requests import Body
 from aisle.service.sagemaker import answer_invocation
 from aisle.service.service_limits import ServiceLimits
+from aisle.service.service_metrics import CONTENT_TYPE, RequestMetrics, metrics_text
 from aisle.version import __version__
 
 __all__ = ["create_multi_model_app"]
@@ -53,10 +54,25 @@ def create_multi_model_app(models: LoadedModels, *, max_body_bytes: int) -> Fast
     add_error_handlers(app)
     app.add_middleware(BodyLimits, max_bytes=max_body_bytes, seconds=ServiceLimits().body_seconds)
 
+    requests = RequestMetrics()
+    app.add_middleware(Timing, observe=requests.observe)
+
     @app.get("/ping")
+    @app.get("/health")
     async def ping() -> Response:
         """Answer while the process lives: models are loaded on demand."""
         return Response()
+
+    @app.get("/ready")
+    async def ready() -> dict[str, dict[str, int]]:
+        """Return the index version of each loaded model; a model answers as soon as it is loaded."""
+        return {"models": {model.name: model.service.engine.pair.version for model in models.all()}}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Return the metrics of all requests and of each loaded model in Prometheus' text format."""
+        measured = {model.name: model.service.measure() for model in models.all()}
+        return Response(metrics_text(requests, measured), media_type=CONTENT_TYPE)
 
     @app.post("/models", responses=error_schemas(400, 409, 413, 422, 507))
     async def load(body: LoadRequest) -> dict[str, str]:

@@ -66,6 +66,16 @@ class RunningService:
         if self._queue is not None:
             self._queue.close()
 
+    def measure(self) -> ServiceMetrics:
+        """Return the metrics, with the version and the swaps of now."""
+        if self.swapper is not None:
+            status = self.swapper.status
+            self.metrics.set_swaps(status.swaps, status.refused, failing=status.problem is not None)
+        if self.engine.ready:
+            pair = self.engine.pair
+            self.metrics.set_index(pair.version, len(pair.index))
+        return self.metrics
+
     async def check_key(
         self,
         authorization: Annotated[str | None, Header(include_in_schema=False)] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
@@ -12,17 +13,22 @@ from aisle.service.error_responses import error_schemas
 from aisle.service.request_errors import RequestError
 from aisle.service.running_service import RunningService
 from aisle.service.service_info import service_info
+from aisle.service.service_metrics import CONTENT_TYPE, RequestMetrics, metrics_text
 
 __all__ = ["admin_routes", "probe_routes", "status_routes"]
 
 
-def status_routes(service: RunningService, compared: RunningService | None = None) -> APIRouter:
+def status_routes(
+    service: RunningService, compared: RunningService | None, requests: RequestMetrics
+) -> APIRouter:
     """Return the routes that describe the server; they need a key if the server has keys.
 
     Args:
         service: The service that answers.
         compared: The service of the base model; None if the server has none.
+        requests: Metrics of all requests.
     """
+    services = {"tuned": service, **({} if compared is None else {"base": compared})}
     routes = APIRouter(dependencies=[Depends(service.check_key)], responses=error_schemas(401, 503))
 
     @routes.get("/info")
@@ -31,20 +37,14 @@ def status_routes(service: RunningService, compared: RunningService | None = Non
         described = service_info(service.engine.pair, service.engine.reranker, service.limits)
         if service.swapper is not None:
             described["swaps"] = asdict(service.swapper.status)
-        described["pairs"] = ["tuned"] if compared is None else ["tuned", "base"]
+        described["pairs"] = list(services)
         return Response(to_json(described), media_type="application/json")
 
     @routes.get("/metrics")
     async def metrics() -> Response:
         """Return the metrics in Prometheus' text format."""
-        if service.swapper is not None:
-            status = service.swapper.status
-            failing = status.problem is not None
-            service.metrics.set_swaps(status.swaps, status.refused, failing=failing)
-        if service.engine.ready:
-            pair = service.engine.pair
-            service.metrics.set_index(pair.version, len(pair.index))
-        return Response(service.metrics.text(), media_type=service.metrics.CONTENT_TYPE)
+        measured = {name: each.measure() for name, each in services.items()}
+        return Response(metrics_text(requests, measured), media_type=CONTENT_TYPE)
 
     return routes
 
@@ -73,8 +73,13 @@ def admin_routes(service: RunningService) -> APIRouter:
     return routes
 
 
-def probe_routes(service: RunningService) -> APIRouter:
-    """Return the routes that a load balancer asks, without a key."""
+def probe_routes(service: RunningService, compared: RunningService | None = None) -> APIRouter:
+    """Return the routes that a load balancer asks, without a key.
+
+    Args:
+        service: The service that answers.
+        compared: The service of the base model; None if the server has none.
+    """
     routes = APIRouter()
 
     @routes.get("/health")
@@ -83,8 +88,14 @@ def probe_routes(service: RunningService) -> APIRouter:
         return {"status": "ok"}
 
     @routes.get("/ready", responses=error_schemas(503))
-    async def ready() -> dict[str, int]:
-        """Answer 200 once the index and the model are loaded and have answered a query, 503 before."""
-        return {"version": service.engine.pair.version}
+    async def ready() -> dict[str, Any]:
+        """Answer 200 once the index and the model are loaded and have answered a query, 503 before.
+
+        With a base model beside them, its index and model count too.
+        """
+        answer: dict[str, Any] = {"version": service.engine.pair.version}
+        if compared is not None:
+            answer["base"] = {"version": compared.engine.pair.version}
+        return answer
 
     return routes
