@@ -53,7 +53,8 @@ class ServeSettings:
     """Pointer file that `aisle publish` writes, instead of --index_dir and --model: the server answers with
     the pair that it names, and switches when it names another."""
     watch_seconds: Annotated[float, Interval(gt=0, le=3600)] = 2.0
-    """Seconds between two looks at the current version of the index, or at the pointer file."""
+    """Seconds between two looks at the current version of the index, or at the pointer file, and at the files
+    of the model."""
     base_model: AdapterBase = None
     trust_remote_code: TrustRemoteCode = False
     mode: SearchMode = "dense"

@@ -129,7 +129,10 @@ class Engine:
     def switch(self, pair: ServedPair) -> None:
         """Answer with another pair from now on; batches that have begun finish on the old pair."""
         before = self._in_use
-        self._in_use = _InUse(pair, None if before is None else before.current)
+        previous = None if before is None else before.current
+        if before is not None and before.current.index_fingerprint == pair.index_fingerprint:
+            previous = before.previous  # only the model was replaced
+        self._in_use = _InUse(pair, previous)
 
     def answer(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """Return the answer to each job, or its error; all queries of a pair are embedded together.

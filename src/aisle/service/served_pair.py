@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from aisle.errors import FingerprintMismatchError, SearchError
+from aisle.errors import FingerprintMismatchError, ModelError, SearchError
 from aisle.index.layout import index_directory
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.index.reader import open_index
@@ -22,6 +22,7 @@ from aisle.search.load_encoder import LoadedEncoder
 from aisle.search.searcher import Searcher
 from aisle.service.facet_fields import facet_fields
 from aisle.service.hidden_paths import local_places, public_model_name
+from aisle.service.model_files import ModelFiles
 from aisle.types.choices import SearchMode
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.encoder_protocol import Encoder
@@ -69,11 +70,13 @@ class ServedPair:
         searcher: Searcher of the version.
         source: Where it was loaded from.
         index_fingerprint: SHA-256 of the version's manifest.
+        model_files: Files of the encoder when it was loaded; none if the server searches by words only.
     """
 
     searcher: Searcher
     source: PairSource
     index_fingerprint: str
+    model_files: ModelFiles = field(default_factory=ModelFiles)
 
     @property
     def index(self) -> SearchIndex:
@@ -133,26 +136,46 @@ def load_pair(
 
     Args:
         source: Where the pair is loaded from.
-        keep: A pair whose encoder is used again if the source names the same model and the version records
-            its fingerprints.
+        keep: A pair whose encoder is used again if the source names the same model, its files are the same
+            and the version records its fingerprints.
         log: Function that prints a line about the encoder.
 
     Raises:
-        AisleError: The index is damaged, the encoder cannot be loaded, or they do not fit together.
+        AisleError: The index is damaged, the encoder cannot be loaded or is being replaced, or they do not
+            fit together.
         OSError: A file cannot be read.
     """
     index = open_index(source.index_dir, version=source.version)
-    searcher = _with_kept_encoder(index, source, keep)
+    files = _model_files(index, source)
+    searcher = _with_kept_encoder(index, source, keep, files)
     if searcher is None:
         encoder = None if source.mode == "lexical" else _load_encoder(index, source, log)
         searcher = _searcher(index, encoder, source)
     _answer_warm_query(searcher)
-    return ServedPair(searcher, source, file_sha256(index.directory / MANIFEST_FILE))
+    if files.changed:
+        raise ModelError(
+            f"{files.folders[0]}: its files changed while the model was loaded; wait until all are written"
+        )
+    return ServedPair(searcher, source, file_sha256(index.directory / MANIFEST_FILE), files)
 
 
-def _with_kept_encoder(index: SearchIndex, source: PairSource, keep: ServedPair | None) -> Searcher | None:
+def _model_files(index: SearchIndex, source: PairSource) -> ModelFiles:
+    """Return the files of the encoder that a source names, or that the index records."""
+    if source.mode == "lexical":
+        return ModelFiles()
+    recorded = index.manifest.encoder
+    return ModelFiles.of(
+        [source.model or recorded.get("model"), source.base_model or recorded.get("base_model")]
+    )
+
+
+def _with_kept_encoder(
+    index: SearchIndex, source: PairSource, keep: ServedPair | None, files: ModelFiles
+) -> Searcher | None:
     """Return a searcher with the encoder of another pair, or None if that encoder does not fit."""
-    if keep is None or keep.encoder is None or keep.source.model != source.model or source.mode == "lexical":
+    if keep is None or keep.encoder is None or source.mode == "lexical":
+        return None
+    if keep.source.model != source.model or keep.model_files != files:
         return None
     try:
         return _searcher(index, keep.encoder, source)

@@ -1,6 +1,7 @@
 """Swap the pair in use while the server runs: notice a new one, load it, check it, switch.
 
-The current pair is that of the index's current version, or that of a pointer file. Requests that have begun
+The current pair is that of the index's current version, or that of a pointer file. A model that is replaced
+in its folder counts as a new pair too. Requests that have begun
 finish on the old pair. A pair that cannot be loaded or does not fit is refused, and the old one stays.
 """
 
@@ -21,6 +22,7 @@ from aisle.index.manifest import MANIFEST_FILE, read_manifest
 from aisle.index.version_folders import lineage
 from aisle.service.engine import Engine
 from aisle.service.hidden_paths import local_places, public_message
+from aisle.service.model_files import FilesState, files_state
 from aisle.service.pointer_file import Published, read_pointer
 from aisle.service.request_errors import RequestError
 from aisle.service.served_pair import PairSource, ServedPair, load_pair
@@ -29,7 +31,8 @@ __all__ = ["POLL_SECONDS", "PairSwapper", "SwapStatus", "Target", "followed_poin
 
 LOGGER = logging.getLogger("aisle.service")
 POLL_SECONDS = 2.0
-"""Default seconds between two looks at the current version. A look reads one small file."""
+"""Default seconds between two looks at the current version. A look reads one small file, and lists the
+model's folder."""
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 60.0
 
@@ -47,8 +50,9 @@ class Target:
     index_fingerprint: str
 
     def is_used_by(self, pair: ServedPair) -> bool:
-        """Return whether a pair is this one."""
-        return (pair.source, pair.index_fingerprint) == (self.source, self.index_fingerprint)
+        """Return whether a pair is this one, loaded from the files that its model has now."""
+        same = (pair.source, pair.index_fingerprint) == (self.source, self.index_fingerprint)
+        return same and not pair.model_files.changed
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class PairSwapper:
         self._stopped = threading.Event()
         self._retry_at = 0.0
         self._retry_seconds = FIRST_RETRY_SECONDS
-        self._failed: Target | None = None
+        self._failed: tuple[Target, FilesState] | None = None
         self.status = SwapStatus()
 
     def start(self) -> None:
@@ -190,17 +194,18 @@ class PairSwapper:
             RequestError: The pair is refused; the old one answers.
         """
         with self._swapping:
-            target = None
+            target, attempt = None, None
             try:
                 target = self._watched.current()
                 if target.is_used_by(self._engine.pair):
                     self.status = replace(self.status, problem=None)
                     return False
-                if not again and target == self._failed and time.monotonic() < self._retry_at:
+                attempt = target, self._files_of(target)
+                if not again and attempt == self._failed and time.monotonic() < self._retry_at:
                     return False
                 pair = self._load(target)
             except (AisleError, OSError) as error:
-                self._wait_longer(target)
+                self._wait_longer(attempt)
                 self._refuse(error, target)
                 raise RequestError("swap_refused", str(self.status.problem)) from error
             self._use(pair)
@@ -215,6 +220,11 @@ class PairSwapper:
                 "publish it again"
             )
         return pair
+
+    def _files_of(self, target: Target) -> FilesState:
+        """Return the state of the files of a target's model, as far as they are known before it is loaded."""
+        named = (target.source.model, target.source.base_model, *self._engine.pair.model_files.folders)
+        return files_state(sorted({folder for folder in named if folder is not None}))
 
     def _older_pair(self) -> ServedPair | None:
         try:
@@ -255,10 +265,10 @@ class PairSwapper:
             LOGGER.error("%s: its current pair is refused, and %s", self._watched.name, reason)
         self.status = replace(self.status, refused=self.status.refused + 1, problem=problem)
 
-    def _wait_longer(self, target: Target | None) -> None:
+    def _wait_longer(self, attempt: tuple[Target, FilesState] | None) -> None:
         """Set when the same pair is tried again: its files may still be on their way."""
-        if target != self._failed:
-            self._failed, self._retry_seconds = target, FIRST_RETRY_SECONDS
+        if attempt is None or attempt != self._failed:
+            self._failed, self._retry_seconds = attempt, FIRST_RETRY_SECONDS
         self._retry_at = time.monotonic() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, LAST_RETRY_SECONDS)
 
