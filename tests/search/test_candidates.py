@@ -5,6 +5,7 @@ import pytest
 
 from aisle.errors import SearchError
 from aisle.index import open_index
+from aisle.index.filters import Filter
 from aisle.search.candidates import Total
 from aisle.search.searcher import Searcher
 from tests.search.word_encoder import WordEncoder, write_shop
@@ -120,6 +121,41 @@ def test_a_candidate_has_rank_scores_payload_and_text(searcher):
     assert hybrid[-1].ranks == {"dense": 5}
     assert (set(dense[0].scores), set(lexical[0].scores)) == ({"dense"}, {"bm25"})
     assert [hit.rank for hit in dense] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_filter_is_evaluated_once_for_total_page_facets_and_both_sides(shop, monkeypatch, mode):
+    masks = []
+    mask = Filter.mask
+
+    def counted(self, products):
+        masks.append(self.text)
+        return mask(self, products)
+
+    monkeypatch.setattr(Filter, "mask", counted)
+    (found,) = shop.candidates(["red sofa"], where="price < 40", mode=mode, window=20)
+    found.page(0, 10)
+    found.facets(["price"])
+    assert masks == ["price < 40"]
+
+    shop.search(["red sofa"], where="price < 30", mode=mode)
+    assert masks == ["price < 40", "price < 30"]
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_mask_finds_what_its_condition_finds(shop, mode):
+    index, embeddings = shop.index, ENCODER.encode_queries(["red sofa"])
+
+    by_text, by_mask = (
+        index.search(embeddings, queries=["red sofa"], mode=mode, top_k=9, where=where)
+        for where in ("price < 40", index.satisfying("price < 40"))
+    )
+
+    assert by_mask.product_ids.tolist() == by_text.product_ids.tolist()
+    np.testing.assert_array_equal(by_mask.scores, by_text.scores)
+    for wrong in (np.ones(59, np.bool_), np.ones(60, np.int64)):
+        with pytest.raises(SearchError, match=r"where: a mask must have the type bool and the shape \(60,\)"):
+            index.search(embeddings, queries=["red sofa"], mode=mode, top_k=9, where=wrong)
 
 
 def test_a_filter_defines_the_set(shop):

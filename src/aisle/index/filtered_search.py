@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,11 @@ from aisle.index.dense_search import Graph
 from aisle.index.row_groups import RowGroups
 from aisle.index.scoring import FloatArray, Rows, Scores, best_per_query, exact_search, pair_scores
 
-__all__ = ["filtered_search"]
+__all__ = ["Condition", "Mask", "filtered_search"]
 
 Mask = npt.NDArray[np.bool_]
+Condition: TypeAlias = str | Mask
+"""A condition on the products as text, or the mask of the products that satisfy it."""
 
 EXACT_ROWS = 10_000
 """Up to this many rows are always searched exactly, in 3 ms for a query of 384 components."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.errors import SearchError
+from aisle.index.filtered_search import Condition
 from aisle.index.fusion import CANDIDATES, DEFAULT_WEIGHT, Candidates, fuse, padded
 from aisle.index.lexical import Bm25Index, best_rows
 from aisle.index.manifest import Manifest
@@ -57,7 +58,7 @@ class Searchable(Protocol):
         top_k: int,
         ef_search: int | None = None,
         exact: bool = False,
-        where: str | None = None,
+        where: Condition | None = None,
         threads: int | None = None,
     ) -> SearchResult:
         """Return the best products by embeddings."""
@@ -65,12 +66,12 @@ class Searchable(Protocol):
     def result(self, rows: Rows, scores: Scores) -> SearchResult:
         """Return a result of rows and scores, with their product ids."""
 
-    def satisfying(self, where: str) -> npt.NDArray[np.bool_]:
+    def satisfying(self, where: Condition) -> npt.NDArray[np.bool_]:
         """Return the mask of the products that satisfy a condition."""
 
 
 def search_lexical(
-    index: Searchable, queries: Iterable[str], *, top_k: int, where: str | None = None
+    index: Searchable, queries: Iterable[str], *, top_k: int, where: Condition | None = None
 ) -> SearchResult:
     """Return the best `top_k` products per query by BM25; short answers end in row -1 and score -inf.
 
@@ -103,7 +104,7 @@ def search_hybrid(
     fusion: Fusion = "convex",
     ef_search: int | None = None,
     exact: bool = False,
-    where: str | None = None,
+    where: Condition | None = None,
     threads: int | None = None,
 ) -> SearchResult:
     """Return the best `top_k` products per query by fused cosine and BM25, best first; ties by product id.
@@ -136,7 +137,7 @@ def search_hybrid(
         top_k=candidate_depth(top_k, count=len(index)),
         ef_search=ef_search,
         exact=exact,
-        where=where,
+        where=allowed,
         threads=threads,
     )
     return fuse_dense(
@@ -271,7 +272,9 @@ def lexical_of(index: Searchable) -> Bm25Index:
     return index.lexical
 
 
-def _allowed(index: Searchable, where: str | None, top_k: int) -> tuple[npt.NDArray[np.bool_] | None, int]:
+def _allowed(
+    index: Searchable, where: Condition | None, top_k: int
+) -> tuple[npt.NDArray[np.bool_] | None, int]:
     """Return the mask of the rows that may be returned, and how many of them to return."""
     if top_k < 1:
         raise SearchError(f"top_k: must be at least 1, found {top_k}")

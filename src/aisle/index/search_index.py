@@ -15,7 +15,7 @@ from aisle.errors import SearchError
 from aisle.index.analyser import Analyser
 from aisle.index.backends import effort_problem, has_efforts
 from aisle.index.dense_search import Graph, approximate_search
-from aisle.index.filtered_search import filtered_search
+from aisle.index.filtered_search import Condition, filtered_search
 from aisle.index.hybrid_search import search_hybrid, search_lexical
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
@@ -83,7 +83,7 @@ class SearchIndex:
         weight: float | None = None,
         ef_search: int | None = None,
         exact: bool = False,
-        where: str | None = None,
+        where: Condition | None = None,
         threads: int | None = None,
     ) -> SearchResult:
         """Return the `top_k` products per query, best first; ties break by product id.
@@ -105,7 +105,8 @@ class SearchIndex:
             weight: Weight of the embeddings in "hybrid", in [0, 1]; None is the index's tuned weight.
             ef_search: Candidates kept while searching; None is the index's setting. Exact backends have none.
             exact: Whether to compare with every product instead of searching the graph.
-            where: Condition on the products, such as "price <= 50"; `parse_filter` has the grammar.
+            where: Condition on the products, such as "price <= 50"; `parse_filter` has the grammar. Or the
+                mask that `satisfying` returned for it, for several searches with the same condition.
             threads: Threads that search the graph; None is one per core.
 
         Raises:
@@ -173,7 +174,7 @@ class SearchIndex:
         weight: float | None,
         ef_search: int | None,
         exact: bool,
-        where: str | None,
+        where: Condition | None,
         threads: int | None,
     ) -> SearchResult:
         """Return the answers of a lexical or hybrid search."""
@@ -212,12 +213,22 @@ class SearchIndex:
             version=self.manifest.version,
         )
 
-    def satisfying(self, where: str) -> npt.NDArray[np.bool_]:
-        """Return the (count,) mask of the products that satisfy a condition; `parse_filter` has the grammar.
+    def satisfying(self, where: Condition) -> npt.NDArray[np.bool_]:
+        """Return the (count,) mask of the products that satisfy a condition.
+
+        Args:
+            where: Condition on the products; `parse_filter` has the grammar. A mask is returned as it is.
 
         Raises:
             SearchError: The condition does not fit the products.
         """
+        if isinstance(where, np.ndarray):
+            if where.shape != (len(self),) or where.dtype != np.bool_:
+                raise SearchError(
+                    f"where: a mask must have the type bool and the shape ({len(self)},), found "
+                    f"{where.dtype} and {where.shape}"
+                )
+            return where
         from aisle.index.filters import parse_filter  # takes 15 ms; most searches have no filter
 
         return parse_filter(where, self.products.schema).mask(self.products)

@@ -60,7 +60,7 @@ def find_candidates(
         top_k=settings.window + 1,  # shows whether the window cuts a product off
         ef_search=settings.ef_search,
         exact=settings.exact,
-        where=settings.where,
+        where=search.allowed,
         threads=threads,
     )
     if settings.mode == "dense":
