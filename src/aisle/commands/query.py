@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from annotated_types import Interval
 
@@ -31,6 +31,7 @@ from aisle.types.json_values import json_ready
 
 if TYPE_CHECKING:
     from aisle.index.search_result import Hit
+    from aisle.search.candidates import Candidate
     from aisle.search.searcher import Searcher
 
 PROMPT = "query> "
@@ -75,6 +76,10 @@ class QuerySettings:
     """Candidates to compare in a search of the graph. If not given: the number that is set for the index."""
     exact: bool = False
     """Compare the query with every product instead of searching the graph."""
+    explain: bool = False
+    """Show why each product has its rank: the words of the query that it has, both scores and ranks, their
+    parts of the fused score, each comparison of --where, and the index version. The search is that of
+    `aisle serve`, in which the best 1,000 products of each side count, so an answer may differ a little."""
     model: IndexModel = None
     base_model: AdapterBase = None
     trust_remote_code: TrustRemoteCode = False
@@ -156,33 +161,69 @@ def _answer(
     """Search for the queries and print their answers."""
     from aisle.commands.answers import answer_table
 
-    found = searcher.search(texts, settings.top_k, min_score=settings.min_score, p=settings.p)
-    none_satisfies = settings.where is not None and not found.rows.shape[1]
+    found = (_explained if settings.explain else _found)(texts, searcher, fields, settings)
+    where = settings.where
+    none_satisfies = where is not None and not any(found) and not searcher.index.satisfying(where).any()
     if none_satisfies:
-        output.log(f"no product satisfies --where {settings.where!r}")
-    answers = []
-    for number, text in enumerate(texts):
-        results = _results(found[number], found.payloads(number), fields)
-        answers.append({"query": text, "results": results})
+        output.log(f"no product satisfies --where {where!r}")
+    for text, results in zip(texts, found, strict=True):
         if not settings.json and not none_satisfies:
             output.show(answer_table(text, results, fields=fields), whole_lines=True)
-    output.document(answers)
+            for result in results if settings.explain else ():
+                output.log(result["explain"]["text"] + "\n")
+    output.document([{"query": text, "results": results} for text, results in zip(texts, found, strict=True)])
 
 
-def _results(
-    hits: Sequence[Hit], payloads: Sequence[Mapping[str, Any]], fields: Sequence[str] | None
-) -> list[dict[str, Any]]:
-    """Return the hits of a query for JSON, with all columns or the columns of `fields`."""
+Results: TypeAlias = list[dict[str, Any]]
+"""The answer to a query for JSON."""
+
+
+def _found(
+    texts: Sequence[str], searcher: Searcher, fields: Sequence[str] | None, settings: QuerySettings
+) -> list[Results]:
+    """Return the answer to each query, with all columns or the columns of `fields`."""
+    found = searcher.search(texts, settings.top_k, min_score=settings.min_score, p=settings.p)
     return [
-        {
-            "rank": hit.rank,
-            "score": hit.score,
-            **({} if hit.cosine is None else {"cosine": hit.cosine}),
-            "product_id": hit.product_id,
-            "payload": json_ready(columns if fields is None else {name: columns[name] for name in fields}),
-        }
-        for hit, columns in zip(hits, payloads, strict=True)
+        [
+            _result(hit, hit.cosine, columns, fields)
+            for hit, columns in zip(found[number], found.payloads(number), strict=True)
+        ]
+        for number in range(len(texts))
     ]
+
+
+def _explained(
+    texts: Sequence[str], searcher: Searcher, fields: Sequence[str] | None, settings: QuerySettings
+) -> list[Results]:
+    """Return the answer to each query, with an explanation of each product."""
+    from aisle.search.candidates import WINDOW
+    from aisle.search.explain import explain
+
+    window = max(WINDOW, settings.top_k)
+    found = searcher.candidates(texts, min_score=settings.min_score, p=settings.p, window=window)
+    return [
+        [
+            {
+                **_result(hit, hit.scores["dense"] if "fused" in hit.scores else None, hit.payload, fields),
+                "explain": explain(candidates, hit).document(),
+            }
+            for hit in candidates.page(0, settings.top_k)
+        ]
+        for candidates in found
+    ]
+
+
+def _result(
+    hit: Hit | Candidate, cosine: float | None, columns: Mapping[str, Any], fields: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return a product of an answer; the cosine is given if the score is another."""
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        **({} if cosine is None else {"cosine": cosine}),
+        "product_id": hit.product_id,
+        "payload": json_ready(columns if fields is None else {name: columns[name] for name in fields}),
+    }
 
 
 def _typed(output: Output) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from aisle.index.search_index import SearchIndex, shorten
 from aisle.index.term_spans import term_spans
 from aisle.search.candidates import Candidate, CandidateSet, CandidateSettings
 from aisle.types.columns import TEXT_COLUMN
+from aisle.types.json_values import json_ready
 
 __all__ = ["Clause", "Explanation", "FusedParts", "MatchedWord", "explain"]
 
@@ -81,6 +82,11 @@ class Explanation:
     """Fingerprint of the encoder that made the index."""
     encoder: str
     """Name of that encoder."""
+
+    def document(self) -> dict[str, Any]:
+        """Return everything as JSON, and the words of `print` as `text`."""
+        document: dict[str, Any] = json_ready(asdict(self))
+        return document | {"text": str(self)}
 
     def __str__(self) -> str:
         settings = self.settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,7 @@ def _hit(
     if request.explain:
         explanation = explain(candidates, candidate)
         explanation = replace(explanation, encoder=public_model_name(explanation.encoder))
-        extra["explain"] = json_ready(asdict(explanation)) | {"text": str(explanation)}
+        extra["explain"] = explanation.document()
     return {
         **extra,
         "id": candidate.product_id,
