@@ -37,6 +37,7 @@ LONG_FILES = {
     "test_demo_in_browser.py",
     "test_docs.py",
     "test_docs_commands.py",
+    "test_nightly_page.py",
     "test_report_in_browser.py",
     "test_sample_and_quickstart.py",
     "test_two_processes.py",

@@ -73,6 +73,17 @@ class Block:
         return self.comment == f"<!-- run: {Path(test).relative_to(ROOT).as_posix()} -->"
 
 
+def blocks_run_by(test):
+    """Return the blocks of all how-tos that a test runs, in their order.
+
+    Args:
+        test: Path of the test's module.
+    """
+    pages = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+    blocks = [block for page in pages for block in blocks_of(page.read_text("utf-8"), page.name)]
+    return [block for block in blocks if block.is_run_by(test)]
+
+
 def blocks_of(text, path):
     tokens = MarkdownIt().parse(text)
     for before, token in zip([None, *tokens], tokens, strict=False):
@@ -172,3 +183,12 @@ def problems_of(block):
 def names_of(command):
     for name, hint in get_type_hints(complete(command.settings)).items():
         yield from get_type_hints(hint) if dataclasses.is_dataclass(hint) else (name,)
+
+
+def run_python(block, *, url):
+    """Run a Python block with another address of the service, and return the names that it defines."""
+    names = {}
+    text = block.text.replace("http://127.0.0.1:8080", url)
+    assert text != block.text
+    exec(compile(text, block.place, "exec"), names)
+    return names

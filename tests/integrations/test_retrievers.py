@@ -11,6 +11,7 @@ from aisle.errors import ConfigError, SearchError
 from aisle.integrations.product_search import product_search
 from aisle.search.open_searcher import open_searcher
 from aisle.service.api_keys import ApiKeys
+from tests.doc_commands import blocks_run_by, run_python
 from tests.service.served_shop import write_served_shop
 from tests.service.server_thread import server_thread
 
@@ -114,6 +115,21 @@ def test_an_awaited_search_finds_the_same_and_fields_choose_text_and_metadata(fr
 def test_a_wrong_filter_is_an_error_that_names_the_column(framework, source, sources):
     with pytest.raises(SearchError, match="prcie"):
         found_by(framework, sources[source], "rug", filter="prcie < 5")
+
+
+@needs_frameworks
+def test_the_retrievers_of_the_how_to_find_products(shop):
+    (block,) = blocks_run_by(__file__)
+
+    with server_thread(shop) as port:
+        found = run_python(block, url=f"http://127.0.0.1:{port}")
+
+    assert len(found["nodes"]) == 5
+    assert [node.text for node in found["nodes"]] == [node.metadata["title"] for node in found["nodes"]]
+    ids = [document.id for document in found["documents"]]
+    assert ids == [document.id for document in found["found"]]
+    assert len(ids) == 5
+    assert all(document.metadata["price"] <= 50 for document in found["documents"])
 
 
 @needs_frameworks

@@ -20,13 +20,13 @@ import pytest
 from aisle.cli import main
 from aisle.index import read_manifest
 from aisle.sample_shop.generate import write_sample
-from tests.doc_commands import ROOT, blocks_of, commands_of, our_problem
+from tests.doc_commands import ROOT, blocks_of, blocks_run_by, commands_of, our_problem
 from tests.service.running_server import running_server
 
 PAGE = ROOT / "docs" / "how-to" / "nightly.md"
 BLOCKS = list(blocks_of(PAGE.read_text("utf-8"), PAGE.name))
 FILES = {block.title: block.text for block in BLOCKS if block.title is not None}
-BUILD, CALIBRATE, PUBLISH, SEARCH, SHOW, ROLL_BACK = (block for block in BLOCKS if block.is_run_by(__file__))
+BUILD, CALIBRATE, PUBLISH, SEARCH, SHOW, ROLL_BACK = blocks_run_by(__file__)
 """Commands of the page, in its order."""
 UNITS = {Path(name).name: text for name, text in FILES.items() if name.startswith("/etc/systemd/")}
 NEW = {"product_id": "NEW-1", "title": "Zorblax hoverboard", "brand": "Zorblax"}

@@ -9,6 +9,7 @@ from huggingface_hub import InferenceClient
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.doc_commands import blocks_run_by, run_python
 from tests.service.server_thread import server_thread
 
 TEXTS = ["blue lamp", "a wool rug for the hall"]
@@ -51,3 +52,18 @@ def test_hugging_faces_client_gets_the_encoders_embeddings(url, shop, monkeypatc
     found = InferenceClient(model=f"{url}/embed").feature_extraction(TEXTS[0])
 
     np.testing.assert_array_equal(np.float32(found), shop.encoder.encode_queries(TEXTS[:1]))
+
+
+def test_the_clients_of_the_how_to_get_embeddings(url, shop, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    openai_block, hugging_face_block = blocks_run_by(__file__)
+
+    names = run_python(openai_block, url=url)
+    names["client"].close()
+    run_python(hugging_face_block, url=url)
+
+    np.testing.assert_array_equal(
+        np.float32([entry.embedding for entry in names["answer"].data]),
+        shop.encoder.encode_queries(["red sofa", "oak table"]),
+    )
+    assert capsys.readouterr().out == f"2 8\n(1, {shop.encoder.dim})\n"
