@@ -32,6 +32,12 @@ def test_queries_are_logged_if_asked(shop):
     assert 'search {"query":"secret lamp"}' in server.log
 
 
+def test_the_address_of_the_search_page_is_logged(shop):
+    with running_server("--index_dir", shop.index_dir, "--demo") as server:
+        server.wait_until(lambda server: f"in a browser: {server.url}/demo/\n" in server.log)
+        assert server.client.get("/demo/").status_code == 200
+
+
 def run(*flags):
     return main(["serve", *map(str, flags)])
 

@@ -155,6 +155,7 @@ def _serve_index(settings: ServeSettings) -> None:
     from aisle.search.rerankers import load_reranker
     from aisle.service.api_keys import read_api_keys
     from aisle.service.app import create_app
+    from aisle.service.demo_routes import DEMO_PAGE
     from aisle.service.engine import Engine
     from aisle.service.pointer_file import read_pointer
     from aisle.service.server import HttpServer, listening_socket
@@ -191,7 +192,7 @@ def _serve_index(settings: ServeSettings) -> None:
         demo=settings.demo,
     )
     server = HttpServer(app)
-    server.run(listening_socket(settings.host, settings.port))
+    server.run(listening_socket(settings.host, settings.port), page=DEMO_PAGE if settings.demo else None)
     if failures:
         raise failures[0]
 
@@ -249,13 +250,17 @@ def _source(settings: ServeSettings) -> PairSource:
     Raises:
         AisleError: There is no index, or the extra of its model is not installed.
     """
+    from aisle.commands.output import quieten_libraries
     from aisle.extras import require_extra
     from aisle.search.load_encoder import extra_for
     from aisle.service.served_pair import PairSource
 
     index_dir = Path(settings.index_dir or "").resolve()
     if settings.mode != "lexical":
-        require_extra(extra_for(settings.model or _recorded_model(index_dir)))
+        extra = extra_for(settings.model or _recorded_model(index_dir))
+        require_extra(extra)
+        if extra == "encode":
+            quieten_libraries()
     return PairSource(
         index_dir,
         model=settings.model,

@@ -8,8 +8,9 @@ from pathlib import PurePath
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import RedirectResponse
 
-__all__ = ["demo_routes"]
+__all__ = ["DEMO_PAGE", "demo_routes"]
 
+DEMO_PAGE = "/demo/"
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -34,7 +35,7 @@ def demo_routes() -> APIRouter:
     async def root() -> Response:
         return RedirectResponse("demo/")
 
-    @routes.get("/demo/")
+    @routes.get(DEMO_PAGE)
     @routes.get("/demo/{name}")
     async def page(name: str = "index.html") -> Response:
         if name not in pages:

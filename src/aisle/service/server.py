@@ -74,14 +74,22 @@ class HttpServer:
         """Stop accepting connections, finish the requests, and return from `run`. Any thread may call it."""
         self._server.should_exit = True
 
-    def run(self, listening: socket.socket) -> None:
-        """Serve until SIGTERM, SIGINT or `stop`, and return when the last request is answered."""
+    def run(self, listening: socket.socket, *, page: str | None = None) -> None:
+        """Serve until SIGTERM, SIGINT or `stop`, and return when the last request is answered.
+
+        Args:
+            listening: Socket that listens.
+            page: Path of a page for the browser, whose address is logged.
+        """
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
         )
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        logging.getLogger("aisle.service").info("listening on http://%s:%d", shown, port)
+        logger = logging.getLogger("aisle.service")
+        logger.info("listening on http://%s:%d", shown, port)
+        if page is not None:
+            logger.info("open the search page in a browser: http://%s:%d%s", shown, port, page)
         with _quiet_end_by_sigterm():
             self._server.run(sockets=[listening])
 
