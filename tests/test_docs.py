@@ -175,6 +175,21 @@ def test_links_lead_to_files_and_make_targets_exist(page):
     assert [problem for call in calls if (problem := problem_of(call.split()))] == []
 
 
+def test_commands_in_the_sentences_of_the_readme_are_accepted(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    spans = re.findall(r"`(aisle \w+ [^`]*--[^`]*)`", (ROOT / "README.md").read_text("utf-8"))
+
+    assert len(spans) > 4
+    assert [problem for span in spans if (problem := problem_of(shlex.split(span)))] == []
+
+
+def test_the_home_page_lists_every_command():
+    rows = [row for row in (ROOT / "docs/index.md").read_text("utf-8").splitlines() if row.startswith("| ")]
+    named = set(re.findall(r"`(?:\w+\.py |aisle )?(\w+)`", "\n".join(rows)))
+
+    assert set(COMMANDS) - named == set()
+
+
 @pytest.mark.parametrize("script", ["train_peft.py", "infer_index.py"])
 def test_the_commands_in_the_docstring_of_a_script_are_accepted(script, monkeypatch):
     monkeypatch.chdir(ROOT)
