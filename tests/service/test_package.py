@@ -5,15 +5,19 @@ import json
 import os
 import shutil
 import tarfile
+from dataclasses import replace
 
 import pytest
 
+from aisle.bundle.bundle_record import BundleSource
 from aisle.cli import main
 from aisle.errors import IndexIntegrityError
+from aisle.index import read_manifest
 from aisle.service import package_writer
 from aisle.service.served_package import read_package
 from aisle.service.served_pair import PairSource, load_pair
-from tests.bundle.small_bundle import write_small_bundle
+from tests.bundle.small_bundle import SOURCE, write_small_bundle
+from tests.service.served_shop import write_served_shop
 
 
 def package(shop, output, *flags):
@@ -43,8 +47,9 @@ def test_a_package_has_the_bundle_the_current_version_and_the_settings(shop, tmp
     bundle = {f"bundle/{name}": content for name, content in files_of(shop.bundle).items()}
     assert {name: content for name, content in found.items() if name.startswith("bundle/")} == bundle
     index = files_of(shop.index_dir)
-    manifest = index["manifest.json"]
-    assert found["index/manifest.json"] == found["index/versions/000001/manifest.json"] == manifest
+    assert found["index/manifest.json"] == found["index/versions/000001/manifest.json"]
+    packaged, manifest = read_manifest(tmp_path / "folder" / "index"), read_manifest(shop.index_dir)
+    assert packaged == replace(manifest, encoder={**manifest.encoder, "model": "./bundle"})
     assert set(found) - set(bundle) == {
         "package.json",
         "serve.yaml",
@@ -64,6 +69,23 @@ def test_a_package_answers_as_its_index_does_where_neither_bundle_nor_index_is_a
     record = read_package(folder)
     assert (record.index_version, record.products) == (1, 8)
     assert record.model_fingerprint == shop.encoder.query_fingerprint
+
+
+def test_a_package_names_no_folder_of_the_machine_that_wrote_it(minilm_dir, tmp_path, monkeypatch):
+    places = {"model": str(tmp_path / "runs" / "mine"), "base_model": str(tmp_path / "models" / "base")}
+    source = BundleSource(fingerprint=SOURCE, query_fingerprint=SOURCE, **places)
+    built = write_served_shop(tmp_path / "built", minilm_dir, source=source)
+    assert str(tmp_path) in (built.index_dir / "manifest.json").read_text()
+
+    assert package(built, tmp_path / "package") == 0
+
+    found = files_of(tmp_path / "package")
+    assert [name for name, content in found.items() if str(tmp_path).encode() in content] == []
+    recorded = json.loads(found["bundle/bundle.json"])["source"]
+    assert (recorded["model"], recorded["base_model"]) == ("mine", "base")
+    shutil.move(tmp_path / "built", tmp_path / "gone")
+    monkeypatch.chdir(tmp_path / "package")
+    assert main(["query", "--index_dir", "index", "lamp"]) == 0
 
 
 def test_the_same_contents_give_the_same_bytes_whatever_their_times_order_and_modes(shop, tmp_path):

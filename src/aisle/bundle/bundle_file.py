@@ -28,6 +28,7 @@ __all__ = [
     "INPUT",
     "OUTPUT",
     "TOKENIZER_FILE",
+    "bundle_text",
     "check_cpu",
     "check_precision",
     "is_bundle",
@@ -65,11 +66,14 @@ def write_bundle_file(folder: Path, bundle: Bundle) -> Bundle:
     bundle = replace(bundle, files=files)
     towers = tuple(replace(tower, fingerprint=_fingerprint(bundle, tower)) for tower in bundle.towers)
     bundle = replace(bundle, towers=towers)
-    document = {"format_version": FORMAT_VERSION, **asdict(bundle)}
-    replace_text(
-        folder / BUNDLE_FILE, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    replace_text(folder / BUNDLE_FILE, bundle_text(bundle))
     return bundle
+
+
+def bundle_text(bundle: Bundle) -> str:
+    """Return the text of `bundle.json`."""
+    document = {"format_version": FORMAT_VERSION, **asdict(bundle)}
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_bundle(folder: Path) -> Bundle:

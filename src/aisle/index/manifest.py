@@ -31,6 +31,7 @@ __all__ = [
     "CurvePoint",
     "FileRecord",
     "Manifest",
+    "manifest_text",
     "read_manifest",
     "write_manifest",
 ]
@@ -165,11 +166,16 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    path.write_text(manifest_text(manifest), encoding="utf-8")
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """Return the manifest as JSON, with a checksum of its contents."""
     content = asdict(manifest)
     content[_RECALL_KEY] = content.pop("ann_recall_at_10")
     document = {"format_version": FORMAT_VERSION, **content}
     document[_OWN_CHECKSUM] = _checksum(document)
-    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def read_manifest(index_dir: StrPath) -> Manifest:

@@ -9,13 +9,14 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from aisle.bundle.bundle_file import BUNDLE_FILE
+from aisle.bundle.bundle_file import BUNDLE_FILE, bundle_text
 from aisle.bundle.bundle_record import Bundle
 from aisle.index.layout import MANIFEST_FILE, version_directory
-from aisle.index.manifest import Manifest
+from aisle.index.manifest import Manifest, manifest_text
 from aisle.io.durable import put_in_place, replacing, sync
 from aisle.service.served_package import (
     BUNDLE_FOLDER,
@@ -42,6 +43,10 @@ def package_contents(
 ) -> dict[str, Path | bytes]:
     """Return the files of a package: the current version of an index, a bundle, and settings of `serve`.
 
+    The manifest and `bundle.json` record the model by its folder on this machine. The package's manifest
+    names its own bundle instead, from the package's folder, and its `bundle.json` has the last part of the
+    folder's name.
+
     Args:
         version_dir: Folder of the version.
         manifest: Manifest of the version.
@@ -49,7 +54,14 @@ def package_contents(
         bundle: Contents of its `bundle.json`.
         serve_yaml: Settings of `aisle serve`, as YAML.
     """
-    described = (version_dir / MANIFEST_FILE).read_bytes()
+    encoder = {**manifest.encoder, "model": f"./{BUNDLE_FOLDER}", "base_model": None, "revision": None}
+    described = manifest_text(replace(manifest, encoder=encoder)).encode()
+    base_model = bundle.source.base_model
+    source = replace(
+        bundle.source,
+        model=_without_folders(bundle.source.model),
+        base_model=None if base_model is None else _without_folders(base_model),
+    )
     record = PackageRecord(
         index_version=manifest.version,
         index_fingerprint=hashlib.sha256(described).hexdigest(),
@@ -64,8 +76,14 @@ def package_contents(
         f"{INDEX_FOLDER}/{MANIFEST_FILE}": described,
         f"{version}/{MANIFEST_FILE}": described,
         **{f"{version}/{name}": version_dir / name for name in manifest.files},
-        **{f"{BUNDLE_FOLDER}/{name}": bundle_dir / name for name in (BUNDLE_FILE, *bundle.files)},
+        f"{BUNDLE_FOLDER}/{BUNDLE_FILE}": bundle_text(replace(bundle, source=source)).encode(),
+        **{f"{BUNDLE_FOLDER}/{name}": bundle_dir / name for name in bundle.files},
     }
+
+
+def _without_folders(model: str) -> str:
+    """Return the last part of a path of this machine; a Hub id stays as it is."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def contents_size(contents: Contents) -> int:
