@@ -7,6 +7,7 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.export.onnx_graph import TextGraph, traceable_copy, write_graph
+from aisle.models.backbone import padding_token
 from aisle.models.dense import Dense
 from aisle.models.heads import Normalize
 from aisle.models.loading import load_encoder
@@ -15,6 +16,7 @@ from aisle.models.tower import Tower
 from tests import tiny_models
 from tests.export.models import MORE, embedded, embedded_by_torch, random_ids
 
+SPECIAL = torch.tensor([100, 101, 102, 103])
 LENGTHS = (1, 2, 7, 20, 64)
 """The window of the tiny ModernBERT has 8 tokens, and its longest text 64."""
 
@@ -45,6 +47,10 @@ def test_a_graph_gives_the_embeddings_of_torch(architecture, load, tmp_path):
     for tokens in LENGTHS:
         ids = random_ids(3, tokens)
         assert embedded(graph, ids) == pytest.approx(embedded_by_torch(tower, ids), abs=1e-4)
+    # Special tokens that a user typed; a family of models counts positions without padding tokens.
+    ids = random_ids(4, 7)
+    ids[0, 3], ids[1], ids[2, ::2], ids[3, 1:5] = (*[padding_token(tower.backbone)] * 3, SPECIAL)
+    assert embedded(graph, ids) == pytest.approx(embedded_by_torch(tower, ids), abs=1e-4)
     assert encoder.settings.pooling == ("last" if architecture in tiny_models.DECODERS else "mean")
     # The tower that was exported still computes with torch.
     assert embedded_by_torch(tower, random_ids(2, 5)).shape == (2, tower.dim)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aisle.kernels import packed_attention as packing
-from aisle.kernels.packed_attention import first_position, packed_attention
+from aisle.kernels.packed_attention import packed_attention, padding_position, position_ids
 from aisle.models.heads import Normalize
 from aisle.models.pooling import Pooling
 from aisle.models.tower import Tower, autocast
@@ -131,7 +131,15 @@ def test_gradient_checkpointing_does_not_change_gradients_of_packed_texts(
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "modernbert", "qwen2"])
 def test_positions_start_at_zero_without_a_padding_index(architecture, tower_of):
-    assert first_position(tower_of(architecture).backbone) == 0
+    assert padding_position(tower_of(architecture).backbone) is None
+
+
+def test_positions_are_counted_from_the_padding_index_without_padding_tokens():
+    ids, lengths = [9, 8, 7, 1, 9, 1, 8, 9, 1, 1], [3, 4, 1, 1, 1]
+    batch = pack(TokenizedTexts(np.array(ids, np.int32), offsets_of(np.array(lengths))), np.arange(5))
+
+    assert position_ids(batch, None).tolist() == [0, 1, 2, 0, 1, 2, 3, 0, 0, 0]
+    assert position_ids(batch, 1).tolist() == [2, 3, 4, 1, 2, 1, 3, 2, 1, 1]
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])

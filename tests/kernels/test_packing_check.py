@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel
 
 from aisle.kernels import packed_attention as packing
 from aisle.kernels import packing_check as check
-from aisle.kernels.packed_attention import first_position
+from aisle.kernels.packed_attention import padding_position
 from aisle.models.tower import NEEDS_HALF_PRECISION
 from tests.packed_towers import VARIANTS, variant_of
 from tests.tiny_models import ARCHITECTURES, DECODER, POSITIONS
@@ -140,9 +140,9 @@ def test_a_window_shows_only_in_a_longer_text(tower_of, monkeypatch):
 @pytest.mark.parametrize("architecture", ["roberta", "xlm-roberta"])
 def test_positions_that_begin_elsewhere_are_detected(architecture, tower_of, monkeypatch):
     backbone = tower_of(architecture).backbone
-    assert first_position(backbone) == 2
+    assert padding_position(backbone) == 1
 
-    monkeypatch.setattr(check, "first_position", lambda _: 0)
+    monkeypatch.setattr(check, "padding_position", lambda _: None)
 
     assert "other token vectors" in why_padded(backbone)
 

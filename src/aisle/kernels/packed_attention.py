@@ -173,14 +173,16 @@ _masks: Any = AttentionMaskInterface
 AttentionMaskInterface.register(ATTENTION, _masks()[NATIVE])
 
 
-def read_packed(backbone: Any, batch: PackedBatch, *, first_position: int, **options: Any) -> torch.Tensor:
+def read_packed(
+    backbone: Any, batch: PackedBatch, *, padding_position: int | None, **options: Any
+) -> torch.Tensor:
     """Return the token vectors of a packed batch: (tokens, dim); `options` are passed to the attention."""
     dispatch_attention(backbone)
     output = backbone(
         input_ids=batch.input_ids[None],
         # transformers leaves a mask of four dimensions as it is, and builds no mask of tokens x tokens.
         attention_mask=batch.input_ids.new_zeros(1, 1, 1, 1),
-        position_ids=batch.positions[None] + first_position,
+        position_ids=position_ids(batch, padding_position)[None],
         packed=batch,
         **options,
     )
@@ -203,9 +205,23 @@ def shared_copy(module: Module) -> Module:
     return copy.deepcopy(module, memo)
 
 
-def first_position(backbone: nn.Module) -> int:
-    """Return the position of a text's first token; RoBERTa's family counts from the padding index + 1."""
+def padding_position(backbone: nn.Module) -> int | None:
+    """Return the position of padding tokens, from which RoBERTa's family counts; None for other backbones."""
     for name, module in backbone.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0
+            return module.padding_idx
+    return None
+
+
+def position_ids(batch: PackedBatch, padding_position: int | None) -> torch.Tensor:
+    """Return the position that a backbone gives each token of a packed batch: (tokens,) int64.
+
+    RoBERTa's family counts a text's tokens from the padding index + 1 and leaves out padding tokens, which
+    have the padding index itself. A text has them if it contains `<pad>` as a word.
+    """
+    if padding_position is None:
+        return batch.positions
+    counted = (batch.input_ids != padding_position).long()
+    before = counted.cumsum(0) - counted
+    starts = torch.arange(len(before), device=before.device) - batch.positions
+    return padding_position + counted * (before - before[starts] + 1)

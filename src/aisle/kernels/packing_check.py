@@ -19,7 +19,7 @@ from aisle.kernels.packed_attention import (
     ATTENTION,
     NATIVE,
     dispatch_attention,
-    first_position,
+    padding_position,
     read_packed,
     shared_copy,
 )
@@ -68,7 +68,7 @@ def why_padded(
     short = [min(length, max_length) for length in SHORT_LENGTHS]
     long = [max_length] * (1 + min(positions, MOST_TOKENS) // max_length)
     for lengths in (short, long + short):
-        texts = _random_texts(lengths, vocabulary_size)
+        texts = _random_texts(lengths, vocabulary_size, pad_token_id)
         why = _difference(native, probed, texts, pad_token_id)
         if why is not None:
             return f"{name} {why}"
@@ -85,7 +85,7 @@ def _difference(native: nn.Module, probed: nn.Module, texts: TokenizedTexts, pad
         expected = _read_padded(native, padded)
         try:
             dispatch_attention(probed)
-            found = read_packed(probed, packed, first_position=first_position(probed), attended=attended)
+            found = read_packed(probed, packed, padding_position=padding_position(probed), attended=attended)
             # An architecture may depend on the attention's name, and read padded texts differently.
             again = _read_padded(probed, padded)
         except UnsupportedAttentionError as error:
@@ -106,10 +106,13 @@ def _difference(native: nn.Module, probed: nn.Module, texts: TokenizedTexts, pad
     return f"gives packed texts other token vectors: the largest difference is {max(errors):.1%}"
 
 
-def _random_texts(lengths: Sequence[int], vocabulary_size: int) -> TokenizedTexts:
+def _random_texts(lengths: Sequence[int], vocabulary_size: int, pad_token_id: int) -> TokenizedTexts:
+    """Return texts of random tokens; those of several tokens have a padding token, as typed by a user."""
     in_order = np.sort(lengths)
     ids = np.random.default_rng(0).integers(5, max(vocabulary_size, 6), size=int(in_order.sum()))
-    return TokenizedTexts(ids.astype(np.int32), np.concatenate([[0], np.cumsum(in_order)]))
+    starts = np.cumsum(in_order) - in_order
+    ids[starts[in_order > 1] + 1] = pad_token_id
+    return TokenizedTexts(ids.astype(np.int32), np.concatenate([starts, [in_order.sum()]]))
 
 
 def _read_padded(backbone: Any, batch: PaddedBatch) -> torch.Tensor:

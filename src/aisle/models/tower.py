@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from aisle.kernels.flash_attention import why_no_flash_attention
-from aisle.kernels.packed_attention import first_position, read_packed
+from aisle.kernels.packed_attention import padding_position, read_packed
 from aisle.kernels.packing_check import why_padded
 from aisle.models.backbone import hidden_size, padding_token, positions, vocabulary_size
 from aisle.models.heads import Head, output_dim
@@ -48,7 +48,7 @@ class Tower(nn.Module):
         """Number of components of an embedding."""
         # Accelerate's FSDP shards the layers of these classes one by one.
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)
-        self._first_position = first_position(backbone)
+        self._padding_position = padding_position(backbone)
         self.changes_itself = _changes_itself(backbone)
         self.compute_type: torch.dtype | None = None
         """Number type in which the backbone computes without autocast; `compute_in_half` sets it."""
@@ -108,7 +108,7 @@ class Tower(nn.Module):
 
     def _embed(self, batch: TokenBatch) -> torch.Tensor:
         if isinstance(batch, PackedBatch):
-            vectors = read_packed(self.backbone, batch, first_position=self._first_position)
+            vectors = read_packed(self.backbone, batch, padding_position=self._padding_position)
         else:
             output = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             vectors = output.last_hidden_state
