@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from pydantic.fields import FieldInfo
-from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from aisle.commands.command import Command
 from aisle.commands.command_list import COMMANDS, INDEX_COMMANDS
+from aisle.config.annotations import POSITIONAL
 from aisle.config.field_help import description_of, help_of
 from aisle.config.load import complete
 
@@ -33,7 +33,6 @@ GROUPS = {
     "optim": "Objective, batches, learning rate, precision",
     "run": "The run",
 }
-POSITIONAL = get_args(Positional[str])[1]
 
 
 def on_config(config: Any) -> Any:
@@ -111,7 +110,7 @@ def takes(hint: Any) -> str:
     for extra in metadata:
         if isinstance(extra, PrimitiveConstructorSpec):
             return f"`{extra.metavar}`"
-    limits = [limit for extra in metadata if isinstance(extra, FieldInfo) for limit in _limits(extra)]
+    limits = [limit for extra in metadata for limit in _limits(extra)]
     return ", ".join([_noun(hint), *limits])
 
 
@@ -126,11 +125,13 @@ def _noun(hint: Any) -> str:
     return takes(hint) if origin is Annotated else NOUNS[hint]
 
 
-def _limits(field: FieldInfo) -> Iterator[str]:
-    for rule in field.metadata:
+def _limits(extra: object) -> Iterator[str]:
+    """Describe the limits in an annotation: an `Interval`, or a field of pydantic with several rules."""
+    for rule in extra.metadata if isinstance(extra, FieldInfo) else [extra]:
         for name, words in LIMITS.items():
-            if hasattr(rule, name):
-                yield f"{words} {getattr(rule, name):,}"
+            limit = getattr(rule, name, None)
+            if isinstance(limit, int | float):
+                yield f"{words} {limit:,}"
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
