@@ -17,7 +17,7 @@ atexit.register(lambda: print("torch" in sys.modules, flush=True))
 from aisle.cli import main
 sys.exit(main(["serve", "--port", "0", *sys.argv[1:]]))
 """
-SECONDS = 60
+SECONDS = 120
 
 
 class RunningServer:
@@ -50,6 +50,15 @@ class RunningServer:
 
     def wait_until_ready(self):
         self.wait_until(lambda server: server.client.get("/ready").status_code == 200)
+
+    @contextmanager
+    def paused(self):
+        """Stop the process with SIGSTOP meanwhile."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def stop(self):
         """Send SIGTERM; return the exit status and what the process printed."""

@@ -245,6 +245,19 @@ def test_publish_refuses_a_pair_that_does_not_fit(changing, tmp_path, minilm_dir
         load_pair(replace(changing.source(), model=str(other.bundle)))
 
 
+def test_a_pair_published_twice_keeps_the_pair_before_it(changing, tmp_path):
+    pointer = tmp_path / "serving.json"
+    publish_pair(changing.pair(), pointer)
+    delete_products(changing.index_dir, ["p004"])
+
+    for _ in range(2):
+        published = publish_pair(changing.pair(), pointer)
+
+        assert (published.index_version, published.previous.index_version) == (2, 1)
+        assert published.previous.previous is None
+        assert read_pointer(pointer) == published
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 1}', b"\xff"])
 def test_a_pointer_that_is_not_valid_is_refused(tmp_path, content):
     path = tmp_path / "serving.json"
@@ -260,8 +273,9 @@ def test_a_server_that_was_killed_starts_with_the_last_good_version(changing, tm
         server.wait_until_ready()
         delete_products(changing.index_dir, ["p004"])
         server.wait_until(lambda server: server.client.get("/ready").json() == {"version": 2})
-        delete_products(changing.index_dir, ["p005"])
-        damage(changing.index_dir, 3)
+        with server.paused():  # otherwise it might load the version before it is damaged
+            delete_products(changing.index_dir, ["p005"])
+            damage(changing.index_dir, 3)
         server.wait_until(lambda server: server.client.get("/info").json()["swaps"]["problem"])
         server.process.kill()
         server.process.wait()

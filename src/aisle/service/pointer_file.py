@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -89,17 +88,23 @@ def publish_pair(pair: ServedPair, path: Path) -> Published:
         index_fingerprint=pair.index_fingerprint,
         model=pair.source.model,
         published=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        previous=_before(path),
     )
+    published = replace(published, previous=_other_before(published, path))
     replace_text(path, json.dumps(asdict(published), indent=2) + "\n")
     return published
 
 
-def _before(path: Path) -> Published | None:
-    """Return what a pointer file names now, without its own predecessor; None if it names nothing."""
+def _other_before(published: Published, path: Path) -> Published | None:
+    """Return the last pair in a pointer file that differs from another, without its predecessor."""
     try:
         before = read_pointer(path)
     except IndexIntegrityError:
         return None
-    known: dict[str, Any] = vars(before)
-    return Published(**{**known, "previous": None})
+    if _is_same(before, published):
+        return before.previous
+    return replace(before, previous=None)
+
+
+def _is_same(first: Published, second: Published) -> bool:
+    """Return whether two publications name the same pair."""
+    return replace(first, published="", previous=None) == replace(second, published="", previous=None)
