@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from aisle.bundle.bundle_record import BundledTokenizer
 from aisle.bundle.bundle_tokenizer import load_tokenizer_file
 from aisle.models.tokenizers import load_tokenizer
 from aisle.text.tokens import tokenize
-from tests.trained_tokenizers import TRAINING_TEXTS, WRITERS
+from tests.trained_tokenizers import TRAINING_TEXTS, WRITERS, word_level
 
 TEXTS = [
     *TRAINING_TEXTS,
@@ -61,6 +62,22 @@ def test_a_text_alone_has_the_tokens_that_it_has_in_a_batch(written):
     for number, text in enumerate(TEXTS):
         alone = tokenize(tokenizer, [text], prompt="", max_length=64)
         assert alone[0].tolist() == together[number].tolist()
+
+
+def test_a_text_without_any_token_becomes_the_padding_token(tmp_path):
+    """Only a tokenizer without special tokens leaves a text empty."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_level(), pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["", " \t", "a", "\u200b a"]
+
+    for prompt in ("", "a "):
+        options = {"prompt": prompt, "max_length": 8, "marked": True}
+        found = tokenize(bundled((tmp_path, tokenizer), max_length=8), texts, **options)
+        expected = tokenize(tokenizer, texts, **options)
+        assert found.ids.tolist() == expected.ids.tolist()
+        assert found.lengths().tolist() == expected.lengths().tolist()
+        assert found.marks.tolist() == expected.marks.tolist()
+        assert prompt or found[0].tolist() == [tokenizer.pad_token_id]
 
 
 def test_a_byte_level_tokenizer_knows_every_text_and_unigram_does_not(tmp_path):

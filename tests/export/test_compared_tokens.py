@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from tokenizers import normalizers
 
@@ -17,6 +18,17 @@ from tests.bundle.test_bundle_tokenizer import TEXTS
 from tests.tiny_models import TOKENIZER_FILES
 from tests.trained_tokenizers import WRITERS
 
+UNUSUAL = {
+    "cut off": ["steel espresso machine " * 60, "a " * 61, "a " * 62, "a " * 63, "a " * 64, "lamp"],
+    "very long": ["red sofa, " * 10_000, "x" * 100_000, "lamp"],
+    "without a word": ["", " ", "\t\n", "\u200b", "\ufeff", "\x00", "\u00ad"],
+    "composed and decomposed": ["caf\u00e9", "cafe\u0301", "\u212b", "A\u030a", "\u1e69", "s\u0307\u0323"],
+    "zero width": ["so\u200bfa", "so\u200dfa", "\u2060sofa", "sofa\ufeff", "\u202esofa\u202c", "so\u00adfa"],
+    "rare characters": ["\U0010ffff", "\ufffe \ufffd", "\ue000", "\U0001f6cb\ufe0f", "\u2028", "\x1b[0m"],
+    "special tokens": ["a <pad> b", "<pad>", "<pad> <pad> c", "</s> y", "<s>", "<mask>", "<|endoftext|> z"],
+}
+"""Texts on which the text handling of two encoders may differ."""
+PROMPTS = {"alone": "", "prompt": "query: ", "long prompt": "search for " * 100}
 SAMPLE = SampleTexts(("red sofa", "lamp"), ("wooden chair", "steel table for the garden", "blue bed"))
 
 
@@ -37,13 +49,41 @@ def bundle(source, tmp_path_factory):
     return folder
 
 
-def test_a_bundle_has_the_tokens_and_embeddings_of_its_source(source, bundle):
-    exported = load_bundle(bundle)
-    # RoBERTa gives a padding token in a text another position if texts are padded than if they are packed.
-    texts = [text for text in TEXTS if "<pad>" not in text]
+@pytest.fixture(scope="module")
+def exported(bundle):
+    return load_bundle(bundle)
 
+
+def test_a_bundle_has_the_tokens_and_embeddings_of_its_source(source, exported):
     assert exported.bundle.gates.figures["texts_with_equal_tokens"] == 1000
-    assert exported.encode_products(texts) == pytest.approx(source.encode_products(texts), abs=1e-5)
+    assert exported.encode_products(TEXTS) == pytest.approx(source.encode_products(TEXTS), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt"),
+    [(kind, prompt) for kind in UNUSUAL for prompt in PROMPTS if kind != "very long" or prompt == "prompt"],
+)
+def test_a_bundle_reads_unusual_texts_as_its_source_does(kind, prompt, source, exported):
+    texts, given = UNUSUAL[kind], PROMPTS[prompt]
+
+    found, expected = (one.tokenize(texts, prompt=given, marked=True) for one in (exported, source))
+
+    for name in ("ids", "offsets", "marks"):
+        np.testing.assert_array_equal(getattr(found.tokens, name), getattr(expected.tokens, name))
+    together = source.encode_texts(texts, prompt=given)
+    assert exported.encode_texts(texts, prompt=given) == pytest.approx(together, abs=1e-5)
+    for encoder in (source, exported):
+        assert encoder.encode_texts(texts[-1:], prompt=given) == pytest.approx(together[-1:], abs=1e-5)
+
+
+def test_a_bundle_refuses_a_lone_surrogate_as_its_source_does(source, exported):
+    messages = []
+    for encoder in (source, exported):
+        with pytest.raises(ModelError, match=r"texts\[1\] must be Unicode; found a lone surrogate") as caught:
+            encoder.encode_products(["lamp", "so\ud800fa"])
+        messages.append(str(caught.value))
+
+    assert messages[0] == messages[1]
 
 
 def test_another_normaliser_is_found_whatever_the_tokenizer(source, bundle):
