@@ -157,6 +157,10 @@ def test_each_distinct_text_is_computed_once_and_every_text_counts_as_progress(e
 
     assert (sum(computed), sum(progress)) == (2, 4)
 
+    encoder.encode_products(["lamp"] * 3, on_progress=progress.append)  # a single text
+
+    assert (sum(computed), sum(progress)) == (3, 7)
+
 
 def test_batches_have_texts_of_one_length_longest_first_and_within_the_limit():
     lengths = np.array([3, 7, 3, 3, 9, 7, 1])

@@ -231,8 +231,14 @@ class OnnxEncoder:
     ) -> np.ndarray:
         """Return the embeddings of the distinct texts: (distinct texts, dim) float32."""
         tokens, repeats = texts.tokens, texts.repeats
-        lengths = tokens.lengths()
         graph = self.query_graph if texts.side == "query" else self.product_graph
+        if len(tokens) == 1:  # Without the steps of a batch: they take 0.05 ms or more, 5% of a query.
+            embeddings = self._cut(graph.single.embed(tokens[0][None].astype(np.int64)))
+            graph.single.release(len(tokens.ids))
+            if on_progress is not None:
+                on_progress(int(repeats[0]))
+            return embeddings
+        lengths = tokens.lengths()
         session = graph.for_batches() if fill_processors(lengths) else graph.single
         embeddings = np.empty((len(tokens), self.dim), dtype=np.float32)
 

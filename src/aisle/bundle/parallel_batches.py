@@ -34,10 +34,7 @@ def batch_workers(
         max_tokens: Most tokens in a batch; a longer text is a batch by itself.
         call_threads: Threads of a call, which all calls share except for the caller's own.
     """
-    if len(lengths) == 1:
-        yield map, [np.zeros(1, np.int64)]
-        return
-    # A query must not wait for the start of threads, nor for their number, which is read from files.
+    # A few queries must not wait for the start of threads, nor for their number, which is read from files.
     threads = _threads() - call_threads + 1 if fill_processors(lengths) else 1
     if threads <= 1:
         yield map, equal_lengths(lengths, max_tokens)
@@ -56,7 +53,7 @@ def fill_processors(lengths: np.ndarray) -> bool:
     Args:
         lengths: (texts,) number of tokens in each text.
     """
-    return len(lengths) > 1 and int(lengths.sum()) > LEAST_TOKENS
+    return int(lengths.sum()) > LEAST_TOKENS
 
 
 def threads_of_call(weight_bytes: int) -> int:
