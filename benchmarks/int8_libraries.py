@@ -35,6 +35,7 @@ import torch
 from runtime import faq_texts
 
 import aisle
+from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.bundle.parallel_batches import equal_lengths
 from aisle.export.onnx_graph import TextGraph
 
@@ -65,8 +66,8 @@ def main() -> None:
     queries = [row[None] for batch in all_batches if batch.shape[1] <= QUERY_TOKENS for row in batch]
     with ThreadPoolExecutor(given.processors) as pool:
         contenders = {
-            "aisle fp32": side_by_side(pool, fp32.product_graph.embed),
-            "aisle int8": side_by_side(pool, int8.product_graph.embed),
+            "aisle fp32": of_bundle(pool, fp32),
+            "aisle int8": of_bundle(pool, int8),
             **openvino_contenders(given.fp32, calibration, pool, given.processors),
             "torchao": in_turn(torchao_contender(given.model)),
         }
@@ -88,6 +89,12 @@ class Contender:
 
 def side_by_side(pool: ThreadPoolExecutor, embed: Embed) -> Contender:
     return Contender(embed, lambda batches: list(pool.map(embed, batches)))
+
+
+def of_bundle(pool: ThreadPoolExecutor, encoder: OnnxEncoder) -> Contender:
+    graph = encoder.product_graph
+    batches = graph.for_batches()
+    return Contender(graph.single.embed, side_by_side(pool, batches.embed).embed_all)
 
 
 def in_turn(embed: Embed) -> Contender:
