@@ -484,11 +484,11 @@ def test_pages_come_from_one_version_and_a_version_that_is_gone_starts_again(ope
     asked = []
 
     def gone(route):
-        asked.append(json.loads(route.request.post_data).get("version"))
+        asked.append(json.loads(route.request.post_data).get("fingerprint"))
         if asked[-1] is None:
             route.continue_()
         else:
-            body = {"error": {"type": "version_gone", "message": "version 2 answers", "field": "version"}}
+            body = {"error": {"type": "version_gone", "message": "version 2 answers", "field": "fingerprint"}}
             route.fulfill(status=410, json=body)
 
     page = open_demo("?q=train")
@@ -497,7 +497,7 @@ def test_pages_come_from_one_version_and_a_version_that_is_gone_starts_again(ope
 
     page.locator("#announcement", has_text="The index has changed").wait_for(state="attached")
     page.wait_for_selector("#hits .hit")
-    assert asked == [1, None]
+    assert asked == [answer(site, query="train")["index"]["fingerprint"], None]
     assert page.locator("#pages [aria-current]").inner_text() == "1"
 
 

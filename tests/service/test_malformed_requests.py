@@ -74,6 +74,7 @@ FIELDS = {
         "ef": numbers,
         "window": numbers,
         "version": numbers,
+        "fingerprint": texts,
         "timeout_ms": st.sampled_from([60_000, 0, -5, "x"]),
     },
     "/embed": {

@@ -173,6 +173,7 @@ def test_payload_values_are_json(client):
         ({"query": "oak", "mode": "fuzzy"}, 422, "invalid_request", "mode", "'dense', 'lexical' or 'hybrid'"),
         ({"query": "oak", "filter": "prize < 10"}, 400, "invalid_search", "filter", "prize"),
         ({"query": "oak", "fields": ["titel"]}, 400, "invalid_search", "fields", "it has title, brand"),
+        ({"query": "oak", "fingerprint": "ab12"}, 410, "version_gone", "fingerprint", "ab12 is not open"),
         ({"query": "oak", "version": 7}, 410, "version_gone", "version", "version 1 is current"),
         ({"vector": [1.0, 0.0]}, 400, "invalid_search", "vector", "(queries, 8)"),
         ({"vector": [0.6] + [0.0] * 7}, 400, "invalid_search", "vector", "norm"),

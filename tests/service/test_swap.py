@@ -203,6 +203,31 @@ def test_model_and_index_are_published_and_swapped_as_a_pair(changing, tmp_path,
     assert (pair.searcher.mode, read_pointer(pointer).previous.index_version) == ("hybrid", 1)
 
 
+def test_a_fingerprint_names_an_index_among_versions_of_the_same_number(changing, tmp_path, minilm_dir):
+    other = write_served_shop(tmp_path / "other", minilm_dir, seed=1, fingerprint="b" * 64)
+    pointer = tmp_path / "serving.json"
+    publish_pair(changing.pair(), pointer)
+    swapper = PairSwapper(Engine(), followed_pointer(pointer, changing.source()))
+    swapper.load_first()
+    with changing.client(engine=engine_of(swapper)) as client:
+
+        def answered_by(**names):
+            answer = client.post("/search", json={"query": "oak", **names})
+            return answer.status_code, answer.json().get("index", {}).get("fingerprint")
+
+        _, first = answered_by()
+        publish_pair(load_pair(other.source()), pointer)
+        assert swapper.swap() is True
+        _, second = answered_by()
+
+        assert first != second
+        assert answered_by(version=1) == (200, second)
+        assert answered_by(fingerprint=second) == (200, second)
+        assert answered_by(fingerprint=first) == answered_by(fingerprint=first, version=1) == (200, first)
+        assert answered_by(fingerprint=first, version=2) == (410, None)
+        assert answered_by(fingerprint=first[:12]) == (410, None)
+
+
 def test_a_start_with_a_damaged_publication_serves_the_one_before(changing, tmp_path):
     pointer = tmp_path / "serving.json"
     publish_pair(changing.pair(), pointer)

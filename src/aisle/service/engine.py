@@ -60,14 +60,26 @@ class _InUse:
     previous: ServedPair | None = None
 
     def of(self, job: Job) -> ServedPair:
-        """Return the pair that answers a job: the current one, or the one of the version that it names.
+        """Return the pair that answers a job: the current one, or the one that it names.
 
         Raises:
-            RequestError: The version is not open.
+            RequestError: The version or the index that it names is not open.
         """
-        version = job.request.version if isinstance(job, SearchJob) else None
+        if not isinstance(job, SearchJob):
+            return self.current
+        version, fingerprint = job.request.version, job.request.fingerprint
         open_pairs = [pair for pair in (self.current, self.previous) if pair is not None]
-        found = next((pair for pair in open_pairs if version in (None, pair.version)), None)
+        named = [pair for pair in open_pairs if fingerprint in (None, pair.index_fingerprint)]
+        found = next((pair for pair in named if version in (None, pair.version)), None)
+        if found is None and fingerprint is not None:
+            number = "" if version is None else f" with version {version}"
+            raise RequestError(
+                "version_gone",
+                f"fingerprint: {fingerprint[:12]}{number} is not open; "
+                f"{self.current.index_fingerprint[:12]} is current; leave the field out, and start at the "
+                "first page",
+                field="fingerprint",
+            )
         if found is None:
             known = " and ".join(str(pair.version) for pair in open_pairs)
             raise RequestError(

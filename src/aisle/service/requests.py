@@ -180,7 +180,10 @@ class SearchRequest(Body):
     """Model and index that answer: the server's own (`tuned`, the default), or the base model's, if the
     server has them to compare."""
     version: Annotated[int, Field(ge=1)] | None = None
-    """Version of the index that must answer."""
+    """Number of the index's version that must answer. Two indexes may have a version of the same number; the
+    current one answers then."""
+    fingerprint: Annotated[str, Field(max_length=64)] | None = None
+    """Fingerprint of the index that must answer: `index.fingerprint` of the response with the first page."""
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
     """Milliseconds after which the server answers with 504; the server's limit if it is left out."""
 

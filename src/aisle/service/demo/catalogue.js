@@ -5,6 +5,7 @@ import { count, counted, modelName } from "./words.js";
 const TITLES = ["title", "name", "product_title", "product_name", "headline"];
 const PROSE = /desc|text|bullet|summary/i;
 const PRICE = /(^|_)price($|_)/i;
+const FACETS = 100; // most facets of a request
 const RANGES = 4; // most fields of numbers with a range
 const COUNTED = ["texts", "true or false", "lists"];
 
@@ -14,7 +15,7 @@ export function catalogueOf(info) {
   const namesOf = (kept) => fields.filter(kept).map((field) => field.name);
   const texts = namesOf((field) => field.kind === "texts");
   const title = TITLES.find((name) => texts.includes(name)) ?? texts[0] ?? null;
-  const facets = namesOf((field) => field.facet && COUNTED.includes(field.kind) && field.name !== title);
+  const facets = namesOf((field) => field.facet && COUNTED.includes(field.kind) && field.name !== title).slice(0, FACETS);
   const numbers = namesOf((field) => field.kind === "numbers");
   const price = numbers.find((name) => PRICE.test(name)) ?? null;
   return {

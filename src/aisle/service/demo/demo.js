@@ -18,8 +18,8 @@ let catalogue = null;
 let state = stateOf(location.search);
 let running = null;
 let retry = null;
-// The version that answered, so that all pages of a search come from it.
-let pinned = { search: null, version: null };
+// The index that answered, so that all pages of a search come from it.
+let pinned = { search: null, fingerprint: null };
 
 const copyOf = (old) => ({
   ...old,
@@ -68,13 +68,13 @@ async function show({ focus = false } = {}) {
   byId("found").setAttribute("aria-busy", "true");
   try {
     if (state.view === "both") showBoth(await findBoth(state, catalogue, { signal }));
-    else showPage(await findPage(state, catalogue, { version: pinned.search === withoutPage(state) ? pinned.version : null, signal }));
+    else showPage(await findPage(state, catalogue, { fingerprint: pinned.search === withoutPage(state) ? pinned.fingerprint : null, signal }));
     if (signal.aborted) return;
     if (focus) byId("results").focus();
   } catch (error) {
     if (signal.aborted) return;
     if (isGone(error)) {
-      pinned = { search: null, version: null };
+      pinned = { search: null, fingerprint: null };
       change(() => {});
       byId("announcement").textContent = "The index has changed, so the search started again at page 1.";
       return;
@@ -86,7 +86,7 @@ async function show({ focus = false } = {}) {
 }
 
 const lastPage = () => Math.max(1, Math.floor(catalogue.window / PAGE));
-const isGone = (error) => error instanceof ApiError && error.status === 410 && pinned.version !== null;
+const isGone = (error) => error instanceof ApiError && error.status === 410 && pinned.fingerprint !== null;
 
 function showControls() {
   byId("query").value = state.query;
@@ -121,7 +121,7 @@ function showStart() {
 }
 
 function showPage({ found, facets }) {
-  pinned = { search: withoutPage(state), version: found.index.version };
+  pinned = { search: withoutPage(state), fingerprint: found.index.fingerprint };
   showFacets(state, catalogue, facets, change);
   showChosen(state, change);
   const last = Math.ceil(found.total.value / PAGE);
@@ -171,7 +171,7 @@ function explainer(hit, pair, answer) {
   const asked = copyOf(state);
   return async () => {
     try {
-      const found = await explained(asked, catalogue, { id: hit.id, rank: hit.rank, pair, version: answer.index.version });
+      const found = await explained(asked, catalogue, { id: hit.id, rank: hit.rank, pair, fingerprint: answer.index.fingerprint });
       if (found) return explanationOf(found, catalogue);
       return [element("p", { class: "note" }, "The index has changed since this search. Search again.")];
     } catch (error) {

@@ -28,8 +28,8 @@ const facetsOf = (fields) => (fields.length ? { facets: fields } : {});
  * Return { found, facets } of a state's page. A field with chosen values gets its counts without them, so that its
  * other values stay to be chosen; all other counts are of the products found.
  */
-export async function findPage(state, catalogue, { version = null, signal }) {
-  const pinned = version === null ? {} : { version };
+export async function findPage(state, catalogue, { fingerprint = null, signal }) {
+  const pinned = fingerprint === null ? {} : { fingerprint };
   const [found, facets] = await Promise.all([
     search(requestOf(state, catalogue, {
       top_k: PAGE, offset: (state.page - 1) * PAGE, highlight: true, ...facetsOf(openFields(state, catalogue)), ...pinned,
@@ -51,8 +51,8 @@ export async function findBoth(state, catalogue, { signal }) {
 }
 
 /** Return a hit of a state's page with its explanation; null if another product has its rank by now. */
-export async function explained(state, catalogue, { id, rank, pair, version }) {
-  const changes = { top_k: 1, offset: rank - 1, explain: true, version };
+export async function explained(state, catalogue, { id, rank, pair, fingerprint }) {
+  const changes = { top_k: 1, offset: rank - 1, explain: true, fingerprint };
   if (pair !== null) changes.pair = pair;
   const { hits, index, model } = await search(requestOf(state, catalogue, changes));
   return hits[0]?.id === id ? { ...hits[0], index, model } : null;
