@@ -65,6 +65,20 @@ def test_a_slow_answer_is_504_after_the_servers_or_the_requests_limit(shop, engi
         assert search(client, timeout_ms=30_000).status_code == 200
 
 
+def test_requests_that_timed_out_leave_the_queue(shop, engine):
+    limits = ServiceLimits(queue=QueueLimits(max_waiting=1, workers=1))
+    with shop.client(engine=engine, limits=limits) as client, ThreadPoolExecutor() as pool:
+        first = pool.submit(search, client)
+        assert engine.begun.acquire(timeout=30)
+
+        late = [search(client, timeout_ms=20).status_code for _ in range(3)]
+
+        assert late == [504, 504, 504]
+        assert 'aisle_queue_requests{index="tuned"} 0.0' in client.get("/metrics").text
+        engine.released.set()
+        assert first.result(30).status_code == 200
+
+
 def test_a_defect_is_500_without_its_message(shop):
     class BrokenEngine(Engine):
         def answer(self, jobs):

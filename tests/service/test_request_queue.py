@@ -78,6 +78,20 @@ def test_a_cancelled_job_is_not_computed(gate):
     queue.close()
 
 
+def test_cancelled_jobs_take_no_place_from_others(gate):
+    queue, _ = held_queue(gate, max_waiting=4, batch_tokens=4)
+    cancelled = [queue.submit(f"cancelled {number}", tokens=2) for number in range(4)]
+    assert all(future.cancel() for future in cancelled)
+    assert len(queue) == 0
+
+    kept = [queue.submit(job, tokens=1) for job in "abcd"]
+    gate.open.set()
+
+    assert [future.result(30) for future in kept] == ["a", "b", "c", "d"]
+    assert gate.batches == [["first"], ["a", "b", "c", "d"]]
+    queue.close()
+
+
 def test_an_error_reaches_its_own_job_only(gate):
     queue, _ = held_queue(gate)
     wrong, right = (queue.submit(job, tokens=1) for job in ("wrong", "right"))

@@ -47,8 +47,8 @@ class RequestQueue(Generic[Job, Answer]):
     """A bounded queue of jobs and the threads that answer them.
 
     A thread takes the job that waits longest, and with it those that follow, up to the limit of tokens. So a
-    single request never waits for others, and batches grow with the load. A job that was cancelled is not
-    computed.
+    single request never waits for others, and batches grow with the load. A job that is cancelled leaves the
+    queue at once and is not computed.
 
     Args:
         answer: Function that answers a batch of jobs: an answer or an error for each.
@@ -101,7 +101,14 @@ class RequestQueue(Generic[Job, Answer]):
                 )
             self._waiting.append(waiting)
             self._changed.notify()
+        waiting.future.add_done_callback(lambda future: self._drop(waiting) if future.cancelled() else None)
         return waiting.future
+
+    def _drop(self, cancelled: _Waiting[Job, Answer]) -> None:
+        """Remove a cancelled job, so that it takes no place from others."""
+        with self._changed:
+            if cancelled in self._waiting:  # otherwise a worker has just taken it
+                self._waiting.remove(cancelled)
 
     def close(self, timeout: float = 30.0) -> None:
         """Answer the jobs that wait, refuse others, and end the threads.
