@@ -11,6 +11,7 @@ import pytest
 
 from aisle.errors import SearchError
 from aisle.index import open_index
+from aisle.search.facets import count_values, group_by_value
 from aisle.search.searcher import Searcher
 from tests.search.word_encoder import WordEncoder, write_shop
 
@@ -23,6 +24,8 @@ COLUMNS = {
     "price": pa.array([5.0, math.nan, 5.0, None, 0.5]),
     "signed_zero": pa.array([0.0, -0.0, 1.0, 1.0, 1.0]),
     "stock": pa.array([3, 3, None, 3, 7], pa.int16()),
+    "code": pa.array([2**64 - 1, 5, None, 2**64 - 1, 0], pa.uint64()),
+    "codes": pa.array([[2**64 - 1, 5], [5], None, [5, None], []], pa.list_(pa.uint64())),
     "exact_price": pa.array([Decimal("1.10"), Decimal("1.10"), None, None, Decimal("2.00")]),
     "sold": pa.array([True, False, True, True, None]),
     "since": pa.array([date(2026, 1, 1), None, date(2025, 1, 1), date(2026, 1, 1), None]),
@@ -55,6 +58,8 @@ def found(tmp_path_factory):
         ("price", [(5.0, 2), (0.5, 1)], 2),
         ("signed_zero", [(1.0, 3), (0.0, 2)], 0),
         ("stock", [(3, 3), (7, 1)], 1),
+        ("code", [(2**64 - 1, 2), (0, 1), (5, 1)], 1),
+        ("codes", [(5, 3), (2**64 - 1, 1)], 2),
         ("exact_price", [(1.1, 2), (2.0, 1)], 2),
         ("sold", [(True, 3), (False, 1)], 1),
         ("since", [(date(2026, 1, 1), 2), (date(2025, 1, 1), 1)], 2),
@@ -94,6 +99,22 @@ def test_columns_that_a_filter_cannot_compare_are_refused(found, field):
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([0, 2**62], pa.timestamp("us")),
+        pa.array([0, 86_400_001], pa.date64()),
+    ],
+)
+def test_values_that_cannot_be_counted_are_refused(values):
+    products, rows = pa.table({"seen": values}), np.arange(2)
+
+    with pytest.raises(SearchError, match=r"^facets: column 'seen' holds .* a value cannot be counted"):
+        count_values(products, rows, "seen", size=10)
+    with pytest.raises(SearchError, match=r"^group_by: column 'seen' holds .* a value cannot be counted"):
+        group_by_value(products, rows, "seen")
+
+
+@pytest.mark.parametrize(
     ("ask", "message"),
     [
         (lambda found: found.facets(["brnd"]), "facets: there is no column 'brnd'; did you mean 'brand'"),
@@ -122,6 +143,12 @@ def test_groups_are_in_the_order_of_their_best_products(found):
     assert acme.count == 2
     assert [hit.product_id for hit in acme.hits] == [name for name in order if brand_of[name] == "Acme"]
     assert [hit.rank for hit in acme.hits] == [1 + order.index(hit.product_id) for hit in acme.hits]
+
+
+def test_whole_numbers_from_2_63_on_are_groups(found):
+    groups = found.grouped("code").page()
+
+    assert {(group.value, group.count) for group in groups} == {(2**64 - 1, 2), (5, 1), (0, 1), (None, 1)}
 
 
 def test_products_without_a_value_are_groups_alone(found):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TypeAlias
@@ -49,25 +51,27 @@ def count_values(products: pa.Table, rows: Rows, field: str, *, size: int) -> Fa
         size: Most values to return.
 
     Raises:
-        SearchError: The column is unknown, or holds objects, bytes, or lists of these or of lists.
+        SearchError: The column is unknown, or holds objects, bytes, or lists of these or of lists; or a value
+            cannot be counted, such as a date after the year 9999.
     """
     column = _column(products.schema, field, "facets")
-    if column.kind == "lists":
-        values, product_of = _items(_taken(products, rows, column), column)
-        has_value = len(np.unique(product_of))
-    else:
-        values = _valid(_taken(products, rows, column).cast(column.compared)).drop_null()
-        has_value = len(values)
-    counted = values.value_counts()
-    table = pa.table({"value": counted.field("values"), "count": counted.field("counts")})
-    order = [("count", "descending"), ("value", "ascending")]
-    shown = table if not len(table) else table.take(pc.sort_indices(table, sort_keys=order)[:size])
-    counts = shown.column("count").to_pylist()
-    return Facet(
-        values=list(zip(shown.column("value").to_pylist(), counts, strict=True)),
-        missing=len(rows) - has_value,
-        other=len(values) - sum(counts),
-    )
+    with _readable(column, "facets"):
+        if column.kind == "lists":
+            values, product_of = _items(_taken(products, rows, column), column)
+            has_value = len(np.unique(product_of))
+        else:
+            values = _counted(_taken(products, rows, column), column).drop_null()
+            has_value = len(values)
+        counted = values.value_counts()
+        table = pa.table({"value": counted.field("values"), "count": counted.field("counts")})
+        order = [("count", "descending"), ("value", "ascending")]
+        shown = table if not len(table) else table.take(pc.sort_indices(table, sort_keys=order)[:size])
+        counts = shown.column("count").to_pylist()
+        return Facet(
+            values=list(zip(shown.column("value").to_pylist(), counts, strict=True)),
+            missing=len(rows) - has_value,
+            other=len(values) - sum(counts),
+        )
 
 
 def group_by_value(
@@ -84,7 +88,7 @@ def group_by_value(
         (n,) numbers of groups, and the values of the first groups; later groups are rows without a value.
 
     Raises:
-        SearchError: The column is unknown, or holds lists, objects or bytes.
+        SearchError: The column is unknown, or holds lists, objects or bytes; or a value cannot be counted.
     """
     column = _column(products.schema, field, "group_by")
     if column.kind == "lists":
@@ -92,8 +96,9 @@ def group_by_value(
             f"group_by: {column}, so a product could be in several groups; group by a column with a single "
             "value per product"
         )
-    encoded = _valid(_taken(products, rows, column).cast(column.compared)).dictionary_encode()
-    values: list[FacetValue] = encoded.dictionary.to_pylist()
+    with _readable(column, "group_by"):
+        encoded = _counted(_taken(products, rows, column), column).dictionary_encode()
+        values: list[FacetValue] = encoded.dictionary.to_pylist()
     groups = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     alone = np.flatnonzero(groups < 0)
     groups[alone] = len(values) + np.arange(len(alone))
@@ -122,8 +127,25 @@ def _taken(products: pa.Table, rows: Rows, column: Column) -> pa.Array:
     return taken.chunk(0) if isinstance(taken, pa.ChunkedArray) and taken.num_chunks else taken
 
 
-def _valid(values: pa.Array) -> pa.Array:
-    """Return values with NaN as null, and with one zero: 0.0 and -0.0 are equal in filters too."""
+@contextmanager
+def _readable(column: Column, argument: str) -> Iterator[None]:
+    """Refuse a column with a value that Arrow cannot convert or Python cannot hold."""
+    try:
+        yield
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        raise SearchError(
+            f"{argument}: {column}, and a value cannot be counted: {error}; repair it, and build the index "
+            "again"
+        ) from None
+
+
+def _counted(values: pa.Array, column: Column) -> pa.Array:
+    """Return values in the type in which they are counted, with NaN as null.
+
+    There is one zero: 0.0 and -0.0 are equal in filters too. A filter compares whole numbers as int64; they
+    are counted as uint64 if that is their type, because int64 ends at 2^63.
+    """
+    values = values.cast(column.stored if pa.types.is_uint64(column.stored) else column.compared)
     if not pa.types.is_floating(values.type):
         return values
     return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), pc.add(values, 0.0))
@@ -134,7 +156,7 @@ def _items(lists: pa.Array, column: Column) -> tuple[pa.Array, npt.NDArray[np.in
     there = lists.drop_null()  # the memory of a null list may still hold items
     if pa.types.is_fixed_size_list(there.type):
         there = there.cast(pa.list_(there.type.value_type))
-    items = _valid(pc.list_flatten(there).cast(column.items.compared))
+    items = _counted(pc.list_flatten(there), column.items)
     list_of = pc.list_parent_indices(there).to_numpy(zero_copy_only=False).astype(np.int64)
     valid = items.is_valid().to_numpy(zero_copy_only=False)
     encoded = items.drop_null().dictionary_encode()

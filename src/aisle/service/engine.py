@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from aisle.errors import AisleError
 from aisle.search.rerankers import Reranker
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
@@ -50,6 +49,8 @@ class EmbedJob:
 
 Job: TypeAlias = SearchJob | EmbedJob | RerankJob
 Answer: TypeAlias = SearchResponse | EmbeddedTexts | RerankedTexts
+Embedded: TypeAlias = Mapping[str, npt.NDArray[np.float32] | Exception]
+"""Embedding of each query, or the error of the encoder for it."""
 
 
 @dataclass(frozen=True)
@@ -186,18 +187,25 @@ def _answers_of(pair: ServedPair, reranker: Reranker | None, jobs: Sequence[Job]
     ]
 
 
-def _embed_queries(
-    pair: ServedPair, requests: Sequence[SearchRequest]
-) -> Mapping[str, npt.NDArray[np.float32]] | AisleError:
-    """Return the embedding of each text that a search needs, or the error of the encoder."""
+def _embed_queries(pair: ServedPair, requests: Sequence[SearchRequest]) -> Embedded:
+    """Return the embedding of each text that a search needs, or the error of the encoder for it."""
     needed = [request for request in requests if _needs_embedding(pair, request)]
     texts = list(dict.fromkeys(text for request in needed for text in request.texts))
     if not texts or pair.encoder is None:
         return {}
     try:
         return dict(zip(texts, pair.encoder.encode_queries(texts), strict=True))
-    except AisleError as error:
-        return error
+    except Exception as error:
+        if len(needed) == 1:
+            return dict.fromkeys(texts, error)
+    embedded: dict[str, npt.NDArray[np.float32] | Exception] = {}
+    for request in needed:  # only a search with a wrong text fails
+        embedded |= {
+            text: found
+            for text, found in _embed_queries(pair, [request]).items()
+            if not isinstance(embedded.get(text), np.ndarray)
+        }
+    return embedded
 
 
 def _needs_embedding(pair: ServedPair, request: SearchRequest) -> bool:
@@ -207,37 +215,40 @@ def _needs_embedding(pair: ServedPair, request: SearchRequest) -> bool:
 def _answer_search(
     pair: ServedPair,
     request: SearchRequest,
-    embedded: Mapping[str, npt.NDArray[np.float32]] | AisleError,
+    embedded: Embedded,
     embed_ms: float,
 ) -> SearchResponse | Exception:
     started = time.perf_counter()
     try:
         results = search_results(pair, request, _vectors(pair, request, embedded))
-    except AisleError as error:
+        took = TookMs(embed=round(embed_ms, 3), search=round(1000 * (time.perf_counter() - started), 3))
+        alone = {name: getattr(results[0], name) for name in results[0].model_fields_set}
+        shown: dict[str, Any] = {"results": results} if request.queries is not None else alone
+        return SearchResponse(**shown, **_names(pair), took_ms=took)
+    except Exception as error:  # also a defect fails this job only
         return error
-    took = TookMs(embed=round(embed_ms, 3), search=round(1000 * (time.perf_counter() - started), 3))
-    alone = {name: getattr(results[0], name) for name in results[0].model_fields_set}
-    shown: dict[str, Any] = {"results": results} if request.queries is not None else alone
-    return SearchResponse(**shown, **_names(pair), took_ms=took)
 
 
 def _vectors(
     pair: ServedPair,
     request: SearchRequest,
-    embedded: Mapping[str, npt.NDArray[np.float32]] | AisleError,
+    embedded: Embedded,
 ) -> npt.NDArray[np.float32] | None:
     """Return the embeddings of a request's queries, None if it needs none.
 
     Raises:
-        AisleError: The encoder failed.
+        Exception: The encoder failed.
     """
     if request.vector is not None:
         return np.array([request.vector], np.float32)
     if not _needs_embedding(pair, request) or pair.encoder is None:
         return None
-    if isinstance(embedded, AisleError):
-        raise embedded
-    return np.array([embedded[text] for text in request.texts], np.float32)
+    vectors: list[npt.NDArray[np.float32]] = []
+    for found in (embedded[text] for text in request.texts):
+        if isinstance(found, Exception):
+            raise found
+        vectors.append(found)
+    return np.array(vectors, np.float32)
 
 
 def _embed_jobs(pair: ServedPair, jobs: Sequence[EmbedJob]) -> Iterator[EmbeddedTexts | Exception]:
@@ -264,7 +275,7 @@ def _embed(pair: ServedPair, texts: Sequence[str], options: EmbedOptions) -> Emb
         return RequestError("invalid_search", "the server searches by words only and has no encoder")
     try:
         return embed_texts(pair.encoder, texts, options, model=pair.model_name)
-    except AisleError as error:
+    except Exception as error:  # also a defect fails this job only
         return error
 
 

@@ -148,9 +148,15 @@ class RunningService:
     def _answer(self, jobs: Sequence[Job]) -> list[tuple[Answer, bytes] | Exception]:
         """Answer a batch; the JSON of searches is written here, in the worker's thread."""
         return [
-            found if isinstance(found, Exception) else (found, self._written(found))
+            found if isinstance(found, Exception) else self._with_json(found)
             for found in self.engine.answer(jobs)
         ]
+
+    def _with_json(self, found: Answer) -> tuple[Answer, bytes] | Exception:
+        try:
+            return found, self._written(found)
+        except Exception as error:  # a value that JSON does not have fails its own job only
+            return error
 
     def _written(self, found: Answer) -> bytes:
         if isinstance(found, EmbeddedTexts):
