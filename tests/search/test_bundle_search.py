@@ -9,9 +9,10 @@ import pytest
 
 from aisle.bundle.bundle_record import GateResults
 from aisle.bundle.onnx_encoder import load_bundle
+from aisle.commands.indexing.queries_bundle import queries_bundle
 from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index import read_manifest
-from aisle.search.encoders import encoder_of_index, encoder_record
+from aisle.search.encoders import encoder_of_index, encoder_record, source_in_fp32
 from aisle.search.open_searcher import open_searcher
 from aisle.search.searcher import Searcher
 from aisle.types.encoder_settings import Overrides
@@ -76,6 +77,44 @@ def test_a_bundle_of_another_model_is_refused_with_all_named(index_of_source, mi
         rf"fingerprint {own} and was exported from runs/shop with fingerprint {'b' * 64}\. Give",
     ):
         open_searcher(index_of_source, model=str(tmp_path / "other"))
+
+
+def test_an_index_of_the_fp32_bundle_is_searched_with_the_int8_bundle(
+    bundle, minilm_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("aisle.bundle.bundle_file.why_int8_saturates", lambda: None)
+    write_small_bundle(tmp_path / "int8", minilm_dir, precision="int8")
+    encoders = {"fp32": load_bundle(bundle), "int8": load_bundle(tmp_path / "int8")}
+    for name, encoder in encoders.items():
+        recorded = encoder_record(
+            model=encoder.name,
+            revision=None,
+            base_model=None,
+            precision=name,
+            overrides=Overrides(),
+            source=source_in_fp32(encoder),
+        )
+        write_shop(tmp_path / f"by_{name}", encoder, encoder=recorded)
+    by_fp32 = tmp_path / "by_fp32"
+
+    searcher = open_searcher(by_fp32, model=str(tmp_path / "int8"), exact=True)
+
+    assert encoders["fp32"].fingerprint != encoders["int8"].fingerprint
+    assert searcher.encoder.fingerprint == read_manifest(by_fp32).fingerprint == encoders["fp32"].fingerprint
+    np.testing.assert_allclose(searcher.search(titles_of(60)[:5], 1).scores[:, 0], 1, atol=1e-6)
+    assert queries_bundle(read_manifest(by_fp32), str(tmp_path / "int8")).answers == "source"
+    with pytest.raises(FingerprintMismatchError, match="no products"):
+        encoder_of_index(
+            read_manifest(by_fp32),
+            by_fp32,
+            model=str(tmp_path / "int8"),
+            base_model=None,
+            trust_remote_code=False,
+            to_search=False,
+        )
+    with pytest.raises(FingerprintMismatchError, match="build the index again"):
+        open_searcher(tmp_path / "by_int8", model=str(bundle))
+    assert queries_bundle(read_manifest(tmp_path / "by_int8"), str(bundle)).answers == "no"
 
 
 def test_a_changed_bundle_does_not_search_the_index_of_the_one_before(own_index, minilm_dir, tmp_path):

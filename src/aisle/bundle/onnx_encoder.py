@@ -47,8 +47,9 @@ class OnnxEncoder:
         tokenizer: Tokenizer of the towers.
         name: Name of the bundle in messages.
         dimensions: Number of leading components of an embedding to keep; None keeps all.
-        replaces_source: Whether the encoder has the fingerprints of the model that it was exported from, to
-            search an index of that model. The export measured how close the embeddings are.
+        stands_for: Fingerprints of the product tower and the query tower of another encoder, to search its
+            index: the model that the bundle was exported from, or that model's bundle in fp32. The export
+            measured how close the embeddings are.
     """
 
     bundle: Bundle
@@ -57,7 +58,7 @@ class OnnxEncoder:
     tokenizer: BundleTokenizer
     name: str
     dimensions: int | None = None
-    replaces_source: bool = False
+    stands_for: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         settings, source = self.settings, self.bundle.source
@@ -84,13 +85,12 @@ class OnnxEncoder:
     @property
     def fingerprint(self) -> str:
         """Hash of everything that determines a product's embedding."""
-        return self.bundle.source.fingerprint if self.replaces_source else self.bundle.fingerprint
+        return self.bundle.fingerprint if self.stands_for is None else self.stands_for[0]
 
     @property
     def query_fingerprint(self) -> str:
         """Hash of everything that determines a query's embedding; the same with one tower."""
-        source = self.bundle.source
-        return source.query_fingerprint if self.replaces_source else self.bundle.query_fingerprint
+        return self.bundle.query_fingerprint if self.stands_for is None else self.stands_for[1]
 
     @property
     def revision(self) -> None:
@@ -113,7 +113,8 @@ class OnnxEncoder:
 
     def in_place_of_source(self) -> OnnxEncoder:
         """Return an encoder with the fingerprints of the exported model, to search an index of that model."""
-        return replace(self, replaces_source=True)
+        source = self.bundle.source
+        return replace(self, stands_for=(source.fingerprint, source.query_fingerprint))
 
     def truncated(self, dimensions: int | None) -> OnnxEncoder:
         """Return an encoder that keeps the first `dimensions` components, rescaled to unit norm.

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aisle.bundle.bundle_file import is_bundle
+from aisle.bundle.bundle_record import BundleSource
 from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
 from aisle.index.reader import check_query_fingerprint
 from aisle.search.load_encoder import LoadedEncoder, load_encoder
 from aisle.search.started_bundle import StartedBundle
+from aisle.types.encoder_protocol import Encoder
 from aisle.types.encoder_settings import Overrides
+
+SOURCE = {"source_fingerprint": "fingerprint", "source_query_fingerprint": "query_fingerprint"}
+"""Fields of the record for the model that a bundle was exported from."""
 
 
 def encoder_record(
@@ -24,8 +30,14 @@ def encoder_record(
     precision: str,
     overrides: Overrides,
     dimensions: int | None = None,
+    source: BundleSource | None = None,
 ) -> dict[str, Any]:
-    """Return the manifest's record of an encoder, from which it can be loaded again."""
+    """Return the manifest's record of an encoder, from which it can be loaded again.
+
+    The fingerprints of the model that a bundle in fp32 came from are recorded too, so that the model's bundle
+    in int8 can search the index.
+    """
+    exported = {} if source is None else {name: getattr(source, field) for name, field in SOURCE.items()}
     return {
         "model": _lasting(model),
         "revision": revision,
@@ -36,7 +48,27 @@ def encoder_record(
         "max_length": overrides.max_length,
         "precision": precision,
         "dimensions": dimensions,
+        **exported,
     }
+
+
+def source_in_fp32(encoder: Encoder) -> BundleSource | None:
+    """Return the model that a bundle in fp32 was exported from; None for other encoders."""
+    if isinstance(encoder, OnnxEncoder) and encoder.bundle.precision == "fp32":
+        return encoder.bundle.source
+    return None
+
+
+def may_stand_in(source: BundleSource, manifest: Manifest) -> bool:
+    """Return whether a bundle of a model may embed the queries of an index.
+
+    It may if the model, or a bundle of the model in fp32, made the index.
+    """
+    recorded = manifest.encoder
+    made_by = [recorded.get(name) for name in SOURCE]
+    return manifest.fingerprint == source.fingerprint or made_by == [
+        getattr(source, field) for field in SOURCE.values()
+    ]
 
 
 def encoder_of_index(
@@ -58,9 +90,10 @@ def encoder_of_index(
         model: Folder or Hub id of the encoder, if it has moved, or of a bundle.
         base_model: Folder or Hub id of its base model, if that has moved.
         trust_remote_code: Run the Python code of the encoder's repository; an index cannot turn this on.
-        to_search: Whether only queries are embedded. A bundle exported from the encoder of the index embeds
-            its queries: the export measured how close the embeddings are. It embeds no products, because
-            the products of an index have the same encoder.
+        to_search: Whether only queries are embedded. A bundle exported from the encoder of the index, or from
+            the model of the bundle in fp32 that made the index, embeds its queries: the export measured how
+            close the embeddings are. It embeds no products, because the products of an index have the same
+            encoder.
         log: Function that prints a line, if the encoder is a bundle that failed a gate of its export.
         started: Bundle that is being loaded already; it is used if it is the encoder to load.
 
@@ -138,7 +171,7 @@ def _in_place_of(
             "that made the index with --model, or build the index again with the new one"
         )
     source = encoder.bundle.source
-    if source.fingerprint != manifest.fingerprint:
+    if not may_stand_in(source, manifest):
         raise FingerprintMismatchError(
             f"{with_fingerprint} the bundle {named} has fingerprint {encoder.fingerprint} and was exported "
             f"from {source.model} with fingerprint {source.fingerprint}. Give the encoder of the index, or a "
@@ -150,7 +183,11 @@ def _in_place_of(
             "index but no products: their embeddings would differ a little from the others. Leave --model "
             "out, or build the index again with the bundle"
         )
-    return encoder.in_place_of_source()
+    if source.fingerprint == manifest.fingerprint:
+        return encoder.in_place_of_source()
+    return replace(
+        encoder, stands_for=(manifest.fingerprint, manifest.query_fingerprint or manifest.fingerprint)
+    )
 
 
 def _lasting(name: str) -> str:

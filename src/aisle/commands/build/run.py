@@ -43,7 +43,7 @@ from aisle.index import (
 from aisle.index.array_files import write_embeddings
 from aisle.index.manifest import EMBEDDINGS_FILE, PRODUCTS_FILE
 from aisle.index.products import read_products
-from aisle.search.encoders import encoder_record
+from aisle.search.encoders import encoder_record, source_in_fp32
 from aisle.search.load_encoder import LoadedEncoder, extra_for, load_encoder
 from aisle.training.process_group import Processes, launched_processes
 from aisle.types.encoder_protocol import Precision
@@ -136,6 +136,7 @@ def _embed_and_finish(
                     precision=precision,
                     dimensions=settings.dimensions,
                     overrides=overrides_of(settings),
+                    source=source_in_fp32(encoder),
                 ),
                 text_template=settings.text_template if settings.catalog else None,
                 id_column=settings.id_column if settings.catalog else None,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from aisle.bundle.bundle_file import is_bundle, read_bundle
 from aisle.errors import ModelError
 from aisle.index.manifest import Manifest
+from aisle.search.encoders import may_stand_in
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class QueriesBundle:
     Args:
         path: Folder of the bundle.
         answers: Whether it may search the index, and why: it made the index ("own"), or it was exported from
-            the encoder that made it ("source"); "no" if another encoder made it.
+            the encoder that made it, or from the model of the bundle that made it ("source"); otherwise "no".
         precision: Number type that it computes in.
         fingerprint: Fingerprint of its query tower.
         source: Model that it was exported from.
@@ -69,13 +70,14 @@ def queries_bundle(manifest: Manifest, model: str | None) -> QueriesBundle | Non
         if model is not None:
             raise
         return None
-    answers: dict[str, Literal["own", "source"]] = {
-        bundle.source.fingerprint: "source",
-        bundle.fingerprint: "own",
-    }
+    answers: Literal["own", "source", "no"] = "no"
+    if bundle.fingerprint == manifest.fingerprint:
+        answers = "own"
+    elif may_stand_in(bundle.source, manifest):
+        answers = "source"
     return QueriesBundle(
         path,
-        answers.get(manifest.fingerprint, "no"),
+        answers,
         bundle.precision,
         bundle.query_fingerprint,
         bundle.source.model,
