@@ -246,3 +246,14 @@ def test_bad_input_is_one_line(tiny_bert, tmp_path, capsys, arguments, message):
     assert code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
+
+
+def test_the_current_folder_is_refused_before_the_work(tiny_bert, tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    code = main(["export", str(tiny_bert), "--output_dir", "."])
+
+    assert code == 2
+    assert "--output_dir .: is the current folder, which cannot be replaced" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

@@ -68,6 +68,7 @@ def package_inputs(settings: PackageSettings) -> None:
     Raises:
         ConfigError: There is a package already, or something else.
     """
+    from aisle.io.folder_swap import why_irreplaceable
     from aisle.service.served_package import PACKAGE_FILE
 
     check_indexes(settings.index_dir)
@@ -80,6 +81,9 @@ def package_inputs(settings: PackageSettings) -> None:
         raise ConfigError(f"--output {output}: exists and is no package; give another name")
     if is_package and not settings.overwrite:
         raise ConfigError(f"--output {output}: exists; give another name, or --overwrite to replace it")
+    reason = None if settings.sagemaker else why_irreplaceable(output)
+    if reason is not None:
+        raise ConfigError(f"--output {output}: {reason}")
 
 
 def package(settings: PackageSettings) -> None:

@@ -27,7 +27,8 @@ from aisle.export.gates import check_tokens, failures, measure
 from aisle.export.int8_onnx import int8_copy
 from aisle.export.onnx_graph import OPSET, traceable_copy, write_graph
 from aisle.export.sample_texts import SampleTexts
-from aisle.io.durable import apply_umask, put_in_place, sync
+from aisle.io.durable import apply_umask, sync
+from aisle.io.folder_swap import put_in_place, why_irreplaceable
 from aisle.models.encoder import TorchEncoder
 from aisle.text.rust_tokenizers import rust_backend
 from aisle.text.tokens import Side
@@ -64,6 +65,9 @@ def check_bundle_dir(folder: Path, *, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise ConfigError(f"--output_dir {folder}: is a file; give a folder")
+    reason = why_irreplaceable(folder)
+    if reason is not None:
+        raise ConfigError(f"--output_dir {folder}: {reason}")
     names = sorted(path.name for path in folder.iterdir())
     if names and BUNDLE_FILE not in names:
         raise ConfigError(

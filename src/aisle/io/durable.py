@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,19 +78,3 @@ def replace_bytes(path: Path, content: bytes) -> None:
     """Write a file in one step, as `replacing` does."""
     with replacing(path) as beside:
         beside.write_bytes(content)
-
-
-def put_in_place(staging: Path, folder: Path) -> None:
-    """Rename a finished folder beside `folder` to `folder`, in place of an earlier one.
-
-    Raises:
-        OSError: The system refuses to write.
-    """
-    if not folder.exists():
-        staging.rename(folder)
-    else:
-        earlier = Path(tempfile.mkdtemp(prefix=f".{folder.name}.earlier-", dir=folder.parent))
-        folder.rename(earlier / folder.name)
-        staging.rename(folder)
-        shutil.rmtree(earlier)
-    sync(folder.parent)

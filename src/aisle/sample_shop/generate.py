@@ -19,6 +19,7 @@ from pathlib import Path
 
 from aisle.errors import DataError
 from aisle.io.durable import apply_umask
+from aisle.io.folder_swap import put_in_place, why_irreplaceable
 from aisle.sample_shop.grading import Judgement, Label, judge, words_of
 from aisle.sample_shop.items import Drawn, Product, draw_products, iter_products
 from aisle.sample_shop.shopper_queries import Judged, Query, Split, write_queries
@@ -95,7 +96,7 @@ def write_sample(
     try:
         counts = _write_files(partial, products=products, seed=seed, on_progress=on_progress)
         apply_umask(partial)
-        _put_in_place(partial, output_dir)
+        put_in_place(partial, output_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _sample_files(output_dir, products, *counts)
@@ -124,6 +125,9 @@ def _check_replaceable(output_dir: Path, *, overwrite: bool) -> None:
         return
     if not output_dir.is_dir():
         raise DataError(f"{output_dir}: --output_dir must be a directory, found a file; choose another path")
+    reason = why_irreplaceable(output_dir)
+    if reason is not None:
+        raise DataError(f"--output_dir {output_dir}: {reason}")
     found = {path.name for path in output_dir.iterdir()}
     if not found:
         return
@@ -139,16 +143,6 @@ def _check_replaceable(output_dir: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise DataError(f"{output_dir}: a sample is here already; pass --overwrite to replace it")
-
-
-def _put_in_place(partial: Path, output_dir: Path) -> None:
-    if not output_dir.exists():
-        partial.rename(output_dir)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.old-", dir=output_dir.parent))
-    output_dir.rename(old / "sample")
-    partial.rename(output_dir)
-    shutil.rmtree(old)
 
 
 def _write_files(

@@ -17,7 +17,8 @@ from aisle.bundle.bundle_file import BUNDLE_FILE, bundle_text
 from aisle.bundle.bundle_record import Bundle
 from aisle.index.layout import MANIFEST_FILE, version_directory
 from aisle.index.manifest import Manifest, manifest_text
-from aisle.io.durable import put_in_place, replacing, sync
+from aisle.io.durable import replacing, sync
+from aisle.io.folder_swap import put_in_place
 from aisle.service.served_package import (
     BUNDLE_FOLDER,
     INDEX_FOLDER,
