@@ -67,9 +67,9 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(*flags):
-    """Start a server on a free port, and kill it at the end if it still runs."""
-    command = [sys.executable, "-c", PROGRAM, *map(str, flags)]
+def running_server(*flags, setup=""):
+    """Start a server on a free port, after the code in `setup`; kill it at the end if it still runs."""
+    command = [sys.executable, "-c", setup + PROGRAM, *map(str, flags)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -173,7 +173,7 @@ def test_models_being_loaded_count_as_memory_in_use(package):
     models.load("a", str(package))
 
     assert answers == [507]
-    models.close()
+    models.close(30)
     assert models.all() == []
 
 

@@ -144,10 +144,13 @@ def serve(settings: ServeSettings) -> None:
         AisleError: The address cannot be used, the key file is not valid, or the index or the model cannot
             be loaded.
     """
-    if settings.multi_model:
-        _serve_models(settings)
-    else:
-        _serve_index(settings)
+    from aisle.service.worker_threads import ending_without_workers
+
+    with ending_without_workers():
+        if settings.multi_model:
+            _serve_models(settings)
+        else:
+            _serve_index(settings)
 
 
 def _serve_index(settings: ServeSettings) -> None:

@@ -12,15 +12,16 @@ from aisle.service.api_keys import ApiKeys
 from aisle.service.demo_routes import demo_routes
 from aisle.service.engine import Engine
 from aisle.service.error_responses import add_error_handlers
-from aisle.service.http_limits import BodyLimits, Timing
+from aisle.service.http_limits import AnswerAtShutdown, BodyLimits, Timing
 from aisle.service.rerank_routes import rerank_routes
-from aisle.service.running_service import RunningService
+from aisle.service.running_service import STOP_SECONDS, RunningService
 from aisle.service.sagemaker import sagemaker_routes
 from aisle.service.search_routes import search_routes
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.service_metrics import RequestMetrics
 from aisle.service.status_routes import admin_routes, probe_routes, status_routes
 from aisle.service.swap import PairSwapper
+from aisle.service.worker_threads import run_in_worker
 from aisle.version import __version__
 
 __all__ = ["create_app"]
@@ -58,7 +59,7 @@ def create_app(
         for each in running:
             each.start()
         yield
-        await asyncio.gather(*(asyncio.to_thread(each.stop) for each in running))
+        await asyncio.gather(*(run_in_worker(each.stop, STOP_SECONDS) for each in running))
 
     # No pages of documentation: they load scripts from another site.
     app = FastAPI(title="aisle", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -66,6 +67,7 @@ def create_app(
     app.add_middleware(
         BodyLimits, max_bytes=service.limits.max_body_bytes, seconds=service.limits.body_seconds
     )
+    app.add_middleware(AnswerAtShutdown)
     requests = RequestMetrics()
     app.add_middleware(Timing, observe=requests.observe)
     for routes in (

@@ -1,4 +1,4 @@
-"""ASGI middleware: limits on bodies, and a count and duration for every request."""
+"""ASGI middleware: limits on bodies, answers at a shutdown, and a count and duration for every request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Callable
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BodyLimits", "RequestObserver", "Timing"]
+from aisle.service.error_responses import error_response
+from aisle.service.request_errors import SHUTTING_DOWN, RequestError
+
+__all__ = ["AnswerAtShutdown", "BodyLimits", "RequestObserver", "Timing"]
 
 RequestObserver = Callable[[str, int, float], None]
 """Function called with the route, the status and the seconds of each request."""
@@ -67,6 +70,35 @@ class BodyLimits:
         return HTTPException(
             413, f"a body has at most {self.max_bytes:,} bytes; send fewer queries at a time"
         )
+
+
+class AnswerAtShutdown:
+    """Answer a request that is not finished when the server ends with 503.
+
+    uvicorn cancels such a request, and would close its connection without an answer.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and answer it if it is cancelled."""
+        begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or begun:
+                raise
+            await error_response(RequestError("not_ready", SHUTTING_DOWN))(scope, receive, send)
 
 
 class Timing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,13 +127,18 @@ class LoadedModels:
         gc.collect()  # the parts of a service refer to each other, so they go only now
         return_free_memory()
 
-    def close(self) -> None:
-        """Unload all packages."""
-        for model in self.all():
-            try:
-                self.unload(model.name)
-            except AisleError:  # unloaded by a request in the meantime
-                continue
+    def close(self, seconds: float) -> None:
+        """Stop all packages at the end of the server.
+
+        Args:
+            seconds: Most seconds to wait for busy threads, of all packages together.
+        """
+        with self._changed:
+            models = list(self._loaded.values())
+            self._loaded.clear()
+        until = time.monotonic() + seconds
+        for model in models:
+            model.service.stop(max(0.0, until - time.monotonic()))
 
 
 def _unusable(error: AisleError | str, folder: Path) -> RequestError:

@@ -5,7 +5,6 @@ Contract: https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.htm
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -14,12 +13,14 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
 from aisle.service.error_responses import add_error_handlers, error_schemas
-from aisle.service.http_limits import BodyLimits, Timing
+from aisle.service.http_limits import AnswerAtShutdown, BodyLimits, Timing
 from aisle.service.loaded_models import LoadedModel, LoadedModels
 from aisle.service.requests import Body
+from aisle.service.running_service import STOP_SECONDS
 from aisle.service.sagemaker import answer_invocation
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.service_metrics import CONTENT_TYPE, RequestMetrics, metrics_text
+from aisle.service.worker_threads import run_in_worker
 from aisle.version import __version__
 
 __all__ = ["create_multi_model_app"]
@@ -48,11 +49,12 @@ def create_multi_model_app(models: LoadedModels, *, max_body_bytes: int) -> Fast
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(models.close)
+        await run_in_worker(models.close, STOP_SECONDS)
 
     app = FastAPI(title="aisle", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     add_error_handlers(app)
     app.add_middleware(BodyLimits, max_bytes=max_body_bytes, seconds=ServiceLimits().body_seconds)
+    app.add_middleware(AnswerAtShutdown)
 
     requests = RequestMetrics()
     app.add_middleware(Timing, observe=requests.observe)
@@ -77,7 +79,7 @@ def create_multi_model_app(models: LoadedModels, *, max_body_bytes: int) -> Fast
     @app.post("/models", responses=error_schemas(400, 409, 413, 422, 507))
     async def load(body: LoadRequest) -> dict[str, str]:
         """Load a model: 409 if the name is in use, 507 if there is too little memory."""
-        await asyncio.to_thread(models.load, body.model_name, body.url)
+        await run_in_worker(models.load, body.model_name, body.url)
         return _described(models[body.model_name])
 
     @app.get("/models")
@@ -99,7 +101,7 @@ def create_multi_model_app(models: LoadedModels, *, max_body_bytes: int) -> Fast
     async def unload(model_name: str) -> dict[str, str]:
         """Unload a model when its requests are finished."""
         described = _described(models[model_name])
-        await asyncio.to_thread(models.unload, model_name)
+        await run_in_worker(models.unload, model_name)
         return described
 
     @app.post("/models/{model_name:path}/invoke", responses=error_schemas(400, 404, 413, 422, 429, 503, 504))

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from aisle.errors import AisleError
 
-__all__ = ["STATUS", "ErrorKind", "RequestError"]
+__all__ = ["SHUTTING_DOWN", "STATUS", "ErrorKind", "RequestError"]
 
 ErrorKind: TypeAlias = Literal[
     "invalid_json",
@@ -51,6 +51,9 @@ STATUS: dict[ErrorKind, int] = {
     "insufficient_memory": 507,
 }
 """HTTP status of each kind of error."""
+
+SHUTTING_DOWN = "the server is shutting down; send the request to another"
+"""Message of an error of the kind `not_ready`."""
 
 
 class RequestError(AisleError):

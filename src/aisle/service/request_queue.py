@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from aisle.service.request_errors import RequestError
+from aisle.service.request_errors import SHUTTING_DOWN, RequestError
+from aisle.service.worker_threads import start_worker
 
 __all__ = ["BatchObserver", "QueueLimits", "RequestQueue"]
 
@@ -69,12 +70,7 @@ class RequestQueue(Generic[Job, Answer]):
         self._waiting: deque[_Waiting[Job, Answer]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"answer-{number}", daemon=True)
-            for number in range(limits.workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads = [start_worker(self._work, f"answer-{number}") for number in range(limits.workers)]
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -92,7 +88,7 @@ class RequestQueue(Generic[Job, Answer]):
         waiting: _Waiting[Job, Answer] = _Waiting(job, tokens, Future(), time.perf_counter())
         with self._changed:
             if self._closed:
-                raise RequestError("not_ready", "the server is shutting down; send the request to another")
+                raise RequestError("not_ready", SHUTTING_DOWN)
             if len(self._waiting) >= self.limits.max_waiting:
                 raise RequestError(
                     "queue_full",
@@ -112,6 +108,8 @@ class RequestQueue(Generic[Job, Answer]):
 
     def close(self, timeout: float = 30.0) -> None:
         """Answer the jobs that wait, refuse others, and end the threads.
+
+        A thread that is still busy after the timeout is left behind.
 
         Args:
             timeout: Most seconds to wait.

@@ -21,9 +21,14 @@ from aisle.service.service_metrics import ServiceMetrics
 from aisle.service.swap import PairSwapper
 from aisle.service.text_embedding import EmbeddedTexts, about_tokens
 
-__all__ = ["RunningService"]
+__all__ = ["STOP_SECONDS", "RunningService"]
 
 LOGGER = logging.getLogger("aisle.service")
+UNLOAD_SECONDS = 30.0
+"""Most seconds for which a service finishes its requests before it is unloaded."""
+STOP_SECONDS = 2.0
+"""The same at the end of the server, for all services together: every request is answered by then, and only
+jobs that nobody waits for are left."""
 
 
 class RunningService:
@@ -59,12 +64,16 @@ class RunningService:
         if self.swapper is not None:
             self.swapper.start()
 
-    def stop(self) -> None:
-        """Answer what waits, and end the threads."""
+    def stop(self, seconds: float = UNLOAD_SECONDS) -> None:
+        """Answer what waits, and end the threads.
+
+        Args:
+            seconds: Most seconds to wait for busy threads.
+        """
         if self.swapper is not None:
             self.swapper.stop()
         if self._queue is not None:
-            self._queue.close()
+            self._queue.close(seconds)
 
     def measure(self) -> ServiceMetrics:
         """Return the metrics, with the version and the swaps of now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,7 +20,11 @@ from aisle.errors import ConfigError
 __all__ = ["DRAIN_SECONDS", "HttpServer", "listening_socket"]
 
 DRAIN_SECONDS = 25
-"""Most seconds for which a stopped server finishes requests; the queue then has 4 more."""
+"""Most seconds for which a stopped server finishes requests; the others are then answered with 503. Its
+threads have `STOP_SECONDS` after that, and `END_SECONDS` at the end of the process."""
+LAST_SECONDS = 29
+"""Seconds from the signal to the end of the process if the event loop itself is blocked. SageMaker kills a
+container 30 s after the signal."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than the idle timeout of usual load balancers (60 s). Otherwise the server may close a connection
 while the balancer sends a request on it, and the client sees 502."""
@@ -63,7 +69,7 @@ class HttpServer:
             timeout_graceful_shutdown=DRAIN_SECONDS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _EndingServer(config)
 
     @property
     def started(self) -> bool:
@@ -90,8 +96,29 @@ class HttpServer:
         logger.info("listening on http://%s:%d", shown, port)
         if page is not None:
             logger.info("open the search page in a browser: http://%s:%d%s", shown, port, page)
-        with _quiet_end_by_sigterm():
-            self._server.run(sockets=[listening])
+        try:
+            with _quiet_end_by_sigterm():
+                self._server.run(sockets=[listening])
+        finally:
+            self._server.ended()
+
+
+class _EndingServer(uvicorn.Server):
+    """uvicorn's server, whose process ends in time after a signal even if the event loop is blocked."""
+
+    _limited = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop as uvicorn does; after `LAST_SECONDS` log where every thread is, and end with status 1."""
+        if not self._limited and sys.__stderr__ is not None:
+            self._limited = True
+            faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__)
+        super().handle_exit(sig, frame)
+
+    def ended(self) -> None:
+        """Let the process end in its own time."""
+        if self._limited:
+            faulthandler.cancel_dump_traceback_later()
 
 
 @contextmanager

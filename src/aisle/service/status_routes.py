@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +13,7 @@ from aisle.service.request_errors import RequestError
 from aisle.service.running_service import RunningService
 from aisle.service.service_info import service_info
 from aisle.service.service_metrics import CONTENT_TYPE, RequestMetrics, metrics_text
+from aisle.service.worker_threads import run_in_worker
 
 __all__ = ["admin_routes", "probe_routes", "status_routes"]
 
@@ -67,7 +67,7 @@ def admin_routes(service: RunningService) -> APIRouter:
         if service.swapper is None:
             raise RequestError("not_found", "this server never changes its index and model")
         _ = service.engine.pair  # 503 while the first pair is being loaded
-        swapped = await asyncio.to_thread(service.swapper.swap, again=True)
+        swapped = await run_in_worker(service.swapper.swap, again=True)
         return {"swapped": swapped, "version": service.engine.pair.version}
 
     return routes

@@ -26,6 +26,7 @@ from aisle.service.model_files import FilesState, files_state
 from aisle.service.pointer_file import Published, read_pointer
 from aisle.service.request_errors import RequestError
 from aisle.service.served_pair import PairSource, ServedPair, load_pair
+from aisle.service.worker_threads import start_worker
 
 __all__ = ["POLL_SECONDS", "PairSwapper", "SwapStatus", "Target", "followed_pointer", "watched_index"]
 
@@ -157,7 +158,7 @@ class PairSwapper:
 
     def start(self) -> None:
         """Load the first pair and watch for others, in a thread."""
-        threading.Thread(target=self._watch, name="swap", daemon=True).start()
+        start_worker(self._watch, "swap")
 
     def stop(self) -> None:
         """End the thread after the pair that it loads, if any."""
