@@ -92,7 +92,9 @@ def removed(folder, _):
 
 
 @pytest.mark.parametrize("change", [replaced, graph_replaced, damaged, removed])
-def test_a_bundle_that_changes_after_it_was_loaded_keeps_its_embeddings(change, opened, folder, minilm_dir):
+def test_a_bundle_that_changes_after_it_was_loaded_keeps_its_embeddings(
+    change, opened, folder, minilm_dir, caplog
+):
     encoder = load_bundle(folder)
     alone = one_by_one(encoder, BATCH)
     change(folder, minilm_dir)
@@ -102,6 +104,7 @@ def test_a_bundle_that_changes_after_it_was_loaded_keeps_its_embeddings(change, 
 
     assert opened == [2, 1]  # a failed opening is not repeated
     assert encoder.product_graph.for_batches() is encoder.product_graph.single
+    assert [record.message[:33] for record in caplog.records] == ["batches are computed by the sessi"]
 
 
 def test_large_weights_are_held_once(opened, folder, monkeypatch):

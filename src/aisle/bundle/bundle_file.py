@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from aisle.bundle.bundle_record import Bundle, BundledFile, BundledTower, BundlePrecision
 from aisle.errors import ModelError
@@ -31,19 +32,23 @@ __all__ = [
     "bundle_text",
     "check_cpu",
     "check_precision",
+    "contents_sha256",
     "is_bundle",
     "read_bundle",
     "verify_checksums",
     "write_bundle_file",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BUNDLE_FILE = "bundle.json"
 TOKENIZER_FILE = "tokenizer.json"
 DATA_SUFFIX = ".data"
 """End of the name of the file with the weights of a graph."""
 INPUT = "input_ids"
 OUTPUT = "embeddings"
+
+CHECKSUM = "sha256"
+"""Field of `bundle.json` with the SHA-256 of all others."""
 
 _VALIDATOR = record_validator(Bundle)
 
@@ -71,8 +76,9 @@ def write_bundle_file(folder: Path, bundle: Bundle) -> Bundle:
 
 
 def bundle_text(bundle: Bundle) -> str:
-    """Return the text of `bundle.json`."""
+    """Return the text of `bundle.json`, with a SHA-256 of its contents."""
     document = {"format_version": FORMAT_VERSION, **asdict(bundle)}
+    document[CHECKSUM] = contents_sha256(document)
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -181,8 +187,14 @@ def check_cpu(precision: BundlePrecision, *, name: str) -> None:
         )
 
 
+def contents_sha256(document: dict[str, Any]) -> str:
+    """Return the SHA-256 of the fields of `bundle.json` other than the checksum, however they are written."""
+    content = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def _parsed(path: Path) -> Bundle:
-    """Return the contents of a bundle's file, with the right fields and types."""
+    """Return the contents of a bundle's file, unaltered and with the right fields and types."""
     try:
         document = read_object(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -193,12 +205,15 @@ def _parsed(path: Path) -> Bundle:
         raise ModelError(f"{path}: cannot be read: {error}; check its permissions") from None
     except InvalidJsonError as error:
         raise _damaged(path, str(error)) from None
-    version = document.pop("format_version", None)
+    recorded, version = document.pop(CHECKSUM, None), document.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelError(
             f"{path}: this aisle reads bundles of format {FORMAT_VERSION}, found format {version}; "
             "export the run again with this aisle, or load the bundle with the aisle that made it"
         )
+    if recorded != contents_sha256(document):
+        raise _damaged(path, f"its {CHECKSUM} must be that of its other fields: it was altered")
+    del document["format_version"]
     try:
         bundle: Bundle = record_of(document, _VALIDATOR)
     except InvalidJsonError as error:

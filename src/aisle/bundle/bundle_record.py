@@ -88,7 +88,7 @@ class GateResults:
     limits: dict[str, Any]
     """Name to limit of that figure."""
     failed: tuple[str, ...] = ()
-    """Names of the figures outside their limits; bundles of earlier versions leave them out."""
+    """Names of the figures outside their limits."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,10 @@ class Bundle:
 
     @property
     def failed_gates(self) -> str | None:
-        """The figures outside their limits, with the limits; None if every gate was passed.
-
-        If an earlier version wrote the bundle, they are all figures with a limit.
-        """
+        """The figures outside their limits, with the limits; None if every gate was passed."""
         if self.gates.passed:
             return None
         figures, limits = self.gates.figures, self.gates.limits
-        names = self.gates.failed or tuple(limits)
-        return ", ".join(f"{name} {figures.get(name)} (limit {limits.get(name)})" for name in names)
+        return ", ".join(
+            f"{name} {figures.get(name)} (limit {limits.get(name)})" for name in self.gates.failed
+        )

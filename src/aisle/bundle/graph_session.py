@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 __all__ = ["GraphSession", "TowerGraph", "import_onnxruntime", "load_graph"]
+
+LOGGER = logging.getLogger("aisle.bundle")
 
 SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 """Fusions of ONNX Runtime that are slower than the operators they replace: the sum with its layer norm takes
@@ -103,8 +106,9 @@ class TowerGraph:
         """Return the session for batches, and open it first if need be.
 
         If that fails, because the bundle was moved, replaced or damaged since it was loaded, or memory is
-        full, the session for single texts computes batches from now on. So all embeddings are those of the
-        bundle that was loaded.
+        full, the session for single texts computes batches from now on, and the reason is logged. So all
+        embeddings are those of the bundle that was loaded. That holds only if files are replaced by renaming:
+        ONNX Runtime maps the weights, so a file that is overwritten in place changes a loaded graph.
         """
         if self._batches is None:
             with self._opening:
@@ -117,7 +121,8 @@ class TowerGraph:
             return self.single
         try:
             return self._open()
-        except ModelError:
+        except ModelError as error:
+            LOGGER.warning("batches are computed by the session for single texts, which is slower: %s", error)
             return self.single
 
 
