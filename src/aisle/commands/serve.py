@@ -155,24 +155,21 @@ def serve(settings: ServeSettings) -> None:
 
 def _serve_index(settings: ServeSettings) -> None:
     """Serve an index, or the pair that a pointer file names."""
+    from aisle.commands.served_source import usable_source
     from aisle.search.rerankers import load_reranker
     from aisle.service.api_keys import read_api_keys
     from aisle.service.app import create_app
     from aisle.service.demo_routes import DEMO_PAGE
     from aisle.service.engine import Engine
-    from aisle.service.pointer_file import read_pointer
     from aisle.service.server import HttpServer, listening_socket
     from aisle.service.swap import PairSwapper, followed_pointer, watched_index
 
+    source = _pair_source(settings)
     if settings.follow is None:
-        source = _source(settings)
         watched = watched_index(source)
     else:
-        pointer = Path(settings.follow).resolve()
-        published = read_pointer(pointer)
-        source = _source(replace(settings, index_dir=published.index_dir, model=published.model))
-        watched = followed_pointer(pointer, source)
-    limits = _limits(settings, source)
+        watched = followed_pointer(Path(settings.follow).resolve(), source)
+    limits = _limits(settings, usable_source(watched))
     keys = None if settings.api_key_file is None else read_api_keys(Path(settings.api_key_file))
     failures: list[BaseException] = []
 
@@ -207,17 +204,18 @@ def _base_service(
     on_failure: Callable[[BaseException], None],
 ) -> RunningService:
     """Return the service of the base model and its index; it loads them once it is started."""
+    from aisle.commands.served_source import usable_source
     from aisle.service.engine import Engine
     from aisle.service.running_service import RunningService
     from aisle.service.swap import PairSwapper, watched_index
 
-    source = _source(
-        replace(settings, index_dir=settings.compare_index_dir, model=settings.compare_model, base_model=None)
+    compared = replace(
+        settings, index_dir=settings.compare_index_dir, model=settings.compare_model, base_model=None
     )
+    watched = watched_index(_pair_source(compared))
+    usable_source(watched)
     engine = Engine()
-    swapper = PairSwapper(
-        engine, watched_index(source), poll_seconds=settings.watch_seconds, on_failure=on_failure
-    )
+    swapper = PairSwapper(engine, watched, poll_seconds=settings.watch_seconds, on_failure=on_failure)
     return RunningService(engine, limits, keys, settings.log_queries, swapper)
 
 
@@ -234,38 +232,26 @@ def _serve_models(settings: ServeSettings) -> None:
 
 def _start_package(folder: Path) -> RunningService:
     """Load a package, and start its service with the package's own settings."""
+    from aisle.commands.served_source import check_source
     from aisle.config.load import parse_settings
     from aisle.service.engine import Engine
     from aisle.service.running_service import RunningService
     from aisle.service.served_pair import load_pair
 
     settings = parse_settings(ServeSettings, package_arguments(folder), prog="aisle serve")
-    source = _source(settings)
+    source = check_source(_pair_source(settings))
     limits = _limits(settings, source)
     service = RunningService(Engine(load_pair(source)), limits, None, settings.log_queries)
     service.start()
     return service
 
 
-def _source(settings: ServeSettings) -> PairSource:
-    """Return where index and model are loaded from.
-
-    Raises:
-        AisleError: There is no index, or the extra of its model is not installed.
-    """
-    from aisle.commands.output import quieten_libraries
-    from aisle.extras import require_extra
-    from aisle.search.load_encoder import extra_for
+def _pair_source(settings: ServeSettings) -> PairSource:
+    """Return where index and model are loaded from; with --follow, the options of each pair."""
     from aisle.service.served_pair import PairSource
 
-    index_dir = Path(settings.index_dir or "").resolve()
-    if settings.mode != "lexical":
-        extra = extra_for(settings.model or _recorded_model(index_dir))
-        require_extra(extra)
-        if extra == "encode":
-            quieten_libraries()
     return PairSource(
-        index_dir,
+        Path(settings.index_dir or "").resolve(),
         model=settings.model,
         base_model=settings.base_model,
         trust_remote_code=settings.trust_remote_code,
@@ -274,30 +260,14 @@ def _source(settings: ServeSettings) -> PairSource:
     )
 
 
-def _recorded_model(index_dir: Path) -> str:
-    """Return the model that an index records; if the current version is damaged, that of an older version.
-
-    Raises:
-        IndexIntegrityError: There is no index.
-    """
-    from aisle.index import list_versions, read_manifest
-    from aisle.index.version_folders import current_manifest
-
-    older = [version.manifest for version in list_versions(index_dir) if version.manifest is not None]
-    manifest = current_manifest(index_dir) or (older[-1] if older else read_manifest(index_dir))
-    return str(manifest.encoder.get("model"))
-
-
 def _limits(settings: ServeSettings, source: PairSource) -> ServiceLimits:
-    from aisle.search.load_encoder import extra_for
+    from aisle.commands.served_source import computes_with_torch
     from aisle.service.request_queue import QueueLimits
     from aisle.service.sagemaker import MAX_BODY_BYTES
     from aisle.service.service_limits import ServiceLimits
     from aisle.system.processors import available_processors
 
-    model = source.model or _recorded_model(source.index_dir)
-    by_torch = settings.mode != "lexical" and extra_for(model) == "encode"
-    workers = settings.workers or (1 if by_torch else available_processors())
+    workers = settings.workers or (1 if computes_with_torch(source) else available_processors())
     return ServiceLimits(
         queue=QueueLimits(settings.max_waiting, settings.batch_tokens, workers),
         max_queries=settings.max_queries,

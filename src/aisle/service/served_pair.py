@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from aisle.errors import FingerprintMismatchError, ModelError, SearchError
+from aisle.extras import require_extra
 from aisle.index.layout import index_directory
 from aisle.index.manifest import MANIFEST_FILE
 from aisle.index.reader import open_index
@@ -18,7 +19,7 @@ from aisle.index.search_index import SearchIndex
 from aisle.io.durable import file_sha256
 from aisle.search.candidates import WINDOW
 from aisle.search.encoders import encoder_of_index
-from aisle.search.load_encoder import LoadedEncoder
+from aisle.search.load_encoder import LoadedEncoder, extra_for
 from aisle.search.searcher import Searcher
 from aisle.service.facet_fields import facet_fields
 from aisle.service.hidden_paths import local_places, public_model_name
@@ -141,8 +142,8 @@ def load_pair(
         log: Function that prints a line about the encoder.
 
     Raises:
-        AisleError: The index is damaged, the encoder cannot be loaded or is being replaced, or they do not
-            fit together.
+        AisleError: The index is damaged, the encoder cannot be loaded or is being replaced, its extra is not
+            installed, or they do not fit together.
         OSError: A file cannot be read.
     """
     index = open_index(source.index_dir, version=source.version)
@@ -189,6 +190,7 @@ def _searcher(index: SearchIndex, encoder: Encoder | None, source: PairSource) -
 
 
 def _load_encoder(index: SearchIndex, source: PairSource, log: Callable[[str], None] | None) -> LoadedEncoder:
+    require_extra(extra_for(source.model or str(index.manifest.encoder["model"])))
     with _LOADING:
         return encoder_of_index(
             index.manifest,
