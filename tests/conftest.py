@@ -80,6 +80,26 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", line)
 
 
+@pytest.fixture
+def counted(monkeypatch):
+    """Return a function that replaces a function, or a method of a class, by itself with a list of its calls.
+
+    The list has the first argument of each call.
+    """
+
+    def count(of, name):
+        original, calls, first = getattr(of, name), [], 1 if isinstance(of, type) else 0
+
+        def called(*args, **kwargs):
+            calls.append(args[first])
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(of, name, called)
+        return calls
+
+    return count
+
+
 @pytest.fixture(scope="session")
 def minilm_dir():
     """The folder of the MiniLM package."""

@@ -1,13 +1,15 @@
 """Explanations of candidates: words, scores, fusion, filter and index."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
-from aisle.index import open_index, upsert_products
-from aisle.search.explain import Clause, MatchedWord, explain
+from aisle.index import filters, open_index, upsert_products
+from aisle.index.analyser import Analyser
+from aisle.search.explain import Clause, Explainer, MatchedWord, explain
 from aisle.search.searcher import Searcher
 from tests.search.word_encoder import WordEncoder, write_shop
 
@@ -152,3 +154,23 @@ def test_an_index_without_texts_is_explained_without_words(searcher):
 
     assert explanation.words == []
     assert set(explanation.scores) == {"dense"}
+
+
+def test_each_text_is_analysed_once_for_all_words_and_the_query_once_for_all_products(searcher, counted):
+    analysed = counted(Analyser, "placed_terms")
+    queries = counted(Analyser, "terms_of_query")
+    parsed = counted(filters, "filter_clauses")
+    query = "red sofa velvet lamp table zeppelin"
+    (found,) = searcher.candidates([query], mode="lexical", where="price < 50 or price is None")
+    page = found.page()
+    before = len(queries)
+
+    explainer = Explainer(found)
+    asked = len(queries) - before
+    explanations = [explainer.explain(hit) for hit in page]
+
+    shown = [0, 2, 3]
+    texts = [TITLES[row] for row in shown] + [TEXTS[row] for row in shown] + ["Red", "dark red", "red"]
+    assert len(explanations) == 3
+    assert Counter(analysed) == Counter(text.lower() for text in [query, *texts])
+    assert (len(queries) - before, len(parsed)) == (asked, 1)

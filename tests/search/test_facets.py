@@ -11,6 +11,7 @@ import pytest
 
 from aisle.errors import SearchError
 from aisle.index import open_index
+from aisle.search import candidates
 from aisle.search.facets import count_values, group_by_value
 from aisle.search.searcher import Searcher
 from tests.search.word_encoder import WordEncoder, write_shop
@@ -196,3 +197,11 @@ def test_facets_count_products_of_several_record_batches(tmp_path):
         expected[brands[row]] = expected.get(brands[row], 0) + 1
     assert dict(found.facets(["brand"], 20)["brand"].values) == expected
     assert [hit.payload["brand"] for hit in found.page(0, 20)] == [brands[row] for row in found.rows[:20]]
+
+
+def test_a_column_is_counted_once_and_the_products_of_all_groups_are_read_at_once(found, counted):
+    facets, reads = counted(candidates, "count_values"), counted(candidates, "take_rows")
+
+    assert list(found.facets(["brand", "stock", "brand"])) == ["brand", "stock"]
+    assert [len(group.hits) for group in found.grouped("brand", 2).page()] == [2, 1, 1, 1]
+    assert (len(facets), len(reads)) == (2, 1)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from aisle.index.analyser import Analyser, normalise
 from aisle.index.term_spans import term_spans
-from aisle.search.highlighting import highlights
+from aisle.search.highlighting import Highlighter, highlights
 
 ENGLISH = Analyser.of("english")
 EXAMPLES = settings(max_examples=200, derandomize=True, database=None, deadline=None)
@@ -88,3 +88,13 @@ def test_a_text_has_highlights_if_bm25_finds_a_word_of_it(text, query):
     places = [place for span in spans for place in span]
     assert places == sorted(set(places))
     assert all(0 <= place <= len(text) for place in places)
+
+
+def test_the_query_is_analysed_once_and_a_column_that_is_named_twice_once(counted):
+    queries, texts = counted(Analyser, "terms_of_query"), counted(Analyser, "placed_terms")
+    highlighter = Highlighter(ENGLISH, "red sofa")
+
+    found = [highlighter.highlights({"title": title}, ["title"] * 9) for title in ("red bed", "a sofa")]
+
+    assert found == [{"title": [(0, 3)]}, {"title": [(2, 6)]}]
+    assert (queries, texts) == (["red sofa"], ["red bed", "a sofa"])

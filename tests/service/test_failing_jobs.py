@@ -27,6 +27,7 @@ COLUMNS = pa.table(
         "title": TITLES,
         "code": pa.array([2**64 - 1, 7, None, 7], pa.uint64()),
         "codes": pa.array([[2**64 - 1, 7], [7], None, []], pa.list_(pa.uint64())),
+        "brand": pa.array(["Acme", "Acme", "Zenith", None]).dictionary_encode(),
         "seen": pa.array([FAR, FAR, 0, 0], pa.timestamp("us")),
     }
 )
@@ -134,3 +135,12 @@ def test_whole_numbers_from_2_63_on_are_counted_and_grouped(client):
 
     assert facets["code"]["values"] == [{"value": 7, "count": 1}, {"value": 2**64 - 1, "count": 1}]
     assert facets["codes"]["values"] == [{"value": 7, "count": 2}, {"value": 2**64 - 1, "count": 1}]
+
+
+def test_info_names_the_columns_to_count_whatever_their_types(client):
+    answer = client.get("/info")
+
+    assert answer.status_code == 200
+    facet = {field["name"]: field["facet"] for field in answer.json()["index"]["fields"]}
+    assert (facet["code"], facet["brand"], facet["title"]) == (False, False, False)
+    assert facet["seen"]

@@ -197,7 +197,7 @@ def _explained(
 ) -> list[Results]:
     """Return the answer to each query, with an explanation of each product."""
     from aisle.search.candidates import WINDOW
-    from aisle.search.explain import explain
+    from aisle.search.explain import Explainer
 
     window = max(WINDOW, settings.top_k)
     found = searcher.candidates(texts, min_score=settings.min_score, p=settings.p, window=window)
@@ -205,11 +205,11 @@ def _explained(
         [
             {
                 **_result(hit, hit.scores["dense"] if "fused" in hit.scores else None, hit.payload, fields),
-                "explain": explain(candidates, hit).document(),
+                "explain": explainer.explain(hit).document(),
             }
             for hit in candidates.page(0, settings.top_k)
         ]
-        for candidates in found
+        for candidates, explainer in ((candidates, Explainer(candidates)) for candidates in found)
     ]
 
 

@@ -37,6 +37,8 @@ COMPARISONS = {
     ">=": pc.greater_equal,
 }
 INT64_LIMIT = 2**63
+LONGEST_NAME = 200
+"""Longest name of an unknown column that a message repeats. A client may send megabytes."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ def column_of(field: pa.Field) -> Column:
 
 def unknown_column(name: str, names: Sequence[str]) -> str:
     """Return the message for a column that is not among `names`."""
-    near = difflib.get_close_matches(name, names, n=1)
+    shown = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "..."
+    near = difflib.get_close_matches(shown, names, n=1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     columns = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"there is no column {name!r}; {meant}columns are {columns}"
+    return f"there is no column {shown!r}; {meant}columns are {columns}"
 
 
 def scalar_of(value: Value, column: Column) -> pa.Scalar:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from aisle.index.scoring import Rows, Scores
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.sequences import as_sequence
 
-__all__ = ["LEXICAL_FILES", "Bm25Index", "analyser_of", "best_rows", "write_lexical"]
+__all__ = ["LEXICAL_FILES", "Bm25Index", "TermPostings", "analyser_of", "best_rows", "write_lexical"]
 
 SHAPE_FILE = "bm25.json"
 ARRAY_TYPES = {
@@ -40,6 +41,13 @@ ARRAY_TYPES = {
 LEXICAL_FILES = (SHAPE_FILE, *(f"{name}.npy" for name in ARRAY_TYPES))
 
 K1, B = 1.5, 0.75
+
+
+class TermPostings(NamedTuple):
+    """How often a query has a term, and the term's postings."""
+
+    times: int
+    found: slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,19 +162,23 @@ class Bm25Index:
             total[named] = self.highest_score(query)
         return total
 
-    def term_scores(self, query: str, row: int) -> dict[str, float]:
-        """Return what each term of a query adds to a text's score, in order of the query; 0 if it is absent.
+    def term_postings(self, query: str) -> dict[str, TermPostings]:
+        """Return the postings of each term of a query, in order of the query, for `term_scores`."""
+        counts = Counter(self.analyser.terms_of_query(query))
+        return {term: TermPostings(times, self._postings_of(term)) for term, times in counts.items()}
+
+    def term_scores(self, postings: Mapping[str, TermPostings], row: int) -> dict[str, float]:
+        """Return what each term of a query adds to a text's score; 0 if it is absent.
 
         Args:
-            query: Text to search for.
+            postings: Postings of the terms.
             row: Row of the text.
         """
         added: dict[str, float] = {}
-        for term in self.analyser.terms_of_query(query):
-            found = self._postings_of(term)
+        for term, (times, found) in postings.items():
             at = found.start + int(np.searchsorted(self.rows[found], row))  # rows ascend within a word
             score = float(self.scores[at]) if at < found.stop and self.rows[at] == row else 0.0
-            added[term] = added.get(term, 0.0) + score
+            added[term] = times * score
         return added
 
     def named(self, query: str) -> Rows:

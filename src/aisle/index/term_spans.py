@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import regex
@@ -10,7 +10,7 @@ import regex
 from aisle.index.analyser import Analyser, normalise
 from aisle.index.languages import Language
 
-__all__ = ["Span", "term_spans"]
+__all__ = ["Span", "term_spans", "words_of_terms"]
 
 Span = tuple[int, int]
 """Start and end of a part of a text, in code points."""
@@ -30,14 +30,36 @@ def term_spans(analyser: Analyser, text: str, terms: Collection[str]) -> list[Sp
         text: Text as it is shown.
         terms: Terms to find, as `Analyser.terms_of_query` returns them.
     """
+    return _merged(span for _, span in _placed(analyser, text, frozenset(terms)))
+
+
+def words_of_terms(analyser: Analyser, text: str, terms: Collection[str]) -> dict[str, list[str]]:
+    """Return the parts of a text that have each term, as they are written; terms that it lacks are left out.
+
+    The text is analysed once, however many terms there are.
+
+    Args:
+        analyser: Analyser of the index.
+        text: Text as it is shown.
+        terms: Terms to find, as `Analyser.terms_of_query` returns them.
+    """
+    spans: dict[str, list[Span]] = {}
+    for term, span in _placed(analyser, text, frozenset(terms)):
+        spans.setdefault(term, []).append(span)
+    return {term: [text[start:end] for start, end in _merged(found)] for term, found in spans.items()}
+
+
+def _placed(analyser: Analyser, text: str, terms: frozenset[str]) -> Iterator[tuple[str, Span]]:
+    """Yield each place of each of the terms in a text."""
     aligned = _align(text, analyser.language)
     if aligned is None:
-        pieces = ((found.group(), found.span()) for found in _PIECES.finditer(text))
-        return _merged(
-            span for piece, span in pieces if not set(terms).isdisjoint(analyser.terms_of_text(piece))
-        )
-    found = (each for each in analyser.placed_terms(aligned.normalised) if each.term in terms)
-    return _merged((aligned.starts[each.start], aligned.ends[each.end - 1]) for each in found)
+        for piece in _PIECES.finditer(text):
+            for term in terms.intersection(analyser.terms_of_text(piece.group())):
+                yield term, piece.span()
+        return
+    for found in analyser.placed_terms(aligned.normalised):
+        if found.term in terms:
+            yield found.term, (aligned.starts[found.start], aligned.ends[found.end - 1])
 
 
 class _Aligned(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from aisle.search.candidates import CandidateSet, CandidateSettings, Total
 
 __all__ = ["find_candidates"]
 
+PART_QUERIES = 4
+"""Queries searched together if the search may be ended between them."""
+
 
 def find_candidates(
     index: SearchIndex,
@@ -28,6 +31,7 @@ def find_candidates(
     settings: CandidateSettings,
     *,
     threads: int | None = None,
+    between: Callable[[], None] | None = None,
 ) -> list[CandidateSet]:
     """Return the candidate set of each query.
 
@@ -37,6 +41,7 @@ def find_candidates(
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm; "lexical" needs none.
         settings: Settings of all sets.
         threads: Threads that search the graph; None is one per core.
+        between: Function called after every few queries; an error that it raises ends the search.
 
     Raises:
         SearchError: A setting is out of range, the filter does not fit the products, the numbers of queries
@@ -48,34 +53,21 @@ def find_candidates(
     search = _Search(index, settings, None if settings.where is None else index.satisfying(settings.where))
     floors = _floors(index, queries, settings)
     if settings.mode == "lexical":
-        return [search.lexical(*asked) for asked in zip(queries, floors, strict=True)]
-    if query_embeddings is None or len(query_embeddings) != len(queries):
-        found = "none" if query_embeddings is None else len(query_embeddings)
+        query_embeddings = np.zeros((len(queries), 0), np.float32)
+    elif query_embeddings is None or len(query_embeddings) != len(queries):
+        given = "none" if query_embeddings is None else len(query_embeddings)
         raise SearchError(
-            f"query_embeddings: must be those of the {len(queries)} queries, found {found}; give "
+            f"query_embeddings: must be those of the {len(queries)} queries, found {given}; give "
             "searcher.encode(queries)"
         )
-    nearest = index.search(
-        query_embeddings,
-        top_k=settings.window + 1,  # shows whether the window cuts a product off
-        ef_search=settings.ef_search,
-        exact=settings.exact,
-        where=search.allowed,
-        threads=threads,
-    )
-    if settings.mode == "dense":
-        found_by_cosine = zip(queries, floors, nearest.rows, nearest.scores, strict=True)
-        return [search.dense(*found) for found in found_by_cosine]
-    gathered = gather_candidates(
-        lexical_of(index),
-        index.embeddings,
-        queries,
-        np.asarray(query_embeddings, np.float32),
-        dense_rows=nearest.rows[:, : settings.window],
-        tie_ranks=index.tie_ranks,
-        allowed=search.allowed,
-    )
-    return [search.hybrid(*found) for found in zip(queries, floors, gathered, nearest.scores, strict=True)]
+    step = max(1, len(queries)) if between is None else PART_QUERIES
+    found: list[CandidateSet] = []
+    for start in range(0, max(1, len(queries)), step):
+        if between is not None:
+            between()
+        part = slice(start, start + step)
+        found += search.candidates(queries[part], floors[part], query_embeddings[part], threads)
+    return found
 
 
 def _floors(index: SearchIndex, queries: Sequence[str], settings: CandidateSettings) -> list[float]:
@@ -97,6 +89,39 @@ class _Search:
     settings: CandidateSettings
     allowed: npt.NDArray[np.bool_] | None
     """(count,) bool, whether each product satisfies the filter; None without a filter."""
+
+    def candidates(
+        self,
+        queries: Sequence[str],
+        floors: Sequence[float],
+        query_embeddings: npt.NDArray[np.float32],
+        threads: int | None,
+    ) -> list[CandidateSet]:
+        """Return the candidate set of each query."""
+        index, settings = self.index, self.settings
+        if settings.mode == "lexical":
+            return [self.lexical(*asked) for asked in zip(queries, floors, strict=True)]
+        nearest = index.search(
+            query_embeddings,
+            top_k=settings.window + 1,  # shows whether the window cuts a product off
+            ef_search=settings.ef_search,
+            exact=settings.exact,
+            where=self.allowed,
+            threads=threads,
+        )
+        if settings.mode == "dense":
+            found_by_cosine = zip(queries, floors, nearest.rows, nearest.scores, strict=True)
+            return [self.dense(*found) for found in found_by_cosine]
+        gathered = gather_candidates(
+            lexical_of(index),
+            index.embeddings,
+            queries,
+            np.asarray(query_embeddings, np.float32),
+            dense_rows=nearest.rows[:, : settings.window],
+            tie_ranks=index.tie_ranks,
+            allowed=self.allowed,
+        )
+        return [self.hybrid(*found) for found in zip(queries, floors, gathered, nearest.scores, strict=True)]
 
     def dense(self, query: str, floor: float, rows: Rows, cosines: Scores) -> CandidateSet:
         """Return the nearest products, from the best `window + 1` products by cosine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -113,12 +114,17 @@ class Groups:
             SearchError: The page is out of range or reaches beyond the window.
         """
         _check_page(offset, top_k, self.window)
-        pages = []
-        for number in self._order[offset : offset + top_k].tolist():
-            places = np.flatnonzero(self.group_of == number)[: self.size]
-            value = self.values[number] if number < len(self.values) else None
-            pages.append(Group(value, int(self.counts[number]), self.hits_at(places)))
-        return pages
+        numbers = self._order[offset : offset + top_k].tolist()
+        places = [np.flatnonzero(self.group_of == number)[: self.size] for number in numbers]
+        hits = iter(self.hits_at(np.concatenate([np.zeros(0, np.int64), *places])))  # reads all at once
+        return [
+            Group(
+                value=self.values[number] if number < len(self.values) else None,
+                count=int(self.counts[number]),
+                hits=list(islice(hits, len(of_group))),
+            )
+            for number, of_group in zip(numbers, places, strict=True)
+        ]
 
     @cached_property
     def _order(self) -> npt.NDArray[np.int64]:
@@ -198,7 +204,7 @@ class CandidateSet:
             SearchError: A column is unknown or cannot be counted, or `size` is below 1.
         """
         check_count("size", size)
-        names = as_sequence(fields, "facets", SearchError)
+        names = dict.fromkeys(as_sequence(fields, "facets", SearchError))  # a column is counted once
         return {name: count_values(self.products, self._counted, name, size=size) for name in names}
 
     def grouped(self, field: str, group_size: int = 1) -> Groups:

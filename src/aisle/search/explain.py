@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aisle.index.fusion import RECIPROCAL_RANK_CONSTANT
+from aisle.index.lexical import TermPostings
 from aisle.index.products import take_rows
-from aisle.index.search_index import SearchIndex, shorten
-from aisle.index.term_spans import term_spans
+from aisle.index.search_index import shorten
+from aisle.index.term_spans import words_of_terms
 from aisle.search.candidates import Candidate, CandidateSet, CandidateSettings
 from aisle.types.columns import TEXT_COLUMN
 from aisle.types.json_values import json_ready
 
-__all__ = ["Clause", "Explanation", "FusedParts", "MatchedWord", "explain"]
+if TYPE_CHECKING:
+    from aisle.index.filters import Filter
+
+__all__ = ["Clause", "Explainer", "Explanation", "FusedParts", "MatchedWord", "explain"]
 
 
 @dataclass(frozen=True)
@@ -121,89 +126,126 @@ class Explanation:
         return f"no rank: not among the best {self.settings.window}"
 
 
-def explain(found: CandidateSet, candidate: Candidate) -> Explanation:
-    """Return why a product of a candidate set is at its rank.
+class Explainer:
+    """Explanations of any number of candidates of a set; query and filter are analysed once.
 
     Everything is computed again from the version of the index that was searched, also after a newer version
     became current.
 
     Args:
         found: Candidate set of a query.
+    """
+
+    def __init__(self, found: CandidateSet) -> None:
+        self._found = found
+        self._index = found.index
+        self._named: frozenset[int] = frozenset()
+        self._postings: Mapping[str, TermPostings] = {}
+        self._typed: Mapping[str, list[str]] = {}
+        self._clauses: Sequence[Filter] = ()
+        self._highest = 0.0
+        lexical, query = found.index.lexical, found.query
+        if lexical is not None:
+            self._postings = lexical.term_postings(query)
+            self._typed = words_of_terms(lexical.analyser, query, self._postings)
+            self._highest = lexical.highest_score(query)
+            if found.settings.mode != "dense":
+                self._named = frozenset(lexical.named(query).tolist())
+        if found.settings.where is not None:
+            from aisle.index.filters import filter_clauses  # takes 15 ms; most searches have no filter
+
+            self._clauses = filter_clauses(found.settings.where, found.index.products.schema)
+
+    def explain(self, candidate: Candidate) -> Explanation:
+        """Return why a product of the set is at its rank.
+
+        Args:
+            candidate: Product of the set.
+        """
+        found, manifest = self._found, self._index.manifest
+        named = candidate.row in self._named
+        return Explanation(
+            query=found.query,
+            product_id=candidate.product_id,
+            rank=candidate.rank,
+            score=candidate.score,
+            scores=candidate.scores,
+            ranks=candidate.ranks,
+            named_by_id=named,
+            words=self._matched_words(candidate),
+            fused=None if named else self._fused_parts(candidate),
+            filter=self._results_of_clauses(candidate.row),
+            settings=found.settings,
+            total=found.total.value,
+            relation=found.total.relation,
+            version=found.version,
+            fingerprint=manifest.fingerprint,
+            encoder=str(manifest.encoder.get("model", "not recorded")),
+        )
+
+    def _matched_words(self, candidate: Candidate) -> list[MatchedWord]:
+        lexical = self._index.lexical
+        if lexical is None:
+            return []
+        fields: dict[str, dict[str, list[str]]] = {term: {} for term in self._postings}
+        for name, value in candidate.payload.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    for term, words in words_of_terms(lexical.analyser, text, fields.keys()).items():
+                        fields[term].setdefault(name, []).extend(words)
+        elsewhere = [term for term, places in fields.items() if not places]
+        if elsewhere and candidate.text is not None:
+            for term, words in words_of_terms(lexical.analyser, candidate.text, elsewhere).items():
+                fields[term][TEXT_COLUMN] = words
+        scores = lexical.term_scores(self._postings, candidate.row)
+        return [
+            MatchedWord(
+                word=self._typed.get(term, [term])[0],
+                term=term,
+                bm25=scores[term],
+                fields={name: list(dict.fromkeys(words)) for name, words in places.items()},
+            )
+            for term, places in fields.items()
+        ]
+
+    def _fused_parts(self, candidate: Candidate) -> FusedParts | None:
+        settings = self._found.settings
+        if settings.mode != "hybrid" or self._index.lexical is None:
+            return None
+        if settings.fusion == "rrf":
+            dense, bm25 = (
+                1.0 / (RECIPROCAL_RANK_CONSTANT + candidate.ranks[side]) if side in candidate.ranks else 0.0
+                for side in ("dense", "bm25")
+            )
+            return FusedParts(dense, bm25, self._highest)
+        weight = settings.weight
+        return FusedParts(
+            dense=weight * (candidate.scores["dense"] + 1.0) / 2.0,
+            bm25=(1.0 - weight) * candidate.scores["bm25"] / self._highest,
+            highest_bm25=self._highest,
+        )
+
+    def _results_of_clauses(self, row: int) -> list[Clause]:
+        if not self._clauses:
+            return []
+        columns = list(dict.fromkeys(name for clause in self._clauses for name in clause.columns))
+        taken = take_rows(self._index.products.select(columns), np.array([row]))
+        (product,) = taken.combine_chunks().to_batches()
+        (values,) = product.to_pylist()
+        return [
+            Clause(clause.text, clause.result(product), {name: values[name] for name in clause.columns})
+            for clause in self._clauses
+        ]
+
+
+def explain(found: CandidateSet, candidate: Candidate) -> Explanation:
+    """Return why a product of a candidate set is at its rank; for several products use an `Explainer`.
+
+    Args:
+        found: Candidate set of a query.
         candidate: Product of this set.
     """
-    index, settings = found.index, found.settings
-    lexical = index.lexical
-    named = lexical is not None and settings.mode != "dense" and candidate.row in lexical.named(found.query)
-    return Explanation(
-        query=found.query,
-        product_id=candidate.product_id,
-        rank=candidate.rank,
-        score=candidate.score,
-        scores=candidate.scores,
-        ranks=candidate.ranks,
-        named_by_id=named,
-        words=_matched_words(index, found.query, candidate),
-        fused=None if named else _fused_parts(found, candidate),
-        filter=[] if settings.where is None else _clauses(index, settings.where, candidate.row),
-        settings=settings,
-        total=found.total.value,
-        relation=found.total.relation,
-        version=found.version,
-        fingerprint=index.manifest.fingerprint,
-        encoder=str(index.manifest.encoder.get("model", "not recorded")),
-    )
-
-
-def _matched_words(index: SearchIndex, query: str, candidate: Candidate) -> list[MatchedWord]:
-    if index.lexical is None:
-        return []
-    analyser = index.lexical.analyser
-
-    def written(text: str, term: str) -> list[str]:
-        return [text[start:end] for start, end in term_spans(analyser, text, {term})]
-
-    words = []
-    for term, score in index.lexical.term_scores(query, candidate.row).items():
-        fields: dict[str, list[str]] = {}
-        for name, value in candidate.payload.items():
-            texts = value if isinstance(value, list) else [value]
-            matched = [part for text in texts if isinstance(text, str) for part in written(text, term)]
-            if matched:
-                fields[name] = list(dict.fromkeys(matched))
-        if not fields and candidate.text is not None and (matched := written(candidate.text, term)):
-            fields[TEXT_COLUMN] = list(dict.fromkeys(matched))
-        typed = written(query, term)
-        words.append(MatchedWord(typed[0] if typed else term, term, score, fields))
-    return words
-
-
-def _fused_parts(found: CandidateSet, candidate: Candidate) -> FusedParts | None:
-    if found.settings.mode != "hybrid" or found.index.lexical is None:
-        return None
-    highest = found.index.lexical.highest_score(found.query)
-    if found.settings.fusion == "rrf":
-        dense, bm25 = (
-            1.0 / (RECIPROCAL_RANK_CONSTANT + candidate.ranks[side]) if side in candidate.ranks else 0.0
-            for side in ("dense", "bm25")
-        )
-        return FusedParts(dense, bm25, highest)
-    weight = found.settings.weight
-    return FusedParts(
-        dense=weight * (candidate.scores["dense"] + 1.0) / 2.0,
-        bm25=(1.0 - weight) * candidate.scores["bm25"] / highest,
-        highest_bm25=highest,
-    )
-
-
-def _clauses(index: SearchIndex, where: str, row: int) -> list[Clause]:
-    from aisle.index.filters import filter_clauses  # takes 15 ms; most searches have no filter
-
-    clauses = []
-    for clause in filter_clauses(where, index.products.schema):
-        taken = take_rows(index.products.select(clause.columns), np.array([row]))
-        (product,) = taken.combine_chunks().to_batches()
-        clauses.append(Clause(clause.text, clause.result(product), product.to_pylist()[0]))
-    return clauses
+    return Explainer(found).explain(candidate)
 
 
 def _matched(word: MatchedWord) -> str:

@@ -192,6 +192,7 @@ class Searcher:
         exact: bool | None = None,
         ef_search: int | None = None,
         query_embeddings: npt.NDArray[np.float32] | None = None,
+        between: Callable[[], None] | None = None,
     ) -> list[CandidateSet]:
         """Return the candidate set of each query, from which total, pages, facets and groups come.
 
@@ -211,6 +212,7 @@ class Searcher:
             ef_search: Candidates kept while searching; None is the searcher's setting. It is at least
                 `window + 1`.
             query_embeddings: As in `search`.
+            between: Function called after every few queries; an error that it raises ends the search.
 
         Raises:
             SearchError: As in `search`, or the searcher has a rerank stage, which reorders pages.
@@ -240,7 +242,9 @@ class Searcher:
             exact=self.exact if exact is None else exact,
             ef_search=self.ef_search if ef_search is None else ef_search,
         )
-        return find_candidates(index, queries, query_embeddings, settings, threads=self.threads)
+        return find_candidates(
+            index, queries, query_embeddings, settings, threads=self.threads, between=between
+        )
 
     def encode(self, queries: Iterable[str]) -> npt.NDArray[np.float32]:
         """Return the (queries, dim) float32 embeddings of queries, to search for them several times.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.search.rerankers import Reranker
+from aisle.service.deadline import Deadline
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
 from aisle.service.reranked_texts import RerankedTexts, RerankJob, rerank_jobs
@@ -32,6 +33,8 @@ class SearchJob:
     """A search to answer."""
 
     request: SearchRequest
+    deadline: Deadline | None = None
+    """When the work stops; None if nobody waits, as for a first query at the start."""
 
     @property
     def texts(self) -> list[str]:
@@ -178,7 +181,7 @@ def _answers_of(pair: ServedPair, reranker: Reranker | None, jobs: Sequence[Job]
     texts = _embed_jobs(pair, [job for job in jobs if isinstance(job, EmbedJob)])
     ranked = iter(rerank_jobs(reranker, [job for job in jobs if isinstance(job, RerankJob)]))
     return [
-        _answer_search(pair, job.request, embedded, took)
+        _answer_search(pair, job, embedded, took)
         if isinstance(job, SearchJob)
         else next(texts)
         if isinstance(job, EmbedJob)
@@ -214,13 +217,13 @@ def _needs_embedding(pair: ServedPair, request: SearchRequest) -> bool:
 
 def _answer_search(
     pair: ServedPair,
-    request: SearchRequest,
+    job: SearchJob,
     embedded: Embedded,
     embed_ms: float,
 ) -> SearchResponse | Exception:
-    started = time.perf_counter()
+    started, request = time.perf_counter(), job.request
     try:
-        results = search_results(pair, request, _vectors(pair, request, embedded))
+        results = search_results(pair, request, _vectors(pair, request, embedded), deadline=job.deadline)
         took = TookMs(embed=round(embed_ms, 3), search=round(1000 * (time.perf_counter() - started), 3))
         alone = {name: getattr(results[0], name) for name in results[0].model_fields_set}
         shown: dict[str, Any] = {"results": results} if request.queries is not None else alone

@@ -14,6 +14,8 @@ from aisle.types.choices import SearchMode
 
 __all__ = [
     "MAX_CHARACTERS",
+    "MAX_EXPLAINED",
+    "MAX_HITS",
     "MAX_TOP_K",
     "MAX_WINDOW",
     "Body",
@@ -31,6 +33,11 @@ MAX_TOP_K = 1000
 """Most products of a query in a response."""
 MAX_WINDOW = 10_000
 """Largest window of a request."""
+MAX_HITS = 32_000
+"""Most products that a request may ask for: queries times `top_k`, times `group_size` with `group_by`. The
+memory of a response grows with them."""
+MAX_EXPLAINED = 100
+"""Most of them with `explain`, which reads every text of a product, and names every word of the query."""
 MAX_TIMEOUT_MS = 60_000
 
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
@@ -124,7 +131,7 @@ class Body(BaseModel):
         for name in given:
             if name not in cls.model_fields:
                 others = [one for one in OTHER_NAMES.get(str(name).lower(), ()) if one in cls.model_fields]
-                near = others[0] if others else meant_by(str(name), cls.model_fields)
+                near = others[0] if others else meant_by(_shown(str(name)), cls.model_fields)
                 hint = f"did you mean {near!r}?" if near else f"the fields are {', '.join(cls.model_fields)}"
                 raise PydanticCustomError(
                     "unknown_field",
@@ -169,7 +176,7 @@ class SearchRequest(Body):
     highlight: bool = False
     """Whether to return where the columns of a hit have words of the query."""
     explain: bool = False
-    """Whether to return why each hit has its rank."""
+    """Whether to return why each hit has its rank; for at most 100 hits in a request."""
     exact: bool | None = None
     """Whether to compare with every product instead of searching the graph."""
     ef: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -195,6 +202,25 @@ class SearchRequest(Body):
                 "query_needed",
                 "give query, queries or vector, or query with its vector; found {found}",
                 {"found": " and ".join(given) or "none of them"},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _not_too_many_hits(self) -> SearchRequest:
+        hits = max(1, len(self.texts)) * self.top_k * (1 if self.group_by is None else self.group_size)
+        most, what = (MAX_EXPLAINED, "explained hits") if self.explain else (MAX_HITS, "hits")
+        if hits > most:
+            raise PydanticCustomError(
+                "too_many_hits",
+                "at most {most} {what} in a request (queries x top_k{groups}), found {hits}; ask for "
+                "fewer, or for pages with offset",
+                {
+                    "field": "top_k",
+                    "most": most,
+                    "what": what,
+                    "hits": hits,
+                    "groups": "" if self.group_by is None else " x group_size",
+                },
             )
         return self
 

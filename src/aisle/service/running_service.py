@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Header
 
 from aisle.errors import AisleError, ModelError, SearchError
 from aisle.service.api_keys import ApiKeys
-from aisle.service.engine import Answer, Engine, Job
+from aisle.service.deadline import Deadline
+from aisle.service.engine import Answer, Engine, Job, SearchJob
 from aisle.service.hidden_paths import public_message
 from aisle.service.request_errors import RequestError
 from aisle.service.request_queue import RequestQueue
@@ -131,16 +133,17 @@ class RunningService:
         """
         tokens = about_tokens(job.texts, max_length=self.engine.max_length(job))
         assert self._queue is not None
-        limit = self.limits.timeout_ms if timeout_ms is None else timeout_ms
+        deadline = Deadline.after(self.limits.timeout_ms if timeout_ms is None else timeout_ms)
+        if isinstance(job, SearchJob):
+            job = replace(job, deadline=deadline)
         try:
-            # A job that still waits is cancelled with the future; a worker's result is dropped.
+            # A job that still waits is cancelled with the future; a search stops soon after its deadline, and
+            # the result of another job is dropped.
             return await asyncio.wait_for(
-                asyncio.wrap_future(self._queue.submit(job, tokens=tokens)), limit / 1000
+                asyncio.wrap_future(self._queue.submit(job, tokens=tokens)), deadline.limit_ms / 1000
             )
         except asyncio.TimeoutError:
-            raise RequestError(
-                "timeout", f"not answered within {limit} ms; try again, or raise timeout_ms"
-            ) from None
+            raise deadline.error from None
         except AisleError as error:
             raise self._public(error) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from aisle.errors import SearchError
 from aisle.search.candidates import Candidate, CandidateSet, Group
-from aisle.search.explain import explain
+from aisle.search.explain import Explainer
 from aisle.search.facets import Facet
-from aisle.search.highlighting import highlights
+from aisle.search.highlighting import Highlighter
+from aisle.service.deadline import Deadline
 from aisle.service.hidden_paths import public_model_name
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
@@ -41,7 +42,11 @@ FIELD_OF_ARGUMENT = {
 
 
 def search_results(
-    pair: ServedPair, request: SearchRequest, vectors: npt.NDArray[np.float32] | None
+    pair: ServedPair,
+    request: SearchRequest,
+    vectors: npt.NDArray[np.float32] | None,
+    *,
+    deadline: Deadline | None = None,
 ) -> list[SearchResults]:
     """Return the results of each query of a request.
 
@@ -49,10 +54,13 @@ def search_results(
         pair: The pair that answers.
         request: The request.
         vectors: (queries, dim) float32 embeddings of its queries; None if it needs none.
+        deadline: When the work stops: it is checked between queries, facets and hits. None is never.
 
     Raises:
-        RequestError: The index cannot answer the request.
+        RequestError: The index cannot answer the request, or its time is over.
     """
+    check = _never if deadline is None else deadline.check
+    check()
     mode = request.mode or pair.searcher.mode
     if mode != "dense" and not request.texts:
         raise RequestError(
@@ -72,56 +80,91 @@ def search_results(
             exact=request.exact,
             ef_search=request.ef,
             query_embeddings=vectors,
+            between=check,
         )
-        return [_results_of(candidates, request, fields) for candidates in found]
+        return [_results_of(candidates, request, fields, check) for candidates in found]
     except SearchError as error:
         raise _invalid_search(error) from None
 
 
+def _never() -> None:
+    """Let the work go on."""
+
+
 def _results_of(
-    candidates: CandidateSet, request: SearchRequest, fields: Sequence[str] | None
+    candidates: CandidateSet,
+    request: SearchRequest,
+    fields: Sequence[str] | None,
+    check: Callable[[], None],
 ) -> SearchResults:
+    check()
     total: dict[str, Any] = {"value": candidates.total.value, "relation": candidates.total.relation}
+    shown = _ShownHits(candidates, request, fields, check)
     if request.group_by is None:
         page = candidates.page(request.offset, request.top_k)
-        hits = [SearchHit(**_hit(candidates, candidate, request, fields)) for candidate in page]
+        hits = [SearchHit(**shown.hit(candidate)) for candidate in page]
     else:
         groups = candidates.grouped(request.group_by, request.group_size)
         total["groups"] = groups.total
         hits = [
-            SearchHit(**_hit(candidates, candidate, request, fields), group=_group(group))
+            SearchHit(**shown.hit(candidate), group=_group(group))
             for group in groups.page(request.offset, request.top_k)
             for candidate in group.hits
         ]
-    facets = {}
+    facets: dict[str, Any] = {}
     if request.facets is not None:
-        counted = candidates.facets(request.facets, request.facet_size)
-        facets["facets"] = {name: _facet(facet) for name, facet in counted.items()}
+        facets["facets"] = {}
+        for name in dict.fromkeys(request.facets):
+            check()
+            (counted,) = candidates.facets([name], request.facet_size).values()
+            facets["facets"][name] = _facet(counted)
     return SearchResults(hits=hits, total=SearchTotal(**total), **facets)
 
 
-def _hit(
-    candidates: CandidateSet, candidate: Candidate, request: SearchRequest, fields: Sequence[str] | None
-) -> Mapping[str, Any]:
-    columns = candidate.payload
-    extra: dict[str, Any] = {}
-    if request.highlight:
+class _ShownHits:
+    """The hits of a query as a response shows them; the query is analysed once for all of them.
+
+    Args:
+        candidates: The query's candidate set.
+        request: The request.
+        fields: Columns to return; None is all.
+        check: Function called before each hit; it raises an error to stop.
+    """
+
+    def __init__(
+        self,
+        candidates: CandidateSet,
+        request: SearchRequest,
+        fields: Sequence[str] | None,
+        check: Callable[[], None],
+    ) -> None:
         lexical = candidates.index.lexical
         analyser = None if lexical is None else lexical.analyser
-        extra["highlights"] = highlights(analyser, candidates.query, columns, fields)
-    if request.explain:
-        explanation = explain(candidates, candidate)
-        explanation = replace(explanation, encoder=public_model_name(explanation.encoder))
-        extra["explain"] = explanation.document()
-    return {
-        **extra,
-        "id": candidate.product_id,
-        "rank": candidate.rank,
-        "score": candidate.score,
-        "scores": candidate.scores,
-        "ranks": candidate.ranks,
-        "fields": json_ready(columns if fields is None else {name: columns[name] for name in fields}),
-    }
+        self._fields = fields
+        self._check = check
+        self._highlighter = Highlighter(analyser, candidates.query) if request.highlight else None
+        self._explainer = Explainer(candidates) if request.explain else None
+
+    def hit(self, candidate: Candidate) -> Mapping[str, Any]:
+        """Return the fields of a hit."""
+        self._check()
+        columns, fields = candidate.payload, self._fields
+        extra: dict[str, Any] = {}
+        if self._highlighter is not None:
+            extra["highlights"] = self._highlighter.highlights(columns, fields)
+        if self._explainer is not None:
+            explanation = self._explainer.explain(candidate)
+            explanation = replace(explanation, encoder=public_model_name(explanation.encoder))
+            extra["explain"] = explanation.document()
+        return {
+            **extra,
+            "id": candidate.product_id,
+            "rank": candidate.rank,
+            "score": candidate.score,
+            "scores": candidate.scores,
+            "ranks": candidate.ranks,
+            "fields": json_ready(columns if fields is None else {name: columns[name] for name in fields}),
+        }
 
 
 def _group(group: Group) -> HitGroup:
@@ -142,7 +185,7 @@ def _chosen_fields(pair: ServedPair, fields: Sequence[str] | None) -> Sequence[s
                 f"fields: the index has no column {name!r:.100}; it has {', '.join(known) or 'none'}",
                 field="fields",
             )
-    return fields
+    return None if fields is None else list(dict.fromkeys(fields))
 
 
 def _invalid_search(error: SearchError) -> RequestError:
