@@ -1,13 +1,20 @@
 """The figures of a gate, computed by hand, and their limits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from aisle.errors import ModelError
+from aisle.export import gates
 from aisle.export.gates import check_tokens, failures, measure, ndcg_figures, overlap
-from aisle.export.sample_texts import Judgements, SampleTexts, sample_shop_texts, tokenizer_texts
+from aisle.export.sample_texts import (
+    Judgements,
+    SampleTexts,
+    added_texts,
+    sample_shop_texts,
+    tokenizer_texts,
+)
 from aisle.models.loading import load_encoder
 
 SAMPLE = SampleTexts(("a", "b"), ("c", "d"))
@@ -34,6 +41,14 @@ def unit(*angles):
 SOURCE = Fixed(unit(0, 1), unit(0.1, 0.9))
 
 
+@pytest.fixture
+def two_are_enough(monkeypatch):
+    """Let two products and two queries be enough to compare rankings."""
+    monkeypatch.setattr(gates, "LEAST_PRODUCTS", 2)
+    monkeypatch.setattr(gates, "LEAST_QUERIES", 2)
+
+
+@pytest.mark.usefixtures("two_are_enough")
 def test_the_same_embeddings_pass_with_differences_of_zero():
     results = measure(SOURCE, SOURCE, SAMPLE, "fp32")
 
@@ -144,3 +159,109 @@ def test_an_embedding_that_depends_on_the_batch_fails_in_int8():
 
     assert results.figures["greatest_difference_in_a_batch"] == pytest.approx(1e-6, rel=0.2)
     assert [text.split()[0] for text in failures(results, "int8")] == ["greatest_difference_in_a_batch"]
+
+
+class Hashed:
+    """An encoder with a direction for each text; `turned` texts turn by an angle."""
+
+    def __init__(self, turned=(), angle=0.0):
+        self.turned, self.angle = frozenset(turned), angle
+
+    def encode_queries(self, texts):
+        angles = [float(np.frombuffer(text.encode().ljust(8)[-8:], np.uint64)[0] % 1000) for text in texts]
+        return unit(
+            *(one + self.angle * (text in self.turned) for one, text in zip(angles, texts, strict=True))
+        )
+
+    encode_products = encode_queries
+
+
+def texts(word, count):
+    return [f"{word} {number}" for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("products", "queries", "measured"),
+    [(100, 25, True), (99, 25, False), (100, 24, False)],
+)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_rankings_are_compared_only_with_enough_products_and_queries(precision, products, queries, measured):
+    ids = texts("q", queries), texts("p", products)
+    judgements = Judgements(*ids, {query: {"p 0": 1.0} for query in ids[0]})
+    sample = SampleTexts(texts("query", queries), texts("product", products), judgements)
+
+    results = measure(Hashed(), Hashed(), sample, precision)
+
+    rankings = {"top10_overlap", "ndcg@10_difference"}
+    assert set(results.figures) & rankings == (rankings if measured else set())
+    assert results.passed
+    reason = (
+        f"needs at least 100 products and 25 queries with different texts, found {products} and {queries}"
+    )
+    names = ("top10_overlap", "ndcg@10_difference")
+    assert results.not_measured == (() if measured else tuple(f"{name}: {reason}" for name in names))
+
+
+def test_a_text_that_occurs_often_counts_once():
+    results = measure(Hashed(), Hashed(), SampleTexts(texts("query", 25), ["sofa"] * 500), "fp32")
+
+    assert "top10_overlap" not in results.figures
+    assert results.not_measured[0].endswith("found 1 and 25")
+
+
+def test_added_texts_are_compared_but_not_ranked():
+    sample = SampleTexts(texts("query", 25), texts("product", 100))
+    added = replace(sample, added_queries=texts("more", 5), added_products=texts("long", 5))
+
+    for wrong in ("more 4", "long 4"):
+        results = measure(Hashed(), Hashed([wrong], 0.2), added, "int8")
+        assert results.failed == ("lowest_cosine",)
+        assert results.figures["texts"] == 135
+        assert results.figures["top10_overlap"] == 1
+        assert measure(Hashed(), Hashed([wrong], 0.2), sample, "int8").passed
+
+
+def test_added_texts_do_not_raise_the_mean_of_a_users_texts():
+    own = texts("product", 100)
+    sample = SampleTexts(texts("query", 25), own, None, (), texts("long", 400))
+    turned = Hashed(own, 0.06)  # a cosine of .9982: the mean of 125 texts is .9986, of all 525 .9997
+
+    results = measure(Hashed(), turned, sample, "int8")
+
+    assert results.failed == ("mean_cosine",)
+    assert results.figures["mean_cosine"] == pytest.approx((25 + 100 * np.cos(0.06)) / 125, abs=1e-6)
+
+
+def test_the_last_product_is_also_embedded_alone():
+    class Shifting(Fixed):
+        def encode_products(self, texts):
+            found = super().encode_products(texts)
+            return found + np.float32(1e-5 * (len(texts) - 1)) * (np.array(texts) == "d")[:, None]
+
+    results = measure(SOURCE, Shifting(SOURCE.queries, SOURCE.products), SAMPLE, "int8")
+
+    assert results.failed == ("greatest_difference_in_a_batch",)
+
+
+def test_tokens_are_compared_on_texts_from_everywhere_in_the_sample(tiny_bert):
+    encoder = load_encoder(tiny_bert, device="cpu")
+    sample = SampleTexts(
+        texts("query", 2_000), texts("product", 2_000), None, texts("more", 40), ["a " * 600]
+    )
+
+    found = tokenizer_texts(sample, encoder.tokenizer)
+
+    assert len(found) == 1000
+    assert {"query", "product", "more"} <= {text.split()[0] for text in found[6:506]}
+
+
+def test_the_added_texts_have_queries_and_products_of_every_length():
+    shop = sample_shop_texts()
+
+    added = added_texts(shop)
+
+    assert {len(text.split()) for text in added.queries} == {len(text.split()) for text in shop.queries}
+    assert added.products[-4:] == shop.products[-4:]
+    assert min(len(text.split()) for text in added.products[-4:]) > 512
+    assert any(20 < len(text.split()) < 100 for text in added.products)
+    assert len(added.queries) + len(added.products) < len(shop.queries + shop.products) / 4

@@ -16,11 +16,29 @@ from aisle.export.sample_texts import Judgements
 from aisle.models.loading import load_encoder
 from aisle.system.cpu_features import why_int8_saturates
 from tests.commands.conftest import write_rows
-from tests.export.test_gates import SAMPLE, SOURCE, Fixed, unit
+from tests.export.test_gates import SAMPLE, SOURCE, Fixed, two_are_enough, unit  # noqa: F401
 from tests.skip_reasons import NO_INT8_INSTRUCTIONS
 
 GATE = "ndcg@10_difference_low"
-NOUNS = ("sofa", "lamp", "table", "chair", "bed", "rug", "desk", "shelf")
+NOUNS = (
+    *(
+        "sofa",
+        "lamp",
+        "table",
+        "chair",
+        "bed",
+        "rug",
+        "desk",
+        "shelf",
+        "mirror",
+        "stool",
+        "bench",
+        "tent",
+        "vase",
+    ),
+    *("kettle", "candle", "clock", "basket", "curtain", "pillow", "towel", "mug", "bowl", "knife", "spade"),
+    *("ladder", "bucket"),
+)
 COLOURS = ("red", "blue", "green", "white")
 TITLES = [f"{colour} {noun}" for noun in NOUNS for colour in COLOURS]
 QUERIES = [f"{noun} for the garden" for noun in NOUNS]
@@ -51,6 +69,7 @@ def judged_sample(fall):
     return replace(SAMPLE, judgements=Judgements(("q1", "q2"), ("p1", "p2"), {"q1": gains, "q2": gains}))
 
 
+@pytest.mark.usefixtures("two_are_enough")
 @pytest.mark.parametrize(("fall", "passed"), [(0.00499, True), (0.00501, False)])
 def test_the_lower_bound_of_the_difference_must_be_at_least_its_limit(fall, passed):
     products = unit(-0.02, 0.02)
@@ -64,6 +83,7 @@ def test_the_lower_bound_of_the_difference_must_be_at_least_its_limit(fall, pass
     assert (results.passed, results.failed) == (passed, () if passed else (GATE,))
 
 
+@pytest.mark.usefixtures("two_are_enough")
 def test_a_bound_at_the_limit_passes_and_the_next_number_below_fails(monkeypatch):
     def results_of(low):
         monkeypatch.setattr(gates, "ndcg_figures", lambda *_: {GATE: low})

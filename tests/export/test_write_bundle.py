@@ -15,7 +15,7 @@ from aisle.cli import main
 from aisle.errors import ConfigError, ModelError
 from aisle.export import write_bundle as module
 from aisle.export.gates import Limit
-from aisle.export.sample_texts import SampleTexts
+from aisle.export.sample_texts import SampleTexts, added_texts, sample_shop_texts
 from aisle.export.write_bundle import ExportOptions, write_bundle
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.loading import load_encoder
@@ -216,7 +216,7 @@ def test_an_encoder_that_was_never_saved_is_refused(encoder, tmp_path):
         write_bundle(replace(encoder, fingerprint=None), tmp_path / "bundle", OPTIONS)
 
 
-def test_judged_queries_of_the_shop_are_compared(tiny_bert, tmp_path, capsys):
+def test_a_shop_with_few_products_is_compared_on_texts_of_the_sample_shop_too(tiny_bert, tmp_path, capsys):
     (tmp_path / "products.csv").write_text("product_id,title\np1,red sofa\np2,blue lamp\np3,garden chair\n")
     (tmp_path / "queries.csv").write_text("query_id,query\nq1,sofa\nq2,chair\n")
     (tmp_path / "qrels.tsv").write_text("query_id\tproduct_id\trelevance\nq1\tp1\t1\nq2\tp3\t1\n")
@@ -225,11 +225,17 @@ def test_judged_queries_of_the_shop_are_compared(tiny_bert, tmp_path, capsys):
     compared = ["--catalog", files[0], "--queries", files[1], "--qrels", files[2]]
     main(["export", str(tiny_bert), "--output_dir", str(tmp_path / "bundle"), "--json", *compared])
 
-    document = json.loads(capsys.readouterr().out)
-    figures = document["gates"]["figures"]
-    assert figures["texts"] == 5
-    assert figures["judged_queries"] == 2
-    assert figures["ndcg@10_difference"] == 0
+    shown = capsys.readouterr()
+    document = json.loads(shown.out)
+    added = added_texts(sample_shop_texts())
+    gates = document["gates"]
+    assert gates["passed"]
+    assert gates["figures"]["texts"] == 5 + len(added.queries) + len(added.products)
+    assert set(gates["limits"]) == {"greatest_difference"}
+    reason = "needs at least 100 products and 25 queries with different texts, found 3 and 2"
+    assert gates["not_measured"] == [f"top10_overlap: {reason}", f"ndcg@10_difference: {reason}"]
+    assert f"not measured: top10_overlap: {reason}" in shown.err
+    assert read_bundle(tmp_path / "bundle").gates.not_measured == tuple(gates["not_measured"])
     assert Path(document["output_dir"]) == tmp_path / "bundle"
 
 

@@ -89,6 +89,8 @@ class GateResults:
     """Name to limit of that figure."""
     failed: tuple[str, ...] = ()
     """Names of the figures outside their limits."""
+    not_measured: tuple[str, ...] = ()
+    """Figures that were not measured, with the reason."""
 
 
 @dataclass(frozen=True)

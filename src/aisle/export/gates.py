@@ -24,6 +24,11 @@ METRIC = f"ndcg@{TOP}"
 BATCH_DIFFERENCE = "greatest_difference_in_a_batch"
 ALONE = 32
 """Texts that are also embedded alone, and compared with their embeddings in a batch."""
+LEAST_PRODUCTS = 100
+"""Distinct products whose rankings are compared. With 10, every encoder has the same ten best products."""
+LEAST_QUERIES = 25
+"""Distinct queries whose rankings are compared. Fewer say too little about other queries (Buckley and
+Voorhees, Evaluating evaluation measure stability, SIGIR 2000)."""
 
 
 @dataclass(frozen=True)
@@ -69,30 +74,41 @@ def measure(
     Args:
         source: Encoder that was exported; it computes in fp32.
         exported: Encoder of the bundle.
-        sample: Texts to embed with both; with judgements, their products are the whole catalogue.
+        sample: Texts to embed with both; with judgements, their products are the whole catalogue. If it has
+            too few, rankings are not compared.
         precision: Precision of the bundle.
 
     Raises:
         ModelError: An embedding of the bundle has infinite or undefined components.
     """
-    before = source.encode_queries(sample.queries), source.encode_products(sample.products)
-    after = exported.encode_queries(sample.queries), exported.encode_products(sample.products)
+    queries = [*sample.queries, *sample.added_queries]
+    products = [*sample.products, *sample.added_products]
+    before = source.encode_queries(queries), source.encode_products(products)
+    after = exported.encode_queries(queries), exported.encode_products(products)
     one, other = np.concatenate(before), np.concatenate(after)
     if not np.isfinite(other).all():
         raise ModelError(
             "the bundle's embeddings are not finite for some texts; the model cannot be exported"
         )
     cosines = (one * other).sum(axis=1, dtype=np.float64)
+    added = np.concatenate(
+        [np.arange(len(queries)) >= len(sample.queries), np.arange(len(products)) >= len(sample.products)]
+    )
     figures: dict[str, Any] = {
         "texts": len(one),
         "greatest_difference": float(np.abs(one - other).max()),
         "lowest_cosine": float(cosines.min()),
-        "mean_cosine": float(cosines.mean()),
-        BATCH_DIFFERENCE: batch_difference(exported, sample.products, after[1]),
-        f"top{TOP}_overlap": overlap(before, after),
+        "mean_cosine": mean_cosine(cosines, added),
+        BATCH_DIFFERENCE: batch_difference(exported, products, after[1]),
     }
-    if sample.judgements is not None:
-        figures |= ndcg_figures(before, after, sample.judgements)
+    few = too_few_texts(sample)
+    if few is None:
+        searched, sold = len(sample.queries), len(sample.products)
+        ranked_before = before[0][:searched], before[1][:sold]
+        ranked_after = after[0][:searched], after[1][:sold]
+        figures[f"top{TOP}_overlap"] = overlap(ranked_before, ranked_after)
+        if sample.judgements is not None:
+            figures |= ndcg_figures(ranked_before, ranked_after, sample.judgements)
     limits = {name: limit for name, limit in LIMITS[precision].items() if name in figures}
     failed = tuple(name for name, limit in limits.items() if not limit.holds(figures[name]))
     return GateResults(
@@ -100,6 +116,7 @@ def measure(
         figures=figures,
         limits={name: limit.value for name, limit in limits.items()},
         failed=failed,
+        not_measured=() if few is None else tuple(f"{name}: {few}" for name in ranking_figures(sample)),
     )
 
 
@@ -109,15 +126,47 @@ def failures(results: GateResults, precision: BundlePrecision) -> list[str]:
     return [f"{name} is {results.figures[name]:.6g} and must be {limits[name]}" for name in results.failed]
 
 
+def too_few_texts(sample: SampleTexts) -> str | None:
+    """Return why a sample is too small to compare rankings; None if it is large enough."""
+    products, queries = len(set(sample.products)), len(set(sample.queries))
+    if products >= LEAST_PRODUCTS and queries >= LEAST_QUERIES:
+        return None
+    return (
+        f"needs at least {LEAST_PRODUCTS} products and {LEAST_QUERIES} queries with different texts, found "
+        f"{products:,} and {queries:,}"
+    )
+
+
+def ranking_figures(sample: SampleTexts) -> list[str]:
+    """Return the names of the figures that compare rankings."""
+    judged = [] if sample.judgements is None else [f"{METRIC}_difference"]
+    return [f"top{TOP}_overlap", *judged]
+
+
+def mean_cosine(cosines: np.ndarray, added: np.ndarray) -> float:
+    """Return the mean cosine of all texts, or that of the user's own texts if it is lower.
+
+    Texts that were added must not hide an error in a user's. The mean of fewer than `LEAST_PRODUCTS` texts
+    depends on chance.
+
+    Args:
+        cosines: (texts,) cosine of a text's embeddings by both encoders.
+        added: (texts,) whether a text was added.
+    """
+    own = cosines[~added]
+    return float(min(cosines.mean(), own.mean()) if len(own) >= LEAST_PRODUCTS else cosines.mean())
+
+
 Sides = tuple[np.ndarray, np.ndarray]
 """Embeddings of queries and of products."""
 
 
 def batch_difference(encoder: Encoder, texts: Sequence[str], together: np.ndarray) -> float:
     """Return the greatest difference between a text's embedding alone and in a batch."""
-    rows = range(0, len(texts), -(-len(texts) // ALONE))
+    # From everywhere in the list, the last included: it is a long one.
+    rows = np.unique(np.linspace(0, len(texts) - 1, ALONE).round().astype(int))
     alone = np.concatenate([encoder.encode_products([texts[row]]) for row in rows])
-    return float(np.abs(alone - together[list(rows)]).max())
+    return float(np.abs(alone - together[rows]).max())
 
 
 def overlap(before: Sides, after: Sides) -> float:

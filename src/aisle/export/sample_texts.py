@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from random import Random
 from typing import Any
 
@@ -16,6 +15,8 @@ QUERY_WORDS = 4
 LONG_TEXTS = 4
 DESCRIPTIONS_IN_LONG_TEXT = 60
 """About 1,500 words, more than most models read."""
+ADDED_TEXTS = 5
+"""The sample shop's texts that are compared in addition to a user's: each fifth, and all long texts."""
 TOKENIZER_TEXTS = 1_000
 HARD_TEXTS = (
     "",
@@ -44,11 +45,15 @@ class SampleTexts:
         queries: Texts of queries.
         products: Texts of products.
         judgements: Judgements of the queries; None without.
+        added_queries: Texts of queries whose embeddings are compared, but not their rankings.
+        added_products: Texts of products whose embeddings are compared, but which no query ranks.
     """
 
     queries: Sequence[str]
     products: Sequence[str]
     judgements: Judgements | None = None
+    added_queries: Sequence[str] = ()
+    added_products: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -85,15 +90,25 @@ def sample_shop_texts() -> SampleTexts:
     return SampleTexts(tuple(dict.fromkeys(queries)), tuple(dict.fromkeys(texts)))
 
 
+def added_texts(shop: SampleTexts) -> SampleTexts:
+    """Return the texts of the sample shop that are compared in addition to a user's.
+
+    They show an error that few or short texts hide, in a fifth of the time of all texts.
+    """
+    titles, long_texts = shop.products[:-LONG_TEXTS], shop.products[-LONG_TEXTS:]
+    return SampleTexts(shop.queries[::ADDED_TEXTS], (*titles[::ADDED_TEXTS], *long_texts))
+
+
 def tokenizer_texts(sample: SampleTexts, tokenizer: Any) -> list[str]:
-    """Return `TOKENIZER_TEXTS` texts: hard ones, half from the sample, the rest from all of Unicode.
+    """Return `TOKENIZER_TEXTS` texts: hard ones, up to half from the sample, the rest from all of Unicode.
 
     Args:
         sample: Texts of queries and products.
         tokenizer: Tokenizer with special tokens, which also occur in the texts.
     """
-    half = TOKENIZER_TEXTS // 2
-    texts = [*HARD_TEXTS, *islice([*sample.queries, *sample.products], half)]
+    known = [*sample.queries, *sample.products, *sample.added_queries, *sample.added_products]
+    step = max(1, -(-len(known) // (TOKENIZER_TEXTS // 2)))
+    texts = [*HARD_TEXTS, *known[::step]]
     special = [f"{token} sofa{token}" for token in tokenizer.all_special_tokens]
     draw = Random(0)
     while len(texts) < TOKENIZER_TEXTS - len(special):

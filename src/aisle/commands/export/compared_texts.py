@@ -14,7 +14,7 @@ from aisle.data.files import expand_files, iter_rows
 from aisle.data.judged_queries import JudgedQueries, check_judged_products, read_judged_queries
 from aisle.data.judgements import read_queries
 from aisle.data.text_files import TextFormat
-from aisle.export.sample_texts import Judgements, SampleTexts, sample_shop_texts
+from aisle.export.sample_texts import Judgements, SampleTexts, added_texts, sample_shop_texts
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 MOST_TEXTS = 2_000
@@ -22,13 +22,18 @@ MOST_TEXTS = 2_000
 
 
 def compared_texts(settings: ExportSettings) -> SampleTexts:
-    """Return the texts to compare, from the user's files or the sample shop.
+    """Return the texts to compare, from the user's files and the sample shop.
+
+    The sample shop replaces a file that is not given. Some of its texts are added to those of a file.
 
     Raises:
         DataError: A file cannot be read, or judgements, queries and catalogue do not fit together.
     """
     text_format = TextFormat.of(settings.delimiter, settings.encoding)
     shop = sample_shop_texts()
+    added = added_texts(shop)
+    more_queries = added.queries if settings.queries else ()
+    more_products = added.products if settings.catalog else ()
     ids, products = _products(settings) if settings.catalog else ((), shop.products)
     if settings.qrels is not None and settings.queries is not None:
         judged = _judged(settings, ids)
@@ -36,6 +41,8 @@ def compared_texts(settings: ExportSettings) -> SampleTexts:
             tuple(judged.queries.values()),
             products,
             Judgements(tuple(judged.queries), ids, judged.qrels),
+            more_queries,
+            more_products,
         )
     queries: Sequence[str] = shop.queries
     if settings.queries is not None:
@@ -43,7 +50,7 @@ def compared_texts(settings: ExportSettings) -> SampleTexts:
             [Path(settings.queries)], query_id_column=settings.query_id_column, text_format=text_format
         )
         queries = _spread(list(texts.values()))
-    return SampleTexts(queries, _spread(products))
+    return SampleTexts(queries, _spread(products), None, more_queries, more_products)
 
 
 def _products(settings: ExportSettings) -> tuple[Sequence[str], Sequence[str]]:

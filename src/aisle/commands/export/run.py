@@ -53,6 +53,8 @@ def export(settings: ExportSettings) -> Bundle:
         f"with the model: greatest difference {figures['greatest_difference']:.1e}, lowest cosine "
         f"{figures['lowest_cosine']:.5f}"
     )
+    for figure in bundle.gates.not_measured:
+        output.log(f"not measured: {figure}")
     if bundle.failed_gates is not None:
         output.log(f"accepted a failed gate: {bundle.failed_gates}")
     output.document({"output_dir": str(folder), **asdict(bundle)})

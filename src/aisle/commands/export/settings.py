@@ -48,7 +48,7 @@ class ExportSettings:
     x86-64, int8 needs a CPU with VNNI instructions, to export and to embed."""
     catalog: tuple[str, ...] | None = None
     """Catalogue with texts to compare: csv, tsv, jsonl, json or parquet files. Up to 2,000 texts are
-    compared, all with --qrels. If not given: texts of the sample shop."""
+    compared, all with --qrels, and some of the sample shop. If not given: texts of the sample shop."""
     queries: str | None = None
     """Queries to compare: a csv, tsv, jsonl, json or parquet file. If not given: queries of the sample
     shop."""
