@@ -3,13 +3,16 @@
 import copy
 import errno
 import json
+import os
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aisle.bundle.bundle_file import read_bundle
+from aisle.bundle.bundle_file import read_bundle, write_bundle_file
 from aisle.bundle.onnx_encoder import load_bundle
 from aisle.cli import main
 from aisle.errors import ConfigError, ModelError
@@ -263,3 +266,25 @@ def test_the_current_folder_is_refused_before_the_work(tiny_bert, tmp_path, monk
     assert code == 2
     assert "--output_dir .: is the current folder, which cannot be replaced" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_stopped_export_leaves_nothing_and_its_unmeasured_bundle_is_refused(encoder, tmp_path, monkeypatch):
+    def stopped(_encoder, exported, *_):
+        with pytest.raises(ModelError, match="its export was stopped before it was measured; export again"):
+            load_bundle(exported.name)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(module, "measure", stopped)
+    with pytest.raises(SystemExit, match="143"):
+        write_bundle(encoder, tmp_path / "bundle", OPTIONS)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unmeasured_bundle_is_refused_even_if_it_says_accepted(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    unmeasured = replace(read_bundle(bundle), gates=module.NOT_MEASURED, accepted=True)
+    write_bundle_file(tmp_path / "bundle", unmeasured)
+
+    with pytest.raises(ModelError, match="was stopped before it was measured"):
+        load_bundle(tmp_path / "bundle")

@@ -82,15 +82,19 @@ def bundle_text(bundle: Bundle) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, *, unmeasured: bool = False) -> Bundle:
     """Return the contents of `bundle.json`, after a check of every file's size.
 
     `verify_checksums` detects changed bytes. It is separate because it reads every file (0.1 s for 100 MB),
     which can be done while the graph is loaded.
 
+    Args:
+        folder: Folder of the bundle.
+        unmeasured: Whether the gates may be missing, as in the bundle that an export is about to measure.
+
     Raises:
         ModelError: The file is missing, damaged or of another format; a file of the bundle is missing or has
-            another size; or the bundle failed its gates, and nobody accepted that.
+            another size; or the bundle failed its gates, and nobody accepted that, or was never measured.
     """
     path = folder / BUNDLE_FILE
     bundle = _parsed(path)
@@ -110,11 +114,8 @@ def read_bundle(folder: Path) -> Bundle:
                 f"the tower {tower.graph} is recorded with fingerprint {tower.fingerprint[:12] or 'none'}, "
                 f"and the settings have {found[:12]}: it was altered",
             )
-    if not bundle.gates.passed and not bundle.accepted:
-        raise ModelError(
-            f"{folder}: failed a gate of its export ({bundle.failed_gates}), and nobody accepted that; "
-            "export again with --accept to use it nevertheless"
-        )
+    if not unmeasured:
+        _check_gates(folder, bundle)
     for name, recorded in bundle.files.items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
@@ -219,6 +220,19 @@ def _parsed(path: Path) -> Bundle:
     except InvalidJsonError as error:
         raise _damaged(path, str(error)) from None
     return bundle
+
+
+def _check_gates(folder: Path, bundle: Bundle) -> None:
+    """Refuse a bundle that failed its gates, unless that was accepted, or was never measured."""
+    if bundle.gates.passed:
+        return
+    if not bundle.gates.figures:
+        raise ModelError(f"{folder}: its export was stopped before it was measured; export again")
+    if not bundle.accepted:
+        raise ModelError(
+            f"{folder}: failed a gate of its export ({bundle.failed_gates}), and nobody accepted that; "
+            "export again with --accept to use it nevertheless"
+        )
 
 
 def _fingerprint(bundle: Bundle, tower: BundledTower) -> str:

@@ -273,10 +273,14 @@ def import_libraries() -> None:
     import tokenizers  # noqa: F401
 
 
-def load_bundle(model: str | Path) -> OnnxEncoder:
+def load_bundle(model: str | Path, *, unmeasured: bool = False) -> OnnxEncoder:
     """Load a bundle.
 
     While ONNX Runtime loads the graphs, a thread compares all files with their checksums.
+
+    Args:
+        model: Folder of the bundle.
+        unmeasured: Whether the export loads the bundle to measure its gates.
 
     Raises:
         ModelError: A file is missing or altered, or the bundle cannot be used, such as int8 on a CPU where
@@ -285,7 +289,7 @@ def load_bundle(model: str | Path) -> OnnxEncoder:
     """
     require_extra("onnx")
     folder = Path(model).expanduser().resolve()
-    bundle = read_bundle(folder)
+    bundle = read_bundle(folder, unmeasured=unmeasured)
     check_cpu(bundle.precision, name=str(model))
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="checksums") as worker:
         checked = worker.submit(verify_checksums, folder, bundle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from aisle.export.onnx_graph import OPSET, traceable_copy, write_graph
 from aisle.export.sample_texts import SampleTexts
 from aisle.io.durable import apply_umask, sync
 from aisle.io.folder_swap import put_in_place, why_irreplaceable
+from aisle.io.staged_folder import staged_folder
 from aisle.models.encoder import TorchEncoder
 from aisle.text.rust_tokenizers import rust_backend
 from aisle.text.tokens import Side
@@ -116,7 +116,7 @@ def write_bundle(
             source=_source(encoder, base_model),
             made_with={"aisle": __version__, "opset": OPSET, **{name: version(name) for name in PACKAGES}},
             gates=NOT_MEASURED,
-            accepted=True,
+            accepted=False,
         )
         write_bundle_file(staging, bundle)
         gates = _measured(encoder, staging, options)
@@ -180,7 +180,7 @@ def _measured(encoder: TorchEncoder, folder: Path, options: ExportOptions) -> Ga
     Raises:
         ModelError: A gate fails and that is not accepted, or the tokens differ.
     """
-    exported = load_bundle(folder)
+    exported = load_bundle(folder, unmeasured=True)
     texts = check_tokens(encoder, exported, options.sample)
     gates = measure(encoder, exported, options.sample, options.precision)
     gates = replace(gates, figures={**gates.figures, "texts_with_equal_tokens": texts})
@@ -201,16 +201,10 @@ def _staging(folder: Path) -> Iterator[Path]:
         ConfigError: The system refuses to write.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.writing-", dir=folder.parent))
-    except OSError as error:
-        raise ConfigError(f"--output_dir {folder}: cannot be written: {error}") from None
-    try:
-        yield staging
+        with staged_folder(folder) as staging:
+            yield staging
     except OSError as error:
         free = shutil.disk_usage(folder.parent).free
         raise ConfigError(
             f"--output_dir {folder}: cannot be written: {error}; {free:,} bytes are free on that disk"
         ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

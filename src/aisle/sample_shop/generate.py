@@ -9,8 +9,6 @@ aisle sample --output_dir big --products 1000000
 from __future__ import annotations
 
 import csv
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,6 +18,7 @@ from pathlib import Path
 from aisle.errors import DataError
 from aisle.io.durable import apply_umask
 from aisle.io.folder_swap import put_in_place, why_irreplaceable
+from aisle.io.staged_folder import staged_folder
 from aisle.sample_shop.grading import Judgement, Label, judge, words_of
 from aisle.sample_shop.items import Drawn, Product, draw_products, iter_products
 from aisle.sample_shop.shopper_queries import Judged, Query, Split, write_queries
@@ -91,14 +90,10 @@ def write_sample(
             f"found {products}; ask for --products {FEWEST_PRODUCTS} or leave it out ({DEFAULT_PRODUCTS})"
         )
     _check_replaceable(output_dir, overwrite=overwrite)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.partial-", dir=output_dir.parent))
-    try:
+    with staged_folder(output_dir) as partial:
         counts = _write_files(partial, products=products, seed=seed, on_progress=on_progress)
         apply_umask(partial)
         put_in_place(partial, output_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return _sample_files(output_dir, products, *counts)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import io
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from aisle.index.layout import MANIFEST_FILE, version_directory
 from aisle.index.manifest import Manifest, manifest_text
 from aisle.io.durable import replacing, sync
 from aisle.io.folder_swap import put_in_place
+from aisle.io.staged_folder import staged_folder
 from aisle.service.served_package import (
     BUNDLE_FOLDER,
     INDEX_FOLDER,
@@ -100,9 +100,7 @@ def write_folder(contents: Contents, folder: Path) -> None:
     Raises:
         OSError: A file cannot be read or written; an earlier folder stays as it was.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.writing-", dir=folder.parent))
-    try:
+    with staged_folder(folder) as staging:
         for name in _folders(contents):
             (staging / name).mkdir()
         for name, file in contents.items():
@@ -116,8 +114,6 @@ def write_folder(contents: Contents, folder: Path) -> None:
         for made in (staging, *(staging / name for name in _folders(contents))):
             made.chmod(FOLDER_MODE)
         put_in_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_archive(contents: Contents, path: Path) -> None:
