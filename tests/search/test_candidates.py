@@ -128,9 +128,9 @@ def test_a_filter_is_evaluated_once_for_total_page_facets_and_both_sides(shop, m
     masks = []
     mask = Filter.mask
 
-    def counted(self, products):
+    def counted(self, products, **options):
         masks.append(self.text)
-        return mask(self, products)
+        return mask(self, products, **options)
 
     monkeypatch.setattr(Filter, "mask", counted)
     (found,) = shop.candidates(["red sofa"], where="price < 40", mode=mode, window=20)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from aisle.index import lexical
+from aisle.index import filters, lexical
 from aisle.search import candidates, explain, highlighting
 from aisle.service.deadline import Deadline
 from aisle.service.engine import Engine, SearchJob
@@ -39,11 +39,15 @@ def engine(shop):
         ({"query": "oak", "explain": True}, explain.Explainer, "explain", 8),
         ({"query": "oak", "highlight": True}, highlighting.Highlighter, "highlights", 8),
         ({"query": "oak", "facets": ["brand", "price", "title"]}, candidates, "count_values", 3),
+        ({"query": "oak", "filter": "price >= 0"}, filters.Filter, "_evaluate", 5),
         ({"queries": ["oak"] * 12, "mode": "lexical"}, lexical.Bm25Index, "score", 12),
         ({"queries": ["oak"] * 12, "mode": "hybrid"}, lexical.Bm25Index, "score", 12),
     ],
 )
-def test_work_stops_between_hits_facets_and_queries(engine, counted, asked, of, name, whole):
+def test_work_stops_between_hits_facets_queries_and_parts_of_a_filter(
+    engine, counted, monkeypatch, asked, of, name, whole
+):
+    monkeypatch.setattr(filters, "CHECKED_ROWS", 2)  # of 8 products; a filter is first evaluated without rows
     done = counted(of, name)
     request = SearchRequest(**{"mode": "hybrid", **asked})
     never = CheckedDeadline(1000, 10_000)

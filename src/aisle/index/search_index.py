@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, overload
@@ -213,11 +213,14 @@ class SearchIndex:
             version=self.manifest.version,
         )
 
-    def satisfying(self, where: Condition) -> npt.NDArray[np.bool_]:
+    def satisfying(
+        self, where: Condition, *, between: Callable[[], None] | None = None
+    ) -> npt.NDArray[np.bool_]:
         """Return the (count,) mask of the products that satisfy a condition.
 
         Args:
             where: Condition on the products; `parse_filter` has the grammar. A mask is returned as it is.
+            between: Function called before every few thousand products; an error that it raises ends this.
 
         Raises:
             SearchError: The condition does not fit the products.
@@ -231,7 +234,7 @@ class SearchIndex:
             return where
         from aisle.index.filters import parse_filter  # takes 15 ms; most searches have no filter
 
-        return parse_filter(where, self.products.schema).mask(self.products)
+        return parse_filter(where, self.products.schema).mask(self.products, between=between)
 
     @overload
     def payload(self, rows: int | np.integer[Any]) -> dict[str, Any]: ...

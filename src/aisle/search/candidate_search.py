@@ -41,7 +41,8 @@ def find_candidates(
         query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm; "lexical" needs none.
         settings: Settings of all sets.
         threads: Threads that search the graph; None is one per core.
-        between: Function called after every few queries; an error that it raises ends the search.
+        between: Function called between queries and within a long filter; an error that it raises ends the
+            search.
 
     Raises:
         SearchError: A setting is out of range, the filter does not fit the products, the numbers of queries
@@ -50,7 +51,9 @@ def find_candidates(
     check_count("window", settings.window)
     if settings.min_score is not None and not math.isfinite(settings.min_score):
         raise SearchError(f"min_score: must be a finite number, found {settings.min_score}")
-    search = _Search(index, settings, None if settings.where is None else index.satisfying(settings.where))
+    where = settings.where
+    allowed = None if where is None else index.satisfying(where, between=between)
+    search = _Search(index, settings, allowed)
     floors = _floors(index, queries, settings)
     if settings.mode == "lexical":
         query_embeddings = np.zeros((len(queries), 0), np.float32)

@@ -212,7 +212,8 @@ class Searcher:
             ef_search: Candidates kept while searching; None is the searcher's setting. It is at least
                 `window + 1`.
             query_embeddings: As in `search`.
-            between: Function called after every few queries; an error that it raises ends the search.
+            between: Function called between queries and within a long filter; an error that it raises ends
+                the search.
 
         Raises:
             SearchError: As in `search`, or the searcher has a rerank stage, which reorders pages.
