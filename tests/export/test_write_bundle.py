@@ -288,3 +288,30 @@ def test_an_unmeasured_bundle_is_refused_even_if_it_says_accepted(bundle, tmp_pa
 
     with pytest.raises(ModelError, match="was stopped before it was measured"):
         load_bundle(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("name", ["letters.txt", "notes/letters.txt"])
+def test_other_files_in_the_folder_of_a_bundle_are_not_deleted(bundle, encoder, tmp_path, name):
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("kept")
+
+    with pytest.raises(ConfigError, match=rf"does not list \({name}\) and that would be deleted; move them"):
+        write_bundle(encoder, folder, replace(OPTIONS, overwrite=True))
+
+    assert (folder / name).read_text() == "kept"
+    assert read_bundle(folder).query_prompt == "query: "
+
+
+def test_a_file_that_appears_during_the_export_is_not_deleted(encoder, tmp_path, monkeypatch):
+    def meanwhile(*arguments):
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "letters.txt").write_text("kept")
+        return measure(*arguments)
+
+    measure = module.measure
+    monkeypatch.setattr(module, "measure", meanwhile)
+    with pytest.raises(ConfigError, match=r"contains other files \(letters.txt\)"):
+        write_bundle(encoder, tmp_path / "bundle", OPTIONS)
+
+    assert (tmp_path / "bundle" / "letters.txt").read_text() == "kept"

@@ -195,13 +195,27 @@ def test_an_output_that_cannot_take_the_package_is_refused(output, flags, messag
 
 
 def test_a_package_is_replaced_if_asked(shop, tmp_path):
-    package(shop, tmp_path / "package")
-    (tmp_path / "package" / "old.txt").write_text("old")
+    (tmp_path / "serve.yaml").write_text("mode: hybrid\n")
+    package(shop, tmp_path / "package", "--serve_config", tmp_path / "serve.yaml")
 
     assert package(shop, tmp_path / "package", "--overwrite") == 0
 
-    assert not (tmp_path / "package" / "old.txt").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["package"]
+    assert (tmp_path / "package" / "serve.yaml").read_text() == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"package", "serve.yaml"}
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "bundle/notes.txt", "index/notes.txt", "index/versions/000001/notes.txt"]
+)
+def test_a_package_with_other_files_is_not_replaced(name, shop, tmp_path, capsys):
+    package(shop, tmp_path / "package")
+    (tmp_path / "package" / name).write_text("mine")
+    before = files_of(tmp_path)
+
+    assert package(shop, tmp_path / "package", "--overwrite") == 2
+
+    assert f"do not belong to its package ({name}) and that would be deleted" in capsys.readouterr().err
+    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("output", ["package", "model.tar.gz"])

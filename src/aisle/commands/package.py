@@ -68,12 +68,16 @@ def package_inputs(settings: PackageSettings) -> None:
     Raises:
         ConfigError: There is a package already, or something else.
     """
-    from aisle.io.folder_swap import why_irreplaceable
-    from aisle.service.served_package import PACKAGE_FILE
-
     check_indexes(settings.index_dir)
     check_files(settings.model, settings.serve_config)
-    output = Path(settings.output).expanduser()
+    _check_output(Path(settings.output).expanduser(), settings)
+
+
+def _check_output(output: Path, settings: PackageSettings) -> None:
+    """Refuse an output that is no package, or a package that must stay; write nothing."""
+    from aisle.io.folder_swap import why_irreplaceable
+    from aisle.service.served_package import PACKAGE_FILE, files_beside_package
+
     if not output.exists():
         return
     is_package = output.is_file() if settings.sagemaker else (output / PACKAGE_FILE).is_file()
@@ -81,9 +85,17 @@ def package_inputs(settings: PackageSettings) -> None:
         raise ConfigError(f"--output {output}: exists and is no package; give another name")
     if is_package and not settings.overwrite:
         raise ConfigError(f"--output {output}: exists; give another name, or --overwrite to replace it")
-    reason = None if settings.sagemaker else why_irreplaceable(output)
+    if settings.sagemaker:
+        return
+    reason = why_irreplaceable(output)
     if reason is not None:
         raise ConfigError(f"--output {output}: {reason}")
+    others = files_beside_package(output)
+    if others:
+        raise ConfigError(
+            f"--output {output}: contains files that do not belong to its package ({', '.join(others[:3])}) "
+            "and that would be deleted; move them, or give another name"
+        )
 
 
 def package(settings: PackageSettings) -> None:

@@ -28,6 +28,7 @@ from aisle.export.onnx_graph import OPSET, traceable_copy, write_graph
 from aisle.export.sample_texts import SampleTexts
 from aisle.io.durable import apply_umask, sync
 from aisle.io.folder_swap import put_in_place, why_irreplaceable
+from aisle.io.recorded_files import other_files
 from aisle.io.staged_folder import staged_folder
 from aisle.models.encoder import TorchEncoder
 from aisle.text.rust_tokenizers import rust_backend
@@ -78,6 +79,12 @@ def check_bundle_dir(folder: Path, *, overwrite: bool) -> None:
             f"--output_dir {folder}: contains another bundle; give another folder, or "
             "--overwrite_output_dir to replace it"
         )
+    others = other_files(folder, records=[BUNDLE_FILE])
+    if names and others:
+        raise ConfigError(
+            f"--output_dir {folder}: contains files that its {BUNDLE_FILE} does not list "
+            f"({', '.join(others[:3])}) and that would be deleted; move them, or give another folder"
+        )
 
 
 def write_bundle(
@@ -124,6 +131,7 @@ def write_bundle(
         apply_umask(staging)
         for path in staging.iterdir():
             sync(path)
+        check_bundle_dir(folder, overwrite=options.overwrite)  # it may have changed since
         put_in_place(staging, folder)
     return bundle
 

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
+from aisle.bundle.bundle_file import BUNDLE_FILE
 from aisle.errors import IndexIntegrityError
-from aisle.index.layout import MANIFEST_FILE
+from aisle.index.layout import LOCK, MANIFEST_FILE, VERSIONS
 from aisle.io.record_schema import Limits, record_validator
+from aisle.io.recorded_files import other_files
 
 __all__ = [
     "BUNDLE_FOLDER",
@@ -19,6 +21,7 @@ __all__ = [
     "PACKAGE_FILE",
     "SERVE_FILE",
     "PackageRecord",
+    "files_beside_package",
     "package_size",
     "package_text",
     "read_package",
@@ -58,6 +61,15 @@ def package_text(record: PackageRecord) -> str:
     """Return the text of `package.json`."""
     document = {"format_version": FORMAT_VERSION, **asdict(record)}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def files_beside_package(folder: Path) -> list[str]:
+    """Return the paths in a package's folder that do not belong to the package, sorted."""
+    return other_files(
+        folder,
+        records=[f"{BUNDLE_FOLDER}/{BUNDLE_FILE}", f"{INDEX_FOLDER}/{VERSIONS}/*/{MANIFEST_FILE}"],
+        own=[PACKAGE_FILE, SERVE_FILE, f"{INDEX_FOLDER}/{MANIFEST_FILE}", f"{INDEX_FOLDER}/{LOCK}"],
+    )
 
 
 def read_package(folder: Path) -> PackageRecord:
