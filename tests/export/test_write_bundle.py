@@ -234,7 +234,7 @@ def test_a_shop_with_few_products_is_compared_on_texts_of_the_sample_shop_too(ti
     gates = document["gates"]
     assert gates["passed"]
     assert gates["figures"]["texts"] == 5 + len(added.queries) + len(added.products)
-    assert set(gates["limits"]) == {"greatest_difference"}
+    assert set(gates["limits"]) == {"greatest_difference", "greatest_difference_in_a_batch"}
     reason = "needs at least 100 products and 25 queries with different texts, found 3 and 2"
     assert gates["not_measured"] == [f"top10_overlap: {reason}", f"ndcg@10_difference: {reason}"]
     assert f"not measured: top10_overlap: {reason}" in shown.err

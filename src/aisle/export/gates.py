@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from aisle.types.encoder_protocol import Encoder
 TOP = 10
 LARGEST_DIFFERENCE = 1e-4
 LEAST_OVERLAP = 0.999
+LARGEST_BATCH_DIFFERENCE = 1e-6
 LOWEST_COSINE = 0.99
 LOWEST_MEAN_COSINE = 0.999
 LOWEST_NDCG_DIFFERENCE = -0.005
@@ -54,6 +55,7 @@ class Limit:
 LIMITS: dict[BundlePrecision, dict[str, Limit]] = {
     "fp32": {
         "greatest_difference": Limit(LARGEST_DIFFERENCE, highest=True),
+        BATCH_DIFFERENCE: Limit(LARGEST_BATCH_DIFFERENCE, highest=True),
         f"top{TOP}_overlap": Limit(LEAST_OVERLAP),
     },
     "int8": {
@@ -99,7 +101,10 @@ def measure(
         "greatest_difference": float(np.abs(one - other).max()),
         "lowest_cosine": float(cosines.min()),
         "mean_cosine": mean_cosine(cosines, added),
-        BATCH_DIFFERENCE: batch_difference(exported, products, after[1]),
+        BATCH_DIFFERENCE: max(
+            batch_difference(exported.encode_queries, queries, after[0]),
+            batch_difference(exported.encode_products, products, after[1]),
+        ),
     }
     few = too_few_texts(sample)
     if few is None:
@@ -161,11 +166,19 @@ Sides = tuple[np.ndarray, np.ndarray]
 """Embeddings of queries and of products."""
 
 
-def batch_difference(encoder: Encoder, texts: Sequence[str], together: np.ndarray) -> float:
-    """Return the greatest difference between a text's embedding alone and in a batch."""
+def batch_difference(
+    encode: Callable[[list[str]], np.ndarray], texts: Sequence[str], together: np.ndarray
+) -> float:
+    """Return the greatest difference between a text's embedding alone and in a batch.
+
+    Args:
+        encode: Function that embeds texts of a side.
+        texts: Texts of that side.
+        together: (texts, dim) their embeddings in a batch.
+    """
     # From everywhere in the list, the last included: it is a long one.
     rows = np.unique(np.linspace(0, len(texts) - 1, ALONE).round().astype(int))
-    alone = np.concatenate([encoder.encode_products([texts[row]]) for row in rows])
+    alone = np.concatenate([encode([texts[row]]) for row in rows])
     return float(np.abs(alone - together[rows]).max())
 
 
