@@ -4,10 +4,14 @@ import copy
 import errno
 import json
 import os
+import re
+import resource
 import shutil
 import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -180,7 +184,7 @@ def test_a_full_disk_leaves_nothing_and_is_one_message(encoder, tmp_path, monkey
     monkeypatch.setattr(module, when, full)
 
     with pytest.raises(
-        ConfigError, match=r"cannot be written: .*No space left on device; [\d,]+ bytes are free"
+        ConfigError, match=r"cannot be written: .*No space left on device; [\d,]+ bytes were free"
     ):
         write_bundle(encoder, tmp_path / "bundle", OPTIONS)
 
@@ -315,3 +319,63 @@ def test_a_file_that_appears_during_the_export_is_not_deleted(encoder, tmp_path,
         write_bundle(encoder, tmp_path / "bundle", OPTIONS)
 
     assert (tmp_path / "bundle" / "letters.txt").read_text() == "kept"
+
+
+def test_weights_that_a_file_cannot_take_leave_nothing_and_are_one_message(encoder, tmp_path, monkeypatch):
+    """A limit on the size of files makes the real write fail, as a full disk does."""
+    write, limits = module.write_graph, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(*arguments, **options):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        try:
+            write(*arguments, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(module, "write_graph", limited)
+    with pytest.raises(ConfigError, match=r"bundle: cannot be written: .*; [\d,]+ bytes were free"):
+        write_bundle(encoder, tmp_path / "bundle", OPTIONS)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def full_disk(tmp_path, monkeypatch):
+    """A disk with less room than the weights: a real tmpfs if this user may mount, or a pretended size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, capture_output=True
+        ).returncode
+    )
+    if not mounted:
+        sizes = SimpleNamespace(total=2**21, used=2**20, free=2**20)
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda _path: sizes)
+    yield folder
+    if mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_without_room_for_the_weights_is_named_before_they_are_written(encoder, full_disk):
+    with pytest.raises(ConfigError) as refused:
+        write_bundle(encoder, full_disk / "bundle", OPTIONS)
+
+    found = re.search(
+        r"the disk of .* is too full: .* about ([\d,]+) bytes, and ([\d,]+) are free", str(refused.value)
+    )
+    needed, free = (int(number.replace(",", "")) for number in found.groups())
+    assert needed == module.weight_bytes(encoder.model.product_tower)
+    assert 0 < free < 2**21
+    assert list(full_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_room_that_weights_need_is_that_of_their_file(encoder, tmp_path, precision, monkeypatch):
+    needed = []
+    monkeypatch.setattr(module, "_check_space", lambda tower, _: needed.append(module.weight_bytes(tower)))
+
+    module._write_towers(encoder, tmp_path, precision)
+
+    assert needed[0] == pytest.approx((tmp_path / "tower.onnx.data").stat().st_size, rel=0.15)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -228,7 +229,9 @@ def test_a_full_disk_leaves_nothing_behind(output, shop, tmp_path, monkeypatch, 
 
     assert package(shop, tmp_path / output, *(["--sagemaker"] if output.endswith("gz") else [])) == 2
 
-    assert f"--output {tmp_path / output}: cannot be written: [Errno 28] No space" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert f"--output {tmp_path / output}: cannot be written: [Errno 28] No space" in shown
+    assert re.search(r"; its files take [\d,]{5,} bytes unpacked$", shown.strip())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -125,11 +125,13 @@ def package(settings: PackageSettings) -> None:
         bundle=read_bundle(bundle_dir),
         serve_yaml=yaml_text(serve) if serve else "",
     )
+    unpacked = contents_size(contents)
     try:
         (write_archive if settings.sagemaker else write_folder)(contents, output)
     except OSError as error:
-        raise ConfigError(f"--output {output}: cannot be written: {error}") from error
-    unpacked = contents_size(contents)
+        raise ConfigError(
+            f"--output {output}: cannot be written: {error}; its files take {unpacked:,} bytes unpacked"
+        ) from error
     _report(log, output, pair.index.manifest, unpacked, serve)
 
 

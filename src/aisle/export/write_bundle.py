@@ -31,6 +31,7 @@ from aisle.io.folder_swap import put_in_place, why_irreplaceable
 from aisle.io.recorded_files import other_files
 from aisle.io.staged_folder import staged_folder
 from aisle.models.encoder import TorchEncoder
+from aisle.models.tower import Tower
 from aisle.text.rust_tokenizers import rust_backend
 from aisle.text.tokens import Side
 from aisle.version import __version__
@@ -149,6 +150,7 @@ def _write_towers(
     for name, sides in names.items():
         tower = model.tower(sides[0])
         copied = int8_copy(tower, max_length=max_length) if precision == "int8" else traceable_copy(tower)
+        _check_space(copied, folder)
         write_graph(copied, folder / name, max_length=max_length)
     return tuple(BundledTower(sides=sides, graph=name, dim=model.dim) for name, sides in names.items())
 
@@ -208,11 +210,30 @@ def _staging(folder: Path) -> Iterator[Path]:
     Raises:
         ConfigError: The system refuses to write.
     """
+    before = ""
     try:
         with staged_folder(folder) as staging:
+            # Not after the error: libraries remove the file that did not fit.
+            before = f"; {shutil.disk_usage(staging).free:,} bytes were free on that disk before"
             yield staging
     except OSError as error:
-        free = shutil.disk_usage(folder.parent).free
+        raise ConfigError(f"--output_dir {folder}: cannot be written: {error}{before}") from error
+
+
+def _check_space(tower: Tower, staging: Path) -> None:
+    """Refuse to write the weights of a tower to a disk that is too full for them.
+
+    Raises:
+        ConfigError: The weights need more bytes than are free.
+    """
+    needed, free = weight_bytes(tower), shutil.disk_usage(staging).free
+    if needed > free:
         raise ConfigError(
-            f"--output_dir {folder}: cannot be written: {error}; {free:,} bytes are free on that disk"
-        ) from error
+            f"--output_dir: the disk of {staging.parent} is too full: the weights of a graph take about "
+            f"{needed:,} bytes, and {free:,} are free; free some space, or give a folder on another disk"
+        )
+
+
+def weight_bytes(tower: Tower) -> int:
+    """Return the bytes of a tower's weights, about the size of the file that they are written to."""
+    return sum(weights.nbytes for weights in (*tower.parameters(), *tower.buffers()))
