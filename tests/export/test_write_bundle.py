@@ -26,6 +26,7 @@ from aisle.export.sample_texts import SampleTexts, added_texts, sample_shop_text
 from aisle.export.write_bundle import ExportOptions, write_bundle
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.loading import load_encoder
+from tests.edit_json import edit_json
 
 SAMPLE = SampleTexts(("red sofa", "lamp"), ("wooden chair", "steel table for the garden", "blue bed"))
 OPTIONS = ExportOptions("fp32", SAMPLE)
@@ -379,3 +380,20 @@ def test_the_room_that_weights_need_is_that_of_their_file(encoder, tmp_path, pre
     module._write_towers(encoder, tmp_path, precision)
 
     assert needed[0] == pytest.approx((tmp_path / "tower.onnx.data").stat().st_size, rel=0.15)
+
+
+def test_code_that_depends_on_data_is_refused_in_one_message(tiny_model, tmp_path, capfd):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model("qwen2"), model)
+    edit_json(
+        model / "config.json", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    )
+
+    code = main(["export", str(model), "--output_dir", str(tmp_path / "bundle"), "--pooling", "last"])
+
+    shown = capfd.readouterr()
+    assert (code, shown.out) == (2, "")
+    (line,) = shown.err.splitlines()
+    assert line.startswith("error: qwen2: cannot be exported: torch's exporter does not support `if seq_len")
+    assert "in dynamic_frequency_update of modeling_rope_utils.py" in line
+    assert not (tmp_path / "bundle").exists()
