@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import aisle
 from aisle.bundle.bundle_file import read_bundle, write_bundle_file
 from aisle.bundle.onnx_encoder import load_bundle
 from aisle.cli import main
@@ -397,3 +398,21 @@ def test_code_that_depends_on_data_is_refused_in_one_message(tiny_model, tmp_pat
     assert line.startswith("error: qwen2: cannot be exported: torch's exporter does not support `if seq_len")
     assert "in dynamic_frequency_update of modeling_rope_utils.py" in line
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_as_the_model_to_export_is_named_as_a_bundle(bundle, tmp_path, capsys):
+    code = main(["export", str(bundle), "--output_dir", str(tmp_path / "bundle")])
+
+    message = capsys.readouterr().err
+    assert code == 2
+    assert "is a bundle of `aisle export`, and weights (*.safetensors) are needed" in message
+    assert "give the run or model that it was exported from" in message
+    assert "pickled" not in message
+
+
+def test_a_bundle_without_its_file_is_named_as_a_bundle(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / "bundle.json").unlink()
+
+    with pytest.raises(ModelError, match=r"as a bundle of `aisle export` has, but no bundle\.json.*restore"):
+        aisle.load_encoder(tmp_path / "bundle")

@@ -51,6 +51,10 @@ MaxTokens = Annotated[
     Annotated[int, Interval(ge=64)] | None,
     Help("Tokens to encode at a time, padding included. If not given: 1,024 on a CPU, 65,536 on a GPU."),
 ]
+MaxLength = Annotated[
+    Annotated[int, Interval(ge=4)] | None,
+    Help("Longest text in tokens; the rest is cut off. If not given: the model's maximum."),
+]
 Pooling = Annotated[
     PoolingMode | None,
     Help("How a text's token vectors become one embedding. If not given: as the model is set."),

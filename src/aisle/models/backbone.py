@@ -21,13 +21,15 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
     """Load a backbone in float32; of T5 and its relatives, only the encoder.
 
     Raises:
-        ModelError: There are no safetensors weights, weights of the architecture are missing, the model has a
-            decoder that reads an encoder's output, or it needs a package or code that is missing.
+        ModelError: There are no safetensors weights, as in a bundle; weights of the architecture are missing;
+            the model has a decoder that reads an encoder's output; or it needs a package or code that is
+            missing.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig
 
     if not list(source.path.glob("*.safetensors")):
+        _refuse_bundle(source.path)
         raise ModelError(
             f"{source.path}: has no *.safetensors file; aisle loads weights from safetensors only. "
             "Convert pickled weights in place, so that the files for pooling and prompts stay beside them: "
@@ -62,6 +64,21 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
         )
     loaded: nn.Module = backbone
     return loaded
+
+
+def _refuse_bundle(folder: Path) -> None:
+    """Refuse the folder of a bundle, whose graphs are no weights to load."""
+    if not list(folder.glob("*.onnx")):
+        return
+    if (folder / "bundle.json").is_file():
+        raise ModelError(
+            f"{folder}: is a bundle of `aisle export`, and weights (*.safetensors) are needed; "
+            "give the run or model that it was exported from"
+        )
+    raise ModelError(
+        f"{folder}: has ONNX graphs, as a bundle of `aisle export` has, but no bundle.json and no weights "
+        "(*.safetensors); restore the missing file, or export the model again"
+    )
 
 
 def check_reads_text(source: ModelSource, backbone: nn.Module, tokenizer: Any) -> None:

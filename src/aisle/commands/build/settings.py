@@ -21,6 +21,7 @@ from aisle.commands.shared_settings import (
     IndexDir,
     Json,
     KeepVersions,
+    MaxLength,
     MaxTokens,
     ModelRevision,
     OnBadRow,
@@ -103,8 +104,7 @@ class BuildSettings:
     pooling: Pooling = None
     query_prompt: QueryPrompt = None
     product_prompt: ProductPrompt = None
-    max_length: Annotated[int, Interval(ge=4)] | None = None
-    """Longest text in tokens; the rest is cut off. If not given: the model's maximum."""
+    max_length: MaxLength = None
     trust_remote_code: TrustRemoteCode = False
     tune_queries: str | None = None
     """File of training queries with ids, to tune the weight of hybrid search on; needs --tune_qrels.

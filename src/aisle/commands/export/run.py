@@ -36,7 +36,9 @@ def export(settings: ExportSettings) -> Bundle:
     encoder = load_encoder(
         settings.model,
         base_model=settings.base_model,
-        overrides=Overrides(settings.pooling, settings.query_prompt, settings.product_prompt),
+        overrides=Overrides(
+            settings.pooling, settings.query_prompt, settings.product_prompt, settings.max_length
+        ),
         revision=settings.model_revision,
         token=settings.hub_token,
         device="cpu",

@@ -14,6 +14,7 @@ from aisle.commands.shared_settings import (
     Encoding,
     HubToken,
     Json,
+    MaxLength,
     ModelRevision,
     OnBadRow,
     OverwriteOutputDir,
@@ -71,6 +72,7 @@ class ExportSettings:
     pooling: Pooling = None
     query_prompt: QueryPrompt = None
     product_prompt: ProductPrompt = None
+    max_length: MaxLength = None
     hub_token: HubToken = field(default=None, repr=False)
     trust_remote_code: TrustRemoteCode = False
     json: Json = False
