@@ -7,7 +7,6 @@ import weakref
 import pytest
 from fastapi.testclient import TestClient
 
-from aisle.cli import main
 from aisle.service import multi_model_app
 from aisle.service.engine import Engine
 from aisle.service.loaded_models import LoadedModels
@@ -16,14 +15,6 @@ from aisle.service.running_service import RunningService
 from aisle.service.sagemaker import MAX_BODY_BYTES
 from aisle.service.served_pair import PairSource, load_pair
 from aisle.service.service_limits import ServiceLimits
-
-
-@pytest.fixture(scope="module")
-def package(shop, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "model"
-    flags = ["--index_dir", shop.index_dir, "--model", shop.bundle, "--output", folder]
-    assert main(["package", *map(str, flags)]) == 0
-    return folder
 
 
 def start(folder):

@@ -15,9 +15,9 @@ from aisle.service.model_files import ModelFiles
 from aisle.service.pointer_file import publish_pair
 from aisle.service.request_errors import RequestError
 from aisle.service.served_pair import load_pair
-from aisle.service.swap import PairSwapper, followed_pointer, watched_index
+from aisle.service.swap import PairSwapper, followed_pointer
 from tests.service.running_server import running_server
-from tests.service.served_shop import ServedShop, write_served_shop
+from tests.service.served_shop import write_served_shop
 
 ASKED = {"query": "blue lamp", "top_k": 1}
 
@@ -26,21 +26,6 @@ ASKED = {"query": "blue lamp", "top_k": 1}
 def other(tmp_path_factory, minilm_dir):
     """A shop of the same products with another model."""
     return write_served_shop(tmp_path_factory.mktemp("other"), minilm_dir, seed=1, fingerprint="b" * 64)
-
-
-@pytest.fixture
-def changing(shop, tmp_path):
-    """A copy of the shop, to change."""
-    shutil.copytree(shop.index_dir, tmp_path / "index")
-    shutil.copytree(shop.bundle, tmp_path / "bundle")
-    return ServedShop(tmp_path / "bundle", tmp_path / "index", shop.encoder)
-
-
-@pytest.fixture
-def swapper(changing):
-    swapper = PairSwapper(Engine(), watched_index(changing.source()))
-    swapper.load_first()
-    return swapper
 
 
 def replace_folder(folder, by):

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aisle.cli import main
 from aisle.service import loaded_models, server, worker_threads
 from aisle.service.loaded_models import LoadedModels
 from aisle.service.running_service import STOP_SECONDS
@@ -93,14 +92,6 @@ def test_busy_workers_and_abandoned_jobs_do_not_hold_the_exit(shop):
         for answer in (computed, waiting):
             assert_answered_with_503(answer.result(SECONDS))
     assert "Traceback" not in server.log
-
-
-@pytest.fixture(scope="module")
-def package(shop, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "model"
-    flags = ["--index_dir", shop.index_dir, "--model", shop.bundle, "--output", folder]
-    assert main(["package", *map(str, flags)]) == 0
-    return folder
 
 
 def test_models_that_are_busy_or_loading_do_not_hold_the_exit(package, tmp_path):

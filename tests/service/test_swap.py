@@ -17,24 +17,9 @@ from aisle.service.request_errors import RequestError
 from aisle.service.served_pair import load_pair
 from aisle.service.swap import PairSwapper, followed_pointer, watched_index
 from tests.service.running_server import running_server
-from tests.service.served_shop import ServedShop, write_served_shop
+from tests.service.served_shop import write_served_shop
 
 KEY = "k" * 16
-
-
-@pytest.fixture
-def changing(shop, tmp_path):
-    """A copy of the shop, to change."""
-    shutil.copytree(shop.index_dir, tmp_path / "index")
-    shutil.copytree(shop.bundle, tmp_path / "bundle")
-    return ServedShop(tmp_path / "bundle", tmp_path / "index", shop.encoder)
-
-
-@pytest.fixture
-def swapper(changing):
-    swapper = PairSwapper(Engine(), watched_index(changing.source()))
-    swapper.load_first()
-    return swapper
 
 
 def engine_of(swapper):
