@@ -29,6 +29,7 @@ GROUPS = {
     "data": "Data",
     "model": "Model",
     "lora": "Adapter",
+    "head": "Head",
     "objective": "Loss",
     "optim": "Objective, batches, learning rate, precision",
     "run": "The run",

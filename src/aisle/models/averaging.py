@@ -15,6 +15,7 @@ import torch
 
 from aisle.errors import ModelError
 from aisle.models.encoder import TorchEncoder
+from aisle.models.heads import fingerprint_parts
 from aisle.models.loading import load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.run_file import read_settings_file
@@ -47,6 +48,7 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
     for run, weight in zip(runs, weights, strict=True):
         encoder = load_encoder(run, token=token, device="cpu")
         first = first or encoder
+        _check_heads(runs[0], first, run, encoder)
         own = dict(encoder.model.product_tower.named_parameters())
         differing = names_that_differ(own, dict(first.model.product_tower.named_parameters()))
         if differing is not None:
@@ -61,6 +63,32 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
     saved = described[0]
     base = find_model(str(saved["base_model"]), revision=saved.get("base_revision"), token=token)
     return WholeModel(first.model.product_tower, first.tokenizer, first.settings, base)
+
+
+def _check_heads(first: str, one: TorchEncoder, run: str, other: TorchEncoder) -> None:
+    """Refuse runs whose heads differ in their layers, sizes or activations."""
+    settings = [
+        [
+            {name: value for name, value in part.items() if name != "weights"}
+            for part in fingerprint_parts(list(encoder.model.product_tower.heads))
+        ]
+        for encoder in (one, other)
+    ]
+    if settings[0] != settings[1]:
+        raise ModelError(
+            f"{run}: has the heads {_layers(settings[1])}, and {first} has {_layers(settings[0])}; runs "
+            "can be averaged only if their heads have the same layers, sizes and activations"
+        )
+
+
+def _layers(heads: list[dict[str, Any]]) -> str:
+    """Describe heads: `Normalize, Dense 384 to 384 with Identity`."""
+    return ", ".join(
+        f"{head['kind']} {head['in_features']} to {head['out_features']} with {head['activation_function']}"
+        if "in_features" in head
+        else str(head["kind"])
+        for head in heads
+    )
 
 
 def _described(run: str, token: str | None) -> dict[str, Any]:

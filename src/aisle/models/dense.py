@@ -95,6 +95,10 @@ class Dense(nn.Module):
             )
         return self.out_features
 
+    def saved_as(self) -> tuple[Dense, ...]:
+        """Return the layer itself."""
+        return (self,)
+
     def fingerprint_part(self) -> dict[str, Any]:
         """Return the layer's share of the fingerprint, as JSON: its settings and a hash of each weight."""
         hashes = {

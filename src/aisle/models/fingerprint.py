@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from aisle.io.durable import file_sha256
-from aisle.models.heads import Head, fingerprint_parts
+from aisle.models.heads import SavedHead, fingerprint_parts
 from aisle.models.modules_file import read_json
 from aisle.models.st_files import lower_cases
 from aisle.types.encoder_settings import EncoderSettings
@@ -66,7 +66,7 @@ def fingerprint_of(
     model_dir: Path,
     adapter: bool,
     settings: EncoderSettings,
-    heads: Sequence[Head] = (),
+    heads: Sequence[SavedHead] = (),
 ) -> str:
     """Return the fingerprint of a tower, 64 hexadecimal digits.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,11 +19,29 @@ from aisle.models.modules_file import MODULES_FILE, listed_modules
 class Head(Protocol):
     """Module after the pooling: a `torch.nn.Module` that takes and returns (texts, dim)."""
 
+    def output_dim(self, dim: int) -> int:
+        """Return the dimension of the module's output.
+
+        Raises:
+            ModelError: The module does not take embeddings of this dimension.
+        """
+
+    def saved_as(self) -> Sequence[SavedHead]:
+        """Return the modules to save in its place, which compute the same in evaluation mode."""
+
+    def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the module's output: (texts, output dim)."""
+
+
+@runtime_checkable
+class SavedHead(Head, Protocol):
+    """Head that sentence-transformers has too, with files in a folder of the model."""
+
     kind: str
     """Name of the class in sentence-transformers' modules.json."""
 
     @classmethod
-    def load(cls, folder: Path) -> Head:
+    def load(cls, folder: Path) -> SavedHead:
         """Load the module from a folder.
 
         Raises:
@@ -32,18 +51,8 @@ class Head(Protocol):
     def save(self, folder: Path) -> None:
         """Write the module's files to a folder."""
 
-    def output_dim(self, dim: int) -> int:
-        """Return the dimension of the module's output.
-
-        Raises:
-            ModelError: The module does not take embeddings of this dimension.
-        """
-
     def fingerprint_part(self) -> dict[str, Any]:
         """Return the module's share of the fingerprint, as JSON: settings and hashes of weights."""
-
-    def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the module's output: (texts, output dim)."""
 
 
 class Normalize(nn.Module):
@@ -63,6 +72,10 @@ class Normalize(nn.Module):
         """Return `dim`: the dimension does not change."""
         return dim
 
+    def saved_as(self) -> tuple[Normalize, ...]:
+        """Return the module itself."""
+        return (self,)
+
     def fingerprint_part(self) -> dict[str, Any]:
         """Return an empty dict: the module has no settings and no weights."""
         return {}
@@ -72,12 +85,12 @@ class Normalize(nn.Module):
         return nn.functional.normalize(embeddings, dim=1)
 
 
-HEADS: dict[str, type[Head]] = {head.kind: head for head in (Dense, Normalize)}
-"""Classes of heads by their kind. To add a head, write its module and add its class here."""
+HEADS: dict[str, type[SavedHead]] = {head.kind: head for head in (Dense, Normalize)}
+"""Classes of saved heads by their kind. To add a head, write its module and add its class here."""
 BEFORE_HEADS = ("Transformer", "Pooling")
 
 
-def load_heads(model_dir: Path, *, dim: int) -> tuple[Head, ...]:
+def load_heads(model_dir: Path, *, dim: int) -> tuple[SavedHead, ...]:
     """Load the heads that a model's modules.json lists, without a normalisation at the end.
 
     A setting of the encoder controls the normalisation at the end.
@@ -90,7 +103,7 @@ def load_heads(model_dir: Path, *, dim: int) -> tuple[Head, ...]:
         ModelError: A file is damaged, or aisle does not support a module or the order of the modules.
     """
     check_modules(model_dir)
-    heads: list[Head] = []
+    heads: list[SavedHead] = []
     for module in listed_modules(model_dir):
         if module.kind in HEADS:
             head = HEADS[module.kind].load(module.folder)
@@ -127,11 +140,11 @@ def check_modules(model_dir: Path) -> None:
         )
 
 
-def head_folder(number: int, head: Head) -> str:
+def head_folder(number: int, head: SavedHead) -> str:
     """Return the name of a head's folder, as in sentence-transformers.
 
     Args:
-        number: Index of the head among the tower's heads.
+        number: Index of the head among the saved heads.
         head: The head.
     """
     return f"{len(BEFORE_HEADS) + number}_{head.kind}"
@@ -148,6 +161,24 @@ def output_dim(heads: Iterable[Head], dim: int) -> int:
     return dim
 
 
-def fingerprint_parts(heads: Sequence[Head]) -> list[dict[str, Any]]:
+def fingerprint_parts(heads: Sequence[SavedHead]) -> list[dict[str, Any]]:
     """Return the heads' share of the fingerprint, as JSON."""
     return [{"kind": head.kind, **head.fingerprint_part()} for head in heads]
+
+
+def heads_to_save(heads: Iterable[Head], weights: Mapping[str, torch.Tensor]) -> list[SavedHead]:
+    """Return a tower's heads in the form in which they are saved; the tower's own heads do not change.
+
+    Args:
+        heads: Heads of the tower, in order.
+        weights: Weights to save in place of the heads' own, by their names in `heads`, such as
+            `0.linear.weight`.
+    """
+    saved: list[SavedHead] = []
+    for number, trained in enumerate(heads):
+        head: Any = copy.deepcopy(trained)
+        prefix = f"{number}."
+        own = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
+        head.load_state_dict({**head.state_dict(), **own})
+        saved.extend(head.saved_as())
+    return saved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ from aisle.models.backbone import (
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.encoder import TorchEncoder
 from aisle.models.fingerprint import fingerprint_of
-from aisle.models.heads import Head, Normalize, load_heads
+from aisle.models.heads import Head, Normalize, SavedHead, load_heads
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.modules_file import MODULES_FILE, read_json
 from aisle.models.pooling import Pooling
@@ -56,16 +57,22 @@ class LoadedModel:
 
     source: ModelSource
     backbone: nn.Module
-    heads: tuple[Head, ...]
+    heads: tuple[SavedHead, ...]
     tokenizer: Any
     settings: EncoderSettings
     adapter: TrainedAdapter | None = None
     note: str | None = None
 
-    def tower(self) -> Tower:
-        """Return a tower built from the model's parts."""
+    def tower(self, added: Sequence[Head] = ()) -> Tower:
+        """Return a tower built from the model's parts.
+
+        Args:
+            added: Heads to add: they take the model's embeddings, normalised as the settings say, and what
+                they return is normalised again.
+        """
         last = [Normalize()] if self.settings.normalize else []
-        return Tower(self.backbone, Pooling(self.settings.pooling), [*self.heads, *last])
+        heads = [*self.heads, *last, *added, *(last if added else [])]
+        return Tower(self.backbone, Pooling(self.settings.pooling), heads)
 
     @property
     def side_tokenizers(self) -> SideTokenizers:

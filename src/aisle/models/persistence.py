@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from aisle.errors import ModelError
 from aisle.io.durable import apply_umask, sync
 from aisle.models.backbone import hidden_size
 from aisle.models.fingerprint import fingerprint_of, refers_to_code
-from aisle.models.heads import HEADS, head_folder, load_heads
+from aisle.models.heads import HEADS, SavedHead, head_folder, heads_to_save, load_heads
 from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import MODULES_FILE, write_json
 from aisle.models.pooling import FOLDER as POOLING_FOLDER
@@ -78,9 +77,11 @@ def save_encoder(
         if weights is not None:
             weights = {**weights, **(frozen or {})}
         _write_backbone(staging, tower, weights, adapter=adapter)
-        _write_heads(staging, tower, weights)
+        heads = heads_to_save(tower.heads, _within("heads", weights or {}))
+        for number, head in enumerate(heads):
+            head.save(staging / head_folder(number, head))
         tokenizer.save_pretrained(staging)
-        for name, content in _sentence_transformers_files(tower, settings).items():
+        for name, content in _sentence_transformers_files(tower, heads, settings).items():
             write_json(staging / name, content)
         fingerprint = fingerprint_of(
             base_dir=source.path if adapter else staging,
@@ -133,13 +134,6 @@ def _write_backbone(
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's template; aisle writes its own model card
 
 
-def _write_heads(folder: Path, tower: Tower, weights: Mapping[str, torch.Tensor] | None) -> None:
-    for number, trained in enumerate(tower.heads):
-        head = copy.deepcopy(trained)
-        head.load_state_dict({**head.state_dict(), **_within(f"heads.{number}", weights or {})})
-        head.save(folder / head_folder(number, head))
-
-
 def _within(name: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Select the weights of a part of the tower, and remove the part's name from theirs."""
     prefix = f"{name}."
@@ -161,10 +155,12 @@ def _description(
     }
 
 
-def _sentence_transformers_files(tower: Tower, settings: EncoderSettings) -> dict[str, Any]:
+def _sentence_transformers_files(
+    tower: Tower, heads: Sequence[SavedHead], settings: EncoderSettings
+) -> dict[str, Any]:
     """Return the contents, by name, of the files that describe a tower's modules and prompts."""
     modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling")]
-    modules += [(head_folder(number, head), head.kind) for number, head in enumerate(tower.heads)]
+    modules += [(head_folder(number, head), head.kind) for number, head in enumerate(heads)]
     return {
         MODULES_FILE: [
             {"idx": idx, "name": str(idx), "path": path, "type": f"{ST_PACKAGE}.{kind}"}

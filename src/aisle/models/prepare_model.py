@@ -13,9 +13,13 @@ from aisle.errors import ModelError
 from aisle.kernels.fast_dropout import use_fast_dropout
 from aisle.kernels.fused_lora import fuse_lora
 from aisle.models.adapters import attach_lora, attach_trained_lora
+from aisle.models.backbone import hidden_size
+from aisle.models.heads import output_dim
 from aisle.models.loading import LoadedModel
 from aisle.models.tower import Tower
+from aisle.models.trained_heads import make_head
 from aisle.text.token_batches import TokenBatch
+from aisle.types.head_options import HeadOptions
 
 RATES = ("attention_dropout", "dropout", "activation_dropout")
 """Attributes of modules that hold a dropout rate as a number, in decoders, Longformer, BART and T5."""
@@ -37,6 +41,8 @@ def prepare_model(
     loaded: LoadedModel,
     *,
     lora: Lora | None,
+    head: HeadOptions | None = None,
+    freeze_encoder: bool = False,
     dropout: float | None = None,
     checkpoint_activations: bool = False,
     fuse_adapter: bool = False,
@@ -47,6 +53,8 @@ def prepare_model(
     Args:
         loaded: Model that training starts from; if it has a LoRA adapter, `lora` trains it further.
         lora: Adapter to train together with the heads; None trains all weights.
+        head: Head to add on top of the model and its heads; None adds no head.
+        freeze_encoder: Whether to train only the added head, and neither the backbone nor the model's heads.
         dropout: Dropout in the backbone; None keeps the backbone's rates.
         checkpoint_activations: Whether to recompute activations in the backward pass, to save memory.
         fuse_adapter: Whether to compute LoRA layers in a single operation; not with torch.compile.
@@ -70,7 +78,14 @@ def prepare_model(
             fuse_lora(backbone)
         if frozen_type is not None:
             cast_frozen(backbone, frozen_type)
-    return replace(loaded, backbone=backbone).tower()
+    loaded = replace(loaded, backbone=backbone)
+    if head is None:
+        return loaded.tower()
+    added = make_head(head, output_dim(loaded.heads, hidden_size(backbone)))
+    tower = loaded.tower(added)
+    if freeze_encoder:
+        tower.freeze_encoder(heads=len(loaded.heads) + loaded.settings.normalize)
+    return tower
 
 
 def _with_adapter(backbone: nn.Module, loaded: LoadedModel, lora: Lora) -> Any:

@@ -52,9 +52,34 @@ class Tower(nn.Module):
         self.changes_itself = _changes_itself(backbone)
         self.compute_type: torch.dtype | None = None
         """Number type in which the backbone computes without autocast; `compute_in_half` sets it."""
+        self._frozen_heads: int | None = None
         config: Any = backbone.config
         if getattr(config, "use_cache", False):
             config.use_cache = False  # or decoders keep the keys and values of every text
+
+    def freeze_encoder(self, *, heads: int) -> None:
+        """Freeze the backbone and the first heads: no gradients, and evaluation mode also during training.
+
+        Args:
+            heads: Number of heads that belong to the frozen encoder.
+        """
+        self._frozen_heads = heads
+        for module in self._frozen_modules:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Tower:
+        """Set the training mode of all modules, except a frozen encoder's, which stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules:
+            module.eval()
+        return self
+
+    @property
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self._frozen_heads is None:
+            return []
+        return [self.backbone, *self.heads[: self._frozen_heads]]
 
     @property
     def backbones(self) -> tuple[nn.Module, ...]:
@@ -107,15 +132,28 @@ class Tower(nn.Module):
             )
 
     def _embed(self, batch: TokenBatch) -> torch.Tensor:
+        if self._frozen_heads is None:
+            return _apply(self.heads, self._pooled(batch))
+        with torch.no_grad():
+            embeddings = _apply(list(self.heads)[: self._frozen_heads], self._pooled(batch))
+        return _apply(list(self.heads)[self._frozen_heads :], embeddings)
+
+    def _pooled(self, batch: TokenBatch) -> torch.Tensor:
+        """Return the pooled vectors of a batch's texts: (texts, hidden size)."""
         if isinstance(batch, PackedBatch):
             vectors = read_packed(self.backbone, batch, padding_position=self._padding_position)
         else:
             output = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             vectors = output.last_hidden_state
-        embeddings = self.pooling(vectors, batch)
-        for head in self.heads:
-            embeddings = head(embeddings).float()
-        return embeddings
+        pooled: torch.Tensor = self.pooling(vectors, batch)
+        return pooled
+
+
+def _apply(heads: Iterable[nn.Module], embeddings: torch.Tensor) -> torch.Tensor:
+    """Return the output of heads that follow each other, in float32."""
+    for head in heads:
+        embeddings = head(embeddings).float()
+    return embeddings
 
 
 def _of_texts(rows: torch.Tensor, batch: TokenBatch) -> torch.Tensor:

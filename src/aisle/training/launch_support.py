@@ -21,6 +21,7 @@ EVERYWHERE = ("yes", "yes", "yes")
 SUPPORT: dict[str, tuple[str, str, str]] = {
     "--use_peft": EVERYWHERE,
     "all weights": EVERYWHERE,
+    "--head": ("yes", "yes", NO),
     "--gradient_accumulation_steps": EVERYWHERE,
     "--gradient_checkpointing": EVERYWHERE,
     "--cached_embeddings": ("yes", "yes", NO),

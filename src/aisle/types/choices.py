@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-__all__ = ["Fusion", "MinScore", "PoolingMode", "SearchMode", "Selection", "StoreDtype"]
+__all__ = [
+    "Fusion",
+    "HeadActivation",
+    "HeadKind",
+    "MinScore",
+    "PoolingMode",
+    "SearchMode",
+    "Selection",
+    "StoreDtype",
+]
 
 PoolingMode = Literal["mean", "cls", "last"]
 """How a text's token vectors become one embedding."""
+HeadKind = Literal["none", "skip_connection", "gated", "widening", "stacked_projection", "linear", "mlp"]
+"""Layers to train on top of an encoder."""
+HeadActivation = Literal["relu", "gelu", "silu", "tanh"]
+"""Activation between the layers of a head."""
 SearchMode = Literal["dense", "lexical", "hybrid"]
 """Search by embeddings, by words with BM25, or by both."""
 Fusion = Literal["convex", "rrf"]

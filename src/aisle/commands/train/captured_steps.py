@@ -31,10 +31,17 @@ def why_eager(settings: TrainSettings, accelerator: Any, *, packed: bool, wrappe
         return "DDP sums the gradients of all weights during a pass; --use_peft sums them afterwards"
     if wrapper_sums:
         return "gloo does not connect the processes, so DDP sums gradients during a pass"
+    return _why_flags(settings)
+
+
+def _why_flags(settings: TrainSettings) -> str | None:
+    """Return why a flag keeps a run's passes from being captured; None if no flag does."""
+    if settings.head.freeze_encoder:
+        return "the encoder is frozen, and only the head has a backward pass"
     if settings.optim.torch_compile:
         return "--torch_compile compiles layers again during a pass, for other numbers of tokens"
     if settings.model.gradient_checkpointing:
         return "--gradient_checkpointing restores random numbers during a pass"
-    if optim.cached_embeddings:
+    if settings.optim.cached_embeddings:
         return "--cached_embeddings embeds in sub-batches"
     return None

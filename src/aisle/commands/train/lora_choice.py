@@ -14,9 +14,15 @@ SHAPE = ("lora_rank", "lora_alpha", "lora_target_modules", "use_dora", "use_rslo
 
 
 def resolve_lora(
-    lora: LoraSettings, adapter: TrainedAdapter | None, *, log: Callable[[str], None]
+    lora: LoraSettings, adapter: TrainedAdapter | None, *, frozen: bool, log: Callable[[str], None]
 ) -> LoraSettings:
     """Return the LoRA settings of a run: as given, or as in the adapter that is trained further.
+
+    Args:
+        lora: Settings as given.
+        adapter: Adapter of the run that training starts from; None without.
+        frozen: Whether the encoder is frozen.
+        log: Logs what happens to the adapter.
 
     Raises:
         ConfigError: A given setting differs from the adapter's.
@@ -25,7 +31,8 @@ def resolve_lora(
         return lora
     run, base = adapter.run.name, adapter.base.name
     if adapter.merged:
-        log(f"model: the adapter of {run} is merged into {base}, and all weights are trained on from there")
+        then = "the encoder is frozen" if frozen else "all weights are trained on from there"
+        log(f"model: the adapter of {run} is merged into {base}, and {then}")
         return lora
     targets = adapter.config.get("target_modules")
     own = replace(

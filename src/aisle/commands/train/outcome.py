@@ -24,16 +24,13 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
     """
     state, rate = trainer.state, float(settings.optim.learning_rate or 0)
     base, tuned = np.array(state.base_sample, dtype=np.float32), trainer.sample()
-    targets = settings.lora.lora_target_modules
     check_learned(
         base=base,
         tuned=tuned,
         loss_range=state.loss_range or (0.0, 0.0),
         steps=state.step,
         learning_rate=rate,
-        trained=f"LoRA on {', '.join(targets) if targets else 'the attention projections'}"
-        if settings.lora.use_peft
-        else "all weights",
+        trained=_trained(settings),
     )
     metric = SELECTION_METRICS[settings.run.selection or "roc_auc"]
     reason = why_eager_on_a_rank(trainer)
@@ -44,6 +41,17 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
         f"steps were computed eagerly, and the other processes waited: {reason}" if alone else None,
     )
     return [warning for warning in found if warning is not None]
+
+
+def _trained(settings: TrainSettings) -> str:
+    """Return a description of the trained weights, for a message."""
+    head, targets = settings.head.head, settings.lora.lora_target_modules
+    if settings.head.freeze_encoder:
+        return f"the head {head}"
+    and_head = "" if head == "none" else f" and the head {head}"
+    if settings.lora.use_peft:
+        return f"LoRA on {', '.join(targets) if targets else 'the attention projections'}{and_head}"
+    return f"all weights{and_head}"
 
 
 def undefined_selection(metric: str | None, base: Mapping[str, Any]) -> str | None:

@@ -20,6 +20,7 @@ from aisle.types.encoder_settings import Overrides
 DEFAULT_MAX_LENGTH = 128
 LORA_LEARNING_RATE = 5e-4
 FULL_LEARNING_RATE = 2e-5
+HEAD_LEARNING_RATE = 1e-3
 
 
 def resolve_settings(
@@ -50,7 +51,6 @@ def resolve_settings(
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
     loss = resolve_loss(settings.objective.loss, data.train)
-    default_rate = LORA_LEARNING_RATE if settings.lora.use_peft else FULL_LEARNING_RATE
     resolved = replace(
         settings,
         model=replace(
@@ -60,11 +60,11 @@ def resolve_settings(
             product_prompt=base.settings.product_prompt,
             max_length=base.settings.max_length,
         ),
-        lora=resolve_lora(settings.lora, base.adapter, log=log),
+        lora=resolve_lora(settings.lora, base.adapter, frozen=settings.head.freeze_encoder, log=log),
         objective=replace(settings.objective, loss=loss.name),
         optim=replace(
             optim,
-            learning_rate=optim.learning_rate or default_rate,
+            learning_rate=optim.learning_rate or _usual_learning_rate(settings),
             group_by_query=optim.group_by_query or loss.keeps_queries_together,
         ),
         run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
@@ -83,6 +83,12 @@ def resolve_settings(
         f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss.name}"
     )
     return resolved, base
+
+
+def _usual_learning_rate(settings: TrainSettings) -> float:
+    if settings.lora.use_peft:
+        return LORA_LEARNING_RATE
+    return HEAD_LEARNING_RATE if settings.head.freeze_encoder else FULL_LEARNING_RATE
 
 
 def _overrides(model: ModelSettings) -> Overrides:

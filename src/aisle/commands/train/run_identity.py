@@ -45,10 +45,14 @@ def run_identity(
         base_dir = model_dir = base.source.path
     else:
         base_dir, model_dir = base.adapter.base.path, base.adapter.run.path
-    groups = (settings.model, settings.lora, settings.objective, settings.optim)
+    groups = (settings.model, settings.lora, settings.head, settings.objective, settings.optim)
     chosen = {name: value for group in groups for name, value in saved_form(group).items()}
     fingerprint = fingerprint_of(
-        base_dir=base_dir, model_dir=model_dir, adapter=base.adapter is not None, settings=base.settings
+        base_dir=base_dir,
+        model_dir=model_dir,
+        adapter=base.adapter is not None,
+        settings=base.settings,
+        heads=base.heads,
     )
     return {
         **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},

@@ -27,6 +27,7 @@ from aisle.commands.shared_settings import (
     TrustRemoteCode,
 )
 from aisle.commands.train.data_settings import DataSettings, data_problems, is_in_memory
+from aisle.commands.train.head_settings import HeadSettings, head_problems
 from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
 from aisle.errors import ConfigError
 from aisle.types.choices import Selection
@@ -94,7 +95,7 @@ class OptimSettings:
     gradient_accumulation_steps: Count = 1
     """Batches per optimiser step. The gradient is that of their mean loss."""
     learning_rate: Positive | None = None
-    """Peak learning rate. If not given: 5e-4 with --use_peft, 2e-5 without."""
+    """Peak learning rate. If not given: 5e-4 with --use_peft, 1e-3 with --freeze_encoder, otherwise 2e-5."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight decay of AdamW. Biases and normalisation weights have none."""
     num_train_epochs: Count = 3
@@ -183,6 +184,7 @@ class TrainSettings:
     data: OmitArgPrefixes[DataSettings] = field(default_factory=DataSettings)
     model: OmitArgPrefixes[ModelSettings] = ModelSettings()
     lora: OmitArgPrefixes[LoraSettings] = LoraSettings()
+    head: OmitArgPrefixes[HeadSettings] = field(default_factory=HeadSettings)
     objective: OmitArgPrefixes[LossSettings] = field(default_factory=lambda: loss_settings()())
     optim: OmitArgPrefixes[OptimSettings] = OptimSettings()
     run: OmitArgPrefixes[RunSettings] = RunSettings()
@@ -222,6 +224,8 @@ def problems_of(settings: TrainSettings) -> list[str]:
         problems.append("--model_name_or_path: is empty; give a Hub id or a folder")
     if run.keep == "last" and run.early_stopping_patience is not None:
         problems.append("--early_stopping_patience: needs --keep best")
+    problems += head_problems(settings.head, use_peft=settings.lora.use_peft)
+    problems += _unused_by_frozen(settings)
     problems += loss_problems(settings.objective)
     if optim.max_train_steps is not None and optim.num_warmup_steps > optim.max_train_steps:
         problems.append(
@@ -229,6 +233,19 @@ def problems_of(settings: TrainSettings) -> list[str]:
             f"--max_train_steps {optim.max_train_steps}"
         )
     return problems
+
+
+def _unused_by_frozen(settings: TrainSettings) -> list[str]:
+    """Return a message for each setting of a trained encoder that is given with a frozen one."""
+    if not settings.head.freeze_encoder:
+        return []
+    why = {
+        "--dropout": settings.model.dropout is not None and "computes without dropout (see --head_dropout)",
+        "--gradient_checkpointing": settings.model.gradient_checkpointing and "keeps no activations",
+        "--cached_embeddings": settings.optim.cached_embeddings and "keeps no activations",
+    }
+    given = [(flag, reason) for flag, reason in why.items() if reason]
+    return [f"{flag}: the encoder is frozen, and {reason}; leave the flag out" for flag, reason in given]
 
 
 def train_inputs(settings: TrainSettings) -> None:

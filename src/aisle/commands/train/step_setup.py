@@ -12,7 +12,7 @@ from transformers import get_scheduler
 from aisle.commands.train.captured_steps import why_eager
 from aisle.commands.train.layout_choice import choose_layout
 from aisle.commands.train.loss_settings import chosen_loss
-from aisle.commands.train.settings import OptimSettings, TrainSettings
+from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trained_tower import tower_to_train
 from aisle.kernels.captured_passes import CudaGraphs
 from aisle.kernels.compiled_layers import compile_layers
@@ -58,11 +58,12 @@ def make_step(
         AisleError: The model lacks what a setting needs, or the way of launching does not support a flag.
     """
     objective = Objective(*chosen_loss(settings.objective)).to(accelerator.device)
-    _refuse_flags(settings.optim, objective, accelerator)
+    _refuse_flags(settings, objective, accelerator)
     tower = tower_to_train(settings, base, accelerator, log=log)
     layout, padded_because = choose_layout(tower, settings, base, accelerator, log=log)
+    few_weights = settings.lora.use_peft or settings.head.freeze_encoder
     # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
-    step_sums = settings.lora.use_peft or (tower.separate_sides and settings.optim.cached_embeddings)
+    step_sums = few_weights or (tower.separate_sides and settings.optim.cached_embeddings)
     sync = _rank_sync(accelerator, log) if step_sums else None
     # On CPU a launch with one process has a wrapper too, which has nothing to sum.
     wrapper_sums = sync is None and strategy_of(accelerator) != "one process"
@@ -93,8 +94,10 @@ def make_step(
     return step, layout, padded_because
 
 
-def _refuse_flags(optim: OptimSettings, objective: Objective, accelerator: Any) -> None:
+def _refuse_flags(settings: TrainSettings, objective: Objective, accelerator: Any) -> None:
+    optim = settings.optim
     in_use = {
+        "--head": settings.head.head != "none",
         "--learn_temperature": objective.learns,
         "--cached_embeddings": optim.cached_embeddings,
         "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
@@ -111,7 +114,7 @@ def _prepare_for_ddp(
     log: Callable[[str], None],
 ) -> None:
     """Let DDP accept trained weights without a gradient; call it before the model is prepared."""
-    if strategy_of(accelerator) != "DDP" or settings.lora.use_peft:
+    if strategy_of(accelerator) != "DDP" or settings.lora.use_peft or settings.head.freeze_encoder:
         return
     pair = np.stack([train.queries[0], train.products[0]])
     one_each = [texts[:1] for texts in layout.by_tower(train.texts, pair)]

@@ -46,7 +46,8 @@ def tower_to_train(
             "leaves out DoRA's magnitudes, so its embeddings are close but not the same"
         )
     if not chosen.use_peft and chosen != LoraSettings():
-        log("full fine-tuning: the LoRA settings are not used without --use_peft")
+        kind = "frozen encoder" if settings.head.freeze_encoder else "full fine-tuning"
+        log(f"{kind}: the LoRA settings are not used without --use_peft")
     lora = Lora(
         rank=chosen.lora_rank,
         alpha=chosen.lora_alpha,
@@ -56,10 +57,12 @@ def tower_to_train(
         use_rslora=chosen.use_rslora,
     )
     rounded = not chosen.use_dora and not is_sharded(accelerator)
-    set_seed(settings.optim.seed)  # for the adapter's first weights
+    set_seed(settings.optim.seed)  # for the first weights of the adapter and the head
     tower = prepare_model(
         base,
         lora=lora if chosen.use_peft else None,
+        head=settings.head.options(),
+        freeze_encoder=settings.head.freeze_encoder,
         dropout=settings.model.dropout,
         checkpoint_activations=settings.model.gradient_checkpointing,
         fuse_adapter=not settings.optim.torch_compile,
