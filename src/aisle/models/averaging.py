@@ -48,11 +48,12 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
     for run, weight in zip(runs, weights, strict=True):
         encoder = load_encoder(run, token=token, device="cpu")
         first = first or encoder
-        _check_heads(runs[0], first, run, encoder)
         own = dict(encoder.model.product_tower.named_parameters())
         differing = names_that_differ(own, dict(first.model.product_tower.named_parameters()))
         if differing is not None:
             raise ModelError(f"{run}: cannot be averaged with {runs[0]}: {differing}")
+        if encoder is not first:
+            _check_heads(runs[0], first, run, encoder)
         for name, parameter in own.items():
             part = parameter.detach().double() * (weight / sum(weights))
             total[name] = total[name] + part if name in total else part

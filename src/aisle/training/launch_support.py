@@ -28,7 +28,7 @@ SUPPORT: dict[str, tuple[str, str, str]] = {
     "--max_tokens_per_sub_batch": ("yes", "yes", NO),
     "--learn_temperature": ("yes", "yes", NO),
     "retry in smaller sub-batches after out of memory": (
-        *("yes", "with `--use_peft`; otherwise the run stops with advice"),
+        *("yes", "with `--use_peft` or `--freeze_encoder`; otherwise the run stops with advice"),
         "the run stops with advice",
     ),
     "--mixed_precision bf16": EVERYWHERE,
