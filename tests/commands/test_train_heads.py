@@ -111,6 +111,34 @@ def test_a_checkpoint_of_another_head_is_refused(shop, tiny_bert, tmp_path, capf
     assert "head" in capfd.readouterr().err
 
 
+def test_a_cache_serves_later_runs_and_gives_the_same_bytes(shop, tiny_bert, tmp_path, capfd):
+    flags = [*SKIP, "--embedding_cache", tmp_path / "cache"]
+    lines = []
+    for name in ("first", "second"):
+        assert train(shop, tiny_bert, "skip", *flags, "--output_dir", tmp_path / name) == 0
+        lines.append(capfd.readouterr().err)
+
+    assert f"encoding the 0 that {tmp_path / 'cache'}" not in lines[0]
+    assert lines[1].count(f"encoding the 0 that {tmp_path / 'cache'}") == 2
+    for name in ("first", "second"):
+        saved, expected = (run / "3_Dense" / "model.safetensors" for run in (tmp_path / name, shop / "skip"))
+        assert saved.read_bytes() == expected.read_bytes()
+
+
+def test_a_run_without_a_cache_folder_leaves_no_vectors(shop):
+    assert not list(shop.rglob("*.vectors"))
+
+
+def test_a_cache_that_cannot_be_written_is_one_message(shop, tiny_bert, tmp_path, capfd):
+    (tmp_path / "file").write_text("not a folder")
+    flags = [*FROZEN, "--head", "gated", "--embedding_cache", tmp_path / "file"]
+
+    assert train(shop, tiny_bert, "skip", *flags, "--output_dir", tmp_path / "run") == 2
+    assert f"--embedding_cache {tmp_path / 'file'}: cannot be used" in " ".join(
+        capfd.readouterr().err.split()
+    )
+
+
 def test_an_average_has_the_mean_of_the_saved_layers(shop, tmp_path):
     code = main(["average", str(shop / "skip"), str(shop / "linear"), "--output_dir", str(tmp_path / "mean")])
 

@@ -10,7 +10,7 @@ import torch
 
 from aisle.errors import ModelError
 from aisle.models.modules_file import module_folder, read_json
-from aisle.text.token_batches import PackedBatch, TokenBatch
+from aisle.text.token_batches import PackedBatch, PaddedBatch
 from aisle.types.choices import PoolingMode
 
 FOLDER = "1_Pooling"
@@ -36,7 +36,7 @@ class Pooling:
 
     mode: PoolingMode
 
-    def __call__(self, vectors: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+    def __call__(self, vectors: torch.Tensor, batch: PaddedBatch | PackedBatch) -> torch.Tensor:
         """Return one vector per text: (texts, dim) float32.
 
         Args:

@@ -15,7 +15,7 @@ from aisle.kernels.packing_check import why_padded
 from aisle.models.backbone import hidden_size, padding_token, positions, vocabulary_size
 from aisle.models.heads import Head, output_dim
 from aisle.models.pooling import Pooling
-from aisle.text.token_batches import PackedBatch, TokenBatch
+from aisle.text.token_batches import EncodedBatch, PackedBatch, PaddedBatch, TokenBatch
 from aisle.types.encoder_protocol import Precision
 
 NEEDS_HALF_PRECISION = "Flash Attention needs half precision, and the model computes in float32"
@@ -131,14 +131,19 @@ class Tower(nn.Module):
                 pad_token_id=padding_token(self.backbone),
             )
 
-    def _embed(self, batch: TokenBatch) -> torch.Tensor:
-        if self._frozen_heads is None:
-            return _apply(self.heads, self._pooled(batch))
+    def encode(self, batch: TokenBatch) -> torch.Tensor:
+        """Return the output of a frozen encoder, which the remaining heads take: (texts, dim) float32."""
+        if isinstance(batch, EncodedBatch):
+            return batch.vectors
         with torch.no_grad():
-            embeddings = _apply(list(self.heads)[: self._frozen_heads], self._pooled(batch))
-        return _apply(list(self.heads)[self._frozen_heads :], embeddings)
+            return _of_texts(_apply(list(self.heads)[: self._frozen_heads], self._pooled(batch)), batch)
 
-    def _pooled(self, batch: TokenBatch) -> torch.Tensor:
+    def _embed(self, batch: TokenBatch) -> torch.Tensor:
+        if self._frozen_heads is None and not isinstance(batch, EncodedBatch):
+            return _apply(self.heads, self._pooled(batch))
+        return _apply(list(self.heads)[self._frozen_heads :], self.encode(batch))
+
+    def _pooled(self, batch: PaddedBatch | PackedBatch) -> torch.Tensor:
         """Return the pooled vectors of a batch's texts: (texts, hidden size)."""
         if isinstance(batch, PackedBatch):
             vectors = read_packed(self.backbone, batch, padding_position=self._padding_position)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from aisle.text.static_shapes import static_batch
-from aisle.text.token_batches import TokenBatch, pack, pad, spans_of
+from aisle.text.token_batches import EncodedBatch, TokenBatch, pack, pad, spans_of
 from aisle.text.tokens import PRODUCT, QUERY, TokenizedTexts
 
 WHOLE_BATCH = 1 << 40
@@ -58,7 +58,9 @@ class Layout:
     def batch(self, texts: TokenizedTexts, rows: np.ndarray) -> TokenBatch:
         """Return the batch of some texts, which must be of the same tower."""
         batch: TokenBatch
-        if not self.packed:
+        if texts.vectors is not None:
+            batch = EncodedBatch(torch.from_numpy(texts.vectors(rows)), int(texts.lengths(rows).sum()))
+        elif not self.packed:
             batch = pad(texts, rows, self.pad_token_id)
         elif self.static_length is None:
             batch = pack(texts, rows)
@@ -68,6 +70,11 @@ class Layout:
             return batch
         (side,) = set(texts.sides_of(rows).tolist())
         return replace(batch, side="query" if side == QUERY else "product")
+
+
+def encoded_layout(layout: Layout) -> Layout:
+    """Return a layout for texts with vectors of a frozen encoder: all texts of a tower in one batch."""
+    return replace(layout, packed=True, max_tokens=WHOLE_BATCH, static_length=None)
 
 
 def device_layout(

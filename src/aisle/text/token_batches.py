@@ -1,4 +1,4 @@
-"""Batches of tokens for a backbone: texts packed end to end, or padded to a common length."""
+"""Batches of texts for a tower: tokens packed end to end or padded, or vectors of a frozen encoder."""
 
 from __future__ import annotations
 
@@ -87,7 +87,29 @@ class PackedBatch:
         )
 
 
-TokenBatch = PaddedBatch | PackedBatch
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Texts that a frozen encoder has read before: their vectors, for the tower's remaining heads.
+
+    Args:
+        vectors: (texts, dim) float32.
+        read_tokens: Number of tokens of the texts.
+        side: Side of the texts; None for a shared tower.
+    """
+
+    vectors: torch.Tensor
+    read_tokens: int
+    side: Side | None = None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def to(self, device: torch.device) -> EncodedBatch:
+        """Return the batch on a device."""
+        return replace(self, vectors=_to(self.vectors, device))
+
+
+TokenBatch = PaddedBatch | PackedBatch | EncodedBatch
 
 
 def pad(texts: TokenizedTexts, rows: np.ndarray, pad_token_id: int) -> PaddedBatch:
@@ -126,6 +148,10 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
         size = max(max_tokens // batch.input_ids.shape[1], 1)
         ids, masks = torch.split(batch.input_ids, size), torch.split(batch.attention_mask, size)
         return [PaddedBatch(*part, side=batch.side) for part in zip(ids, masks, strict=True)]
+    if isinstance(batch, EncodedBatch):
+        each = -(-batch.read_tokens // len(batch))
+        vectors = torch.split(batch.vectors, max(max_tokens // each, 1))
+        return [EncodedBatch(part, len(part) * each, batch.side) for part in vectors]
     lengths = np.array([length for texts, length in batch.runs for _ in range(texts)])[: len(batch)]
     ends = np.cumsum(lengths)
     parts: list[TokenBatch] = []

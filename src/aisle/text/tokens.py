@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -33,12 +33,15 @@ class TokenizedTexts:
         offsets: (texts + 1,) int64, start of each text, then the number of tokens.
         marks: (texts,) uint8, see `types.text_marks`; None if they were not requested.
         sides: (texts,) uint8, the bits `QUERY` and `PRODUCT`; None if the texts have no side.
+        vectors: Function from text numbers to a frozen encoder's vectors, (rows, dim) float32, which batches
+            have in place of tokens; None without.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     marks: np.ndarray | None = None
     sides: np.ndarray | None = None
+    vectors: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -17,6 +17,7 @@ from aisle.losses.specification import Unit
 from aisle.losses.triples import Triples
 from aisle.text.batch_layout import Layout
 from aisle.text.token_batches import TokenBatch
+from aisle.text.tokens import TokenizedTexts
 from aisle.training.contrast import Contrast, contrasted_texts, hard_negatives_of
 from aisle.training.tokenized import TokenizedPairs
 
@@ -91,6 +92,8 @@ class Collator:
         num_processes: Number of ranks.
         known: Positives among all pairs, for a contrastive loss.
         unit: Unit of the mean over a step: pairs, positives, triples or queries.
+        texts: Texts to make batches of, by their numbers in the pairs; None for the pairs' own. A frozen
+            encoder's have vectors.
     """
 
     pairs: TokenizedPairs
@@ -99,6 +102,7 @@ class Collator:
     num_processes: int
     known: KnownPositives | None
     unit: Unit
+    texts: TokenizedTexts | None = None
 
     def __call__(self, rows: np.ndarray) -> PairBatch:
         """Return the batch of these pairs, given their numbers."""
@@ -141,7 +145,7 @@ class Collator:
             triples=0 if contrast is None else contrast.total_triples,
         )
         return PairBatch(
-            token_batches=[self.layout.batch(pairs.texts, texts) for texts in batch_texts],
+            token_batches=[self.layout.batch(self.texts or pairs.texts, texts) for texts in batch_texts],
             texts=tuple(sum(map(len, share)) for share in shares),
             query_rows=torch.from_numpy(places(queries)),
             product_rows=torch.from_numpy(places(products)),

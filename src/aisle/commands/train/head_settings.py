@@ -51,6 +51,10 @@ class HeadSettings:
     head_skip_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Dropout probability before the layer of skip_connection, not on its shortcut."""
 
+    embedding_cache: str | None = None
+    """Folder to keep the vectors of a frozen encoder in, for this run and others at the same time or later:
+    each text is encoded once. If not given: a folder that is removed at the end of the run."""
+
     def options(self) -> HeadOptions | None:
         """Return the options of the head to add; None without a head."""
         if self.head == "none":
@@ -82,6 +86,8 @@ def head_problems(settings: HeadSettings, *, use_peft: bool) -> Iterator[str]:
             "--freeze_encoder: there is nothing to train without a head; give --head, for example --head "
             "skip_connection"
         )
+    if settings.embedding_cache is not None and not settings.freeze_encoder:
+        yield "--embedding_cache: only the vectors of a frozen encoder stay the same; give --freeze_encoder"
     usual = HeadSettings()
     for name, kinds in READ_BY.items():
         value = getattr(settings, name)

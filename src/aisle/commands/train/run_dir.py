@@ -25,6 +25,8 @@ METRICS = "metrics.json"
 LOG = "log.jsonl"
 TOKENS = ".tokens"
 """Folder of a run's tokenised pairs, removed when the run is finished."""
+VECTORS = ".vectors"
+"""Folder of the vectors of a run's frozen encoder, removed like the tokenised pairs."""
 LOCK = ".lock"
 RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
 """Files and folders that mark a folder as a run."""
@@ -156,7 +158,8 @@ def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str,
     card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
     remove_card_charts(run_dir)  # charts of the run that this run replaces
-    shutil.rmtree(run_dir / TOKENS, ignore_errors=True)
+    for folder in (TOKENS, VECTORS):
+        shutil.rmtree(run_dir / folder, ignore_errors=True)
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ FREE_TO_CHANGE = frozenset(
     {
         *("model_name_or_path", "model_revision", "trust_remote_code"),  # the model's files are compared
         *("num_train_epochs", "max_train_steps", "mixed_precision"),  # their effect is compared
+        "embedding_cache",
     }
 )
 """Settings that may differ in a resumed run."""
@@ -41,22 +42,11 @@ def run_identity(
         total_steps: Steps of the run.
         accelerator: Gives the precision and the number of processes.
     """
-    if base.adapter is None:
-        base_dir = model_dir = base.source.path
-    else:
-        base_dir, model_dir = base.adapter.base.path, base.adapter.run.path
     groups = (settings.model, settings.lora, settings.head, settings.objective, settings.optim)
     chosen = {name: value for group in groups for name, value in saved_form(group).items()}
-    fingerprint = fingerprint_of(
-        base_dir=base_dir,
-        model_dir=model_dir,
-        adapter=base.adapter is not None,
-        settings=base.settings,
-        heads=base.heads,
-    )
     return {
         **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
-        "base model's fingerprint": fingerprint[:16],
+        "base model's fingerprint": base_fingerprint(base)[:16],
         "keep": settings.run.keep,  # a run that keeps the last weights has discarded the best
         "selection": settings.run.selection,  # the best evaluation so far depends on it
         STEPS: total_steps,
@@ -66,6 +56,21 @@ def run_identity(
         "training pairs": train,
         "validation pairs": validation,
     }
+
+
+def base_fingerprint(base: LoadedModel) -> str:
+    """Return the fingerprint of the model that training starts from, before it is changed."""
+    if base.adapter is None:
+        base_dir = model_dir = base.source.path
+    else:
+        base_dir, model_dir = base.adapter.base.path, base.adapter.run.path
+    return fingerprint_of(
+        base_dir=base_dir,
+        model_dir=model_dir,
+        adapter=base.adapter is not None,
+        settings=base.settings,
+        heads=base.heads,
+    )
 
 
 def digest_of(pairs: Pairs) -> str:

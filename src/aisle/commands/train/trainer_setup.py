@@ -18,10 +18,12 @@ from aisle.commands.train.run_identity import digest_of, run_identity
 from aisle.commands.train.settings import OptimSettings, RunSettings, TrainSettings
 from aisle.commands.train.step_setup import make_step
 from aisle.commands.train.tokenized_files import tokenized
+from aisle.commands.train.vector_files import with_vectors
 from aisle.data.negatives import KnownPositives
 from aisle.errors import ConfigError
 from aisle.models.loading import LoadedModel
-from aisle.text.batch_layout import Layout
+from aisle.text.batch_layout import Layout, encoded_layout
+from aisle.text.tokens import TokenizedTexts
 from aisle.training.batches import BatchPlan, Collator
 from aisle.training.loop import Trainer
 from aisle.training.schedule import Schedule
@@ -74,7 +76,16 @@ def make_trainer(
     step, layout, padded_because = make_step(
         settings, base, train, accelerator, total_steps=total_steps, state=state, log=log
     )
-    evaluate, sample = _evaluation(settings, data, validation, step, layout, accelerator, log)
+    train_texts, validation_texts = train.texts, validation.texts
+    if settings.head.freeze_encoder:
+        encode = partial(with_vectors, settings=settings, base=base, accelerator=accelerator, log=log)
+        tower: Any = step.forward.unwrapped
+        train_texts = encode(train_texts, tower, layout)
+        validation_texts = encode(validation_texts, tower, layout)
+        layout = encoded_layout(layout)
+    evaluate, sample = _evaluation(
+        settings, data, validation, validation_texts, step, layout, accelerator, log
+    )
     return Trainer(
         accelerator=accelerator,
         step=step,
@@ -87,6 +98,7 @@ def make_trainer(
             num_processes=accelerator.num_processes,
             known=known,
             unit=loss.unit,
+            texts=train_texts,
         ),
         evaluate=evaluate,
         sample=sample,
@@ -123,6 +135,7 @@ def _evaluation(
     settings: TrainSettings,
     data: TrainingData,
     validation: TokenizedPairs,
+    texts: TokenizedTexts,
     step: TrainingStep,
     layout: Layout,
     accelerator: Any,
@@ -133,7 +146,7 @@ def _evaluation(
         embed_texts,
         accelerator,
         step.forward.model,
-        validation.texts,
+        texts,
         layout=replace(layout, static_length=None),
         max_texts=settings.optim.per_device_eval_batch_size,
     )

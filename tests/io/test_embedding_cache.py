@@ -1,0 +1,115 @@
+"""Embeddings on disk: what is written is read, by other processes too, and damaged files are not read."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from aisle.io import embedding_cache
+from aisle.io.embedding_cache import MISSING, EmbeddingCache, key_of
+
+WRITER = """
+import sys
+import numpy as np
+from pathlib import Path
+from aisle.io.embedding_cache import EmbeddingCache
+
+folder, start = sys.argv[1], int(sys.argv[2])
+cache = EmbeddingCache(Path(folder), dim=2)
+for first in range(start, start + 500, 50):
+    numbers = np.arange(first, first + 50)
+    keys = np.array([b"%016d" % number for number in numbers], dtype="S16")
+    cache.add(keys, np.stack([numbers, -numbers], axis=1).astype(np.float32))
+"""
+
+
+def keys(*texts):
+    return np.array([key_of(text.encode()) for text in texts], dtype="S16")
+
+
+def vectors(*values):
+    return np.array([[value, -value, 0.5] for value in values], dtype=np.float32)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return EmbeddingCache(tmp_path / "cache", dim=3)
+
+
+def test_vectors_are_found_by_key_in_any_order(cache):
+    cache.add(keys("sofa", "lamp"), vectors(1, 2))
+    cache.add(keys("rug"), vectors(3))
+
+    places = cache.find(keys("rug", "desk", "sofa", "lamp"))
+
+    assert (places == MISSING).tolist() == [False, True, False, False]
+    np.testing.assert_array_equal(cache.take(places[[0, 2, 3, 2]]), vectors(3, 1, 2, 1))
+
+
+def test_keys_with_zero_bytes_are_told_apart(cache):
+    similar = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"b", bytes(15) + b"a"], dtype="S16")
+    cache.add(similar, vectors(1, 2, 3))
+
+    np.testing.assert_array_equal(cache.take(cache.find(similar)), vectors(1, 2, 3))
+
+
+def test_places_stay_valid_when_another_process_adds_vectors(cache):
+    cache.add(keys("sofa"), vectors(1))
+    (place,) = cache.find(keys("sofa"))
+    for number in range(8):
+        EmbeddingCache(cache.folder, dim=3).add(keys(f"text {number}"), vectors(10 + number))
+
+    assert (cache.find(keys("text 0")) == MISSING).all()
+    cache.refresh()
+
+    np.testing.assert_array_equal(cache.take(np.array([place])), vectors(1))
+    np.testing.assert_array_equal(cache.take(cache.find(keys("text 0", "text 7"))), vectors(10, 17))
+
+
+def test_processes_write_at_the_same_time(tmp_path):
+    starts = (0, 400, 800)
+    running = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(start)]) for start in starts
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
+
+    cache = EmbeddingCache(tmp_path, dim=2)
+    numbers = np.arange(1300)
+    places = cache.find(np.array([b"%016d" % number for number in numbers], dtype="S16"))
+
+    assert (places != MISSING).all()
+    np.testing.assert_array_equal(cache.take(places), np.stack([numbers, -numbers], axis=1))
+
+
+@pytest.mark.parametrize("change", ["cut off", "longer", "key", "magic", "dim"])
+def test_a_damaged_file_is_not_read_but_named(change, cache):
+    cache.add(keys("sofa", "lamp"), vectors(1, 2))
+    (path,) = cache.folder.iterdir()
+    content = bytearray(path.read_bytes())
+    if change == "cut off":
+        content = content[:-4]
+    elif change == "longer":
+        content += b"1234"
+    else:
+        content[{"key": embedding_cache.HEADER.size + 3, "magic": 0, "dim": 24}[change]] ^= 1
+    path.write_bytes(content)
+
+    again = EmbeddingCache(cache.folder, dim=3)
+
+    assert again.damaged == [path]
+    assert (again.find(keys("sofa", "lamp")) == MISSING).all()
+
+
+def test_a_write_that_fails_leaves_nothing(cache, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        cache.add(keys("sofa"), vectors(1))
+
+    assert not list(cache.folder.iterdir())
+    assert len(cache) == 0
