@@ -116,7 +116,8 @@ def test_a_cache_serves_later_runs_and_gives_the_same_bytes(shop, tiny_bert, tmp
     lines = []
     for name in ("first", "second"):
         assert train(shop, tiny_bert, "skip", *flags, "--output_dir", tmp_path / name) == 0
-        lines.append(capfd.readouterr().err)
+        said = capfd.readouterr()
+        lines.append("".join((said.out + said.err).split("\n")))
 
     assert f"encoding the 0 that {tmp_path / 'cache'}" not in lines[0]
     assert lines[1].count(f"encoding the 0 that {tmp_path / 'cache'}") == 2

@@ -107,6 +107,7 @@ class Collator:
     def __call__(self, rows: np.ndarray) -> PairBatch:
         """Return the batch of these pairs, given their numbers."""
         pairs = self.pairs
+        read = pairs.texts if self.texts is None else self.texts
         queries, products = pairs.queries[rows], pairs.products[rows]
         hard_negatives = pairs.negatives_of(rows) if self.known is not None else queries[:0]
         numbers = np.unique(np.concatenate([queries, products, hard_negatives]))
@@ -145,7 +146,7 @@ class Collator:
             triples=0 if contrast is None else contrast.total_triples,
         )
         return PairBatch(
-            token_batches=[self.layout.batch(self.texts or pairs.texts, texts) for texts in batch_texts],
+            token_batches=[self.layout.batch(read, texts) for texts in batch_texts],
             texts=tuple(sum(map(len, share)) for share in shares),
             query_rows=torch.from_numpy(places(queries)),
             product_rows=torch.from_numpy(places(products)),

@@ -104,7 +104,7 @@ class Trainer:
                 number = self.state.step + 1
                 reader.add(number, self.step(batches, number=number, stop=signals.requested is not None))
                 self.state.step = number
-                due = self.schedule.due(number, epoch_ends=planned.epoch_ends)
+                due = self.schedule.due(number, epoch=planned.epoch, epoch_ends=planned.epoch_ends)
                 metrics = reader.read(wait=due.anything)
                 stop = any(one.stop for one in metrics)
                 if stop:

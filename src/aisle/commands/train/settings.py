@@ -140,7 +140,9 @@ class RunSettings:
     overwrite_output_dir: bool = False
     """Replace the run in --output_dir, if there is one."""
     eval_steps: Count | None = None
-    """Steps between evaluations. There is always an evaluation at the end of an epoch."""
+    """Steps between evaluations, in addition to those at the end of epochs."""
+    eval_epochs: Count = 1
+    """Epochs between the evaluations at the end of epochs. There is always one after the last step."""
     keep: Literal["best", "last"] = "best"
     """Weights to save: those of the best evaluation, or those of the last step. Use last when the
     hyper-parameters are fixed and you train on all the data."""

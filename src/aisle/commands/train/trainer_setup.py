@@ -175,6 +175,7 @@ def _schedule(run: RunSettings, total_steps: int) -> Schedule:
         checkpointing_steps=run.checkpointing_steps,
         checkpoints_to_keep=run.checkpoints_to_keep,
         early_stopping_patience=run.early_stopping_patience,
+        eval_epochs=run.eval_epochs,
     )
 
 
