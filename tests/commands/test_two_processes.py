@@ -48,6 +48,23 @@ def test_two_processes_train_the_weights_of_one_with_the_double_batch(without_dr
     assert two.stdout.count("before training") == one.stdout.count("before training") == 1
 
 
+def test_two_processes_train_the_head_of_one_and_share_the_encoding(without_dropout, judged_csv, tmp_path):
+    flags = ["--freeze_encoder", "--head", "linear", "--model_name_or_path", without_dropout]
+    flags += ["--train_file", judged_csv, "--validation_share", 0.4, "--learning_rate", 0.01]
+    flags += ["--num_train_epochs", 2, "--embedding_cache", tmp_path / "cache"]
+
+    two = run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 4)
+    segments = len(list((tmp_path / "cache").rglob("*.vectors")))
+    one = run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
+
+    assert segments == 4  # of each process, for the training and the validation texts
+    assert one.stdout.count("encoding the 0 that") == 2
+    weights = [load_file(tmp_path / name / "3_Dense" / "model.safetensors") for name in ("one", "two")]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-5)
+    assert two.stdout.count("before training") == 1
+
+
 @pytest.fixture(scope="module")
 def clicks_csv(tmp_path_factory):
     """Clicks of 60 queries on 6 products, some of them on two."""

@@ -155,6 +155,16 @@ def test_a_dora_adapter_is_not_promised_to_sentence_transformers():
     assert "from sentence_transformers" in render({"adapter": False}, {"use_dora": True})  # all weights
 
 
+def test_a_card_of_a_model_with_a_head_has_no_snippet_that_leaves_it_out():
+    head = {"head": "skip_connection", "freeze_encoder": True}
+    card = render(encoder={**ENCODER, "adapter": False, "heads": ["Dense"]}, settings={**SETTINGS, **head})
+
+    assert "AutoModel" not in card
+    assert "SentenceTransformer(" in card
+    assert "passed through a head of Dense layers, with unit length" in card
+    assert "skip_connection" in card
+
+
 def test_every_snippet_is_python_and_names_the_repository():
     for adapter in (True, False):
         aisle, own, sentence_transformers = snippets(render({"adapter": adapter}))

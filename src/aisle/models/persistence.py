@@ -15,7 +15,7 @@ from aisle.errors import ModelError
 from aisle.io.durable import apply_umask, sync
 from aisle.models.backbone import hidden_size
 from aisle.models.fingerprint import fingerprint_of, refers_to_code
-from aisle.models.heads import HEADS, SavedHead, head_folder, heads_to_save, load_heads
+from aisle.models.heads import HEADS, Normalize, SavedHead, head_folder, heads_to_save, load_heads
 from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import MODULES_FILE, write_json
 from aisle.models.pooling import FOLDER as POOLING_FOLDER
@@ -91,6 +91,8 @@ def save_encoder(
             heads=load_heads(staging, dim=hidden_size(tower.backbone)),
         )
         description = _description(settings, source, fingerprint, adapter=adapter)
+        layers = [head.kind for head in heads if not isinstance(head, Normalize)]
+        description |= {"heads": layers} if layers else {}
         description |= {key: dict(record) for key, record in (lineage or {}).items()}
         for name, text in ({} if more_files is None else more_files(description)).items():
             (staging / name).write_text(text, encoding="utf-8")

@@ -47,6 +47,8 @@ _SETTINGS = {
     "gradient_accumulation_steps": "Batches per step",
     "mixed_precision": "Precision",
     "seed": "Seed",
+    "head": "Head",
+    "freeze_encoder": "Frozen encoder",
     "lora_rank": "LoRA rank",
     "lora_alpha": "LoRA alpha",
     "lora_dropout": "LoRA dropout",
@@ -158,10 +160,12 @@ def _introduction(encoder: Mapping[str, object]) -> str:
         for prompt in (encoder["query_prompt"], encoder["product_prompt"])
     )
     norm = "with unit length, so that a dot product is a cosine" if encoder["normalize"] else "not normalised"
+    pooling = _POOLING_NAMES[str(encoder["pooling"])]
+    pooling += ", passed through a head of Dense layers" if encoder.get("heads") else ""
     return (
         f"{kind} `{base_model_name(encoder)}`{local} that embeds search queries and products for product"
         " search: the closer two embeddings, the better the product matches the query. Queries are embedded"
-        f" {queries}, products {products}. An embedding is {_POOLING_NAMES[str(encoder['pooling'])]}, {norm}."
+        f" {queries}, products {products}. An embedding is {pooling}, {norm}."
         f" Made with aisle; fingerprint `{encoder.get('fingerprint') or 'unknown'}`."
         f"{merged_sentence(encoder)}"
     )
@@ -173,6 +177,7 @@ def _recipe(
     unused = {"esci_locale", "esci_version"} if settings.get("esci_dir") is None else set()
     has_lora = encoder["adapter"] or has_merged_adapter(encoder)
     unused |= set() if has_lora else {key for key in _SETTINGS if "lora" in key or "dora" in key}
+    unused |= {"head", "freeze_encoder"} if settings.get("head", "none") == "none" else set()
     pairs = metrics.get("train_pairs")
     rows = [("Training pairs", f"{pairs:,}" if isinstance(pairs, int) else "not recorded")]
     rows += [
@@ -187,10 +192,10 @@ def _recipe(
 
 
 def _snippets(encoder: Mapping[str, object], settings: Mapping[str, object], repo: str) -> str:
-    snippets = {
-        "aisle": _AISLE_SNIPPET.format(repo=repo),
-        ("PEFT and " if encoder["adapter"] else "") + "Transformers": _transformers_snippet(encoder, repo),
-    }
+    snippets = {"aisle": _AISLE_SNIPPET.format(repo=repo)}
+    if not encoder.get("heads"):  # Transformers alone has no heads
+        name = ("PEFT and " if encoder["adapter"] else "") + "Transformers"
+        snippets[name] = _transformers_snippet(encoder, repo)
     dora = _is_dora(encoder, settings)
     if not dora:
         snippets["Sentence Transformers"] = _SENTENCE_TRANSFORMERS_SNIPPET.format(repo=repo)
