@@ -33,7 +33,7 @@ from typing import Any
 from served_load import Reply, Server, bodies_of, difference, served
 
 from aisle.index import delete_products
-from aisle.service.served_pair import PairSource, ServedPair, load_pair
+from aisle.service.pairs.served_pair import PairSource, ServedPair, load_pair
 from aisle.types.columns import ID_COLUMN
 
 GRACE_SECONDS = 0.1

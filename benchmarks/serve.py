@@ -35,8 +35,8 @@ import numpy as np
 from served_load import Reply, Server, bodies_of, difference, send_all, served
 
 from aisle.index import delete_products
-from aisle.service.pointer_file import publish_pair
-from aisle.service.served_pair import PairSource, ServedPair, load_pair
+from aisle.service.pairs.pointer_file import publish_pair
+from aisle.service.pairs.served_pair import PairSource, ServedPair, load_pair
 from aisle.types.columns import ID_COLUMN
 
 DELETED = 50

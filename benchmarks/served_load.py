@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from aisle.service.served_pair import ServedPair
+from aisle.service.pairs.served_pair import ServedPair
 
 SECONDS = 300
 """Most seconds to wait for the server to start, or to switch."""

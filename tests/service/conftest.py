@@ -6,7 +6,7 @@ import pytest
 
 from aisle.cli import main
 from aisle.service.engine import Engine
-from aisle.service.swap import PairSwapper, watched_index
+from aisle.service.pairs.swap import PairSwapper, watched_index
 from tests.service.served_shop import ServedShop, write_served_shop
 
 

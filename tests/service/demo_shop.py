@@ -5,10 +5,10 @@ import pyarrow as pa
 
 from aisle.index import open_index
 from aisle.search.searcher import Searcher
-from aisle.service.app import create_app
 from aisle.service.engine import Engine
+from aisle.service.http.app import create_app
+from aisle.service.pairs.served_pair import PairSource, ServedPair
 from aisle.service.running_service import RunningService
-from aisle.service.served_pair import PairSource, ServedPair
 from aisle.service.service_limits import ServiceLimits
 from tests.search.word_encoder import WordEncoder, write_shop
 

@@ -8,9 +8,9 @@ from fastapi.testclient import TestClient
 
 from aisle.bundle.onnx_encoder import OnnxEncoder, load_bundle
 from aisle.search.encoders import encoder_record
-from aisle.service.app import create_app
 from aisle.service.engine import Engine
-from aisle.service.served_pair import PairSource, load_pair
+from aisle.service.http.app import create_app
+from aisle.service.pairs.served_pair import PairSource, load_pair
 from aisle.types.encoder_settings import Overrides
 from tests.bundle.small_bundle import write_small_bundle
 from tests.search.word_encoder import write_shop

@@ -4,9 +4,9 @@ import threading
 import time
 from contextlib import contextmanager
 
-from aisle.service.app import create_app
 from aisle.service.engine import Engine
-from aisle.service.server import HttpServer, listening_socket
+from aisle.service.http.app import create_app
+from aisle.service.http.server import HttpServer, listening_socket
 
 
 @contextmanager

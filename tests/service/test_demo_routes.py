@@ -18,9 +18,9 @@ from aisle.commands.quickstart import TEXT_TEMPLATE, QuickstartSettings
 from aisle.commands.serve import ServeSettings, serve_problems
 from aisle.config.load import parse_settings
 from aisle.service.api_keys import ApiKeys
-from aisle.service.app import create_app
 from aisle.service.engine import Engine
 from aisle.service.facet_fields import facet_fields
+from aisle.service.http.app import create_app
 from tests.doc_commands import ROOT
 from tests.service.demo_shop import PRODUCTS, base_service, demo_app, demo_engines
 
@@ -181,7 +181,7 @@ def test_two_models_are_loaded_one_after_the_other(shop, monkeypatch):
         loading.release()
         return shop.encoder
 
-    monkeypatch.setattr("aisle.service.served_pair.encoder_of_index", load)
+    monkeypatch.setattr("aisle.service.pairs.served_pair.encoder_of_index", load)
     threads = [threading.Thread(target=shop.pair) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -10,12 +10,12 @@ from fastapi.testclient import TestClient
 from aisle.errors import ModelError
 from aisle.index import open_index
 from aisle.search.searcher import Searcher
-from aisle.service.app import create_app
 from aisle.service.engine import EmbedJob, Engine, SearchJob
+from aisle.service.http.app import create_app
+from aisle.service.pairs.served_pair import PairSource, ServedPair
 from aisle.service.requests import SearchRequest
 from aisle.service.responses import SearchResponse
 from aisle.service.running_service import RunningService
-from aisle.service.served_pair import PairSource, ServedPair
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.text_embedding import EmbedOptions
 from tests.search.word_encoder import WordEncoder, write_shop

@@ -9,10 +9,10 @@ from aisle import extras
 from aisle.cli import main
 from aisle.commands.served_source import computes_with_torch, usable_source
 from aisle.service.engine import Engine
-from aisle.service.pointer_file import publish_pair
+from aisle.service.pairs.pointer_file import publish_pair
+from aisle.service.pairs.served_pair import PairSource, load_pair
+from aisle.service.pairs.swap import PairSwapper, followed_pointer
 from aisle.service.request_errors import RequestError
-from aisle.service.served_pair import PairSource, load_pair
-from aisle.service.swap import PairSwapper, followed_pointer
 from tests.service.running_server import running_server
 from tests.service.served_shop import ServedShop
 

@@ -10,10 +10,10 @@ from aisle.index import delete_products
 from aisle.service.api_keys import ApiKeys
 from aisle.service.engine import Engine
 from aisle.service.hidden_paths import local_places, public_message, public_model_name
-from aisle.service.loaded_models import LoadedModels
-from aisle.service.multi_model_app import create_multi_model_app
-from aisle.service.pointer_file import publish_pair
-from aisle.service.swap import PairSwapper, followed_pointer, watched_index
+from aisle.service.http.multi_model_app import create_multi_model_app
+from aisle.service.packages.loaded_models import LoadedModels
+from aisle.service.pairs.pointer_file import publish_pair
+from aisle.service.pairs.swap import PairSwapper, followed_pointer, watched_index
 from tests.service.served_shop import ServedShop, write_served_shop
 from tests.service.test_swap import damage
 

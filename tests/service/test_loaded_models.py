@@ -7,13 +7,13 @@ import weakref
 import pytest
 from fastapi.testclient import TestClient
 
-from aisle.service import multi_model_app
 from aisle.service.engine import Engine
-from aisle.service.loaded_models import LoadedModels
-from aisle.service.multi_model_app import create_multi_model_app
+from aisle.service.http import multi_model_app
+from aisle.service.http.multi_model_app import create_multi_model_app
+from aisle.service.http.sagemaker import MAX_BODY_BYTES
+from aisle.service.packages.loaded_models import LoadedModels
+from aisle.service.pairs.served_pair import PairSource, load_pair
 from aisle.service.running_service import RunningService
-from aisle.service.sagemaker import MAX_BODY_BYTES
-from aisle.service.served_pair import PairSource, load_pair
 from aisle.service.service_limits import ServiceLimits
 
 

@@ -194,7 +194,7 @@ def test_an_operator_gets_from_a_run_to_nightly_rebuilds(machine, monkeypatch):
 
 
 def test_the_server_of_the_unit_is_accepted_and_ends_before_systemd_kills_it():
-    from aisle.service.server import LAST_SECONDS
+    from aisle.service.http.server import LAST_SECONDS
 
     service = unit("aisle.service")["Service"]
 

@@ -14,9 +14,9 @@ from aisle.bundle.bundle_record import BundleSource
 from aisle.cli import main
 from aisle.errors import IndexIntegrityError
 from aisle.index import read_manifest
-from aisle.service import package_writer
-from aisle.service.served_package import read_package
-from aisle.service.served_pair import PairSource, load_pair
+from aisle.service.packages import package_writer
+from aisle.service.packages.served_package import read_package
+from aisle.service.pairs.served_pair import PairSource, load_pair
 from tests.bundle.small_bundle import SOURCE, write_small_bundle
 from tests.service.served_shop import write_served_shop
 

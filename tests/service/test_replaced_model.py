@@ -9,13 +9,13 @@ import pytest
 
 from aisle.errors import ModelError
 from aisle.index import delete_products
-from aisle.service import served_pair
 from aisle.service.engine import Engine
-from aisle.service.model_files import ModelFiles
-from aisle.service.pointer_file import publish_pair
+from aisle.service.pairs import served_pair
+from aisle.service.pairs.model_files import ModelFiles
+from aisle.service.pairs.pointer_file import publish_pair
+from aisle.service.pairs.served_pair import load_pair
+from aisle.service.pairs.swap import PairSwapper, followed_pointer
 from aisle.service.request_errors import RequestError
-from aisle.service.served_pair import load_pair
-from aisle.service.swap import PairSwapper, followed_pointer
 from tests.service.running_server import running_server
 from tests.service.served_shop import write_served_shop
 

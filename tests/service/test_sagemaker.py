@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aisle.service.engine import Engine
-from aisle.service.sagemaker import MAX_BODY_BYTES, MAX_TEXTS
+from aisle.service.http.sagemaker import MAX_BODY_BYTES, MAX_TEXTS
 from aisle.service.service_limits import ServiceLimits
 
 

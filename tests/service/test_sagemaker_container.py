@@ -16,12 +16,12 @@ import pytest
 from aisle.cli import main
 from aisle.commands.serve_container import container_arguments
 from aisle.errors import IndexIntegrityError
-from aisle.service.sagemaker import MAX_BODY_BYTES
+from aisle.service.http.sagemaker import MAX_BODY_BYTES
 
 SECONDS = 60
 PROGRAM = """
 import pathlib, sys, time
-from aisle.service import served_pair
+from aisle.service.pairs import served_pair
 
 gate, load = pathlib.Path(sys.argv[1]), served_pair.load_pair
 

@@ -6,7 +6,7 @@ import pytest
 
 from aisle.cli import main
 from aisle.commands.serve import ServeSettings, serve_problems
-from aisle.service.server import listening_socket
+from aisle.service.http.server import listening_socket
 from tests.service.running_server import running_server
 
 

@@ -9,16 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aisle.service import loaded_models, server, worker_threads
-from aisle.service.loaded_models import LoadedModels
+from aisle.service import worker_threads
+from aisle.service.http import server
+from aisle.service.packages import loaded_models
+from aisle.service.packages.loaded_models import LoadedModels
 from aisle.service.running_service import STOP_SECONDS
 from tests.service.running_server import SECONDS, running_server
 
 SLOW = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
-from aisle.service import running_service, served_pair, server
+from aisle.service import running_service
 from aisle.service.engine import Engine
+from aisle.service.http import server
+from aisle.service.pairs import served_pair
 
 server.DRAIN_SECONDS = 1
 answer, load_pair = Engine.answer, served_pair.load_pair
@@ -43,7 +47,7 @@ Engine.answer, served_pair.load_pair = slow_answer, slow_load
 """Searches for the word `slow`, and packages in a folder with that name, take 10 minutes."""
 BLOCKED = """
 import sys, time
-from aisle.service import server
+from aisle.service.http import server
 from aisle.service.running_service import RunningService
 
 server.LAST_SECONDS = 1

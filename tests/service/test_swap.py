@@ -12,10 +12,10 @@ from aisle.errors import FingerprintMismatchError, IndexIntegrityError
 from aisle.index import delete_products, read_manifest
 from aisle.service.api_keys import ApiKeys
 from aisle.service.engine import Engine
-from aisle.service.pointer_file import pointer_beside, publish_pair, read_pointer
+from aisle.service.pairs.pointer_file import pointer_beside, publish_pair, read_pointer
+from aisle.service.pairs.served_pair import load_pair
+from aisle.service.pairs.swap import PairSwapper, followed_pointer, watched_index
 from aisle.service.request_errors import RequestError
-from aisle.service.served_pair import load_pair
-from aisle.service.swap import PairSwapper, followed_pointer, watched_index
 from tests.service.running_server import running_server
 from tests.service.served_shop import write_served_shop
 

@@ -76,7 +76,7 @@ def package_inputs(settings: PackageSettings) -> None:
 def _check_output(output: Path, settings: PackageSettings) -> None:
     """Refuse an output that is no package, or a package that must stay; write nothing."""
     from aisle.io.folder_swap import why_irreplaceable
-    from aisle.service.served_package import PACKAGE_FILE, files_beside_package
+    from aisle.service.packages.served_package import PACKAGE_FILE, files_beside_package
 
     if not output.exists():
         return
@@ -107,8 +107,13 @@ def package(settings: PackageSettings) -> None:
     """
     from aisle.bundle.bundle_file import read_bundle
     from aisle.config.load import yaml_text
-    from aisle.service.package_writer import contents_size, package_contents, write_archive, write_folder
-    from aisle.service.served_pair import PairSource, load_pair
+    from aisle.service.packages.package_writer import (
+        contents_size,
+        package_contents,
+        write_archive,
+        write_folder,
+    )
+    from aisle.service.pairs.served_pair import PairSource, load_pair
 
     log = Output(json_only=settings.json)
     index_dir = Path(settings.index_dir).resolve()

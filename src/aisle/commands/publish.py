@@ -19,7 +19,7 @@ from aisle.commands.shared_settings import (
 )
 
 if TYPE_CHECKING:
-    from aisle.service.pointer_file import Published
+    from aisle.service.pairs.pointer_file import Published
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def publish(settings: PublishSettings) -> Published:
     Raises:
         AisleError: The index is damaged, the model cannot be loaded, or they do not fit together.
     """
-    from aisle.service.pointer_file import pointer_beside, publish_pair
-    from aisle.service.served_pair import PairSource, load_pair
+    from aisle.service.pairs.pointer_file import pointer_beside, publish_pair
+    from aisle.service.pairs.served_pair import PairSource, load_pair
 
     output = Output(json_only=settings.json)
     index_dir = Path(settings.index_dir).resolve()

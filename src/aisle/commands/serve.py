@@ -23,8 +23,8 @@ from aisle.types.choices import SearchMode
 
 if TYPE_CHECKING:
     from aisle.service.api_keys import ApiKeys
+    from aisle.service.pairs.served_pair import PairSource
     from aisle.service.running_service import RunningService
-    from aisle.service.served_pair import PairSource
     from aisle.service.service_limits import ServiceLimits
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -158,11 +158,11 @@ def _serve_index(settings: ServeSettings) -> None:
     from aisle.commands.served_source import usable_source
     from aisle.search.rerankers import load_reranker
     from aisle.service.api_keys import read_api_keys
-    from aisle.service.app import create_app
-    from aisle.service.demo_routes import DEMO_PAGE
     from aisle.service.engine import Engine
-    from aisle.service.server import HttpServer, listening_socket
-    from aisle.service.swap import PairSwapper, followed_pointer, watched_index
+    from aisle.service.http.app import create_app
+    from aisle.service.http.demo_routes import DEMO_PAGE
+    from aisle.service.http.server import HttpServer, listening_socket
+    from aisle.service.pairs.swap import PairSwapper, followed_pointer, watched_index
 
     source = _pair_source(settings)
     if settings.follow is None:
@@ -206,8 +206,8 @@ def _base_service(
     """Return the service of the base model and its index; it loads them once it is started."""
     from aisle.commands.served_source import usable_source
     from aisle.service.engine import Engine
+    from aisle.service.pairs.swap import PairSwapper, watched_index
     from aisle.service.running_service import RunningService
-    from aisle.service.swap import PairSwapper, watched_index
 
     compared = replace(
         settings, index_dir=settings.compare_index_dir, model=settings.compare_model, base_model=None
@@ -221,10 +221,10 @@ def _base_service(
 
 def _serve_models(settings: ServeSettings) -> None:
     """Serve packages that are loaded on demand."""
-    from aisle.service.loaded_models import LoadedModels
-    from aisle.service.multi_model_app import create_multi_model_app
-    from aisle.service.sagemaker import MAX_BODY_BYTES
-    from aisle.service.server import HttpServer, listening_socket
+    from aisle.service.http.multi_model_app import create_multi_model_app
+    from aisle.service.http.sagemaker import MAX_BODY_BYTES
+    from aisle.service.http.server import HttpServer, listening_socket
+    from aisle.service.packages.loaded_models import LoadedModels
 
     app = create_multi_model_app(LoadedModels(_start_package), max_body_bytes=MAX_BODY_BYTES)
     HttpServer(app).run(listening_socket(settings.host, settings.port))
@@ -235,8 +235,8 @@ def _start_package(folder: Path) -> RunningService:
     from aisle.commands.served_source import check_source
     from aisle.config.load import parse_settings
     from aisle.service.engine import Engine
+    from aisle.service.pairs.served_pair import load_pair
     from aisle.service.running_service import RunningService
-    from aisle.service.served_pair import load_pair
 
     settings = parse_settings(ServeSettings, package_arguments(folder), prog="aisle serve")
     source = check_source(_pair_source(settings))
@@ -248,7 +248,7 @@ def _start_package(folder: Path) -> RunningService:
 
 def _pair_source(settings: ServeSettings) -> PairSource:
     """Return where index and model are loaded from; with --follow, the options of each pair."""
-    from aisle.service.served_pair import PairSource
+    from aisle.service.pairs.served_pair import PairSource
 
     return PairSource(
         Path(settings.index_dir or "").resolve(),
@@ -262,8 +262,8 @@ def _pair_source(settings: ServeSettings) -> PairSource:
 
 def _limits(settings: ServeSettings, source: PairSource) -> ServiceLimits:
     from aisle.commands.served_source import computes_with_torch
+    from aisle.service.http.sagemaker import MAX_BODY_BYTES
     from aisle.service.request_queue import QueueLimits
-    from aisle.service.sagemaker import MAX_BODY_BYTES
     from aisle.service.service_limits import ServiceLimits
     from aisle.system.processors import available_processors
 

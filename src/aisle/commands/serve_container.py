@@ -50,7 +50,7 @@ def package_arguments(folder: Path) -> list[str]:
     Raises:
         IndexIntegrityError: The folder is no package.
     """
-    from aisle.service.served_package import BUNDLE_FOLDER, INDEX_FOLDER, SERVE_FILE, read_package
+    from aisle.service.packages.served_package import BUNDLE_FOLDER, INDEX_FOLDER, SERVE_FILE, read_package
 
     read_package(folder)
     pair = ["--index_dir", str(folder / INDEX_FOLDER), "--model", str(folder / BUNDLE_FOLDER)]

@@ -11,8 +11,8 @@ from aisle.extras import require_extra
 from aisle.index import read_manifest
 from aisle.index.layout import version_directory
 from aisle.search.load_encoder import extra_for
-from aisle.service.served_pair import PairSource
-from aisle.service.swap import Watched
+from aisle.service.pairs.served_pair import PairSource
+from aisle.service.pairs.swap import Watched
 
 __all__ = ["check_source", "computes_with_torch", "usable_source"]
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from aisle.search.rerankers import Reranker
 from aisle.service.deadline import Deadline
+from aisle.service.pairs.served_pair import ServedPair
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
 from aisle.service.reranked_texts import RerankedTexts, RerankJob, rerank_jobs
@@ -22,7 +23,6 @@ from aisle.service.responses import (
     TookMs,
 )
 from aisle.service.search_results import search_results
-from aisle.service.served_pair import ServedPair
 from aisle.service.text_embedding import EmbeddedTexts, EmbedOptions, embed_texts
 
 __all__ = ["Answer", "EmbedJob", "Engine", "Job", "SearchJob"]

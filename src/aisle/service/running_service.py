@@ -15,12 +15,12 @@ from aisle.service.api_keys import ApiKeys
 from aisle.service.deadline import Deadline
 from aisle.service.engine import Answer, Engine, Job, SearchJob
 from aisle.service.hidden_paths import public_message
+from aisle.service.pairs.swap import PairSwapper
 from aisle.service.request_errors import RequestError
 from aisle.service.request_queue import RequestQueue
 from aisle.service.reranked_texts import RerankedTexts
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.service_metrics import ServiceMetrics
-from aisle.service.swap import PairSwapper
 from aisle.service.text_embedding import EmbeddedTexts, about_tokens
 
 __all__ = ["STOP_SECONDS", "RunningService"]

@@ -16,6 +16,7 @@ from aisle.search.facets import Facet
 from aisle.search.highlighting import Highlighter
 from aisle.service.deadline import Deadline
 from aisle.service.hidden_paths import public_model_name
+from aisle.service.pairs.served_pair import ServedPair
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
 from aisle.service.responses import (
@@ -26,7 +27,6 @@ from aisle.service.responses import (
     SearchResults,
     SearchTotal,
 )
-from aisle.service.served_pair import ServedPair
 from aisle.types.json_values import json_ready
 
 __all__ = ["search_results"]

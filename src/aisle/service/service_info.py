@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aisle.search.rerankers import Reranker
-from aisle.service.served_pair import ServedPair
+from aisle.service.pairs.served_pair import ServedPair
 from aisle.service.service_limits import ServiceLimits
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN, kind_of_type
 from aisle.version import __version__

@@ -23,7 +23,7 @@ from aisle.search.load_encoder import LoadedEncoder, extra_for
 from aisle.search.searcher import Searcher
 from aisle.service.facet_fields import facet_fields
 from aisle.service.hidden_paths import local_places, public_model_name
-from aisle.service.model_files import ModelFiles
+from aisle.service.pairs.model_files import ModelFiles
 from aisle.types.choices import SearchMode
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 from aisle.types.encoder_protocol import Encoder

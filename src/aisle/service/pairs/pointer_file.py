@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from aisle.errors import IndexIntegrityError
 from aisle.io.durable import replace_text
-from aisle.service.served_pair import ServedPair
+from aisle.service.pairs.served_pair import ServedPair
 
 __all__ = ["Published", "pointer_beside", "publish_pair", "read_pointer"]
 

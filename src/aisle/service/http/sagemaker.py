@@ -15,19 +15,19 @@ from pydantic import Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from aisle.service.engine import EmbedJob
-from aisle.service.error_responses import error_schemas
-from aisle.service.request_errors import RequestError
-from aisle.service.requests import Body, EmbedRequest, OpenAIEmbeddingsRequest, Query, SearchRequest
-from aisle.service.rerank_forms import CohereRerankRequest, RerankRequest
-from aisle.service.rerank_routes import answer_cohere_rerank, answer_rerank
-from aisle.service.running_service import RunningService
-from aisle.service.search_routes import (
+from aisle.service.http.error_responses import error_schemas
+from aisle.service.http.rerank_routes import answer_cohere_rerank, answer_rerank
+from aisle.service.http.search_routes import (
     JSON,
     answer_embed,
     answer_openai_embeddings,
     answer_search,
     embedded,
 )
+from aisle.service.request_errors import RequestError
+from aisle.service.requests import Body, EmbedRequest, OpenAIEmbeddingsRequest, Query, SearchRequest
+from aisle.service.rerank_forms import CohereRerankRequest, RerankRequest
+from aisle.service.running_service import RunningService
 from aisle.service.text_embedding import EmbedOptions
 
 __all__ = ["MAX_BODY_BYTES", "ScoresRequest", "answer_invocation", "sagemaker_routes"]

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
-from aisle.service.error_responses import error_schemas
+from aisle.service.http.error_responses import error_schemas
 from aisle.service.request_errors import RequestError
 from aisle.service.running_service import RunningService
 from aisle.service.service_info import service_info

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aisle.service.error_responses import error_response
+from aisle.service.http.error_responses import error_response
 from aisle.service.request_errors import SHUTTING_DOWN, RequestError
 
 __all__ = ["AnswerAtShutdown", "BodyLimits", "RequestObserver", "Timing"]

@@ -19,7 +19,7 @@ from aisle.index.manifest import Manifest, manifest_text
 from aisle.io.durable import replacing, sync
 from aisle.io.folder_swap import put_in_place
 from aisle.io.staged_folder import staged_folder
-from aisle.service.served_package import (
+from aisle.service.packages.served_package import (
     BUNDLE_FOLDER,
     INDEX_FOLDER,
     PACKAGE_FILE,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from aisle.errors import AisleError
 from aisle.service.hidden_paths import local_places, public_message
+from aisle.service.packages.served_package import package_size, read_package
 from aisle.service.request_errors import RequestError
 from aisle.service.running_service import RunningService
-from aisle.service.served_package import package_size, read_package
 from aisle.system.available_memory import available_memory
 from aisle.system.memory import return_free_memory
 

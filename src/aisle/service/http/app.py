@@ -9,18 +9,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from aisle.service.api_keys import ApiKeys
-from aisle.service.demo_routes import demo_routes
 from aisle.service.engine import Engine
-from aisle.service.error_responses import add_error_handlers
-from aisle.service.http_limits import AnswerAtShutdown, BodyLimits, Timing
-from aisle.service.rerank_routes import rerank_routes
+from aisle.service.http.demo_routes import demo_routes
+from aisle.service.http.error_responses import add_error_handlers
+from aisle.service.http.http_limits import AnswerAtShutdown, BodyLimits, Timing
+from aisle.service.http.rerank_routes import rerank_routes
+from aisle.service.http.sagemaker import sagemaker_routes
+from aisle.service.http.search_routes import search_routes
+from aisle.service.http.status_routes import admin_routes, probe_routes, status_routes
+from aisle.service.pairs.swap import PairSwapper
 from aisle.service.running_service import STOP_SECONDS, RunningService
-from aisle.service.sagemaker import sagemaker_routes
-from aisle.service.search_routes import search_routes
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.service_metrics import RequestMetrics
-from aisle.service.status_routes import admin_routes, probe_routes, status_routes
-from aisle.service.swap import PairSwapper
 from aisle.service.worker_threads import run_in_worker
 from aisle.version import __version__
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
 from aisle.service.engine import EmbedJob, SearchJob
-from aisle.service.error_responses import error_schemas
+from aisle.service.http.error_responses import error_schemas
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import EmbedRequest, OpenAIEmbeddingsRequest, SearchRequest
 from aisle.service.responses import (

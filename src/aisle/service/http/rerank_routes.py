@@ -8,7 +8,8 @@ from typing import Literal
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
-from aisle.service.error_responses import error_schemas
+from aisle.service.http.error_responses import error_schemas
+from aisle.service.http.search_routes import JSON
 from aisle.service.rerank_forms import (
     CohereApiVersion,
     CohereDocument,
@@ -21,7 +22,6 @@ from aisle.service.rerank_forms import (
 )
 from aisle.service.reranked_texts import RerankedTexts, RerankJob, no_reranker
 from aisle.service.running_service import RunningService
-from aisle.service.search_routes import JSON
 
 __all__ = ["answer_cohere_rerank", "answer_rerank", "rerank_routes"]
 

@@ -22,10 +22,10 @@ from aisle.index.manifest import MANIFEST_FILE, read_manifest
 from aisle.index.version_folders import lineage
 from aisle.service.engine import Engine
 from aisle.service.hidden_paths import local_places, public_message
-from aisle.service.model_files import FilesState, files_state
-from aisle.service.pointer_file import Published, read_pointer
+from aisle.service.pairs.model_files import FilesState, files_state
+from aisle.service.pairs.pointer_file import Published, read_pointer
+from aisle.service.pairs.served_pair import PairSource, ServedPair, load_pair
 from aisle.service.request_errors import RequestError
-from aisle.service.served_pair import PairSource, ServedPair, load_pair
 from aisle.service.worker_threads import start_worker
 
 __all__ = ["POLL_SECONDS", "PairSwapper", "SwapStatus", "Target", "followed_pointer", "watched_index"]
