@@ -20,6 +20,11 @@ __all__ = ["Analyser", "PlacedTerm", "normalise"]
 RULES = 1
 """Version of this module's rules; it changes whenever the rules give different terms."""
 CACHED_WORDS = 200_000
+LONGEST_CACHED = 40
+"""Longest compound, in characters, that is cached: long words in requests do not stay in memory."""
+LONGEST_CACHED_UNSPACED = 8
+"""The same for scripts without spaces, where a compound has up to two terms for each character. The cache of
+an analyser reaches 340 MB if every word is as long."""
 LONGEST_WHOLE = 40
 """Longest compound, in characters, that is also a term as a whole; longer compounds are lists."""
 
@@ -50,6 +55,7 @@ _PIECE = regex.compile(
     rf"|(?P<unspaced>[{_UNSPACED}][{_UNSPACED}\p{{M}}]*)"
     rf"|(?P<word>[\p{{L}}--[{_UNSPACED}]][[\p{{L}}\p{{M}}]--[{_UNSPACED}]]*)"
 )
+_ANY_UNSPACED = regex.compile(rf"[{_UNSPACED}]")
 _CLUSTER = regex.compile(r"\P{M}\p{M}*")
 _ALONE_MEANS = regex.compile(r"[\p{Han}\p{Hangul}]")
 
@@ -179,7 +185,8 @@ class Analyser:
     def _analyse(self) -> Any:
         """Return a function from a normalised compound to its terms; it caches common compounds."""
         stops = frozenset(self.stop_words)
-        return lru_cache(maxsize=CACHED_WORDS)(lambda compound: self._terms(compound, stops))
+        cached = lru_cache(maxsize=CACHED_WORDS)(lambda compound: self._terms(compound, stops))
+        return lambda compound: cached(compound) if _is_short(compound) else self._terms(compound, stops)
 
     def _terms(self, compound: str, stops: frozenset[str]) -> _Terms:
         placed = self._placed(compound, stops)
@@ -245,6 +252,13 @@ def normalise(text: str, language: Language = "none") -> str:
     # Case folding gives a dotted capital I two characters: an i, and a dot above it.
     text = unicodedata.normalize("NFKC", text.casefold().replace("i\u0307", "i"))
     return str(_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), text))
+
+
+def _is_short(compound: str) -> bool:
+    """Return whether a compound has few terms, which may be cached."""
+    if len(compound) <= LONGEST_CACHED_UNSPACED:
+        return True
+    return len(compound) <= LONGEST_CACHED and (compound.isascii() or not _ANY_UNSPACED.search(compound))
 
 
 def _pairs(word: str, start: int) -> list[PlacedTerm]:

@@ -243,6 +243,9 @@ class SearchIndex:
     def payload(self, rows: Any) -> Any:
         """Return the columns of products, without the product ids.
 
+        A value that Python cannot hold, such as a date after the year 9999, is None, and the log names its
+        column.
+
         Args:
             rows: Rows of the index. A single row gives a dict; a list of rows, or a query's rows of a result,
                 gives a list of dicts; a result's (queries, top_k) rows give a list of lists. The -1 at the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,10 +14,13 @@ import pyarrow as pa
 
 from aisle.errors import SearchError
 from aisle.index.products import take_rows
+from aisle.index.python_values import python_rows
 from aisle.index.scoring import Rows, Scores
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 __all__ = ["Hit", "SearchResult", "payload_of"]
+
+LOGGER = logging.getLogger("aisle.index")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Hit:
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """The product's columns, read when they are first used."""
+        """The product's columns, read when they are first used; None for a value that Python cannot hold."""
         found: dict[str, Any] = payload_of(self._products, self.row)
         return found
 
@@ -154,5 +158,9 @@ def payload_of(products: pa.Table, rows: Any) -> Any:
         )
     names = [name for name in products.column_names if name not in (ID_COLUMN, TEXT_COLUMN)]
     wanted = np.atleast_1d(given)
-    found = take_rows(products.select(names), wanted).to_pylist() if names else [{} for _ in wanted]
+    found: list[dict[str, Any]] = [{} for _ in wanted]
+    if names:
+        found, unreadable = python_rows(take_rows(products.select(names), wanted))
+        if missing := sorted({name for of_row in unreadable for name in of_row}):
+            LOGGER.warning("%s: a value that Python cannot hold is None", ", ".join(missing))
     return found if given.ndim else found[0]

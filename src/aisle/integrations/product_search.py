@@ -98,7 +98,7 @@ class _SearcherSearch:
                 ),
                 index_version=found.version,
             )
-            for candidate in found.page(0, options.top_k)
+            for candidate in found.page(0, options.top_k, columns=names)
         ]
 
 

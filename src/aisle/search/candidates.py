@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -13,7 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.errors import SearchError
+from aisle.index.filter_values import unknown_column
 from aisle.index.products import take_rows
+from aisle.index.python_values import python_rows
 from aisle.index.scoring import Rows, Scores
 from aisle.index.search_index import SearchIndex, check_count
 from aisle.search.facets import Facet, FacetValue, count_values, group_by_value
@@ -72,9 +74,11 @@ class Candidate:
     row: int
     """Row of the index."""
     payload: dict[str, Any] = field(repr=False, compare=False)
-    """The product's columns."""
+    """The product's columns, or those that the page was read with."""
     text: str | None = field(repr=False, compare=False)
     """The text that was embedded; None if the index stores no texts."""
+    unreadable: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Columns with a value that Python cannot hold, such as a date after the year 9999: it is None."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,25 @@ class Groups:
     """(n,) group of each ranked product."""
     counts: npt.NDArray[np.int64] = field(repr=False)
     """(total,) number of products in each group."""
-    hits_at: Callable[[npt.NDArray[np.int64]], list[Candidate]] = field(repr=False)
-    """Returns the candidates at places of the set."""
+    hits_at: Callable[[npt.NDArray[np.int64], Sequence[str] | None], list[Candidate]] = field(repr=False)
+    """Returns the candidates at places of the set, with some of their columns."""
 
-    def page(self, offset: int = 0, top_k: int = 10) -> list[Group]:
+    def page(self, offset: int = 0, top_k: int = 10, *, columns: Sequence[str] | None = None) -> list[Group]:
         """Return `top_k` groups after the first `offset`; fewer at the end, none after it.
 
+        Args:
+            offset: Groups to leave out.
+            top_k: Most groups to return.
+            columns: Columns of the products to read; None is all.
+
         Raises:
-            SearchError: The page is out of range or reaches beyond the window.
+            SearchError: The page is out of range or reaches beyond the window, or a column is unknown.
         """
         _check_page(offset, top_k, self.window)
         numbers = self._order[offset : offset + top_k].tolist()
         places = [np.flatnonzero(self.group_of == number)[: self.size] for number in numbers]
-        hits = iter(self.hits_at(np.concatenate([np.zeros(0, np.int64), *places])))  # reads all at once
+        every_place = np.concatenate([np.zeros(0, np.int64), *places])
+        hits = iter(self.hits_at(every_place, columns))  # reads all at once
         return [
             Group(
                 value=self.values[number] if number < len(self.values) else None,
@@ -184,14 +194,21 @@ class CandidateSet:
         ids: npt.NDArray[np.object_] = self.products.column(ID_COLUMN).take(pa.array(self.rows)).to_numpy()
         return ids
 
-    def page(self, offset: int = 0, top_k: int = 10) -> list[Candidate]:
+    def page(
+        self, offset: int = 0, top_k: int = 10, *, columns: Sequence[str] | None = None
+    ) -> list[Candidate]:
         """Return `top_k` products after the first `offset`; fewer at the end, none after it.
 
+        Args:
+            offset: Products to leave out.
+            top_k: Most products to return.
+            columns: Columns of the products to read; None is all.
+
         Raises:
-            SearchError: The page is out of range or reaches beyond the window.
+            SearchError: The page is out of range or reaches beyond the window, or a column is unknown.
         """
         _check_page(offset, top_k, self.window)
-        return self._hits_at(np.arange(len(self.rows))[offset : offset + top_k])
+        return self._hits_at(np.arange(len(self.rows))[offset : offset + top_k], columns)
 
     def facets(self, fields: Iterable[str], size: int = 10) -> dict[str, Facet]:
         """Return the most frequent values of columns among all products that the total counts.
@@ -235,9 +252,9 @@ class CandidateSet:
     def _counted(self) -> Rows:
         return np.concatenate([self.rows, self.unranked])
 
-    def _hits_at(self, places: npt.NDArray[np.int64]) -> list[Candidate]:
+    def _hits_at(self, places: npt.NDArray[np.int64], columns: Sequence[str] | None) -> list[Candidate]:
         """Return the candidates at places of the set; their columns are read at once."""
-        columns = take_rows(self.products, self.rows[places]).to_pylist()
+        payloads, unreadable = python_rows(take_rows(self._read_columns(columns), self.rows[places]))
         scores = {"dense": self.dense, "bm25": self.bm25, "fused": self.fused}
         ranks = {"dense": self.dense_rank, "bm25": self.bm25_rank}
         return [
@@ -250,9 +267,22 @@ class CandidateSet:
                 row=int(self.rows[place]),
                 text=payload.pop(TEXT_COLUMN, None),
                 payload=payload,
+                unreadable=missing,
             )
-            for place, payload in zip(places.tolist(), columns, strict=True)
+            for place, payload, missing in zip(places.tolist(), payloads, unreadable, strict=True)
         ]
+
+    def _read_columns(self, columns: Sequence[str] | None) -> pa.Table:
+        """Return the products with ids, texts and the columns to read."""
+        if columns is None:
+            return self.products
+        own = [name for name in (ID_COLUMN, TEXT_COLUMN) if name in self.products.column_names]
+        known = [name for name in self.products.column_names if name not in own]
+        names = list(dict.fromkeys(as_sequence(columns, "columns", SearchError)))
+        for name in names:
+            if name not in known:
+                raise SearchError(f"columns: {unknown_column(name, known)}")
+        return self.products.select([*own, *names])
 
 
 def _check_page(offset: int, top_k: int, window: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from aisle.index.fusion import RECIPROCAL_RANK_CONSTANT
 from aisle.index.lexical import TermPostings
 from aisle.index.products import take_rows
+from aisle.index.python_values import python_rows
 from aisle.index.search_index import shorten
 from aisle.index.term_spans import words_of_terms
 from aisle.search.candidates import Candidate, CandidateSet, CandidateSettings
@@ -231,7 +232,7 @@ class Explainer:
         columns = list(dict.fromkeys(name for clause in self._clauses for name in clause.columns))
         taken = take_rows(self._index.products.select(columns), np.array([row]))
         (product,) = taken.combine_chunks().to_batches()
-        (values,) = product.to_pylist()
+        (values,), _ = python_rows(taken)
         return [
             Clause(clause.text, clause.result(product), {name: values[name] for name in clause.columns})
             for clause in self._clauses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ __all__ = ["BatchObserver", "QueueLimits", "RequestQueue"]
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
+LOGGER = logging.getLogger("aisle.service")
 BatchObserver = Callable[[int, int, Sequence[float]], None]
 """Function called with each batch: its jobs, its tokens and the seconds that each job waited."""
 RETRY_AFTER = 1
@@ -127,14 +129,21 @@ class RequestQueue(Generic[Job, Answer]):
             running = [waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()]
             if not running:
                 continue
-            if self._on_batch is not None:
-                tokens = sum(waiting.tokens for waiting in running)
-                self._on_batch(len(running), tokens, [started - waiting.since for waiting in running])
+            self._observe(running, started)
             for waiting, found in zip(running, self._answers([each.job for each in running]), strict=True):
                 if isinstance(found, Exception):
                     waiting.future.set_exception(found)
                 else:
                     waiting.future.set_result(found)
+
+    def _observe(self, running: Sequence[_Waiting[Job, Answer]], started: float) -> None:
+        if self._on_batch is None:
+            return
+        tokens = sum(waiting.tokens for waiting in running)
+        try:
+            self._on_batch(len(running), tokens, [started - waiting.since for waiting in running])
+        except Exception:  # a defect of the metrics; the requests are answered, and the thread goes on
+            LOGGER.exception("a batch was not counted")
 
     def _answers(self, jobs: Sequence[Job]) -> Sequence[Answer | Exception]:
         try:

@@ -55,6 +55,8 @@ class SearchHit(ResponseBody):
     """Ranks by `dense` and `bm25`; a side that did not find the product is left out."""
     fields: dict[str, Any]
     """Columns of the product."""
+    unreadable: list[str] | None = None
+    """Columns with a value that cannot be written, such as a date after the year 9999: it is null."""
     highlights: dict[str, list[tuple[int, int]]] | None = None
     """Spans with words of the query by column, as start and end in code points; with `highlight`."""
     explain: dict[str, Any] | None = None

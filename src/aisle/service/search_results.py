@@ -100,15 +100,16 @@ def _results_of(
     check()
     total: dict[str, Any] = {"value": candidates.total.value, "relation": candidates.total.relation}
     shown = _ShownHits(candidates, request, fields, check)
+    columns = None if request.explain else fields  # an explanation names the matched words of every column
     if request.group_by is None:
-        page = candidates.page(request.offset, request.top_k)
+        page = candidates.page(request.offset, request.top_k, columns=columns)
         hits = [SearchHit(**shown.hit(candidate)) for candidate in page]
     else:
         groups = candidates.grouped(request.group_by, request.group_size)
         total["groups"] = groups.total
         hits = [
             SearchHit(**shown.hit(candidate), group=_group(group))
-            for group in groups.page(request.offset, request.top_k)
+            for group in groups.page(request.offset, request.top_k, columns=columns)
             for candidate in group.hits
         ]
     facets: dict[str, Any] = {}
@@ -156,6 +157,9 @@ class _ShownHits:
             explanation = self._explainer.explain(candidate)
             explanation = replace(explanation, encoder=public_model_name(explanation.encoder))
             extra["explain"] = explanation.document()
+        unreadable = [name for name in candidate.unreadable if fields is None or name in fields]
+        if unreadable:
+            extra["unreadable"] = unreadable
         return {
             **extra,
             "id": candidate.product_id,
