@@ -152,6 +152,7 @@ def trainer_of(
     record=None,
     eager_steps=0,
     capture_log=lambda _: None,
+    matryoshka_dims=(),
     **schedule,
 ):
     """Return a trainer whose steps change weights by half of their gradient."""
@@ -164,6 +165,7 @@ def trainer_of(
             learn_temperature=learn_temperature,
             in_batch_directions=directions,
         ),
+        matryoshka_dims,
     )
     tower = tower or tower_of(base, dropout=dropout)
     parameters = [p for m in (tower, objective) for p in m.parameters() if p.requires_grad]

@@ -17,6 +17,7 @@ from aisle.errors import ModelError
 from aisle.models.encoder import TorchEncoder
 from aisle.models.heads import fingerprint_parts
 from aisle.models.loading import load_encoder
+from aisle.models.matryoshka import kept_record
 from aisle.models.model_source import find_model
 from aisle.models.run_file import read_settings_file
 from aisle.models.weight_names import names_that_differ
@@ -63,7 +64,9 @@ def average_runs(runs: Iterable[str], weights: Iterable[float], *, token: str | 
             parameter.copy_(total[name])
     saved = described[0]
     base = find_model(str(saved["base_model"]), revision=saved.get("base_revision"), token=token)
-    return WholeModel(first.model.product_tower, first.tokenizer, first.settings, base)
+    return WholeModel(
+        first.model.product_tower, first.tokenizer, first.settings, base, lineage=kept_record(*described)
+    )
 
 
 def _check_heads(first: str, one: TorchEncoder, run: str, other: TorchEncoder) -> None:

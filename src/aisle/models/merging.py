@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from aisle.errors import ModelError
 from aisle.models.loading import ADAPTER_FILE, base_of_adapter, load_encoder
+from aisle.models.matryoshka import kept_record
 from aisle.models.model_source import ModelSource
 from aisle.models.run_file import read_settings_file
 from aisle.models.whole_model import WholeModel
@@ -51,6 +52,7 @@ def merge_model(
     }
     if saved is not None and "began_at" in saved:
         lineage = {"began_at": saved["began_at"], **lineage}
+    lineage |= kept_record(saved)
     return WholeModel(
         tower=encoder.model.product_tower,
         tokenizer=encoder.tokenizer,

@@ -1,9 +1,10 @@
-"""Loss of a run, with its temperature, computed in parts that fit in memory."""
+"""Loss of a run, with its temperature and its prefixes, computed in parts that fit in memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,17 +22,41 @@ SCORES_AT_A_TIME = 1 << 24
 numbers in their embeddings."""
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """Leading components of embeddings.
+
+    Args:
+        dim: Number of components; None keeps all.
+    """
+
+    dim: int | None
+
+    def of(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the leading components of (rows, dim) embeddings, rescaled to unit norm."""
+        if self.dim is None or self.dim == embeddings.shape[1]:
+            return embeddings
+        return nn.functional.normalize(embeddings[:, : self.dim], dim=1)
+
+
+WHOLE = Prefix(None)
+
+
 class Objective(nn.Module):
     """Compute the loss of a batch from the embeddings of its texts, in parts that fit in memory.
 
     Args:
         loss: Loss of the run.
         parameters: Parameters of the loss; if they include a temperature, it may be learned.
+        matryoshka_dims: Numbers of leading components. The loss is then the mean of the losses of these
+            prefixes of the embeddings, rescaled to unit norm (https://arxiv.org/abs/2205.13147); empty is the
+            loss of whole embeddings.
     """
 
-    def __init__(self, loss: Loss, parameters: Parameters) -> None:
+    def __init__(self, loss: Loss, parameters: Parameters, matryoshka_dims: Sequence[int] = ()) -> None:
         super().__init__()
         self.loss = loss
+        self._prefixes = [Prefix(dim) for dim in matryoshka_dims] or [WHOLE]
         self._given = loss.arguments(parameters)
         scale = parameters if isinstance(parameters, Temperature) else None
         self._scales = scale is not None
@@ -65,22 +90,33 @@ class Objective(nn.Module):
             embeddings: (texts, dim) embeddings of the whole batch, unit L2 norm.
             batch: The batch.
         """
+        if self._prefixes == [WHOLE]:
+            yield from self._parts(embeddings, batch, WHOLE)
+            return
+        for prefix in self._prefixes:
+            for part in self._parts(embeddings, batch, prefix):
+                yield part / len(self._prefixes)
+
+    def _parts(self, embeddings: torch.Tensor, batch: PairBatch, prefix: Prefix) -> Iterator[torch.Tensor]:
+        """Yield the parts of the loss of a prefix of the embeddings."""
         if self.loss.contrasts:
-            yield from self._contrast_parts(embeddings, batch)
+            yield from self._contrast_parts(embeddings, batch, prefix)
             return
         # A loss over the whole batch needs the pairs of all processes; other losses need only this
         # process's pairs.
         own = slice(*batch.own)
         taken = slice(None) if self.loss.over_batch else own
         losses = self.loss.function(
-            rows_of(embeddings, batch.query_rows)[taken],
-            rows_of(embeddings, batch.product_rows)[taken],
+            prefix.of(rows_of(embeddings, batch.query_rows)[taken]),
+            prefix.of(rows_of(embeddings, batch.product_rows)[taken]),
             **{name: getattr(batch, name)[taken] for name in self.loss.inputs},
             **self._arguments(),
         )
         yield (losses[own] if self.loss.over_batch else losses).sum()
 
-    def _contrast_parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
+    def _contrast_parts(
+        self, embeddings: torch.Tensor, batch: PairBatch, prefix: Prefix
+    ) -> Iterator[torch.Tensor]:
         contrast = batch.contrast
         assert contrast is not None  # the collator always sets it for these losses
         (name,) = self.loss.inputs
@@ -94,8 +130,8 @@ class Objective(nn.Module):
             # Select the rows again for each part: the backward pass of a part frees its graph.
             block = compared if rows >= len(compared) else compared.block(start, start + rows)
             yield self.loss.function(
-                rows_of(embeddings, contrast.queries),
-                rows_of(embeddings, contrast.products),
+                prefix.of(rows_of(embeddings, contrast.queries)),
+                prefix.of(rows_of(embeddings, contrast.products)),
                 **{name: block},
                 **self._arguments(),
             ).sum()

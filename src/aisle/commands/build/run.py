@@ -77,8 +77,9 @@ def build(settings: BuildSettings) -> Manifest | None:
                 f"{catalog.conflicting_texts:,} product ids have more than one text; the first text is used"
             )
         encoder = _load(settings, processes)
-        if encoder.note is not None:
-            output.log(encoder.note)
+        for note in (encoder.note, _note_on_dimensions(settings)):
+            if note is not None:
+                output.log(note)
         products = read_products(catalog.path)
         manifest, figures = _embed_and_finish(settings, writer, products, encoder, processes, output)
         manifest = writer.commit(manifest)
@@ -254,6 +255,17 @@ def _load(settings: BuildSettings, processes: Processes) -> LoadedEncoder:
         trust_remote_code=settings.trust_remote_code,
     )
     return encoder.truncated(settings.dimensions)
+
+
+def _note_on_dimensions(settings: BuildSettings) -> str | None:
+    """Return a note if the model was trained for other values of --dimensions, else None."""
+    if settings.dimensions is None or extra_for(settings.model) != "encode":
+        return None
+    from aisle.models.matryoshka import dimensions_note
+    from aisle.models.model_source import find_model
+
+    source = find_model(settings.model, revision=settings.model_revision)
+    return dimensions_note(source.path, settings.dimensions)
 
 
 def _report(

@@ -91,7 +91,8 @@ class BuildSettings:
     """recall@10, compared with exact search on held-out queries, that sets ef_search.
     0.98 if neither flag is given."""
     dimensions: Count | None = None
-    """Components of each embedding to keep, from the first on, for encoders trained for it (Matryoshka)."""
+    """Components of each embedding to keep, from the first on, for encoders trained for it (Matryoshka;
+    `aisle train --matryoshka_dims`)."""
     store_dtype: StoreDtype = "float32"
     """Number format of the stored embeddings."""
     precision: Precision | None = None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, make_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
+from aisle.commands.shared_settings import Count
 from aisle.config.annotations import Help
+from aisle.errors import ConfigError
 from aisle.losses.parameters import Parameters, Temperature
 from aisle.losses.registry import loss_named, registered_losses
 from aisle.losses.specification import Loss
 
 _Parameters = TypeVar("_Parameters", bound=Parameters)
+FOR_ALL_LOSSES = frozenset({"loss", "matryoshka_dims"})
+"""Settings that every loss reads."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,10 @@ class LossSettings:
 
     loss: str | None = None
     """The loss."""
+    matryoshka_dims: tuple[Count, ...] | None = None
+    """Train the leading components of each embedding too (Matryoshka): the loss is the mean of the losses of
+    these prefixes, rescaled to unit norm. Then `aisle build --dimensions` keeps as many. Example:
+    --matryoshka_dims 384 256 128 64."""
 
 
 def loss_settings() -> type[LossSettings]:
@@ -85,7 +93,34 @@ def loss_problems(settings: LossSettings) -> list[str]:
     ]
     for loss in losses:
         problems += parameters_in(settings, loss.parameters).problems()
+    dims = settings.matryoshka_dims or ()
+    if len(set(dims)) < len(dims):
+        problems.append(f"--matryoshka_dims {' '.join(map(str, dims))}: give each number once")
     return list(dict.fromkeys(problems))
+
+
+def check_matryoshka(settings: LossSettings, *, dim: int, log: Callable[[str], None]) -> None:
+    """Refuse prefixes that are longer than an embedding; log a note if whole embeddings are not trained.
+
+    Args:
+        settings: Settings of the loss.
+        dim: Number of components of an embedding.
+        log: Logs messages for the user.
+
+    Raises:
+        ConfigError: A prefix is longer than an embedding.
+    """
+    dims = settings.matryoshka_dims
+    if not dims:
+        return
+    flag = f"--matryoshka_dims {' '.join(map(str, dims))}"
+    if max(dims) > dim:
+        raise ConfigError(f"{flag}: the model's embeddings have {dim} components; give at most {dim}")
+    if dim not in dims:
+        log(
+            f"note: {flag}: does not include the model's {dim}, so components from {max(dims)} on are not "
+            f"trained; build the index with --dimensions {max(dims)} or another of them"
+        )
 
 
 def unused_parameters(settings: LossSettings) -> list[str]:
@@ -95,7 +130,7 @@ def unused_parameters(settings: LossSettings) -> list[str]:
     return [
         f"--{field.name} is not used: the {loss.name} loss has none"
         for field in fields(settings)
-        if field.name not in {*own, "loss"} and _is_set(getattr(settings, field.name), field.default)
+        if field.name not in {*own, *FOR_ALL_LOSSES} and _is_set(getattr(settings, field.name), field.default)
     ]
 
 

@@ -34,6 +34,7 @@ from aisle.commands.train.trainer_setup import make_trainer
 from aisle.config.load import saved_form
 from aisle.errors import TrainingStopped
 from aisle.models.loading import LoadedModel
+from aisle.models.matryoshka import matryoshka_record
 from aisle.models.persistence import save_encoder
 from aisle.training.accelerator import gpu_computes_bf16, make_accelerator, set_seed, start_trackers
 from aisle.training.cpu_threads import use_cpu_threads
@@ -164,7 +165,10 @@ def _train(
                 settings=base.settings,
                 source=base.source,
                 adapter=settings.lora.use_peft,
-                lineage={} if base.adapter is None else {"began_at": base.adapter.record()},
+                lineage={
+                    **({} if base.adapter is None else {"began_at": base.adapter.record()}),
+                    **matryoshka_record(settings.objective.matryoshka_dims),
+                },
                 advice=RESUME_ADVICE,
             )
             finish_run_dir(run_dir, settings, metrics)

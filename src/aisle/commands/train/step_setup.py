@@ -11,7 +11,7 @@ from transformers import get_scheduler
 
 from aisle.commands.train.captured_steps import why_eager
 from aisle.commands.train.layout_choice import choose_layout
-from aisle.commands.train.loss_settings import chosen_loss
+from aisle.commands.train.loss_settings import check_matryoshka, chosen_loss
 from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trained_tower import tower_to_train
 from aisle.kernels.captured_passes import CudaGraphs
@@ -57,9 +57,12 @@ def make_step(
     Raises:
         AisleError: The model lacks what a setting needs, or the way of launching does not support a flag.
     """
-    objective = Objective(*chosen_loss(settings.objective)).to(accelerator.device)
+    objective = Objective(
+        *chosen_loss(settings.objective), matryoshka_dims=settings.objective.matryoshka_dims or ()
+    ).to(accelerator.device)
     _refuse_flags(settings, objective, accelerator)
     tower = tower_to_train(settings, base, accelerator, log=log)
+    check_matryoshka(settings.objective, dim=tower.dim, log=log)
     layout, padded_because = choose_layout(tower, settings, base, accelerator, log=log)
     few_weights = settings.lora.use_peft or settings.head.freeze_encoder
     # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.

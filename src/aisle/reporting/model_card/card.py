@@ -36,6 +36,7 @@ _SETTINGS = {
     "esci_version": "Version",
     "label_map": "Relevance of each label",
     "loss": "Loss",
+    "matryoshka_dims": "Matryoshka dimensions",
     "learning_rate": "Peak learning rate",
     "lr_scheduler_type": "Schedule",
     "num_warmup_steps": "Warm-up steps",
