@@ -15,9 +15,10 @@ from pathlib import Path
 from aisle.data.arrow_rows import declared_types, table_rows
 from aisle.data.csv_rows import csv_rows, not_in_encoding, refuse_duplicates
 from aisle.data.file_formats import FORMATS, file_format, has_format, is_untyped
+from aisle.data.json_array import json_array, read_start, refuse_broken_text
 from aisle.data.rows import Problem, Row, is_unicode
 from aisle.data.saved_sets import refuse_saved
-from aisle.data.text_files import PLAIN_TEXT, TextFormat, encoding_advice, open_text
+from aisle.data.text_files import PLAIN_TEXT, TextFormat, open_text
 from aisle.errors import DataError
 from aisle.types.sequences import as_sequence
 
@@ -68,7 +69,7 @@ def _expand(pattern: str) -> list[Path]:
 
 
 def iter_rows(files: Iterable[Path], *, fill: bool = True, text: TextFormat = PLAIN_TEXT) -> Iterator[Row]:
-    """Yield the rows of files in order; all but `.json` are streamed.
+    """Yield the rows of files in order, streamed; only a `.json` file with an object is read whole.
 
     Args:
         files: Files of any of `FORMATS`.
@@ -140,12 +141,20 @@ def _object_row(source: str, number: int, line: int | None, value: object) -> Ro
 
 
 def _json_rows(path: Path, encoding: str, *, fill: bool) -> Iterator[Row]:
+    source = str(path)
     with open_text(path, newline="\n", encoding=encoding) as stream:
-        text = stream.read()
-    if not is_unicode(text):
-        line = next(line for line, part in enumerate(text.split("\n"), start=1) if not is_unicode(part))
-        advice = encoding_advice(text.split("\n")[line - 1])
-        raise DataError(f"{path}, line {line:,}: the text is not UTF-8. {advice}")
+        start = read_start(source, stream)
+        is_array = start.lstrip().startswith("[")
+        items = (
+            json_array(source, stream, start) if is_array else _data_of_object(path, start + stream.read())
+        )
+        rows = (_object_row(source, number, None, item) for number, item in enumerate(items, start=1))
+        yield from fill_columns(rows) if fill else rows
+
+
+def _data_of_object(path: Path, text: str) -> Iterable[object]:
+    """Return the items of a JSON object's `data`, which is read whole."""
+    refuse_broken_text(str(path), text, line=1)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -156,9 +165,7 @@ def _json_rows(path: Path, encoding: str, *, fill: bool) -> Iterator[Row]:
     items = value.get("data") if isinstance(value, dict) else value
     if not isinstance(items, list):
         raise DataError(f'{path}: a .json file must hold an array of objects, or {{"data": [...]}}.')
-    rows = [_object_row(str(path), number, None, item) for number, item in enumerate(items, start=1)]
-    blank = dict.fromkeys(name for row in rows for name in row.values) if fill else {}
-    yield from (row._replace(values={**blank, **row.values}) if row.problem is None else row for row in rows)
+    return items
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

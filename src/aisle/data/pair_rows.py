@@ -134,6 +134,7 @@ class PairParser:
         columns: Columns from `find_pair_columns`.
         label_map: Label to relevance in [0, 1]; None if the labels are numbers.
         products: Texts of products and hard negatives by id; None if the rows have the texts.
+        most_hard_negatives: Hard negatives of a pair to keep, the first of its list; None keeps all.
 
     Raises:
         DataError: There is a map but no label column, or the map is out of range.
@@ -144,6 +145,8 @@ class PairParser:
         columns: PairColumns,
         label_map: Mapping[str, float] | None,
         products: CatalogTexts | None = None,
+        *,
+        most_hard_negatives: int | None = None,
     ) -> None:
         if label_map is not None and columns.label is None:
             raise DataError(
@@ -152,6 +155,7 @@ class PairParser:
         self.columns = columns
         self.labels = LabelReader(columns.label or "", label_map=label_map, highest=1)
         self._products = products
+        self._most_negatives = most_hard_negatives
         roles = {
             "query": columns.query,
             "product": columns.product if products is None else columns.product_id,
@@ -199,7 +203,8 @@ class PairParser:
 
     def _read_negatives(self, value: object, product: object) -> list[str] | Problem:
         column = str(self.columns.hard_negatives)
-        return _read_hard_negatives(column, value, product=product, catalog=self._products)
+        read = _read_hard_negatives(column, value, product=product, catalog=self._products)
+        return read if isinstance(read, Problem) else read[: self._most_negatives]
 
     def _read_score(self, value: object, _product: object) -> float | Problem:
         return _read_score(str(self.columns.teacher_score), value)

@@ -10,7 +10,7 @@ from typing import Any
 from aisle.data.pair_rows import PairColumns
 from aisle.data.rows import Problem, Row
 
-__all__ = ["PairShape", "find_shape"]
+__all__ = ["PairShape", "find_shape", "negative_columns"]
 
 NEGATIVE_COLUMNS = "negative"
 """Name of the list that is made from the negatives of a triplet."""
@@ -88,6 +88,11 @@ class PairShape:
             yield {**values, product: negative, _POSITIVE_SCORES: score, **({hard: []} if hard else {})}
 
 
+def negative_columns(row: Row) -> tuple[str, ...]:
+    """Return the columns that hold a negative each: negative, negative_1, negative_2 and so on."""
+    return tuple(name for name in row.values if _NEGATIVE.fullmatch(name))
+
+
 def find_shape(row: Row, columns: PairColumns, *, unlabelled: bool) -> PairShape:
     """Return the layout of rows, from the first good row.
 
@@ -97,7 +102,7 @@ def find_shape(row: Row, columns: PairColumns, *, unlabelled: bool) -> PairShape
         unlabelled: Whether the user declared every pair a positive; scores are then ignored.
     """
     lists = columns.product is not None and isinstance(row.values.get(columns.product), list)
-    negatives = tuple(name for name in row.values if _NEGATIVE.fullmatch(name))
+    negatives = negative_columns(row)
     if columns.hard_negatives is not None:
         negatives = ()
     elif negatives:

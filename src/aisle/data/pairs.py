@@ -151,6 +151,7 @@ def read_pairs(
     label_map: Mapping[str, float] | None,
     on_bad_row: OnBadRow,
     products: CatalogTexts | None = None,
+    most_hard_negatives: int | None = None,
     cache_dir: Path | None = None,
 ) -> PairsRead:
     """Read pairs from rows and write them to disk in batches, so that memory stays flat.
@@ -165,6 +166,7 @@ def read_pairs(
         label_map: Label to relevance in [0, 1]; None if the labels are numbers.
         on_bad_row: What to do with bad rows.
         products: Texts by product id, for rows that name products by id; None if the rows have the texts.
+        most_hard_negatives: Hard negatives of a pair to keep, the first of its list; None keeps all.
         cache_dir: Folder for the Arrow file, which the caller removes; None is a temporary folder that is
             removed at exit.
 
@@ -184,7 +186,7 @@ def read_pairs(
         read = [name for name in vars(shape.columns).values() if name is not None]
         good = [row for row in peeked if row.problem is None]
         unread = unread_numbers(good, read=[*read, *shape.negatives])
-    parser = PairParser(shape.columns, label_map, products)
+    parser = PairParser(shape.columns, label_map, products, most_hard_negatives=most_hard_negatives)
     source = None
     with Spool(cache_dir, parser.schema) as spool:
         for row in chain.from_iterable(map(shape.pairs, rest)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 __all__ = [
+    "OWN_COLUMNS",
     "Fusion",
     "HeadActivation",
     "HeadKind",
@@ -13,6 +14,7 @@ __all__ = [
     "SearchMode",
     "Selection",
     "StoreDtype",
+    "TrainFormat",
 ]
 
 PoolingMode = Literal["mean", "cls", "last"]
@@ -31,3 +33,7 @@ Selection = Literal["roc_auc", "retrieval", "joint_pool"]
 """How training chooses its best evaluation: by ROC-AUC, by retrieval, or by the joint pool of pairs."""
 StoreDtype = Literal["float32", "float16"]
 """Number format of stored embeddings."""
+TrainFormat = Literal["auto", "pairs", "triples", "dpr", "simpletransformers"]
+"""Layout of the rows of training data."""
+OWN_COLUMNS: tuple[TrainFormat, ...] = ("dpr", "simpletransformers")
+"""Training formats with columns of their own; all their pairs are positives."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from aisle.commands.shared_settings import Delimiter, Encoding, OnBadRow
+from aisle.commands.shared_settings import Count, Delimiter, Encoding, OnBadRow
 from aisle.config.label_map import LabelGains
+from aisle.types.choices import OWN_COLUMNS, TrainFormat
 
 MEMORY = "memory:"
 """Prefix in config.yaml, in place of a file name, for pairs that `aisle.train` took from memory."""
@@ -35,6 +37,13 @@ class DataSettings:
     """Locale of the ESCI release to use."""
     esci_version: Literal["small", "large"] = "small"
     """Version of the ESCI release to use."""
+    train_format: TrainFormat = "auto"
+    """Layout of the training and validation data.
+    pairs: a row has a query and a product, a list of products, or a positive with its negatives.
+    triples: a row has an anchor, a positive and one or more negatives.
+    dpr: DPR's json: a question with positive_ctxs and hard_negative_ctxs.
+    simpletransformers: the columns query_text, gold_passage, and if given title and hard_negative.
+    auto: found by the columns."""
     query_column: str | None = None
     """Column with the query. If not given, it is found by its name (query, question, search_term, anchor)."""
     product_column: str | None = None
@@ -55,10 +64,13 @@ class DataSettings:
     If not given: product_id."""
     text_template: str | None = None
     """Text of a product, made from the columns of --catalog, such as "{title} {brand}". Build the index with
-    the same template. If not given: {title}."""
+    the same template. If not given: {title}. With --train_format dpr, the text of a passage; if not given:
+    title and text with [SEP] between them, as in DPR. With simpletransformers: {title} {gold_passage}."""
     hard_negatives_column: str | None = None
     """Column with a list of wrong products for the query. If not given, it is found by its name
     (hard_negatives, negatives, neg; or several columns: negative, negative_1, ...)."""
+    hard_negatives_per_pair: Count | None = None
+    """Hard negatives of a pair to read: the first of its list, usually the hardest. None: all."""
     teacher_score_column: str | None = None
     """Column with a teacher's score of each pair, a finite number, for a --loss that learns from it.
     If not given: teacher_score."""
@@ -94,12 +106,39 @@ def data_problems(data: DataSettings) -> list[str]:
         problems.append("--dataset_config_name: needs --dataset_name, a data set on the Hub")
     if data.validation_file and not data.train_file:
         problems.append("--validation_file: needs --train_file")
-    return problems + _catalog_problems(data)
+    return [*problems, *_format_problems(data), *_catalog_problems(data)]
+
+
+def _format_problems(data: DataSettings) -> Iterator[str]:
+    if data.train_format == "auto":
+        return
+    if data.esci_dir:
+        yield f"--train_format {data.train_format}: --esci_dir has a format of its own; leave one of them out"
+    if data.train_format not in OWN_COLUMNS:
+        return
+    given = {
+        "--query_column": data.query_column,
+        "--product_column": data.product_column,
+        "--label_column": data.label_column,
+        "--label_map": data.label_map,
+        "--query_id_column": data.query_id_column,
+        "--product_id_column": data.product_id_column,
+        "--hard_negatives_column": data.hard_negatives_column,
+        "--catalog": data.catalog,
+    }
+    unread = [flag for flag, value in given.items() if value is not None]
+    if unread:
+        yield (
+            f"{', '.join(unread)}: cannot be combined with --train_format {data.train_format}, whose columns "
+            "are fixed"
+        )
 
 
 def _catalog_problems(data: DataSettings) -> list[str]:
     if data.catalog is None:
-        given = {"--id_column": data.id_column, "--text_template": data.text_template}
+        given = {"--id_column": data.id_column}
+        if data.train_format not in OWN_COLUMNS:
+            given["--text_template"] = data.text_template
         return [f"{flag}: needs --catalog" for flag, value in given.items() if value is not None]
     problems = []
     if data.esci_dir:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from aisle.commands.train.data_settings import DataSettings
@@ -18,22 +18,40 @@ from aisle.data.pairs import PairColumns, Pairs, check_disjoint, find_pair_colum
 from aisle.data.rows import Row
 from aisle.data.templates import parse_template
 from aisle.data.text_files import TextFormat
+from aisle.data.train_formats import row_format
 from aisle.errors import DataError
 from aisle.types.columns import ID_COLUMN
 
 SANITY_DATASET = "smangrul/amazon_esci"
 SANITY_ROWS = 1024
 TEACHER_SCORE = "teacher_score"
+PEEKED_ROWS = 1000
+"""Rows that are searched for the first good row, whose columns tell the format."""
 DEFAULT_TEMPLATE = "{title}"
 """Template of the texts of --catalog if --text_template is not given; the same as for an index."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training and validation pairs of a run."""
+    """Training and validation pairs of a run.
+
+    Attributes:
+        train: Training pairs.
+        validation: Validation pairs.
+        joined_titles: Whether texts are a title and a text with [SEP] between them, as in DPR.
+    """
 
     train: Pairs
     validation: Pairs
+    joined_titles: bool = False
+
+
+@dataclass(frozen=True)
+class _ReadPart:
+    """Pairs of a source, and whether their titles are joined with [SEP]."""
+
+    pairs: Pairs
+    joined_titles: bool
 
 
 Rows = Callable[[], Iterator[Row]]
@@ -74,18 +92,19 @@ def read_training_data(
     """
     train_rows, validation_rows = _row_sources(settings, token, log, memory)
     products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], log)
-    train = _read(train_rows(), settings, products, name="train", log=log, scored=teacher_scores)
-    if settings.sanity_test:
-        train = train.select(range(min(SANITY_ROWS, len(train))))
+    read = _read(train_rows(), settings, products, name="train", log=log, scored=teacher_scores)
+    train = _start_of(read.pairs) if settings.sanity_test else read.pairs
     if validation_rows is None:
         train, validation = split_by_query(train, validation_share=settings.validation_share, seed=seed)
         log(f"held out {len(validation):,} pairs for validation; no query is on both sides")
-        return TrainingData(train, validation)
+        return TrainingData(train, validation, read.joined_titles)
     # Only training needs hard negatives: validation pairs may lack that column.
     held_out = replace(settings, hard_negatives_column=None)
-    validation = _read(validation_rows(), held_out, products, name="validation", log=log)
+    if settings.train_format == "triples":
+        held_out = replace(held_out, train_format="pairs")
+    validation = _read(validation_rows(), held_out, products, name="validation", log=log).pairs
     if settings.sanity_test:
-        validation = validation.select(range(min(SANITY_ROWS, len(validation))))
+        validation = _start_of(validation)
     if train.labelled != validation.labelled:
         labelled, other = ("train", "validation") if train.labelled else ("validation", "train")
         raise DataError(
@@ -97,7 +116,11 @@ def read_training_data(
             f"warning: {shared:,} validation queries are training queries too; "
             "the validation figures will be too high"
         )
-    return TrainingData(train, validation)
+    return TrainingData(train, validation, read.joined_titles)
+
+
+def _start_of(pairs: Pairs) -> Pairs:
+    return pairs.select(range(min(SANITY_ROWS, len(pairs))))
 
 
 def _row_sources(
@@ -189,25 +212,37 @@ def _read(
     name: str,
     log: Callable[[str], None],
     scored: bool = False,
-) -> Pairs:
-    head = next(rows, None)
-    rows = rows if head is None else chain([head], rows)
+) -> _ReadPart:
+    head, rows = _peek(rows)
     columns = _columns(settings, head)
     if scored:
         columns = replace(columns, teacher_score=settings.teacher_score_column or TEACHER_SCORE)
     label_map = settings.label_map
+    layout = None
     if settings.esci_dir:
         columns = replace(columns, query="query", product="product_title", label="esci_label")
         label_map = label_map or ESCI_GAINS
+    elif head is not None:
+        template = None if settings.catalog else settings.text_template
+        layout = row_format(head, settings.train_format, wanted=columns, text_template=template)
+    if layout is not None:
+        columns = layout.columns or columns
+        rows = chain.from_iterable(map(layout.convert, rows))
     read = read_pairs(
-        rows, columns=columns, label_map=label_map, on_bad_row=settings.on_bad_row, products=products
+        rows,
+        columns=columns,
+        label_map=label_map,
+        on_bad_row=settings.on_bad_row,
+        products=products,
+        most_hard_negatives=settings.hard_negatives_per_pair,
     )
     label = read.columns.label or "none: every pair is a positive"
     hard = read.columns.hard_negatives
     product = read.columns.product if products is None else f"the catalogue's by {read.columns.product_id}"
     log(
-        f"{name}: {len(read.pairs):,} pairs; "
-        f"query: {read.columns.query}, product: {product}, label: {label}"
+        f"{name}: {len(read.pairs):,} pairs"
+        + (f" of {layout.description}" if layout else "")
+        + f"; query: {read.columns.query}, product: {product}, label: {label}"
         + ("" if hard is None else f", hard negatives: {hard}")
         + (f", teacher's score: {read.columns.teacher_score}" if scored else "")
     )
@@ -215,4 +250,14 @@ def _read(
         log(f"{name}: these columns of numbers are not read: {', '.join(read.unread_numbers)}")
     if read.bad_rows.total:
         log(f"{name}: {read.bad_rows}")
-    return read.pairs
+    return _ReadPart(read.pairs, layout is not None and layout.joins_titles)
+
+
+def _peek(rows: Iterator[Row]) -> tuple[Row | None, Iterator[Row]]:
+    """Return the first good row, and all rows; None if none of the first rows is good."""
+    peeked: list[Row] = []
+    for row in islice(rows, PEEKED_ROWS):
+        peeked.append(row)
+        if row.problem is None:
+            return row, chain(peeked, rows)
+    return None, chain(peeked, rows)

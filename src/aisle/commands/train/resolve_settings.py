@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from aisle.commands.train.lora_choice import resolve_lora
 from aisle.commands.train.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.settings import ModelSettings, TrainSettings, problems_of
+from aisle.data.dpr_json import SEPARATOR
 from aisle.errors import ConfigError
 from aisle.models.loading import LoadedModel
 from aisle.models.model_source import find_model
@@ -47,6 +49,8 @@ def resolve_settings(
     )
     if base.note is not None:
         log(base.note)
+    if data.joined_titles:
+        _check_separator(base.tokenizer, source.name)
     if model.max_length is None and read_settings_file(source.path) is None:
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
@@ -89,6 +93,22 @@ def _usual_learning_rate(settings: TrainSettings) -> float:
     if settings.lora.use_peft:
         return LORA_LEARNING_RATE
     return HEAD_LEARNING_RATE if settings.head.freeze_encoder else FULL_LEARNING_RATE
+
+
+def _check_separator(tokenizer: Any, model: str) -> None:
+    """Refuse titles that are joined with BERT's separator for a model that has another.
+
+    Raises:
+        ConfigError: The separator is not a special token of the model.
+    """
+    if SEPARATOR in tokenizer.all_special_tokens:
+        return
+    between = f" {tokenizer.sep_token} " if tokenizer.sep_token else " "
+    raise ConfigError(
+        f"--train_format dpr: title and text are joined with {SEPARATOR}, which is no special token of "
+        f"{model}; give --text_template '{{title}}{between}{{text}}', and build the index with the same "
+        "template"
+    )
 
 
 def _overrides(model: ModelSettings) -> Overrides:

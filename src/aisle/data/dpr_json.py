@@ -1,0 +1,82 @@
+"""DPR's json: questions with positive, negative and hard-negative passages, read and written.
+
+A file is an array of objects with `dataset`, `question`, `answers`, `positive_ctxs`, `negative_ctxs` and
+`hard_negative_ctxs`; a context has `title`, `text`, `score`, `title_score` and `passage_id` or `psg_id`
+(Karpukhin et al., Dense Passage Retrieval, https://arxiv.org/abs/2004.04906).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from aisle.data.rows import Problem, text_problem
+from aisle.data.templates import TextTemplate
+from aisle.io.arrow_writer import writing
+from aisle.io.durable import replacing
+
+__all__ = [
+    "CONTEXTS",
+    "HARD_NEGATIVES",
+    "NEGATIVES",
+    "POSITIVES",
+    "QUESTION",
+    "SEPARATOR",
+    "context_text",
+    "write_dpr",
+]
+
+QUESTION, POSITIVES, HARD_NEGATIVES = "question", "positive_ctxs", "hard_negative_ctxs"
+NEGATIVES = "negative_ctxs"
+CONTEXTS = (POSITIVES, HARD_NEGATIVES)
+"""Lists of passages that training reads; DPR trains without `negative_ctxs` too (other_negatives: 0)."""
+SEPARATOR = "[SEP]"
+"""Token between a title and its text. DPR encodes them as a pair, which gives BERT the same tokens."""
+
+
+def context_text(context: object, template: TextTemplate | None) -> str | Problem:
+    """Return the text of a passage, or the problem with it.
+
+    Args:
+        context: Passage, an object with `text` and usually `title`.
+        template: Template of the text; None joins title and text as DPR does, with `SEPARATOR`, and a text
+            without a title stays alone.
+    """
+    if not isinstance(context, Mapping):
+        return Problem("that is not an object with a text", context)
+    if template is not None:
+        found = template.render(context)
+        return Problem(f"whose {found.reason}", found.found) if isinstance(found, Problem) else found
+    title, text = context.get("title"), context.get("text")
+    reason = text_problem(text)
+    if reason is not None:
+        return Problem(f"whose text {reason}", context)
+    reason = None if title is None or title == "" else text_problem(title)
+    if reason == "is blank" or not title:
+        return str(text)
+    return f"{title} {SEPARATOR} {text}" if reason is None else Problem(f"whose title {reason}", context)
+
+
+def write_dpr(questions: Iterable[Mapping[str, object]], path: Path) -> int:
+    """Write a DPR file in one step, and return the number of questions.
+
+    Args:
+        questions: Questions in DPR's layout; they are written as they are, one after the other.
+        path: Path of the file, which is replaced if it exists.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    count = 0
+    with (
+        writing(path, what="questions", mend="Free some space or name another file."),
+        replacing(path) as beside,
+        beside.open("w", encoding="utf-8", newline="\n") as stream,
+    ):
+        stream.write("[")
+        for question in questions:
+            stream.write((",\n" if count else "\n") + json.dumps(question, ensure_ascii=False))
+            count += 1
+        stream.write("\n]\n")
+    return count
