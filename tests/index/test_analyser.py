@@ -201,3 +201,25 @@ def test_threads_share_an_analyser():
 def test_normalising_ascii_text_is_lower_case():
     assert normalise("ABC-1 x") == "abc-1 x"
     assert normalise("TITLE", "turkish") == "t\u0131tle"
+
+
+@pytest.mark.parametrize(
+    ("word", "computed"),
+    [
+        ("sofa", 1),
+        ("x" * 40, 1),
+        ("x" * 41, 2),
+        ("é" * 40, 1),
+        ("沙发" * 4, 1),
+        ("沙发" * 5, 2),
+        ("abc-" * 99 + "d", 2),
+    ],
+)
+def test_long_words_of_queries_are_not_kept_in_memory(word, computed, counted):
+    computations = counted(Analyser, "_terms")
+    analyser = Analyser.of("none")
+
+    first, second = analyser.terms_of_query(word), analyser.terms_of_query(word)
+
+    assert first == second
+    assert computations == [word] * computed

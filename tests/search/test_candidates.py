@@ -179,6 +179,25 @@ def test_pages_end_with_the_set(shop):
 
 
 @pytest.mark.parametrize("paged", ["set", "groups"])
+def test_a_page_has_the_columns_asked_for(shop, paged):
+    (found,) = shop.candidates(["lamp"], mode="lexical")
+    pages = found if paged == "set" else found.grouped("price")
+
+    def hits(**columns):
+        page = pages.page(2, 3, **columns)
+        return page if paged == "set" else [group.hits[0] for group in page]
+
+    everything, priced, bare = hits(), hits(columns=["price"]), hits(columns=[])
+
+    assert [hit.payload for hit in priced] == [{"price": hit.payload["price"]} for hit in everything]
+    assert [hit.payload for hit in bare] == [{}] * 3
+    assert priced == bare == everything  # ids, scores and ranks
+    assert [hit.text for hit in bare] == [hit.text for hit in everything]
+    with pytest.raises(SearchError, match="columns: there is no column 'prise'; did you mean 'price'"):
+        hits(columns=["prise"])
+
+
+@pytest.mark.parametrize("paged", ["set", "groups"])
 @pytest.mark.parametrize(
     ("page", "message"),
     [

@@ -126,3 +126,14 @@ def test_closing_answers_what_waits_and_refuses_the_rest(gate):
     assert (first.result(0), waiting.result(0)) == ("first", "waiting")
     with pytest.raises(RequestError, match="shutting down"):
         queue.submit("late", tokens=1)
+
+
+def test_a_failing_observer_ends_no_worker_and_is_logged(caplog):
+    def observe(*_):
+        raise ZeroDivisionError("secret")
+
+    queue = RequestQueue(lambda jobs: [job.upper() for job in jobs], QueueLimits(10, 10, 1), on_batch=observe)
+
+    assert [queue.submit(job, tokens=1).result(30) for job in "ab"] == ["A", "B"]
+    queue.close()
+    assert [record.getMessage() for record in caplog.records] == ["a batch was not counted"] * 2
