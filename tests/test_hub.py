@@ -149,6 +149,43 @@ def test_a_pushed_run_downloads_as_it_was_but_for_local_paths(hub, run, tmp_path
     assert down["README.md"].decode() == signed_card(expected)
 
 
+def test_a_pushed_run_of_two_towers_has_both_folders_and_no_local_path(hub, run, tmp_path):
+    towers = [
+        {"sides": [side], "path": side, "base_model": f"/srv/models/{side}-base", "base_model_hub_id": None}
+        for side in ("query", "product")
+    ]
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (run / name).unlink()
+    whole = {"towers": towers, "adapter": False, "fingerprint": "c0ffee", "query_fingerprint": "decaf"}
+    write(run / "aisle.json", json.dumps(ENCODER | whole))
+    write(run / "router_config.json", json.dumps({"types": {}}))
+    for side in ("query", "product"):
+        write(run / side / "aisle.json", json.dumps({"base_model": f"/srv/models/{side}-base"}))
+        write(run / side / "model.safetensors", side)
+
+    push_run(run, repo_id="acme/search", token=TOKEN)
+
+    down = contents(snapshot_download("acme/search", cache_dir=tmp_path / "cache"))
+    for side in ("query", "product"):
+        assert down[f"{side}/model.safetensors"].decode() == side
+        assert json.loads(down[f"{side}/aisle.json"])["base_model"] == f"{side}-base"
+    assert not any(b"/srv/" in content for content in down.values())
+
+
+def test_a_run_with_a_shared_tower_replaces_the_towers_of_an_earlier_one(hub, run):
+    whole = [run / "query" / "model.safetensors", run / "query" / "aisle.json", run / "router_config.json"]
+    for path in whole:
+        write(path, "{}")
+    push_run(run, repo_id="acme/search", token=TOKEN)
+    for path in whole:
+        path.unlink()
+
+    push_run(run, repo_id="acme/search", token=TOKEN)
+
+    assert "query/model.safetensors" not in hub.repos["acme/search"].files
+    assert "router_config.json" not in hub.repos["acme/search"].files
+
+
 def test_the_run_on_disk_is_not_altered(hub, run):
     before = contents(run)
     push_run(run, repo_id="acme/search", token=TOKEN)

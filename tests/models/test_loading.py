@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModel
 
 from aisle.errors import ModelError
-from aisle.models.loading import E5_NAME, load_encoder, load_tokenizer, longest_input
+from aisle.models.loaded_settings import E5_NAME, longest_input
+from aisle.models.loading import load_encoder, load_tokenizer
 from aisle.types.encoder_settings import Overrides
 from tests.edit_json import edit_json
 from tests.tiny_models import ARCHITECTURES

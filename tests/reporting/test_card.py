@@ -228,3 +228,18 @@ class _Scores:
 
     def __matmul__(self, other):
         return other
+
+
+def test_the_card_of_two_towers_names_both_and_has_no_code_for_transformers_alone():
+    towers = [
+        {"sides": [side], "path": side, "base_model": base, "base_model_hub_id": base}
+        for side, base in (("query", "acme/small"), ("product", "intfloat/e5-large-v2"))
+    ]
+    card = render({"adapter": False, "query_fingerprint": "decaf", "towers": towers})
+
+    assert "Two encoders, one for queries and one for products" in card
+    assert "fine-tuned from `acme/small` and `intfloat/e5-large-v2`" in card
+    assert "product tower `c0ffee`, of the query tower `decaf`" in card
+    assert "AutoModel" not in card
+    assert 'encode_query(["waterproof' in card
+    assert ModelCard(card).data.base_model == ["acme/small", "intfloat/e5-large-v2"]

@@ -135,6 +135,7 @@ def _facts(
         "encoder": encoder.pop("model", "not recorded"),
         "": ", ".join(f"{name} {value!r}" for name, value in encoder.items()),
         "fingerprint": manifest.fingerprint,
+        "query tower": manifest.query_fingerprint or "",
         "id column": manifest.id_column or "none: ids were given",
         "text template": manifest.text_template or "none: texts were given",
         "texts": counted(manifest),

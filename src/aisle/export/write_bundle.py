@@ -33,7 +33,7 @@ from aisle.io.staged_folder import staged_folder
 from aisle.models.encoder import TorchEncoder
 from aisle.models.tower import Tower
 from aisle.text.rust_tokenizers import rust_backend
-from aisle.text.tokens import Side
+from aisle.text.tokens import SIDES, Side
 from aisle.version import __version__
 
 PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript")
@@ -103,11 +103,12 @@ def write_bundle(
 
     Raises:
         ConfigError: The folder cannot take the bundle, or cannot be written.
-        ModelError: The encoder cannot be exported, this CPU cannot compute what the gates measure, or the
-            bundle fails a gate that is not accepted.
+        ModelError: The encoder cannot be exported, its towers have different tokenizers or settings, this CPU
+            cannot compute what the gates measure, or the bundle fails a gate that is not accepted.
     """
     check_bundle_dir(folder, overwrite=options.overwrite)
     check_cpu(options.precision, name="--precision int8")
+    _check_towers_alike(encoder)
     with _staging(folder) as staging:
         tokenizer = _write_tokenizer(encoder, staging / TOKENIZER_FILE)
         towers = _write_towers(encoder, staging, options.precision)
@@ -135,6 +136,28 @@ def write_bundle(
         check_bundle_dir(folder, overwrite=options.overwrite)  # it may have changed since
         put_in_place(staging, folder)
     return bundle
+
+
+def _check_towers_alike(encoder: TorchEncoder) -> None:
+    """Refuse towers with different tokenizers or settings: a bundle has one tokenizer for both.
+
+    Raises:
+        ModelError: The towers differ.
+    """
+    if not encoder.model.separate_sides:
+        return
+    backends = [rust_backend(encoder.tokenizer_of(side)) for side in SIDES]
+    values = {
+        "tokenizers": [backend and backend.to_str() for backend in backends],
+        "maximum lengths": [encoder.max_length_of(side) for side in SIDES],
+        "poolings": [encoder.model.tower(side).pooling.mode for side in SIDES],
+    }
+    differing = [name for name, (query, product) in values.items() if query != product]
+    if differing:
+        raise ModelError(
+            f"{encoder.name}: its towers have different {' and '.join(differing)}, and a bundle has one for "
+            f"both; export them one by one: {encoder.name}/query and {encoder.name}/product"
+        )
 
 
 def _write_towers(

@@ -19,7 +19,14 @@ from aisle.reporting.model_card import CARD, base_model_name, card_charts, read_
 logger = logging.getLogger(__name__)
 
 _UNSENT = (".*", "*.tmp", "*.log", "log.jsonl", "*.pt", "*.pth", "*.pkl", "*.bin", "events.out.tfevents.*")
-WEIGHTS = ("adapter_config.json", "adapter_model.safetensors", "config.json", "model*.safetensors*")
+_WEIGHTS = ("adapter_config.json", "adapter_model.safetensors", "config.json", "model*.safetensors*")
+TOWERS = ("query", "product")
+"""Folders of a run of two towers; each has its own aisle.json."""
+WEIGHTS = (
+    *(*_WEIGHTS, "router_config.json"),
+    *(f"{tower}/{name}" for tower in TOWERS for name in ("aisle.json", *_WEIGHTS)),
+)
+"""Files that determine which model a repository has: remove those that a new model does not have."""
 _SETTINGS = ("adapter_config.json", "aisle.json", "config.json", "config.yaml", "metrics.json")
 _SETTINGS_OF_OTHERS = ("tokenizer_config.json", "config_sentence_transformers.json", "sentence_*_config.json")
 _TOKEN = re.compile(rb"\b(?:hf|api_org)_(?:oauth_|jwt_)?[A-Za-z0-9]{20,}")
@@ -32,14 +39,17 @@ def portable_files(run_dir: Path) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {}
     for path in _sendable(run_dir):
         relative = path.relative_to(run_dir).as_posix()
-        changed = _rewritten(path, names) if matches(relative, _SETTINGS + _SETTINGS_OF_OTHERS) else None
+        is_settings = matches(path.name, _SETTINGS + _SETTINGS_OF_OTHERS)
+        changed = _rewritten(path, names) if is_settings else None
         files[relative] = path if changed is None else changed
     files[CARD] = _card(run_dir, names).encode()
     return files
 
 
 def _read_encoder(run_dir: Path) -> dict[str, Any]:
-    weights = [path for path in run_dir.glob("*.safetensors") if matches(path.name, WEIGHTS)]
+    folders = (run_dir, *(run_dir / tower for tower in TOWERS))
+    files = [path for folder in folders for path in folder.glob("*.safetensors")]
+    weights = [path for path in files if matches(path.name, _WEIGHTS)]
     if not (run_dir / "aisle.json").is_file() or not weights:
         missing = "weights" if (run_dir / "aisle.json").is_file() else "aisle.json"
         raise HubError(
@@ -54,6 +64,7 @@ def _sendable(run_dir: Path) -> list[Path]:
     """Return the files in the run folder and in the folders of modules.json, and the charts of the card."""
     modules = _parsed(run_dir / "modules.json")
     folders = [run_dir / module["path"] for module in modules if module.get("path")]
+    folders += [run_dir / tower for tower in TOWERS if (run_dir / tower / "aisle.json").is_file()]
     found = [path for path in run_dir.iterdir() if path.is_file()]
     found += [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     found += card_charts(run_dir)
@@ -67,6 +78,9 @@ def _portable_names(run_dir: Path, encoder: Mapping[str, Any]) -> dict[str, str]
     for local in (encoder["base_model"], base):
         if local:
             names[str(local)] = base_model_name(encoder)
+    for tower in encoder.get("towers", ()):
+        if "base_model" in tower:
+            names[str(tower["base_model"])] = base_model_name(tower)
     if base and not encoder.get("base_model_hub_id"):
         logger.warning(
             "the base model is not on the Hub: users of the adapter need %r",

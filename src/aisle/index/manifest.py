@@ -152,6 +152,11 @@ class Manifest:
     """Versions that were removed when this version became current."""
 
     @property
+    def query_tower(self) -> str:
+        """Fingerprint of the query tower at the build; that of the encoder if one tower reads both sides."""
+        return self.query_fingerprint or self.fingerprint
+
+    @property
     def parent(self) -> int | None:
         """Version that was current when this version was made."""
         return self.ancestors[0] if self.ancestors else None

@@ -33,7 +33,7 @@ from aisle.index.stored_calibration import read_calibration
 from aisle.index.version_folders import current_directory
 from aisle.types.columns import ID_COLUMN
 
-__all__ = ["StoredProducts", "check_fingerprint", "check_query_fingerprint", "open_index", "open_stored"]
+__all__ = ["StoredProducts", "check_fingerprint", "open_index", "open_stored", "query_tower_note"]
 
 OPEN_ATTEMPTS = 10
 
@@ -193,10 +193,19 @@ def check_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | No
         )
 
 
-def check_query_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | None) -> None:
-    """Check that the query tower is that of the build, if the manifest records a query tower."""
-    if manifest.query_fingerprint not in (None, fingerprint):
-        raise FingerprintMismatchError(
-            f"{index_dir}: was built with the query tower {manifest.query_fingerprint}, and is queried with "
-            f"the query tower {fingerprint}; query with the encoder of the index, or build the index again"
-        )
+def query_tower_note(manifest: Manifest, fingerprint: str | None) -> str | None:
+    """Return a note if another query tower embeds the queries than the index records; None otherwise.
+
+    It may: a query tower is trained on its own for the products that an index has.
+
+    Args:
+        manifest: Manifest of the index.
+        fingerprint: Fingerprint of the query tower that embeds the queries.
+    """
+    if fingerprint == manifest.query_tower:
+        return None
+    return (
+        f"queries are embedded by the query tower {str(fingerprint)[:12]}; the index was built with the "
+        f"query tower {manifest.query_tower[:12]}, and has products of the same product tower "
+        f"{manifest.fingerprint[:12]}"
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from aisle.models.heads import fingerprint_parts
 from aisle.models.loading import load_encoder
 from aisle.models.matryoshka import kept_record
 from aisle.models.model_source import find_model
-from aisle.models.run_file import read_settings_file
+from aisle.models.run_file import read_settings_file, refuse_two_towers
 from aisle.models.weight_names import names_that_differ
 from aisle.models.whole_model import WholeModel
 from aisle.types.encoder_settings import EncoderSettings
@@ -96,10 +95,11 @@ def _layers(heads: list[dict[str, Any]]) -> str:
 
 
 def _described(run: str, token: str | None) -> dict[str, Any]:
-    folder: Path = find_model(run, token=token).path
-    saved = read_settings_file(folder)
+    source = find_model(run, token=token)
+    saved = read_settings_file(source.path)
     if saved is None:
         raise ModelError(f"{run}: is not a run; it has no aisle.json. Give folders that train_peft.py made")
+    refuse_two_towers(source, saved, why="towers are averaged one at a time")
     return saved
 
 

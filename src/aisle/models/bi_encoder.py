@@ -28,11 +28,7 @@ class BiEncoder(nn.Module):
         super().__init__()
         self.query_tower = query_tower
         self.product_tower = query_tower if product_tower is None else product_tower
-        if self.query_tower.dim != self.product_tower.dim:
-            raise ModelError(
-                f"the query tower's embeddings have {self.query_tower.dim} components, and the product "
-                f"tower's have {self.product_tower.dim}; they must have the same number"
-            )
+        check_dimensions_agree(self.query_tower.dim, self.product_tower.dim)
 
     @property
     def separate_sides(self) -> bool:
@@ -84,3 +80,20 @@ class BiEncoder(nn.Module):
                 raise ValueError("separate towers need batches of a single side; this batch has no side")
             embedded.append(self.tower(batch.side)([batch]))
         return torch.cat(embedded)
+
+
+def check_dimensions_agree(query: int, product: int) -> None:
+    """Refuse towers whose embeddings cannot be compared.
+
+    Args:
+        query: Dimension of the query tower's embeddings.
+        product: Dimension of the product tower's embeddings.
+
+    Raises:
+        ModelError: The dimensions differ.
+    """
+    if query != product:
+        raise ModelError(
+            f"the query tower's embeddings have {query} components, and the product tower's have {product}; "
+            "they must have the same number"
+        )

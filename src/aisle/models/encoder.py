@@ -21,7 +21,7 @@ from aisle.models.tower_copies import TowerCopies
 from aisle.system.prefetch import prefetched
 from aisle.text.batch_layout import device_layout
 from aisle.text.distinct_tokens import DistinctTexts, DistinctTokens, distinct_texts
-from aisle.text.tokens import Side
+from aisle.text.tokens import SIDES, Side
 from aisle.types.encoder_protocol import Precision, int8_needs_bundle
 from aisle.types.encoder_settings import EncoderSettings, check_dimensions
 
@@ -35,14 +35,16 @@ class TorchEncoder:
 
     Args:
         model: Query tower and product tower, on their device.
-        tokenizer: Tokenizer of the towers.
-        settings: Pooling, prompts, maximum length.
+        tokenizer: Tokenizer of the product tower.
+        settings: Pooling and maximum length of the product tower; prompts of both sides.
         fingerprint: Hash of everything that determines a product's embedding; None before it was saved.
         query_fingerprint: Hash of everything that determines a query's embedding; the same with one tower.
         name: Name of the model in messages.
         revision: Commit of the Hub repository that it was loaded from; None for other models.
         dimensions: Number of leading components of an embedding to keep; None keeps all.
         note: Assumption about the model that its files leave open, to print; None without.
+        query_tokenizer: Tokenizer of the query tower; None if it is the product tower's.
+        query_max_length: Maximum length of a query in tokens; None if it is that of a product.
 
     Attributes:
         copies: Towers in each number type, and why a GPU computes in a slower way.
@@ -57,14 +59,19 @@ class TorchEncoder:
     revision: str | None = None
     dimensions: int | None = None
     note: str | None = None
+    query_tokenizer: Any = None
+    query_max_length: int | None = None
     copies: TowerCopies = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        copies = TowerCopies(self.model, max_length=self.settings.max_length)
+        lengths = {side: self.max_length_of(side) for side in SIDES}
+        copies = TowerCopies(self.model, max_lengths=lengths)
         object.__setattr__(self, "copies", copies)
 
     def __repr__(self) -> str:
         settings, fingerprint = self.settings, (self.fingerprint or "none yet")[:12]
+        if self.model.separate_sides:
+            fingerprint += f", query tower {(self.query_fingerprint or 'none yet')[:12]}"
         prompts = (
             f"query_prompt {settings.query_prompt[:30]!r}, product_prompt {settings.product_prompt[:30]!r}"
         )
@@ -83,6 +90,16 @@ class TorchEncoder:
     def dim(self) -> int:
         """Number of components of an embedding."""
         return self.dimensions or self.model.dim
+
+    def tokenizer_of(self, side: Side) -> Any:
+        """Return the tokenizer of a side."""
+        return self.tokenizer if side == "product" or self.query_tokenizer is None else self.query_tokenizer
+
+    def max_length_of(self, side: Side) -> int:
+        """Return the maximum length of a text of a side, in tokens."""
+        if side == "product" or self.query_max_length is None:
+            return self.settings.max_length
+        return self.query_max_length
 
     def encode_queries(self, queries: Iterable[str], **options: Any) -> np.ndarray:
         """Return the embeddings of queries; see `encode_texts` for the options.
@@ -176,9 +193,12 @@ class TorchEncoder:
     def _tokenize(
         self, distinct: DistinctTexts, prompt: str, side: Side, *, marked: bool = False
     ) -> DistinctTokens:
-        max_length = self.settings.max_length
         return distinct.tokenize(
-            self.tokenizer, prompt=prompt, side=side, max_length=max_length, marked=marked
+            self.tokenizer_of(side),
+            prompt=prompt,
+            side=side,
+            max_length=self.max_length_of(side),
+            marked=marked,
         )
 
     def encode_tokens(
@@ -247,7 +267,7 @@ class TorchEncoder:
             device,
             # A single text, such as a query, has no padding, so packing would save nothing.
             packed=len(lengths) > 1 and self.copies.why_padded(side, precision) is None,
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=self.tokenizer_of(side).pad_token_id,
             max_tokens=max_tokens,
         )
         batches = layout.rows(lengths)

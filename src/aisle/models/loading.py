@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,29 +15,26 @@ from aisle.models.adapters import load_adapter
 from aisle.models.backbone import (
     check_reads_text,
     hidden_size,
-    is_decoder,
     load_backbone,
-    longest_input,
 )
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.encoder import TorchEncoder
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.heads import Head, Normalize, SavedHead, load_heads
+from aisle.models.loaded_settings import base_settings, check_prompts, saved_settings, with_saved
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.modules_file import MODULES_FILE, read_json
 from aisle.models.pooling import Pooling
-from aisle.models.run_file import read_settings_file
-from aisle.models.st_files import names_pooling, read_st_files
+from aisle.models.run_file import TOWER_FOLDERS, has_two_towers, read_settings_file, tower_source
+from aisle.models.st_files import names_pooling
 from aisle.models.tokenizers import load_tokenizer
 from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
-from aisle.types.choices import PoolingMode
+from aisle.text.tokens import SIDES
 from aisle.types.encoder_settings import EncoderSettings, Overrides
 
 ADAPTER_FILE = "adapter_config.json"
-# https://huggingface.co/intfloat/e5-large-v2: "each input text should start with query: or passage:".
-E5_NAME = re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?/?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,19 @@ class LoadedModel:
         return SideTokenizers(query, product)
 
 
+@dataclass(frozen=True)
+class LoadedTower:
+    """Tower of an encoder, with its adapter merged.
+
+    Args:
+        model: The model, with the settings of the encoder.
+        fingerprint: Fingerprint of the tower.
+    """
+
+    model: LoadedModel
+    fingerprint: str
+
+
 def load_encoder(
     model: str | Path,
     *,
@@ -102,13 +111,46 @@ def load_encoder(
     """
     source = find_model(str(model), revision=revision, token=token)
     overrides = overrides or Overrides()
+    saved = read_settings_file(source.path)
+    if saved is not None and has_two_towers(saved):
+        if base_model is not None:
+            raise ModelError(
+                f"--base_model: {source.name} has a tower for each side, which are whole models, so it needs "
+                "no base model; leave it out"
+            )
+        query, product = (
+            load_tower(tower_source(source, side), overrides, trust_remote_code=trust_remote_code)
+            for side in SIDES
+        )
+        _check_towers(source, saved, query, product, overridden=overrides != Overrides())
+    else:
+        base = None if base_model is None else str(base_model)
+        query = product = load_tower(
+            source, overrides, base_model=base, token=token, trust_remote_code=trust_remote_code
+        )
+    return _encoder_of(source, query, product, device=device or best_device())
+
+
+def load_tower(
+    source: ModelSource,
+    overrides: Overrides,
+    *,
+    base_model: str | None = None,
+    token: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedTower:
+    """Load a run with a shared tower, a tower of a run of two towers, an adapter or a base model.
+
+    Raises:
+        ModelError: As in `load_encoder`.
+    """
     overridden = overrides != Overrides()
     adapter = (source.path / ADAPTER_FILE).is_file()
     saved = read_settings_file(source.path)
     if saved is not None:
         overrides = with_saved(overrides, saved)
     if adapter:
-        base_source = base_of_adapter(source, saved, None if base_model is None else str(base_model), token)
+        base_source = base_of_adapter(source, saved, base_model, token)
         base = load_base(base_source, overrides=overrides, trust_remote_code=trust_remote_code)
         # A merged adapter adds no computation (MiniLM, r16 on all layers: a quarter less time).
         backbone = load_adapter(base.backbone, source.path).merge_and_unload()
@@ -131,16 +173,50 @@ def load_encoder(
             f"{base_source.path} it has {fingerprint}: the base model is different, or a file was altered. "
             "Give the base model it was trained on with --base_model"
         )
-    model_on_device = BiEncoder(replace(loaded, settings=settings).tower()).to(device or best_device())
+    return LoadedTower(replace(loaded, settings=settings), fingerprint)
+
+
+def _check_towers(
+    source: ModelSource,
+    saved: dict[str, Any],
+    query: LoadedTower,
+    product: LoadedTower,
+    *,
+    overridden: bool,
+) -> None:
+    """Refuse towers that were not saved together.
+
+    Raises:
+        ModelError: A tower has another fingerprint than its run records.
+    """
+    recorded = [tower.get("fingerprint") for tower in saved["towers"]]
+    found = [query.fingerprint, product.fingerprint]
+    for folder, was, now in zip(TOWER_FOLDERS.values(), recorded, found, strict=True):
+        if not overridden and was != now:
+            raise ModelError(
+                f"{source.name}: was saved with a tower in {folder}/ with fingerprint {was}, and the tower "
+                f"there has {now}: the folder is from another run; restore it"
+            )
+
+
+def _encoder_of(
+    source: ModelSource, query: LoadedTower, product: LoadedTower, *, device: str
+) -> TorchEncoder:
+    """Return the encoder of a query tower and a product tower, which may be the same."""
+    shared = query is product
+    towers = (product.model.tower(), None) if shared else (query.model.tower(), product.model.tower())
+    read_by_queries, settings = query.model.settings, product.model.settings
     return TorchEncoder(
-        model=model_on_device.eval(),
-        tokenizer=loaded.tokenizer,
-        settings=settings,
-        fingerprint=fingerprint,
-        query_fingerprint=fingerprint,
+        model=BiEncoder(*towers).to(device).eval(),
+        tokenizer=product.model.tokenizer,
+        settings=replace(settings, query_prompt=read_by_queries.query_prompt),
+        fingerprint=product.fingerprint,
+        query_fingerprint=query.fingerprint,
         name=source.name,
         revision=source.revision,
-        note=loaded.note,
+        note=product.model.note or query.model.note,
+        query_tokenizer=None if shared else query.model.tokenizer,
+        query_max_length=None if shared else read_by_queries.max_length,
     )
 
 
@@ -154,7 +230,7 @@ def load_base(source: ModelSource, *, overrides: Overrides, trust_remote_code: b
     backbone = load_backbone(source, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
     check_reads_text(source, backbone, tokenizer)
-    settings = _base_settings(source, backbone, tokenizer, overrides)
+    settings = base_settings(source, backbone, tokenizer, overrides)
     check_prompts(settings, tokenizer)
     heads = load_heads(source.root or source.path, dim=hidden_size(backbone))
     note = None
@@ -206,69 +282,3 @@ def base_of_adapter(
         raise ModelError(
             f"{source.name}: its base model cannot be found; give it with --base_model. {error}"
         ) from None
-
-
-def with_saved(overrides: Overrides, saved: dict[str, Any]) -> Overrides:
-    """Complete the user's settings with those of a run, to override a base model's files.
-
-    The base model's files may ask for a pooling or prompts that aisle does not support and training replaced.
-    """
-    return replace(
-        overrides,
-        pooling=overrides.pooling or saved["pooling"],
-        query_prompt=_first_given(overrides.query_prompt, saved["query_prompt"]),
-        product_prompt=_first_given(overrides.product_prompt, saved["product_prompt"]),
-    )
-
-
-def saved_settings(saved: dict[str, Any], overrides: Overrides) -> EncoderSettings:
-    """Return the settings in a run's `aisle.json`, overridden by the user's settings."""
-    return EncoderSettings(
-        pooling=overrides.pooling or cast(PoolingMode, saved["pooling"]),
-        query_prompt=_first_given(overrides.query_prompt, saved["query_prompt"]),
-        product_prompt=_first_given(overrides.product_prompt, saved["product_prompt"]),
-        max_length=overrides.max_length or int(saved["max_length"]),
-        normalize=bool(saved["normalize"]),
-    )
-
-
-def _base_settings(
-    source: ModelSource, backbone: nn.Module, tokenizer: Any, overrides: Overrides
-) -> EncoderSettings:
-    files = read_st_files(
-        source.root or source.path,
-        pooling=overrides.pooling,
-        query_prompt=overrides.query_prompt,
-        product_prompt=overrides.product_prompt,
-    )
-    e5 = bool(E5_NAME.search(source.hub_id or source.name))
-    limit = longest_input(backbone, tokenizer)
-    max_length = overrides.max_length or min(limit, files.max_length or limit)
-    if max_length > limit:
-        raise ModelError(f"--max_length {max_length}: {source.name} reads at most {limit} tokens")
-    return EncoderSettings(
-        pooling=files.pooling or ("last" if is_decoder(backbone) else "mean"),
-        query_prompt=_first_given(files.query_prompt, "query: " if e5 else ""),
-        product_prompt=_first_given(files.product_prompt, "passage: " if e5 else ""),
-        max_length=max_length,
-    )
-
-
-def check_prompts(settings: EncoderSettings, tokenizer: Any) -> None:
-    """Refuse a prompt that leaves no room for a text: all texts would have the same embedding.
-
-    Raises:
-        ModelError: A prompt is too long.
-    """
-    for name in ("query_prompt", "product_prompt"):
-        prompt = getattr(settings, name)
-        tokens = len(tokenizer(prompt)["input_ids"])
-        if prompt and tokens >= settings.max_length:
-            raise ModelError(
-                f"--{name} {prompt!r}: has {tokens} tokens, special tokens included, and --max_length "
-                f"{settings.max_length} leaves no room for a text; shorten it, or give a higher --max_length"
-            )
-
-
-def _first_given(*values: str | None) -> str:
-    return next((value for value in values if value is not None), "")

@@ -9,7 +9,7 @@ from aisle.errors import ModelError
 from aisle.models.loading import ADAPTER_FILE, base_of_adapter, load_encoder
 from aisle.models.matryoshka import kept_record
 from aisle.models.model_source import ModelSource
-from aisle.models.run_file import read_settings_file
+from aisle.models.run_file import read_settings_file, refuse_two_towers
 from aisle.models.whole_model import WholeModel
 
 MERGED_FROM = "merged_from"
@@ -31,9 +31,10 @@ def merge_model(
         trust_remote_code: Whether to run Python code from the model's repository.
 
     Raises:
-        ModelError: Files are missing, damaged, or do not fit together.
+        ModelError: Files are missing, damaged, or do not fit together; or the run has two towers.
     """
     saved = read_settings_file(source.path)
+    refuse_two_towers(source, saved, why="both are whole models, without an adapter to merge")
     adapter = (source.path / ADAPTER_FILE).is_file()
     if base_model is not None and not adapter:
         raise ModelError(

@@ -7,19 +7,17 @@ from dataclasses import replace
 from aisle.errors import ModelError
 from aisle.models.adapters import load_adapter
 from aisle.models.fingerprint import fingerprint_of
+from aisle.models.loaded_settings import check_prompts, saved_settings, with_saved
 from aisle.models.loading import (
     ADAPTER_FILE,
     LoadedModel,
     base_of_adapter,
-    check_prompts,
     load_base,
-    saved_settings,
     with_run_files,
-    with_saved,
 )
 from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import read_json
-from aisle.models.run_file import read_settings_file
+from aisle.models.run_file import read_settings_file, refuse_two_towers
 from aisle.models.trained_adapter import TrainedAdapter
 from aisle.types.encoder_settings import Overrides
 
@@ -47,6 +45,7 @@ def load_starting_point(
     Raises:
         ModelError: Files are missing or do not fit together, or the adapter is not LoRA.
     """
+    refuse_two_towers(source, read_settings_file(source.path), why="one tower is trained here")
     if not (source.path / ADAPTER_FILE).is_file():
         return load_base(source, overrides=overrides, trust_remote_code=trust_remote_code)
     config = read_json(source.path / ADAPTER_FILE)

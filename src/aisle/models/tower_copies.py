@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -29,12 +29,12 @@ class TowerCopies:
 
     Args:
         model: Query tower and product tower in float32, on their device.
-        max_length: Maximum length of a text in tokens.
+        max_lengths: Maximum length of a text of each side, in tokens.
     """
 
-    def __init__(self, model: BiEncoder, *, max_length: int) -> None:
+    def __init__(self, model: BiEncoder, *, max_lengths: Mapping[Side, int]) -> None:
         self._model = model
-        self._max_length = max_length
+        self._max_lengths = max_lengths
         self._made: dict[str, Any] = {}
 
     def tower(self, side: Side, precision: Precision) -> Tower:
@@ -51,7 +51,7 @@ class TowerCopies:
 
         def check() -> str | None:
             with self.turn(side):
-                return self._model.tower(side).why_padded(compute_type, max_length=self._max_length)
+                return self._model.tower(side).why_padded(compute_type, max_length=self._max_lengths[side])
 
         return self.once(f"why padded {self._name(side)} {compute_type}", check)
 

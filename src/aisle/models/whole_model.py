@@ -10,6 +10,7 @@ from typing import Any
 from aisle.models.model_source import ModelSource
 from aisle.models.persistence import save_encoder
 from aisle.models.tower import Tower
+from aisle.models.tower_files import write_tower
 from aisle.types.encoder_settings import EncoderSettings
 
 
@@ -32,6 +33,22 @@ class WholeModel:
     base: ModelSource
     lineage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     note: str | None = None
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write the model's files, except `aisle.json`, to a folder; return the contents of that file.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        return write_tower(
+            folder,
+            tower=self.tower,
+            weights=None,
+            tokenizer=self.tokenizer,
+            settings=self.settings,
+            source=self.base,
+            adapter=False,
+        )
 
     def save(
         self, folder: Path, *, more_files: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None

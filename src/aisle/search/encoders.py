@@ -12,7 +12,7 @@ from aisle.bundle.bundle_record import BundleSource
 from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
-from aisle.index.reader import check_query_fingerprint
+from aisle.index.reader import query_tower_note
 from aisle.search.load_encoder import LoadedEncoder, load_encoder
 from aisle.search.started_bundle import StartedBundle
 from aisle.types.encoder_protocol import Encoder
@@ -94,7 +94,8 @@ def encoder_of_index(
             the model of the bundle in fp32 that made the index, embeds its queries: the export measured how
             close the embeddings are. It embeds no products, because the products of an index have the same
             encoder.
-        log: Function that prints a line, if the encoder is a bundle that failed a gate of its export.
+        log: Function that prints a line, if the encoder is a bundle that failed a gate of its export, or has
+            another query tower than the index records.
         started: Bundle that is being loaded already; it is used if it is the encoder to load.
 
     Raises:
@@ -120,7 +121,9 @@ def encoder_of_index(
         encoder = _in_place_of(manifest, encoder, index_dir, named, to_search=to_search)
     if log is not None and isinstance(encoder, OnnxEncoder) and encoder.note is not None:
         log(encoder.note)
-    check_query_fingerprint(index_dir, manifest, encoder.query_fingerprint)
+    other_tower = query_tower_note(manifest, encoder.query_fingerprint)
+    if log is not None and other_tower is not None:
+        log(other_tower)
     return encoder.truncated(record.get("dimensions"))
 
 

@@ -53,7 +53,7 @@ def open_searcher(
         threads: As in `Searcher`.
         rerank: As in `Searcher`.
         rerank_depth: As in `Searcher`.
-        log: Function that prints a line, if a bundle answers that failed a gate of its export.
+        log: Function that prints a line, as in `encoder_of_index`.
         started: Bundle that `start_bundle` loads already. If not given, a bundle is loaded while the index
             is opened.
 

@@ -16,7 +16,7 @@ from aisle.index.filters import parse_filter
 from aisle.index.hybrid_search import candidate_depth, weight_of
 from aisle.index.layout import index_directory
 from aisle.index.manifest import Manifest, read_manifest
-from aisle.index.reader import check_fingerprint, check_query_fingerprint, open_index
+from aisle.index.reader import check_fingerprint, open_index
 from aisle.index.search_index import SearchIndex, check_count
 from aisle.index.search_result import SearchResult
 from aisle.search.calibrated_threshold import chosen_threshold, lowest_scores
@@ -274,7 +274,7 @@ class Searcher:
             try:
                 if read_manifest(index_dir) == old.index.manifest:
                     return False
-                self._opened = self._reopened(index_dir, old.encoder)
+                self._opened = self._reopened(index_dir, old)
             except (AisleError, OSError) as error:
                 raise IndexStoreError(
                     f"{index_dir}: its current version cannot be used, and version "
@@ -282,9 +282,10 @@ class Searcher:
                 ) from error
             return True
 
-    def _reopened(self, index_dir: Path, encoder: Encoder | None) -> _Opened:
-        index = open_index(index_dir)
-        if encoder is not None and not _made(encoder, index.manifest) and self._load_encoder is not None:
+    def _reopened(self, index_dir: Path, old: _Opened) -> _Opened:
+        index, encoder = open_index(index_dir), old.encoder
+        made = encoder is None or _made(encoder, index.manifest, before=old.index.manifest)
+        if not made and self._load_encoder is not None:
             encoder = self._load_encoder(index)
         _check_fits(index, encoder, self.where)
         return _Opened(index, encoder)
@@ -316,7 +317,6 @@ def _check_fits(index: SearchIndex, encoder: Encoder | None, where: str | None) 
     if encoder is None:
         return
     check_fingerprint(index.directory, index.manifest, encoder.fingerprint or "no fingerprint yet")
-    check_query_fingerprint(index.directory, index.manifest, encoder.query_fingerprint)
     if encoder.dim != index.dim:
         raise SearchError(
             f"encoder: must give embeddings of {index.dim} components, as the index has, found "
@@ -324,8 +324,12 @@ def _check_fits(index: SearchIndex, encoder: Encoder | None, where: str | None) 
         )
 
 
-def _made(encoder: Encoder, manifest: Manifest) -> bool:
-    same_query_tower = manifest.query_fingerprint in (None, encoder.query_fingerprint)
+def _made(encoder: Encoder, manifest: Manifest, *, before: Manifest) -> bool:
+    """Return whether an encoder made a new version of an index, given the version that it searches now.
+
+    An encoder with another query tower stays if the index has not got another query tower either.
+    """
+    same_query_tower = manifest.query_tower in (encoder.query_fingerprint, before.query_tower)
     same_product_tower = (encoder.fingerprint, encoder.dim) == (manifest.fingerprint, manifest.dim)
     return same_query_tower and same_product_tower
 

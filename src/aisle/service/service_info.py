@@ -27,6 +27,8 @@ def service_info(pair: ServedPair, reranker: Reranker | None, limits: ServiceLim
         "index": {
             "version": pair.version,
             "fingerprint": pair.index_fingerprint,
+            "query_tower": manifest.query_tower,
+            "product_tower": manifest.fingerprint,
             "products": len(pair.index),
             "created": manifest.created,
             "dim": pair.index.dim,
@@ -72,6 +74,7 @@ def _model(pair: ServedPair) -> dict[str, Any] | None:
     return {
         "name": pair.model_name,
         "fingerprint": encoder.query_fingerprint,
+        "product_fingerprint": encoder.fingerprint,
         "dim": encoder.dim,
         "max_length": pair.max_length,
     }

@@ -15,6 +15,7 @@ from aisle.text.rust_tokenizers import encode
 
 Side = Literal["query", "product"]
 """Side of a text in a pair."""
+SIDES: tuple[Side, ...] = ("query", "product")
 QUERY, PRODUCT = 1, 2
 """Bits for a text's side; a text that is both a query and a product has both bits."""
 TEXTS_AT_A_TIME = 1_000

@@ -15,6 +15,7 @@ from aisle.commands.evaluate.training_curves import training_curves
 from aisle.evaluation.document import AnnPoint, Evaluation
 from aisle.index import SearchIndex
 from aisle.index.hybrid_search import weight_of
+from aisle.index.reader import query_tower_note
 from aisle.reporting.query_analysis import changes_of, heatmaps_of, slices_of
 
 
@@ -57,7 +58,7 @@ def assemble_evaluation(
         retrieval=ranked.retrieval,
         ann_recall_at_10=ranked.graph[0].recall_at_10 if ranked.graph else None,
         graph=ranked.graph,
-        notes=ranked.notes,
+        notes=(*ranked.notes, *_tower_notes(index, models)),
     )
 
 
@@ -90,6 +91,13 @@ def add_query_analysis(
     )
 
 
+def _tower_notes(index: SearchIndex, models: Models) -> tuple[str, ...]:
+    """Return a note if another query tower embeds the queries than the index records."""
+    encoder = models.measured
+    note = None if encoder is None else query_tower_note(index.manifest, encoder.query_fingerprint)
+    return () if note is None else (note,)
+
+
 def _resolved(
     settings: EvaluateSettings, index: SearchIndex | None, models: Models, ranked: Ranked | None
 ) -> dict[str, Any]:
@@ -97,6 +105,8 @@ def _resolved(
     found: dict[str, Any] = {"model": model_name(settings, None if index is None else index.manifest)}
     if models.measured is not None:
         found["fingerprint"] = models.measured.fingerprint
+        if models.measured.query_fingerprint != models.measured.fingerprint:
+            found["query_fingerprint"] = models.measured.query_fingerprint
     if models.base is not None:
         found |= {"base_model_row": models.base.name, "base_fingerprint": models.base.fingerprint}
     if index is not None:

@@ -37,7 +37,7 @@ def log_texts(output: Output, manifest: Manifest) -> None:
 
 def query_notes(queries: Sequence[str], encoder: LoadedEncoder) -> list[str]:
     """Return a note if queries were cut off at the maximum length, otherwise an empty list."""
-    tokens = encoder.tokenize(queries, prompt=encoder.settings.query_prompt, marked=True)
+    tokens = encoder.tokenize(queries, prompt=encoder.settings.query_prompt, side="query", marked=True)
     cut = int(np.count_nonzero(tokens.marks & CUT))
     return [cut_note(cut, f"of {len(queries):,} queries")] if cut else []
 

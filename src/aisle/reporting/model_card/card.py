@@ -126,11 +126,15 @@ def base_model_name(encoder: Mapping[str, object]) -> str:
 def _metadata(
     encoder: Mapping[str, object], settings: Mapping[str, object], metrics: Mapping[str, object], repo: str
 ) -> ModelCardData:
-    adapter, hub_id = bool(encoder["adapter"]), encoder.get("base_model_hub_id")
+    adapter = bool(encoder["adapter"])
+    towers = _towers(encoder) if len(_towers(encoder)) > 1 else [encoder]
+    hub_ids = list(
+        dict.fromkeys(str(one["base_model_hub_id"]) for one in towers if one.get("base_model_hub_id"))
+    )
     data_set = _hub_dataset(settings)
     results = eval_results(metrics, data_set=data_set)
     card = ModelCardData(
-        base_model=str(hub_id) if hub_id else None,
+        base_model=(hub_ids[0] if len(hub_ids) == 1 else hub_ids) or None,
         datasets=[data_set] if data_set else None,
         library_name="peft" if adapter else "sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -138,7 +142,7 @@ def _metadata(
         model_name=repo.rpartition("/")[2] if results else None,
         eval_results=results or None,
     )
-    if hub_id and not is_copy(encoder):
+    if hub_ids and not is_copy(encoder):
         card["base_model_relation"] = "adapter" if adapter else "finetune"
     return card
 
@@ -160,16 +164,37 @@ def _introduction(encoder: Mapping[str, object]) -> str:
         f"with the prompt `{prompt!r}`" if prompt else "without a prompt"
         for prompt in (encoder["query_prompt"], encoder["product_prompt"])
     )
+    two = len(_towers(encoder)) > 1
+    fingerprints = f"fingerprint `{encoder.get('fingerprint') or 'unknown'}`"
+    if two:
+        kind = "Two encoders, one for queries and one for products, fine-tuned from"
+        fingerprints = (
+            f"fingerprint of the product tower `{encoder['fingerprint']}`, of the query tower "
+            f"`{encoder['query_fingerprint']}`"
+        )
     norm = "with unit length, so that a dot product is a cosine" if encoder["normalize"] else "not normalised"
     pooling = _POOLING_NAMES[str(encoder["pooling"])]
     pooling += ", passed through a head of Dense layers" if encoder.get("heads") else ""
     return (
-        f"{kind} `{base_model_name(encoder)}`{local} that embeds search queries and products for product"
-        " search: the closer two embeddings, the better the product matches the query. Queries are embedded"
-        f" {queries}, products {products}. An embedding is {pooling}, {norm}."
-        f" Made with aisle; fingerprint `{encoder.get('fingerprint') or 'unknown'}`."
+        f"{kind} {_base_names(encoder)}{local} that embed{'' if two else 's'} search queries and products for"
+        " product search: the closer two embeddings, the better the product matches the query. Queries are"
+        f" embedded {queries}, products {products}. An embedding is {pooling}, {norm}."
+        f" Made with aisle; {fingerprints}."
         f"{merged_sentence(encoder)}"
     )
+
+
+def _towers(encoder: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Return the records of the towers in aisle.json."""
+    towers = encoder.get("towers")
+    return list(towers) if isinstance(towers, list) else []
+
+
+def _base_names(encoder: Mapping[str, object]) -> str:
+    """Return the public names of the base models, in code type."""
+    towers = _towers(encoder)
+    named = towers if len(towers) > 1 else [encoder]
+    return " and ".join(dict.fromkeys(f"`{base_model_name(one)}`" for one in named))
 
 
 def _recipe(
@@ -194,7 +219,7 @@ def _recipe(
 
 def _snippets(encoder: Mapping[str, object], settings: Mapping[str, object], repo: str) -> str:
     snippets = {"aisle": _AISLE_SNIPPET.format(repo=repo)}
-    if not encoder.get("heads"):  # Transformers alone has no heads
+    if not encoder.get("heads") and len(_towers(encoder)) < 2:  # Transformers alone has neither
         name = ("PEFT and " if encoder["adapter"] else "") + "Transformers"
         snippets[name] = _transformers_snippet(encoder, repo)
     dora = _is_dora(encoder, settings)
