@@ -28,7 +28,9 @@ def distinct(texts: Iterable[str]) -> DistinctTexts:
     return DistinctTexts(texts=list(places), rows=rows)
 
 
-def epoch_order(count: int, *, seed: int, epoch: int, groups: np.ndarray | None = None) -> np.ndarray:
+def epoch_order(
+    count: int, *, seed: int, epoch: int, groups: np.ndarray | None = None, together: int | None = None
+) -> np.ndarray:
     """Return the order of the rows in an epoch; it depends on the seed and the epoch only.
 
     Args:
@@ -36,14 +38,29 @@ def epoch_order(count: int, *, seed: int, epoch: int, groups: np.ndarray | None 
         seed: Seed of the run.
         epoch: Number of the epoch; each has a different order.
         groups: (count,) group of each row, to keep the rows of a group together.
+        together: Most rows of a group to keep together; a larger group is divided into parts of nearly equal
+            size, by other rows in each epoch. None keeps the whole group together.
     """
     order = np.random.default_rng([seed, epoch]).permutation(count)
     if groups is None:
         return order
+    members = groups[order] if together is None else _parts(groups[order], together)
     # A group moves to the position of its first row; the sort is stable, so its rows stay shuffled.
-    _, first, member = np.unique(groups[order], return_index=True, return_inverse=True)
+    _, first, member = np.unique(members, return_index=True, return_inverse=True)
     grouped: np.ndarray = order[np.argsort(first[member], kind="stable")]
     return grouped
+
+
+def _parts(groups: np.ndarray, most: int) -> np.ndarray:
+    """Return the part of its group that each row belongs to, numbered over all groups."""
+    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    by_group = np.argsort(member, kind="stable")
+    place = np.empty_like(member)
+    place[by_group] = np.arange(len(member)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    parts = -(-sizes // most)
+    first_part = np.cumsum(parts) - parts
+    numbered: np.ndarray = first_part[member] + place * parts[member] // sizes[member]
+    return numbered
 
 
 def process_share(rows: np.ndarray, *, process_index: int, num_processes: int) -> np.ndarray:

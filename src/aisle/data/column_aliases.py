@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "GROUPED_TEXT",
     "JUDGED_LABEL",
     "JUDGED_PRODUCT_ID",
     "PAIR_HARD_NEGATIVES",
@@ -21,6 +22,8 @@ PAIR_LABEL = ("relevance", "relevance_label", "label", "esci_label")
 PAIR_QUERY_ID = ("query_id",)
 PAIR_PRODUCT_ID = ("product_id",)
 PAIR_HARD_NEGATIVES = ("hard_negatives", "negatives", "neg")
+GROUPED_TEXT = ("text",)
+"""Text of a row that has a group and no product, in addition to the names of queries and products."""
 
 QUERY_FILE_ID = ("query_id", "query-id", "_id", "qid")
 """Ids of queries in query files and in judgements: aisle's own name, then those of BEIR and TREC."""

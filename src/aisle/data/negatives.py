@@ -10,11 +10,11 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from aisle.data.adjacency import Adjacency, BatchExclusions, Csr, Ints, find_sorted
 from aisle.data.batching import distinct
+from aisle.data.subgroups import Subgroups
 
 __all__ = ["Adjacency", "BatchExclusions", "Csr", "KnownPositives", "equality_keys"]
-
-Ints = npt.NDArray[np.int64]
 
 
 def equality_keys(texts: Sequence[str] | np.ndarray, ids: Sequence[str] | None) -> Ints:
@@ -56,94 +56,18 @@ def _first_appearance(values: Sequence[str] | np.ndarray) -> Ints:
 
 
 @dataclass(frozen=True)
-class Csr:
-    """Compressed sparse rows of column numbers.
-
-    Attributes:
-        indptr: (rows + 1,) int64; row i is `columns[indptr[i] : indptr[i + 1]]`.
-        columns: (entries,) int64, sorted and distinct within a row.
-    """
-
-    indptr: Ints
-    columns: Ints
-
-    @classmethod
-    def of(cls, rows: Ints, columns: Ints, *, count: int) -> Csr:
-        """Return `count` rows from entries, (entries,) each, that are sorted by row and column."""
-        return cls(np.searchsorted(rows, np.arange(count + 1)).astype(np.int64), columns)
-
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
-
-    @property
-    def rows(self) -> Ints:
-        """The row of each entry, (entries,) int64."""
-        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
-
-    def take(self, rows: Ints) -> Csr:
-        """Return the given rows in the given order; a row can be given several times."""
-        lengths = np.diff(self.indptr)[rows]
-        indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-        places = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
-        return Csr(indptr, self.columns[places])
-
-
-@dataclass(frozen=True)
-class Adjacency:
-    """Neighbours of keys in a graph.
-
-    Attributes:
-        keys: (keys,) int64, sorted; the keys that have neighbours.
-        neighbours: A row of neighbouring keys for each key.
-    """
-
-    keys: Ints
-    neighbours: Csr
-
-    @classmethod
-    def of(cls, keys: Ints, neighbours: Ints) -> Adjacency:
-        """Return the adjacency of edges, (edges,) each; they can be unsorted and repeated."""
-        order = np.lexsort((neighbours, keys))
-        keys, neighbours = keys[order], neighbours[order]
-        new = np.ones(len(keys), dtype=bool)
-        new[1:] = (keys[1:] != keys[:-1]) | (neighbours[1:] != neighbours[:-1])
-        found, rows = np.unique(keys[new], return_inverse=True)
-        return cls(found, Csr.of(rows, neighbours[new], count=len(found)))
-
-    def among(self, keys: Ints, targets: Ints) -> Csr:
-        """Return for each key the positions of its neighbours in the sorted, distinct `targets`."""
-        at, known = _find(self.keys, keys)
-        near = self.neighbours.take(at[known])
-        places, there = _find(targets, near.columns)
-        return Csr.of(np.flatnonzero(known)[near.rows[there]], places[there], count=len(keys))
-
-
-@dataclass(frozen=True)
-class BatchExclusions:
-    """For each anchor of a batch, columns to exclude from its negatives.
-
-    Attributes:
-        products: Row of product columns for each anchor: its product, equal ones, and the known positives of
-            its query.
-        queries: Row of query columns for each anchor: its query, equal ones, and those that have its product
-            as a known positive.
-    """
-
-    products: Csr
-    queries: Csr
-
-
-@dataclass(frozen=True)
 class KnownPositives:
     """Positives of all training pairs, by key.
 
     Attributes:
         products_of: Query key to the keys of its positive products.
         queries_of: Product key to the keys of the queries for which it is a positive.
+        subgroups: Subgroups of the pairs; None if the data has none.
     """
 
     products_of: Adjacency
     queries_of: Adjacency
+    subgroups: Subgroups | None = None
 
     @classmethod
     def of(cls, query_keys: Ints, product_keys: Ints, positive: npt.NDArray[np.bool_]) -> KnownPositives:
@@ -158,7 +82,13 @@ class KnownPositives:
         return cls(Adjacency.of(queries, products), Adjacency.of(products, queries))
 
     def exclusions(
-        self, *, anchor_queries: Ints, anchor_products: Ints, query_keys: Ints, product_keys: Ints
+        self,
+        *,
+        anchor_queries: Ints,
+        anchor_products: Ints,
+        query_keys: Ints,
+        product_keys: Ints,
+        anchor_subgroups: Ints | None = None,
     ) -> BatchExclusions:
         """Return the columns of a batch to exclude from the negatives of its anchors.
 
@@ -170,14 +100,25 @@ class KnownPositives:
             anchor_products: (anchors,) column of each anchor's product.
             query_keys: (queries,) key of each query column.
             product_keys: (products,) key of each product column.
+            anchor_subgroups: (anchors,) subgroup of each anchor; only with `subgroups`.
         """
-        return BatchExclusions(
+        excluded = BatchExclusions(
             products=_right_columns(
                 anchor_products, product_keys, known=self.products_of, partners=query_keys[anchor_queries]
             ),
             queries=_right_columns(
                 anchor_queries, query_keys, known=self.queries_of, partners=product_keys[anchor_products]
             ),
+        )
+        if self.subgroups is None or anchor_subgroups is None:
+            return excluded
+        return self.subgroups.add_to(
+            excluded,
+            subgroups=anchor_subgroups,
+            anchor_queries=anchor_queries,
+            anchor_products=anchor_products,
+            query_keys=query_keys,
+            product_keys=product_keys,
         )
 
 
@@ -199,7 +140,7 @@ def _right_columns(anchors: Ints, column_keys: Ints, *, known: Adjacency, partne
     right = known.among(partner_keys, groups)
     own = group_of[anchors]
     # Usually an anchor is a known positive; otherwise its list needs its own group in addition.
-    _, listed = _find(right.rows * len(groups) + right.columns, partner * len(groups) + own)
+    _, listed = find_sorted(right.rows * len(groups) + right.columns, partner * len(groups) + own)
     added = np.where(listed, 0, own + 1)
     codes, list_of = np.unique(partner * (len(groups) + 1) + added, return_inverse=True)
     list_partner, list_added = np.divmod(codes, len(groups) + 1)
@@ -210,11 +151,3 @@ def _right_columns(anchors: Ints, column_keys: Ints, *, known: Adjacency, partne
     entries = np.sort(rows[columns.rows] * len(column_keys) + columns.columns)
     lists = Csr.of(*np.divmod(entries, max(len(column_keys), 1)), count=len(codes))
     return lists.take(list_of)
-
-
-def _find(values: Ints, wanted: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Return the position of each wanted number among sorted distinct ones, and whether it is there."""
-    places = np.searchsorted(values, wanted)
-    found = places < len(values)
-    found[found] = values[places[found]] == wanted[found]
-    return places, found

@@ -11,6 +11,7 @@ from typing import Any
 
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.column_aliases import (
+    GROUPED_TEXT,
     PAIR_HARD_NEGATIVES,
     PAIR_LABEL,
     PAIR_PRODUCT,
@@ -19,7 +20,7 @@ from aisle.data.column_aliases import (
     PAIR_QUERY_ID,
 )
 from aisle.data.labels import LabelReader
-from aisle.data.rows import Problem, Row, find_column, id_text, is_unicode, text_problem
+from aisle.data.rows import Problem, Row, find_column, id_text, is_unicode, require_columns, text_problem
 from aisle.data.unread_numbers import NO_LABELS
 from aisle.errors import DataError
 
@@ -48,6 +49,16 @@ class PairColumns:
     the columns negative, negative_1, negative_2 and so on."""
     teacher_score: str | None = None
     """Score of the pair by another model, a finite number. Not read unless named."""
+    group: str | None = None
+    """Group of the product: products of a group are alike, such as the variants of a product. If there is no
+    second column of texts, group of the text. Not read unless named."""
+    subgroup: str | None = None
+    """Subgroup of the pair: texts of other subgroups are negatives. Not read unless named."""
+
+    @property
+    def texts_of_groups(self) -> bool:
+        """Whether a row is a text with its group, in place of a query with a product."""
+        return self.group is not None and self.query is not None and self.query == self.product
 
     def __str__(self) -> str:
         named = {
@@ -58,6 +69,8 @@ class PairColumns:
             "product_id": self.product_id,
             "hard_negatives": self.hard_negatives,
             "teacher_score": self.teacher_score,
+            "group": self.group,
+            "subgroup": self.subgroup,
         }
         return ", ".join(
             f"{role} <- {'(none)' if column is None else column}" for role, column in named.items()
@@ -76,6 +89,10 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
         DataError: A column that the user named is missing, or no query column, product column or (with
             `by_id`) product id column is found.
     """
+    if wanted.group is not None and not by_id:
+        text = find_text_of_group(row, wanted)
+        if text is not None:
+            return text
     query = _find_text_column(row, wanted.query, "query", PAIR_QUERY)
     product: str | None = None
     if by_id:
@@ -96,7 +113,46 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
         product_id=product_id,
         hard_negatives=find_column(row, wanted.hard_negatives, PAIR_HARD_NEGATIVES),
         teacher_score=find_column(row, wanted.teacher_score, ()),
+        group=find_column(row, wanted.group, ()),
+        subgroup=find_column(row, wanted.subgroup, ()),
     )
+
+
+def find_text_of_group(row: Row, wanted: PairColumns) -> PairColumns | None:
+    """Return the columns of a text and its group; None if the row has a query and a product.
+
+    Raises:
+        DataError: A column that the user named is missing, the row has no text, or the user named a column
+            that only pairs have.
+    """
+    require_columns(row, [wanted.group])
+    query = find_column(row, wanted.query, PAIR_QUERY)
+    product = find_column(row, wanted.product, PAIR_PRODUCT)
+    if query is not None and product is not None:
+        return None
+    text = query or product or find_column(row, None, GROUPED_TEXT)
+    if text is None:
+        names = [*GROUPED_TEXT, *PAIR_QUERY, *PAIR_PRODUCT]
+        raise DataError(
+            f"{row.source}: there is no column of texts beside the groups; its name is one of "
+            f"{', '.join(names)}. Name another with --query_column. The columns are: {', '.join(row.values)}."
+        )
+    of_pairs = {
+        "--label_column": None if wanted.label == NO_LABELS else wanted.label,
+        "--query_id_column": wanted.query_id,
+        "--product_id_column": wanted.product_id,
+        "--hard_negatives_column": wanted.hard_negatives,
+        "--subgroup_column": wanted.subgroup,
+        "--teacher_score_column": wanted.teacher_score,
+    }
+    for flag, column in of_pairs.items():
+        if column is not None:
+            raise DataError(
+                f"{row.source}: {flag} {column}: is for pairs of a query and a product, and a row has a "
+                f"single text ({text}) with its group ({wanted.group}); leave the flag out, or name the "
+                "other text with --product_column."
+            )
+    return PairColumns(query=text, product=text, group=wanted.group)
 
 
 def _find_label(row: Row, wanted: str | None) -> str | None:
@@ -161,12 +217,18 @@ class PairParser:
             "product": columns.product if products is None else columns.product_id,
             "query_id": columns.query_id,
             "product_id": columns.product_id,
+            "group": columns.group if columns.texts_of_groups else None,
+            "subgroup": columns.subgroup,
             "relevance": columns.label,
             "hard_negatives": columns.hard_negatives,
             "teacher_score": columns.teacher_score,
+            "product_group": None if columns.texts_of_groups else columns.group,
         }
         self.roles = {role: column for role, column in roles.items() if column is not None}
-        others = {"relevance": "float32", "hard_negatives": "list<string>", "teacher_score": "float32"}
+        others = {
+            **{"relevance": "float32", "hard_negatives": "list<string>", "teacher_score": "float32"},
+            "product_group": "string",
+        }
         self.schema = {role: others.get(role, "string") for role in self.roles}
         self._texts = [column for role, column in self.roles.items() if role not in others]
         self._get_texts = itemgetter(*self._texts)
@@ -174,6 +236,7 @@ class PairParser:
             columns.label: lambda value, _: self.labels.read(value),
             columns.hard_negatives: self._read_negatives,
             columns.teacher_score: self._read_score,
+            self.roles.get("product_group"): _read_product_group,
         }
         self._readers = {column: read for column, read in readers.items() if column is not None}
 
@@ -241,6 +304,13 @@ def _read_score(column: str, value: object) -> float | Problem:
     except (ValueError, OverflowError):
         return Problem(f"{column} is not a number", value)
     return score if math.isfinite(score) else Problem(f"{column} is not a finite number", value)
+
+
+def _read_product_group(value: object, _product: object) -> str | Problem | None:
+    """Return the name of a product's group; None if the cell is empty, for a product without a group."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return id_text(value)
 
 
 def _read_hard_negatives(

@@ -45,7 +45,9 @@ class Pairs:
     Attributes:
         table: Columns `query` and `product` (string), and if the data has them: `relevance` (float32 in
             [0, 1]), `query_id` and `product_id` (string), `hard_negatives` (list of string: products that are
-            wrong for the query).
+            wrong for the query), `product_group` (string or null: products of a group are alike), `subgroup`
+            (string). In rows of a text with its group, `query` and `product` are that text, and `group`
+            (string) is its group.
     """
 
     table: datasets.Dataset
@@ -74,6 +76,26 @@ class Pairs:
         return Pairs(self.table.select(indices))
 
     @property
+    def texts_of_groups(self) -> bool:
+        """Whether a row is a text with its group, in place of a query with a product."""
+        return "group" in self.table.column_names
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each row's text; only in rows of a text with its group."""
+        return self._values("group")
+
+    @property
+    def product_groups(self) -> list[str | None] | None:
+        """The group of each pair's product, None for a product without a group; None if there are none."""
+        return self._values("product_group") if "product_group" in self.table.column_names else None
+
+    @property
+    def subgroups(self) -> list[str] | None:
+        """The subgroup of each pair; None if the data has none."""
+        return self._values("subgroup") if "subgroup" in self.table.column_names else None
+
+    @property
     def queries(self) -> list[str]:
         """The query of each pair."""
         return self._values("query")
@@ -85,12 +107,16 @@ class Pairs:
 
     @property
     def query_ids(self) -> list[str] | None:
-        """The query id of each pair; None if the data has none."""
+        """The query id of each pair, or the group of each text; None if the data has none."""
+        if self.texts_of_groups:
+            return self.groups
         return self._values("query_id") if "query_id" in self.table.column_names else None
 
     @property
     def product_ids(self) -> list[str] | None:
-        """The product id of each pair; None if the data has none."""
+        """The product id of each pair, or the group of each text; None if the data has none."""
+        if self.texts_of_groups:
+            return self.groups
         return self._values("product_id") if "product_id" in self.table.column_names else None
 
     @property

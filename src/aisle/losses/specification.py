@@ -124,6 +124,11 @@ class Loss:
         return "anchors" in self.inputs or self.needs_hard_negatives
 
     @property
+    def takes_groups(self) -> bool:
+        """Whether the loss can learn from rows of a text with its group."""
+        return self.contrasts and not self.needs_hard_negatives
+
+    @property
     def needs_hard_negatives(self) -> bool:
         """Whether the loss needs pairs with hard negatives."""
         return "triples" in self.inputs

@@ -139,12 +139,10 @@ class Collator:
         )
         query_keys = pairs.query_keys[queries]
         contrast = None if self.known is None else self._contrast(self.known, rows, places)
-        weight = batch_weight(
-            self.unit,
-            relevance=labelled,
-            query_keys=query_keys,
-            triples=0 if contrast is None else contrast.total_triples,
-        )
+        if contrast is not None and self.unit in ("positive", "triple"):
+            weight = contrast.total
+        else:
+            weight = batch_weight(self.unit, relevance=labelled, query_keys=query_keys)
         return PairBatch(
             token_batches=[self.layout.batch(read, texts) for texts in batch_texts],
             texts=tuple(sum(map(len, share)) for share in shares),
@@ -182,6 +180,7 @@ class Collator:
                 not_negative_products=_exclusions(found.excluded.products),
                 not_negative_queries=_exclusions(found.excluded.queries),
             ),
+            total=found.total,
         )
 
     def _triples(
@@ -200,7 +199,7 @@ class Collator:
                 positives=torch.from_numpy(found.anchor_products[own]),
                 negatives=torch.from_numpy(own_negatives),
             ),
-            total_triples=len(anchors),
+            total=len(anchors),
         )
 
 
@@ -214,7 +213,8 @@ class BatchPlan:
         num_processes: Number of ranks that share a global batch.
         accumulation: Global batches per step.
         seed: Seed of the shuffled order.
-        groups: (pairs,) query of each pair, to keep a query's pairs in the same batch.
+        groups: (pairs,) query of each pair, to keep a query's pairs in the same batch; or group of each text.
+        together: Most texts of a group to keep in the same batch; None keeps all.
     """
 
     pairs: int
@@ -223,6 +223,7 @@ class BatchPlan:
     accumulation: int
     seed: int
     groups: np.ndarray | None = None
+    together: int | None = None
 
     @property
     def pairs_per_step(self) -> int:
@@ -236,7 +237,9 @@ class BatchPlan:
 
     def steps(self, epoch: int, *, first_step: int = 0) -> Iterator[list[np.ndarray]]:
         """Yield each step of an epoch, from `first_step` on, as a list of global batches of pair numbers."""
-        order = epoch_order(self.pairs, seed=self.seed, epoch=epoch, groups=self.groups)
+        order = epoch_order(
+            self.pairs, seed=self.seed, epoch=epoch, groups=self.groups, together=self.together
+        )
         size = self.batch_size * self.num_processes
         for start in range(first_step * self.pairs_per_step, self.pairs, self.pairs_per_step):
             rows = order[start : start + self.pairs_per_step]

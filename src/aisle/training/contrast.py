@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from aisle.data.batching import process_share
-from aisle.data.negatives import BatchExclusions, KnownPositives
+from aisle.data.negatives import BatchExclusions, Csr, KnownPositives
 from aisle.losses.anchors import Anchors
 from aisle.losses.triples import Triples
 from aisle.training.tokenized import TokenizedPairs
@@ -24,14 +24,14 @@ class Contrast:
         anchors: This rank's positives, for a loss that takes anchors; they index the queries and products
             above.
         triples: This rank's triples, for a loss that takes triples; they index them too.
-        total_triples: Number of triples over all ranks.
+        total: Number of anchors or triples over all ranks.
     """
 
     queries: torch.Tensor
     products: torch.Tensor
     anchors: Anchors | None = None
     triples: Triples | None = None
-    total_triples: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class ContrastedTexts:
         anchor_queries: (anchors,) index of each positive's query in `queries`.
         anchor_products: (anchors,) index of each positive's product in `products`.
         excluded: Columns to exclude from the negatives of each anchor.
+        total: Number of anchors over all ranks.
     """
 
     queries: np.ndarray
@@ -53,6 +54,7 @@ class ContrastedTexts:
     anchor_queries: np.ndarray
     anchor_products: np.ndarray
     excluded: BatchExclusions
+    total: int
 
 
 def contrasted_texts(
@@ -63,23 +65,46 @@ def contrasted_texts(
     process_index: int = 0,
     num_processes: int = 1,
 ) -> ContrastedTexts:
-    """Return a rank's share of the positives among these pairs, with all texts of the batch."""
+    """Return a rank's share of the positives among these pairs, with all texts of the batch.
+
+    If rows are texts with their groups, the positives are all ordered pairs of different texts of a group.
+    """
     queries, products = pairs.queries[rows], pairs.products[rows]
     query_columns = np.unique(queries)
     product_columns = np.unique(np.concatenate([products, pairs.negatives_of(rows)]))
-    positives = np.flatnonzero(pairs.positive(rows))
-    mine = process_share(positives, process_index=process_index, num_processes=num_processes)
-    anchor_queries = np.searchsorted(query_columns, queries[mine])
-    anchor_products = np.searchsorted(product_columns, products[mine])
+    if pairs.texts_of_groups:
+        first = np.unique(queries, return_index=True)[1]
+        anchor_queries, anchor_products = _alike(pairs.product_keys[product_columns])
+        anchor_rows = rows[first[anchor_queries]]
+    else:
+        positives = np.flatnonzero(pairs.positive(rows))
+        anchor_queries = np.searchsorted(query_columns, queries[positives])
+        anchor_products = np.searchsorted(product_columns, products[positives])
+        anchor_rows = rows[positives]
+    total = len(anchor_rows)
+    anchor_rows, anchor_queries, anchor_products = (
+        process_share(one, process_index=process_index, num_processes=num_processes)
+        for one in (anchor_rows, anchor_queries, anchor_products)
+    )
     excluded = known.exclusions(
         anchor_queries=anchor_queries,
         anchor_products=anchor_products,
         query_keys=pairs.query_keys[query_columns],
         product_keys=pairs.product_keys[product_columns],
+        anchor_subgroups=pairs.subgroups[anchor_rows] if len(pairs.subgroups) else None,
     )
     return ContrastedTexts(
-        query_columns, product_columns, rows[mine], anchor_queries, anchor_products, excluded
+        query_columns, product_columns, anchor_rows, anchor_queries, anchor_products, excluded, total
     )
+
+
+def _alike(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns of all ordered pairs of different columns with the same key."""
+    groups, group_of = np.unique(keys, return_inverse=True)
+    in_group = Csr.of(np.sort(group_of), np.argsort(group_of, kind="stable"), count=len(groups))
+    pairs = in_group.take(group_of)
+    different = pairs.rows != pairs.columns
+    return pairs.rows[different], pairs.columns[different]
 
 
 def hard_negatives_of(pairs: TokenizedPairs, texts: ContrastedTexts) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from aisle.errors import AisleError, EvaluationError
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.pair_metrics import score_pairs
 from aisle.training.distributed import broadcast_from_main
+from aisle.training.group_retrieval import GroupTask, measure_groups
 from aisle.training.tokenized import TokenizedPairs
 from aisle.training.validation_retrieval import RetrievalTask, measure_retrieval
 from aisle.types.choices import Selection
@@ -36,6 +37,8 @@ def make_evaluator(
     *,
     also_right: Callable[[], np.ndarray],
     log: Callable[[str], None],
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Callable[[], dict[str, Any]]:
     """Return a function that evaluates the current model; call it on all ranks.
 
@@ -49,6 +52,9 @@ def make_evaluator(
             every rank.
         also_right: Function that returns queries and relevant products of the training pairs, for retrieval.
         log: Function called with a message for the user.
+        sample: Number of queries (or texts of groups) to draw, which rank the products (or other texts); None
+            takes all.
+        seed: Seed of the draw.
 
     Raises:
         EvaluationError: The selection needs a positive, and no validation pair is a positive.
@@ -56,8 +62,10 @@ def make_evaluator(
     parts: list[tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]] = []
     if pairs.labelled:
         parts.append((np.concatenate([pairs.queries, pairs.products]), partial(_cosines, pairs)))
-    if selection == "retrieval":
-        parts.append(_retrieval(accelerator, pairs, also_right(), log))
+    if selection == "retrieval" and pairs.texts_of_groups:
+        parts.append(_groups(accelerator, pairs, log, sample, seed))
+    elif selection == "retrieval":
+        parts.append(_retrieval(accelerator, pairs, also_right(), log, sample, seed))
     elif selection == "joint_pool":
         parts.append(_joint_pool(accelerator, pairs, log))
     numbers = np.concatenate([texts for texts, _ in parts])
@@ -87,11 +95,16 @@ def _cosines(pairs: TokenizedPairs, embedded: torch.Tensor) -> dict[str, Any]:
 
 
 def _retrieval(
-    accelerator: Any, pairs: TokenizedPairs, also: np.ndarray, log: Callable[[str], None]
+    accelerator: Any,
+    pairs: TokenizedPairs,
+    also: np.ndarray,
+    log: Callable[[str], None],
+    sample: int | None,
+    seed: int,
 ) -> tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]:
     """Return the texts to embed, and the function that evaluates their embeddings."""
     _positives(pairs, "retrieval")
-    task = RetrievalTask.of(pairs, first=MOST_RANKED_PAIRS, also=also)
+    task = RetrievalTask.of(pairs, first=MOST_RANKED_PAIRS, also=also).sampled(sample, seed)
     count = len(task.queries)
     log(
         f"validation: {count:,} queries rank the {task.product_count:,} products{_of(pairs)}; the best "
@@ -106,6 +119,29 @@ def _retrieval(
         }
 
     return np.concatenate([task.queries, task.texts]), measure
+
+
+def _groups(
+    accelerator: Any, pairs: TokenizedPairs, log: Callable[[str], None], sample: int | None, seed: int
+) -> tuple[np.ndarray, Callable[[torch.Tensor], dict[str, Any]]]:
+    """Return the texts to embed, and the function that evaluates their embeddings."""
+    task = GroupTask.of(pairs, first=MOST_RANKED_PAIRS, sample=sample, seed=seed)
+    count = len(task.ranking)
+    if not count:
+        raise EvaluationError(
+            "--group_column: no validation group has two different texts, so there is nothing to find; give "
+            "other validation texts, or a higher --validation_share"
+        )
+    log(
+        f"validation: {count:,} texts rank the {len(task.texts):,} texts{_of(pairs)}, and those of the same "
+        f"group are right; the best evaluation has the highest {SELECTION_METRICS['retrieval']}"
+    )
+
+    def measure(embedded: torch.Tensor) -> dict[str, Any]:
+        figures = measure_groups(accelerator, task, embedded)
+        return {**figures, "ranked_queries": count, "ranked_products": len(task.texts)}
+
+    return task.texts, measure
 
 
 def _joint_pool(

@@ -38,6 +38,9 @@ class TokenizedPairs:
         relevance: (pairs,) float32 in [0, 1]; empty without labels.
         marks: (texts,) uint8, see `types.text_marks`.
         teacher_scores: (pairs,) float32; empty if the loss does not need them.
+        groups: (pairs,) int64, number of each text's group, if rows are texts with their groups; else empty.
+            The queries are then the products, and all texts are on the side of products.
+        subgroups: (pairs,) int64, number of each pair's subgroup; empty if the data has none.
     """
 
     ids: np.ndarray
@@ -51,6 +54,8 @@ class TokenizedPairs:
     relevance: np.ndarray
     marks: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     teacher_scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    groups: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    subgroups: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -58,8 +63,14 @@ class TokenizedPairs:
     @cached_property
     def texts(self) -> TokenizedTexts:
         """The distinct texts, each with its side."""
-        sides = QUERY * (self.query_keys >= 0) + PRODUCT * (self.product_keys >= 0)
+        queries = np.zeros(len(self.query_keys), bool) if self.texts_of_groups else self.query_keys >= 0
+        sides = QUERY * queries + PRODUCT * (self.product_keys >= 0)
         return TokenizedTexts(self.ids, self.offsets, sides=sides.astype(np.uint8))
+
+    @property
+    def texts_of_groups(self) -> bool:
+        """Whether a row is a text with its group, in place of a query with a product."""
+        return len(self.groups) > 0
 
     @property
     def labelled(self) -> bool:
@@ -86,15 +97,17 @@ def tokenize_pairs(pairs: Pairs, tokenizers: SideTokenizers) -> TokenizedPairs:
     queries, products = pairs.queries, pairs.products
     hard_negatives = pairs.hard_negatives or [[] for _ in queries]
     counts = np.array([len(one) for one in hard_negatives], dtype=np.int64)
-    tokens, rows = _distinct_tokens(
-        queries, [*products, *(product for one in hard_negatives for product in one)], tokenizers
-    )
-    count = len(queries)
-    query_texts, product_texts, negatives = np.split(rows, [count, 2 * count])
+    if pairs.texts_of_groups:
+        tokens, product_texts = _product_tokens(products, tokenizers)
+        query_texts, negatives = product_texts, product_texts[:0]
+    else:
+        flat = [product for one in hard_negatives for product in one]
+        tokens, rows = _distinct_tokens(queries, [*products, *flat], tokenizers)
+        query_texts, product_texts, negatives = np.split(rows, [len(queries), 2 * len(queries)])
     query_keys = np.full(len(tokens), -1, dtype=np.int64)
     query_keys[query_texts] = equality_keys(query_texts, pairs.query_ids)
     product_keys = np.full(len(tokens), -1, dtype=np.int64)
-    product_keys[product_texts] = equality_keys(product_texts, pairs.product_ids)
+    product_keys[product_texts] = _product_keys(product_texts, pairs)
     unseen = np.unique(negatives[product_keys[negatives] < 0])
     product_keys[unseen] = product_keys.max(initial=-1) + 1 + np.arange(len(unseen))
     return TokenizedPairs(
@@ -109,7 +122,27 @@ def tokenize_pairs(pairs: Pairs, tokenizers: SideTokenizers) -> TokenizedPairs:
         relevance=np.empty(0, np.float32) if pairs.relevance is None else pairs.relevance,
         teacher_scores=np.empty(0, np.float32) if pairs.teacher_scores is None else pairs.teacher_scores,
         marks=np.empty(0, np.uint8) if tokens.marks is None else tokens.marks,
+        groups=query_keys[query_texts] if pairs.texts_of_groups else np.empty(0, np.int64),
+        subgroups=np.empty(0, np.int64) if pairs.subgroups is None else distinct(pairs.subgroups).rows,
     )
+
+
+def _product_keys(texts: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Return the key of each pair's product: equal if texts, ids or groups are equal."""
+    keys = equality_keys(texts, pairs.product_ids)
+    groups = pairs.product_groups
+    if groups is None:
+        return keys
+    # A product without a group is in a group of its own: the group of its row.
+    return equality_keys(
+        keys, [f"row {row}" if one is None else f"group {one}" for row, one in enumerate(groups)]
+    )
+
+
+def _product_tokens(products: Sequence[str], tokenizers: SideTokenizers) -> tuple[TokenizedTexts, np.ndarray]:
+    """Return the tokens of the distinct texts, all read as products, and the text number of each row."""
+    texts = distinct(tokenizers.product.prompted(products))
+    return tokenizers.product.tokenize_prompted(texts.texts), texts.rows
 
 
 def _distinct_tokens(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from aisle.data.adjacency import Csr
 from aisle.data.pairs import Pairs, query_key
 from aisle.errors import EvaluationError
 from aisle.training.distributed import gather_rows
+from aisle.training.group_retrieval import drawn
 from aisle.training.tokenized import TokenizedPairs
 
 CUTOFF = 10
@@ -78,6 +80,12 @@ class RetrievalTask:
             right=np.concatenate([np.empty(0, np.int64), *right]),
             right_offsets=np.concatenate([[0], np.cumsum(end - begin)]),
         )
+
+    def sampled(self, sample: int | None, seed: int) -> RetrievalTask:
+        """Return the task with `sample` of the queries, drawn at random; None keeps all."""
+        kept = drawn(np.arange(len(self.queries)), sample, seed)
+        right = Csr(self.right_offsets, self.right).take(kept)
+        return replace(self, queries=self.queries[kept], right=right.columns, right_offsets=right.indptr)
 
     @property
     def product_count(self) -> int:

@@ -71,6 +71,13 @@ class DataSettings:
     (hard_negatives, negatives, neg; or several columns: negative, negative_1, ...)."""
     hard_negatives_per_pair: Count | None = None
     """Hard negatives of a pair to read: the first of its list, usually the hardest. None: all."""
+    group_column: str | None = None
+    """Column with the group of a product; products of a group are alike, such as the variants of a product,
+    and never negatives of each other's queries. If there is no second column of texts, a row is a text with
+    its group: texts of a group are positives of each other, and all others are negatives."""
+    subgroup_column: str | None = None
+    """Column with the subgroup of a pair. Texts of other subgroups are negatives of the pair; inside its
+    subgroup, only products judged wrong (and hard negatives) are."""
     teacher_score_column: str | None = None
     """Column with a teacher's score of each pair, a finite number, for a --loss that learns from it.
     If not given: teacher_score."""

@@ -19,6 +19,12 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
             the labels.
     """
     loss = _default_loss(labelled=train.labelled) if wanted is None else loss_named(wanted)
+    if train.texts_of_groups and not loss.takes_groups:
+        others = [other.name for other in registered_losses() if other.takes_groups]
+        raise ConfigError(
+            f"--loss {loss.name}: needs pairs of a query and a product, and the rows of --group_column are "
+            f"texts with their groups; use {' or '.join(others)}"
+        )
     if loss.needs_labels and not train.labelled:
         other = _default_loss(labelled=False).name
         raise ConfigError(f"--loss {loss.name}: needs labelled pairs; use {other}, or give --label_column")
@@ -61,6 +67,11 @@ def resolve_selection(wanted: Selection | None, validation: Pairs) -> Selection:
     Raises:
         ConfigError: The method needs labels, and there are none.
     """
+    if wanted == "joint_pool" and validation.texts_of_groups:
+        raise ConfigError(
+            "--selection joint_pool: needs pairs of a query and a product, and the rows of --group_column "
+            "are texts with their groups; use retrieval, in which each text ranks the others"
+        )
     if wanted == "roc_auc" and not validation.labelled:
         raise ConfigError("--selection roc_auc: needs labelled pairs; use retrieval, or give --label_column")
     return wanted or ("roc_auc" if validation.labelled else "retrieval")
@@ -84,6 +95,13 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
     unused = unused_parameters(settings.objective)
     if settings.data.teacher_score_column is not None and not loss.needs_teacher_scores:
         unused.append(f"--teacher_score_column is not used: {loss.name} does not learn from teacher scores")
+    for name in ("group", "subgroup"):
+        if getattr(settings.data, f"{name}_column") is not None and not loss.contrasts | loss.takes_groups:
+            unused.append(f"--{name}_column is not used: {loss.name} takes no negatives from the batch")
+    if optim.texts_per_group != usual.texts_per_group and not train.texts_of_groups:
+        unused.append("--texts_per_group is not used: the rows are pairs, not texts with their groups")
+    if optim.group_by_query and train.texts_of_groups:
+        unused.append("--group_by_query is not used: the rows are texts, and a batch keeps groups together")
     if not loss.contrasts and "hard_negatives" in train.table.column_names:
         readers = " or ".join(other.name for other in registered_losses() if other.contrasts)
         unused.append(f"the hard negatives are not used: {loss.name} does not read them; {readers} does")

@@ -13,8 +13,17 @@ from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
 from aisle.data.esci import ESCI_GAINS, iter_esci_rows
 from aisle.data.files import expand_files, iter_rows
+from aisle.data.groups import check_groups
 from aisle.data.pair_rows import listed_ids
-from aisle.data.pairs import PairColumns, Pairs, check_disjoint, find_pair_columns, read_pairs, split_by_query
+from aisle.data.pairs import (
+    PairColumns,
+    Pairs,
+    PairsRead,
+    check_disjoint,
+    find_pair_columns,
+    read_pairs,
+    split_by_query,
+)
 from aisle.data.rows import Row
 from aisle.data.templates import parse_template
 from aisle.data.text_files import TextFormat
@@ -95,14 +104,23 @@ def read_training_data(
     read = _read(train_rows(), settings, products, name="train", log=log, scored=teacher_scores)
     train = _start_of(read.pairs) if settings.sanity_test else read.pairs
     if validation_rows is None:
+        if train.texts_of_groups:
+            check_groups(train, name="train", column=settings.group_column)
         train, validation = split_by_query(train, validation_share=settings.validation_share, seed=seed)
-        log(f"held out {len(validation):,} pairs for validation; no query is on both sides")
-        return TrainingData(train, validation, read.joined_titles)
-    # Only training needs hard negatives: validation pairs may lack that column.
-    held_out = replace(settings, hard_negatives_column=None)
+        side = "group" if train.texts_of_groups else "query"
+        log(f"held out {len(validation):,} pairs for validation; no {side} is on both sides")
+        return _checked(TrainingData(train, validation, read.joined_titles), settings, log)
+    # Only training needs hard negatives and subgroups: validation pairs may lack these columns.
+    held_out = replace(settings, hard_negatives_column=None, subgroup_column=None)
     if settings.train_format == "triples":
         held_out = replace(held_out, train_format="pairs")
     validation = _read(validation_rows(), held_out, products, name="validation", log=log).pairs
+    if train.texts_of_groups != validation.texts_of_groups:
+        grouped, other = ("train", "validation") if train.texts_of_groups else ("validation", "train")
+        raise DataError(
+            f"--group_column {settings.group_column}: the {grouped} rows are texts with their groups, and "
+            f"the {other} rows have a query and a product; give both in the same form"
+        )
     if settings.sanity_test:
         validation = _start_of(validation)
     if train.labelled != validation.labelled:
@@ -116,7 +134,22 @@ def read_training_data(
             f"warning: {shared:,} validation queries are training queries too; "
             "the validation figures will be too high"
         )
-    return TrainingData(train, validation, read.joined_titles)
+    return _checked(TrainingData(train, validation, read.joined_titles), settings, log)
+
+
+def _checked(data: TrainingData, settings: DataSettings, log: Callable[[str], None]) -> TrainingData:
+    """Return the data after checks of its groups and subgroups."""
+    if data.train.texts_of_groups:
+        note = check_groups(data.train, name="train", column=settings.group_column)
+        if note is not None:
+            log(note)
+    subgroups = data.train.subgroups
+    if subgroups is not None and len(set(subgroups)) == 1:
+        log(
+            f"warning: --subgroup_column {settings.subgroup_column}: all training pairs are of the subgroup "
+            f"{subgroups[0]!r}, so only products judged wrong are negatives"
+        )
+    return data
 
 
 def _start_of(pairs: Pairs) -> Pairs:
@@ -167,6 +200,8 @@ def _columns(settings: DataSettings, head: Row | None) -> PairColumns:
         query_id=settings.query_id_column,
         product_id=product_id,
         hard_negatives=settings.hard_negatives_column,
+        group=settings.group_column,
+        subgroup=settings.subgroup_column,
     )
 
 
@@ -236,6 +271,10 @@ def _read(
         products=products,
         most_hard_negatives=settings.hard_negatives_per_pair,
     )
+    titles = layout is not None and layout.joins_titles
+    if read.columns.texts_of_groups:
+        log(f"{name}: {len(read.pairs):,} texts; text: {read.columns.query}, group: {read.columns.group}")
+        return _ReadPart(_noted(read, name, log), titles)
     label = read.columns.label or "none: every pair is a positive"
     hard = read.columns.hard_negatives
     product = read.columns.product if products is None else f"the catalogue's by {read.columns.product_id}"
@@ -245,12 +284,19 @@ def _read(
         + f"; query: {read.columns.query}, product: {product}, label: {label}"
         + ("" if hard is None else f", hard negatives: {hard}")
         + (f", teacher's score: {read.columns.teacher_score}" if scored else "")
+        + ("" if read.columns.group is None else f", group of the product: {read.columns.group}")
+        + ("" if read.columns.subgroup is None else f", subgroup: {read.columns.subgroup}")
     )
+    return _ReadPart(_noted(read, name, log), titles)
+
+
+def _noted(read: PairsRead, name: str, log: Callable[[str], None]) -> Pairs:
+    """Log columns and rows that were left out; return the pairs."""
     if read.unread_numbers:
         log(f"{name}: these columns of numbers are not read: {', '.join(read.unread_numbers)}")
     if read.bad_rows.total:
         log(f"{name}: {read.bad_rows}")
-    return _ReadPart(read.pairs, layout is not None and layout.joins_titles)
+    return read.pairs
 
 
 def _peek(rows: Iterator[Row]) -> tuple[Row | None, Iterator[Row]]:

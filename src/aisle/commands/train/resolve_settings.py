@@ -9,9 +9,11 @@ from typing import Any
 
 from aisle.commands.train.lora_choice import resolve_lora
 from aisle.commands.train.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
+from aisle.commands.train.loss_settings import LossSettings
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.settings import ModelSettings, TrainSettings, problems_of
 from aisle.data.dpr_json import SEPARATOR
+from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.models.loading import LoadedModel
 from aisle.models.model_source import find_model
@@ -20,6 +22,8 @@ from aisle.models.starting_point import load_starting_point
 from aisle.types.encoder_settings import Overrides
 
 DEFAULT_MAX_LENGTH = 128
+DIRECTIONS = "in_batch_directions"
+ONE_SIDED = ("query_to_product",)
 LORA_LEARNING_RATE = 5e-4
 FULL_LEARNING_RATE = 2e-5
 HEAD_LEARNING_RATE = 1e-3
@@ -65,7 +69,7 @@ def resolve_settings(
             max_length=base.settings.max_length,
         ),
         lora=resolve_lora(settings.lora, base.adapter, frozen=settings.head.freeze_encoder, log=log),
-        objective=replace(settings.objective, loss=loss.name),
+        objective=_objective(settings.objective, loss.name, data.train, log=log),
         optim=replace(
             optim,
             learning_rate=optim.learning_rate or _usual_learning_rate(settings),
@@ -109,6 +113,21 @@ def _check_separator(tokenizer: Any, model: str) -> None:
         f"{model}; give --text_template '{{title}}{between}{{text}}', and build the index with the same "
         "template"
     )
+
+
+def _objective(
+    objective: LossSettings, loss: str, train: Pairs, *, log: Callable[[str], None]
+) -> LossSettings:
+    """Return the settings with the loss, and with the directions that fit rows of texts with their groups."""
+    resolved = replace(objective, loss=loss)
+    if not train.texts_of_groups or loss != "in_batch" or getattr(resolved, DIRECTIONS) == ONE_SIDED:
+        return resolved
+    log(
+        f"--{DIRECTIONS}: query_to_product, because each text of a group is a query and a product, and "
+        "the other directions would count every negative again"
+    )
+    changed: Any = {DIRECTIONS: ONE_SIDED}
+    return replace(resolved, **changed)
 
 
 def _overrides(model: ModelSettings) -> Overrides:

@@ -49,6 +49,7 @@ def run_identity(
         "base model's fingerprint": base_fingerprint(base)[:16],
         "keep": settings.run.keep,  # a run that keeps the last weights has discarded the best
         "selection": settings.run.selection,  # the best evaluation so far depends on it
+        "eval_sample": settings.run.eval_sample,  # and so it depends on this
         STEPS: total_steps,
         "precision": accelerator.mixed_precision,
         "device": accelerator.device.type,

@@ -88,6 +88,9 @@ class OptimSettings:
     group_by_query: bool = False
     """Keep a query's judged products together in a batch: they are hard negatives for a loss that contrasts
     the batch. Always on for a loss that ranks the products of a query."""
+    texts_per_group: Annotated[int, Interval(ge=2)] = 4
+    """Most texts of a group in a batch, if rows are texts with their groups (--group_column). Larger groups
+    are divided anew in each epoch."""
     per_device_train_batch_size: Count = 64
     """Pairs per process in a batch."""
     per_device_eval_batch_size: Count = 128
@@ -153,6 +156,9 @@ class RunSettings:
     joint_pool: by MRR; every query and product ranks all other texts, and only its partner counts; for
     questions with one answer each.
     If not given: roc_auc with labels, retrieval without."""
+    eval_sample: Count | None = None
+    """Validation queries that rank the products in an evaluation (--selection retrieval), or texts of groups
+    that rank the other texts; drawn by the seed. If not given: all."""
     logging_steps: Count = 10
     """Steps between log lines."""
     checkpointing_steps: Count | Literal["epoch"] | None = None

@@ -20,6 +20,7 @@ from aisle.commands.train.step_setup import make_step
 from aisle.commands.train.tokenized_files import tokenized
 from aisle.commands.train.vector_files import with_vectors
 from aisle.data.negatives import KnownPositives
+from aisle.data.subgroups import Subgroups
 from aisle.errors import ConfigError
 from aisle.models.loading import LoadedModel
 from aisle.text.batch_layout import Layout, encoded_layout
@@ -121,7 +122,8 @@ def _plan(optim: OptimSettings, train: TokenizedPairs, *, ranks: int) -> tuple[B
         num_processes=ranks,
         accumulation=optim.gradient_accumulation_steps,
         seed=optim.seed,
-        groups=train.query_keys[train.queries] if optim.group_by_query else None,
+        groups=_kept_together(optim, train),
+        together=optim.texts_per_group if train.texts_of_groups else None,
     )
     total_steps = optim.max_train_steps or optim.num_train_epochs * plan.steps_per_epoch
     if optim.num_warmup_steps > total_steps:
@@ -129,6 +131,13 @@ def _plan(optim: OptimSettings, train: TokenizedPairs, *, ranks: int) -> tuple[B
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most the run's {total_steps} steps"
         )
     return plan, total_steps
+
+
+def _kept_together(optim: OptimSettings, train: TokenizedPairs) -> np.ndarray | None:
+    """Return the group of each row that a batch keeps together: its text's group, or its query."""
+    if train.texts_of_groups:
+        return train.groups
+    return train.query_keys[train.queries] if optim.group_by_query else None
 
 
 def _evaluation(
@@ -157,6 +166,8 @@ def _evaluation(
         embed,
         also_right=lambda: known_elsewhere(data.validation, validation, data.train),
         log=log,
+        sample=settings.run.eval_sample,
+        seed=settings.optim.seed,
     )
     sampled = np.concatenate([validation.queries[:SAMPLED_PAIRS], validation.products[:SAMPLED_PAIRS]])
     return evaluate, lambda: embed(sampled).cpu().numpy()
@@ -180,8 +191,16 @@ def _schedule(run: RunSettings, total_steps: int) -> Schedule:
 
 
 def _known_positives(train: TokenizedPairs) -> KnownPositives:
-    return KnownPositives.of(
-        train.query_keys[train.queries],
-        train.product_keys[train.products],
-        train.positive(np.arange(len(train))),
+    queries, products = train.query_keys[train.queries], train.product_keys[train.products]
+    positive = train.positive(np.arange(len(train)))
+    known = KnownPositives.of(queries, products, positive)
+    if not len(train.subgroups):
+        return known
+    rows = np.repeat(np.arange(len(train)), np.diff(train.negative_offsets))
+    subgroups = Subgroups.of(
+        np.concatenate([train.subgroups, train.subgroups[rows]]),
+        np.concatenate([queries, queries[rows]]),
+        np.concatenate([products, train.product_keys[train.negatives]]),
+        np.concatenate([~positive, np.ones(len(rows), bool)]),
     )
+    return replace(known, subgroups=subgroups)

@@ -1,0 +1,95 @@
+"""Training on texts with their groups, from the file to a saved model."""
+
+import json
+
+import pytest
+import yaml
+
+import aisle
+from aisle.cli import train_main
+from tests.commands.conftest import write_rows
+
+NOUNS = ["sofa", "lamp", "table", "chair", "bed", "rug"]
+ROWS = [(f"{word} {noun}", noun) for noun in NOUNS for word in ("red", "blue", "old", "small")]
+
+
+@pytest.fixture
+def train(tiny_bert, tmp_path, capfd):
+    """Train for a step or two; return the exit code, the output on one line, and the run."""
+
+    def run(rows, *flags, header=("text", "kind"), output="run"):
+        path = write_rows(tmp_path / "train.csv", header, rows)
+        given = ["--use_peft", "--model_name_or_path", tiny_bert, "--output_dir", tmp_path / output]
+        given += [
+            "--train_file",
+            path,
+            "--max_train_steps",
+            2,
+            "--logging_steps",
+            1,
+            "--max_length",
+            16,
+            *flags,
+        ]
+        code = train_main([str(one) for one in given])
+        printed = capfd.readouterr()
+        return code, " ".join((printed.out + printed.err).split()), tmp_path / output
+
+    return run
+
+
+def test_a_run_on_groups_holds_out_groups_and_saves_a_model(train):
+    flags = ["--group_column", "kind", "--validation_share", 0.4, "--eval_sample", 5]
+    code, said, run_dir = train(ROWS, *flags, "--per_device_train_batch_size", 16)
+    assert code == 0, said
+    assert "train: 24 texts; text: text, group: kind" in said
+    assert "no group is on both sides" in said
+    assert "validation: 5 texts rank the 8 texts, and those of the same group are right" in said
+    assert "--in_batch_directions: query_to_product" in said
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert {"mrr", "r_precision", "precision@1", "precision@10"} <= metrics["best"].keys()
+    assert metrics["selection_metric"] == "mrr"
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert (saved["group_column"], saved["texts_per_group"], saved["loss"]) == ("kind", 4, "in_batch")
+    assert aisle.load_encoder(str(run_dir)).encode_products(["red sofa"]).shape == (1, 32)
+
+
+def test_pairs_with_groups_and_subgroups_are_read(train):
+    rows = [(f"{noun} {n}", f"{n} {noun}", noun, n % 2) for noun in NOUNS for n in range(3)]
+    flags = ["--group_column", "variant", "--subgroup_column", "shop", "--validation_share", 0.3]
+    code, said, _ = train(rows, *flags, header=("query", "product", "variant", "shop"))
+    assert code == 0, said
+    assert "group of the product: variant, subgroup: shop" in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "message"),
+    [
+        (ROWS, ["--group_column", "sort"], "sort"),
+        (ROWS[:4], ["--group_column", "kind"], "all 4 rows are of the group 'sofa'"),
+        (ROWS[::4], ["--group_column", "kind"], "groups has a single text"),
+        (
+            ROWS,
+            ["--group_column", "kind", "--loss", "cosent"],
+            "--loss cosent: needs pairs of a query and a product",
+        ),
+        (
+            ROWS,
+            ["--group_column", "kind", "--selection", "joint_pool"],
+            "--selection joint_pool: needs pairs",
+        ),
+        (ROWS, ["--group_column", "kind", "--texts_per_group", 1], "--texts_per_group"),
+    ],
+)
+def test_groups_that_cannot_be_trained_on_are_refused(train, rows, flags, message):
+    code, said, _ = train(rows, *flags)
+    assert code == 2
+    assert message in said
+
+
+def test_settings_of_groups_that_nothing_reads_are_named(train):
+    rows = [(f"{noun} {n}", f"{n} {noun}", n % 2, noun) for noun in NOUNS for n in range(3)]
+    flags = ["--group_column", "variant", "--validation_share", 0.3, "--texts_per_group", 3]
+    _, said, _ = train(rows, *flags, header=("query", "product", "label", "variant"))
+    assert "--group_column is not used: cosine_target takes no negatives from the batch" in said
+    assert "--texts_per_group is not used: the rows are pairs" in said
