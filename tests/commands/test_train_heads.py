@@ -65,6 +65,14 @@ def test_training_a_head_lowers_the_error_of_the_cosines(name, shop, tiny_bert):
     assert error(shop / name) < 0.9 * error(tiny_bert)
 
 
+@pytest.mark.parametrize("name", ["relu", "lora"])
+def test_the_figures_before_training_are_those_of_the_model_without_the_head(name, shop):
+    """A skip connection starts as the identity, and the layers of an mlp are random."""
+    found, expected = (json.loads((shop / one / "metrics.json").read_text())["base"] for one in (name, "skip"))
+
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_frozen_encoder_keeps_its_weights(shop, tiny_bert):
     assert same_weights(
         load_file(shop / "skip" / "model.safetensors"), load_file(tiny_bert / "model.safetensors")

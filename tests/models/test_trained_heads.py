@@ -99,6 +99,21 @@ def test_the_head_starts_as_the_identity(kind, tiny_bert):
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("freeze_encoder", [False, True])
+def test_a_tower_without_added_heads_computes_what_the_model_below_them_does(freeze_encoder, tiny_bert):
+    loaded = load_base(find_model(str(tiny_bert)), overrides=Overrides())
+    before = loaded.tower().eval()
+    expected = before([batch_of(before)])
+    tower = prepare_model(loaded, lora=None, head=HeadOptions("mlp"), freeze_encoder=freeze_encoder).eval()
+    batch = batch_of(before)
+
+    with tower.without_added_heads():
+        found = tower([batch])
+
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(tower([batch]), expected, atol=0.1)
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=NAMES)
 def test_gradients_equal_numerical_gradients(options, shift_weights):
     head = nn.Sequential(*make_head(options, 6)).double().eval()

@@ -67,8 +67,8 @@ class LoadedModel:
                 they return is normalised again.
         """
         last = [Normalize()] if self.settings.normalize else []
-        heads = [*self.heads, *last, *added, *(last if added else [])]
-        return Tower(self.backbone, Pooling(self.settings.pooling), heads)
+        on_top = [*added, *last] if added else []
+        return Tower(self.backbone, Pooling(self.settings.pooling), [*self.heads, *last], on_top)
 
     @property
     def side_tokenizers(self) -> SideTokenizers:

@@ -84,7 +84,7 @@ def prepare_model(
     added = make_head(head, output_dim(loaded.heads, hidden_size(backbone)))
     tower = loaded.tower(added)
     if freeze_encoder:
-        tower.freeze_encoder(heads=len(loaded.heads) + loaded.settings.normalize)
+        tower.freeze_encoder()
     return tower
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -33,16 +33,19 @@ class Tower(nn.Module):
         backbone: Any `AutoModel`, with or without an adapter.
         pooling: Pooling of a text's token vectors into one vector.
         heads: Modules after the pooling, in order: projections, normalisation.
+        added: Heads to train on top of the model, after `heads`.
     """
 
     separate_sides = False
     """A tower by itself reads queries and products in the same batch."""
 
-    def __init__(self, backbone: nn.Module, pooling: Pooling, heads: Iterable[Head] = ()) -> None:
+    def __init__(
+        self, backbone: nn.Module, pooling: Pooling, heads: Iterable[Head] = (), added: Sequence[Head] = ()
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
-        modules: Any = nn.ModuleList([cast(nn.Module, head) for head in heads])
+        modules: Any = nn.ModuleList([cast(nn.Module, head) for head in (*heads, *added)])
         self.heads = modules
         self.dim = output_dim(self.heads, hidden_size(backbone))
         """Number of components of an embedding."""
@@ -52,18 +55,16 @@ class Tower(nn.Module):
         self.changes_itself = _changes_itself(backbone)
         self.compute_type: torch.dtype | None = None
         """Number type in which the backbone computes without autocast; `compute_in_half` sets it."""
+        self._own_heads = len(modules) - len(added)
+        self._used_heads = len(modules)
         self._frozen_heads: int | None = None
         config: Any = backbone.config
         if getattr(config, "use_cache", False):
             config.use_cache = False  # or decoders keep the keys and values of every text
 
-    def freeze_encoder(self, *, heads: int) -> None:
-        """Freeze the backbone and the first heads: no gradients, and evaluation mode also during training.
-
-        Args:
-            heads: Number of heads that belong to the frozen encoder.
-        """
-        self._frozen_heads = heads
+    def freeze_encoder(self) -> None:
+        """Freeze all but the added heads: no gradients, and evaluation mode also during training."""
+        self._frozen_heads = self._own_heads
         for module in self._frozen_modules:
             module.requires_grad_(False)
         self.train(self.training)
@@ -138,10 +139,20 @@ class Tower(nn.Module):
         with torch.no_grad():
             return _of_texts(_apply(list(self.heads)[: self._frozen_heads], self._pooled(batch)), batch)
 
+    @contextmanager
+    def without_added_heads(self) -> Iterator[None]:
+        """Leave the added heads out within the context: the tower computes what the model below them does."""
+        self._used_heads = self._own_heads
+        try:
+            yield
+        finally:
+            self._used_heads = len(self.heads)
+
     def _embed(self, batch: TokenBatch) -> torch.Tensor:
+        heads = list(self.heads)[: self._used_heads]
         if self._frozen_heads is None and not isinstance(batch, EncodedBatch):
-            return _apply(self.heads, self._pooled(batch))
-        return _apply(list(self.heads)[self._frozen_heads :], self.encode(batch))
+            return _apply(heads, self._pooled(batch))
+        return _apply(heads[self._frozen_heads :], self.encode(batch))
 
     def _pooled(self, batch: PaddedBatch | PackedBatch) -> torch.Tensor:
         """Return the pooled vectors of a batch's texts: (texts, hidden size)."""

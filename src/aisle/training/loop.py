@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from aisle.errors import TrainingStopped
+from aisle.models.tower import Tower
 from aisle.models.weight_names import without_wrappers
 from aisle.system.prefetch import prefetched
 from aisle.training.batches import BatchPlan, PairBatch
@@ -207,6 +208,14 @@ class Trainer:
             return None
         trained = trained_names(self.accelerator.unwrap_model(self.model))
         return {name: state[name].detach().cpu().clone().contiguous() for name in sorted(trained)}
+
+    def evaluate_base(self) -> dict[str, Any]:
+        """Return the metrics of the base model, before the first step: without added heads; see `evaluate`."""
+        with ExitStack() as stack:
+            for module in self.step.forward.unwrapped.modules():
+                if isinstance(module, Tower):
+                    stack.enter_context(module.without_added_heads())
+            return self.evaluate()
 
     def frozen_weights(self) -> dict[str, torch.Tensor]:
         """Return the frozen weights of a sharded model, on the main rank; call on all ranks."""

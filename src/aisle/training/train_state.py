@@ -59,7 +59,7 @@ class TrainState:
 
     Args:
         step: Number of optimiser steps so far.
-        base: Metrics of the base model, before training.
+        base: Metrics of the base model, before training, without an added head.
         base_sample: Embeddings of a few texts before training, as lists.
         history: Entry of each evaluation: step, epoch and metrics.
         best: Entry of the evaluation with the highest selection metric.

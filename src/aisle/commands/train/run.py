@@ -135,9 +135,12 @@ def _train(
     if settings.run.with_tracking:
         start_trackers(accelerator, saved_form(settings))
     if not resumed:
-        trainer.state.base = trainer.evaluate()
+        trainer.state.base = trainer.evaluate_base()
         trainer.state.base_sample = trainer.sample().tolist()
-        _report_evaluation({"step": 0, **trainer.state.base}, trainer, output)
+        headless = ", without the head" if settings.head.head != "none" else ""
+        _report_evaluation(
+            {"step": 0, **trainer.state.base}, trainer, output, when=f"before training{headless}"
+        )
     undefined = undefined_selection(trainer.selection_metric, trainer.state.base or {})
     if undefined is not None:
         output.log(undefined)
@@ -204,10 +207,11 @@ def _logger(
     return on_log
 
 
-def _report_evaluation(entry: dict[str, Any], trainer: Trainer, output: Output) -> None:
+def _report_evaluation(
+    entry: dict[str, Any], trainer: Trainer, output: Output, *, when: str | None = None
+) -> None:
     step, steps = entry["step"], trainer.schedule.total_steps
-    when = f"step {step:,} of {steps:,}" if step else "before training"
-    output.log(f"{when}: {figures(entry)}")
+    output.log(f"{when or f'step {step:,} of {steps:,}'}: {figures(entry)}")
     numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
     trainer.accelerator.log({f"eval/{name}": value for name, value in numbers.items()}, step=entry["step"])
 
