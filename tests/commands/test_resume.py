@@ -3,12 +3,19 @@
 import json
 import random
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from aisle.commands.train import resume as resume_module
+from aisle.commands.train import run_identity as run_identity_module
+from aisle.commands.train.head_settings import HeadSettings
 from aisle.commands.train.settings import RunSettings, TrainSettings
+from aisle.config.load import saved_form
+from aisle.errors import CheckpointError
+from aisle.training.checkpoint import Checkpoint
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
 from tests.commands.launch import ROOT, start_ranks
 
@@ -164,6 +171,32 @@ def test_two_killed_and_resumed_processes_give_the_bytes_of_an_uninterrupted_run
         assert ended.returncode == 0, ended.stderr[-3000:]
 
     assert outcome(killed) == outcome(alone)
+
+
+def resumable(monkeypatch, *, head):
+    """Check a checkpoint of an earlier version, which had no settings for heads, against a run with a head."""
+    monkeypatch.setattr(run_identity_module, "base_fingerprint", lambda _: "f" * 64)
+    accelerator = SimpleNamespace(mixed_precision="no", device=torch.device("cpu"), num_processes=1)
+
+    def identity(settings):
+        return run_identity_module.run_identity(
+            settings, None, train="t", validation="v", total_steps=6, accelerator=accelerator
+        )
+
+    heads = saved_form(HeadSettings())
+    earlier = {name: value for name, value in identity(TrainSettings()).items() if name not in heads}
+    checkpoint = Checkpoint(path=Path("step_00000003"), step=3, identity=earlier)
+    settings = TrainSettings(head=HeadSettings(head=head))
+    return resume_module.check_resumable(checkpoint, identity(settings), settings, Path("run"))
+
+
+def test_a_checkpoint_from_before_heads_existed_is_resumed_by_a_run_without_a_head(monkeypatch):
+    assert resumable(monkeypatch, head="none") is None
+
+
+def test_a_checkpoint_from_before_heads_existed_is_refused_by_a_run_with_a_head(monkeypatch):
+    with pytest.raises(CheckpointError, match="another run: head was 'none' and is now 'gated'"):
+        resumable(monkeypatch, head="gated")
 
 
 def test_a_resumed_run_prints_that_memory_ran_out_before(monkeypatch, tmp_path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aisle.commands.train.launch_command import resume_command, started_as
-from aisle.commands.train.run_identity import STEPS
+from aisle.commands.train.run_identity import STEPS, values_before_settings_existed
 from aisle.commands.train.settings import TrainSettings
 from aisle.errors import CheckpointError
 from aisle.models.run_file import SETTINGS_FILE
@@ -62,6 +63,8 @@ def check_resumable(
         CheckpointError: The checkpoint belongs to another run, or the number of steps changes the learning
             rates.
     """
+    # Earlier versions wrote no value of a setting that they did not have; they trained as its default does.
+    checkpoint = replace(checkpoint, identity={**values_before_settings_existed(), **checkpoint.identity})
     before, now = checkpoint.identity.get(STEPS), identity[STEPS]
     if before in (None, now):
         check_identity(checkpoint, identity)

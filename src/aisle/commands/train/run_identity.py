@@ -42,10 +42,8 @@ def run_identity(
         total_steps: Steps of the run.
         accelerator: Gives the precision and the number of processes.
     """
-    groups = (settings.model, settings.lora, settings.head, settings.objective, settings.optim)
-    chosen = {name: value for group in groups for name, value in saved_form(group).items()}
     return {
-        **{name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE},
+        **_compared(settings),
         "base model's fingerprint": base_fingerprint(base)[:16],
         "keep": settings.run.keep,  # a run that keeps the last weights has discarded the best
         "selection": settings.run.selection,  # the best evaluation so far depends on it
@@ -57,6 +55,18 @@ def run_identity(
         "training pairs": train,
         "validation pairs": validation,
     }
+
+
+def values_before_settings_existed() -> dict[str, Any]:
+    """Return the defaults of the compared settings: the values of a run that a version without them trained."""
+    return _compared(TrainSettings())
+
+
+def _compared(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that must match, by name."""
+    groups = (settings.model, settings.lora, settings.head, settings.objective, settings.optim)
+    chosen = {name: value for group in groups for name, value in saved_form(group).items()}
+    return {name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE}
 
 
 def base_fingerprint(base: LoadedModel) -> str:
