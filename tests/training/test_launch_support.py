@@ -137,7 +137,9 @@ def test_the_strategy_is_that_of_the_accelerator(kind, processes, strategy):
     assert strategy_of(accelerator(kind, processes)) == strategy
 
 
-@pytest.mark.parametrize("flag", ["--cached_embeddings", "--learn_temperature", "--max_tokens_per_sub_batch"])
+@pytest.mark.parametrize(
+    "flag", ["--head", "--cached_embeddings", "--learn_temperature", "--max_tokens_per_sub_batch"]
+)
 def test_flags_without_support_are_refused_with_fsdp2_only(flag):
     with pytest.raises(ConfigError, match=f"{flag}: not supported with FSDP2"):
         refuse_unsupported_flags("FSDP2", [flag])
