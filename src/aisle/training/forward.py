@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -109,9 +109,9 @@ class Forward:
         if self.captured is not None and self.captured.why_eager is None:
             self.captured.release(reason)
 
-    @property
+    @cached_property
     def unwrapped(self) -> torch.nn.Module:
-        """The model without its distributed wrapper."""
+        """The model without its distributed wrapper; found once, because the search visits all modules."""
         model: torch.nn.Module = self.accelerator.unwrap_model(self.model)
         return model
 

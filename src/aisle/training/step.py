@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ class TrainingStep:
     def _reduce(self) -> None:
         """Sum over the ranks what the wrapper has not summed; it never sums the temperature's gradient."""
         if self.sync is not None:
-            sum_gradients(weight for weight in self.forward.model.parameters() if weight.requires_grad)
+            sum_gradients(self._trained)
         if not self.objective.learns:
             return
         temperature = self.objective.log_temperature
@@ -132,10 +133,17 @@ class TrainingStep:
     def _clip(self) -> torch.Tensor:
         """Clip the gradient to `max_grad_norm`; return its norm before clipping."""
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
-        trained = [weight for weight in self.forward.model.parameters() if weight.requires_grad]
-        norm: Any = self.accelerator.clip_grad_norm_(trained, limit)
+        norm: Any = self.accelerator.clip_grad_norm_(self._trained, limit)
         whole: torch.Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return whole
+
+    @cached_property
+    def _trained(self) -> list[torch.nn.Parameter]:
+        """The model's trained weights; found once, because the search visits all weights.
+
+        The first call is after a backward pass: FSDP2 then has its shards in place of whole weights.
+        """
+        return [weight for weight in self.forward.model.parameters() if weight.requires_grad]
 
     def _alone(self) -> AbstractContextManager[None]:
         """Return a context for work without collectives: all ranks succeed, or all ranks retry."""
