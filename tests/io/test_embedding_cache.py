@@ -9,6 +9,7 @@ import pytest
 
 from aisle.io import embedding_cache
 from aisle.io.embedding_cache import MISSING, EmbeddingCache, key_of
+from aisle.io.lock import take_lock
 
 WRITER = """
 import sys
@@ -100,6 +101,94 @@ def test_a_damaged_file_is_not_read_but_named(change, cache):
 
     assert again.damaged == [path]
     assert (again.find(keys("sofa", "lamp")) == MISSING).all()
+
+
+def test_a_flipped_byte_of_a_vector_is_found_when_its_file_is_needed(cache):
+    cache.add(keys("sofa", "lamp"), vectors(1, 2))
+    (path,) = cache.folder.iterdir()
+    cache.add(keys("rug"), vectors(3))
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+    again = EmbeddingCache(cache.folder, dim=3)
+    assert (again.find(keys("rug")) != MISSING).all()
+    assert again.damaged == []
+
+    places = again.find(keys("rug", "sofa", "lamp"))
+
+    assert (places == MISSING).tolist() == [False, True, True]
+    assert again.damaged == [path]
+    again.add(keys("sofa", "lamp"), vectors(1, 2))
+    np.testing.assert_array_equal(again.take(again.find(keys("lamp", "rug"))), vectors(2, 3))
+
+
+def test_small_files_are_merged_while_a_reader_goes_on(cache):
+    reader = EmbeddingCache(cache.folder, dim=3)
+    for number in range(5):
+        cache.add(keys(f"text {number}", f"text {number + 1}"), vectors(number, number + 1))
+    reader.refresh()
+    names = [f"text {number}" for number in range(6)]
+    before = reader.find(keys(*names))
+
+    assert not cache.compact(most_segments=5)
+    assert cache.compact(most_segments=4)
+
+    (path,) = cache.folder.glob("*.vectors")
+    np.testing.assert_array_equal(reader.take(before), vectors(*range(6)))
+    for one in (cache, reader, EmbeddingCache(cache.folder, dim=3)):
+        one.refresh()
+        np.testing.assert_array_equal(one.take(one.find(keys(*names))), vectors(*range(6)))
+    assert path.stat().st_size == embedding_cache.HEADER.size + 6 * (16 + 3 * 4)
+
+
+def test_merging_leaves_large_and_damaged_files(cache):
+    cache.add(keys("sofa", "lamp", "desk"), vectors(1, 2, 3))
+    (large,) = cache.folder.iterdir()
+    cache.add(keys("rug"), vectors(4))
+    (damaged,) = {*cache.folder.iterdir()} - {large}
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    cache.add(keys("bed"), vectors(5))
+
+    again = EmbeddingCache(cache.folder, dim=3)
+    assert again.compact(most_segments=1, small=3)
+
+    assert {large, damaged} < {*cache.folder.glob("*.vectors")}
+    again.refresh()
+    assert (again.find(keys("sofa", "rug", "bed")) == MISSING).tolist() == [False, True, False]
+
+
+def test_only_one_process_merges(cache):
+    for number in range(3):
+        cache.add(keys(f"text {number}"), vectors(number))
+    lock = take_lock(cache.folder / ".compact.lock", "another")
+
+    assert not cache.compact(most_segments=1)
+
+    lock.release()
+    assert cache.compact(most_segments=1)
+
+
+def test_files_that_are_merged_while_a_reader_opens_them_lose_no_vector(cache, monkeypatch):
+    for number in range(3):
+        cache.add(keys(f"text {number}"), vectors(number))
+    own, merged = embedding_cache._open, []
+
+    def merge_first(path, dim):
+        if not merged:
+            merged.append(path)
+            cache.compact(most_segments=1)
+        return own(path, dim)
+
+    monkeypatch.setattr(embedding_cache, "_open", merge_first)
+    reader = EmbeddingCache(cache.folder, dim=3)
+
+    assert reader.damaged == []
+    np.testing.assert_array_equal(
+        reader.take(reader.find(keys("text 0", "text 1", "text 2"))), vectors(0, 1, 2)
+    )
 
 
 def test_a_write_that_fails_leaves_nothing(cache, monkeypatch):

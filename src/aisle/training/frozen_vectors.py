@@ -71,6 +71,8 @@ def frozen_vectors(
     _, first = np.unique(keys, return_index=True)
     by_length = first[np.argsort(-texts.lengths(first), kind="stable")]
     missing = cache.find(keys[by_length]) == MISSING
+    for path in cache.damaged:
+        log(f"warning: {path}: is no whole file of vectors, and is not read; remove it")
     log(f"frozen encoder: {len(by_length):,} texts; encoding the {missing.sum():,} that {cache.folder} lacks")
     # The share of a rank does not depend on what is missing, which other runs may be adding just now.
     turns = np.arange(len(by_length)) % accelerator.num_processes
@@ -78,6 +80,8 @@ def frozen_vectors(
     with advising_on_memory("encoding texts", ADVICE):
         _add(cache, texts, keys, mine, tower, layout=layout, accelerator=accelerator)
     wait_for_all(accelerator)
+    if accelerator.process_index == 0:
+        _compact(cache, log)
     cache.refresh()
     places = cache.find(keys)
     if (places == MISSING).any():
@@ -127,6 +131,14 @@ def _add(
                 started = time.monotonic()
     if done:
         write()
+
+
+def _compact(cache: EmbeddingCache, log: Callable[[str], None]) -> None:
+    try:
+        if cache.compact():
+            log(f"merged the small files of vectors in {cache.folder}")
+    except OSError as error:
+        log(f"warning: {cache.folder}: its small files of vectors cannot be merged ({error}); they still serve")
 
 
 def cache_folder(parent: Path, *, fingerprint: str, precision: str) -> Path:

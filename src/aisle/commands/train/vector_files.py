@@ -54,7 +54,5 @@ def with_vectors(
         raise TrainingError(
             f"--embedding_cache {parent}: cannot be used ({error}); give a folder that can be written"
         ) from None
-    for path in cache.damaged:
-        log(f"warning: {path}: is no whole file of vectors, and is not read; remove it")
     vectors = frozen_vectors(cache, texts, tower, layout=layout, accelerator=accelerator, log=log)
     return replace(texts, vectors=vectors)
