@@ -174,7 +174,7 @@ def test_two_killed_and_resumed_processes_give_the_bytes_of_an_uninterrupted_run
 
 
 def resumable(monkeypatch, *, head):
-    """Check a checkpoint of an earlier version, which had no settings for heads, against a run with a head."""
+    """Resume a run with a head from a checkpoint of a version that had no settings for heads."""
     monkeypatch.setattr(run_identity_module, "base_fingerprint", lambda _: "f" * 64)
     accelerator = SimpleNamespace(mixed_precision="no", device=torch.device("cpu"), num_processes=1)
 

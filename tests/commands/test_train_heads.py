@@ -1,11 +1,12 @@
 """Training a head on top of a frozen encoder or with LoRA; the run in every command."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from aisle.cli import index_main, main, train_main
 from aisle.commands.train.head_settings import HeadSettings
@@ -68,7 +69,9 @@ def test_training_a_head_lowers_the_error_of_the_cosines(name, shop, tiny_bert):
 @pytest.mark.parametrize("name", ["relu", "lora"])
 def test_the_figures_before_training_are_those_of_the_model_without_the_head(name, shop):
     """A skip connection starts as the identity, and the layers of an mlp are random."""
-    found, expected = (json.loads((shop / one / "metrics.json").read_text())["base"] for one in (name, "skip"))
+    found, expected = (
+        json.loads((shop / one / "metrics.json").read_text())["base"] for one in (name, "skip")
+    )
 
     assert found == pytest.approx(expected, abs=1e-6)
 
@@ -132,6 +135,23 @@ def test_a_cache_serves_later_runs_and_gives_the_same_bytes(shop, tiny_bert, tmp
     for name in ("first", "second"):
         saved, expected = (run / "3_Dense" / "model.safetensors" for run in (tmp_path / name, shop / "skip"))
         assert saved.read_bytes() == expected.read_bytes()
+
+
+def test_a_cache_of_another_encoder_changes_nothing(shop, tiny_bert, tmp_path):
+    """The other encoder has the same tokenizer and dimension, and the run has the same texts."""
+    other = shutil.copytree(tiny_bert, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file(
+        {name: 1.1 * value for name, value in weights.items()}, other / "model.safetensors", {"format": "pt"}
+    )
+    flags = [*SKIP, "--embedding_cache", tmp_path / "cache"]
+    for model in (other, tiny_bert):
+        assert train(shop, model, "skip", *flags, "--output_dir", tmp_path / "run") == 0
+        saved = (tmp_path / "run/3_Dense/model.safetensors").read_bytes()
+        shutil.rmtree(tmp_path / "run")
+
+    assert saved == (shop / "skip/3_Dense/model.safetensors").read_bytes()
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_a_run_without_a_cache_folder_leaves_no_vectors(shop):

@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from aisle.io.embedding_cache import EmbeddingCache
+from aisle.models.loading import load_encoder
+from aisle.text.tokens import tokenize
+from aisle.training.frozen_vectors import keys_of
+from tests.commands.conftest import QUERIES, judged_rows
 from tests.commands.launch import start_ranks, torchrun
 
 
@@ -58,6 +63,13 @@ def test_two_processes_train_the_head_of_one_and_share_the_encoding(without_drop
     one = run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
 
     assert segments == 4  # of each process, for the training and the validation texts
+    texts = sorted({text for query, product, _ in judged_rows(QUERIES) for text in (query, product)})
+    encoder = load_encoder(without_dropout, device="cpu")
+    (folder,) = (tmp_path / "cache").iterdir()
+    cache = EmbeddingCache(folder, dim=32)
+    tokens = tokenize(encoder.tokenizer, texts, prompt="", max_length=encoder.settings.max_length)
+    cached = cache.take(cache.find(keys_of(tokens)))
+    np.testing.assert_allclose(cached, encoder.encode_products(texts), atol=1e-5)
     assert one.stdout.count("encoding the 0 that") == 2
     weights = [load_file(tmp_path / name / "3_Dense" / "model.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():

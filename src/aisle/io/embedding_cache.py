@@ -5,8 +5,8 @@ vector for each key. It gets its name when it is complete and on the disk. So re
 and a process that is killed loses no more than the segment that it was writing. Writers need no lock: if two
 write the same key, either vector is read. Only `compact` takes a lock, which keeps two of them apart.
 
-The header has a checksum of the keys, which is checked when a segment is opened, and a checksum of the vectors,
-which is checked when a key is first found in the segment: 1 GB takes about a second, once per process.
+The header has a checksum of the keys, which is checked when a segment is opened, and a checksum of the
+vectors, which is checked when a key is first found in the segment: about 1 GB per second, once per process.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def _compact(cache: EmbeddingCache, log: Callable[[str], None]) -> None:
         if cache.compact():
             log(f"merged the small files of vectors in {cache.folder}")
     except OSError as error:
-        log(f"warning: {cache.folder}: its small files of vectors cannot be merged ({error}); they still serve")
+        log(f"warning: {cache.folder}: its small files cannot be merged ({error}); they are still read")
 
 
 def cache_folder(parent: Path, *, fingerprint: str, precision: str) -> Path:

@@ -210,7 +210,7 @@ class Trainer:
         return {name: state[name].detach().cpu().clone().contiguous() for name in sorted(trained)}
 
     def evaluate_base(self) -> dict[str, Any]:
-        """Return the metrics of the base model, before the first step: without added heads; see `evaluate`."""
+        """Return the metrics of the base model, before the first step: those without added heads."""
         with ExitStack() as stack:
             for module in self.step.forward.unwrapped.modules():
                 if isinstance(module, Tower):

@@ -58,7 +58,7 @@ def run_identity(
 
 
 def values_before_settings_existed() -> dict[str, Any]:
-    """Return the defaults of the compared settings: the values of a run that a version without them trained."""
+    """Return the defaults of the compared settings; a version without a setting trained with its default."""
     return _compared(TrainSettings())
 
 
