@@ -43,6 +43,7 @@ def run(*arguments):
         (["info", "--index_dir", "/none/index"], "/none/index"),
         (["verify", "--index_dir", "/none/index"], "/none/index"),
         (["average", "/none/a", "/none/b", "--output_dir", "/none/c"], "/none/a"),
+        (["mine", "--train_file", __file__, "--catalog", "/none/c.csv", "--output_file", "x.jsonl"], "c.csv"),
         (["merge", "/none/some/run", "--output_dir", "/none/c"], "/none/some/run"),
         (["push", "/none/run"], "/none/run"),
     ],

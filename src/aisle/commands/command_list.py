@@ -15,7 +15,7 @@ RUNS = ("sample", "quickstart", "average", "merge", "export", "package", "push")
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
-SECTIONS = (("train", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
+SECTIONS = (("mine", "train", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
 """Commands of `aisle`."""
 
 
@@ -83,6 +83,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import merge
 
             return merge.COMMAND
+        case "mine":
+            from aisle.commands import mine
+
+            return mine.COMMAND
         case "package":
             from aisle.commands import package
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from aisle.data.rows import Problem, text_problem
+from aisle.data.rows import Problem, id_text, text_problem
 from aisle.data.templates import TextTemplate
 from aisle.io.arrow_writer import writing
 from aisle.io.durable import replacing
@@ -24,6 +24,7 @@ __all__ = [
     "QUESTION",
     "SEPARATOR",
     "context_text",
+    "passage_id",
     "write_dpr",
 ]
 
@@ -56,6 +57,15 @@ def context_text(context: object, template: TextTemplate | None) -> str | Proble
     if reason == "is blank" or not title:
         return str(text)
     return f"{title} {SEPARATOR} {text}" if reason is None else Problem(f"whose title {reason}", context)
+
+
+def passage_id(context: Mapping[str, object]) -> str | None:
+    """Return the id of a passage, `passage_id` or `psg_id`, as text; None if it has no id."""
+    for name in ("passage_id", "psg_id"):
+        identity = id_text(context.get(name))
+        if isinstance(identity, str):
+            return identity
+    return None
 
 
 def write_dpr(questions: Iterable[Mapping[str, object]], path: Path) -> int:

@@ -38,12 +38,17 @@ def choose_analyser(
     elif (known := analyser_before(index_dir)) is not None:
         analyser, why = Analyser.of(known.language), "as in the version before"
     else:
-        count = min(SAMPLED_TEXTS, products.num_rows)
-        rows = np.linspace(0, products.num_rows - 1, count).astype(np.int64)
-        texts = take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist()
-        analyser, why = Analyser.of(detect_language(texts)), "by the texts; --language sets another"
+        analyser, why = detected_analyser(products), "by the texts; --language sets another"
     log(f"words (BM25): {analyser.describe()} ({why})")
     return analyser
+
+
+def detected_analyser(products: pa.Table) -> Analyser:
+    """Return the analyser for the language of the products' texts."""
+    count = min(SAMPLED_TEXTS, products.num_rows)
+    rows = np.linspace(0, products.num_rows - 1, count).astype(np.int64)
+    texts = take_rows(products.select([TEXT_COLUMN]), rows).column(0).to_pylist()
+    return Analyser.of(detect_language(texts))
 
 
 def analyser_before(index_dir: Path) -> Analyser | None:

@@ -131,6 +131,8 @@ def _format_problems(data: DataSettings) -> Iterator[str]:
         "--query_id_column": data.query_id_column,
         "--product_id_column": data.product_id_column,
         "--hard_negatives_column": data.hard_negatives_column,
+        "--group_column": data.group_column,
+        "--subgroup_column": data.subgroup_column,
         "--catalog": data.catalog,
     }
     unread = [flag for flag, value in given.items() if value is not None]

@@ -56,7 +56,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class _ReadPart:
+class ReadPart:
     """Pairs of a source, and whether their titles are joined with [SEP]."""
 
     pairs: Pairs
@@ -100,8 +100,10 @@ def read_training_data(
         DataError: A source cannot be read, rows are bad, or no pairs are left.
     """
     train_rows, validation_rows = _row_sources(settings, token, log, memory)
-    products = _catalog_texts(settings, [rows for rows in (train_rows, validation_rows) if rows], log)
-    read = _read(train_rows(), settings, products, name="train", log=log, scored=teacher_scores)
+    held_out = _held_out(settings)
+    sources = [(train_rows, settings), *([] if validation_rows is None else [(validation_rows, held_out)])]
+    products = _catalog_texts(settings, sources, log)
+    read = read_part(train_rows(), settings, products, name="train", log=log, scored=teacher_scores)
     train = _start_of(read.pairs) if settings.sanity_test else read.pairs
     if validation_rows is None:
         if train.texts_of_groups:
@@ -110,11 +112,7 @@ def read_training_data(
         side = "group" if train.texts_of_groups else "query"
         log(f"held out {len(validation):,} pairs for validation; no {side} is on both sides")
         return _checked(TrainingData(train, validation, read.joined_titles), settings, log)
-    # Only training needs hard negatives and subgroups: validation pairs may lack these columns.
-    held_out = replace(settings, hard_negatives_column=None, subgroup_column=None)
-    if settings.train_format == "triples":
-        held_out = replace(held_out, train_format="pairs")
-    validation = _read(validation_rows(), held_out, products, name="validation", log=log).pairs
+    validation = read_part(validation_rows(), held_out, products, name="validation", log=log).pairs
     if train.texts_of_groups != validation.texts_of_groups:
         grouped, other = ("train", "validation") if train.texts_of_groups else ("validation", "train")
         raise DataError(
@@ -150,6 +148,12 @@ def _checked(data: TrainingData, settings: DataSettings, log: Callable[[str], No
             f"{subgroups[0]!r}, so only products judged wrong are negatives"
         )
     return data
+
+
+def _held_out(settings: DataSettings) -> DataSettings:
+    """Return how to read validation pairs, which may lack the columns that only training needs."""
+    held_out = replace(settings, hard_negatives_column=None, subgroup_column=None)
+    return replace(held_out, train_format="pairs") if settings.train_format == "triples" else held_out
 
 
 def _start_of(pairs: Pairs) -> Pairs:
@@ -189,7 +193,8 @@ def _file_rows(names: Sequence[str], text: TextFormat) -> Rows:
     return lambda: iter_rows(files, text=text)
 
 
-def _columns(settings: DataSettings, head: Row | None) -> PairColumns:
+def named_columns(settings: DataSettings, head: Row | None) -> PairColumns:
+    """Return the columns that the settings name, given the first row; None stands for columns to find."""
     product_id = settings.product_id_column
     if product_id is None and head is not None and settings.id_column in head.values:
         product_id = settings.id_column
@@ -206,7 +211,7 @@ def _columns(settings: DataSettings, head: Row | None) -> PairColumns:
 
 
 def _catalog_texts(
-    settings: DataSettings, sources: Sequence[Rows], log: Callable[[str], None]
+    settings: DataSettings, sources: Sequence[tuple[Rows, DataSettings]], log: Callable[[str], None]
 ) -> CatalogTexts | None:
     """Return the texts of the products that the pairs name by id, or None without --catalog."""
     if not settings.catalog:
@@ -215,11 +220,11 @@ def _catalog_texts(
     parse_template(template)  # reports a mistake in the template before the pairs are read
     files = expand_files(settings.catalog)
     wanted: set[str] = set()
-    for rows in sources:
+    for rows, how in sources:
         columns = None
         for row in rows():
             if row.problem is None:
-                columns = columns or find_pair_columns(row, _columns(settings, row), by_id=True)
+                columns = columns or find_pair_columns(row, named_columns(how, row), by_id=True)
                 wanted.update(listed_ids(row.values, columns))
     products = read_catalog_texts(
         iter_rows(files, text=TextFormat.of(settings.delimiter, settings.encoding)),
@@ -239,7 +244,7 @@ def _catalog_texts(
     return products
 
 
-def _read(
+def read_part(
     rows: Iterator[Row],
     settings: DataSettings,
     products: CatalogTexts | None,
@@ -247,9 +252,22 @@ def _read(
     name: str,
     log: Callable[[str], None],
     scored: bool = False,
-) -> _ReadPart:
-    head, rows = _peek(rows)
-    columns = _columns(settings, head)
+) -> ReadPart:
+    """Return the pairs in rows.
+
+    Args:
+        rows: Rows of a source.
+        settings: How to read them.
+        products: Texts by product id, for rows that name products by id.
+        name: Name of the part, for the log.
+        log: Logs the number of pairs, the columns in use and the rows that were left out.
+        scored: Whether the pairs must have a teacher's scores.
+
+    Raises:
+        DataError: Rows are bad, or no pairs are left.
+    """
+    head, rows = peek_row(rows)
+    columns = named_columns(settings, head)
     if scored:
         columns = replace(columns, teacher_score=settings.teacher_score_column or TEACHER_SCORE)
     label_map = settings.label_map
@@ -274,7 +292,7 @@ def _read(
     titles = layout is not None and layout.joins_titles
     if read.columns.texts_of_groups:
         log(f"{name}: {len(read.pairs):,} texts; text: {read.columns.query}, group: {read.columns.group}")
-        return _ReadPart(_noted(read, name, log), titles)
+        return ReadPart(_noted(read, name, log), titles)
     label = read.columns.label or "none: every pair is a positive"
     hard = read.columns.hard_negatives
     product = read.columns.product if products is None else f"the catalogue's by {read.columns.product_id}"
@@ -287,7 +305,7 @@ def _read(
         + ("" if read.columns.group is None else f", group of the product: {read.columns.group}")
         + ("" if read.columns.subgroup is None else f", subgroup: {read.columns.subgroup}")
     )
-    return _ReadPart(_noted(read, name, log), titles)
+    return ReadPart(_noted(read, name, log), titles)
 
 
 def _noted(read: PairsRead, name: str, log: Callable[[str], None]) -> Pairs:
@@ -299,7 +317,7 @@ def _noted(read: PairsRead, name: str, log: Callable[[str], None]) -> Pairs:
     return read.pairs
 
 
-def _peek(rows: Iterator[Row]) -> tuple[Row | None, Iterator[Row]]:
+def peek_row(rows: Iterator[Row]) -> tuple[Row | None, Iterator[Row]]:
     """Return the first good row, and all rows; None if none of the first rows is good."""
     peeked: list[Row] = []
     for row in islice(rows, PEEKED_ROWS):

@@ -1,0 +1,261 @@
+"""`aisle mine`: training data and a catalogue become training data with hard negatives, and a run."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from aisle.cli import main, train_main
+from tests.commands.conftest import write_rows
+
+PRODUCTS = [
+    ("p1", "red sofa for two", "Acme"),
+    ("p2", "Red Sofa for two", "Acme"),
+    ("p3", "red sofa cover", "Zenith"),
+    ("p4", "red sofa legs", "Zenith"),
+    ("p5", "brass reading lamp", "Acme"),
+    ("p6", "reading lamp shade", "Acme"),
+    ("p7", "reading glasses", "Zenith"),
+]
+JUDGED = [
+    ("red sofa", "p1", 1),
+    ("red sofa", "p4", 0.25),
+    ("reading lamp", "p5", 1),
+    ("reading lamp", "p7", 0),
+]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    write_rows(folder / "catalog.csv", ["product_id", "title", "brand"], PRODUCTS)
+    write_rows(folder / "judged.csv", ["query", "product_id", "relevance"], JUDGED)
+    return folder
+
+
+@pytest.fixture
+def mine(shop, tmp_path, capfd):
+    """Run the command; return the exit code, the output on one line, and the file."""
+
+    def run(*flags, train="judged.csv", output="mined.jsonl"):
+        path = tmp_path / output
+        given = ["mine", "--train_file", str(shop / train), "--output_file", str(path), *map(str, flags)]
+        code = main(given)
+        said = capfd.readouterr()
+        return code, " ".join((said.out + said.err).split()), path
+
+    return run
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_ids_come_in_and_ids_with_texts_come_out(mine, shop):
+    code, said, path = mine("--catalog", shop / "catalog.csv", "--per_query", 2)
+    assert code == 0
+    assert rows_of(path) == [
+        {
+            "query": "red sofa",
+            "product_id": "p1",
+            "product": "red sofa for two",
+            "relevance": 1.0,
+            "hard_negatives": ["red sofa cover"],
+            "hard_negative_ids": ["p3"],
+        },
+        {
+            **{"query": "red sofa", "product_id": "p4", "product": "red sofa legs", "relevance": 0.25},
+            **{"hard_negatives": [], "hard_negative_ids": []},
+        },
+        {
+            "query": "reading lamp",
+            "product_id": "p5",
+            "product": "brass reading lamp",
+            "relevance": 1.0,
+            "hard_negatives": ["reading lamp shade", "reading glasses"],
+            "hard_negative_ids": ["p6", "p7"],
+        },
+        {
+            **{"query": "reading lamp", "product_id": "p7", "product": "reading glasses", "relevance": 0.0},
+            **{"hard_negatives": [], "hard_negative_ids": []},
+        },
+    ]
+    assert "mined 3 hard negatives for 2 queries" in said
+    assert "queries without a hard negative: 0; with fewer: 1" in said
+    assert "excluded: 2 judged positive, 1 equal text, 1 partly relevant" in said
+
+
+def test_the_document_has_the_counts_and_parquet_the_same_rows(mine, shop):
+    flags = ["--catalog", shop / "catalog.csv", "--text_template", "{title} {brand}"]
+    assert mine(*flags)[0] == 0
+    code, _, jsonl = mine(*flags)
+    assert code == 0
+    code, said, path = mine(*flags, "--json", output="mined.parquet")
+    assert code == 0
+    document, _ = json.JSONDecoder().raw_decode(said, said.index('{"output_file"'))
+    assert document["excluded"]["judged_positive"] == 2
+    assert document["positives"] == {"pairs": 2, "in_catalog": 2}
+    assert document["hard_negatives"] == 3
+    assert pq.read_table(path).to_pylist() == rows_of(jsonl)
+    assert rows_of(jsonl)[0]["hard_negatives"] == ["red sofa cover Zenith"]
+
+
+def test_an_index_gives_the_same_negatives_as_its_catalogue(mine, shop, tiny_bert, tmp_path):
+    index_dir = tmp_path / "index"
+    catalog = ["--catalog", str(shop / "catalog.csv")]
+    build = ["build", "--model", str(tiny_bert), "--backend", "exact", "--index_dir", str(index_dir)]
+    assert main([*build, *catalog]) == 0
+    _, _, path = mine(*catalog)
+    expected = rows_of(path)
+    code, said, path = mine("--index_dir", index_dir)
+    assert code == 0, said
+    assert rows_of(path) == expected
+    code, said, path = mine("--index_dir", index_dir, *catalog)
+    assert "has the same products, so its word search is reused" in said
+    assert rows_of(path) == expected
+    code, said, path = mine("--index_dir", index_dir, *catalog, "--text_template", "{title} {brand}")
+    assert code == 0
+    assert "is not used, as its products or their texts differ" in said
+
+
+def test_a_run_trains_on_mined_negatives_and_answers_queries(mine, shop, tiny_bert, tmp_path, capfd):
+    _, _, path = mine("--catalog", shop / "catalog.csv")
+    run_dir, index_dir = tmp_path / "run", tmp_path / "index"
+    train = ["--train_file", str(path), "--validation_file", str(shop / "judged.csv")]
+    train += ["--model_name_or_path", str(tiny_bert), "--max_length", "16", "--max_train_steps", "1"]
+    train += ["--output_dir", str(run_dir), "--loss", "in_batch"]
+    texts = ["--validation_file", str(path), "--hard_negatives_column", "hard_negatives"]
+    assert train_main([*train, *texts]) == 0
+    assert "hard negatives: hard_negatives" in capfd.readouterr().out
+    by_id = ["--catalog", str(shop / "catalog.csv"), "--hard_negatives_column", "hard_negative_ids"]
+    assert train_main([*train, *by_id, "--overwrite_output_dir"]) == 0
+    assert "hard negatives: hard_negative_ids" in capfd.readouterr().out
+    build = ["build", "--model", str(run_dir), "--catalog", str(shop / "catalog.csv")]
+    assert main([*build, "--backend", "exact", "--index_dir", str(index_dir)]) == 0
+    capfd.readouterr()
+    assert main(["query", "--index_dir", str(index_dir), "--json", "red sofa"]) == 0
+    assert json.loads(capfd.readouterr().out)
+
+
+PASSAGES = [
+    ("1", "Sofa", "It is red.", "a"),
+    ("2", "Sofa cover", "It covers a red sofa.", "b"),
+    ("3", "Sofa bed", "It is a red sofa since 1999.", "c"),
+    ("4", "Lamp", "It shines.", "d"),
+]
+QUESTION = {
+    "dataset": "made up",
+    "question": "what is a red sofa?",
+    "answers": ["since 1999"],
+    "positive_ctxs": [{"title": "Sofa", "text": "It is red.", "score": 1, "title_score": 0, "psg_id": 1}],
+    "negative_ctxs": [],
+    "hard_negative_ctxs": [{"title": "old", "text": "replaced", "passage_id": "9"}],
+    "kept": {"as": ["it", "is"]},
+}
+
+
+def write_passages(folder, *questions):
+    path = folder / "passages.csv"
+    write_rows(path, ["id", "title", "text", "note"], PASSAGES)
+    (folder / "nq.json").write_text(json.dumps(questions))
+    return ["--catalog", path, "--id_column", "id", "--text_template", "{title} {text}"]
+
+
+def test_dpr_json_comes_in_and_goes_out_with_new_hard_negatives(mine, tmp_path, tiny_bert, capfd):
+    catalog = write_passages(tmp_path, QUESTION, {**QUESTION, "positive_ctxs": []})
+    code, said, path = mine(*catalog, train=tmp_path / "nq.json", output="out.json")
+    assert code == 2
+    assert "nq.json, row 2: positive_ctxs is empty" in said
+    assert not path.exists()
+    code, said, path = mine(*catalog, "--on_bad_row", "skip", train=tmp_path / "nq.json", output="out.json")
+    assert code == 0, said
+    cover = {"title": "Sofa cover", "text": "It covers a red sofa.", "title_score": 0, "passage_id": "2"}
+    (written,) = json.loads(path.read_text("utf-8"))
+    assert written["hard_negative_ctxs"][0].pop("score") > 0
+    assert written == {**QUESTION, "hard_negative_ctxs": [cover]}
+    assert "1 judged positive, 1 has an answer" in said
+    code, said, again = mine(*catalog, train=path, output="again.json")
+    assert code == 0
+    assert json.loads(again.read_text())[0]["hard_negative_ctxs"][0]["passage_id"] == "2"
+    train = ["--train_file", str(again), "--validation_file", str(again), "--max_train_steps", "1"]
+    train += ["--model_name_or_path", str(tiny_bert), "--max_length", "16", "--loss", "in_batch"]
+    assert train_main([*train, "--output_dir", str(tmp_path / "run")]) == 0
+    assert "1 pairs of DPR's json" in capfd.readouterr().out
+
+
+def test_pairs_go_out_as_dpr_json(mine, shop):
+    flags = ["--catalog", shop / "catalog.csv", "--output_format", "dpr"]
+    code, said, path = mine(*flags, output="out.json")
+    assert code == 0, said
+    first, second = json.loads(path.read_text("utf-8"))
+    assert first["question"] == "red sofa"
+    assert [each["text"] for each in first["positive_ctxs"]] == ["red sofa for two"]
+    assert [(each["passage_id"], each["text"]) for each in first["negative_ctxs"]] == [
+        ("p4", "red sofa legs")
+    ]
+    assert [(each["passage_id"], each["text"]) for each in first["hard_negative_ctxs"]] == [
+        ("p3", "red sofa cover")
+    ]
+    assert [each["passage_id"] for each in second["hard_negative_ctxs"]] == ["p6", "p7"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "no products to search: give --catalog or --index_dir"),
+        (["--per_query", 9, "--depth", 3, "--index_dir", "x"], "--per_query 9: must be at most --depth 3"),
+        (["--text_template", "{title}", "--index_dir", "x"], "--text_template: needs --catalog"),
+        (["--catalog", "/none/such.csv"], "/none/such.csv"),
+        (["--index_dir", "/none/index"], "/none/index: must be an index directory"),
+        (["--catalog", "CATALOG", "--output_file", "x.csv"], "must end in .jsonl or .parquet"),
+        (["--catalog", "CATALOG", "--output_file", "CATALOG"], "is read by this command"),
+        (["--catalog", "CATALOG", "--output_file", "/none/x.jsonl"], "its folder does not exist"),
+        (["--catalog", "CATALOG", "--train_format", "dpr"], "there is no column 'question'"),
+        (
+            ["--catalog", "CATALOG", "--label_column", "none", "--product_id_column", "query"],
+            "have no product id in common",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_message(mine, shop, flags, message):
+    flags = [str(shop / "catalog.csv") if flag == "CATALOG" else flag for flag in flags]
+    code, said, path = mine(*flags)
+    assert code == 2
+    assert message in said
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("red sofa", "something else", 1)], "No positive of the training data is in the catalogue"),
+        ([("red sofa", "red sofa legs", 0)], "The training data have no positive"),
+    ],
+)
+def test_pairs_without_a_known_positive_are_refused(mine, shop, tmp_path, rows, message):
+    train = write_rows(tmp_path / "texts.csv", ["query", "product", "relevance"], rows)
+    code, said, _ = mine("--catalog", shop / "catalog.csv", train=train)
+    assert code == 2
+    assert message in said
+
+
+def test_few_positives_in_the_catalogue_warn(mine, shop, tmp_path):
+    rows = [("red sofa", "red sofa legs"), ("lamp", "other"), ("bed", "another")]
+    train = write_rows(tmp_path / "texts.csv", ["query", "product"], rows)
+    code, said, _ = mine("--catalog", shop / "catalog.csv", train=train)
+    assert code == 0
+    assert "warning: only 1 of 3 positives are in the catalogue" in said
+
+
+def test_a_failed_write_leaves_the_old_file(mine, shop, tmp_path, monkeypatch):
+    (tmp_path / "mined.jsonl").write_text("old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("aisle.commands.mine.write_pairs._rows", fail)
+    code, said, path = mine("--catalog", shop / "catalog.csv")
+    assert code == 2
+    assert "the pairs cannot be written: No space left on device" in said
+    assert path.read_text() == "old"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["mined.jsonl"]
