@@ -8,7 +8,7 @@ from typing import Any
 from aisle.commands.command import Command
 
 SEARCH = ("build", "query", "evaluate")
-MAINTAIN = ("upsert", "delete", "compact", "tune", "calibrate")
+MAINTAIN = ("upsert", "delete", "compact", "tune", "calibrate", "adapt")
 INSPECT = ("versions", "rollback", "info", "verify")
 SERVICE = ("serve", "publish")
 RUNS = ("sample", "quickstart", "average", "merge", "export", "package", "push")
@@ -47,6 +47,10 @@ class CommandList(Mapping[str, Command[Any]]):
 def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each command)
     """Import a command's module and return the command."""
     match name:
+        case "adapt":
+            from aisle.commands import adapt
+
+            return adapt.COMMAND
         case "average":
             from aisle.commands import average
 

@@ -18,6 +18,7 @@ from aisle.errors import IndexIntegrityError, IndexStoreError
 
 if TYPE_CHECKING:
     from aisle.index import Manifest
+    from aisle.index.manifest import AdapterRecord
     from aisle.types.score_calibration import Calibration
 
 
@@ -63,6 +64,7 @@ def info(settings: InfoSettings) -> Manifest:
     facts = _facts(settings.index_dir, manifest, columns, size, words=words, current=manifest == current)
     calibration = read_calibration(folder, manifest)
     facts["calibration"] = "" if calibration is None else _calibrated(calibration)
+    facts["query adapter"] = "" if manifest.query_adapter is None else _adapted(manifest.query_adapter)
     bundle = queries_bundle(manifest, settings.model)
     if bundle is not None:
         facts["queries"] = bundle.describe()
@@ -159,6 +161,16 @@ def _calibrated(calibration: Calibration) -> str:
     return (
         f"{', '.join(calibration.modes)}; by {calibration.queries:,} judged queries on version "
         f"{calibration.version} of {calibration.products:,} products, {shown_time(calibration.created)} UTC"
+    )
+
+
+def _adapted(record: AdapterRecord) -> str:
+    """Return the kind, the training and the gain of a query adapter."""
+    size = "" if record.kind == "linear" else f" of size {record.size}"
+    return (
+        f"{record.kind}{size}, trained on {record.train_pairs:,} pairs and version {record.version}; "
+        f"nDCG@10 of {record.held_out_queries:,} held-out queries {record.ndcg_before:.4f} -> "
+        f"{record.ndcg_after:.4f}, gain [{record.gain_low:+.4f}, {record.gain_high:+.4f}]"
     )
 
 

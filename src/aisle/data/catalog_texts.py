@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from aisle.data.rows import BadRows, Problem, id_text
 
-__all__ = ["CatalogTexts"]
+__all__ = ["CatalogTexts", "ProductIds", "ProductTexts"]
+
+
+class ProductTexts(Protocol):
+    """What pairs name a product by, found by its id."""
+
+    def text(self, column: str, value: object) -> str | Problem:
+        """Return the text of the product with an id, or the problem with the id in `column`."""
+
+
+class ProductIds:
+    """Ids in place of texts, for pairs whose products are looked up later."""
+
+    def text(self, column: str, value: object) -> str | Problem:
+        """Return the id as a text, or a problem if it is no id."""
+        identity = id_text(value)
+        return (
+            Problem(f"{column} {identity.reason}", identity.found)
+            if isinstance(identity, Problem)
+            else identity
+        )
 
 
 @dataclass(frozen=True)

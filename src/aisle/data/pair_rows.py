@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from aisle.data.catalog_texts import CatalogTexts
+from aisle.data.catalog_texts import ProductTexts
 from aisle.data.column_aliases import (
     GROUPED_TEXT,
     PAIR_HARD_NEGATIVES,
@@ -200,7 +200,7 @@ class PairParser:
         self,
         columns: PairColumns,
         label_map: Mapping[str, float] | None,
-        products: CatalogTexts | None = None,
+        products: ProductTexts | None = None,
         *,
         most_hard_negatives: int | None = None,
     ) -> None:
@@ -314,7 +314,7 @@ def _read_product_group(value: object, _product: object) -> str | Problem | None
 
 
 def _read_hard_negatives(
-    column: str, value: object, *, product: object, catalog: CatalogTexts | None
+    column: str, value: object, *, product: object, catalog: ProductTexts | None
 ) -> list[str] | Problem:
     """Return the texts of a cell: a list or, in csv, a JSON list; an empty cell has none.
 

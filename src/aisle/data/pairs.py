@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aisle.data.catalog_texts import CatalogTexts
+from aisle.data.catalog_texts import ProductTexts
 from aisle.data.digests import text_digest
 from aisle.data.pair_rows import PairColumns, PairParser, find_pair_columns
 from aisle.data.pair_shapes import find_shape
@@ -176,7 +176,7 @@ def read_pairs(
     columns: PairColumns,
     label_map: Mapping[str, float] | None,
     on_bad_row: OnBadRow,
-    products: CatalogTexts | None = None,
+    products: ProductTexts | None = None,
     most_hard_negatives: int | None = None,
     cache_dir: Path | None = None,
 ) -> PairsRead:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from aisle.errors import ConfigError, IndexIntegrityError
 from aisle.index.backends import GraphBackend, backend_named, make_parameters
 from aisle.index.manifest import (
+    ADAPTER_FILE,
     CALIBRATION_FILE,
     INDEX_FILES,
     LEXICAL_FOLDER,
@@ -58,7 +59,7 @@ def verify_files(folder: Path, manifest: Manifest, *, verify: Literal["checksums
     """
     files = manifest.files
     listed, needed = set(files), {*INDEX_FILES, *recorded_backend(folder, manifest)[0].files}
-    others = listed - needed - {MARKS_FILE, CALIBRATION_FILE}
+    others = listed - needed - {MARKS_FILE, CALIBRATION_FILE, ADAPTER_FILE}
     foreign = sorted(name for name in others if not _LEXICAL_NAME.fullmatch(name))
     if foreign or not needed <= listed:
         raise IndexIntegrityError(

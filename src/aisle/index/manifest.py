@@ -14,9 +14,10 @@ from aisle.errors import IndexIntegrityError
 from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
 from aisle.io.json_object import InvalidJsonError, read_object, record_of
 from aisle.io.record_schema import ALIAS, Limits, Number, Positive, Sha256, record_validator
-from aisle.types.choices import StoreDtype
+from aisle.types.choices import AdapterKind, StoreDtype
 
 __all__ = [
+    "ADAPTER_FILE",
     "CALIBRATION_FILE",
     "EMBEDDINGS_FILE",
     "FORMAT_VERSION",
@@ -27,6 +28,7 @@ __all__ = [
     "NODES_FILE",
     "PRODUCTS_FILE",
     "QUERIES_FILE",
+    "AdapterRecord",
     "BackendRecord",
     "CurvePoint",
     "FileRecord",
@@ -47,6 +49,8 @@ MARKS_FILE = "marks.npy"
 """File of the mark of each text, (products,) uint8; missing if texts were not tokenised (`build_index`)."""
 CALIBRATION_FILE = "calibration.json"
 """File of the probabilities of relevance by score; missing until `aisle calibrate` measured them."""
+ADAPTER_FILE = "query_adapter.npz"
+"""File of the weights of the query adapter; missing if queries are not adapted."""
 INDEX_FILES = (EMBEDDINGS_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
 """Files of every index; the backend and BM25 add their own."""
 LEXICAL_FOLDER = "lexical"
@@ -56,6 +60,7 @@ _RECALL_KEY = "ann_recall@10"
 
 Milliseconds = Annotated[float, Limits(ge=0.0)]
 Share = Annotated[float, Limits(ge=0.0, le=1.0)]
+Change = Annotated[float, Limits(ge=-1.0, le=1.0)]
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,32 @@ class BackendRecord:
 
 
 @dataclass(frozen=True)
+class AdapterRecord:
+    """The query adapter of an index, and its gain on queries that it was not trained on."""
+
+    kind: AdapterKind
+    size: Positive
+    """Rank of low_rank, size of the hidden layer of mlp, dimension of linear."""
+    fingerprint: Sha256
+    """Fingerprint of adapted query embeddings."""
+    base_fingerprint: str
+    """Fingerprint of the query tower that the adapter takes embeddings of."""
+    version: Positive
+    """Version of the index that it was trained and measured on."""
+    train_queries: Positive
+    train_pairs: Positive
+    held_out_queries: Positive
+    """Number of queries that the gain was measured on."""
+    ndcg_before: Share
+    """nDCG@10 of exact search with that version, on the held-out queries."""
+    ndcg_after: Share
+    """nDCG@10 with the adapter."""
+    gain_low: Change
+    """Lower end of the paired 95% interval of the gain."""
+    gain_high: Change
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything needed to open, check and query one version of an index."""
 
@@ -99,7 +130,7 @@ class Manifest:
     created: str
     """Time when the version was made: ISO 8601, UTC."""
     command: str
-    """Command that made the version: build, upsert, delete, compact, tune or calibrate."""
+    """Command that made the version: build, upsert, delete, compact, tune, calibrate or adapt."""
     fingerprint: str
     """Fingerprint of the encoder that made the embeddings."""
     encoder: dict[str, Any]
@@ -148,6 +179,8 @@ class Manifest:
     """Number of products with no known token in their text; None if they were not counted."""
     query_fingerprint: str | None = None
     """Fingerprint of the query tower at the build; None if one tower reads both sides."""
+    query_adapter: AdapterRecord | None = None
+    """Adapter of query embeddings; None if queries are searched as the encoder embeds them."""
     pruned: tuple[Positive, ...] = ()
     """Versions that were removed when this version became current."""
 

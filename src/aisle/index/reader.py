@@ -26,6 +26,7 @@ from aisle.index.manifest import (
     read_manifest,
 )
 from aisle.index.products import rank_ids, read_products
+from aisle.index.query_adapter import read_adapter
 from aisle.index.row_groups import RowGroups
 from aisle.index.scoring import FloatArray
 from aisle.index.search_index import SearchIndex
@@ -33,7 +34,14 @@ from aisle.index.stored_calibration import read_calibration
 from aisle.index.version_folders import current_directory
 from aisle.types.columns import ID_COLUMN
 
-__all__ = ["StoredProducts", "check_fingerprint", "open_index", "open_stored", "query_tower_note"]
+__all__ = [
+    "StoredProducts",
+    "check_adapter",
+    "check_fingerprint",
+    "open_index",
+    "open_stored",
+    "query_tower_note",
+]
 
 OPEN_ATTEMPTS = 10
 
@@ -171,6 +179,7 @@ def _open_version(
         directory=folder,
         lexical=_lexical(folder, manifest) if has_texts else None,
         calibration=read_calibration(folder, manifest),
+        query_adapter=read_adapter(folder, manifest),
     )
 
 
@@ -190,6 +199,18 @@ def check_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | No
             f"{index_dir}: an index is searched with its own encoder: made by {manifest.fingerprint} "
             f"({manifest.encoder}), queried with {fingerprint}; build the index again with the new encoder, "
             "or query with the old one"
+        )
+
+
+def check_adapter(index_dir: Path, manifest: Manifest, query_fingerprint: str | None) -> None:
+    """Check that the encoder of the queries is the base of the index's query adapter, if it has one."""
+    record = manifest.query_adapter
+    if record is not None and record.base_fingerprint != query_fingerprint:
+        raise FingerprintMismatchError(
+            f"{index_dir}: its query adapter was trained on embeddings of the query tower "
+            f"{record.base_fingerprint}, and the queries are embedded by {query_fingerprint}; use that "
+            "encoder, go back to a version without the adapter (aisle rollback), or "
+            "train another (aisle adapt)"
         )
 
 

@@ -21,6 +21,7 @@ from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import (
     Manifest,
 )
+from aisle.index.query_adapter import QueryAdapter
 from aisle.index.scoring import FloatArray, Rows, Scores, exact_search
 from aisle.index.search_result import SearchResult, payload_of
 from aisle.types.choices import Fusion, SearchMode
@@ -48,6 +49,8 @@ class SearchIndex:
     """BM25 over the products' texts, memory-mapped; None if the index was built without texts."""
     calibration: Calibration | None = None
     """Probability of relevance by score; None before `aisle calibrate`."""
+    query_adapter: QueryAdapter | None = None
+    """Trained function of query embeddings, see `adapted`; None before `aisle adapt`."""
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -71,6 +74,17 @@ class SearchIndex:
     def ef_search(self) -> int | None:
         """Return the search effort of the index; None if its backend has no search effort."""
         return self.manifest.ef_search if has_efforts(type(self.graph.backend)) else None
+
+    def adapted(self, query_embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the embeddings to search with for the encoder's embeddings of queries.
+
+        They differ if the index has a query adapter. `Searcher` calls this; a program that encodes queries
+        itself calls it before `search`.
+
+        Args:
+            query_embeddings: (queries, dim) float32 of the index's encoder, unit L2 norm.
+        """
+        return query_embeddings if self.query_adapter is None else self.query_adapter.apply(query_embeddings)
 
     def search(
         self,

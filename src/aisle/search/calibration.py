@@ -170,7 +170,7 @@ def _pools(
     depth: int,
 ) -> Iterator[_Pool]:
     """Yield the pool of each query, without products that the query names by their id."""
-    asked = encoder.encode_queries(texts)
+    asked = index.adapted(encoder.encode_queries(texts))
     top = min(depth, len(index))
     nearest, _ = exact_search(index.embeddings, asked, top_k=top, tie_ranks=index.tie_ranks)
     for text, embedding, best, known in zip(texts, asked, nearest, judged, strict=True):

@@ -12,7 +12,7 @@ from aisle.bundle.bundle_record import BundleSource
 from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.errors import FingerprintMismatchError, ModelError
 from aisle.index.manifest import Manifest
-from aisle.index.reader import query_tower_note
+from aisle.index.reader import check_adapter, query_tower_note
 from aisle.search.load_encoder import LoadedEncoder, load_encoder
 from aisle.search.started_bundle import StartedBundle
 from aisle.types.encoder_protocol import Encoder
@@ -121,6 +121,8 @@ def encoder_of_index(
         encoder = _in_place_of(manifest, encoder, index_dir, named, to_search=to_search)
     if log is not None and isinstance(encoder, OnnxEncoder) and encoder.note is not None:
         log(encoder.note)
+    if to_search:
+        check_adapter(index_dir, manifest, encoder.query_fingerprint)
     other_tower = query_tower_note(manifest, encoder.query_fingerprint)
     if log is not None and other_tower is not None:
         log(other_tower)

@@ -16,7 +16,7 @@ from aisle.index.filters import parse_filter
 from aisle.index.hybrid_search import candidate_depth, weight_of
 from aisle.index.layout import index_directory
 from aisle.index.manifest import Manifest, read_manifest
-from aisle.index.reader import check_fingerprint, open_index
+from aisle.index.reader import check_adapter, check_fingerprint, open_index
 from aisle.index.search_index import SearchIndex, check_count
 from aisle.index.search_result import SearchResult
 from aisle.search.calibrated_threshold import chosen_threshold, lowest_scores
@@ -138,7 +138,8 @@ class Searcher:
             p: Lowest probability of relevance for "calibrated", above 0 and at most 1; None is 0.5.
             weight: As in `Searcher`; None is the searcher's weight.
             exact: As in `Searcher`; None is the searcher's setting.
-            query_embeddings: (queries, dim) float32 of the same queries, unit L2 norm; None encodes them.
+            query_embeddings: (queries, dim) float32 of the same queries, as `encode` returns them; None
+                encodes them.
 
         Raises:
             SearchError: An argument is out of range, `where` does not fit the products, the mode needs an
@@ -154,7 +155,7 @@ class Searcher:
         lowest, lowest_p = chosen_threshold(min_score, p)
         weight = self.weight if weight is None else weight
         if mode != "lexical" and query_embeddings is None:
-            query_embeddings = _encoder_of(opened).encode_queries(queries)
+            query_embeddings = _encode(opened, queries)
         found = index.search(
             query_embeddings,
             queries=queries,
@@ -229,7 +230,7 @@ class Searcher:
         mode = self.mode if mode is None else mode
         check_mode(mode)
         if mode != "lexical" and query_embeddings is None:
-            query_embeddings = _encoder_of(opened).encode_queries(queries)
+            query_embeddings = _encode(opened, queries)
         weight = self.weight if weight is None else weight
         lowest, lowest_p = chosen_threshold(min_score, p)
         settings = CandidateSettings(
@@ -253,7 +254,16 @@ class Searcher:
         Raises:
             SearchError: The searcher has no encoder.
         """
-        return _encoder_of(self._opened).encode_queries(queries)
+        return _encode(self._opened, queries)
+
+    @property
+    def query_fingerprint(self) -> str | None:
+        """Fingerprint of queries' embeddings: the adapter's, or the encoder's; None without encoder."""
+        opened = self._opened
+        record = opened.index.manifest.query_adapter
+        if opened.encoder is None or record is None:
+            return None if opened.encoder is None else opened.encoder.query_fingerprint
+        return record.fingerprint
 
     def reload_if_changed(self) -> bool:
         """Open the current version of the index if it is not the version in use.
@@ -317,6 +327,7 @@ def _check_fits(index: SearchIndex, encoder: Encoder | None, where: str | None) 
     if encoder is None:
         return
     check_fingerprint(index.directory, index.manifest, encoder.fingerprint or "no fingerprint yet")
+    check_adapter(index.directory, index.manifest, encoder.query_fingerprint)
     if encoder.dim != index.dim:
         raise SearchError(
             f"encoder: must give embeddings of {index.dim} components, as the index has, found "
@@ -330,8 +341,16 @@ def _made(encoder: Encoder, manifest: Manifest, *, before: Manifest) -> bool:
     An encoder with another query tower stays if the index has not got another query tower either.
     """
     same_query_tower = manifest.query_tower in (encoder.query_fingerprint, before.query_tower)
+    adapter = manifest.query_adapter
+    if adapter is not None and adapter.base_fingerprint != encoder.query_fingerprint:
+        return False
     same_product_tower = (encoder.fingerprint, encoder.dim) == (manifest.fingerprint, manifest.dim)
     return same_query_tower and same_product_tower
+
+
+def _encode(opened: _Opened, queries: Iterable[str]) -> npt.NDArray[np.float32]:
+    """Return the embeddings to search with, (queries, dim)."""
+    return opened.index.adapted(_encoder_of(opened).encode_queries(queries))
 
 
 def _encoder_of(opened: _Opened) -> Encoder:

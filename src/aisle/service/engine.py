@@ -197,7 +197,7 @@ def _embed_queries(pair: ServedPair, requests: Sequence[SearchRequest]) -> Embed
     if not texts or pair.encoder is None:
         return {}
     try:
-        return dict(zip(texts, pair.encoder.encode_queries(texts), strict=True))
+        return dict(zip(texts, pair.searcher.encode(texts), strict=True))
     except Exception as error:
         if len(needed) == 1:
             return dict.fromkeys(texts, error)
@@ -286,5 +286,5 @@ def _names(pair: ServedPair) -> dict[str, Any]:
     """Return what a response says about the pair that answered."""
     names: dict[str, Any] = {"index": IndexName(version=pair.version, fingerprint=pair.index_fingerprint)}
     if pair.encoder is not None:
-        names["model"] = ModelName(fingerprint=str(pair.encoder.query_fingerprint), name=pair.model_name)
+        names["model"] = ModelName(fingerprint=str(pair.searcher.query_fingerprint), name=pair.model_name)
     return names

@@ -73,7 +73,7 @@ def _model(pair: ServedPair) -> dict[str, Any] | None:
         return None
     return {
         "name": pair.model_name,
-        "fingerprint": encoder.query_fingerprint,
+        "fingerprint": pair.searcher.query_fingerprint,
         "product_fingerprint": encoder.fingerprint,
         "dim": encoder.dim,
         "max_length": pair.max_length,

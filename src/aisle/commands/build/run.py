@@ -23,6 +23,7 @@ from aisle.commands.indexing.embedding import (
     version_before,
 )
 from aisle.commands.indexing.hybrid_weight import choose_weight
+from aisle.commands.indexing.kept_adapter import keep_adapter
 from aisle.commands.indexing.kept_calibration import keep_calibration
 from aisle.commands.indexing.marks import stage_marks
 from aisle.commands.indexing.report_change import log_pruned, more_links, recall_text
@@ -160,12 +161,22 @@ def _embed_and_finish(
         "products_reused": plan.texts_reused,
         "embedded_anew_because": before.refused,
     }
+    kept = keep_adapter(
+        writer.index_dir,
+        writer.staging,
+        manifest,
+        query_fingerprint=encoder.query_fingerprint,
+        log=output.log,
+    )
+    figures["query_adapter_not_kept_because"] = kept.lost
+    manifest = replace(manifest, query_adapter=kept.record)
     weight = choose_weight(
         settings,
         index_dir=writer.index_dir,
         folder=writer.staging,
         manifest=manifest,
         encoder=encoder,
+        adapter=kept.adapter,
         analyser=analyser,
         log=output.log,
     )

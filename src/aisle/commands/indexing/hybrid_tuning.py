@@ -20,6 +20,7 @@ from aisle.index.hybrid_search import candidate_depth, gather_candidates
 from aisle.index.lexical import Bm25Index
 from aisle.index.manifest import EMBEDDINGS_FILE, LEXICAL_FOLDER, PRODUCTS_FILE
 from aisle.index.products import rank_ids, read_products
+from aisle.index.query_adapter import QueryAdapter
 from aisle.search.load_encoder import LoadedEncoder
 from aisle.types.columns import ID_COLUMN
 
@@ -31,6 +32,7 @@ def tuned_weight(
     manifest: Manifest,
     encoder: LoadedEncoder,
     *,
+    adapter: QueryAdapter | None = None,
     queries_file: str,
     qrels_file: str,
     label_map: Mapping[str, float] | None = None,
@@ -42,6 +44,7 @@ def tuned_weight(
         folder: Folder of a version with all its files; it may still be staged.
         manifest: Manifest of that version, without the weight.
         encoder: Encoder of the embeddings.
+        adapter: Query adapter of the version; None without.
         queries_file: File with ids and texts of training queries.
         qrels_file: File with their judgements.
         label_map: Relevance of each label; None if the labels are numbers.
@@ -61,6 +64,8 @@ def tuned_weight(
     )
     tie_ranks = rank_ids(products)
     asked = encoder.encode_queries(list(queries.values()))
+    if adapter is not None:
+        asked = adapter.apply(asked)
     depth = candidate_depth(TUNED_DEPTH, count=manifest.count)
     dense_rows, _ = exact_search(embeddings, asked, top_k=depth, tie_ranks=tie_ranks)
     candidates = gather_candidates(

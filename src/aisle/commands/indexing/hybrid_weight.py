@@ -13,6 +13,7 @@ from aisle.data.text_files import TextFormat
 from aisle.index import Manifest
 from aisle.index.analyser import Analyser
 from aisle.index.fusion import DEFAULT_WEIGHT
+from aisle.index.query_adapter import QueryAdapter
 from aisle.search.load_encoder import LoadedEncoder
 
 
@@ -36,6 +37,7 @@ def choose_weight(
     folder: Path,
     manifest: Manifest,
     encoder: LoadedEncoder,
+    adapter: QueryAdapter | None,
     analyser: Analyser,
     log: Callable[[str], None],
 ) -> ChosenWeight:
@@ -47,6 +49,7 @@ def choose_weight(
         folder: Folder of the new version, with all its files.
         manifest: Manifest of the new version, without the weight.
         encoder: Encoder of the embeddings.
+        adapter: Query adapter of the new version; None without.
         analyser: Analyser of the new version.
         log: Function that prints a line.
 
@@ -60,6 +63,7 @@ def choose_weight(
             folder,
             manifest,
             encoder,
+            adapter=adapter,
             queries_file=settings.tune_queries,
             qrels_file=settings.tune_qrels,
             label_map=settings.tune_label_map,

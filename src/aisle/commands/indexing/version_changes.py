@@ -26,6 +26,8 @@ def what_changed(before: Manifest, now: Manifest, words: Analyser | None, new_wo
         return "another analyser splits the words"
     if before.text_template != now.text_template:
         return f"the texts had another template, {before.text_template!r}"
+    if before.query_adapter != now.query_adapter:
+        return "its query adapter is not kept"
     return None
 
 

@@ -1,0 +1,73 @@
+"""Keep the query adapter of the version before in a new build, if its vectors mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aisle.commands.indexing.version_changes import manifest_before
+from aisle.index import Manifest
+from aisle.index.array_files import link_files
+from aisle.index.integrity import file_problem
+from aisle.index.layout import version_directory
+from aisle.index.manifest import ADAPTER_FILE, AdapterRecord
+from aisle.index.query_adapter import QueryAdapter, read_adapter
+
+
+@dataclass(frozen=True, eq=False)
+class KeptAdapter:
+    """Query adapter of a new version.
+
+    Args:
+        record: Record of the adapter; None if the version has none.
+        adapter: The adapter; None if the version has none.
+        lost: Reason why the adapter of the version before is not kept; None if it is, or if it had none.
+    """
+
+    record: AdapterRecord | None = None
+    adapter: QueryAdapter | None = None
+    lost: str | None = None
+
+
+def keep_adapter(
+    index_dir: Path,
+    folder: Path,
+    manifest: Manifest,
+    *,
+    query_fingerprint: str | None,
+    log: Callable[[str], None],
+) -> KeptAdapter:
+    """Link the query adapter of the current version into a staged version; log whether it is kept.
+
+    Args:
+        index_dir: Index directory; its current version is the version before.
+        folder: Folder of the staged version.
+        manifest: Manifest of the staged version.
+        query_fingerprint: Fingerprint of the query tower of the new version's encoder.
+        log: Function that prints a line.
+    """
+    before = manifest_before(index_dir)
+    if before is None or before.query_adapter is None:
+        return KeptAdapter()
+    source = version_directory(index_dir, before.version)
+    lost = _what_changed(before, manifest, query_fingerprint) or file_problem(
+        source / ADAPTER_FILE, before.files[ADAPTER_FILE], verify="checksums"
+    )
+    if lost is not None:
+        log(f"the query adapter of version {before.version} is not kept, because {lost}; run aisle adapt")
+        return KeptAdapter(lost=lost)
+    link_files(source, folder, [ADAPTER_FILE])
+    log(f"the query adapter is kept from version {before.version}")
+    return KeptAdapter(before.query_adapter, read_adapter(source, before))
+
+
+def _what_changed(before: Manifest, now: Manifest, query_fingerprint: str | None) -> str | None:
+    """Return what changed in the embeddings of queries or products since a version, or None."""
+    assert before.query_adapter is not None  # the caller checks
+    base = before.query_adapter.base_fingerprint
+    if (before.fingerprint, before.dim, base) != (now.fingerprint, now.dim, query_fingerprint):
+        return "another encoder makes the embeddings"
+    if before.text_template != now.text_template:
+        return f"the texts had another template, {before.text_template!r}"
+    return None

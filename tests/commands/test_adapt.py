@@ -1,0 +1,214 @@
+"""`adapt`: an adapter is published with the index if it gains, and every command knows it."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from aisle.cli import index_main
+from aisle.index import open_index, read_manifest
+from tests.commands.conftest import write_rows
+
+COLOURS = ("red", "blue", "green", "oak", "grey")
+NOUNS = ("sofa", "lamp", "table", "bed", "rug", "chair", "desk", "shelf")
+PRODUCTS = [(f"{c}-{n}", f"{c} {n}") for c in COLOURS for n in NOUNS]
+MEANT = dict(zip(NOUNS, ("garden", "kids", "wool", "modern", "small", "large", "model", "wood"), strict=True))
+QUERIES = [
+    (f"{verb} {MEANT[noun]} {colour}", f"{colour}-{noun}", f"{colour} {noun}")
+    for verb in ("a", "the", "new", "my")
+    for colour in COLOURS
+    for noun in NOUNS
+]
+"""Queries that say another word for each noun, so that the encoder alone finds other products."""
+FAST = [
+    "--learning_rate",
+    "0.02",
+    "--num_train_epochs",
+    "12",
+    "--batch_queries",
+    "16",
+    "--temperature",
+    "0.1",
+]
+
+
+def run(capfd, *flags):
+    code = index_main([*map(str, flags), "--json"])
+    captured = capfd.readouterr()
+    return code, json.loads(captured.out) if code == 0 else None, captured.err
+
+
+@pytest.fixture(scope="module")
+def built(tiny_bert, tmp_path_factory):
+    """The folder of an index, and judged pairs by id and by text."""
+    folder = tmp_path_factory.mktemp("adapt")
+    catalog = write_rows(folder / "catalog.csv", ["product_id", "title"], PRODUCTS)
+    flags = ["--model", tiny_bert, "--catalog", catalog, "--index_dir", folder / "index", "--threads", 1]
+    assert index_main(["build", *map(str, flags)]) == 0
+    write_rows(folder / "ids.csv", ["query", "product_id"], [row[:2] for row in QUERIES])
+    write_rows(folder / "texts.csv", ["query", "product"], [(query, text) for query, _, text in QUERIES])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(built, tmp_path_factory):
+    """The folder of an index with an adapter."""
+    folder = tmp_path_factory.mktemp("published")
+    shutil.copytree(built / "index", folder / "index")
+    flags = ["--index_dir", folder / "index", "--train_file", built / "ids.csv", *FAST]
+    assert index_main(["adapt", *map(str, flags)]) == 0
+    return folder / "index"
+
+
+@pytest.fixture
+def index_dir(built, tmp_path):
+    shutil.copytree(built / "index", tmp_path / "index")
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def adapted(published, tmp_path):
+    shutil.copytree(published, tmp_path / "index")
+    return tmp_path / "index"
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_an_adapter_that_gains_is_published_and_searches_use_it(built, index_dir, kind, capfd):
+    _, before, _ = run(capfd, "query", "--index_dir", index_dir, QUERIES[0][0])
+
+    code, document, said = run(
+        *(capfd, "adapt", "--index_dir", index_dir, "--train_file", built / "texts.csv"),
+        *("--kind", kind, *FAST),
+    )
+
+    assert code == 0, said
+    assert (document["published"], document["version"]) == (True, 2)
+    record, gain = document["query_adapter"], document["ndcg@10"]
+    assert record["kind"] == kind
+    assert record["held_out_queries"] == gain["queries"] == 32
+    assert record["gain_low"] == gain["difference"]["low"] > 0
+    assert gain["after"] - gain["before"] == pytest.approx(gain["difference"]["value"])
+    assert "held-out queries: nDCG@10" in said
+    _, after, _ = run(capfd, "query", "--index_dir", index_dir, QUERIES[0][0])
+    assert after != before
+    _, info, shown = run(capfd, "info", "--index_dir", index_dir)
+    assert info["query_adapter"] == record
+    assert {"linear": "linear, trained on", "mlp": "mlp of size 256, trained on"}[kind] in " ".join(
+        shown.split()
+    )
+
+
+def test_labels_that_teach_nothing_are_not_published(built, index_dir, tmp_path, capfd):
+    wrong = [(query, PRODUCTS[number * 7 % 40][0]) for number, (query, _, _) in enumerate(QUERIES)]
+    pairs = write_rows(tmp_path / "wrong.csv", ["query", "product_id"], wrong)
+
+    code, document, said = run(capfd, "adapt", "--index_dir", index_dir, "--train_file", pairs)
+
+    assert code == 0, said
+    assert (document["published"], document["version"], document["query_adapter"]) == (False, 1, None)
+    assert "not published: " in said
+    assert read_manifest(index_dir).version == 1
+
+
+def test_commands_keep_the_adapter(adapted, tmp_path, capfd):
+    fingerprint = read_manifest(adapted).query_adapter.fingerprint
+    new = write_rows(tmp_path / "new.csv", ["product_id", "title"], [("pink-sofa", "pink sofa")])
+    queries = write_rows(tmp_path / "queries.csv", ["query_id", "query"], [("1", "a sofa"), ("2", "a lamp")])
+    judged = [
+        (str(q), f"{c}-{n}", int((n == "sofa") == (q == 1)))
+        for q in (1, 2)
+        for c, n in ((c, n) for c in COLOURS for n in ("sofa", "lamp"))
+    ]
+    qrels = write_rows(tmp_path / "qrels.csv", ["query_id", "product_id", "relevance"], judged)
+    for command in (
+        ["upsert", "--catalog", new],
+        ["tune", "--ef_search", 30],
+        ["compact", "--threads", 1],
+        ["calibrate", "--queries", queries, "--qrels", qrels],
+        ["verify"],
+        ["versions"],
+    ):
+        code, _, said = run(capfd, command[0], "--index_dir", adapted, *command[1:])
+        assert code == 0, said
+        assert open_index(adapted).manifest.query_adapter.fingerprint == fingerprint
+
+    code, _, said = run(capfd, "rollback", "--index_dir", adapted)
+    assert (code, open_index(adapted).query_adapter is not None) == (0, True), said
+
+
+def test_a_build_keeps_the_adapter_of_the_same_encoder_only(built, adapted, tiny_bert, capfd):
+    record = read_manifest(adapted).query_adapter
+    flags = ["--catalog", built / "catalog.csv", "--index_dir", adapted, "--threads", 1, "--model", tiny_bert]
+
+    code, document, said = run(capfd, "build", *flags)
+
+    assert (code, document["query_adapter_not_kept_because"]) == (0, None), said
+    assert open_index(adapted).manifest.query_adapter == record
+    assert "the query adapter is kept from version 2" in said
+    code, document, said = run(capfd, "build", *flags, "--query_prompt", "query: ")
+    assert (code, document["query_adapter_not_kept_because"]) == (0, "another encoder makes the embeddings")
+    assert open_index(adapted).query_adapter is None
+
+
+def test_adapting_again_is_compared_with_the_adapter_in_use(built, adapted, capfd):
+    flags = ["--index_dir", adapted, "--train_file", built / "ids.csv"]
+
+    _, document, said = run(capfd, "adapt", *flags, *FAST)
+
+    assert document["published"] is False, said
+    assert read_manifest(adapted).version == 2
+
+
+def test_a_new_adapter_takes_the_place_of_a_calibration(built, index_dir, tmp_path, capfd):
+    queries = write_rows(tmp_path / "queries.csv", ["query_id", "query"], [("1", "sofa"), ("2", "lamp")])
+    judged = [(q, p, int(n in t)) for q, n in (("1", "sofa"), ("2", "lamp")) for p, t in PRODUCTS]
+    qrels = write_rows(tmp_path / "qrels.csv", ["query_id", "product_id", "relevance"], judged)
+    assert run(capfd, "calibrate", "--index_dir", index_dir, "--queries", queries, "--qrels", qrels)[0] == 0
+
+    _, document, said = run(
+        *(capfd, "adapt", "--index_dir", index_dir, "--train_file", built / "ids.csv", *FAST)
+    )
+
+    assert document["published"]
+    assert open_index(index_dir).calibration is None
+    assert "the calibration is not kept, because scores have changed; run aisle calibrate" in said
+
+
+def test_held_out_pairs_of_a_file_decide_and_are_not_trained_on(built, index_dir, tmp_path, capfd):
+    held_out = write_rows(tmp_path / "held_out.csv", ["query", "product_id"], [q[:2] for q in QUERIES[::5]])
+    unknown = write_rows(tmp_path / "more.csv", ["query", "product_id"], [("x", "gone"), ("y", "gone")])
+
+    code, document, said = run(
+        *(capfd, "adapt", "--index_dir", index_dir, "--train_file", built / "ids.csv", unknown),
+        *("--held_out_file", held_out, "--embedding_cache", tmp_path / "cache", *FAST),
+    )
+
+    assert code == 0, said
+    assert "32 training pairs have a held-out query and are left out" in said
+    assert "2 pairs are left out: the index has no product such as 'gone'" in said
+    assert document["ndcg@10"]["queries"] == 32
+    assert list((tmp_path / "cache").rglob("*.vectors"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--train_file: give the judged pairs to learn from"),
+        (["--train_file", "{ids}", "--size", 4], "--size 4: --kind linear has no size"),
+        (["--train_file", "missing.csv"], "missing.csv"),
+        (["--train_file", "{ids}", "--held_out_file", "{ids}"], "has all queries of --train_file"),
+        (["--train_file", "{gone}"], "0 training queries have a relevant product in the index"),
+        (["--train_file", "{ids}", "--held_out_share", "0.05"], "8 held-out queries .* at least 20 must"),
+        (["--train_file", "{ids}", "--product_id_column", "sku"], "sku"),
+    ],
+)
+def test_bad_input_gives_one_message(built, flags, message, tmp_path, capfd):
+    gone = write_rows(tmp_path / "gone.csv", ["query", "product_id"], [(f"q{n}", "gone") for n in range(99)])
+    given = [str(flag).format(ids=built / "ids.csv", gone=gone) for flag in flags]
+
+    code, _, said = run(capfd, "adapt", "--index_dir", built / "index", *given)
+
+    assert code == 2
+    assert "Traceback" not in said
+    assert re.search(message, " ".join(said.split())), said
