@@ -22,6 +22,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 # Parallel tests would spin on each other's processors.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import gc
 import importlib.util
 from pathlib import Path
 
@@ -48,6 +49,12 @@ LONG_FILES = {
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
+def pytest_collection_finish():
+    """Keep the imported modules out of garbage collections, which would walk them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

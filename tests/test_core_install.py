@@ -27,14 +27,15 @@ def core(tmp_path_factory):
     return installed(tmp_path_factory.mktemp("core"))
 
 
-@pytest.fixture(scope="module")
-def with_onnx(tmp_path_factory):
-    """The scripts' folder of an environment with the extra `onnx`."""
-    return installed(tmp_path_factory.mktemp("with_onnx"), extra="[onnx]")
+@pytest.fixture
+def with_onnx(core):
+    """The same environment with the extra `onnx`; only the last test of the module may use it."""
+    install(core, f"{core.parents[1] / 'source'}[onnx]")
+    return core
 
 
-def installed(folder, *, extra=""):
-    """Install aisle in a new environment, without bytecode, and return the folder of its scripts."""
+def installed(folder):
+    """Install aisle in a new environment and return the folder of its scripts."""
     source = folder / "source"
     shutil.copytree(
         PROJECT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -43,10 +44,15 @@ def installed(folder, *, extra=""):
         shutil.copy(PROJECT / name, source)
     venv.create(folder / "env", symlinks=os.name != "nt")
     scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
+    install(scripts, source)
+    return scripts
+
+
+def install(scripts, what):
+    """Install something in an environment, without bytecode."""
     pip = [sys.executable, "-m", "pip", "--python", scripts / "python"]
     flags = ["-q", "--disable-pip-version-check", "--no-compile", "-c", PROJECT / "constraints.txt"]
-    subprocess.run([*pip, "install", *flags, f"{source}{extra}"], env=ENVIRONMENT, check=True)
-    return scripts
+    subprocess.run([*pip, "install", *flags, what], env=ENVIRONMENT, check=True)
 
 
 @pytest.fixture
@@ -232,6 +238,18 @@ def test_the_figure_of_the_start_is_made_by_its_benchmark(core, index_dir):
     assert found["query"]["command"] == f"aisle query --index_dir {index_dir} --mode lexical 'red lamp'"
 
 
+def test_without_the_onnx_extra_a_bundle_is_refused_with_the_command_that_installs_it(
+    core, minilm_dir, tmp_path
+):
+    write_small_bundle(tmp_path / "bundle", minilm_dir)
+    flags = ["--catalog", __file__, "--index_dir", tmp_path / "index"]
+
+    done = run(core, "aisle", "build", "--model", tmp_path / "bundle", *flags)
+
+    line = "error: onnxruntime is not installed; install it with: pip install 'aisle-search[onnx]'\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_the_onnx_extra_answers_from_a_bundle_in_400_mb_without_torch(with_onnx, minilm_dir, tmp_path):
     bundle, index_dir = tmp_path / "bundle", tmp_path / "index"
     write_small_bundle(bundle, minilm_dir)
@@ -247,15 +265,3 @@ def test_the_onnx_extra_answers_from_a_bundle_in_400_mb_without_torch(with_onnx,
     assert installed_bytes < 400e6
     code = "import importlib.util, json; print(json.dumps(importlib.util.find_spec('torch') is None))"
     assert in_python(with_onnx, code)
-
-
-def test_without_the_onnx_extra_a_bundle_is_refused_with_the_command_that_installs_it(
-    core, minilm_dir, tmp_path
-):
-    write_small_bundle(tmp_path / "bundle", minilm_dir)
-    flags = ["--catalog", __file__, "--index_dir", tmp_path / "index"]
-
-    done = run(core, "aisle", "build", "--model", tmp_path / "bundle", *flags)
-
-    line = "error: onnxruntime is not installed; install it with: pip install 'aisle-search[onnx]'\n"
-    assert (done.returncode, done.stderr) == (2, line)

@@ -70,27 +70,33 @@ def test_a_graph_includes_pooling_and_heads(mode, tiny_bert, tmp_path):
     assert found == pytest.approx(embedded_by_torch(tower, ids), abs=1e-5)
 
 
-def test_a_text_has_the_same_embedding_alone_and_in_a_batch(load, tmp_path):
-    tower = load("bert").model.product_tower
-    write_graph(traceable_copy(tower), tmp_path / "tower.onnx", max_length=64)
+@pytest.fixture(scope="module")
+def bert(tiny_bert, tmp_path_factory):
+    """The tower of a BERT, and the path of its graph."""
+    tower = load_encoder(tiny_bert, device="cpu").model.product_tower
+    path = tmp_path_factory.mktemp("bert") / "tower.onnx"
+    write_graph(traceable_copy(tower), path, max_length=64)
+    return tower, path
+
+
+def test_a_text_has_the_same_embedding_alone_and_in_a_batch(bert):
+    _, graph = bert
     ids = random_ids(50, 12)
 
-    together = embedded(tmp_path / "tower.onnx", ids)
+    together = embedded(graph, ids)
 
-    alone = [embedded(tmp_path / "tower.onnx", ids[row : row + 1])[0] for row in range(0, 50, 7)]
+    alone = [embedded(graph, ids[row : row + 1])[0] for row in range(0, 50, 7)]
     assert together[::7] == pytest.approx(np.array(alone), abs=1e-6)
 
 
-def test_the_weights_go_to_a_file_beside_the_graph(load, tmp_path):
-    tower = load("bert").model.product_tower
+def test_the_weights_go_to_a_file_beside_the_graph(bert):
+    tower, graph = bert
 
-    write_graph(traceable_copy(tower), tmp_path / "tower.onnx", max_length=64)
-
-    files = {path.name: path.stat().st_size for path in tmp_path.glob("tower*")}
+    files = {path.name: path.stat().st_size for path in graph.parent.glob("tower*")}
     assert set(files) == {"tower.onnx", "tower.onnx.data"}
     assert files["tower.onnx"] < files["tower.onnx.data"]
     ids = random_ids(2, 5)
-    assert embedded(tmp_path / "tower.onnx", ids) == pytest.approx(embedded_by_torch(tower, ids), abs=1e-5)
+    assert embedded(graph, ids) == pytest.approx(embedded_by_torch(tower, ids), abs=1e-5)
 
 
 def test_an_architecture_that_cannot_be_traced_is_refused_with_its_operation(load, tmp_path):

@@ -23,8 +23,7 @@ from tests.service.word_reranker import WordReranker
 
 ROUTES = ("/search", "/embed", "/v1/embeddings", "/rerank", "/v2/rerank", "/invocations")
 FORM = settings(
-    max_examples=int(os.environ.get("AISLE_GENERATED_REQUESTS", 1500))
-    // (2 * len(ROUTES)),  # in 2 tests each
+    max_examples=int(os.environ.get("AISLE_GENERATED_REQUESTS", 900)) // (2 * len(ROUTES)),  # in 2 tests each
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
