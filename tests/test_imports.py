@@ -95,6 +95,7 @@ LIBRARIES = {
     "Stemmer": {"index"},
     "regex": {"index"},
     "ranx": {"evaluation"},
+    "pytorch_metric_learning": {"losses"},
     "evaluate": {"evaluation"},
     "sklearn": {"evaluation"},
     "datasets": {"data", "io", "evaluation", "commands"},
@@ -234,6 +235,8 @@ EXTRA_OF = {
     "io/arrow_writer.py": "train",
     "commands/output.py": "train",
     "commands/train": "train",
+    "losses/circle.py": "losses",
+    "losses/multi_similarity.py": "losses",
     "sample_shop": "quickstart",
 }
 IMPORT_NAMES = {
@@ -255,7 +258,7 @@ def declared():
         if name
         in {
             *("dependencies", "encode", "eval", "export", "onnx", "train", "report", "quickstart", "serve"),
-            *("track", "haystack", "langchain", "llama-index"),
+            *("losses", "track", "haystack", "langchain", "llama-index"),
         }
     }
 

@@ -217,7 +217,7 @@ JUDGED_HELD_OUT = [("table", "round table", 1), ("table", "desk lamp", 0)]
 
 def test_a_registered_loss_learns_from_triples(registered, train, tiny_bert):
     registered(TRIPLET)
-    flags = ["--loss", "triplet", "--triplet_margin", 0.35]
+    flags = ["--loss", "own_triplet", "--own_triplet_margin", 0.35]
     code, said, run_dir = train(TRIPLE_ROWS, *flags, header=TRIPLE_HEADER, held_out=JUDGED_HELD_OUT)
     assert code == 0, said
     encoder = aisle.load_encoder(str(tiny_bert))
@@ -227,26 +227,27 @@ def test_a_registered_loss_learns_from_triples(registered, train, tiny_bert):
         total += max(0.0, 0.35 - scores[0, 0] + scores[0, 1])
     assert total > 0
     assert logged_loss(run_dir) == pytest.approx(total / len(TRIPLES), rel=1e-4)
-    assert "triplet (TripletLoss): keeps a query's product ahead" in (run_dir / "README.md").read_text()
+    assert "own_triplet (TripletLoss): keeps a query's product ahead" in (run_dir / "README.md").read_text()
 
 
 def test_a_loss_over_triples_is_refused_without_hard_negatives(registered, train):
     registered(TRIPLET)
-    code, said, _ = train([row[:2] for row in ROWS], "--loss", "triplet", header=HEADER[:2])
+    code, said, _ = train([row[:2] for row in ROWS], "--loss", "own_triplet", header=HEADER[:2])
     assert code == 2
-    assert "--loss triplet: needs hard negatives, and the training pairs have none; give" in said
+    assert "--loss own_triplet: needs hard negatives, and the training pairs have none; give" in said
     rows = [(*row[:2], "", "") for row in ROWS]
-    code, said, _ = train(rows, "--loss", "triplet", header=["query", "product", "negative_1", "negative_2"])
+    header = ["query", "product", "negative_1", "negative_2"]
+    code, said, _ = train(rows, "--loss", "own_triplet", header=header)
     assert code == 2
-    assert "--loss triplet: needs hard negatives, and the training pairs have none; give" in said
+    assert "--loss own_triplet: needs hard negatives, and the training pairs have none; give" in said
 
 
 def test_a_loss_over_triples_is_refused_if_all_hard_negatives_are_known_to_be_right(registered, train):
     registered(TRIPLET)
     rows = [("bed", "bed of oak", "oak"), ("bed", "oak", "bed of oak")]
-    code, said, _ = train(rows, "--loss", "triplet", header=["query", "product", "negative_1"])
+    code, said, _ = train(rows, "--loss", "own_triplet", header=["query", "product", "negative_1"])
     assert code == 2
-    assert "--loss triplet: has nothing to learn from: no positive has a hard negative" in said
+    assert "--loss own_triplet: has nothing to learn from: no positive has a hard negative" in said
 
 
 def test_help_names_registered_losses_and_their_parameters(registered, capsys, monkeypatch):
@@ -260,8 +261,8 @@ def test_help_names_registered_losses_and_their_parameters(registered, capsys, m
         "--score_scale FLOAT",
         "before they are compared with the teacher's",
         "--in_batch_hinge_margin FLOAT",
-        "triplet (TripletLoss) keeps a query's product ahead of its own hard negatives",
-        "--triplet_margin FLOAT",
+        "own_triplet (TripletLoss) keeps a query's product ahead of its own hard negatives",
+        "--own_triplet_margin FLOAT",
         "in_batch (MultipleNegativesRanking, InfoNCE) ranks",
     ):
         assert words in shown
@@ -330,7 +331,7 @@ def judged_triplet(query_embeddings, product_embeddings, triples, relevance, *, 
         (replace(MARGIN_MSE, unit="triple"), "its unit is 'triple'; a loss that takes triples"),
         (
             replace(TRIPLET, function=judged_triplet, inputs=("triples", "relevance")),
-            "anchors or triples must be the only input",
+            "anchors, triples or positive_sets must be the only input",
         ),
         (altered(inputs=("query_keys",)), r"its function takes \['query_keys', 'score_scale', 'teacher_s"),
         (
@@ -347,6 +348,9 @@ def test_a_loss_that_cannot_work_is_not_registered(loss, message):
 
 
 def test_aisle_s_own_losses_are_found_in_their_files():
-    assert [loss.name for loss in registered_losses()] == ["cosent", "cosine_target", "in_batch", "listwise"]
+    assert [loss.name for loss in registered_losses()] == [
+        *("arcface", "circle", "contrastive", "cosent", "cosine_target", "in_batch", "listwise"),
+        *("multi_similarity", "online_contrastive", "triplet"),
+    ]
     assert loss_named("cosine_target").default_for == "labelled"
     assert loss_named("in_batch").default_for == "unlabelled"

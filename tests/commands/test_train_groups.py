@@ -1,11 +1,15 @@
 """Training on texts with their groups, from the file to a saved model."""
 
 import json
+import shutil
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 import aisle
+from aisle import extras
 from aisle.cli import train_main
 from tests.commands.conftest import write_rows
 
@@ -85,6 +89,46 @@ def test_groups_that_cannot_be_trained_on_are_refused(train, rows, flags, messag
     code, said, _ = train(rows, *flags)
     assert code == 2
     assert message in said
+
+
+def test_arcface_trains_vectors_of_groups_that_only_checkpoints_hold(train):
+    flags = ["--group_column", "kind", "--loss", "arcface", "--arcface_scale", 16, "--validation_share", 0.4]
+    flags += ["--checkpointing_steps", 1, "--matryoshka_dims", 32, 8]
+    code, said, run_dir = train(ROWS, *flags)
+    assert code == 0, said
+    states = [
+        torch.load(run_dir / "checkpoints" / step / "custom_checkpoint_2.pkl")
+        for step in ("step_00000001", "step_00000002")
+    ]
+    vectors = [state["class_weights"] for state in states]
+    assert vectors[0].shape == (4, 32)  # two of six groups are held out
+    assert not torch.equal(*vectors)
+    assert not [name for name in load_file(run_dir / "adapter_model.safetensors") if "class_weights" in name]
+
+    shutil.rmtree(run_dir / "checkpoints" / "step_00000002")
+    weights = (run_dir / "adapter_model.safetensors").read_bytes()
+    code, said, _ = train(ROWS, *flags, "--resume_from_checkpoint", "latest")
+    assert code == 0, said
+    assert (run_dir / "adapter_model.safetensors").read_bytes() == weights
+    resumed = torch.load(run_dir / "checkpoints" / "step_00000002" / "custom_checkpoint_2.pkl")
+    torch.testing.assert_close(resumed["class_weights"], vectors[1], rtol=0, atol=0)
+
+
+def test_a_loss_of_a_library_that_is_not_installed_names_the_extra(train, monkeypatch):
+    find = extras.find_spec
+    monkeypatch.setattr(
+        extras, "find_spec", lambda name: None if name == "pytorch_metric_learning" else find(name)
+    )
+    code, said, _ = train(ROWS, "--group_column", "kind", "--loss", "circle")
+    assert code == 2
+    assert "aisle-search[losses]" in said
+
+
+def test_arcface_is_refused_for_pairs(train):
+    rows = [(f"{noun} {n}", f"{n} {noun}") for noun in NOUNS for n in range(2)]
+    code, said, _ = train(rows, "--loss", "arcface", header=("query", "product"))
+    assert code == 2
+    assert "--loss arcface: needs rows of a text with its group, and the rows are pairs" in said
 
 
 def test_settings_of_groups_that_nothing_reads_are_named(train):

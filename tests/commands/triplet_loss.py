@@ -15,7 +15,7 @@ from aisle.losses.triples import Triples
 class TripletParameters(Parameters):
     """The parameters of triplet."""
 
-    triplet_margin: Annotated[float, Field(ge=0)] = 0.2
+    own_triplet_margin: Annotated[float, Field(ge=0)] = 0.2
     """How much higher than a hard negative a positive should score, in the triplet loss."""
 
 
@@ -28,7 +28,7 @@ def triplet(query_embeddings, product_embeddings, triples: Triples, *, margin):
 
 
 TRIPLET = Loss(
-    name="triplet",
+    name="own_triplet",
     function=triplet,
     help="keeps a query's product ahead of its own hard negatives by a margin",
     source="https://arxiv.org/abs/1503.03832",

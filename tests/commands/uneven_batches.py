@@ -40,12 +40,13 @@ CASES = {
     "cosent_all_weights": (*ALL_WEIGHTS, "--loss", "cosent", *LEARNED, "--gradient_checkpointing"),
     "listwise": (*LORA, "--loss", "listwise", *LEARNED, "--group_by_query", *ACCUMULATED),
     "triplet_clicks": (
-        *(*LORA, "--loss", "triplet", "--hard_negatives_column", "hard_negatives", *CACHED, *ACCUMULATED),
+        *(*LORA, "--loss", "own_triplet", "--hard_negatives_column", "hard_negatives", *CACHED, *ACCUMULATED),
     ),
+    "circle": (*LORA, "--loss", "circle", *CACHED, *ACCUMULATED),
     "cosine_target": (*LORA, "--loss", "cosine_target", "--early_stopping_patience", "2"),
     "cosine_target_all_weights": (*ALL_WEIGHTS, "--loss", "cosine_target", *CACHED),
 }
-"""Settings that communicate, and which of the losses they go with; triplet is registered outside `src`."""
+"""Settings that communicate, and which of the losses they go with; own_triplet is not of this package."""
 UNREAD_WEIGHTS = {
     name: (*ALL_WEIGHTS, "--loss", "cosent", *LEARNED, *CACHED, *ACCUMULATED, "--dropout", "0")
     for name in ("longformer", "roformer")

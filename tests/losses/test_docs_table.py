@@ -15,6 +15,7 @@ def needs_of(loss):
         "labels": loss.needs_labels,
         "positives": loss.contrasts,
         "hard negatives": loss.needs_hard_negatives,
+        "groups": loss.needs_groups,
         "teacher scores": loss.needs_teacher_scores,
         "a query's pairs in one batch": loss.keeps_queries_together,
     }

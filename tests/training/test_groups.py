@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from aisle.data.negatives import KnownPositives
 from aisle.data.subgroups import Subgroups
 from aisle.losses.in_batch import InBatchParameters
-from aisle.losses.registry import loss_named
+from aisle.losses.registry import loss_named, registered_losses
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
-from aisle.training import group_retrieval
+from aisle.training import group_retrieval, objective
 from aisle.training.batches import BatchPlan
 from aisle.training.group_retrieval import GroupTask, measure_groups, ranking_figures
 from aisle.training.objective import Objective
@@ -85,6 +85,62 @@ def test_texts_of_a_group_are_positives_and_all_others_negatives(minilm_tokenize
     assert count == 3 * 2 + 2
     assert [batch.weight for batch in batches] == [count] * processes
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [one.name for one in registered_losses() if one.takes_groups])
+@pytest.mark.parametrize("dims", [(), (8, 3)], ids=["whole", "prefixes"])
+def test_losses_and_gradients_of_groups_do_not_depend_on_the_processes(
+    minilm_tokenizer, loss, dims, monkeypatch
+):
+    pairs = grouped(minilm_tokenizer)
+    kind = loss_named(loss)
+    vectors = torch.randn(3, 8, generator=torch.Generator().manual_seed(5)) if kind.needs_groups else None
+    found = []
+    for processes, numbers_at_a_time in ((1, 1 << 24), (3, 1 << 24), (3, 1)):
+        monkeypatch.setattr(objective, "SCORES_AT_A_TIME", numbers_at_a_time)
+        batches = batches_of(pairs, [5, 0, 3, 6, 1, 4, 2], loss=loss, processes=processes)
+        computed = Objective(kind, kind.parameters(), dims, vectors)
+        texts = [text for batch in batches for text in texts_in(batch, minilm_tokenizer)]
+        by_text = {text: vector_of(text).requires_grad_() for text in sorted(texts)}
+        embeddings = torch.stack([by_text[text] for text in texts])
+        total = sum(sum(computed.parts(embeddings, batch)) for batch in batches)
+        total.backward()
+        weights = {batch.weight for batch in batches}
+        trained = [one.grad for one in computed.trained]
+        found.append((weights, total.detach(), [one.grad for one in by_text.values()], trained))
+    assert len(found[0][0]) == 1
+    assert float(found[0][1]) > 0
+    for weights, *values in found[1:]:
+        assert weights == found[0][0]
+        torch.testing.assert_close(values, list(found[0][1:]), atol=1e-5, rtol=1e-4)
+
+
+def test_a_query_loss_has_all_positives_of_a_query_and_its_negatives(minilm_tokenizer):
+    rows = [("sofa", "red sofa", 1), ("sofa", "blue sofa", 0.8), ("sofa", "cover", 0), ("light", "lamp", 1)]
+    pairs = read([dict(zip(("query", "product", "label"), row, strict=True)) for row in rows])
+    pairs = tokenize_pairs(pairs, tokenizers(minilm_tokenizer))
+    (batch,) = batches_of(pairs, [2, 0, 3, 1], loss="multi_similarity")
+    sets, contrast = batch.contrast.positive_sets, batch.contrast
+    texts = texts_in(batch, minilm_tokenizer)
+    queries = [texts[row] for row in contrast.queries.tolist()]
+    products = [texts[row] for row in contrast.products.tolist()]
+
+    def texts_by_row(csr):
+        return [
+            {products[column] for column in csr.columns[csr.ends[row] : csr.ends[row + 1]].tolist()}
+            for row in range(len(sets))
+        ]
+
+    positives, left_out = texts_by_row(sets.positives), texts_by_row(sets.not_negatives)
+    found = {
+        queries[query]: (positives[row], set(products) - left_out[row])
+        for row, query in enumerate(sets.queries.tolist())
+    }
+    assert found == {
+        "sofa": ({"red sofa", "blue sofa"}, {"cover", "lamp"}),
+        "light": ({"lamp"}, {"red sofa", "blue sofa", "cover"}),
+    }
+    assert batch.weight == 2
 
 
 def test_variants_of_a_product_are_never_negatives_of_each_others_queries(minilm_tokenizer):
@@ -179,26 +235,6 @@ def test_metrics_of_rankings_equal_a_sort_in_python(seed):
     cosines, right, ignored = cosines[some], right[some], ignored[some]
     found = ranking_figures(*map(torch.from_numpy, (cosines, right, ignored)), cutoffs=(1, 3))
     np.testing.assert_allclose(found.numpy(), figures_by_loops(cosines, right, ignored))
-
-
-@pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaTypeSafetyWarning")
-def test_metrics_of_rankings_equal_ranx():
-    from ranx import Qrels, Run, evaluate
-
-    random = np.random.default_rng(0)
-    cosines, right = random.random((30, 12)), random.random((30, 12)) < 0.25
-    right[:, 0] |= ~right.any(axis=1)
-    names = [str(column) for column in range(12)]
-    qrels = Qrels(
-        {str(r): {n: 1 for n, one in zip(names, row, strict=True) if one} for r, row in enumerate(right)}
-    )
-    run = Run({str(r): dict(zip(names, row.tolist(), strict=True)) for r, row in enumerate(cosines)})
-    expected = evaluate(qrels, run, ["mrr", "r-precision", "precision@1", "precision@10"])
-    ignored = np.zeros_like(right)
-    found = ranking_figures(*map(torch.from_numpy, (cosines, right, ignored))).mean(dim=0).tolist()
-    assert dict(
-        zip(("mrr", "r-precision", "precision@1", "precision@10"), found, strict=True)
-    ) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("sample", [None, 4])

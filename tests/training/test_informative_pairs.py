@@ -75,8 +75,8 @@ def test_a_loss_over_triples_needs_a_hard_negative_that_is_not_a_known_positive(
         negatives = [["blue sofa"], ["nails"], [], ["nails"]]
         # By the second pair, the blue sofa is relevant to "sofa"; the lamp has no hard negative.
         for batch in (1, 2, 4):
-            assert share("triplet", queries, products, None, batch=batch, negatives=negatives) == 2 / 4
+            assert share("own_triplet", queries, products, None, batch=batch, negatives=negatives) == 2 / 4
         # Only positives are counted, so the last pair is not.
-        assert share("triplet", queries, products, [1, 1, 1, 0], batch=2, negatives=negatives) == 1 / 3
+        assert share("own_triplet", queries, products, [1, 1, 1, 0], batch=2, negatives=negatives) == 1 / 3
     finally:
         unregister(TRIPLET.name)

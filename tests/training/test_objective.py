@@ -82,12 +82,12 @@ def test_the_shares_of_processes_add_up_to_the_loss_of_all_triples(
         minilm_tokenizer, TRIPLE_QUERIES, TRIPLE_PRODUCTS, TRIPLE_RELEVANCE, negatives=TRIPLE_NEGATIVES
     )
     batches = [
-        collator_of(pairs, loss="triplet", process=(index, processes))(np.array([3, 0, 4, 2, 1]))
+        collator_of(pairs, loss="own_triplet", process=(index, processes))(np.array([3, 0, 4, 2, 1]))
         for index in range(processes)
     ]
     texts = [text for batch in batches for text in texts_in(batch, minilm_tokenizer)]
     embeddings = torch.stack([vector_of(text) for text in texts])
-    loss = Objective(triplet, triplet.parameters(triplet_margin=1.0))
+    loss = Objective(triplet, triplet.parameters(own_triplet_margin=1.0))
 
     shares = [float(sum(loss.parts(embeddings, batch))) for batch in batches]
 

@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Input = Literal["relevance", "query_keys", "teacher_scores", "anchors", "triples"]
+Input = Literal[
+    "relevance",
+    "query_keys",
+    "teacher_scores",
+    "anchors",
+    "triples",
+    "positive_sets",
+    "groups",
+    "class_weights",
+]
+CONTRASTING: tuple[Input, ...] = ("anchors", "triples", "positive_sets")
+"""Inputs that contrast positives with other texts; a loss takes at most one of them, and no other input."""
 Unit = Literal["pair", "positive", "triple", "query"]
 
 
@@ -24,9 +35,9 @@ class BatchContents:
         relevance: (pairs,) float32 in [0, 1]; None if the pairs have no labels.
         query_keys: (pairs,) int64, a number per distinct query.
         product_negatives: (positives,) number of the batch's products that may be a negative of each
-            positive; empty unless the loss takes `anchors` or `triples`.
+            positive; empty unless the loss contrasts positives with other texts.
         query_negatives: (positives,) number of the batch's queries that may be a negative of each positive;
-            empty unless the loss takes `anchors` or `triples`.
+            empty unless the loss contrasts positives with other texts.
         triples: (positives,) number of triples of each positive; empty unless the loss takes `triples`.
     """
 
@@ -59,6 +70,12 @@ HARD_NEGATIVES = Comparison(
     remedy="Check the products in the column of --hard_negatives_column",
 )
 """Check for a loss that takes triples: a positive needs a hard negative."""
+PRODUCTS_OF_THE_BATCH = Comparison(
+    find=lambda batch, _: batch.product_negatives > 0,
+    nothing="no positive has a negative in its batch of {batch} pairs",
+    remedy="Give a higher --per_device_train_batch_size, or hard negatives (--hard_negatives_column)",
+)
+"""Check for a loss that contrasts a query with the products of the batch."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +87,11 @@ class Loss:
     returns a loss for each pair, so that the training loop weights the pairs of a step exactly, however they
     are divided among accumulated batches and processes.
 
-    If `anchors` or `triples` is an input, it must be the only input. The embeddings are then those of the
-    batch's distinct queries and distinct products, hard negatives included, over all processes. `function`
-    returns a loss for each anchor (or triple), which must not depend on the other anchors (or triples): they
-    are passed in blocks that fit in memory. With any other inputs, embeddings are (pairs, dim), a row for
-    each pair.
+    If `anchors`, `triples` or `positive_sets` is an input, it must be the only input. The embeddings are then
+    those of the batch's distinct queries and distinct products, hard negatives included, over all processes.
+    `function` returns a loss for each anchor (triple, query), which must not depend on the others: they are
+    passed in blocks that fit in memory. With any other inputs, embeddings are (pairs, dim), a row for each
+    pair.
 
     Args:
         name: Value of `--loss`.
@@ -88,11 +105,14 @@ class Loss:
             `teacher_scores`: (pairs,) float32, so the loss needs a column with them. `anchors`: positives of
             the batch (`aisle.losses.anchors.Anchors`), which the loss contrasts with the rest. `triples`:
             positives with their own hard negatives (`aisle.losses.triples.Triples`), so the loss needs pairs
-            with hard negatives.
+            with hard negatives. `positive_sets`: queries with all their positives in the batch
+            (`aisle.losses.positive_sets.PositiveSets`). `groups`: (pairs,) int64, group of each text, so the
+            loss needs rows of a text with its group; both embeddings are then that text's. `class_weights`:
+            (groups, dim), a vector for each group, which is trained with the model and not saved in it.
         over_batch: Whether the loss of a pair depends on other pairs. If so, `function` gets the pairs of all
             processes, from gathered embeddings; otherwise each process passes only its own pairs.
-        unit: Unit of the mean over a step: pairs, positives, queries with a positive, or triples, which is
-            the unit of a loss that takes triples.
+        unit: Unit of the mean over a step: pairs, positives, queries with a positive, or triples. It is
+            triples for a loss that takes triples, and queries for a loss that takes positive sets.
         parameters: Dataclass of the loss's own parameters; each field becomes a flag.
         keeps_queries_together: Whether all pairs of a query must be in the same batch (`--group_by_query`).
         default_for: Kind of pairs for which this loss is the default.
@@ -101,6 +121,7 @@ class Loss:
         hint: Function of the relevance of all training pairs that returns a line of advice, or None.
         comparison: Check that pairs can be compared; None if the loss learns from each pair by itself, or
             takes triples.
+        extra: Extra of the distribution whose libraries the loss needs; None without.
     """
 
     name: str
@@ -117,16 +138,22 @@ class Loss:
     refuse: Callable[[np.ndarray], str | None] | None = None
     hint: Callable[[np.ndarray], str | None] | None = None
     comparison: Comparison | None = None
+    extra: str | None = None
 
     @property
     def contrasts(self) -> bool:
         """Whether the loss contrasts positives with other texts: the batch's, or their own hard negatives."""
-        return "anchors" in self.inputs or self.needs_hard_negatives
+        return any(name in self.inputs for name in CONTRASTING)
 
     @property
     def takes_groups(self) -> bool:
         """Whether the loss can learn from rows of a text with its group."""
-        return self.contrasts and not self.needs_hard_negatives
+        return self.needs_groups or (self.contrasts and not self.needs_hard_negatives)
+
+    @property
+    def needs_groups(self) -> bool:
+        """Whether the loss needs rows of a text with its group."""
+        return "groups" in self.inputs
 
     @property
     def needs_hard_negatives(self) -> bool:

@@ -13,12 +13,18 @@ from aisle.data.batching import epoch_order, process_share
 from aisle.data.negatives import Csr, KnownPositives
 from aisle.losses.anchors import Anchors, Exclusions
 from aisle.losses.batch_weight import batch_weight
+from aisle.losses.positive_sets import PositiveSets
 from aisle.losses.specification import Unit
 from aisle.losses.triples import Triples
 from aisle.text.batch_layout import Layout
 from aisle.text.token_batches import TokenBatch
 from aisle.text.tokens import TokenizedTexts
-from aisle.training.contrast import Contrast, contrasted_texts, hard_negatives_of
+from aisle.training.contrast import (
+    Contrast,
+    contrasted_texts,
+    hard_negatives_of,
+    positives_by_query,
+)
 from aisle.training.tokenized import TokenizedPairs
 
 
@@ -38,9 +44,10 @@ class PairBatch:
         relevance: (pairs,) float32 in [0, 1], or None without labels.
         teacher_scores: (pairs,) float32, or None if the pairs have no teacher scores.
         own: Bounds of this rank's share of the loss: its first pair, and the pair after its last.
-        contrast: Positives, and the texts to contrast them with, if the loss takes anchors or triples.
+        contrast: Positives, and the texts to contrast them with, if the loss contrasts positives.
         weight: Number to divide the sum of all losses by, for their mean.
         real_tokens: Tokens of this rank's texts, without padding.
+        groups: (pairs,) int64, group of each text, or None if rows are pairs.
     """
 
     token_batches: list[TokenBatch]
@@ -54,6 +61,7 @@ class PairBatch:
     contrast: Contrast | None
     weight: float
     real_tokens: int
+    groups: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.query_rows)
@@ -139,7 +147,7 @@ class Collator:
         )
         query_keys = pairs.query_keys[queries]
         contrast = None if self.known is None else self._contrast(self.known, rows, places)
-        if contrast is not None and self.unit in ("positive", "triple"):
+        if contrast is not None and self.unit != "pair":
             weight = contrast.total
         else:
             weight = batch_weight(self.unit, relevance=labelled, query_keys=query_keys)
@@ -156,6 +164,7 @@ class Collator:
             own=(int(own_pairs[0]), int(own_pairs[-1]) + 1) if len(own_pairs) else (0, 0),
             contrast=contrast,
             weight=float(weight),
+            groups=torch.from_numpy(np.array(pairs.groups[rows])) if pairs.texts_of_groups else None,
             real_tokens=sum(int(pairs.texts.lengths(texts).sum()) for texts in mine),
         )
 
@@ -164,6 +173,8 @@ class Collator:
     ) -> Contrast:
         if self.unit == "triple":
             return self._triples(known, rows, places)
+        if self.unit == "query":
+            return self._positive_sets(known, rows, places)
         found = contrasted_texts(
             self.pairs,
             known,
@@ -200,6 +211,25 @@ class Collator:
                 negatives=torch.from_numpy(own_negatives),
             ),
             total=len(anchors),
+        )
+
+    def _positive_sets(
+        self, known: KnownPositives, rows: np.ndarray, places: Callable[[np.ndarray], np.ndarray]
+    ) -> Contrast:
+        # A query's positives stay together, so queries are divided among the ranks, not positives.
+        found = contrasted_texts(self.pairs, known, rows)
+        queries = np.unique(found.anchor_queries)
+        own = process_share(queries, process_index=self.process_index, num_processes=self.num_processes)
+        positives, excluded = positives_by_query(found, own)
+        return Contrast(
+            queries=torch.from_numpy(places(found.queries)),
+            products=torch.from_numpy(places(found.products)),
+            positive_sets=PositiveSets(
+                queries=torch.from_numpy(own),
+                positives=_exclusions(positives),
+                not_negatives=_exclusions(excluded),
+            ),
+            total=len(queries),
         )
 
 
@@ -257,6 +287,6 @@ def _with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) ->
         one = getattr(value, field.name)
         if isinstance(one, torch.Tensor):
             changed[field.name] = change(one)
-        elif isinstance(one, Contrast | Anchors | Exclusions | Triples):
+        elif isinstance(one, Contrast | Anchors | Exclusions | Triples | PositiveSets):
             changed[field.name] = _with_tensors(one, change)
     return replace(value, **changed)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from aisle.data.adjacency import BatchExclusions, Csr, find_sorted
 from aisle.data.batching import process_share
-from aisle.data.negatives import BatchExclusions, Csr, KnownPositives
+from aisle.data.negatives import KnownPositives
 from aisle.losses.anchors import Anchors
+from aisle.losses.positive_sets import PositiveSets
 from aisle.losses.triples import Triples
 from aisle.training.tokenized import TokenizedPairs
 
@@ -24,13 +26,15 @@ class Contrast:
         anchors: This rank's positives, for a loss that takes anchors; they index the queries and products
             above.
         triples: This rank's triples, for a loss that takes triples; they index them too.
-        total: Number of anchors or triples over all ranks.
+        positive_sets: This rank's queries with their positives, for a loss that takes them; likewise.
+        total: Number of anchors, triples or queries over all ranks.
     """
 
     queries: torch.Tensor
     products: torch.Tensor
     anchors: Anchors | None = None
     triples: Triples | None = None
+    positive_sets: PositiveSets | None = None
     total: int = 0
 
 
@@ -105,6 +109,26 @@ def _alike(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pairs = in_group.take(group_of)
     different = pairs.rows != pairs.columns
     return pairs.rows[different], pairs.columns[different]
+
+
+def positives_by_query(texts: ContrastedTexts, queries: np.ndarray) -> tuple[Csr, Csr]:
+    """Return the columns of each query's positives, and the columns to exclude from its negatives.
+
+    Args:
+        texts: Positives of a batch.
+        queries: Sorted, distinct columns of queries that have a positive.
+    """
+    count = max(len(texts.products), 1)
+    own = texts.anchor_queries * count + texts.anchor_products
+    excluded = texts.excluded.products
+    left_out = texts.anchor_queries[excluded.rows] * count + excluded.columns
+
+    def rows_of(codes: np.ndarray) -> Csr:
+        query, column = np.divmod(np.unique(codes), count)
+        row, known = find_sorted(queries, query)
+        return Csr.of(row[known], column[known], count=len(queries))
+
+    return rows_of(own), rows_of(left_out)
 
 
 def hard_negatives_of(pairs: TokenizedPairs, texts: ContrastedTexts) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ SUPPORT: dict[str, tuple[str, str, str]] = {
     "--cached_embeddings": ("yes", "yes", NO),
     "--max_tokens_per_sub_batch": ("yes", "yes", NO),
     "--learn_temperature": ("yes", "yes", NO),
+    "--loss arcface": ("yes", "yes", NO),
     "retry in smaller sub-batches after out of memory": (
         *("yes", "with `--use_peft` or `--freeze_encoder`; otherwise the run stops with advice"),
         "the run stops with advice",

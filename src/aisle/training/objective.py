@@ -13,10 +13,13 @@ from torch import nn
 from aisle.losses.anchors import Anchors
 from aisle.losses.embedding_rows import rows_of
 from aisle.losses.parameters import LOWEST_TEMPERATURE, Parameters, Temperature
+from aisle.losses.positive_sets import PositiveSets
 from aisle.losses.specification import Loss
 from aisle.losses.triples import Triples
 from aisle.training.batches import PairBatch
 
+CLASS_WEIGHTS = "class_weights"
+"""Input of a loss that trains a vector for each group."""
 SCORES_AT_A_TIME = 1 << 24
 """Most cosines between anchors and the batch's texts in memory at a time, per direction. For triples: most
 numbers in their embeddings."""
@@ -51,11 +54,21 @@ class Objective(nn.Module):
         matryoshka_dims: Numbers of leading components. The loss is then the mean of the losses of these
             prefixes of the embeddings, rescaled to unit norm (https://arxiv.org/abs/2205.13147); empty is the
             loss of whole embeddings.
+        class_weights: (groups, dim), first vectors of the groups, for a loss that trains them.
     """
 
-    def __init__(self, loss: Loss, parameters: Parameters, matryoshka_dims: Sequence[int] = ()) -> None:
+    class_weights: nn.Parameter | None
+
+    def __init__(
+        self,
+        loss: Loss,
+        parameters: Parameters,
+        matryoshka_dims: Sequence[int] = (),
+        class_weights: torch.Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.loss = loss
+        self.class_weights = None if class_weights is None else nn.Parameter(class_weights)
         self._prefixes = [Prefix(dim) for dim in matryoshka_dims] or [WHOLE]
         self._given = loss.arguments(parameters)
         scale = parameters if isinstance(parameters, Temperature) else None
@@ -80,6 +93,11 @@ class Objective(nn.Module):
     def learns(self) -> bool:
         """Whether the temperature is learned."""
         return self.log_temperature.requires_grad
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The trained parameters: a learned temperature, and the vectors of the groups."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
         """Yield this process's share of the batch's summed loss, in parts.
@@ -109,8 +127,9 @@ class Objective(nn.Module):
         losses = self.loss.function(
             prefix.of(rows_of(embeddings, batch.query_rows)[taken]),
             prefix.of(rows_of(embeddings, batch.product_rows)[taken]),
-            **{name: getattr(batch, name)[taken] for name in self.loss.inputs},
+            **{name: getattr(batch, name)[taken] for name in self.loss.inputs if name != CLASS_WEIGHTS},
             **self._arguments(),
+            **self._class_weights(prefix),
         )
         yield (losses[own] if self.loss.over_batch else losses).sum()
 
@@ -120,7 +139,7 @@ class Objective(nn.Module):
         contrast = batch.contrast
         assert contrast is not None  # the collator always sets it for these losses
         (name,) = self.loss.inputs
-        compared: Anchors | Triples = getattr(contrast, name)
+        compared: Anchors | Triples | PositiveSets = getattr(contrast, name)
         if self.loss.needs_hard_negatives:
             columns = 3 * embeddings.shape[1]
         else:
@@ -135,6 +154,9 @@ class Objective(nn.Module):
                 **{name: block},
                 **self._arguments(),
             ).sum()
+
+    def _class_weights(self, prefix: Prefix) -> dict[str, torch.Tensor]:
+        return {} if self.class_weights is None else {CLASS_WEIGHTS: prefix.of(self.class_weights)}
 
     def _arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of the loss function, with the current temperature."""

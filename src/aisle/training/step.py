@@ -118,17 +118,15 @@ class TrainingStep:
         return loss
 
     def _reduce(self) -> None:
-        """Sum over the ranks what the wrapper has not summed; it never sums the temperature's gradient."""
+        """Sum over the ranks what the wrapper has not summed; it never sums the objective's gradients."""
         if self.sync is not None:
             sum_gradients(self._trained)
-        if not self.objective.learns:
-            return
-        temperature = self.objective.log_temperature
-        gradient = torch.zeros_like(temperature) if temperature.grad is None else temperature.grad
-        gradient = sum_over_ranks(self.accelerator, gradient)
-        if self.accelerator.scaler is not None:
-            gradient = self.accelerator.scaler.scale(gradient)  # the model's gradients are scaled too
-        temperature.grad = gradient
+        for parameter in self.objective.trained:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradient = sum_over_ranks(self.accelerator, gradient)
+            if self.accelerator.scaler is not None:
+                gradient = self.accelerator.scaler.scale(gradient)  # the model's gradients are scaled too
+            parameter.grad = gradient
 
     def _clip(self) -> torch.Tensor:
         """Clip the gradient to `max_grad_norm`; return its norm before clipping."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import get_scheduler
 
 from aisle.commands.train.captured_steps import why_eager
@@ -16,6 +18,7 @@ from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trained_tower import tower_to_train
 from aisle.kernels.captured_passes import CudaGraphs
 from aisle.kernels.compiled_layers import compile_layers
+from aisle.losses.parameters import Temperature
 from aisle.models.loading import LoadedModel
 from aisle.models.prepare_model import weights_without_gradient
 from aisle.models.tower import Tower
@@ -57,12 +60,10 @@ def make_step(
     Raises:
         AisleError: The model lacks what a setting needs, or the way of launching does not support a flag.
     """
-    objective = Objective(
-        *chosen_loss(settings.objective), matryoshka_dims=settings.objective.matryoshka_dims or ()
-    ).to(accelerator.device)
-    _refuse_flags(settings, objective, accelerator)
+    _refuse_flags(settings, accelerator)
     tower = tower_to_train(settings, base, accelerator, log=log)
     check_matryoshka(settings.objective, dim=tower.dim, log=log)
+    objective = _objective(settings, train, dim=tower.dim).to(accelerator.device)
     layout, padded_because = choose_layout(tower, settings, base, accelerator, log=log)
     few_weights = settings.lora.use_peft or settings.head.freeze_encoder
     # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
@@ -97,11 +98,24 @@ def make_step(
     return step, layout, padded_because
 
 
-def _refuse_flags(settings: TrainSettings, objective: Objective, accelerator: Any) -> None:
+def _objective(settings: TrainSettings, train: TokenizedPairs, *, dim: int) -> Objective:
+    """Return the loss of the run; the vectors of groups are random, and the same on all ranks."""
+    loss, parameters = chosen_loss(settings.objective)
+    class_weights = None
+    if loss.needs_groups:
+        generator = torch.Generator().manual_seed(settings.optim.seed)
+        class_weights = torch.randn(int(train.groups.max()) + 1, dim, generator=generator)
+        class_weights /= math.sqrt(dim)
+    return Objective(loss, parameters, settings.objective.matryoshka_dims or (), class_weights)
+
+
+def _refuse_flags(settings: TrainSettings, accelerator: Any) -> None:
     optim = settings.optim
+    loss, parameters = chosen_loss(settings.objective)
     in_use = {
         "--head": settings.head.head != "none",
-        "--learn_temperature": objective.learns,
+        "--learn_temperature": isinstance(parameters, Temperature) and parameters.learn_temperature,
+        "--loss arcface": loss.needs_groups,
         "--cached_embeddings": optim.cached_embeddings,
         "--max_tokens_per_sub_batch": optim.max_tokens_per_sub_batch is not None,
     }
