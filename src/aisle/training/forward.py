@@ -70,9 +70,10 @@ class Forward:
     def backward(self, embeddings: torch.Tensor, gradient: torch.Tensor, *, last: bool) -> None:
         """Add to the gradients of the weights, given the gradient of the embeddings."""
         # Distributed wrappers take the mean over the ranks, and the gradient must be their sum.
-        averaged_over = self.accelerator.num_processes if self.wrapper_sums else 1
+        scaled = gradient * self.accelerator.num_processes if self.wrapper_sums else gradient
+        scaler = self.accelerator.scaler
         with self._summing(last):
-            self.accelerator.backward((embeddings * gradient).sum() * averaged_over)
+            torch.autograd.backward(embeddings, scaled if scaler is None else scaler.scale(scaled))
 
     def _embed_captured(
         self, captured: CapturedPasses, passes: list[tuple[CapturedPass, PackedBatch]]
