@@ -29,7 +29,6 @@ PUBLISHED = """
 --checkpointing_steps "epoch"
 """
 VALUES = {
-    "dataset_name": "smangrul/amazon_esci",
     "max_length": 70,
     "model_name_or_path": "intfloat/e5-large-v2",
     "per_device_train_batch_size": 8,
@@ -60,7 +59,7 @@ def test_the_published_command_line_parses_to_what_it_says():
     settings = flat(shlex.split(PUBLISHED))
 
     expected = {
-        "dataset_name": "smangrul/amazon_esci",
+        "dataset_name": ("smangrul/amazon_esci",),
         "max_length": 70,
         "model_name_or_path": "intfloat/e5-large-v2",
         "per_device_train_batch_size": 64,
@@ -90,6 +89,11 @@ def test_every_flag_with_a_value_parses_in_both_styles(name, style):
 
     assert settings[name] == VALUES[name]
     assert type(settings[name]) is type(VALUES[name])
+
+
+@pytest.mark.parametrize("given", ["--dataset_name=acme/a", "--dataset_name acme/a"])
+def test_the_data_set_may_be_one_name(given):
+    assert flat(given.split(" "))["dataset_name"] == ("acme/a",)
 
 
 @pytest.mark.parametrize("name", SWITCHES)

@@ -53,3 +53,26 @@ def test_warmup_may_be_as_long_as_the_run_but_not_longer(steps):
 
     assert problems(*arguments, "--num_warmup_steps", str(steps)) == []
     assert problems(*arguments, "--num_warmup_steps", str(steps + 1)) != []
+
+
+def test_warmup_is_given_in_steps_or_as_a_share():
+    arguments = ("--output_dir", "x", "--sanity_test", "--warmup_share", "0.1")
+
+    assert problems(*arguments) == []
+    assert problems(*arguments, "--num_warmup_steps", "5") == [
+        "--num_warmup_steps and --warmup_share: give one of them"
+    ]
+
+
+def test_several_data_sets_name_their_configurations_themselves():
+    arguments = ("--output_dir", "x", "--dataset_name", "acme/snli", "acme/glue:mnli")
+
+    assert problems(*arguments) == []
+    (line,) = problems(*arguments, "--dataset_config_name", "mnli")
+    assert line.endswith("name each configuration as NAME:CONFIG")
+
+
+def test_labels_are_mapped_or_divided():
+    arguments = ("--output_dir", "x", "--sanity_test", "--label_max", "5", "--label_map", "E=1,I=0")
+
+    assert problems(*arguments) == ["--label_map and --label_max: give one of them"]

@@ -9,12 +9,14 @@ from aisle.data.rows import Row
 from aisle.errors import DataError
 
 
-def read(labels, *, label_map=None, on_bad_row="error"):
+def read(labels, *, label_map=None, on_bad_row="error", label_max=None):
     rows = [
         Row("judged.csv", number, {"query": f"q{number % 5}", "product": f"p{number}", "relevance": label})
         for number, label in enumerate(labels, start=1)
     ]
-    return read_pairs(rows, columns=PairColumns(), label_map=label_map, on_bad_row=on_bad_row)
+    return read_pairs(
+        rows, columns=PairColumns(), label_map=label_map, on_bad_row=on_bad_row, label_max=label_max
+    )
 
 
 def refusal(labels, **options):
@@ -28,9 +30,9 @@ def refusal(labels, **options):
 def test_grades_of_0_to_4_ask_for_a_map_and_are_never_skipped(on_bad_row, kind):
     said = refusal([kind(n % 5) for n in range(50)], on_bad_row=on_bad_row)
     assert said == (
-        "Column 'relevance' is not between 0 and 1 in 30 of 50 rows; it holds 0, 1, 2, 3, 4. If these are "
-        "relevance levels, give the relevance of each, for example in equal steps: "
-        "--label_map 0=0,1=0.25,2=0.5,3=0.75,4=1"
+        "Column 'relevance' is not between 0 and 1 in 30 of 50 rows; it holds 0, 1, 2, 3, 4. --label_max 4 "
+        "divides them by 4. If these are relevance levels, give the relevance of each, for example in equal "
+        "steps: --label_map 0=0,1=0.25,2=0.5,3=0.75,4=1"
     )
 
 
@@ -60,7 +62,24 @@ def test_a_single_typing_error_is_a_bad_row_like_any_other():
 def test_a_continuous_scale_is_to_be_divided():
     said = refusal([50 + n * 0.7 for n in range(60)], on_bad_row="skip")
     assert "it holds from 50 to" in said
-    assert "divide it by the highest" in said
+    assert "divide it by the highest possible value, give that value with --label_max" in said
+
+
+def test_ratings_are_divided_by_the_highest():
+    pairs = read(["0", "2.5", 5, 3.8], label_max=5).pairs
+    assert pairs.relevance.tolist() == pytest.approx([0, 0.5, 1, 0.76])
+    assert "is not between 0 and 5" in refusal([0, 1, 5, 6], label_max=5)
+
+
+def test_sentence_pairs_of_the_sts_benchmark_are_read_by_the_names_of_their_columns():
+    rows = [Row("sts.csv", 1, {"split": "dev", "sentence1": "a", "sentence2": "b", "score": "2.5"})]
+    found = read_pairs(rows, columns=PairColumns(), label_map=None, on_bad_row="error", label_max=5)
+    assert (found.columns.query, found.columns.product, found.columns.label) == (
+        "sentence1",
+        "sentence2",
+        "score",
+    )
+    assert found.pairs.relevance.tolist() == [0.5]
 
 
 @pytest.mark.parametrize("on_bad_row", ["error", "skip"])

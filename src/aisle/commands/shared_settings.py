@@ -87,6 +87,13 @@ QueryIdColumn = Annotated[
         "(query_id, qid)."
     ),
 ]
+LabelMax = Annotated[
+    Annotated[float, Interval(gt=0)] | None,
+    Help(
+        "Highest value of a rating from 0, such as 5 for sentence pairs that are rated 0 to 5. Labels are "
+        "divided by it. If not given: 1."
+    ),
+]
 Delimiter = Annotated[
     str | None,
     Help(

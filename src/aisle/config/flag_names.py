@@ -74,6 +74,7 @@ ALIASES = {
     "train_batch_size": ("per_device_train_batch_size",),
     "valid_file": ("validation_file",),
     "wandb": ("report_to",),
+    "warmup_ratio": ("warmup_share",),
     "warmup_steps": ("num_warmup_steps",),
     "wd": ("weight_decay",),
 }

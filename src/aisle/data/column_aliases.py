@@ -14,11 +14,14 @@ __all__ = [
     "PAIR_QUERY_ID",
     "QUERY_FILE_ID",
     "QUERY_FILE_TEXT",
+    "SENTENCE_PAIR_LABEL",
 ]
 
-PAIR_QUERY = ("query", "question", "search_term", "anchor")
-PAIR_PRODUCT = ("product", "product_title", "title", "positive", "pos")
+PAIR_QUERY = ("query", "question", "search_term", "anchor", "sentence1")
+PAIR_PRODUCT = ("product", "product_title", "title", "positive", "pos", "sentence2")
 PAIR_LABEL = ("relevance", "relevance_label", "label", "esci_label")
+SENTENCE_PAIR_LABEL = "score"
+"""Label of pairs sentence1 and sentence2, as the STS benchmark names it."""
 PAIR_QUERY_ID = ("query_id",)
 PAIR_PRODUCT_ID = ("product_id",)
 PAIR_HARD_NEGATIVES = ("hard_negatives", "negatives", "neg")

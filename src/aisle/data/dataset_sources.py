@@ -58,6 +58,8 @@ class DatasetSource:
 def resolve_dataset(name: str, *, config: str | None = None) -> DatasetSource:
     """Return where the splits of a data set are, without reading or downloading anything.
 
+    `NAME:CONFIG` is the configuration CONFIG of the data set NAME on the Hub.
+
     A file or a glob is the train split. The names of files or sub-folders in a folder name their splits:
     train, validation (valid, val, dev) or test; if no name does, all are the train split. A folder that
     `save_to_disk` wrote has the splits that were saved. Any other name is an id on the Hub.
@@ -68,10 +70,17 @@ def resolve_dataset(name: str, *, config: str | None = None) -> DatasetSource:
 
     Raises:
         DataError: A file does not exist, a folder has no data or a file that names two splits, or a
-            configuration is given for local files.
+            configuration is given for local files, or two configurations for a data set on the Hub.
     """
     path = Path(name).expanduser()
     local = path.exists() or looks_local(name)
+    if not local and ":" in name:
+        name, _, suffix = name.partition(":")
+        if config not in (None, suffix):
+            raise DataError(
+                f"{name}:{suffix}: names a configuration; leave out --dataset_config_name {config}."
+            )
+        config = suffix
     if local and config is not None:
         raise DataError(
             f"{name}: a data set on the Hub has configurations, and these are local files; leave out "

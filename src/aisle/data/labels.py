@@ -27,13 +27,22 @@ class LabelReader:
         column: Name of the column, for messages.
         label_map: Label to relevance; None if the labels are numbers.
         highest: Largest number allowed; None for no limit.
+        divisor: Number by which labels are divided to give the relevance; not with a map.
 
     Raises:
         DataError: The map is empty, or has a number out of range.
     """
 
-    def __init__(self, column: str, *, label_map: Mapping[str, float] | None, highest: float | None) -> None:
+    def __init__(
+        self,
+        column: str,
+        *,
+        label_map: Mapping[str, float] | None,
+        highest: float | None,
+        divisor: float = 1,
+    ) -> None:
         self._column = column
+        self._divisor = divisor
         self._map = (
             None if label_map is None else {label.strip(): value for label, value in label_map.items()}
         )
@@ -100,7 +109,7 @@ class LabelReader:
             self._numbers.add(number)
         if not self._allows(number):
             return Problem(f"{self._column} is not {self._range}", value)
-        return number
+        return number / self._divisor
 
     def _look_up(self, value: object, label_map: Mapping[str, float]) -> float | Problem:
         label = str(value).strip()
@@ -152,12 +161,13 @@ class LabelReader:
 
     def _scale_advice(self) -> str:
         if len(self._numbers) > _MOST_GRADES:
-            return "Write it as a number between 0 and 1: divide it by the highest possible value."
+            return "To divide it by the highest possible value, give that value with --label_max."
         highest = max(self._numbers)
         example = ",".join(f"{number:g}={max(number, 0) / highest:.4g}" for number in sorted(self._numbers))
+        divided = f"--label_max {highest:g} divides them by {highest:g}. " if min(self._numbers) >= 0 else ""
         return (
-            "If these are relevance levels, give the relevance of each, for example in equal steps: "
-            f"--label_map {example}"
+            f"{divided}If these are relevance levels, give the relevance of each, for example in equal "
+            f"steps: --label_map {example}"
         )
 
 

@@ -18,6 +18,7 @@ from aisle.data.column_aliases import (
     PAIR_PRODUCT_ID,
     PAIR_QUERY,
     PAIR_QUERY_ID,
+    SENTENCE_PAIR_LABEL,
 )
 from aisle.data.labels import LabelReader
 from aisle.data.rows import Problem, Row, find_column, id_text, is_unicode, require_columns, text_problem
@@ -35,11 +36,13 @@ class PairColumns:
     """
 
     query: str | None = None
-    """Text of the query; found: query, question, search_term, anchor."""
+    """Text of the query; found: query, question, search_term, anchor, sentence1."""
     product: str | None = None
-    """Text of the product; found: product, product_title, title, positive, pos (which may be a list)."""
+    """Text of the product; found: product, product_title, title, positive, pos (which may be a list),
+    sentence2."""
     label: str | None = None
-    """Relevance; found: relevance, relevance_label, label, esci_label. Without it all pairs are positives."""
+    """Relevance; found: relevance, relevance_label, label, esci_label, and score beside sentence1 and
+    sentence2. Without it all pairs are positives."""
     query_id: str | None = None
     """Id of the query; found: query_id."""
     product_id: str | None = None
@@ -108,7 +111,7 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
     return PairColumns(
         query=query,
         product=product,
-        label=_find_label(row, wanted.label),
+        label=_find_label(row, wanted.label, query=query, product=product),
         query_id=find_column(row, wanted.query_id, PAIR_QUERY_ID),
         product_id=product_id,
         hard_negatives=find_column(row, wanted.hard_negatives, PAIR_HARD_NEGATIVES),
@@ -155,10 +158,11 @@ def find_text_of_group(row: Row, wanted: PairColumns) -> PairColumns | None:
     return PairColumns(query=text, product=text, group=wanted.group)
 
 
-def _find_label(row: Row, wanted: str | None) -> str | None:
+def _find_label(row: Row, wanted: str | None, *, query: str, product: str | None) -> str | None:
     if wanted == NO_LABELS and NO_LABELS not in row.values:
         return None
-    return find_column(row, wanted, PAIR_LABEL)
+    sentences = (query, product) == ("sentence1", "sentence2")
+    return find_column(row, wanted, (*PAIR_LABEL, SENTENCE_PAIR_LABEL) if sentences else PAIR_LABEL)
 
 
 def find_product_columns(row: Row, wanted: PairColumns) -> tuple[str, str | None]:
@@ -191,6 +195,7 @@ class PairParser:
         label_map: Label to relevance in [0, 1]; None if the labels are numbers.
         products: Texts of products and hard negatives by id; None if the rows have the texts.
         most_hard_negatives: Hard negatives of a pair to keep, the first of its list; None keeps all.
+        label_max: Highest label, by which labels are divided.
 
     Raises:
         DataError: There is a map but no label column, or the map is out of range.
@@ -203,13 +208,16 @@ class PairParser:
         products: ProductTexts | None = None,
         *,
         most_hard_negatives: int | None = None,
+        label_max: float = 1,
     ) -> None:
         if label_map is not None and columns.label is None:
             raise DataError(
                 "--label_map is given, but the data has no label column; name it with --label_column."
             )
         self.columns = columns
-        self.labels = LabelReader(columns.label or "", label_map=label_map, highest=1)
+        self.labels = LabelReader(
+            columns.label or "", label_map=label_map, highest=label_max, divisor=label_max
+        )
         self._products = products
         self._most_negatives = most_hard_negatives
         roles = {

@@ -178,6 +178,7 @@ def read_pairs(
     on_bad_row: OnBadRow,
     products: ProductTexts | None = None,
     most_hard_negatives: int | None = None,
+    label_max: float | None = None,
     cache_dir: Path | None = None,
 ) -> PairsRead:
     """Read pairs from rows and write them to disk in batches, so that memory stays flat.
@@ -193,6 +194,7 @@ def read_pairs(
         on_bad_row: What to do with bad rows.
         products: Texts by product id, for rows that name products by id; None if the rows have the texts.
         most_hard_negatives: Hard negatives of a pair to keep, the first of its list; None keeps all.
+        label_max: Highest label, by which labels are divided; None if they are in [0, 1] already.
         cache_dir: Folder for the Arrow file, which the caller removes; None is a temporary folder that is
             removed at exit.
 
@@ -212,7 +214,13 @@ def read_pairs(
         read = [name for name in vars(shape.columns).values() if name is not None]
         good = [row for row in peeked if row.problem is None]
         unread = unread_numbers(good, read=[*read, *shape.negatives])
-    parser = PairParser(shape.columns, label_map, products, most_hard_negatives=most_hard_negatives)
+    parser = PairParser(
+        shape.columns,
+        label_map,
+        products,
+        most_hard_negatives=most_hard_negatives,
+        label_max=label_max or 1,
+    )
     source = None
     with Spool(cache_dir, parser.schema) as spool:
         for row in chain.from_iterable(map(shape.pairs, rest)):

@@ -1,21 +1,23 @@
-"""Layouts of training data besides aisle's own: DPR's json and simpletransformers' retrieval tables."""
+"""Layouts of training data besides aisle's own: triples, SNLI and MNLI, and those of other libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
-from aisle.data.column_aliases import PAIR_HARD_NEGATIVES
 from aisle.data.dpr_json import CONTEXTS, HARD_NEGATIVES, POSITIVES, QUESTION, context_text
+from aisle.data.nli import find_nli_columns, is_nli, join_nli
 from aisle.data.pair_rows import PairColumns
-from aisle.data.pair_shapes import negative_columns
-from aisle.data.rows import Problem, Row, find_column, require_columns
+from aisle.data.rows import Problem, Row, require_columns
 from aisle.data.templates import TextTemplate, parse_template
+from aisle.data.triple_rows import find_triple_columns, triple_columns, triple_rows
 from aisle.data.unread_numbers import NO_LABELS
 from aisle.errors import DataError
 from aisle.types.choices import OWN_COLUMNS, TrainFormat
 
-__all__ = ["RowFormat", "row_format"]
+__all__ = ["RowFormat", "reads_as", "row_format"]
 
 QUERY_TEXT, GOLD_PASSAGE, HARD_NEGATIVE, TITLE = "query_text", "gold_passage", "hard_negative", "title"
 """Columns of simpletransformers' RetrievalModel."""
@@ -27,19 +29,29 @@ class RowFormat:
 
     Attributes:
         description: Name of the layout, for people.
-        columns: Columns of the resulting pairs; None finds them by the flags and names for pairs.
-        convert: Function from a row to the rows of its pairs; a row that cannot be used has its problem.
+        columns: Columns of the resulting pairs.
+        convert: Function from the rows to the rows of their pairs; a row that cannot be used has its problem.
         joins_titles: Whether titles are joined to texts with the separator token of BERT.
     """
 
     description: str
-    columns: PairColumns | None
-    convert: Callable[[Row], Iterator[Row]]
+    columns: PairColumns
+    convert: Callable[[Iterator[Row]], Iterator[Row]]
     joins_titles: bool = False
 
 
+def _each(convert: Callable[[Row], Iterator[Row]]) -> Callable[[Iterator[Row]], Iterator[Row]]:
+    """Return the function of all rows that converts each row by itself."""
+    return lambda rows: chain.from_iterable(map(convert, rows))
+
+
 def row_format(
-    row: Row, train_format: TrainFormat, *, wanted: PairColumns, text_template: str | None = None
+    row: Row,
+    train_format: TrainFormat,
+    *,
+    wanted: PairColumns,
+    text_template: str | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> RowFormat | None:
     """Return how to convert the rows of a source, or None for rows of pairs, which stay as they are.
 
@@ -48,6 +60,7 @@ def row_format(
         train_format: Format that the user named; `auto` finds it by the columns.
         wanted: Columns that the user named; `auto` then reads pairs.
         text_template: Template of a passage's text; None is the default of the format.
+        log: Function called with the counts of a format that joins rows.
 
     Raises:
         DataError: A column of the named format is missing.
@@ -55,44 +68,46 @@ def row_format(
     """
     if train_format == "auto":
         named = wanted.query is not None or wanted.product is not None
-        found = [name for name, columns in _COLUMNS.items() if set(columns) <= row.values.keys()]
+        found: list[TrainFormat] = [
+            name for name, columns in _COLUMNS.items() if set(columns) <= row.values.keys()
+        ]
+        found += ["nli"] if is_nli(row) else []
         train_format = "pairs" if named or not found else found[0]
     elif train_format in OWN_COLUMNS:
         require_columns(row, _COLUMNS[train_format], flag="another --train_format")
     if train_format == "triples":
-        return _triples(row, wanted)
+        find_triple_columns(row, wanted)
+        return RowFormat("triples", triple_columns(wanted), partial(triple_rows, wanted=wanted))
+    if train_format == "nli":
+        find_nli_columns(row, wanted)
+        return RowFormat(
+            "premise and entailment", triple_columns(PairColumns()), partial(join_nli, wanted=wanted, log=log)
+        )
     if train_format not in OWN_COLUMNS:
         return None
     template = None if text_template is None else parse_template(text_template)
     return _dpr(template) if train_format == "dpr" else _simpletransformers(row, template)
 
 
+def reads_as(row: Row, train_format: TrainFormat, *, wanted: PairColumns) -> bool:
+    """Return whether a row has the columns of triples or of natural language inference.
+
+    Args:
+        row: First good row of a source.
+        train_format: triples or nli.
+        wanted: Columns that the user named.
+    """
+    try:
+        (find_triple_columns if train_format == "triples" else find_nli_columns)(row, wanted)
+    except DataError:
+        return False
+    return True
+
+
 _COLUMNS: Mapping[TrainFormat, tuple[str, ...]] = {
     "dpr": (QUESTION, POSITIVES),
     "simpletransformers": (QUERY_TEXT, GOLD_PASSAGE),
 }
-
-
-def _triples(row: Row, wanted: PairColumns) -> RowFormat:
-    listed = find_column(row, wanted.hard_negatives, PAIR_HARD_NEGATIVES)
-    names = negative_columns(row) if listed is None else (listed,)
-    if not names:
-        raise DataError(
-            f"{row.source}: --train_format triples needs a column of negatives, and there is "
-            f"none; its name is negative, negative_1, ..., or {', '.join(PAIR_HARD_NEGATIVES)}. Name another "
-            f"with --hard_negatives_column. The columns are: {', '.join(row.values)}."
-        )
-
-    def convert(row: Row) -> Iterator[Row]:
-        cells = [row.values.get(name) for name in names]
-        if row.problem is None and all(_is_empty(cell) for cell in cells):
-            reason = (
-                f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} empty; a triple has a negative"
-            )
-            row = row._replace(values={}, problem=Problem(reason, cells))
-        yield row
-
-    return RowFormat("triples", None, convert)
 
 
 def _is_empty(cell: object) -> bool:
@@ -122,7 +137,7 @@ def _dpr(template: TextTemplate | None) -> RowFormat:
             values = {QUESTION: row.values.get(QUESTION), POSITIVES: positive, HARD_NEGATIVES: negatives}
             yield row._replace(values=values, declared=None)
 
-    return RowFormat("DPR's json", columns, convert, joins_titles=template is None)
+    return RowFormat("DPR's json", columns, _each(convert), joins_titles=template is None)
 
 
 def _contradiction(positives: Sequence[str], negatives: Sequence[str], found: object) -> Problem | None:
@@ -181,4 +196,4 @@ def _simpletransformers(row: Row, template: TextTemplate | None) -> RowFormat:
                 return
         yield row._replace(values=values, declared=None)
 
-    return RowFormat("simpletransformers' columns", columns, convert)
+    return RowFormat("simpletransformers' columns", columns, _each(convert))

@@ -37,8 +37,8 @@ class Temperature(Parameters):
     """Temperature of a loss over scaled cosines, fixed or learned."""
 
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
-    """Cosines are divided by it, in losses that have a temperature. Lower makes the nearest negatives count
-    more."""
+    """Cosines are divided by it, in losses that have a temperature: 0.05 is the scale 20 of other libraries.
+    Lower makes the nearest negatives count more."""
     learn_temperature: bool = False
     """Train the temperature with the model, starting at --temperature."""
 

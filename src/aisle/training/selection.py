@@ -20,6 +20,7 @@ from aisle.types.choices import Selection
 
 SELECTION_METRICS: dict[Selection, str] = {
     "roc_auc": "roc_auc",
+    "spearman": "spearman",
     "retrieval": "mrr",
     "joint_pool": "joint_pool_mrr",
 }

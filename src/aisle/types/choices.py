@@ -32,11 +32,12 @@ Fusion = Literal["convex", "rrf"]
 """How hybrid search combines both: by weighted scores, or by reciprocal ranks."""
 MinScore: TypeAlias = float | Literal["calibrated"]
 """Lowest score of a product to show: a number, or the score with a given probability of relevance."""
-Selection = Literal["roc_auc", "retrieval", "joint_pool"]
-"""How training chooses its best evaluation: by ROC-AUC, by retrieval, or by the joint pool of pairs."""
+Selection = Literal["roc_auc", "spearman", "retrieval", "joint_pool"]
+"""How training chooses its best evaluation: by ROC-AUC or rank correlation of pairs, by retrieval, or by the
+joint pool of pairs."""
 StoreDtype = Literal["float32", "float16"]
 """Number format of stored embeddings."""
-TrainFormat = Literal["auto", "pairs", "triples", "dpr", "simpletransformers"]
+TrainFormat = Literal["auto", "pairs", "triples", "nli", "dpr", "simpletransformers"]
 """Layout of the rows of training data."""
 OWN_COLUMNS: tuple[TrainFormat, ...] = ("dpr", "simpletransformers")
 """Training formats with columns of their own; all their pairs are positives."""

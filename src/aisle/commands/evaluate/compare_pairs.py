@@ -42,7 +42,10 @@ def read_judged_pairs(settings: EvaluateSettings, *, log: Callable[[str], None])
         ),
         label_map=settings.pairs_label_map or settings.label_map,
         on_bad_row=settings.on_bad_row,
+        label_max=settings.label_max,
     )
+    if settings.label_max is not None and not read.pairs.labelled:
+        raise ConfigError("--label_max: --pairs has no label column; name it with --label_column")
     label = read.columns.label or "none: every pair is a positive"
     log(
         f"pairs: {len(read.pairs):,}; query: {read.columns.query}, product: {read.columns.product}, "

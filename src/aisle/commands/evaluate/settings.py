@@ -16,6 +16,7 @@ from aisle.commands.shared_settings import (
     Encoding,
     Fraction,
     Json,
+    LabelMax,
     OnBadRow,
     QrelsIdColumn,
     QueryIdColumn,
@@ -90,6 +91,7 @@ class EvaluateSettings:
     title)."""
     label_column: str | None = None
     """Column of --pairs with the relevance. If not given, it is found by its name."""
+    label_max: LabelMax = None
     pairs_label_map: LabelMap = None
     """Relevance of each label of --pairs, from 0 to 1. If not given: as in --label_map."""
     positive_threshold: Annotated[float, Interval(gt=0, le=1)] | None = None
@@ -140,8 +142,7 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
         problems.append("--index_dir: required with --queries; give the folder of the index")
     if settings.index_dir is None and settings.model is None:
         problems.append("--model or --index_dir: give the encoder to measure")
-    if settings.protocol == "joint_pool" and not settings.pairs:
-        problems.append("--protocol joint_pool: needs --pairs, a file of questions and answers")
+    problems += _pair_problems(settings)
     if settings.rows is not None and not settings.rows:
         problems.append("--rows: name at least one of bm25, base, tuned, hybrid")
     if settings.with_tracking and settings.report is None:
@@ -158,6 +159,17 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
             "--model_card": settings.model_card,
         }
         problems += [f"{flag}: needs --queries and --qrels" for flag, value in wanted.items() if value]
+    return problems
+
+
+def _pair_problems(settings: EvaluateSettings) -> list[str]:
+    problems = []
+    if settings.protocol == "joint_pool" and not settings.pairs:
+        problems.append("--protocol joint_pool: needs --pairs, a file of questions and answers")
+    if settings.label_max is not None and not settings.pairs:
+        problems.append("--label_max: needs --pairs, whose labels it divides")
+    if settings.label_max is not None and (settings.pairs_label_map or settings.label_map):
+        problems.append("--label_max: cannot be combined with a label map of --pairs; give one of them")
     return problems
 
 

@@ -22,7 +22,7 @@ def good_questions(training: TrainingFiles) -> Iterator[dict[str, Any]]:
     """Yield the questions of DPR's json whose rows are good."""
     assert training.layout is not None  # the data are DPR's json
     for row in training.rows():
-        if all(pair.problem is None for pair in training.layout.convert(row)):
+        if all(pair.problem is None for pair in training.layout.convert(iter([row]))):
             yield row.values
 
 

@@ -78,7 +78,7 @@ class TrainingFiles:
         return read_part(self.rows(), self.settings, products, name="train", log=log).pairs
 
     def _names_products_by_id(self) -> bool:
-        if self.head is None or (self.layout is not None and self.layout.columns is not None):
+        if self.head is None or self.layout is not None:
             return False
         return find_column(self.head, self.settings.product_column, PAIR_PRODUCT) is None
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Interval
+from pydantic import BeforeValidator
 
-from aisle.commands.shared_settings import Count, Delimiter, Encoding, OnBadRow
+from aisle.commands.shared_settings import Count, Delimiter, Encoding, LabelMax, OnBadRow
 from aisle.config.label_map import LabelGains
 from aisle.types.choices import OWN_COLUMNS, TrainFormat
 
@@ -16,16 +17,22 @@ MEMORY = "memory:"
 """Prefix in config.yaml, in place of a file name, for pairs that `aisle.train` took from memory."""
 
 
+def _in_tuple(value: object) -> object:
+    """Return a name by itself, from YAML or Python, in a tuple."""
+    return (value,) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Source of the judged pairs, and how to read them."""
 
-    dataset_name: str | None = None
-    """Data set: a Hub id, or a local file or folder whose file names contain the names of the splits."""
+    dataset_name: Annotated[tuple[str, ...] | None, BeforeValidator(_in_tuple)] = None
+    """Data sets, one or several: a Hub id, with its configuration as in nyu-mll/glue:mnli, or a local file or
+    folder whose file names contain the names of the splits."""
     dataset_revision: str | None = None
     """Branch, tag or commit of the Hub data set."""
     dataset_config_name: str | None = None
-    """Configuration (subset) of the Hub data set, if it has several."""
+    """Configuration (subset) of the Hub data set, if it has several; for a single --dataset_name."""
     train_file: tuple[str, ...] | None = None
     """Training pairs: csv, tsv, jsonl, json or parquet files. Globs and .gz are allowed."""
     validation_file: tuple[str, ...] | None = None
@@ -40,7 +47,8 @@ class DataSettings:
     train_format: TrainFormat = "auto"
     """Layout of the training and validation data.
     pairs: a row has a query and a product, a list of products, or a positive with its negatives.
-    triples: a row has an anchor, a positive and one or more negatives.
+    triples: a row has an anchor, a positive and one or more negatives, in columns of any names.
+    nli: a row of SNLI or MNLI has a premise, a hypothesis and a label; they are joined into triples.
     dpr: DPR's json: a question with positive_ctxs and hard_negative_ctxs.
     simpletransformers: the columns query_text, gold_passage, and if given title and hard_negative.
     auto: found by the columns."""
@@ -82,6 +90,7 @@ class DataSettings:
     """Column with a teacher's score of each pair, a finite number, for a --loss that learns from it.
     If not given: teacher_score."""
     label_map: LabelGains = None
+    label_max: LabelMax = None
     validation_share: Annotated[float, Interval(gt=0, lt=1)] = 0.1
     """Share of the training queries to hold out if no validation pairs are given."""
     delimiter: Delimiter = None
@@ -111,8 +120,15 @@ def data_problems(data: DataSettings) -> list[str]:
         problems.append("no training data: give one of --dataset_name, --train_file or --esci_dir")
     if data.dataset_config_name is not None and not data.dataset_name:
         problems.append("--dataset_config_name: needs --dataset_name, a data set on the Hub")
-    if data.validation_file and not data.train_file:
-        problems.append("--validation_file: needs --train_file")
+    several = len(data.dataset_name or ()) > 1
+    if several and data.dataset_config_name is not None:
+        problems.append("--dataset_config_name: is for one data set; name each configuration as NAME:CONFIG")
+    if several and data.dataset_revision is not None:
+        problems.append("--dataset_revision: is for one data set, and --dataset_name gives several")
+    if data.validation_file and not (data.train_file or data.dataset_name):
+        problems.append("--validation_file: needs --train_file or --dataset_name")
+    if data.label_map is not None and data.label_max is not None:
+        problems.append("--label_map and --label_max: give one of them")
     return [*problems, *_format_problems(data), *_catalog_problems(data)]
 
 
@@ -121,6 +137,8 @@ def _format_problems(data: DataSettings) -> Iterator[str]:
         return
     if data.esci_dir:
         yield f"--train_format {data.train_format}: --esci_dir has a format of its own; leave one of them out"
+    if data.train_format in ("triples", "nli") and data.catalog is not None:
+        yield f"--catalog: cannot be combined with --train_format {data.train_format}, which has the texts"
     if data.train_format not in OWN_COLUMNS:
         return
     given = {

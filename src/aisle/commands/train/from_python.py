@@ -129,6 +129,5 @@ def _check_files(settings: TrainSettings, train_data: Any, validation_data: Any)
                 f"{CALLER}: the {split} pairs of {settings.config} were in memory; give them as {split}_data"
             )
         files[split] = () if names is None or is_in_memory(names) else names
-    named = () if settings.data.dataset_name is None else (settings.data.dataset_name,)
-    check_data_sets((*named, *files["train"], *files["validation"]))
+    check_data_sets((*(settings.data.dataset_name or ()), *files["train"], *files["validation"]))
     check_models(settings.model.model_name_or_path)

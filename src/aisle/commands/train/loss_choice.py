@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from aisle.commands.train.loss_settings import chosen_loss, unused_parameters
 from aisle.commands.train.settings import OptimSettings, TrainSettings
 from aisle.data.pairs import Pairs
@@ -74,15 +76,23 @@ def resolve_selection(wanted: Selection | None, validation: Pairs) -> Selection:
     """Return the method that selects the best evaluation: --selection, or the default for the pairs.
 
     Raises:
-        ConfigError: The method needs labels, and there are none.
+        ConfigError: The method needs labels, or graded labels, and there are none.
     """
     if wanted == "joint_pool" and validation.texts_of_groups:
         raise ConfigError(
             "--selection joint_pool: needs pairs of a query and a product, and the rows of --group_column "
             "are texts with their groups; use retrieval, in which each text ranks the others"
         )
-    if wanted == "roc_auc" and not validation.labelled:
-        raise ConfigError("--selection roc_auc: needs labelled pairs; use retrieval, or give --label_column")
+    if wanted in ("roc_auc", "spearman") and not validation.labelled:
+        raise ConfigError(
+            f"--selection {wanted}: needs labelled pairs; use retrieval, or give --label_column"
+        )
+    relevance = validation.relevance
+    if wanted == "spearman" and relevance is not None and len(np.unique(relevance)) < 3:
+        raise ConfigError(
+            "--selection spearman: needs graded pairs, and the relevance of the validation pairs has "
+            f"{len(np.unique(relevance))} distinct values; use roc_auc"
+        )
     return wanted or ("roc_auc" if validation.labelled else "retrieval")
 
 
@@ -116,6 +126,7 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
         unused.append(f"the hard negatives are not used: {loss.name} does not read them; {readers} does")
     if optim.torch_compile_backend != usual.torch_compile_backend and not optim.torch_compile:
         unused.append("--torch_compile_backend is not used: it needs --torch_compile")
-    if optim.lr_scheduler_type == "constant" and optim.num_warmup_steps:
-        unused.append("--num_warmup_steps is not used: it needs --lr_scheduler_type constant_with_warmup")
+    warmup = "--num_warmup_steps" if optim.warmup_share is None else "--warmup_share"
+    if optim.lr_scheduler_type == "constant" and (optim.num_warmup_steps or optim.warmup_share):
+        unused.append(f"{warmup} is not used: it needs --lr_scheduler_type constant_with_warmup")
     return unused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from aisle.data.pairs import (
 from aisle.data.rows import Row
 from aisle.data.templates import parse_template
 from aisle.data.text_files import TextFormat
-from aisle.data.train_formats import row_format
+from aisle.data.train_formats import reads_as, row_format
 from aisle.errors import DataError
 from aisle.types.columns import ID_COLUMN
 
@@ -57,10 +58,17 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class ReadPart:
-    """Pairs of a source, and whether their titles are joined with [SEP]."""
+    """Pairs of a source.
+
+    Attributes:
+        pairs: The pairs.
+        joined_titles: Whether titles are joined to texts with [SEP].
+        positives_only: Whether their format has no labels.
+    """
 
     pairs: Pairs
     joined_titles: bool
+    positives_only: bool
 
 
 Rows = Callable[[], Iterator[Row]]
@@ -111,8 +119,11 @@ def read_training_data(
         train, validation = split_by_query(train, validation_share=settings.validation_share, seed=seed)
         side = "group" if train.texts_of_groups else "query"
         log(f"held out {len(validation):,} pairs for validation; no {side} is on both sides")
+        _check_ratings(settings, train)
         return _checked(TrainingData(train, validation, read.joined_titles), settings, log)
-    validation = read_part(validation_rows(), held_out, products, name="validation", log=log).pairs
+    head, rows = peek_row(validation_rows())
+    held_out = _in_its_format(held_out, head)
+    validation = read_part(rows, held_out, products, name="validation", log=log).pairs
     if train.texts_of_groups != validation.texts_of_groups:
         grouped, other = ("train", "validation") if train.texts_of_groups else ("validation", "train")
         raise DataError(
@@ -121,7 +132,9 @@ def read_training_data(
         )
     if settings.sanity_test:
         validation = _start_of(validation)
-    if train.labelled != validation.labelled:
+    _check_ratings(settings, train, validation)
+    # Triples and the like have positives only, whichever pairs choose the best evaluation.
+    if train.labelled != validation.labelled and not (read.positives_only and validation.labelled):
         labelled, other = ("train", "validation") if train.labelled else ("validation", "train")
         raise DataError(
             f"the {labelled} pairs have labels and the {other} pairs have none; give both or neither"
@@ -152,8 +165,33 @@ def _checked(data: TrainingData, settings: DataSettings, log: Callable[[str], No
 
 def _held_out(settings: DataSettings) -> DataSettings:
     """Return how to read validation pairs, which may lack the columns that only training needs."""
-    held_out = replace(settings, hard_negatives_column=None, subgroup_column=None)
-    return replace(held_out, train_format="pairs") if settings.train_format == "triples" else held_out
+    return replace(settings, hard_negatives_column=None, subgroup_column=None)
+
+
+def _in_its_format(settings: DataSettings, head: Row | None) -> DataSettings:
+    """Return the settings for validation pairs, which may be other pairs than triples.
+
+    Args:
+        settings: Settings of the validation pairs.
+        head: First good row of the validation data.
+    """
+    if settings.train_format not in ("triples", "nli") or head is None:
+        return settings
+    if reads_as(head, settings.train_format, wanted=named_columns(settings, head)):
+        return settings
+    there = head.values
+    return replace(
+        settings,
+        train_format="auto",
+        query_column=settings.query_column if settings.query_column in there else None,
+        product_column=settings.product_column if settings.product_column in there else None,
+        label_column=settings.label_column if settings.label_column in there else None,
+    )
+
+
+def _check_ratings(settings: DataSettings, *parts: Pairs) -> None:
+    if settings.label_max is not None and not any(pairs.labelled for pairs in parts):
+        raise DataError("--label_max: the data has no label column; name it with --label_column")
 
 
 def _start_of(pairs: Pairs) -> Pairs:
@@ -173,19 +211,37 @@ def _row_sources(
         folder, locale, version = Path(settings.esci_dir), settings.esci_locale, settings.esci_version
         # The release's test split is for the final figures, so validation is held out from its train split.
         return lambda: iter_esci_rows(folder, split="train", locale=locale, version=version), None
-    source = resolve_dataset(settings.dataset_name or SANITY_DATASET, config=settings.dataset_config_name)
+    train, held_out = _data_set_rows(settings, text, token, log)
+    if settings.validation_file:
+        return train, memory.validation or _file_rows(settings.validation_file, text)
+    return train, held_out
+
+
+def _data_set_rows(
+    settings: DataSettings, text: TextFormat, token: str | None, log: Callable[[str], None]
+) -> tuple[Rows, Rows | None]:
+    """Return the rows of the train and validation splits of --dataset_name, in the order of the names."""
     revision = settings.dataset_revision
-    splits = splits_of(source, revision=revision, token=token)
-    if source.ignored:
-        log(f"left out, because their names contain no split: {', '.join(map(str, source.ignored))}")
-    if "train" not in splits:
-        raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits.values())}")
-    if "validation" not in splits:
-        return lambda: iter_split(source, splits["train"], revision=revision, token=token, text=text), None
-    return (
-        lambda: iter_split(source, splits["train"], revision=revision, token=token, text=text),
-        lambda: iter_split(source, splits["validation"], revision=revision, token=token, text=text),
-    )
+    parts: dict[str, list[Rows]] = {"train": [], "validation": []}
+    for name in settings.dataset_name or (SANITY_DATASET,):
+        source = resolve_dataset(name, config=settings.dataset_config_name)
+        splits = splits_of(source, revision=revision, token=token)
+        if source.ignored:
+            log(f"left out, because their names contain no split: {', '.join(map(str, source.ignored))}")
+        if "train" not in splits:
+            raise DataError(f"{source.name}: has no train split; its splits are {', '.join(splits.values())}")
+        for split, rows in parts.items():
+            if split in splits:
+                rows.append(
+                    partial(iter_split, source, splits[split], revision=revision, token=token, text=text)
+                )
+    train, held_out = (partial(_all_rows, rows) if rows else None for rows in parts.values())
+    assert train is not None  # each data set has a train split
+    return train, held_out
+
+
+def _all_rows(sources: Sequence[Rows]) -> Iterator[Row]:
+    return chain.from_iterable(rows() for rows in sources)
 
 
 def _file_rows(names: Sequence[str], text: TextFormat) -> Rows:
@@ -276,11 +332,16 @@ def read_part(
         columns = replace(columns, query="query", product="product_title", label="esci_label")
         label_map = label_map or ESCI_GAINS
     elif head is not None:
-        template = None if settings.catalog else settings.text_template
-        layout = row_format(head, settings.train_format, wanted=columns, text_template=template)
+        layout = row_format(
+            head,
+            "pairs" if settings.catalog else settings.train_format,
+            wanted=columns,
+            text_template=settings.text_template,
+            log=log,
+        )
     if layout is not None:
-        columns = layout.columns or columns
-        rows = chain.from_iterable(map(layout.convert, rows))
+        columns, label_map = layout.columns, None
+        rows = layout.convert(rows)
     read = read_pairs(
         rows,
         columns=columns,
@@ -288,11 +349,12 @@ def read_part(
         on_bad_row=settings.on_bad_row,
         products=products,
         most_hard_negatives=settings.hard_negatives_per_pair,
+        label_max=None if layout else settings.label_max,
     )
     titles = layout is not None and layout.joins_titles
     if read.columns.texts_of_groups:
         log(f"{name}: {len(read.pairs):,} texts; text: {read.columns.query}, group: {read.columns.group}")
-        return ReadPart(_noted(read, name, log), titles)
+        return ReadPart(_noted(read, name, log), titles, positives_only=False)
     label = read.columns.label or "none: every pair is a positive"
     hard = read.columns.hard_negatives
     product = read.columns.product if products is None else f"the catalogue's by {read.columns.product_id}"
@@ -305,7 +367,7 @@ def read_part(
         + ("" if read.columns.group is None else f", group of the product: {read.columns.group}")
         + ("" if read.columns.subgroup is None else f", subgroup: {read.columns.subgroup}")
     )
-    return ReadPart(_noted(read, name, log), titles)
+    return ReadPart(_noted(read, name, log), titles, positives_only=layout is not None)
 
 
 def _noted(read: PairsRead, name: str, log: Callable[[str], None]) -> Pairs:

@@ -109,6 +109,9 @@ class OptimSettings:
     """Schedule of the learning rate over the run."""
     num_warmup_steps: Annotated[int, Interval(ge=0)] = 0
     """Steps in which the learning rate rises from 0 to its peak."""
+    warmup_share: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    """Share of the run's steps in which the learning rate rises, such as 0.1, in place of
+    --num_warmup_steps."""
     max_grad_norm: Positive | None = 1.0
     """Largest norm of the gradient; a longer gradient is clipped to it. None: no clipping."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
@@ -152,6 +155,7 @@ class RunSettings:
     selection: Selection | None = None
     """How the best evaluation is chosen (--keep best, early stopping).
     roc_auc: by the ROC-AUC of judged pairs.
+    spearman: by the rank correlation of graded pairs, such as sentence pairs rated 0 to 5.
     retrieval: by MRR; each query ranks the products of all validation pairs, and all its positives count.
     joint_pool: by MRR; every query and product ranks all other texts, and only its partner counts; for
     questions with one answer each.
@@ -235,6 +239,8 @@ def problems_of(settings: TrainSettings) -> list[str]:
     problems += head_problems(settings.head, use_peft=settings.lora.use_peft)
     problems += _unused_by_frozen(settings)
     problems += loss_problems(settings.objective)
+    if optim.warmup_share is not None and optim.num_warmup_steps:
+        problems.append("--num_warmup_steps and --warmup_share: give one of them")
     if optim.max_train_steps is not None and optim.num_warmup_steps > optim.max_train_steps:
         problems.append(
             f"--num_warmup_steps {optim.num_warmup_steps}: must be at most "
@@ -266,6 +272,6 @@ def train_inputs(settings: TrainSettings) -> None:
                 f"{flag} {' '.join(names or ())}: this run took its pairs from memory, not from a file; "
                 'resume it from Python: aisle.train with the same data and resume_from_checkpoint="latest"'
             )
-    named = (*([data.dataset_name] if data.dataset_name else []), *(data.train_file or ()))
+    named = (*(data.dataset_name or ()), *(data.train_file or ()))
     check_data_sets((*named, *(data.validation_file or ())))
     check_models(settings.model.model_name_or_path)

@@ -66,6 +66,7 @@ def make_trainer(
     if cut:
         log(cut_note(cut, f"of {len(train.marks):,} distinct training texts"))
     plan, total_steps = _plan(settings.optim, train, ranks=accelerator.num_processes)
+    settings = replace(settings, optim=_with_warmup(settings.optim, total_steps))
     loss, parameters = chosen_loss(settings.objective)
     known = _known_positives(train) if loss.contrasts else None
     for warning in check_learnable(
@@ -138,6 +139,13 @@ def _kept_together(optim: OptimSettings, train: TokenizedPairs) -> np.ndarray | 
     if train.texts_of_groups:
         return train.groups
     return train.query_keys[train.queries] if optim.group_by_query else None
+
+
+def _with_warmup(optim: OptimSettings, total_steps: int) -> OptimSettings:
+    """Return the settings with the number of warm-up steps that --warmup_share means, rounded down."""
+    if optim.warmup_share is None:
+        return optim
+    return replace(optim, num_warmup_steps=int(optim.warmup_share * total_steps))
 
 
 def _evaluation(

@@ -40,6 +40,7 @@ _SETTINGS = {
     "learning_rate": "Peak learning rate",
     "lr_scheduler_type": "Schedule",
     "num_warmup_steps": "Warm-up steps",
+    "warmup_share": "Warm-up share of the steps",
     "weight_decay": "Weight decay",
     "max_grad_norm": "Largest gradient norm",
     "num_train_epochs": "Epochs",
@@ -131,11 +132,11 @@ def _metadata(
     hub_ids = list(
         dict.fromkeys(str(one["base_model_hub_id"]) for one in towers if one.get("base_model_hub_id"))
     )
-    data_set = _hub_dataset(settings)
-    results = eval_results(metrics, data_set=data_set)
+    data_sets = _hub_datasets(settings)
+    results = eval_results(metrics, data_set=data_sets[0] if len(data_sets) == 1 else None)
     card = ModelCardData(
         base_model=(hub_ids[0] if len(hub_ids) == 1 else hub_ids) or None,
-        datasets=[data_set] if data_set else None,
+        datasets=data_sets or None,
         library_name="peft" if adapter else "sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=_tags(adapter=adapter, dora=_is_dora(encoder, settings)),
@@ -278,10 +279,12 @@ def _limits(encoder: Mapping[str, object]) -> str:
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def _hub_dataset(settings: Mapping[str, object]) -> str | None:
-    """Return the data set's name if it looks like a Hub id: not a file with a suffix, not a local path."""
-    name = str(settings.get("dataset_name") or "")
-    return name if re.fullmatch(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*", name) else None
+def _hub_datasets(settings: Mapping[str, object]) -> list[str]:
+    """Return the data sets whose names look like Hub ids: not a file with a suffix, not a local path."""
+    given = settings.get("dataset_name") or ()
+    names = given if isinstance(given, list | tuple) else [given]
+    found = [re.fullmatch(r"([A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*)(:[^/]+)?", str(name)) for name in names]
+    return [match[1] for match in found if match]
 
 
 def _titles(settings: Mapping[str, object]) -> dict[str, str]:
