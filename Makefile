@@ -60,13 +60,15 @@ $(VENV)/.quickstart: $(VENV)/bin/pip pyproject.toml constraints.txt
 
 # Triton interprets the GPU's kernels for tests/kernels/test_triton_kernels.py. In a folder of its own, since transformers and PEFT
 # import it where they find it, which takes 0.4 s of every process. LangChain, LlamaIndex and Haystack (90 MB) likewise have a folder,
-# for tests/integrations alone: LangSmith would start with every pytest.
+# for tests/integrations alone: LangSmith would start with every pytest. So have moto and boto3 (73 MB), for tests/deploy.
 $(VENV)/.dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	[ "$$(uname)" != Linux ] || $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps \
 		--upgrade --target $(VENV)/triton triton
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps --no-compile \
 		--upgrade --target $(VENV)/integrations -r tests/integrations/requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps --no-compile \
+		--upgrade --target $(VENV)/aws -r tests/deploy/requirements.txt
 	touch $@ $(VENV)/.quickstart
 
 clean:
