@@ -4,10 +4,18 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from aisle.cli import index_main
 from aisle.index import open_index, read_manifest
+from aisle.models.loading import load_encoder
+from aisle.service.engine import EmbedJob, Engine, SearchJob
+from aisle.service.pairs.served_pair import PairSource, load_pair
+from aisle.service.requests import SearchRequest
+from aisle.service.service_info import service_info
+from aisle.service.service_limits import ServiceLimits
+from aisle.service.text_embedding import EmbedOptions
 from tests.commands.conftest import write_rows
 
 COLOURS = ("red", "blue", "green", "oak", "grey")
@@ -212,3 +220,85 @@ def test_bad_input_gives_one_message(built, flags, message, tmp_path, capfd):
     assert code == 2
     assert "Traceback" not in said
     assert re.search(message, " ".join(said.split())), said
+
+
+@pytest.fixture(scope="module")
+def exported(built, tmp_path_factory):
+    """The folder of an index with an adapter of kind mlp, and the run with two towers."""
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copytree(built / "index", folder / "index")
+    flags = ["--index_dir", folder / "index", "--train_file", built / "ids.csv", "--kind", "mlp", *FAST]
+    assert index_main(["adapt", *map(str, flags), "--output_dir", str(folder / "run")]) == 0
+    return folder
+
+
+def test_the_run_has_the_adapter_in_its_query_tower(exported, tiny_bert):
+    index, texts = open_index(exported / "index"), [query for query, _, _ in QUERIES[:9]]
+    base, run = load_encoder(tiny_bert, device="cpu"), load_encoder(exported / "run", device="cpu")
+
+    np.testing.assert_allclose(
+        run.encode_queries(texts), index.adapted(base.encode_queries(texts)), atol=1e-5
+    )
+    np.testing.assert_allclose(run.encode_products(texts), base.encode_products(texts), atol=1e-6)
+    assert run.fingerprint == index.manifest.fingerprint
+    assert run.query_fingerprint not in (run.fingerprint, index.manifest.query_adapter.fingerprint)
+
+
+def test_sentence_transformers_loads_the_run_with_equal_embeddings(exported):
+    from sentence_transformers import SentenceTransformer
+
+    towers, texts = load_encoder(exported / "run", device="cpu"), [query for query, _, _ in QUERIES[:9]]
+
+    model = SentenceTransformer(str(exported / "run"), device="cpu")
+
+    np.testing.assert_allclose(model.encode_query(texts), towers.encode_queries(texts), atol=1e-5)
+    np.testing.assert_allclose(model.encode_document(texts), towers.encode_products(texts), atol=1e-5)
+
+
+def test_the_run_searches_the_version_without_the_adapter_only(exported, tmp_path, capfd):
+    shutil.copytree(exported / "index", tmp_path / "index")
+    flags = ["--index_dir", tmp_path / "index", QUERIES[0][0]]
+    _, adapted, _ = run(capfd, "query", *flags)
+
+    code, _, said = run(capfd, "query", *flags, "--model", exported / "run")
+
+    assert code == 2
+    assert "its query adapter was trained on embeddings of the query tower" in said
+    assert run(capfd, "rollback", "--index_dir", tmp_path / "index")[0] == 0
+    _, found, said = run(capfd, "query", *flags, "--model", exported / "run")
+    assert [hit["product_id"] for hit in found[0]["results"]] == [
+        hit["product_id"] for hit in adapted[0]["results"]
+    ]
+    assert "queries are embedded by the query tower" in said
+
+
+def test_a_run_is_not_written_over_another(exported, built, capfd):
+    flags = ["--index_dir", exported / "index", "--train_file", built / "ids.csv"]
+
+    code, _, said = run(capfd, "adapt", *flags, "--output_dir", exported / "run")
+
+    assert (code, "contains another" in said) == (2, True), said
+
+
+def test_the_service_adapts_queries_and_shows_the_adapter(published):
+    pair = load_pair(PairSource(published))
+    record, texts = pair.index.manifest.query_adapter, [QUERIES[0][0]]
+
+    search, queries, cut, products = Engine(pair).answer(
+        [
+            SearchJob(SearchRequest(query=texts[0], explain=True)),
+            *(EmbedJob(texts, options) for options in (EmbedOptions("query"), EmbedOptions("query", 8))),
+            EmbedJob(texts, EmbedOptions("product")),
+        ]
+    )
+
+    assert search.model.fingerprint == record.fingerprint
+    assert search.hits[0].explain["query_adapter"] == record.fingerprint
+    assert f"query adapter {record.fingerprint[:12]}" in search.hits[0].explain["text"]
+    base = pair.encoder.encode_queries(texts)
+    adapted = pair.index.adapted(base)
+    np.testing.assert_allclose(queries.embeddings, adapted, atol=1e-6)
+    np.testing.assert_allclose(cut.embeddings, adapted[:, :8] / np.linalg.norm(adapted[:, :8]), atol=1e-6)
+    np.testing.assert_allclose(products.embeddings, base, atol=1e-6)
+    info = service_info(pair, None, ServiceLimits())
+    assert info["index"]["query_adapter"]["fingerprint"] == info["model"]["fingerprint"] == record.fingerprint

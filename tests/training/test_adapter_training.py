@@ -12,6 +12,7 @@ from aisle.data.pairs import Pairs
 from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.index import open_index
 from aisle.index.query_adapter import QueryAdapter
+from aisle.training.adapter_layers import adapter_layers
 from aisle.training.adapter_measure import gain_of, measure_adapter, ndcg_of_searches
 from aisle.training.adapter_modules import make_module, trained_adapter
 from aisle.training.adapter_queries import AdapterQueries, match_queries
@@ -55,6 +56,24 @@ def test_an_adapter_starts_as_the_identity_and_is_the_same_without_torch(kind):
             parameter.add_(0.1 * torch.randn(parameter.shape))
         expected = torch.nn.functional.normalize(module(torch.from_numpy(queries)), dim=1)
     np.testing.assert_allclose(trained_adapter(module, options).apply(queries), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "low_rank", "mlp"])
+def test_an_adapter_equals_its_dense_layers(kind):
+    rng = np.random.default_rng(0)
+    module = make_module(AdapterOptions(kind=kind, size=5), DIM)
+    weights = trained_adapter(module, AdapterOptions(kind=kind)).weights
+    adapter = QueryAdapter(
+        kind, {name: rng.normal(size=one.shape).astype(np.float32) for name, one in weights.items()}
+    )
+    queries = unit(20)
+
+    with torch.no_grad():
+        found = torch.from_numpy(queries)
+        for layer in adapter_layers(adapter):
+            found = layer(found)
+
+    np.testing.assert_allclose(torch.nn.functional.normalize(found, dim=1), adapter.apply(queries), atol=1e-5)
 
 
 @pytest.mark.parametrize("negatives", [7, 1000])

@@ -18,6 +18,7 @@ from aisle.commands.train.run_dir import (
 )
 from aisle.config.load import yaml_text
 from aisle.errors import AisleError
+from aisle.models.two_towers import TwoTowers
 from aisle.models.whole_model import WholeModel
 from aisle.reporting.model_card import (
     CARD,
@@ -31,7 +32,7 @@ from aisle.reporting.model_card import (
 
 
 def write_model(
-    model: WholeModel,
+    model: WholeModel | TwoTowers,
     run_dir: Path,
     *,
     settings: Mapping[str, Any],

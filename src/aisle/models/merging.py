@@ -58,7 +58,7 @@ def merge_model(
         tower=encoder.model.product_tower,
         tokenizer=encoder.tokenizer,
         settings=encoder.settings,
-        base=_base(source, saved, base_model, token, adapter=adapter),
+        base=base_named(source, saved, base_model, token, adapter=adapter),
         lineage=lineage,
         note=encoder.note,
     )
@@ -79,7 +79,7 @@ def _record(source: ModelSource, kind: Kind, fingerprint: str | None) -> dict[st
     }
 
 
-def _base(
+def base_named(
     source: ModelSource,
     saved: dict[str, Any] | None,
     base_model: str | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,17 @@ def encoder_of_index(
     return encoder.truncated(record.get("dimensions"))
 
 
+def recorded_overrides(record: Mapping[str, Any]) -> Overrides:
+    """Return the settings that the build of an index overrode in its encoder's files.
+
+    Args:
+        record: Record of the encoder in the manifest.
+    """
+    return Overrides(
+        **{name: record.get(name) for name in ("pooling", "query_prompt", "product_prompt", "max_length")}
+    )
+
+
 def _load(
     named: str,
     record: dict[str, Any],
@@ -147,14 +158,11 @@ def _load(
     from aisle.training.cpu_threads import use_cpu_threads
 
     use_cpu_threads()
-    overrides = Overrides(
-        **{name: record.get(name) for name in ("pooling", "query_prompt", "product_prompt", "max_length")}
-    )
     return load_encoder(
         named,
         base_model=base_model or record.get("base_model"),
         revision=None if moved else record.get("revision"),
-        overrides=overrides,
+        overrides=recorded_overrides(record),
         trust_remote_code=trust_remote_code,
     )
 

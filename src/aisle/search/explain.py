@@ -88,6 +88,8 @@ class Explanation:
     """Fingerprint of the encoder that made the index."""
     encoder: str
     """Name of that encoder."""
+    query_adapter: str | None = None
+    """Fingerprint of the index's query adapter; None if the query is searched as the encoder embeds it."""
 
     def document(self) -> dict[str, Any]:
         """Return everything as JSON, and the words of `print` as `text`."""
@@ -116,7 +118,10 @@ class Explanation:
             shown = [f"{name} = {shorten(repr(value), 40)}" for name, value in clause.values.items()]
             result = {True: "true", False: "false", None: "unknown"}[clause.result]
             lines.append(f"  filter  {clause.text}: {result} ({', '.join(shown)})")
-        lines.append(f"  index   version {self.version}, encoder {self.encoder} ({self.fingerprint[:12]})")
+        adapted = "" if self.query_adapter is None else f", query adapter {self.query_adapter[:12]}"
+        lines.append(
+            f"  index   version {self.version}, encoder {self.encoder} ({self.fingerprint[:12]}){adapted}"
+        )
         return "\n".join(lines)
 
     def _place(self, side: str) -> str:
@@ -164,6 +169,7 @@ class Explainer:
             candidate: Product of the set.
         """
         found, manifest = self._found, self._index.manifest
+        settings, adapter = found.settings, manifest.query_adapter
         named = candidate.row in self._named
         return Explanation(
             query=found.query,
@@ -176,12 +182,13 @@ class Explainer:
             words=self._matched_words(candidate),
             fused=None if named else self._fused_parts(candidate),
             filter=self._results_of_clauses(candidate.row),
-            settings=found.settings,
+            settings=settings,
             total=found.total.value,
             relation=found.total.relation,
             version=found.version,
             fingerprint=manifest.fingerprint,
             encoder=str(manifest.encoder.get("model", "not recorded")),
+            query_adapter=None if adapter is None or settings.mode == "lexical" else adapter.fingerprint,
         )
 
     def _matched_words(self, candidate: Candidate) -> list[MatchedWord]:

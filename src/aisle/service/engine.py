@@ -277,7 +277,8 @@ def _embed(pair: ServedPair, texts: Sequence[str], options: EmbedOptions) -> Emb
     if pair.encoder is None:
         return RequestError("invalid_search", "the server searches by words only and has no encoder")
     try:
-        return embed_texts(pair.encoder, texts, options, model=pair.model_name)
+        adapter = pair.index.query_adapter
+        return embed_texts(pair.encoder, texts, options, model=pair.model_name, adapter=adapter)
     except Exception as error:  # also a defect fails this job only
         return error
 

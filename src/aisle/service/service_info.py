@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from aisle.search.rerankers import Reranker
@@ -33,6 +34,7 @@ def service_info(pair: ServedPair, reranker: Reranker | None, limits: ServiceLim
             "created": manifest.created,
             "dim": pair.index.dim,
             "ann_recall@10": manifest.ann_recall_at_10,
+            "query_adapter": manifest.query_adapter and asdict(manifest.query_adapter),
             "fields": _fields(pair),
         },
         "model": _model(pair),

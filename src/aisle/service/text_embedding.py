@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.errors import ModelError
+from aisle.index.query_adapter import QueryAdapter
 from aisle.service.request_errors import RequestError
 from aisle.text.tokens import Side
 from aisle.types.encoder_protocol import Encoder
@@ -79,7 +80,12 @@ def about_tokens(texts: Sequence[str], *, max_length: int | None) -> int:
 
 
 def embed_texts(
-    encoder: Encoder, texts: Sequence[str], options: EmbedOptions, *, model: str
+    encoder: Encoder,
+    texts: Sequence[str],
+    options: EmbedOptions,
+    *,
+    model: str,
+    adapter: QueryAdapter | None = None,
 ) -> EmbeddedTexts:
     """Return the embeddings of texts and the number of their tokens.
 
@@ -88,6 +94,7 @@ def embed_texts(
         texts: The texts.
         options: How they are embedded.
         model: Name of the model.
+        adapter: Query adapter of the index; queries are adapted before components are cut off.
 
     Raises:
         RequestError: The encoder has fewer components, or a text is too long and must not be cut.
@@ -98,6 +105,9 @@ def embed_texts(
         served = served.truncated(options.dimensions)
     except ModelError as error:
         raise RequestError("invalid_request", str(error).removeprefix("--"), field="dimensions") from None
+    adapted = adapter is not None and options.side == "query"
+    if adapted:
+        served = encoder
     settings = served.settings
     prompt = settings.query_prompt if options.side == "query" else settings.product_prompt
     tokens = served.tokenize(texts, prompt=prompt, side=options.side, marked=not options.truncate)
@@ -112,4 +122,14 @@ def embed_texts(
             )
     found: list[npt.NDArray[np.float32]] = []
     served.encode_parts([tokens], found.append)
-    return EmbeddedTexts(found[0], tokens.tokens.lengths()[tokens.place], model)
+    embeddings = found[0] if adapter is None or not adapted else _adapted(found[0], adapter, options)
+    return EmbeddedTexts(embeddings, tokens.tokens.lengths()[tokens.place], model)
+
+
+def _adapted(
+    embeddings: npt.NDArray[np.float32], adapter: QueryAdapter, options: EmbedOptions
+) -> npt.NDArray[np.float32]:
+    """Return adapted queries, (queries, dimensions) float32, unit L2 norm."""
+    kept = adapter.apply(embeddings)[:, : options.dimensions]
+    scaled: npt.NDArray[np.float32] = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+    return scaled

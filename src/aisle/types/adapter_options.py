@@ -36,5 +36,5 @@ class AdapterOptions:
     weight_decay: float = 0.01
     temperature: float = 0.05
     negatives: int = 1024
-    hard_negatives: int = 8
+    hard_negatives: int = 32
     seed: int = 0

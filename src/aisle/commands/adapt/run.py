@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from aisle.commands.adapt.index_pairs import SplitPairs, read_split_pairs
 from aisle.commands.adapt.settings import AdaptSettings
+from aisle.commands.adapt.write_run import check_output_dir, write_adapted_run
 from aisle.commands.indexing.report_change import report_change
 from aisle.commands.output import Output, quieten_libraries
 from aisle.errors import DataError
@@ -65,6 +66,7 @@ def adapt(settings: AdaptSettings) -> Manifest:
     quieten_libraries()
     pairs = read_split_pairs(settings, log=output.log)
     before = read_manifest(settings.index_dir)
+    check_output_dir(settings, before)
     trained: list[_Trained] = []
 
     def train(index: SearchIndex) -> tuple[QueryAdapter, AdapterRecord] | None:
@@ -82,6 +84,12 @@ def adapt(settings: AdaptSettings) -> Manifest:
 
     manifest = adapt_index(settings.index_dir, train, keep_versions=settings.keep_versions)
     _explain(trained[0], before, output)
+    figures = trained[0].figures
+    adapter, record = trained[0].adapter, manifest.query_adapter
+    if settings.output_dir is not None and trained[0].kept and adapter is not None and record is not None:
+        write_adapted_run(settings, manifest, adapter, record)
+        figures["run_dir"] = settings.output_dir
+        output.log(f"run with two towers: {settings.output_dir}")
     report_change(
         output,
         settings.index_dir,
@@ -89,7 +97,7 @@ def adapt(settings: AdaptSettings) -> Manifest:
         before=before,
         published=trained[0].kept,
         query_adapter=manifest.query_adapter and asdict(manifest.query_adapter),
-        **trained[0].figures,
+        **figures,
     )
     return manifest
 

@@ -20,6 +20,7 @@ from aisle.commands.shared_settings import (
     Json,
     KeepVersions,
     OnBadRow,
+    OverwriteOutputDir,
     Seed,
     TrustRemoteCode,
 )
@@ -91,7 +92,7 @@ class AdaptSettings:
     """Number by which cosines are divided in the loss."""
     negatives: Count = 1024
     """Products of the whole index that the queries of a step are contrasted with."""
-    hard_negatives: Annotated[int, Interval(ge=0)] = 8
+    hard_negatives: Annotated[int, Interval(ge=0)] = 32
     """Further products per query, from the best 50 of a search, that are not judged for the query. They are
     used if the index has more products than --negatives."""
     seed: Seed = 0
@@ -99,6 +100,10 @@ class AdaptSettings:
     embedding_cache: str | None = None
     """Folder to keep the embeddings of queries in, for later runs with the same encoder. If not given: a
     folder that is removed at the end."""
+    output_dir: str | None = None
+    """Folder for a run with two towers, if the adapter is published: for queries the encoder with the adapter
+    as Dense layers, for products the encoder. sentence-transformers loads it with equal embeddings."""
+    overwrite_output_dir: OverwriteOutputDir = False
     keep_versions: KeepVersions = None
     model: IndexModel = None
     base_model: AdapterBase = None
