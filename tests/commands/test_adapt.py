@@ -159,6 +159,28 @@ def test_a_build_keeps_the_adapter_of_the_same_encoder_only(built, adapted, tiny
     assert open_index(adapted).query_adapter is None
 
 
+def test_an_evaluation_measures_the_adapted_search_and_says_so(built, adapted, tmp_path, capfd):
+    queries = write_rows(
+        tmp_path / "queries.csv",
+        ["query_id", "query"],
+        [(n, query) for n, (query, _, _) in enumerate(QUERIES)],
+    )
+    qrels = write_rows(
+        tmp_path / "qrels.csv",
+        ["query_id", "product_id", "relevance"],
+        [(n, product, 1) for n, (_, product, _) in enumerate(QUERIES)],
+    )
+    flags = ["--index_dir", adapted, "--queries", queries, "--qrels", qrels, "--resamples", 100]
+
+    code, document, said = run(capfd, "evaluate", *flags)
+
+    assert code == 0, said
+    record = read_manifest(adapted).query_adapter
+    assert f"use its query adapter {record.fingerprint[:12]}" in " ".join(said.split())
+    rows = {row["name"]: row["metrics"]["ndcg@10"]["value"] for row in document["retrieval"]["rows"]}
+    assert rows["base"] > 2 * record.ndcg_before
+
+
 def test_adapting_again_is_compared_with_the_adapter_in_use(built, adapted, capfd):
     flags = ["--index_dir", adapted, "--train_file", built / "ids.csv"]
 

@@ -92,10 +92,17 @@ def add_query_analysis(
 
 
 def _tower_notes(index: SearchIndex, models: Models) -> tuple[str, ...]:
-    """Return a note if another query tower embeds the queries than the index records."""
-    encoder = models.measured
-    note = None if encoder is None else query_tower_note(index.manifest, encoder.query_fingerprint)
-    return () if note is None else (note,)
+    """Return notes on how queries are embedded, if not just by the encoder that the index records."""
+    encoder, adapter = models.measured, index.manifest.query_adapter
+    if encoder is None:
+        return ()
+    notes = [query_tower_note(index.manifest, encoder.query_fingerprint)]
+    if adapter is not None:
+        notes.append(
+            f"searches of the index use its query adapter {adapter.fingerprint[:12]}; pairs and heat maps "
+            "compare the embeddings of the encoder, without the adapter"
+        )
+    return tuple(note for note in notes if note is not None)
 
 
 def _resolved(
@@ -110,8 +117,10 @@ def _resolved(
     if models.base is not None:
         found |= {"base_model_row": models.base.name, "base_fingerprint": models.base.fingerprint}
     if index is not None:
+        adapter = index.manifest.query_adapter
         found |= {
             "index_version": index.manifest.version,
+            **({"query_adapter": adapter.fingerprint} if adapter is not None else {}),
             "ef_search": _ef_search(settings, index),
         }
     if index is not None and ranked is not None:
