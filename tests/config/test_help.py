@@ -77,6 +77,9 @@ def test_help_shows_every_flag_with_its_docstring(settings_type, shown_help):
     fields = dict(documented_fields(settings_type))
 
     assert [name for name, docstring in fields.items() if docstring is None] == []
+    assert re.search(r"\(default:(''|\"\")?\)", shown) is None, (
+        "a required setting, or none, is shown as such"
+    )
     positional = {"text", "run_dir", "runs", "product_ids"}
     assert [name for name in fields if name not in positional and f"--{name}" not in shown] == []
     assert [name for name, docstring in fields.items() if words(docstring) not in shown] == []
@@ -110,3 +113,13 @@ def test_flags_are_shown_with_underscores(capsys):
         parse_settings(SETTINGS["train"], ["--help"], prog="prog")
 
     assert not re.search(r"--\w+-\w", capsys.readouterr().out)
+
+
+def test_help_marks_required_lists_and_shows_empty_ones_as_none(shown_help):
+    def shown_default(command, flag):
+        return re.search(
+            rf"{flag}\[STR.*?\((required|default:[^)]*)\)", words(shown_help(SETTINGS[command]))
+        )[1]
+
+    assert shown_default("upsert", "--catalog") == "required"
+    assert shown_default("build", "--text_columns") == "default:none"

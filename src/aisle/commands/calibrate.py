@@ -23,6 +23,7 @@ from aisle.commands.shared_settings import (
     KeepVersions,
     TrustRemoteCode,
 )
+from aisle.config.annotations import Required
 from aisle.config.label_map import LabelGains
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class CalibrateSettings:
     index_dir: IndexDir
     queries: str
     """Queries with ids: a csv, tsv, jsonl, json or parquet file."""
-    qrels: tuple[str, ...] = ()
+    qrels: Required[tuple[str, ...]] = ()
     """Judgements: TREC or BEIR qrels, or csv, tsv, jsonl, json or parquet files. Give one file or several."""
     id_column: str | None = None
     """Column of --qrels with the product id.

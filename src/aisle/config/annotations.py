@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
-__all__ = ["POSITIONAL", "Help", "Positional"]
+__all__ = ["POSITIONAL", "REQUIRED", "Help", "Positional", "Required"]
 
 Value = TypeVar("Value")
 
@@ -27,3 +27,12 @@ class _Positional:
 
 POSITIONAL = _Positional()
 Positional = Annotated[Value, POSITIONAL]
+
+
+@dataclass(frozen=True)
+class _Required:
+    """Mark of a setting whose default is empty and refused later, with a message of its own."""
+
+
+REQUIRED = _Required()
+Required = Annotated[Value, REQUIRED]

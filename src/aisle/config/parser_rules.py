@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -16,7 +16,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from aisle.config.annotations import POSITIONAL
+from aisle.config.annotations import POSITIONAL, REQUIRED
 from aisle.config.field_help import help_of
 
 __all__ = ["parser_rules"]
@@ -59,7 +59,7 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
     fields = [
         StructFieldSpec(
             name=field.name,
-            type=_with_tyros_mark(hints[field.name]),
+            type=_with_tyros_marks(hints[field.name], getattr(info.default, field.name)),
             default=getattr(info.default, field.name),
             helptext=partial(help_of, info.type, field.name),
         )
@@ -68,7 +68,12 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(instantiate=info.type, fields=tuple(fields))
 
 
-def _with_tyros_mark(hint: Any) -> Any:
-    """Return the type of a setting with tyro's own mark if it is typed without a flag."""
-    marked: Any = Positional
-    return marked[hint] if POSITIONAL in getattr(hint, "__metadata__", ()) else hint
+def _with_tyros_marks(hint: Any, default: object) -> Any:
+    """Return the type of a setting with tyro's marks: whether it has a flag, how the help shows no value."""
+    marks = getattr(hint, "__metadata__", ())
+    positional: Any = Positional
+    if POSITIONAL in marks:
+        hint = positional[hint]
+    if default not in ("", ()):
+        return hint
+    return Annotated[hint, arg(help_behavior_hint="(required)" if REQUIRED in marks else "(default: none)")]

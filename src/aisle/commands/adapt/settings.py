@@ -24,6 +24,7 @@ from aisle.commands.shared_settings import (
     Seed,
     TrustRemoteCode,
 )
+from aisle.config.annotations import Required
 from aisle.config.label_map import LabelGains
 from aisle.data.files import expand_files
 from aisle.types.adapter_options import AdapterOptions
@@ -44,7 +45,7 @@ class AdaptSettings:
     """
 
     index_dir: IndexDir
-    train_file: tuple[str, ...] = ()
+    train_file: Required[tuple[str, ...]] = ()
     """Judged pairs: csv, tsv, jsonl, json or parquet files. Globs and .gz are allowed. A pair names a product
     of the index by its id, or by the text that was embedded. Pairs with other products are left out and
     counted."""

@@ -17,6 +17,7 @@ from aisle.commands.shared_settings import (
     OnBadRow,
 )
 from aisle.commands.train.data_settings import DataSettings, data_problems
+from aisle.config.annotations import Required
 from aisle.config.label_map import LabelGains
 from aisle.data.files import expand_files
 from aisle.errors import ConfigError
@@ -36,10 +37,10 @@ class MineSettings:
     training data mark as right for a query is never its negative; the counts of all reasons are printed.
     """
 
-    train_file: tuple[str, ...] = ()
+    train_file: Required[tuple[str, ...]] = ()
     """Training pairs, as for `train`: csv, tsv, jsonl, json or parquet files. They have the products' texts,
     or their ids in --catalog."""
-    output_file: str = ""
+    output_file: Required[str] = ""
     """File to write, .jsonl or .parquet: the pairs with a column hard_negatives (texts), and their ids in
     hard_negative_ids. With --output_format dpr: .json. Hard negatives that the training data already have are
     replaced."""

@@ -19,6 +19,7 @@ from aisle.commands.shared_settings import (
     OnBadRow,
     TrustRemoteCode,
 )
+from aisle.config.annotations import Required
 from aisle.data.files import expand_files
 from aisle.errors import IndexIntegrityError
 
@@ -32,7 +33,7 @@ class UpsertSettings:
     """
 
     index_dir: IndexDir
-    catalog: tuple[str, ...] = ()
+    catalog: Required[tuple[str, ...]] = ()
     """New and changed products: csv, tsv, jsonl, json or parquet files. Globs and .gz are allowed."""
     id_column: str | None = None
     """Column of --catalog with the product id. If not given: the column of the build."""
