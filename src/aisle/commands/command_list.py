@@ -11,7 +11,7 @@ SEARCH = ("build", "query", "evaluate")
 MAINTAIN = ("upsert", "delete", "compact", "tune", "calibrate", "adapt")
 INSPECT = ("versions", "rollback", "info", "verify")
 SERVICE = ("serve", "publish")
-RUNS = ("sample", "quickstart", "average", "merge", "export", "package", "push")
+RUNS = ("sample", "quickstart", "heatmap", "average", "merge", "export", "package", "push")
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
@@ -79,6 +79,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import export
 
             return export.COMMAND
+        case "heatmap":
+            from aisle.commands import heatmap
+
+            return heatmap.COMMAND
         case "info":
             from aisle.commands import info
 

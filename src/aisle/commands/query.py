@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from annotated_types import Interval
@@ -23,6 +22,7 @@ from aisle.commands.shared_settings import (
     Json,
     TrustRemoteCode,
 )
+from aisle.commands.text_lines import read_lines
 from aisle.config.annotations import Positional
 from aisle.errors import DataError
 from aisle.extras import require_extra
@@ -107,7 +107,7 @@ def query(settings: QuerySettings) -> None:
 
     texts = list(settings.text)
     if settings.queries_file is not None:
-        texts += _read_lines(Path(settings.queries_file))
+        texts += read_lines(settings.queries_file, flag="--queries_file", what="query")
     _refuse_blank(texts)
     started = None if settings.mode == "lexical" else start_bundle(settings.index_dir, settings.model)
 
@@ -240,19 +240,6 @@ def _typed(output: Output) -> Iterator[str]:
         if not text:
             return
         yield text
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"--queries_file {path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--queries_file {path}: cannot be read as UTF-8 text: {error}") from None
-    queries = [line.strip() for line in lines if line.strip()]
-    if not queries:
-        raise DataError(f"--queries_file {path}: has no query; give a query on each line")
-    return queries
 
 
 def _refuse_blank(texts: Sequence[str]) -> None:

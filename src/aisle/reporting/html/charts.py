@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from aisle.evaluation.document import Curve, Evaluation, PairsRow, SystemKind, TrainingCurve
+from aisle.evaluation.document import Curve, Evaluation, Heatmap, PairsRow, SystemKind, TrainingCurve
 from aisle.reporting.html.chart_text import drawable, legend_below, legend_rows
 from aisle.reporting.html.distributions import draw_heatmap, draw_scores
 from aisle.reporting.html.formatting import figure as written
@@ -19,7 +19,7 @@ from aisle.reporting.html.palette import COLOURS, SystemStyle, system_styles
 from aisle.reporting.html.relevance_levels import RelevanceLevels
 from aisle.reporting.html.reliability import draw_reliability
 
-__all__ = ["figures_of", "styles_of"]
+__all__ = ["figures_of", "heatmap_figure", "styles_of"]
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -64,6 +64,12 @@ def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
     styles = styles_of(evaluation)
     with matplotlib.rc_context(_STYLE):
         return dict(_figures(evaluation, styles))
+
+
+def heatmap_figure(heatmap: Heatmap) -> Figure:
+    """Return the chart of a heat map by itself, in the style of the report's charts."""
+    with matplotlib.rc_context(_STYLE):
+        return draw_heatmap(heatmap)
 
 
 def styles_of(evaluation: Evaluation) -> dict[str, SystemStyle]:

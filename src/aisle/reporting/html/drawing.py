@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from aisle.reporting.html.palette import COLOURS
 
-__all__ = ["inline_svg", "png_bytes", "rgb_pixels"]
+__all__ = ["inline_svg", "png_bytes", "rgb_pixels", "svg_bytes"]
 
 _SALT: dict[Any, Any] = {"svg.hashsalt": "aisle", "svg.fonttype": "none"}
 _PNG_DPI = 160
@@ -33,6 +33,14 @@ def png_bytes(figure: Figure) -> bytes:
     content = io.BytesIO()
     with matplotlib.rc_context(_SALT):
         figure.savefig(content, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None})
+    return content.getvalue()
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """Return the figure as an SVG file on white."""
+    content = io.BytesIO()
+    with matplotlib.rc_context(_SALT):
+        figure.savefig(content, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     return content.getvalue()
 
 

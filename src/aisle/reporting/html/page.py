@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from aisle.errors import EvaluationError
 from aisle.evaluation.document import Evaluation
-from aisle.evaluation.number_format import counted
 from aisle.io.durable import replace_bytes, replace_text, sync
 from aisle.reporting.html.captions import CHARTS, alt_text
 from aisle.reporting.html.charts import figures_of
 from aisle.reporting.html.drawing import inline_svg, png_bytes
-from aisle.reporting.html.formatting import (
-    byte_count,
-    clean,
-    clipped,
-    count,
-    encodable,
-    figure,
-    listing,
-    metric_name,
-    moment,
-    signed,
-)
 from aisle.reporting.html.page_content import page_content
+from aisle.reporting.html.page_template import own_text, policy_hash, template_environment
 
 __all__ = ["render_page", "write_report"]
 
@@ -86,50 +70,20 @@ def render_page(evaluation: Evaluation, charts: Mapping[str, str]) -> str:
         evaluation: Evaluation to show.
         charts: {figure's name: its <svg> element}.
     """
-    environment = Environment(
-        loader=PackageLoader("aisle.reporting.html", "."),
-        autoescape=True,
-        finalize=_encodable,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    style, script = (own_text(name) for name in ("style.css", "script.js"))
+    return (
+        template_environment()
+        .get_template("template.html.j2")
+        .render(
+            **page_content(evaluation),
+            charts={name: Markup(svg) for name, svg in charts.items()},  # escaped by inline_svg
+            chart_texts=CHARTS,
+            style=Markup(style),  # our own file
+            script=Markup(script),  # our own file
+            style_hash=policy_hash(style),
+            script_hash=policy_hash(script),
+        )
     )
-    environment.filters.update(
-        clean=clean,
-        clipped=clipped,
-        count=count,
-        counted=counted,
-        figure=figure,
-        signed=signed,
-        metric_name=metric_name,
-        listing=listing,
-        byte_count=byte_count,
-        moment=moment,
-    )
-    style, script = (_own_text(name) for name in ("style.css", "script.js"))
-    return environment.get_template("template.html.j2").render(
-        **page_content(evaluation),
-        charts={name: Markup(svg) for name, svg in charts.items()},  # escaped by inline_svg
-        chart_texts=CHARTS,
-        style=Markup(style),  # our own file
-        script=Markup(script),  # our own file
-        style_hash=_policy_hash(style),
-        script_hash=_policy_hash(script),
-    )
-
-
-def _encodable(value: Any) -> Any:
-    """Replace characters that HTML cannot contain in text that the template writes."""
-    return encodable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _own_text(name: str) -> str:
-    return (files("aisle.reporting.html") / name).read_text(encoding="utf-8")
-
-
-def _policy_hash(text: str) -> str:
-    """Return the Content-Security-Policy source that allows only this inline text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _replace_images(folder: Path, images: Mapping[str, bytes]) -> None:

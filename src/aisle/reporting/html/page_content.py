@@ -15,7 +15,7 @@ from aisle.reporting.html.page_tables import TableMaker
 from aisle.reporting.html.relevance_levels import RelevanceLabel, RelevanceLevels
 from aisle.reporting.html.reliability import calibration_table
 
-__all__ = ["page_content"]
+__all__ = ["heat_rows", "page_content"]
 
 HEAT_LEVELS = 10
 
@@ -83,7 +83,7 @@ def page_content(evaluation: Evaluation) -> dict[str, Any]:
         if evaluation.calibration is None
         else (calibration_table(evaluation.calibration),),
         "slices_tables": tables.slices(evaluation.slices),
-        "heatmaps": tuple(_heatmaps(evaluation.heatmaps, levels)),
+        "heatmaps": tuple(heat_rows(evaluation.heatmaps, levels)),
         "legend": levels.legend(),
         "changes": tuple(
             (title, name, [_shown(change, levels) for change in changes])
@@ -122,31 +122,27 @@ def _headline_difference(evaluation: Evaluation) -> Difference | None:
     return difference if difference and difference.better + difference.worse + difference.equal else None
 
 
-def _heatmaps(
-    heatmaps: Sequence[Heatmap], levels: RelevanceLevels
+def heat_rows(
+    heatmaps: Sequence[Heatmap], levels: RelevanceLevels | None = None
 ) -> Iterator[tuple[Heatmap, list[tuple[str, list[HeatCell]]]]]:
-    """Yield each heat map with its rows, all on the same scale of colours."""
+    """Yield each heat map with its rows, all on the same scale of colours.
+
+    Args:
+        heatmaps: Heat maps of a page.
+        levels: Labels of relevance levels; None leaves the judgements out.
+    """
     scores = [score for heatmap in heatmaps for row in heatmap.scores for score in row]
     low, high = min(scores, default=0.0), max(scores, default=1.0)
+
+    def cell(score: float, judged: float | None) -> HeatCell:
+        label = None if judged is None or levels is None else levels.label(judged)
+        return HeatCell(score, _level(score, low, high), label)
+
     for heatmap in heatmaps:
         if not heatmap.queries or not heatmap.products:
             continue
         rows = zip(heatmap.queries, heatmap.scores, heatmap.relevance, strict=True)
-        yield (
-            heatmap,
-            [
-                (
-                    query,
-                    [
-                        HeatCell(
-                            score, _level(score, low, high), None if judged is None else levels.label(judged)
-                        )
-                        for score, judged in zip(row, relevance, strict=True)
-                    ],
-                )
-                for query, row, relevance in rows
-            ],
-        )
+        yield heatmap, [(query, [*map(cell, row, relevance)]) for query, row, relevance in rows]
 
 
 def _level(score: float, low: float, high: float) -> int:

@@ -1,0 +1,86 @@
+"""`aisle heatmap`: the cosines of chosen texts as a picture and a page."""
+
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import aisle
+from aisle.cli import main
+
+TEXTS = ["a red sofa", "a sofa in $red$", "<b>a garden & chair</b>"]
+
+
+@pytest.fixture
+def draw(tiny_bert, tmp_path, capsys):
+    """Return a function that runs the command and returns its JSON document, or its error."""
+
+    def run(*arguments):
+        folder = tmp_path / "map"
+        status = main(
+            [
+                "heatmap",
+                *map(str, arguments),
+                "--model",
+                str(tiny_bert),
+                "--output_dir",
+                str(folder),
+                "--json",
+            ]
+        )
+        out, err = capsys.readouterr()
+        return (json.loads(out) if status == 0 else err), folder
+
+    return run
+
+
+def cells_of(page):
+    return [
+        float(cell.replace("\u2212", "-")) for cell in re.findall(r'<td class="heat-\d">([^<]+)</td>', page)
+    ]
+
+
+def test_each_text_is_compared_with_each_other(draw, tiny_bert):
+    document, folder = draw(*TEXTS)
+    embeddings = aisle.load_encoder(tiny_bert).encode_queries(TEXTS)
+    assert np.allclose(document["cosines"], embeddings @ embeddings.T, atol=1e-6)
+    assert document["rows"] == document["columns"] == TEXTS
+
+    page = (folder / "heatmap.html").read_text(encoding="utf-8")
+    assert np.allclose(cells_of(page), np.ravel(document["cosines"]), atol=6e-4)
+    assert "&lt;b&gt;a garden &amp; chair&lt;/b&gt;" in page
+    assert "<b>a garden" not in page
+    assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+    words = "".join(ElementTree.parse(folder / "heatmap.svg").getroot().itertext())
+    assert all(text in words for text in TEXTS)
+    assert sorted(path.name for path in folder.iterdir()) == ["heatmap.html", "heatmap.png", "heatmap.svg"]
+
+
+def test_files_give_texts_and_products(draw, tmp_path, tiny_bert):
+    (tmp_path / "texts.txt").write_text("a red sofa\n\n  a blue lamp \n", encoding="utf-8")
+    (tmp_path / "products.txt").write_text("Sofa\nLamp\nDesk\n", encoding="utf-8")
+    files = ("--texts_file", tmp_path / "texts.txt", "--products_file", tmp_path / "products.txt")
+    document, _ = draw("a desk", *files, "--product_prompt", "passage: ")
+    assert document["rows"] == ["a desk", "a red sofa", "a blue lamp"]
+    assert document["columns"] == ["Sofa", "Lamp", "Desk"]
+    encoder = aisle.load_encoder(tiny_bert)
+    products = encoder.encode_products([f"passage: {text}" for text in document["columns"]])
+    assert np.allclose(document["cosines"], encoder.encode_queries(document["rows"]) @ products.T, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no text: give texts, or --texts_file"),
+        ((" ",), "a text is blank"),
+        (("--texts_file", "gone.txt"), "--texts_file gone.txt: there is no such file"),
+        (tuple(f"text {number}" for number in range(51)), "51 texts: a heat map has at most 50"),
+    ],
+)
+def test_texts_that_cannot_be_drawn_are_one_message(draw, arguments, message):
+    error, folder = draw(*arguments)
+    assert message in error
+    assert "Traceback" not in error
+    assert not folder.exists()
