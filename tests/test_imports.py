@@ -95,7 +95,7 @@ LIBRARIES = {
     "Stemmer": {"index"},
     "regex": {"index"},
     "ranx": {"evaluation"},
-    "pytorch_metric_learning": {"losses"},
+    "pytorch_metric_learning": set(),
     "evaluate": {"evaluation"},
     "sklearn": {"evaluation"},
     "datasets": {"data", "io", "evaluation", "commands"},
@@ -235,8 +235,6 @@ EXTRA_OF = {
     "io/arrow_writer.py": "train",
     "commands/output.py": "train",
     "commands/train": "train",
-    "losses/circle.py": "losses",
-    "losses/multi_similarity.py": "losses",
     "sample_shop": "quickstart",
 }
 IMPORT_NAMES = {
@@ -258,7 +256,7 @@ def declared():
         if name
         in {
             *("dependencies", "encode", "eval", "export", "onnx", "train", "report", "quickstart", "serve"),
-            *("losses", "track", "haystack", "langchain", "llama-index"),
+            *("track", "haystack", "langchain", "llama-index"),
         }
     }
 

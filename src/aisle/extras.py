@@ -24,7 +24,6 @@ EXTRAS = {
     "export": _EXPORT,
     "eval": _EVAL,
     "train": _EVAL,
-    "losses": (*_EVAL, "pytorch_metric_learning"),
     "report": _REPORT,
     "serve": _SERVE,
     "langchain": ("langchain_core",),

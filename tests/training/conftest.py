@@ -166,6 +166,9 @@ def trainer_of(
             in_batch_directions=directions,
         ),
         matryoshka_dims,
+        torch.randn(int(pairs.groups.max()) + 1, base.backbone.config.hidden_size)
+        if len(pairs.groups)
+        else None,
     )
     tower = tower or tower_of(base, dropout=dropout)
     parameters = [p for m in (tower, objective) for p in m.parameters() if p.requires_grad]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from aisle.losses.metric_learning import loss_of_queries
+from aisle.losses.embedding_rows import rows_of
+from aisle.losses.negative_scores import log_sum_exp, negatives_mask, positives_mask
 from aisle.losses.parameters import Parameters
 from aisle.losses.positive_sets import PositiveSets
 from aisle.losses.specification import PRODUCTS_OF_THE_BATCH, Loss
@@ -34,7 +35,7 @@ def circle(
     margin: float,
     gamma: float,
 ) -> torch.Tensor:
-    """Return the circle loss of each query, (rows,), computed by pytorch-metric-learning.
+    """Return the circle loss of each query, (rows,).
 
         log(1 + sum over n of exp(gamma a_n (cos_n - m)) * sum over p of exp(-gamma a_p (cos_p - 1 + m)))
 
@@ -49,10 +50,17 @@ def circle(
         margin: Relaxation m.
         gamma: Scale.
     """
-    from pytorch_metric_learning.losses import CircleLoss
+    import torch
 
-    loss = CircleLoss(m=margin, gamma=gamma)
-    return loss_of_queries(loss, query_embeddings, product_embeddings, positive_sets)
+    cosines = rows_of(query_embeddings, positive_sets.queries) @ product_embeddings.T
+    fixed = cosines.detach()
+    together = -gamma * (1 + margin - fixed).clamp(min=0) * (cosines - 1 + margin)
+    apart = gamma * (fixed + margin).clamp(min=0) * (cosines - margin)
+    negatives = negatives_mask(cosines, positive_sets.not_negatives)
+    exponent = log_sum_exp(apart, negatives) + log_sum_exp(
+        together, positives_mask(cosines, positive_sets.positives)
+    )
+    return torch.nn.functional.softplus(exponent)
 
 
 LOSS = Loss(
@@ -66,5 +74,4 @@ LOSS = Loss(
     unit="query",
     parameters=CircleParameters,
     comparison=PRODUCTS_OF_THE_BATCH,
-    extra="losses",
 )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from aisle.losses.metric_learning import loss_of_queries
+from aisle.losses.embedding_rows import rows_of
+from aisle.losses.negative_scores import log_sum_exp, negatives_mask, positives_mask
 from aisle.losses.parameters import Parameters
 from aisle.losses.positive_sets import PositiveSets
 from aisle.losses.specification import PRODUCTS_OF_THE_BATCH, Loss
@@ -37,7 +38,7 @@ def multi_similarity(
     beta: float,
     base: float,
 ) -> torch.Tensor:
-    """Return the multi-similarity loss of each query, (rows,), computed by pytorch-metric-learning.
+    """Return the multi-similarity loss of each query, (rows,).
 
         log(1 + sum of exp(-alpha (cos(q, p) - base)) over positives p) / alpha
         + log(1 + sum of exp(beta (cos(q, n) - base)) over negatives n) / beta
@@ -52,10 +53,15 @@ def multi_similarity(
         beta: Weight of the exponents of negatives.
         base: Cosine that positives should exceed and negatives should not.
     """
-    from pytorch_metric_learning.losses import MultiSimilarityLoss
+    import torch
 
-    loss = MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)
-    return loss_of_queries(loss, query_embeddings, product_embeddings, positive_sets)
+    cosines = rows_of(query_embeddings, positive_sets.queries) @ product_embeddings.T
+    positives = positives_mask(cosines, positive_sets.positives)
+    negatives = negatives_mask(cosines, positive_sets.not_negatives)
+    together = log_sum_exp(-alpha * (cosines - base), positives)
+    apart = log_sum_exp(beta * (cosines - base), negatives)
+    zero = torch.zeros_like(together)
+    return torch.logaddexp(zero, together) / alpha + torch.logaddexp(zero, apart) / beta
 
 
 LOSS = Loss(
@@ -69,5 +75,4 @@ LOSS = Loss(
     unit="query",
     parameters=MultiSimilarityParameters,
     comparison=PRODUCTS_OF_THE_BATCH,
-    extra="losses",
 )

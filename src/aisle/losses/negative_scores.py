@@ -1,4 +1,10 @@
-"""Scores of anchors with all products of the batch, and which of them are negatives."""
+"""Scores of queries with all products of the batch, and which of them are negatives or positives.
+
+The losses that use them are also in pytorch-metric-learning, which the tests compare them with, term by term.
+The library cannot compute them in training: its means are over the terms of a batch that are above 0; its
+`forward` returns 0 for a single positive and negative, so that shares of processes would not add up; and it
+selects by masks, for which the host waits for the GPU.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +28,30 @@ def negatives_mask(scores: torch.Tensor, excluded: Exclusions) -> torch.Tensor:
     mask = torch.ones_like(scores, dtype=torch.bool)
     mask[excluded.rows, excluded.columns] = False
     return mask
+
+
+def positives_mask(scores: torch.Tensor, positives: Exclusions) -> torch.Tensor:
+    """Return whether each column is a positive of each row: (rows, columns) bool.
+
+    Args:
+        scores: (rows, columns) scores of the queries with the products.
+        positives: Columns of each row's positives.
+    """
+    import torch
+
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    mask[positives.rows, positives.columns] = True
+    return mask
+
+
+def log_sum_exp(exponents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the sum of exp over the masked exponents of each row, (rows,).
+
+    A row without any returns the lowest finite number, so that no gradient is NaN.
+    """
+    import torch
+
+    return exponents.masked_fill(~mask, torch.finfo(exponents.dtype).min).logsumexp(dim=1)
 
 
 def hardest(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

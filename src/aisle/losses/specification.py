@@ -121,7 +121,6 @@ class Loss:
         hint: Function of the relevance of all training pairs that returns a line of advice, or None.
         comparison: Check that pairs can be compared; None if the loss learns from each pair by itself, or
             takes triples.
-        extra: Extra of the distribution whose libraries the loss needs; None without.
     """
 
     name: str
@@ -138,7 +137,6 @@ class Loss:
     refuse: Callable[[np.ndarray], str | None] | None = None
     hint: Callable[[np.ndarray], str | None] | None = None
     comparison: Comparison | None = None
-    extra: str | None = None
 
     @property
     def contrasts(self) -> bool:

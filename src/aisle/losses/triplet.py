@@ -41,9 +41,7 @@ def triplet(
     """Return max(0, margin - cos(q, p) + cos(q, n)) of each positive pair (q, p), for its negatives n.
 
     With mining `all`, the loss of a pair is the mean over all its negatives, zeros included. Libraries divide
-    by the number of terms above 0 of the whole batch, which no single process and no accumulated batch knows
-    (pytorch-metric-learning: AvgNonZeroReducer); so the formula is written here, and a test compares each of
-    its terms with that library's.
+    by the number of terms above 0 of the whole batch, which no single process and no accumulated batch knows.
 
     Semi-hard is section 3.2 of the source: the hardest negative that is farther than the positive.
 

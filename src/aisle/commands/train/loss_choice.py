@@ -8,7 +8,6 @@ from aisle.commands.train.loss_settings import chosen_loss, unused_parameters
 from aisle.commands.train.settings import OptimSettings, TrainSettings
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
-from aisle.extras import require_extra
 from aisle.losses.registry import loss_named, registered_losses
 from aisle.losses.specification import Loss
 from aisle.types.choices import Selection
@@ -20,7 +19,6 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
     Raises:
         ConfigError: The loss needs labels, hard negatives or groups that the data does not have, or it cannot
             learn from the labels.
-        OptionalDependencyError: A library that the loss needs is not installed.
     """
     loss = _default_loss(labelled=train.labelled) if wanted is None else loss_named(wanted)
     if train.texts_of_groups and not loss.takes_groups:
@@ -34,8 +32,6 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
             f"--loss {loss.name}: needs rows of a text with its group, and the rows are pairs; give files "
             "with a column of texts and a column of groups (--group_column), or use another loss"
         )
-    if loss.extra is not None:
-        require_extra(loss.extra)
     if loss.needs_labels and not train.labelled:
         other = _default_loss(labelled=False).name
         raise ConfigError(f"--loss {loss.name}: needs labelled pairs; use {other}, or give --label_column")
