@@ -9,7 +9,6 @@ import yaml
 from safetensors.torch import load_file
 
 import aisle
-from aisle import extras
 from aisle.cli import train_main
 from tests.commands.conftest import write_rows
 
@@ -44,12 +43,14 @@ def train(tiny_bert, tmp_path, capfd):
 
 def test_a_run_on_groups_holds_out_groups_and_saves_a_model(train):
     flags = ["--group_column", "kind", "--validation_share", 0.4, "--eval_sample", 5]
-    code, said, run_dir = train(ROWS, *flags, "--per_device_train_batch_size", 16)
+    code, said, run_dir = train(ROWS, *flags, "--per_device_train_batch_size", 16, "--batch_metrics")
     assert code == 0, said
     assert "train: 24 texts; text: text, group: kind" in said
     assert "no group is on both sides" in said
     assert "validation: 5 texts rank the 8 texts, and those of the same group are right" in said
     assert "--in_batch_directions: query_to_product" in said
+    logged = json.loads((run_dir / "log.jsonl").read_text().splitlines()[0])
+    assert {"batch_mrr", "batch_r_precision", "batch_precision@1", "batch_precision@10"} <= logged.keys()
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert {"mrr", "r_precision", "precision@1", "precision@10"} <= metrics["best"].keys()
     assert metrics["selection_metric"] == "mrr"
@@ -112,16 +113,6 @@ def test_arcface_trains_vectors_of_groups_that_only_checkpoints_hold(train):
     assert (run_dir / "adapter_model.safetensors").read_bytes() == weights
     resumed = torch.load(run_dir / "checkpoints" / "step_00000002" / "custom_checkpoint_2.pkl")
     torch.testing.assert_close(resumed["class_weights"], vectors[1], rtol=0, atol=0)
-
-
-def test_a_loss_of_a_library_that_is_not_installed_names_the_extra(train, monkeypatch):
-    find = extras.find_spec
-    monkeypatch.setattr(
-        extras, "find_spec", lambda name: None if name == "pytorch_metric_learning" else find(name)
-    )
-    code, said, _ = train(ROWS, "--group_column", "kind", "--loss", "circle")
-    assert code == 2
-    assert "aisle-search[losses]" in said
 
 
 def test_arcface_is_refused_for_pairs(train):

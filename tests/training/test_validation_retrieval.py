@@ -12,6 +12,8 @@ from aisle.data.rows import Row
 from aisle.errors import EvaluationError
 from aisle.evaluation.joint_pool import joint_pool
 from aisle.evaluation.retrieval_metrics import evaluate_run
+from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
+from aisle.training.tokenized import tokenize_pairs
 from aisle.training.validation_retrieval import (
     FIGURES,
     RetrievalTask,
@@ -232,3 +234,50 @@ def test_embeddings_that_are_not_finite_are_refused_instead_of_ranked_first(toke
     texts[task.queries[2] if side == "queries" else task.texts[2]] = math.nan
     with pytest.raises(EvaluationError, match=f"1 of .* validation {side} are not finite"):
         measure_retrieval(Accelerator(cpu=True), task, texts[task.queries], texts[task.texts])
+
+
+def right_texts(task, names):
+    return {
+        names[int(query)]: {names[int(task.texts[task.products == p][0])] for p in csr}
+        for query, csr in zip(task.queries, np.split(task.right, task.right_offsets[1:-1]), strict=True)
+    }
+
+
+def test_queries_of_equal_id_or_case_and_products_of_a_group_share_their_right_answers(tokenizer):
+    header = ("query", "query_id", "product", "product_id", "line")
+
+    def read(*rows):
+        rows = [Row("p.csv", number, dict(zip(header, row, strict=True))) for number, row in enumerate(rows)]
+        return read_pairs(rows, columns=PairColumns(group="line"), label_map=None, on_bad_row="error").pairs
+
+    validation = read(
+        ("Red Sofa", "1", "oslo red", "a", "oslo"),
+        ("red  sofa", "2", "bergen red", "b", ""),
+        ("lamp", "3", "lamp tall", "c", "tall"),
+    )
+    train = read(
+        ("a seat in red", "2", "chair", "c", ""),  # the id of the second query, and of the third product
+        ("LAMP", "9", "oslo blue", "z", "oslo"),  # another colour of the first product
+    )
+    tokens = tokenize_pairs(validation, SideTokenizers(*2 * [SideTokenizer(tokenizer, "", 16)]))
+    also = [known_elsewhere(validation, tokens, other) for other in (train, validation)]
+    task = RetrievalTask.of(tokens, also=np.concatenate(also, axis=1))
+    names = dict(zip(tokens.queries.tolist(), validation.queries, strict=True))
+    names |= dict(zip(tokens.products.tolist(), validation.products, strict=True))
+    assert right_texts(task, names) == {
+        "Red Sofa": {"oslo red", "bergen red"},
+        "red  sofa": {"oslo red", "bergen red", "lamp tall"},
+        "lamp": {"lamp tall", "oslo red"},
+    }
+
+
+def test_a_sample_of_the_queries_ranks_all_products(tokenizer):
+    pairs, chosen = clicks(tokenizer, 40, 5)
+    whole = RetrievalTask.of(pairs)
+    task = whole.sampled(7, seed=3)
+    assert (len(task.queries), task.product_count) == (7, 5)
+    texts = embedded(pairs, chosen, noise=2.0)
+    figures = query_figures(whole, texts[whole.queries], texts[whole.texts])
+    kept = np.flatnonzero(np.isin(whole.queries, task.queries))
+    torch.testing.assert_close(query_figures(task, texts[task.queries], texts[task.texts]), figures[kept])
+    assert len(whole.sampled(100, seed=3).queries) == len(whole.queries)

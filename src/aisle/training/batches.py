@@ -102,6 +102,7 @@ class Collator:
         unit: Unit of the mean over a step: pairs, positives, triples or queries.
         texts: Texts to make batches of, by their numbers in the pairs; None for the pairs' own. A frozen
             encoder's have vectors.
+        measured: Whether batches have positive sets in any case, for their metrics.
     """
 
     pairs: TokenizedPairs
@@ -111,6 +112,7 @@ class Collator:
     known: KnownPositives | None
     unit: Unit
     texts: TokenizedTexts | None = None
+    measured: bool = False
 
     def __call__(self, rows: np.ndarray) -> PairBatch:
         """Return the batch of these pairs, given their numbers."""
@@ -147,6 +149,9 @@ class Collator:
         )
         query_keys = pairs.query_keys[queries]
         contrast = None if self.known is None else self._contrast(self.known, rows, places)
+        if self.measured and self.known is not None and contrast is not None:
+            sets = self._positive_sets(self.known, rows, places).positive_sets
+            contrast = replace(contrast, positive_sets=sets)
         if contrast is not None and self.unit != "pair":
             weight = contrast.total
         else:

@@ -149,7 +149,10 @@ class Trainer:
         self.state.window.pairs += pairs
         for one in metrics:
             self.state.window.add_step(
-                loss=one.loss, real_tokens=one.real_tokens, read_tokens=one.read_tokens
+                loss=one.loss,
+                real_tokens=one.real_tokens,
+                read_tokens=one.read_tokens,
+                figures=one.figures,
             )
             self.state.note_loss(one.loss)
 
@@ -179,6 +182,7 @@ class Trainer:
                     "pairs": window.pairs,
                     "real_tokens": window.real_tokens,
                     **window.rates(),
+                    **window.batch_metrics(),
                 }
             )
 

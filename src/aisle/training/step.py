@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from aisle.training.batch_figures import batch_figures
 from aisle.training.batches import PairBatch
 from aisle.training.distributed import gather_rows, sum_gradients, sum_over_ranks
 from aisle.training.forward import Forward
@@ -48,6 +49,7 @@ class TrainingStep:
         retry: Retry in smaller sub-batches when memory runs out.
         sync: Synchronisation that keeps ranks in step when memory runs out; with it, the step sums the
             gradients itself. None leaves the sum to the distributed wrapper.
+        measured: Whether each query ranks the products of its batch, for the log.
     """
 
     accelerator: Any
@@ -58,6 +60,7 @@ class TrainingStep:
     max_grad_norm: float | None
     retry: MemoryRetry
     sync: RankSync | None
+    measured: bool = False
 
     def __call__(self, batches: Sequence[PairBatch], *, number: int, stop: bool) -> torch.Tensor:
         """Take a step; return its metrics for `StepMetrics.read`, summed over the ranks.
@@ -68,9 +71,11 @@ class TrainingStep:
             stop: Whether this rank received a signal to stop.
         """
         moved = [batch.to(self.accelerator.device) for batch in batches]
-        loss = self.retry(lambda sub_batch_tokens: self._add_gradients(moved, sub_batch_tokens), moved)
+        summed = self.retry(lambda sub_batch_tokens: self._add_gradients(moved, sub_batch_tokens), moved)
         real, read = sum(batch.real_tokens for batch in moved), sum(batch.read_tokens for batch in moved)
-        own_metrics = metrics_to_sum(loss, real_tokens=real, read_tokens=read, stop=stop)
+        own_metrics = metrics_to_sum(
+            summed[0], real_tokens=real, read_tokens=read, stop=stop, figures=summed[1:]
+        )
         metrics = sum_over_ranks(self.accelerator, own_metrics)
         with advising_on_memory(f"step {number}, the optimiser", OPTIMISER_ADVICE):
             self._reduce()
@@ -83,19 +88,23 @@ class TrainingStep:
         return torch.cat([metrics, norm.float().reshape(1)])
 
     def _add_gradients(self, batches: Sequence[PairBatch], sub_batch_tokens: int | None) -> torch.Tensor:
-        """Add the gradient of the mean loss of all batches to the weights; return this rank's share of it."""
+        """Add the gradient of the mean loss of all batches to the weights.
+
+        Returns:
+            (1 + figures,) this rank's share of the loss, then its share of the batches' metrics.
+        """
         scale = 1 / max(sum(batch.weight for batch in batches), 1)
         return torch.stack(
             [
                 self._add_gradient(batch, scale, sub_batch_tokens, last=number == len(batches))
                 for number, batch in enumerate(batches, start=1)
             ]
-        ).sum()
+        ).sum(dim=0)
 
     def _add_gradient(
         self, batch: PairBatch, scale: float, sub_batch_tokens: int | None, *, last: bool
     ) -> torch.Tensor:
-        """Add the gradient of `scale` times a batch's loss; return this rank's share of that loss."""
+        """Add the gradient of `scale` times a batch's loss; return this rank's share of loss and metrics."""
         rank = self.accelerator.process_index
         start, own = sum(batch.texts[:rank]), batch.texts[rank]
         with self._alone():
@@ -115,7 +124,9 @@ class TrainingStep:
             of_own = torch.zeros_like(embedded.embeddings)
             of_own[:own] = gradient[start : start + own]
             embedded.backward(of_own)
-        return loss
+        if not self.measured or batch.contrast is None:
+            return loss.reshape(1)
+        return torch.cat([loss.reshape(1), batch_figures(embeddings.detach(), batch.contrast)])
 
     def _reduce(self) -> None:
         """Sum over the ranks what the wrapper has not summed; it never sums the objective's gradients."""

@@ -26,6 +26,8 @@ class StepMetrics:
     read_tokens: int
     stop: bool
     gradient_norm: float
+    figures: tuple[float, ...] = ()
+    """Number of queries that ranked the products of their batches, and the sum of each metric; or nothing."""
 
     @classmethod
     def read(cls, step: int, summed: torch.Tensor) -> StepMetrics:
@@ -38,14 +40,14 @@ class StepMetrics:
         Raises:
             TrainingError: The loss is not a finite number.
         """
-        loss, high, low, read_high, read_low, stop, norm = summed.tolist()
+        loss, high, low, read_high, read_low, stop, *figures, norm = summed.tolist()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"step {step}: the loss is {loss}; lower --learning_rate, add "
                 "--num_warmup_steps, or train with --mixed_precision bf16 in place of fp16"
             )
         real, read = (int(high) * HALF + int(low), int(read_high) * HALF + int(read_low))
-        return cls(loss, real, read, stop > 0, norm)
+        return cls(loss, real, read, stop > 0, norm, tuple(figures))
 
 
 class StepMetricsReader:
@@ -85,8 +87,15 @@ def _read(step: int, summed: torch.Tensor, copied: Any) -> StepMetrics:
     return StepMetrics.read(step, summed)
 
 
-def metrics_to_sum(loss: torch.Tensor, *, real_tokens: int, read_tokens: int, stop: bool) -> torch.Tensor:
-    """Return a rank's metrics in a single tensor on the device of the loss: (6,) float32."""
+def metrics_to_sum(
+    loss: torch.Tensor,
+    *,
+    real_tokens: int,
+    read_tokens: int,
+    stop: bool,
+    figures: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return a rank's metrics in a single tensor on the device of the loss: (6 + figures,) float32."""
     work = [*divmod(real_tokens, HALF), *divmod(read_tokens, HALF), stop]
     shared = torch.tensor(work, dtype=torch.float32).to(loss.device, non_blocking=True)
-    return torch.cat([loss.float().reshape(1), shared])
+    return torch.cat([loss.float().reshape(1), shared, *([] if figures is None else [figures])])

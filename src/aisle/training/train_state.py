@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from aisle.training.batch_figures import NAMES
+
+BATCH_SUMS = ("ranked", "mrr", "r_precision", "precision_1", "precision_10")
+"""Fields of `Throughput` with the sums of `batch_figures`, in its order."""
 
 
 @dataclass
@@ -17,6 +23,11 @@ class Throughput:
         real_tokens: Tokens of the distinct texts of each batch, without padding.
         read_tokens: Tokens that the model computed, including padding.
         loss: Sum of the steps' losses.
+        ranked: Number of queries that ranked the products of their batches (--batch_metrics).
+        mrr: Sum of their metrics, and so are the others.
+        r_precision: See `group_retrieval.ranking_figures`.
+        precision_1: precision@1.
+        precision_10: precision@10.
     """
 
     seconds: float = 0.0
@@ -25,10 +36,19 @@ class Throughput:
     real_tokens: int = 0
     read_tokens: int = 0
     loss: float = 0.0
+    ranked: float = 0.0
+    mrr: float = 0.0
+    r_precision: float = 0.0
+    precision_1: float = 0.0
+    precision_10: float = 0.0
 
-    def add_step(self, *, loss: float, real_tokens: int, read_tokens: int) -> None:
-        """Add a step's loss and tokens; the loop adds its pairs and its time."""
+    def add_step(
+        self, *, loss: float, real_tokens: int, read_tokens: int, figures: Sequence[float] = ()
+    ) -> None:
+        """Add a step's loss, tokens and metrics of batches; the loop adds its pairs and its time."""
         self.steps += 1
+        for name, value in zip(BATCH_SUMS, figures, strict=False):
+            setattr(self, name, getattr(self, name) + value)
         self.loss += loss
         self.real_tokens += real_tokens
         self.read_tokens += read_tokens
@@ -42,6 +62,13 @@ class Throughput:
     def mean_loss(self) -> float:
         """Mean loss of the steps."""
         return self.loss / max(self.steps, 1)
+
+    def batch_metrics(self) -> dict[str, float]:
+        """Return the means of the batches' metrics; nothing if no batch was measured."""
+        if not self.ranked:
+            return {}
+        sums = (getattr(self, name) for name in BATCH_SUMS[1:])
+        return {name: value / self.ranked for name, value in zip(NAMES, sums, strict=True)}
 
     def rates(self) -> dict[str, float]:
         """Return pairs and real tokens per second, and the share of padding in the computed tokens."""

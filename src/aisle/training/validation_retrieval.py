@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,30 +97,53 @@ class RetrievalTask:
 def known_elsewhere(pairs: Pairs, tokenized: TokenizedPairs, others: Pairs) -> np.ndarray:
     """Find relevant products in other pairs: (2, found) int64, text numbers of queries and products.
 
-    If a product is relevant to a query in the training pairs, it must not count as wrong.
+    If a product is relevant to a query in the training pairs, it must not count as wrong. Queries are the
+    same if their text (without case and surplus white space) or id is; products, if their text, id or group
+    is.
 
     Args:
         pairs: Validation pairs.
         tokenized: The same pairs, tokenised.
-        others: Training pairs.
+        others: Training pairs, or the validation pairs, for queries that differ only in case.
     """
-    queries: dict[str, set[int]] = {}
-    for query, number in zip(pairs.queries, tokenized.queries.tolist(), strict=True):
-        queries.setdefault(query_key(query), set()).add(number)
-    shared = others.select([row for row, query in enumerate(others.queries) if query_key(query) in queries])
-    if not len(shared):
+    numbers = tokenized.queries.tolist()
+    by_key = _numbers_by(map(query_key, pairs.queries), numbers)
+    by_query_id = _numbers_by(pairs.query_ids or (), numbers)
+    products = [
+        (name, _numbers_by(_products_by(pairs, name), tokenized.products.tolist()))
+        for name in ("product", "product_id", "product_group")
+    ]
+    keys, ids = [query_key(query) for query in others.queries], others.query_ids or [""] * len(others)
+    rows = [row for row, key in enumerate(keys) if key in by_key or ids[row] in by_query_id]
+    if not rows:
         return np.empty((2, 0), dtype=np.int64)
-    by_text = dict(zip(pairs.products, tokenized.products.tolist(), strict=True))
-    by_id = dict(zip(pairs.product_ids or (), tokenized.products.tolist(), strict=False))
-    ids = shared.product_ids or [""] * len(shared)
+    shared = others.select(rows)
     relevance = [1.0] * len(shared) if shared.relevance is None else shared.relevance.tolist()
+    named = [(list(_products_by(shared, name)), known) for name, known in products]
     found = [
-        (number, product)
-        for query, text, one_id, value in zip(shared.queries, shared.products, ids, relevance, strict=True)
-        if value > 0.5 and (product := by_text.get(text, by_id.get(one_id))) is not None
-        for number in queries[query_key(query)]
+        (query, product)
+        for place, (row, value) in enumerate(zip(rows, relevance, strict=True))
+        if value > 0.5
+        for product in {n for names, known in named if names for n in known.get(names[place], ())}
+        for query in by_key.get(keys[row], set()) | by_query_id.get(ids[row], set())
     ]
     return np.array([[query for query, _ in found], [product for _, product in found]], dtype=np.int64)
+
+
+def _products_by(pairs: Pairs, name: str) -> Sequence[str | None]:
+    """Return the text, id or group of each pair's product; nothing if the pairs have none."""
+    if name == "product":
+        return pairs.products
+    return (pairs.product_ids if name == "product_id" else pairs.product_groups) or ()
+
+
+def _numbers_by(names: Iterable[str | None], numbers: Sequence[int]) -> dict[str | None, set[int]]:
+    """Return the text numbers of each name; texts without a name are left out."""
+    found: dict[str | None, set[int]] = {}
+    for name, number in zip(names, numbers, strict=False):
+        if name is not None:
+            found.setdefault(name, set()).add(number)
+    return found
 
 
 def measure_retrieval(

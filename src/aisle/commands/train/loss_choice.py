@@ -113,6 +113,8 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
     for name in ("group", "subgroup"):
         if getattr(settings.data, f"{name}_column") is not None and not loss.contrasts | loss.takes_groups:
             unused.append(f"--{name}_column is not used: {loss.name} takes no negatives from the batch")
+    if settings.run.batch_metrics and not loss.contrasts:
+        unused.append(f"--batch_metrics is not used: {loss.name} does not contrast the texts of a batch")
     if optim.texts_per_group != usual.texts_per_group and not train.texts_of_groups:
         unused.append("--texts_per_group is not used: the rows are pairs, not texts with their groups")
     if optim.group_by_query and train.texts_of_groups:

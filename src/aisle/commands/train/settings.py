@@ -165,6 +165,9 @@ class RunSettings:
     that rank the other texts; drawn by the seed. If not given: all."""
     logging_steps: Count = 10
     """Steps between log lines."""
+    batch_metrics: bool = False
+    """Log how well each query ranks the products of its batch (or a text those of its group): MRR,
+    R-precision and precision@k. For losses that contrast the texts of a batch."""
     checkpointing_steps: Count | Literal["epoch"] | None = None
     """Steps between checkpoints, or epoch for a checkpoint after each epoch. None: no checkpoints."""
     checkpoints_to_keep: Count | None = None

@@ -188,6 +188,7 @@ def _training_step(
             log=log,
         ),
         sync=sync,
+        measured=settings.run.batch_metrics,
     )
 
 
