@@ -1,6 +1,7 @@
 """Trainers of tiny models, built without the command line."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,9 +167,7 @@ def trainer_of(
             in_batch_directions=directions,
         ),
         matryoshka_dims,
-        torch.randn(int(pairs.groups.max()) + 1, base.backbone.config.hidden_size)
-        if len(pairs.groups)
-        else None,
+        vectors_of_groups(pairs, base.backbone.config.hidden_size),
     )
     tower = tower or tower_of(base, dropout=dropout)
     parameters = [p for m in (tower, objective) for p in m.parameters() if p.requires_grad]
@@ -232,6 +231,19 @@ def labelled(base, count=40):
     labels = [1.0, 0.0, 0.4, 0.0, 1.0] * (count // 5)
     queries = [text for text in texts_of(count // 5, seed=5) for _ in range(5)]
     return tokenized(base.tokenizer, queries, texts_of(count, seed=6), labels)
+
+
+def for_loss(pairs, loss):
+    """Return the pairs, or their queries as texts with their groups if the loss needs groups."""
+    if not loss_named(loss).needs_groups:
+        return pairs
+    return replace(pairs, products=pairs.queries, groups=pairs.query_keys[pairs.queries])
+
+
+def vectors_of_groups(pairs, dim):
+    if not len(pairs.groups):
+        return None
+    return torch.randn(int(pairs.groups.max()) + 1, dim, generator=torch.Generator().manual_seed(0))
 
 
 def moved_by(trainer):

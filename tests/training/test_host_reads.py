@@ -1,14 +1,12 @@
 """A training step leaves all numbers on the device, so that the host can go on."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from aisle.losses.registry import loss_named, registered_losses
+from aisle.losses.registry import registered_losses
 from aisle.training import objective
-from tests.training.conftest import labelled, trainer_of
+from tests.training.conftest import for_loss, labelled, trainer_of
 from tests.training.host_reads import HostReadError, no_host_reads
 
 NUMBERS = torch.arange(4)
@@ -41,9 +39,7 @@ def test_reads_are_refused(read):
 @pytest.mark.parametrize("loss", [loss.name for loss in registered_losses()])
 def test_a_step_reads_no_number_from_the_device(base, monkeypatch, loss, learn_temperature, max_grad_norm):
     monkeypatch.setattr(objective, "SCORES_AT_A_TIME", 200)  # in several blocks
-    pairs = labelled(base)
-    if loss_named(loss).needs_groups:
-        pairs = replace(pairs, products=pairs.queries, groups=pairs.query_keys[pairs.queries])
+    pairs = for_loss(labelled(base), loss)
     trainer = trainer_of(
         base,
         pairs,

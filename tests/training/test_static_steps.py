@@ -12,7 +12,15 @@ from aisle.models.bi_encoder import BiEncoder
 from aisle.text.static_shapes import MOST_SURPLUS, SHORT_TEXT, static_batch
 from aisle.text.token_batches import pack
 from aisle.text.tokens import TokenizedTexts
-from tests.training.conftest import assert_same, labelled, moved_by, tower_of, trainer_of, weights_of
+from tests.training.conftest import (
+    assert_same,
+    for_loss,
+    labelled,
+    moved_by,
+    tower_of,
+    trainer_of,
+    weights_of,
+)
 
 LONGEST = 9
 OUT_OF_MEMORY = "memory ran out, so batches are embedded in sub-batches"
@@ -61,7 +69,7 @@ def assert_equal(found, expected, *, atol=1e-7):
 @pytest.mark.parametrize("count", [40, 15])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_static_step_moves_weights_as_the_batch_without_dummy_texts(base, loss, count):
-    pairs = labelled(base, count)
+    pairs = for_loss(labelled(base, count), loss)
     expected = moved_by(trainer_of(base, pairs, loss=loss, max_tokens=1000))
     static = trainer_of(base, pairs, loss=loss, max_tokens=1000, static_length=LONGEST)
     (batch,) = static.collate(np.arange(len(pairs))).token_batches
@@ -71,7 +79,7 @@ def test_a_static_step_moves_weights_as_the_batch_without_dummy_texts(base, loss
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_captured_steps_train_the_weights_of_eager_steps(base, by_offsets, loss):
-    pairs = labelled(base)
+    pairs = for_loss(labelled(base), loss)
     static = {"loss": loss, "max_tokens": 1000, "static_length": LONGEST}
     expected, _ = trained(base, pairs, **static)
     found, trainer = trained(base, pairs, record=computed_again, eager_steps=3, **static)
