@@ -93,6 +93,24 @@ def test_a_run_that_would_learn_nothing_is_refused_at_its_start(train, rows, fla
     assert not (run_dir / "aisle.json").exists()
 
 
+ONE_OFTEN = [("query", f"product {n}") for n in range(8)] + [(f"q {n}", f"p {n}") for n in range(8)]
+
+
+def test_a_batch_without_a_negative_is_refused_with_its_reason(train, tmp_path):
+    """Eight pairs of the same query, kept together, fill a batch of eight."""
+    validation = write_rows(tmp_path / "v.csv", HEADER[:2], [("v", "w"), ("x", "y")])
+    flags = ["--validation_file", validation, "--per_device_train_batch_size", 8]
+    code, said, run_dir = train(ONE_OFTEN, *flags, "--group_by_query")
+    assert code == 2
+    assert "--loss in_batch: batch " in said
+    assert "of the first epoch has 8 pairs and no negative: all pairs have the same query" in said
+    assert "or leave out --group_by_query" in said
+    assert not (run_dir / "aisle.json").exists()
+    code, said, _ = train([*ONE_OFTEN, ("q 9", "p 9")], *flags, "--overwrite_output_dir")
+    assert code == 0
+    assert "warning: the last batch 3 of the first epoch has 1 pairs and no negative: a single pair" in said
+
+
 @pytest.mark.parametrize(
     ("rows", "flags", "warning"),
     [

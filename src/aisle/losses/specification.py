@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from aisle.losses.parameters import TRAINING_ONLY, Parameters
@@ -76,6 +76,10 @@ PRODUCTS_OF_THE_BATCH = Comparison(
     remedy="Give a higher --per_device_train_batch_size, or hard negatives (--hard_negatives_column)",
 )
 """Check for a loss that contrasts a query with the products of the batch."""
+TEXTS_OF_THE_BATCH = replace(
+    PRODUCTS_OF_THE_BATCH, find=lambda batch, _: (batch.product_negatives > 0) | (batch.query_negatives > 0)
+)
+"""Check for a contrastive loss that names no check: a positive needs another text in its batch."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Loss:
             it, or None.
         hint: Function of the relevance of all training pairs that returns a line of advice, or None.
         comparison: Check that pairs can be compared; None if the loss learns from each pair by itself, or
-            takes triples.
+            contrasts positives and any other text of the batch is a negative, or takes triples.
     """
 
     name: str
@@ -160,8 +164,10 @@ class Loss:
 
     @property
     def checked_comparison(self) -> Comparison | None:
-        """Check that runs at startup: `comparison`, or for hard negatives if the loss takes triples."""
-        return self.comparison or (HARD_NEGATIVES if self.needs_hard_negatives else None)
+        """Check that runs at startup: `comparison`, or for the negatives that a contrastive loss needs."""
+        if self.comparison is not None or not self.contrasts:
+            return self.comparison
+        return HARD_NEGATIVES if self.needs_hard_negatives else TEXTS_OF_THE_BATCH
 
     @property
     def needs_labels(self) -> bool:

@@ -1,8 +1,8 @@
-"""Share of pairs that a loss can learn from: in some batches a pair has nothing to be compared with."""
+"""Pairs that a loss can learn from: in some batches a pair has nothing to be compared with."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 import numpy as np
@@ -18,17 +18,45 @@ BATCHES = 100
 """Number of batches to count, from the start of the first epoch."""
 
 
-def informative_share(
+@dataclass(frozen=True)
+class EmptyBatch:
+    """Batch in which a contrastive loss has nothing to contrast any positive with.
+
+    Attributes:
+        number: Number of the batch in the first epoch, from 1.
+        pairs: Number of its pairs.
+        reason: Why its positives have no negatives.
+        full: Whether the batch is full; the last of an epoch can be shorter.
+    """
+
+    number: int
+    pairs: int
+    reason: str
+    full: bool
+
+
+@dataclass(frozen=True)
+class Informative:
+    """What the first batches of a run have to compare.
+
+    Attributes:
+        share: Share of pairs with a gradient, in [0, 1]; of the positives, for a contrastive loss.
+        empty: First batch without a negative, for a contrastive loss; a full batch before a shorter batch.
+    """
+
+    share: float
+    empty: EmptyBatch | None = None
+
+
+def informative_pairs(
     loss: Loss,
     parameters: Parameters,
     pairs: TokenizedPairs,
     plan: BatchPlan,
     *,
     known: KnownPositives | None,
-) -> float:
-    """Return the share of pairs with a gradient in the first batches of a run, in [0, 1].
-
-    For a contrastive loss, only positives are counted.
+) -> Informative:
+    """Return what the first batches of a run have to compare.
 
     Args:
         loss: Loss of the run.
@@ -39,13 +67,31 @@ def informative_share(
     """
     comparison = loss.checked_comparison
     if comparison is None:
-        return 1.0
+        return Informative(1.0)
     counted = learning = 0
-    for rows in islice(chain.from_iterable(plan.steps(0)), BATCHES):
+    empty: list[EmptyBatch] = []
+    for number, rows in enumerate(islice(chain.from_iterable(plan.steps(0)), BATCHES), start=1):
         found = comparison.find(_contents(loss, pairs, rows, known), parameters)
         counted += len(found)
         learning += int(found.sum())
-    return learning / counted if counted else 0.0
+        if loss.contrasts and len(found) and not found.any():
+            full = len(rows) == plan.batch_size * plan.num_processes
+            empty.append(EmptyBatch(number, len(rows), _why_empty(loss, pairs, rows), full))
+    first = min(empty, key=lambda batch: (not batch.full, batch.number), default=None)
+    return Informative(learning / counted if counted else 0.0, first)
+
+
+def _why_empty(loss: Loss, pairs: TokenizedPairs, rows: np.ndarray) -> str:
+    """Return why no positive of a batch has a negative."""
+    if loss.needs_hard_negatives:
+        return "no positive has a hard negative"
+    if len(rows) == 1:
+        return "a single pair has no other product"
+    if len(np.unique(pairs.query_keys[pairs.queries[rows]])) == 1:
+        return "all pairs have the same query, so that every product is right for it"
+    if len(np.unique(pairs.product_keys[pairs.products[rows]])) == 1:
+        return "all pairs have the same product"
+    return "every product is a known positive of every query, or excluded"
 
 
 def _contents(

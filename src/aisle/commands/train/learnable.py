@@ -10,7 +10,7 @@ from aisle.errors import ConfigError
 from aisle.losses.parameters import Parameters
 from aisle.losses.specification import Loss
 from aisle.training.batches import BatchPlan
-from aisle.training.informative_pairs import informative_share
+from aisle.training.informative_pairs import informative_pairs
 from aisle.training.tokenized import TokenizedPairs
 
 LOW_SHARE = 0.1
@@ -41,12 +41,24 @@ def check_learnable(
         total_steps: Steps of the run.
 
     Raises:
-        ConfigError: The loss has nothing to compare any pair with.
+        ConfigError: The loss has nothing to compare any pair with, or contrasts and a full batch has no
+            negative.
     """
     warnings = [*parameters.warnings(), *_odd_numbers(optim, plan, total_steps)]
-    share = informative_share(loss, parameters, train, plan, known=known)
+    found = informative_pairs(loss, parameters, train, plan, known=known)
     comparison = loss.checked_comparison
-    if share >= LOW_SHARE or comparison is None:
+    share, empty = found.share, found.empty
+    if comparison is None:
+        return warnings
+    if share and empty is not None:
+        remedy = comparison.remedy
+        if optim.group_by_query and not loss.keeps_queries_together:
+            remedy += ", or leave out --group_by_query"
+        where = f"batch {empty.number:,} of the first epoch has {empty.pairs:,} pairs and no negative"
+        if empty.full:
+            raise ConfigError(f"--loss {loss.name}: {where}: {empty.reason}. {remedy}")
+        warnings.append(f"the last {where}: {empty.reason}, so that its step has no gradient. {remedy}")
+    if share >= LOW_SHARE:
         return warnings
     nothing = comparison.nothing.format(batch=plan.batch_size * plan.num_processes)
     remedy = comparison.remedy
