@@ -2,15 +2,17 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import pytest
 from transformers import BertTokenizerFast
 
 from aisle.commands.train.data_settings import DataSettings, data_problems
 from aisle.commands.train.read_data import read_training_data
+from aisle.commands.train.resolve_settings import check_separator
 from aisle.data.dpr_json import context_text, write_dpr
 from aisle.data.files import iter_rows
-from aisle.errors import DataError
+from aisle.errors import ConfigError, DataError
 
 
 def context(text, title="", **others):
@@ -250,3 +252,15 @@ def test_settings_that_a_format_does_not_read_are_refused():
     assert data_problems(DataSettings(train_file=("t",), text_template="{title}")) == [
         "--text_template: needs --catalog"
     ]
+
+
+@pytest.mark.parametrize(
+    ("separator", "template"), [("</s>", "'{title} </s> {text}'"), (None, "'{title} {text}'")]
+)
+def test_a_model_with_another_separator_is_refused_with_its_template(separator, template):
+    tokenizer = SimpleNamespace(all_special_tokens=["<s>", "</s>"], sep_token=separator)
+    with pytest.raises(ConfigError) as refused:
+        check_separator(tokenizer, "a-model")
+    assert "[SEP], which is no special token of a-model" in str(refused.value)
+    assert f"give --text_template {template}" in str(refused.value)
+    check_separator(SimpleNamespace(all_special_tokens=["[CLS]", "[SEP]"], sep_token="[SEP]"), "bert")

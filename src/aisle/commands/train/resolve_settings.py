@@ -54,7 +54,7 @@ def resolve_settings(
     if base.note is not None:
         log(base.note)
     if data.joined_titles:
-        _check_separator(base.tokenizer, source.name)
+        check_separator(base.tokenizer, source.name)
     if model.max_length is None and read_settings_file(source.path) is None:
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
@@ -99,7 +99,7 @@ def _usual_learning_rate(settings: TrainSettings) -> float:
     return HEAD_LEARNING_RATE if settings.head.freeze_encoder else FULL_LEARNING_RATE
 
 
-def _check_separator(tokenizer: Any, model: str) -> None:
+def check_separator(tokenizer: Any, model: str) -> None:
     """Refuse titles that are joined with BERT's separator for a model that has another.
 
     Raises:
