@@ -128,12 +128,6 @@ def test_an_accepted_gate_is_recorded(tiny_bert, tmp_path):
     assert found.failed_gates.startswith("greatest_difference 0.")
 
 
-def test_an_accepted_export_that_passes_is_no_exception(encoder, tmp_path):
-    bundle = write_bundle(encoder, tmp_path / "bundle", replace(OPTIONS, accept=True))
-
-    assert not bundle.accepted
-
-
 def test_a_limit_may_be_reached_and_nan_fails():
     assert Limit(0.5).holds(0.5)
     assert Limit(0.5, highest=True).holds(0.5)
@@ -154,7 +148,9 @@ def test_int8_is_not_exported_on_a_cpu_without_vnni(tiny_bert, encoder, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_is_replaced_only_if_asked(bundle, encoder, tmp_path):
+def test_a_bundle_is_replaced_only_if_asked_and_an_accepted_one_that_passes_is_no_exception(
+    bundle, encoder, tmp_path
+):
     folder = tmp_path / "bundle"
     folder.mkdir()
     for path in bundle.iterdir():
@@ -162,9 +158,10 @@ def test_a_bundle_is_replaced_only_if_asked(bundle, encoder, tmp_path):
 
     with pytest.raises(ConfigError, match=r"contains another bundle; .* --overwrite_output_dir"):
         write_bundle(encoder, folder, OPTIONS)
-    write_bundle(encoder, folder, replace(OPTIONS, overwrite=True))
+    write_bundle(encoder, folder, replace(OPTIONS, overwrite=True, accept=True))
 
     assert read_bundle(folder).query_prompt == ""
+    assert not read_bundle(folder).accepted
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

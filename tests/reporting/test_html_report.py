@@ -102,6 +102,19 @@ def page(folder):
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def hostile_folder(tmp_path_factory):
+    """The report of an evaluation with hostile text; read it, never write to it."""
+    folder = tmp_path_factory.mktemp("hostile")
+    write_report(folder, hostile_evaluation())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile_page(hostile_folder):
+    return Page((hostile_folder / "report.html").read_text(encoding="utf-8"))
+
+
 def page_of(found, folder):
     return Page(write_report(folder, found).read_text(encoding="utf-8"))
 
@@ -181,11 +194,10 @@ def test_one_query_is_written_in_the_singular(tmp_path):
     assert "All pairs are positive: ROC-AUC is undefined." in page.text
 
 
-@pytest.mark.parametrize("make", [crowded_evaluation, hostile_evaluation])
-def test_too_much_and_too_large_is_still_a_page(make, tmp_path):
-    page = page_of(make(), tmp_path)
+def test_too_much_and_too_large_is_still_a_page(hostile_page, tmp_path):
+    crowded_page = page_of(crowded_evaluation(), tmp_path)
 
-    assert sections(page)[-1] == "provenance"
+    assert sections(crowded_page)[-1] == sections(hostile_page)[-1] == "provenance"
 
 
 def test_tables_state_figures_with_intervals_differences_and_corrected_p(page):
@@ -269,9 +281,9 @@ def test_the_policy_allows_only_the_page_s_style_and_script(folder):
     assert "unsafe" not in policy
 
 
-@pytest.mark.parametrize("make", [evaluation, hostile_evaluation])
-def test_no_text_becomes_markup(make, tmp_path):
-    page = page_of(make(), tmp_path)
+@pytest.mark.parametrize("kind", ["page", "hostile_page"])
+def test_no_text_becomes_markup(kind, request):
+    page = request.getfixturevalue(kind)
     names = [name for _, attributes in page.elements for name in attributes]
 
     assert {tag for tag, _ in page.elements} & {"img", "b", "iframe", "link", "object", "image"} == set()
@@ -283,8 +295,8 @@ def test_no_text_becomes_markup(make, tmp_path):
     ]
 
 
-def test_hostile_text_is_shown_as_text(tmp_path):
-    text = page_of(hostile_evaluation(), tmp_path).text
+def test_hostile_text_is_shown_as_text(hostile_page):
+    text = hostile_page.text
 
     # Title, note, product, command: control characters are replaced, the direction mark is removed.
     shown = '</script><img src=x onerror="document.title=1"><b>$x_{$ & rtl [31m \ufffd 日本語'
@@ -293,10 +305,8 @@ def test_hostile_text_is_shown_as_text(tmp_path):
     assert "\x1b" not in text
 
 
-def test_hostile_text_survives_in_the_document(tmp_path):
-    write_report(tmp_path, hostile_evaluation())
-
-    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+def test_hostile_text_survives_in_the_document(hostile_folder):
+    content = json.loads((hostile_folder / "report.json").read_text(encoding="utf-8"))
     assert Evaluation.from_dict(content).title == HOSTILE
 
 
