@@ -97,6 +97,7 @@ def test_an_adapter_that_gains_is_published_and_searches_use_it(built, index_dir
     assert record["held_out_queries"] == gain["queries"] == 32
     assert record["gain_low"] == gain["difference"]["low"] > 0
     assert gain["after"] - gain["before"] == pytest.approx(gain["difference"]["value"])
+    assert document["ndcg@10_unseen"] is None  # every product is relevant to some training query
     assert "held-out queries: nDCG@10" in said
     _, after, _ = run(capfd, "query", "--index_dir", index_dir, QUERIES[0][0])
     assert after != before

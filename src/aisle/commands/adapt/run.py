@@ -175,7 +175,7 @@ def _train(settings: AdaptSettings, index: SearchIndex, parts: dict[str, _Part],
     seen = np.union1d(train.queries.relevant_rows, validation.queries.relevant_rows)
     gain = measure_adapter(index, adapter, held_out.queries, held_out.embeddings, seen=seen)
     figures["ndcg@10"] = asdict(gain.all_products)
-    figures["ndcg@10 of unseen products"] = gain.unseen_products and asdict(gain.unseen_products)
+    figures["ndcg@10_unseen"] = gain.unseen_products and asdict(gain.unseen_products)
     return _Trained(adapter, gain, figures)
 
 
