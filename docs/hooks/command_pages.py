@@ -30,6 +30,7 @@ GROUPS = {
     "model": "Model",
     "lora": "Adapter",
     "head": "Head",
+    "towers": "Two towers",
     "objective": "Loss",
     "optim": "Objective, batches, learning rate, precision",
     "run": "The run",

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from aisle.cli import train_main
 from aisle.commands.train import step_setup
 from aisle.commands.train.settings import OptimSettings, TrainSettings
-from aisle.commands.train.trained_tower import fuse_on_gpu, tower_to_train
+from aisle.commands.train.trained_tower import fuse_on_gpu, model_to_train
 from aisle.models.pooling import Pooling
 from aisle.models.prepare_model import cast_frozen
 from aisle.models.tower import Tower
@@ -26,12 +26,12 @@ def train(tiny_bert, judged_csv, tmp_path, monkeypatch):
     towers = []
 
     def as_on_a_gpu(settings, base, accelerator, *, log):
-        tower = tower_to_train(settings, base, accelerator, log=log)
+        tower = model_to_train(settings, base, accelerator, log=log)
         assert fuse_on_gpu(tower, settings, accelerator) is None
         towers.append(tower)
         return tower
 
-    monkeypatch.setattr(step_setup, "tower_to_train", as_on_a_gpu)
+    monkeypatch.setattr(step_setup, "model_to_train", as_on_a_gpu)
 
     def run(name, *flags):
         given = ["--use_peft", "--model_name_or_path", tiny_bert, "--train_file", judged_csv]

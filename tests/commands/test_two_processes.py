@@ -77,6 +77,24 @@ def test_two_processes_train_the_head_of_one_and_share_the_encoding(without_drop
     assert two.stdout.count("before training") == 1
 
 
+@pytest.mark.parametrize(
+    "freeze", [(), ("--freeze", "product", "--cached_embeddings")], ids=["both", "query"]
+)
+def test_two_processes_train_the_two_towers_of_one(freeze, without_dropout, judged_csv, tmp_path):
+    flags = ["--two_towers", *freeze, "--model_name_or_path", without_dropout, "--train_file", judged_csv]
+    flags += ["--num_train_epochs", 2, "--learning_rate", 0.001, "--validation_share", 0.4]
+
+    run(1, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
+    run(2, tmp_path / "two", *flags, "--per_device_train_batch_size", 4)
+
+    for side in ("query", "product"):
+        weights = [load_file(tmp_path / name / side / "model.safetensors") for name in ("one", "two")]
+        # Attention does not depend on the biases of keys: their gradient is rounding, which Adam scales up.
+        compared = {name: value for name, value in weights[0].items() if not name.endswith("key.bias")}
+        for name, value in compared.items():
+            np.testing.assert_allclose(weights[1][name], value, atol=1e-4, err_msg=f"{side} {name}")
+
+
 @pytest.fixture(scope="module")
 def clicks_csv(tmp_path_factory):
     """Clicks of 60 queries on 6 products, some of them on two."""

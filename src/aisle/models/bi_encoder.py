@@ -41,6 +41,11 @@ class BiEncoder(nn.Module):
         return (self.query_tower, self.product_tower) if self.separate_sides else (self.product_tower,)
 
     @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens with an embedding in each of the towers."""
+        return min(tower.vocabulary_size for tower in self.towers)
+
+    @property
     def backbones(self) -> tuple[nn.Module, ...]:
         """Backbones of the distinct towers."""
         return tuple(tower.backbone for tower in self.towers)

@@ -85,6 +85,31 @@ class Normalize(nn.Module):
         return nn.functional.normalize(embeddings, dim=1)
 
 
+class HeadDropout(nn.Module):
+    """Drop components of embeddings, during training only.
+
+    Args:
+        probability: Dropout probability.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(probability)
+
+    def output_dim(self, dim: int) -> int:
+        """Return `dim`: the dimension does not change."""
+        return dim
+
+    def saved_as(self) -> tuple[SavedHead, ...]:
+        """Return nothing: after training the module does nothing."""
+        return ()
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings, with components dropped in training mode: (texts, dim)."""
+        dropped: torch.Tensor = self.dropout(embeddings)
+        return dropped
+
+
 HEADS: dict[str, type[SavedHead]] = {head.kind: head for head in (Dense, Normalize)}
 """Classes of saved heads by their kind. To add a head, write its module and add its class here."""
 BEFORE_HEADS = ("Transformer", "Pooling")

@@ -20,7 +20,7 @@ from aisle.models.backbone import (
 from aisle.models.bi_encoder import BiEncoder
 from aisle.models.encoder import TorchEncoder
 from aisle.models.fingerprint import fingerprint_of
-from aisle.models.heads import Head, Normalize, SavedHead, load_heads
+from aisle.models.heads import Head, HeadDropout, Normalize, SavedHead, load_heads
 from aisle.models.loaded_settings import base_settings, check_prompts, saved_settings, with_saved
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.modules_file import MODULES_FILE, read_json
@@ -31,7 +31,7 @@ from aisle.models.tokenizers import load_tokenizer
 from aisle.models.tower import Tower
 from aisle.models.trained_adapter import TrainedAdapter
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
-from aisle.text.tokens import SIDES
+from aisle.text.tokens import SIDES, Side
 from aisle.types.encoder_settings import EncoderSettings, Overrides
 
 ADAPTER_FILE = "adapter_config.json"
@@ -49,6 +49,8 @@ class LoadedModel:
         settings: Pooling, prompts, maximum length, normalisation.
         adapter: Adapter of the LoRA run that training starts from, if any.
         note: Assumption about the model that its files leave open, to print; None without.
+        query: Model that the query tower starts from, if queries have a tower of their own to train; this
+            model is then that of the products.
     """
 
     source: ModelSource
@@ -58,27 +60,37 @@ class LoadedModel:
     settings: EncoderSettings
     adapter: TrainedAdapter | None = None
     note: str | None = None
+    query: LoadedModel | None = None
 
-    def tower(self, added: Sequence[Head] = ()) -> Tower:
+    def of(self, side: Side) -> LoadedModel:
+        """Return the model of a side."""
+        return self if side == "product" or self.query is None else self.query
+
+    def tower(self, added: Sequence[Head] = (), *, output_dropout: float = 0.0) -> Tower:
         """Return a tower built from the model's parts.
 
         Args:
             added: Heads to add: they take the model's embeddings, normalised as the settings say, and what
                 they return is normalised again.
+            output_dropout: Dropout in training before the normalisation at the end.
         """
         last = [Normalize()] if self.settings.normalize else []
-        on_top = [*added, *last] if added else []
-        return Tower(self.backbone, Pooling(self.settings.pooling), [*self.heads, *last], on_top)
+        dropped: list[Head] = [HeadDropout(output_dropout)] if output_dropout else []
+        own = [*self.heads, *([] if added else dropped), *last]
+        on_top = [*added, *dropped, *last] if added else []
+        return Tower(self.backbone, Pooling(self.settings.pooling), own, on_top)
 
     @property
     def side_tokenizers(self) -> SideTokenizers:
-        """Tokenizers for queries and products, which share a tower."""
-        settings = self.settings
-        query, product = (
-            SideTokenizer(self.tokenizer, prompt, settings.max_length)
-            for prompt in (settings.query_prompt, settings.product_prompt)
+        """Tokenizers for queries and products."""
+        read_by_queries, settings = self.of("query").settings, self.settings
+        return SideTokenizers(
+            SideTokenizer(
+                self.of("query").tokenizer, read_by_queries.query_prompt, read_by_queries.max_length
+            ),
+            SideTokenizer(self.tokenizer, settings.product_prompt, settings.max_length),
+            separate=self.query is not None,
         )
-        return SideTokenizers(query, product)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def prepare_model(
     checkpoint_activations: bool = False,
     fuse_adapter: bool = False,
     frozen_type: torch.dtype | None = None,
+    output_dropout: float = 0.0,
 ) -> Tower:
     """Return the tower to train, on the CPU; this changes the loaded model's backbone.
 
@@ -60,6 +61,7 @@ def prepare_model(
         fuse_adapter: Whether to compute LoRA layers in a single operation; not with torch.compile.
         frozen_type: Number type of frozen linear layers; None means float32. Keep float32 for DoRA, which
             computes norms of the frozen weights.
+        output_dropout: Dropout on the tower's output, before it is scaled to unit norm.
 
     Raises:
         ModelError: The architecture does not support gradient checkpointing, or has no layer with the name of
@@ -79,12 +81,24 @@ def prepare_model(
         if frozen_type is not None:
             cast_frozen(backbone, frozen_type)
     loaded = replace(loaded, backbone=backbone)
-    if head is None:
-        return loaded.tower()
-    added = make_head(head, output_dim(loaded.heads, hidden_size(backbone)))
-    tower = loaded.tower(added)
+    added = [] if head is None else make_head(head, output_dim(loaded.heads, hidden_size(backbone)))
+    tower = loaded.tower(added, output_dropout=output_dropout)
     if freeze_encoder:
         tower.freeze_encoder()
+    return tower
+
+
+def frozen_tower(loaded: LoadedModel, *, frozen_type: torch.dtype | None = None) -> Tower:
+    """Return a tower that training does not change, on the CPU.
+
+    Args:
+        loaded: The model; an adapter is merged already.
+        frozen_type: As in `prepare_model`.
+    """
+    tower = loaded.tower()
+    if frozen_type is not None:
+        cast_frozen(tower.backbone.requires_grad_(False), frozen_type)
+    tower.freeze_encoder()
     return tower
 
 

@@ -156,15 +156,23 @@ def _sentence_transformers_files(
             for idx, (path, kind) in enumerate(modules)
         ],
         f"{POOLING_FOLDER}/config.json": tower.pooling.config(dim=hidden_size(tower.backbone)),
-        ST_SETTINGS_FILE: st_settings(settings.query_prompt, settings.product_prompt),
+        ST_SETTINGS_FILE: st_settings(
+            settings.query_prompt, settings.product_prompt, normalize=settings.normalize
+        ),
         TRANSFORMER_FILE: {"max_seq_length": settings.max_length, "do_lower_case": False},
     }
 
 
-def st_settings(query_prompt: str, product_prompt: str) -> dict[str, Any]:
-    """Return the contents of the file with sentence-transformers' settings of a whole model."""
+def st_settings(query_prompt: str, product_prompt: str, *, normalize: bool) -> dict[str, Any]:
+    """Return the contents of the file with sentence-transformers' settings of a whole model.
+
+    Args:
+        query_prompt: Prompt before every query.
+        product_prompt: Prompt before every product.
+        normalize: Whether embeddings have unit L2 norm, and so are compared by cosine.
+    """
     return {
         "prompts": {"query": query_prompt, "document": product_prompt},
         "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
+        "similarity_fn_name": "cosine" if normalize else "dot",
     }

@@ -15,7 +15,7 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.dense import Dense
-from aisle.models.heads import Head
+from aisle.models.heads import Head, HeadDropout
 from aisle.types.choices import HeadActivation, HeadKind
 from aisle.types.head_options import HeadOptions
 
@@ -85,31 +85,6 @@ class Gated(nn.Module):
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Return the scaled embeddings: (texts, dim)."""
         return embeddings * torch.tanh(self.gates)
-
-
-class HeadDropout(nn.Module):
-    """Drop components of embeddings before a head, during training only.
-
-    Args:
-        probability: Dropout probability.
-    """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(probability)
-
-    def output_dim(self, dim: int) -> int:
-        """Return `dim`: the dimension does not change."""
-        return dim
-
-    def saved_as(self) -> tuple[Dense, ...]:
-        """Return nothing: after training the module does nothing."""
-        return ()
-
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings, with components dropped in training mode: (texts, dim)."""
-        dropped: torch.Tensor = self.dropout(embeddings)
-        return dropped
 
 
 def make_head(options: HeadOptions, dim: int) -> list[Head]:

@@ -143,8 +143,10 @@ class TwoTowers:
                     for sides, tower in zip(SEPARATE_TOWERS, (query, product), strict=True)
                 ],
             }
-            prompts = st_settings(description["query_prompt"], description["product_prompt"])
-            write_json(staging / ST_SETTINGS_FILE, prompts)
+            whole = st_settings(
+                description["query_prompt"], description["product_prompt"], normalize=description["normalize"]
+            )
+            write_json(staging / ST_SETTINGS_FILE, whole)
             write_json(staging / MODULES_FILE, [{"idx": 0, "name": "0", "path": "", "type": ROUTER}])
             write_json(staging / ROUTER_FILE, _router(staging))
             finish_run(staging, description, lineage=self.lineage, more_files=more_files)

@@ -27,6 +27,7 @@ class Layout:
         group_cost: Cost of an additional padded group, in tokens, without that of its own tokens.
         pad_token_id: Id of the padding token.
         separate_sides: Whether to put queries and products into separate batches, for separate towers.
+        query_pad_token_id: Id of the padding token of a separate query tower; None if it is `pad_token_id`.
         static_length: Tokens in the longest of all texts, to round packed batches up to static shapes; None
             leaves them as they are.
     """
@@ -37,6 +38,7 @@ class Layout:
     pad_token_id: int
     separate_sides: bool = False
     static_length: int | None = None
+    query_pad_token_id: int | None = None
 
     def by_tower(self, texts: TokenizedTexts, numbers: np.ndarray) -> list[np.ndarray]:
         """Return the text numbers of each tower: all together, or queries and products separately."""
@@ -61,15 +63,22 @@ class Layout:
         if texts.vectors is not None:
             batch = EncodedBatch(torch.from_numpy(texts.vectors(rows)), int(texts.lengths(rows).sum()))
         elif not self.packed:
-            batch = pad(texts, rows, self.pad_token_id)
+            batch = pad(texts, rows, self._padding(texts, rows))
         elif self.static_length is None:
             batch = pack(texts, rows)
         else:
-            batch = static_batch(pack(texts, rows), self.static_length, self.pad_token_id)
+            batch = static_batch(pack(texts, rows), self.static_length, self._padding(texts, rows))
         if not self.separate_sides:
             return batch
         (side,) = set(texts.sides_of(rows).tolist())
         return replace(batch, side="query" if side == QUERY else "product")
+
+    def _padding(self, texts: TokenizedTexts, rows: np.ndarray) -> int:
+        """Return the id of the padding token of the tower that reads these texts."""
+        if self.query_pad_token_id is None or not self.separate_sides:
+            return self.pad_token_id
+        of_queries = len(rows) > 0 and texts.sides_of(rows[:1])[0] == QUERY
+        return self.query_pad_token_id if of_queries else self.pad_token_id
 
 
 def encoded_layout(layout: Layout) -> Layout:

@@ -68,7 +68,12 @@ class Forward:
         return embeddings.float()
 
     def backward(self, embeddings: torch.Tensor, gradient: torch.Tensor, *, last: bool) -> None:
-        """Add to the gradients of the weights, given the gradient of the embeddings."""
+        """Add to the gradients of the weights, given the gradient of the embeddings.
+
+        Embeddings of a frozen tower alone have no graph, and add nothing.
+        """
+        if not embeddings.requires_grad:
+            return
         # Distributed wrappers take the mean over the ranks, and the gradient must be their sum.
         scaled = gradient * self.accelerator.num_processes if self.wrapper_sums else gradient
         scaler = self.accelerator.scaler

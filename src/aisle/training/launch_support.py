@@ -21,6 +21,7 @@ EVERYWHERE = ("yes", "yes", "yes")
 SUPPORT: dict[str, tuple[str, str, str]] = {
     "--use_peft": EVERYWHERE,
     "all weights": EVERYWHERE,
+    "--two_towers": ("yes", "yes", NO),
     "--head": ("yes", "yes", NO),
     "--gradient_accumulation_steps": EVERYWHERE,
     "--gradient_checkpointing": EVERYWHERE,

@@ -67,14 +67,15 @@ def collapse_warning(base: np.ndarray, tuned: np.ndarray, *, learning_rate: floa
     """Return a warning if different texts have nearly the same embedding after training, else None.
 
     Args:
-        base: (texts, dim) float32, unit L2 norm, embeddings of a sample of texts before training.
-        tuned: (texts, dim) float32, unit L2 norm, embeddings of the same texts after training.
+        base: (texts, dim) float32, embeddings of a sample of texts before training.
+        tuned: (texts, dim) float32, embeddings of the same texts after training.
         learning_rate: Peak learning rate.
     """
     _, unlike = np.unique(base, axis=0, return_index=True)
     texts = len(unlike)
     if texts < 2:
         return None
+    tuned = tuned / np.maximum(np.linalg.norm(tuned, axis=1, keepdims=True), 1e-12)
     # The squared norm of the sum is the sum of all cosines, including each text's with itself.
     mean = (float((tuned[unlike].sum(axis=0) ** 2).sum()) - texts) / (texts * (texts - 1))
     if mean < COLLAPSED:

@@ -32,6 +32,7 @@ from aisle.commands.indexing.text_notes import log_texts
 from aisle.commands.output import Output, quieten_libraries
 from aisle.commands.speed_notes import speed_notes
 from aisle.data.catalog_file import CatalogFile
+from aisle.errors import ModelError
 from aisle.index import (
     GraphSettings,
     IndexIdentity,
@@ -265,6 +266,11 @@ def _load(settings: BuildSettings, processes: Processes) -> LoadedEncoder:
         device=processes.device,
         trust_remote_code=settings.trust_remote_code,
     )
+    if not encoder.settings.normalize:
+        raise ModelError(
+            f"--model {settings.model}: was trained with --similarity dot, and an index compares cosines, so "
+            "its order would differ from the model's; train with --similarity cosine"
+        )
     return encoder.truncated(settings.dimensions)
 
 

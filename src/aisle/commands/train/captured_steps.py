@@ -38,6 +38,8 @@ def _why_flags(settings: TrainSettings) -> str | None:
     """Return why a flag keeps a run's passes from being captured; None if no flag does."""
     if settings.head.freeze_encoder:
         return "the encoder is frozen, and only the head has a backward pass"
+    if settings.towers.freeze is not None:
+        return "a tower is frozen, and has no backward pass"
     if settings.optim.torch_compile:
         return "--torch_compile compiles layers again during a pass, for other numbers of tokens"
     if settings.model.gradient_checkpointing:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
+from aisle.commands.train.base_models import load_base_models
 from aisle.commands.train.lora_choice import resolve_lora
 from aisle.commands.train.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
 from aisle.commands.train.loss_settings import LossSettings
 from aisle.commands.train.read_data import TrainingData
-from aisle.commands.train.settings import ModelSettings, TrainSettings, problems_of
+from aisle.commands.train.settings import TrainSettings, problems_of
+from aisle.commands.train.tower_settings import DOT_TEMPERATURE
 from aisle.data.dpr_json import SEPARATOR
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
+from aisle.losses.parameters import Temperature
 from aisle.models.loading import LoadedModel
-from aisle.models.model_source import find_model
-from aisle.models.run_file import read_settings_file
-from aisle.models.starting_point import load_starting_point
-from aisle.types.encoder_settings import Overrides
+from aisle.text.tokens import SIDES, Side
 
-DEFAULT_MAX_LENGTH = 128
+T = TypeVar("T")
 DIRECTIONS = "in_batch_directions"
 ONE_SIDED = ("query_to_product",)
 LORA_LEARNING_RATE = 5e-4
@@ -38,38 +37,26 @@ def resolve_settings(
         AisleError: The model cannot be loaded, or the settings do not fit the model or the data.
     """
     model, optim = settings.model, settings.optim
-    source = find_model(model.model_name_or_path, revision=model.model_revision, token=settings.run.hub_token)
-    run_dir = Path(str(settings.run.output_dir))
-    if run_dir.resolve() == source.path.resolve():
-        raise ConfigError(
-            f"--output_dir {run_dir}: is the model that training starts from; give another folder"
-        )
-    base = load_starting_point(
-        source,
-        overrides=_overrides(model),
-        train_adapter=settings.lora.use_peft,
-        token=settings.run.hub_token,
-        trust_remote_code=model.trust_remote_code,
-    )
-    if base.note is not None:
-        log(base.note)
+    base = load_base_models(settings, log=log)
+    read_by_queries = base.of("query").settings
     if data.joined_titles:
-        check_separator(base.tokenizer, source.name)
-    if model.max_length is None and read_settings_file(source.path) is None:
-        shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
-        base = replace(base, settings=replace(base.settings, max_length=shorter))
+        check_separator(base.tokenizer, base.source.name)
+    similarity: Literal["cosine", "dot"] = "cosine" if base.settings.normalize else "dot"
     loss = resolve_loss(settings.objective.loss, data.train)
     resolved = replace(
         settings,
         model=replace(
             model,
-            pooling=base.settings.pooling,
-            query_prompt=base.settings.query_prompt,
+            pooling=_if_equal(base.settings.pooling, read_by_queries.pooling),
+            query_prompt=read_by_queries.query_prompt,
             product_prompt=base.settings.product_prompt,
-            max_length=base.settings.max_length,
+            max_length=_if_equal(base.settings.max_length, read_by_queries.max_length),
         ),
         lora=resolve_lora(settings.lora, base.adapter, frozen=settings.head.freeze_encoder, log=log),
-        objective=_objective(settings.objective, loss.name, data.train, log=log),
+        towers=replace(settings.towers, similarity=similarity),
+        objective=_objective(
+            _at_scale(settings.objective, similarity, log=log), loss.name, data.train, log=log
+        ),
         optim=replace(
             optim,
             learning_rate=optim.learning_rate or _usual_learning_rate(settings),
@@ -86,10 +73,7 @@ def resolve_settings(
     for note in (loss_hint(loss, data.train), *unused):
         if note is not None:
             log(note)
-    log(
-        f"model: {source.name}, {base.settings.pooling} pooling, at most {base.settings.max_length} tokens, "
-        f"prompts {base.settings.query_prompt!r} and {base.settings.product_prompt!r}; loss: {loss.name}"
-    )
+    log(f"{_described(base)}; loss: {loss.name}")
     return resolved, base
 
 
@@ -130,10 +114,37 @@ def _objective(
     return replace(resolved, **changed)
 
 
-def _overrides(model: ModelSettings) -> Overrides:
-    return Overrides(
-        pooling=model.pooling,
-        query_prompt=model.query_prompt,
-        product_prompt=model.product_prompt,
-        max_length=model.max_length,
+def _if_equal(value: T, other: T) -> T | None:
+    """Return a setting that both towers share; None if each has its own."""
+    return value if value == other else None
+
+
+def _at_scale(
+    objective: LossSettings, similarity: Literal["cosine", "dot"], *, log: Callable[[str], None]
+) -> LossSettings:
+    """Return the settings of the loss; inner products have DPR's temperature if none is given."""
+    usual = Temperature().temperature
+    if similarity == "cosine" or getattr(objective, "temperature", None) != usual:
+        return objective
+    log(f"--temperature: {DOT_TEMPERATURE:g} with --similarity dot, as in DPR; {usual:g} is for cosines")
+    changed: Any = {"temperature": DOT_TEMPERATURE}
+    return replace(objective, **changed)
+
+
+def _described(base: LoadedModel) -> str:
+    """Describe the model that training starts from, or the model of each tower."""
+    if base.query is None:
+        settings = base.settings
+        return (
+            f"model: {base.source.name}, {settings.pooling} pooling, at most {settings.max_length} tokens, "
+            f"prompts {settings.query_prompt!r} and {settings.product_prompt!r}"
+        )
+    prompts: dict[Side, str] = {
+        "query": base.query.settings.query_prompt,
+        "product": base.settings.product_prompt,
+    }
+    return "two towers: " + ", ".join(
+        f"{base.of(side).source.name} for {name} ({base.of(side).settings.pooling} pooling, at most "
+        f"{base.of(side).settings.max_length} tokens, prompt {prompts[side]!r})"
+        for side, name in zip(SIDES, ("queries", "products"), strict=True)
     )

@@ -29,13 +29,13 @@ from aisle.commands.train.run_dir import (
     start_run_dir,
 )
 from aisle.commands.train.run_identity import digest_of
+from aisle.commands.train.save_run import save_run
 from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trainer_setup import make_trainer
 from aisle.config.load import saved_form
 from aisle.errors import TrainingStopped
 from aisle.models.loading import LoadedModel
 from aisle.models.matryoshka import matryoshka_record
-from aisle.models.persistence import save_encoder
 from aisle.training.accelerator import gpu_computes_bf16, make_accelerator, set_seed, start_trackers
 from aisle.training.cpu_threads import use_cpu_threads
 from aisle.training.distributed import wait_for_all
@@ -159,15 +159,13 @@ def _train(
         whole_model_sharded = is_sharded(accelerator) and not settings.lora.use_peft
         frozen = trainer.frozen_weights() if whole_model_sharded else {}
         if accelerator.is_main_process:
-            save_encoder(
+            save_run(
                 run_dir,
-                tower=accelerator.unwrap_model(trainer.model),
+                accelerator.unwrap_model(trainer.model),
+                settings,
+                base,
                 weights=trainer.best_weights,
                 frozen=frozen,
-                tokenizer=base.tokenizer,
-                settings=base.settings,
-                source=base.source,
-                adapter=settings.lora.use_peft,
                 lineage={
                     **({} if base.adapter is None else {"began_at": base.adapter.record()}),
                     **matryoshka_record(settings.objective.matryoshka_dims),

@@ -16,6 +16,7 @@ FREE_TO_CHANGE = frozenset(
         *("model_name_or_path", "model_revision", "trust_remote_code"),  # the model's files are compared
         *("num_train_epochs", "max_train_steps", "mixed_precision"),  # their effect is compared
         "embedding_cache",
+        *("query_model_name_or_path", "similarity"),  # likewise
     }
 )
 """Settings that may differ in a resumed run."""
@@ -44,6 +45,7 @@ def run_identity(
     """
     return {
         **_compared(settings),
+        **_of_query_tower(base),
         "base model's fingerprint": base_fingerprint(base)[:16],
         "keep": settings.run.keep,  # a run that keeps the last weights has discarded the best
         "selection": settings.run.selection,  # the best evaluation so far depends on it
@@ -64,9 +66,23 @@ def values_before_settings_existed() -> dict[str, Any]:
 
 def _compared(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings that must match, by name."""
-    groups = (settings.model, settings.lora, settings.head, settings.objective, settings.optim)
+    groups = (
+        settings.model,
+        settings.lora,
+        settings.head,
+        settings.towers,
+        settings.objective,
+        settings.optim,
+    )
     chosen = {name: value for group in groups for name, value in saved_form(group).items()}
     return {name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE}
+
+
+def _of_query_tower(base: LoadedModel) -> dict[str, str]:
+    """Return the fingerprint of the model that a separate query tower starts from."""
+    if base.query is None:
+        return {}
+    return {"query tower's base model's fingerprint": base_fingerprint(base.query)[:16]}
 
 
 def base_fingerprint(base: LoadedModel) -> str:

@@ -29,6 +29,7 @@ from aisle.commands.shared_settings import (
 from aisle.commands.train.data_settings import DataSettings, data_problems, is_in_memory
 from aisle.commands.train.head_settings import HeadSettings, head_problems
 from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
+from aisle.commands.train.tower_settings import TowerSettings, tower_problems
 from aisle.errors import ConfigError
 from aisle.types.choices import Selection
 
@@ -200,6 +201,7 @@ class TrainSettings:
     model: OmitArgPrefixes[ModelSettings] = ModelSettings()
     lora: OmitArgPrefixes[LoraSettings] = LoraSettings()
     head: OmitArgPrefixes[HeadSettings] = field(default_factory=HeadSettings)
+    towers: OmitArgPrefixes[TowerSettings] = field(default_factory=TowerSettings)
     objective: OmitArgPrefixes[LossSettings] = field(default_factory=lambda: loss_settings()())
     optim: OmitArgPrefixes[OptimSettings] = OptimSettings()
     run: OmitArgPrefixes[RunSettings] = RunSettings()
@@ -241,6 +243,12 @@ def problems_of(settings: TrainSettings) -> list[str]:
         problems.append("--early_stopping_patience: needs --keep best")
     problems += head_problems(settings.head, use_peft=settings.lora.use_peft)
     problems += _unused_by_frozen(settings)
+    problems += tower_problems(
+        settings.towers,
+        freeze_encoder=settings.head.freeze_encoder,
+        loss=settings.objective,
+        selection=run.selection,
+    )
     problems += loss_problems(settings.objective)
     if optim.warmup_share is not None and optim.num_warmup_steps:
         problems.append("--num_warmup_steps and --warmup_share: give one of them")
@@ -277,4 +285,4 @@ def train_inputs(settings: TrainSettings) -> None:
             )
     named = (*(data.dataset_name or ()), *(data.train_file or ()))
     check_data_sets((*named, *(data.validation_file or ())))
-    check_models(settings.model.model_name_or_path)
+    check_models(settings.model.model_name_or_path, settings.towers.query_model_name_or_path)

@@ -15,10 +15,11 @@ from aisle.commands.train.captured_steps import why_eager
 from aisle.commands.train.layout_choice import choose_layout
 from aisle.commands.train.loss_settings import check_matryoshka, chosen_loss
 from aisle.commands.train.settings import TrainSettings
-from aisle.commands.train.trained_tower import tower_to_train
+from aisle.commands.train.trained_tower import model_to_train
 from aisle.kernels.captured_passes import CudaGraphs
 from aisle.kernels.compiled_layers import compile_layers
 from aisle.losses.parameters import Temperature
+from aisle.models.bi_encoder import BiEncoder
 from aisle.models.loading import LoadedModel
 from aisle.models.prepare_model import weights_without_gradient
 from aisle.models.tower import Tower
@@ -61,13 +62,14 @@ def make_step(
         AisleError: The model lacks what a setting needs, or the way of launching does not support a flag.
     """
     _refuse_flags(settings, accelerator)
-    tower = tower_to_train(settings, base, accelerator, log=log)
+    tower = model_to_train(settings, base, accelerator, log=log)
     check_matryoshka(settings.objective, dim=tower.dim, log=log)
     objective = _objective(settings, train, dim=tower.dim).to(accelerator.device)
     layout, padded_because = choose_layout(tower, settings, base, accelerator, log=log)
     few_weights = settings.lora.use_peft or settings.head.freeze_encoder
-    # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers.
-    step_sums = few_weights or (tower.separate_sides and settings.optim.cached_embeddings)
+    # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers, and
+    # would wait for a rank that embeds no text of the trained tower.
+    step_sums = few_weights or tower.separate_sides
     sync = _rank_sync(accelerator, log) if step_sums else None
     # On CPU a launch with one process has a wrapper too, which has nothing to sum.
     wrapper_sums = sync is None and strategy_of(accelerator) != "one process"
@@ -114,6 +116,7 @@ def _refuse_flags(settings: TrainSettings, accelerator: Any) -> None:
     loss, parameters = chosen_loss(settings.objective)
     in_use = {
         "--head": settings.head.head != "none",
+        "--two_towers": settings.towers.two_towers and not settings.towers.tie,
         "--learn_temperature": isinstance(parameters, Temperature) and parameters.learn_temperature,
         "--loss arcface": loss.needs_groups,
         "--cached_embeddings": optim.cached_embeddings,
@@ -123,7 +126,7 @@ def _refuse_flags(settings: TrainSettings, accelerator: Any) -> None:
 
 
 def _prepare_for_ddp(
-    tower: Tower,
+    tower: Tower | BiEncoder,
     settings: TrainSettings,
     train: TokenizedPairs,
     layout: Layout,
@@ -144,7 +147,7 @@ def _prepare_for_ddp(
 
 
 def _training_step(
-    tower: Tower,
+    tower: Tower | BiEncoder,
     objective: Objective,
     settings: TrainSettings,
     layout: Layout,

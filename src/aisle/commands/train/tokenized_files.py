@@ -37,11 +37,14 @@ def tokenized(
         accelerator: Accelerator of the run.
         log: Logs messages for the user.
     """
-    folders = [base.source.path, *([] if base.adapter is None else [base.adapter.run.path])]
+    models = [base] if base.query is None else [base, base.query]
+    sources = [one.source for one in models]
+    sources += [one.adapter.run for one in models if one.adapter is not None]
+    folders = [source.path for source in sources]
     files = [folder / name for folder in folders for name in TOKENIZER_FILES]
     tokenizer = [file_sha256(path) for path in files if path.is_file()]
     parts = (part.name for part in fields(TokenizedPairs))
-    made_of = (digest, *tokenizer, *vars(base.settings).items(), *parts)
+    made_of = (digest, *tokenizer, *(item for one in models for item in vars(one.settings).items()), *parts)
     name = blake2b(repr(made_of).encode(), digest_size=8).hexdigest()
     folder = Path(str(settings.run.output_dir)) / TOKENS / name
     if accelerator.is_local_main_process and not folder.is_dir():

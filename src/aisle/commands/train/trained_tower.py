@@ -1,4 +1,4 @@
-"""Prepare the tower of a training run: adapter, dropout, frozen weights, device."""
+"""Prepare the towers of a training run: adapter, dropout, frozen weights, device."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from aisle.kernels.joint_lora import reads_other_inputs
 from aisle.kernels.residual_norms import fuse_add_norm
 from aisle.kernels.triton_support import why_no_triton
 from aisle.models.adapters import trainable_share
+from aisle.models.bi_encoder import BiEncoder
 from aisle.models.half_precision import compute_in_half
 from aisle.models.loading import LoadedModel
-from aisle.models.prepare_model import Lora, prepare_model
+from aisle.models.prepare_model import Lora, frozen_tower, prepare_model
 from aisle.models.tower import Tower
 from aisle.training.accelerator import set_seed
 from aisle.training.launch_support import is_sharded
@@ -24,23 +25,23 @@ from aisle.training.launch_support import is_sharded
 COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def tower_to_train(
+def model_to_train(
     settings: TrainSettings, base: LoadedModel, accelerator: Any, *, log: Callable[[str], None]
-) -> Tower:
-    """Return the tower to train, on its device; the base model's backbone is changed.
+) -> Tower | BiEncoder:
+    """Return the tower to train, or both towers, on the device; the base models' backbones are changed.
 
     Args:
         settings: Complete settings.
-        base: The model that training starts from.
+        base: The model that training starts from, with that of the query tower, if there is one.
         accelerator: Gives the device, the compute type and the distribution.
         log: Logs notes and the number of trained weights.
 
     Raises:
         ModelError: The architecture has no gradient checkpointing, or no layer with a name of
-            --lora_target_modules.
+            --lora_target_modules; or the towers' embeddings have different dimensions.
     """
     chosen = settings.lora
-    if chosen.use_peft and chosen.use_dora:
+    if chosen.use_peft and chosen.use_dora and base.query is None:
         log(
             "warning: --use_dora: aisle and PEFT load the run as it was trained; sentence-transformers "
             "leaves out DoRA's magnitudes, so its embeddings are close but not the same"
@@ -48,6 +49,38 @@ def tower_to_train(
     if not chosen.use_peft and chosen != LoraSettings():
         kind = "frozen encoder" if settings.head.freeze_encoder else "full fine-tuning"
         log(f"{kind}: the LoRA settings are not used without --use_peft")
+    set_seed(settings.optim.seed)  # for the first weights of the adapters and the heads
+    freeze = settings.towers.freeze
+    product = _tower(settings, base, accelerator, frozen=freeze == "product")
+    model: Tower | BiEncoder = product
+    if base.query is not None:
+        model = BiEncoder(_tower(settings, base.query, accelerator, frozen=freeze == "query"), product)
+    log(str(trainable_share(model)))
+    model = model.to(accelerator.device)
+    if chosen.use_peft and accelerator.device.type == "cuda":
+        trained = [tower for tower in _towers(model) if any(one.requires_grad for one in tower.parameters())]
+        slow = next(filter(None, (fuse_on_gpu(tower, settings, accelerator) for tower in trained)), None)
+        if slow is not None:
+            log(f"LoRA layers are not fused, which is slower: {slow}")
+    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)
+    if accelerator.device.type == "cuda" and compute_type:
+        missing = why_no_triton(next(model.parameters()).device, compute_type)
+        if missing is not None:
+            log(kernels_note(missing))
+    return model
+
+
+def _towers(model: Tower | BiEncoder) -> tuple[Tower, ...]:
+    return (model,) if isinstance(model, Tower) else model.towers
+
+
+def _tower(settings: TrainSettings, base: LoadedModel, accelerator: Any, *, frozen: bool) -> Tower:
+    """Return a tower to train, or to keep as it is, on the CPU."""
+    chosen = settings.lora
+    rounded = not chosen.use_dora and not is_sharded(accelerator)
+    frozen_type = COMPUTE_TYPES.get(accelerator.mixed_precision) if rounded else None
+    if frozen:
+        return frozen_tower(base, frozen_type=frozen_type)
     lora = Lora(
         rank=chosen.lora_rank,
         alpha=chosen.lora_alpha,
@@ -56,9 +89,7 @@ def tower_to_train(
         use_dora=chosen.use_dora,
         use_rslora=chosen.use_rslora,
     )
-    rounded = not chosen.use_dora and not is_sharded(accelerator)
-    set_seed(settings.optim.seed)  # for the first weights of the adapter and the head
-    tower = prepare_model(
+    return prepare_model(
         base,
         lora=lora if chosen.use_peft else None,
         head=settings.head.options(),
@@ -66,20 +97,9 @@ def tower_to_train(
         dropout=settings.model.dropout,
         checkpoint_activations=settings.model.gradient_checkpointing,
         fuse_adapter=not settings.optim.torch_compile,
-        frozen_type=COMPUTE_TYPES.get(accelerator.mixed_precision) if rounded else None,
+        frozen_type=frozen_type,
+        output_dropout=settings.towers.output_dropout,
     )
-    log(str(trainable_share(tower)))
-    tower = tower.to(accelerator.device)
-    if chosen.use_peft and accelerator.device.type == "cuda":
-        slow = fuse_on_gpu(tower, settings, accelerator)
-        if slow is not None:
-            log(f"LoRA layers are not fused, which is slower: {slow}")
-    compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)
-    if accelerator.device.type == "cuda" and compute_type:
-        missing = why_no_triton(next(tower.parameters()).device, compute_type)
-        if missing is not None:
-            log(kernels_note(missing))
-    return tower
 
 
 def fuse_on_gpu(tower: Tower, settings: TrainSettings, accelerator: Any) -> str | None:

@@ -49,6 +49,11 @@ _SETTINGS = {
     "gradient_accumulation_steps": "Batches per step",
     "mixed_precision": "Precision",
     "seed": "Seed",
+    "two_towers": "Two towers",
+    "tie": "Tied weights",
+    "freeze": "Frozen tower",
+    "similarity": "Similarity",
+    "output_dropout": "Dropout on embeddings",
     "head": "Head",
     "freeze_encoder": "Frozen encoder",
     "lora_rank": "LoRA rank",
@@ -205,6 +210,8 @@ def _recipe(
     has_lora = encoder["adapter"] or has_merged_adapter(encoder)
     unused |= set() if has_lora else {key for key in _SETTINGS if "lora" in key or "dora" in key}
     unused |= {"head", "freeze_encoder"} if settings.get("head", "none") == "none" else set()
+    unused |= set() if settings.get("two_towers") else {"two_towers", "tie", "freeze"}
+    unused |= set() if settings.get("output_dropout") else {"output_dropout"}
     pairs = metrics.get("train_pairs")
     rows = [("Training pairs", f"{pairs:,}" if isinstance(pairs, int) else "not recorded")]
     rows += [
