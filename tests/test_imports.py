@@ -233,7 +233,9 @@ EXTRA_OF = {
     "data/pairs.py": "train",
     "data/saved_sets.py": "train",
     "io/arrow_writer.py": "train",
+    "commands/answer.py": "encode",
     "commands/output.py": "train",
+    "commands/rag.py": "train",
     "commands/train": "train",
     "sample_shop": "quickstart",
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from aisle.commands.command import Command
 
-SEARCH = ("build", "query", "evaluate")
+SEARCH = ("build", "query", "answer", "evaluate")
 MAINTAIN = ("upsert", "delete", "compact", "tune", "calibrate", "adapt")
 INSPECT = ("versions", "rollback", "info", "verify")
 SERVICE = ("serve", "publish")
@@ -15,7 +15,7 @@ RUNS = ("sample", "quickstart", "heatmap", "average", "merge", "export", "packag
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
-SECTIONS = (("mine", "train", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
+SECTIONS = (("mine", "train", "rag", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
 """Commands of `aisle`."""
 
 
@@ -51,6 +51,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import adapt
 
             return adapt.COMMAND
+        case "answer":
+            from aisle.commands import answer
+
+            return answer.COMMAND
         case "average":
             from aisle.commands import average
 
@@ -115,6 +119,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import quickstart
 
             return quickstart.COMMAND
+        case "rag":
+            from aisle.commands import rag
+
+            return rag.COMMAND
         case "rollback":
             from aisle.commands import rollback
 

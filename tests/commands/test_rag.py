@@ -1,0 +1,168 @@
+"""`aisle answer` and `aisle rag` with a tiny random generator."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import aisle
+from aisle.cli import main
+from aisle.index import read_manifest
+from aisle.models.generator import load_generator
+from tests.commands.conftest import write_rows
+
+DOCUMENTS = [
+    f"the {noun} is {colour}" for noun in ("sofa", "lamp", "desk") for colour in ("red", "blue", "old")
+]
+QUESTIONS = [(f"which colour has the {text.split()[1]}?", text.split()[-1]) for text in DOCUMENTS]
+INPUT = "question: {} context: {}"
+
+
+@pytest.fixture(scope="module")
+def shop(tiny_model, tmp_path_factory):
+    """An index of documents, a tiny BART, and a file of questions with answers."""
+    from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("rag")
+    encoder = tiny_model("bert")
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    sizes = {
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+    }
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128}
+    tokens = {"pad_token_id": 0, "bos_token_id": 101, "eos_token_id": 102, "decoder_start_token_id": 101}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = BartConfig(
+            vocab_size=30_522, init_std=0.3, forced_eos_token_id=None, **sizes, **heads, **tokens
+        )
+        BartForConditionalGeneration(config).save_pretrained(folder / "bart")
+    tokenizer.save_pretrained(folder / "bart")
+    rows = [(f"d{number}", text) for number, text in enumerate(DOCUMENTS)]
+    catalog = write_rows(folder / "documents.csv", ["product_id", "title"], rows)
+    arguments = ["--model", encoder, "--catalog", catalog, "--index_dir", folder / "index"]
+    assert main(["build", *map(str, arguments)]) == 0
+    questions = write_rows(folder / "questions.csv", ["question", "answer"], QUESTIONS)
+    return SimpleNamespace(
+        index=str(folder / "index"),
+        generator=str(folder / "bart"),
+        questions=str(questions),
+        encoder=str(encoder),
+    )
+
+
+def by_hand(generator, text, answer):
+    """Return log p(answer | text) of a pair, a token at a time."""
+    inputs = generator.tokenizer(text, return_tensors="pt")
+    read = generator.tokenizer(answer)["input_ids"]
+    written, total = [generator.model.config.decoder_start_token_id], 0.0
+    for token in read:
+        with torch.no_grad():
+            logits = generator.model(**inputs, decoder_input_ids=torch.tensor([written])).logits
+        total += float(logits[0, -1].log_softmax(-1)[token])
+        written.append(token)
+    return total
+
+
+def test_the_likelihood_of_an_answer_is_that_of_its_tokens_whatever_the_batch(shop):
+    generator = load_generator(shop.generator)
+    pairs = [("a long question about a red sofa", "red"), ("lamp", "the lamp is blue")]
+    found = generator.log_probs(*map(list, zip(*pairs, strict=True)))
+    assert found.tolist() == pytest.approx([by_hand(generator, *pair) for pair in pairs], abs=1e-3)
+
+
+def test_an_answer_has_the_likelihood_of_the_formula_and_its_sources(shop, capsys):
+    question = QUESTIONS[0][0]
+    arguments = [
+        "--index_dir",
+        shop.index,
+        "--generator",
+        shop.generator,
+        "--top_k",
+        "3",
+        "--max_new_tokens",
+        "4",
+    ]
+    assert main(["answer", *arguments, question, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+
+    hits = aisle.open_searcher(shop.index).search([question], 3)[0]
+    assert [source["product_id"] for source in found["sources"]] == [hit.product_id for hit in hits]
+    generator = load_generator(shop.generator)
+    weights = np.exp(np.array([hit.score for hit in hits]) / 0.05)
+    each = weights / weights.sum()
+    each = each * [
+        math.exp(by_hand(generator, INPUT.format(question, hit.text), found["answer"])) for hit in hits
+    ]
+    assert found["log_likelihood"] == pytest.approx(math.log(each.sum()), abs=1e-3)
+    assert [source["share"] for source in found["sources"]] == pytest.approx(each / each.sum(), abs=1e-3)
+
+    assert main(["answer", *arguments, question]) == 0
+    shown = capsys.readouterr().out
+    assert question in shown
+    assert hits[0].product_id in shown
+
+
+def test_the_query_tower_is_trained_and_the_index_stays_valid(shop, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = ["--index_dir", shop.index, "--generator", shop.generator, "--train_file", shop.questions]
+    options = [
+        "--top_k",
+        "3",
+        "--learning_rate",
+        "1e-3",
+        "--validation_share",
+        "0.4",
+        "--output_dir",
+        str(run),
+    ]
+    assert main(["rag", *arguments, *options, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["held_out_loss"] < record["held_out_loss_before"]
+    assert record["questions"] + record["held_out_questions"] == len(QUESTIONS)
+
+    tuned, before = aisle.load_encoder(run), aisle.load_encoder(shop.encoder)
+    assert tuned.fingerprint == read_manifest(shop.index).fingerprint
+    assert tuned.query_fingerprint != before.query_fingerprint
+    assert np.array_equal(tuned.encode_products(DOCUMENTS), before.encode_products(DOCUMENTS))
+    questions = [question for question, _ in QUESTIONS]
+    assert not np.allclose(tuned.encode_queries(questions), before.encode_queries(questions), atol=1e-4)
+    assert main(["query", "--index_dir", shop.index, "--model", str(run), questions[0], "--json"]) == 0
+    assert "no_such" not in capsys.readouterr().out
+
+    assert main(["rag", *arguments, *options]) == 2  # the folder has a run
+    assert str(run) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "message"),
+    [
+        (
+            "answer",
+            ["--generator_input", "only {question}", "why?"],
+            "--generator_input 'only {question}': must contain",
+        ),
+        ("answer", ["--generator", "ENCODER", "why?"], "cannot be loaded as a sequence-to-sequence model"),
+        ("rag", ["--learning_rate", "1e-30"], "did not become likelier"),
+        ("answer", [" "], "a question is missing or blank"),
+        ("rag", ["--answer_column", "reply"], "there is no column 'reply'"),
+    ],
+)
+def test_what_cannot_work_is_one_message(shop, tmp_path, capsys, command, given, message):
+    arguments = ["--index_dir", shop.index, "--generator", shop.generator]
+    if command == "rag":
+        arguments += ["--train_file", shop.questions, "--output_dir", str(tmp_path / "run")]
+        arguments += ["--num_train_epochs", "1"]
+    given = [shop.encoder if word == "ENCODER" else word for word in given]
+    assert main([command, *arguments, *given]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
