@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import aisle
 from aisle.cli import train_main
+from aisle.models.tower import Tower
 from tests.commands.conftest import write_rows
 
 NOUNS = ["sofa", "lamp", "table", "chair", "bed", "rug"]
@@ -113,6 +114,13 @@ def test_arcface_trains_vectors_of_groups_that_only_checkpoints_hold(train):
     assert (run_dir / "adapter_model.safetensors").read_bytes() == weights
     resumed = torch.load(run_dir / "checkpoints" / "step_00000002" / "custom_checkpoint_2.pkl")
     torch.testing.assert_close(resumed["class_weights"], vectors[1], rtol=0, atol=0)
+
+
+def test_a_model_with_separate_towers_is_refused(train, monkeypatch):
+    monkeypatch.setattr(Tower, "separate_sides", True)
+    code, said, _ = train(ROWS, "--group_column", "kind")
+    assert code == 2
+    assert "--group_column: rows of a text with its group train a single tower" in said
 
 
 def test_arcface_is_refused_for_pairs(train):

@@ -16,6 +16,7 @@ from aisle.commands.train.layout_choice import choose_layout
 from aisle.commands.train.loss_settings import check_matryoshka, chosen_loss
 from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trained_tower import model_to_train
+from aisle.errors import ConfigError
 from aisle.kernels.captured_passes import CudaGraphs
 from aisle.kernels.compiled_layers import compile_layers
 from aisle.losses.parameters import Temperature
@@ -64,6 +65,11 @@ def make_step(
     _refuse_flags(settings, accelerator)
     tower = model_to_train(settings, base, accelerator, log=log)
     check_matryoshka(settings.objective, dim=tower.dim, log=log)
+    if train.texts_of_groups and tower.separate_sides:
+        raise ConfigError(
+            "--group_column: rows of a text with its group train a single tower, because all texts are read "
+            "as products, and this model has separate towers; start from a model with one, or give pairs"
+        )
     objective = _objective(settings, train, dim=tower.dim).to(accelerator.device)
     layout, padded_because = choose_layout(tower, settings, base, accelerator, log=log)
     few_weights = settings.lora.use_peft or settings.head.freeze_encoder
