@@ -28,7 +28,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
 ]
 QUICK = {"--max_length": "16", "--max_train_steps": "2", "--num_warmup_steps": "0"}
-STANDS_FOR = {"500": "1", "step_00000500": "step_00000001"}
+STANDS_FOR = {"500": "1", "step_00000500": "step_00000001", "128": QUICK["--max_length"]}
 """Name on a page -> its equivalent in a run of two steps, with a checkpoint after the first."""
 
 
@@ -66,7 +66,8 @@ def read_rows(path, delimiter=","):
 def write_shop(folder):
     """Write the files that the guides expect."""
     write_sample(folder, products=500, seed=0)
-    products, train = read_rows(folder / "products.csv"), read_rows(folder / "train.csv")[:200]
+    products, judgements = read_rows(folder / "products.csv"), read_rows(folder / "train.csv")
+    train = judgements[:200]
     judged = [(row["query"], row["product_title"], row["esci_label"]) for row in train]
     grades = {"E": "exact", "S": "close", "C": "wrong", "I": "wrong"}
     graded = [(query, title, grades[label]) for query, title, label in judged]
@@ -77,9 +78,12 @@ def write_shop(folder):
     write_rows(folder / "judged_held_out.csv", ("search_term", "item_title", "grade"), graded[150:])
     worth = {"E": 1, "S": 0.1, "C": 0.01, "I": 0}
     pairs = [(query, title, worth[label]) for query, title, label in judged]
-    by_id = [(row["query"], row["product_id"], worth[row["esci_label"]]) for row in train]
+    by_id = [(row["query"], row["product_id"], worth[row["esci_label"]]) for row in judgements]
     write_rows(folder / "judged_ids.csv", ("query", "product_id", "relevance"), by_id)
     write_rows(folder / "pairs.csv", ("query", "product", "relevance"), pairs)
+    write_groups(folder, pairs)
+    write_triples(folder, clicks)
+    write_dpr(folder, clicks, products)
     write_rows(folder / "more.csv", ("query", "product", "relevance"), pairs[::2])
     questions = [{"question": query, "answer": title} for query, title in clicks]
     lines = [json.dumps(row) for row in questions]
@@ -100,14 +104,48 @@ def write_shop(folder):
     names = ["sku" if name == "product_id" else name for name in table.column_names]
     pyarrow.parquet.write_table(table.rename_columns(names), folder / "items.parquet")
     qrels = read_rows(folder / "qrels.tsv", "\t")
-    judgements = [
+    labels = [
         (row["query-id"], row["corpus-id"], "exact" if float(row["score"]) == 1 else "close") for row in qrels
     ]
     ranked = [(row["query-id"], "Q0", row["corpus-id"], 1, 0, "solr") for row in qrels[::3]]
     lines = [" ".join(map(str, line)) for line in dict((line[0], line) for line in ranked).values()]
     (folder / "solr.trec").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    write_rows(folder / "judgements.csv", ("query_id", "product_id", "label"), judgements)
+    write_rows(folder / "judgements.csv", ("query_id", "product_id", "label"), labels)
     shutil.copytree(ROOT / "configs", folder / "configs")
+
+
+def write_groups(folder, pairs):
+    """Write texts with their groups, and pairs with groups and subgroups."""
+    texts = [(text, f"intent {text[:1]}") for text in dict.fromkeys(text for _, text, _ in pairs)]
+    write_rows(folder / "texts.csv", ("text", "intent"), texts)
+    known = [(number, *row) for number, row in enumerate(texts)]
+    write_rows(folder / "known.csv", ("product_id", "text", "intent"), known)
+    grouped = [(*pair, number % 70, number % 3) for number, pair in enumerate(pairs)]
+    write_rows(folder / "variants.csv", ("query", "product", "relevance", "variant_of", "shop"), grouped)
+
+
+def write_triples(folder, clicks):
+    """Write a query, a right and a wrong product in each row."""
+    wrong = [title for _, title in clicks[1:]]
+    triples = [(*pair, other) for pair, other in zip(clicks, wrong, strict=False) if other != pair[1]]
+    write_rows(folder / "triples.csv", ("anchor", "positive", "negative"), triples)
+
+
+def write_dpr(folder, clicks, products):
+    """Write questions in DPR's format, and passages to search for their hard negatives."""
+    questions = [
+        {
+            "question": query,
+            "answers": [],
+            "positive_ctxs": [{"title": "", "text": title}],
+            "negative_ctxs": [],
+            "hard_negative_ctxs": [],
+        }
+        for query, title in clicks[:20]
+    ]
+    (folder / "nq-train.json").write_text(json.dumps(questions), encoding="utf-8")
+    passages = [f"{row['product_id']}\t{row['title']}\t\n" for row in products]
+    (folder / "passages.tsv").write_text("id\ttext\ttitle\n" + "".join(passages), encoding="utf-8")
 
 
 def write_esci(folder):
@@ -167,6 +205,8 @@ def test_the_commands_of_a_page_go_through(page, shop, tiny_bert, tmp_path, monk
         write_esci(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    if page.name == "adapt-queries.md":  # a version to go back to, should the adapter not be kept
+        assert run("aisle", ["upsert", "--index_dir", "runs/mine-index", "--catalog", "changed.csv"], "") == 0
     for script, arguments in RUN[page]:
         monkeypatch.setattr("sys.stdin", io.StringIO("red sofa\n"))
         code = run(script, arguments, tiny_bert)
