@@ -10,7 +10,9 @@ from aisle.commands.train.settings import TrainSettings
 from aisle.models.tower import NEEDS_HALF_PRECISION
 from aisle.text.batch_layout import WHOLE_BATCH
 
-BASE = SimpleNamespace(settings=SimpleNamespace(max_length=16), tokenizer=SimpleNamespace(pad_token_id=0))
+BASE = SimpleNamespace(
+    settings=SimpleNamespace(max_length=16), tokenizer=SimpleNamespace(pad_token_id=0), query=None
+)
 
 
 def chosen(why_padded, *, precision="bf16", distribution="NO", processes=1):

@@ -180,7 +180,12 @@ def resumable(monkeypatch, *, head):
 
     def identity(settings):
         return run_identity_module.run_identity(
-            settings, None, train="t", validation="v", total_steps=6, accelerator=accelerator
+            settings,
+            SimpleNamespace(query=None),
+            train="t",
+            validation="v",
+            total_steps=6,
+            accelerator=accelerator,
         )
 
     heads = saved_form(HeadSettings())

@@ -194,7 +194,7 @@ def test_a_stopped_run_prints_the_command_that_resumes_it(
 
 
 def test_a_signal_while_the_model_is_saved_does_not_stop_saving(train, judged_csv, monkeypatch):
-    import aisle.commands.train.run as pipeline
+    import aisle.commands.train.save_run as pipeline
 
     saved = pipeline.save_encoder
 

@@ -58,7 +58,7 @@ def choose_layout(
 
 def _why_padded(model: Tower | BiEncoder, base: LoadedModel, compute_type: torch.dtype) -> str | None:
     """Return why texts of a side are padded; None if all towers read packed texts."""
-    if isinstance(model, Tower):
+    if not isinstance(model, BiEncoder):
         return model.why_padded(compute_type, max_length=base.settings.max_length)
     reasons = (
         model.tower(side).why_padded(compute_type, max_length=base.of(side).settings.max_length)
