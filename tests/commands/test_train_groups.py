@@ -60,6 +60,33 @@ def test_a_run_on_groups_holds_out_groups_and_saves_a_model(train):
     assert aisle.load_encoder(str(run_dir)).encode_products(["red sofa"]).shape == (1, 32)
 
 
+def test_a_run_on_few_groups_holds_out_two_of_them(train):
+    """The texts of a single group would rank each other perfectly before any training."""
+    mixed = [(text, n % 6) for n, (text, _) in enumerate(ROWS)]  # no noun tells the group
+    code, said, run_dir = train(mixed, "--group_column", "kind", "--per_device_train_batch_size", 16)
+    assert code == 0, said
+    assert "held out 8 texts for validation" in said
+    assert json.loads((run_dir / "metrics.json").read_text())["base"]["mrr"] < 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (ROWS[:4], "validation: all 4 rows are of the group 'sofa'"),
+        (
+            [*ROWS[:8], ("red sofa", "lamp")],
+            "validation: groups that share a text count as a single group: 1 of 2",
+        ),
+        (ROWS[::4], "validation: each of the 6 groups has a single text"),
+    ],
+)
+def test_a_validation_file_in_which_nothing_can_be_ranked_is_refused(train, tmp_path, rows, message):
+    path = write_rows(tmp_path / "validation.csv", ("text", "kind"), rows)
+    code, said, _ = train(ROWS, "--group_column", "kind", "--validation_file", path)
+    assert code == 2
+    assert message in said
+
+
 def test_pairs_with_groups_and_subgroups_are_read(train):
     rows = [(f"{noun} {n}", f"{n} {noun}", noun, n % 2) for noun in NOUNS for n in range(3)]
     flags = ["--group_column", "variant", "--subgroup_column", "shop", "--validation_share", 0.3]
@@ -85,6 +112,18 @@ def test_pairs_with_groups_and_subgroups_are_read(train):
             "--selection joint_pool: needs pairs",
         ),
         (ROWS, ["--group_column", "kind", "--texts_per_group", 1], "--texts_per_group"),
+        (ROWS[:12], ["--group_column", "kind"], "have 3 groups"),
+        (
+            [*ROWS, *(("nice", noun) for noun in NOUNS[:4])],
+            ["--group_column", "kind"],
+            "3 of 6 groups remain, and the largest has 71% of the rows",
+        ),
+        (
+            [(f"{n} {noun}", noun) for noun in NOUNS for n in range(20)],
+            ["--group_column", "kind", "--texts_per_group", 64, "--per_device_train_batch_size", 8],
+            "8 texts and no negative: all texts are of the same group. Give a higher "
+            "--per_device_train_batch_size, or a lower --texts_per_group (here 64, at least 2)",
+        ),
     ],
 )
 def test_groups_that_cannot_be_trained_on_are_refused(train, rows, flags, message):

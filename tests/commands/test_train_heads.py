@@ -301,3 +301,26 @@ def test_an_unknown_head_is_refused_with_the_kinds(shop, tiny_bert, capfd):
 
     assert ended.value.code == 2
     assert "skip_connection" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--head", "linear", "--head_sizes", "99999999999"], "65536"),
+        (
+            ["--head", "widening", "--head_expansion", "1e9"],
+            "--head_expansion 1e+09: the middle layer of --head widening has 32,000,000,000 components for "
+            "embeddings of 32, and a layer can have 65,536; give at most 2048",
+        ),
+    ],
+)
+def test_a_head_too_large_to_make_is_refused(shop, tiny_bert, capfd, flags, message):
+    try:
+        code = train(shop, tiny_bert, "large", "--freeze_encoder", *flags)
+    except SystemExit as ended:
+        code = ended.code
+
+    said = " ".join(capfd.readouterr().err.split())
+    assert code == 2
+    assert message in said
+    assert "Traceback" not in said

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aisle.data.batching import epoch_order
-from aisle.data.groups import check_groups
+from aisle.data.groups import check_groups, check_held_out
 from aisle.data.pairs import PairColumns, read_pairs, split_by_query
 from aisle.data.rows import Row
 from aisle.errors import DataError
@@ -89,7 +89,12 @@ def checked(rows):
 def test_groups_of_one_text_and_texts_of_several_groups_are_counted():
     assert checked(TEXTS[:4]) is None
     assert "1 of 3 groups have a single text" in checked(TEXTS)
-    assert "1 texts are in several groups" in checked([*TEXTS[:4], ("lamp", "sofa")])
+    more = [("bed", "bed"), ("bunk", "bed"), ("desk", "desk"), ("table", "desk"), ("lamp", "sofa")]
+    more += [("sofa bed", "sofa"), ("rug", "rug"), ("carpet", "rug")]
+    assert checked([*TEXTS[:4], *more]) == (
+        "--group_column kind: train: 1 texts are in several groups; groups that share a text count as a "
+        "single group: 4 of 5 groups remain, and the largest has 50% of the rows"
+    )
 
 
 def test_a_single_group_and_groups_of_one_text_each_are_refused():
@@ -97,6 +102,55 @@ def test_a_single_group_and_groups_of_one_text_each_are_refused():
         checked(TEXTS[:2])
     with pytest.raises(DataError, match="each of the 3 groups has a single text"):
         checked([*TEXTS[1:3], *TEXTS[4:], TEXTS[4]])
+
+
+@pytest.mark.parametrize(
+    ("groups", "share", "expected"), [(4, 0.1, 2), (14, 0.1, 2), (14, 0.9, 12), (5, 0.9, 3)]
+)
+def test_a_split_holds_out_two_groups_and_leaves_two(groups, share, expected):
+    pairs = read([{"text": f"{n} {of}", "kind": of} for of in range(groups) for n in range(3)], group="kind")
+    for seed in range(5):
+        train, validation = split_by_query(pairs, validation_share=share, seed=seed)
+        assert len(set(validation.groups)) == expected
+        assert len(set(train.groups)) == groups - expected >= 2
+
+
+def test_a_split_of_three_groups_is_refused():
+    """Of four groups, two share a text."""
+    rows = [*((f"{n} {of}", of) for of in "abcd" for n in range(3)), ("0 A", "b")]
+    pairs = read([{"text": text, "kind": of} for text, of in rows], group="kind")
+    with pytest.raises(DataError, match=r"rows have 3 groups .* a split needs four.*--validation_file"):
+        split_by_query(pairs, validation_share=0.3, seed=0)
+
+
+def test_a_part_of_a_split_needs_a_group_of_two_texts():
+    alone = read([{"text": of, "kind": of} for of in "ab"], group="kind")
+    twice = read([{"text": f"{of} {n}", "kind": of} for of in "cd" for n in range(2)], group="kind")
+    check_held_out(twice, twice, column="kind")
+    with pytest.raises(DataError, match="each of the 2 groups that are left for validation"):
+        check_held_out(twice, alone, column="kind")
+    with pytest.raises(DataError, match="each of the 2 groups that are left for training"):
+        check_held_out(alone, twice, column="kind")
+
+
+def test_texts_that_merge_most_rows_into_a_group_are_refused_with_an_example():
+    rows = [(f"{of} {n}", of) for of in "abcdef" for n in range(5)]
+    # a, b, c and d become a group of 25 of 35 rows.
+    joined = [*rows, ("hello", "a"), ("hello", "b"), ("hello", "c"), ("hello", "d"), ("a 0", "b")]
+    with pytest.raises(DataError) as refused:
+        checked(joined)
+    assert str(refused.value) == (
+        "--group_column kind: train: groups that share a text count as a single group: 3 of 6 groups remain, "
+        "and the largest has 71% of the rows. 2 texts are in several groups, for example 'hello' in 'a', "
+        "'b', 'c' and 1 more. Give each text a single group."
+    )
+    with pytest.raises(DataError, match="1 of 2 groups remain, and the largest has 100% of the rows"):
+        checked([*TEXTS[:4], ("lamp", "sofa")])
+
+
+def test_a_group_that_was_large_before_it_was_merged_is_accepted():
+    rows = [*((f"sofa {n}", "sofa") for n in range(9)), *TEXTS[2:], ("rug", "sofa")]
+    assert "2 of 3 groups remain, and the largest has 85% of the rows" in checked(rows)
 
 
 def test_large_groups_are_divided_into_nearly_equal_parts_that_stay_together():

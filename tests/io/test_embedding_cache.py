@@ -160,6 +160,20 @@ def test_merging_leaves_large_and_damaged_files(cache):
     assert (again.find(keys("sofa", "rug", "bed")) == MISSING).tolist() == [False, True, False]
 
 
+def test_files_of_killed_writers_are_removed_after_a_day(cache):
+    cache.add(keys("sofa"), vectors(1))
+    old, recent = (cache.folder / f".{name}.vectors.writing" for name in ("old", "recent"))
+    for path, age in ((old, 25), (recent, 23)):
+        path.write_bytes(b"half")
+        os.utime(path, times=(path.stat().st_mtime - age * 3600,) * 2)
+
+    assert not cache.compact()
+
+    assert not old.exists()
+    assert recent.exists()
+    assert (cache.find(keys("sofa")) != MISSING).all()
+
+
 def test_only_one_process_merges(cache):
     for number in range(3):
         cache.add(keys(f"text {number}"), vectors(number))

@@ -88,6 +88,13 @@ def test_defaults_are_those_of_quaterion():
     assert (type(wide.activation), type(back.activation)) == (nn.ReLU, nn.Identity)
 
 
+def test_the_middle_layer_of_widening_has_a_largest_size():
+    wide, _ = make_head(HeadOptions("widening", expansion=65_536 / 4), 4)
+    assert wide.out_features == 65_536
+    with pytest.raises(ModelError, match=r"has 65,540 components for embeddings of 4.*give at most 16384"):
+        make_head(HeadOptions("widening", expansion=65_540 / 4), 4)
+
+
 @pytest.mark.parametrize("kind", ["skip_connection", "gated", "linear"])
 def test_the_head_starts_as_the_identity(kind, tiny_bert):
     loaded = load_base(find_model(str(tiny_bert)), overrides=Overrides())

@@ -255,11 +255,13 @@ def split_by_query(pairs: Pairs, *, validation_share: float, seed: int) -> tuple
 
     Args:
         pairs: Pairs to split; both parts keep the order of rows.
-        validation_share: Share of the distinct queries, in (0, 1); each part gets at least one query.
+        validation_share: Share of the distinct queries, in (0, 1); each part gets at least one query. Rows of
+            a text with its group are split by group, and each part gets at least two groups: the ranking of
+            a single group's texts is always right.
         seed: Seed of the hash; each seed is a different split.
 
     Raises:
-        DataError: The share is out of range, or there are fewer than two distinct queries.
+        DataError: The share is out of range, or there are fewer than two distinct queries (four groups).
     """
     if not 0 < validation_share < 1:
         raise DataError(
@@ -267,11 +269,18 @@ def split_by_query(pairs: Pairs, *, validation_share: float, seed: int) -> tuple
         )
     groups = _query_groups([query_key(query) for query in pairs.queries], pairs.query_ids)
     names = set(groups)
+    least = 2 if pairs.texts_of_groups else 1
+    if len(names) < 2 * least and pairs.texts_of_groups:
+        raise DataError(
+            f"--group_column: the rows have {len(names)} groups (groups that share a text, in any case, "
+            "count as a single group), and a split needs four: two for validation and two for training. Give "
+            "--validation_file, with at least two groups."
+        )
     if len(names) < 2:
         raise DataError(
             "The pairs have a single distinct query; a split needs two. Give validation pairs instead."
         )
-    count = min(max(round(validation_share * len(names)), 1), len(names) - 1)
+    count = min(max(round(validation_share * len(names)), least), len(names) - least)
     ordered = sorted(names, key=lambda name: text_digest(f"{seed}\0{name}"))
     chosen = set(ordered[:count])
     train = [index for index, group in enumerate(groups) if group not in chosen]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 READ_BYTES = 1 << 20
 """Bytes that are read at a time for a checksum."""
+WRITING = ".writing"
+"""End of the name of a file that is being written."""
 
 
 def file_sha256(path: Path) -> str:
@@ -59,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The system refuses to write.
     """
-    beside = path.with_name(f".{path.name}.writing")
+    beside = path.with_name(f".{path.name}{WRITING}")
     try:
         yield beside
         sync(beside)

@@ -2,8 +2,9 @@
 
 A folder has any number of segments. A segment is a file that is written once: a header, sorted keys, and a
 vector for each key. It gets its name when it is complete and on the disk. So readers see only whole segments,
-and a process that is killed loses no more than the segment that it was writing. Writers need no lock: if two
-write the same key, either vector is read. Only `compact` takes a lock, which keeps two of them apart.
+and a process that is killed loses no more than the segment that it was writing, and `compact` removes
+its file. Writers need no lock: if two write the same key, either vector is read. Only `compact` takes a lock,
+which keeps two of them apart.
 
 The header has a checksum of the keys, which is checked when a segment is opened, and a checksum of the
 vectors, which is checked when a key is first found in the segment: about 1 GB per second, once per process.
@@ -12,6 +13,7 @@ vectors, which is checked when a key is first found in the segment: about 1 GB p
 from __future__ import annotations
 
 import struct
+import time
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from aisle.errors import IndexLockedError, IndexStoreError
-from aisle.io.durable import replacing
+from aisle.io.durable import WRITING, replacing
 from aisle.io.lock import take_lock
 
 KEY_BYTES = 16
@@ -31,6 +33,8 @@ HEADER = struct.Struct(f"<{len(MAGIC)}sQQ{KEY_BYTES}s{KEY_BYTES}s")
 """Magic bytes, number of vectors, dimension, and checksums of the keys and of the vectors."""
 BLOCK = 16_384
 """Vectors to write at a time."""
+ABANDONED_SECONDS = 24 * 60 * 60
+"""Age from which on a file that is being written is of a process that was killed."""
 MISSING = -1
 """Place of a key that the cache does not have."""
 
@@ -148,6 +152,8 @@ class EmbeddingCache:
     def compact(self, *, most_segments: int = 64, small: int = 65_536) -> bool:
         """Merge the small segments into one if there are many; return whether they were merged.
 
+        Files that a killed process has left half-written are removed.
+
         Every run with new texts adds a segment or a few, and a process keeps each open. Processes that read
         the merged segments at this time go on with their maps of the removed files. Nothing is done while
         another process merges, or if the file system has no locks.
@@ -164,6 +170,7 @@ class EmbeddingCache:
         except (IndexLockedError, IndexStoreError):
             return False
         try:
+            self._remove_abandoned()
             self.refresh()
             merged = [one for one in self._segments if len(one.keys) < small and one.path.exists()]
             if len(merged) <= most_segments:
@@ -178,6 +185,15 @@ class EmbeddingCache:
             return True
         finally:
             lock.release()
+
+    def _remove_abandoned(self) -> None:
+        """Remove files of writers that were killed: nothing was written to them for a day."""
+        for path in self.folder.glob(f".*{SUFFIX}{WRITING}"):
+            try:
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:  # its writer has ended
+                continue
 
     def _write(self, keys: np.ndarray, places: np.ndarray, vectors: np.ndarray | None = None) -> None:
         """Write a segment, a block at a time.

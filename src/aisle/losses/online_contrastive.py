@@ -40,8 +40,11 @@ def online_contrastive(
     """Return (d(q, p)^2 + max(0, margin - d(q, n))^2) / 2 of each positive pair (q, p), with d = 1 - cos.
 
     n is the nearest negative of q in the batch, or, with mining `all`, the second term is the mean over all
-    negatives. The loss of Quaterion's OnlineContrastiveLoss differs in its mean, which is over the pairs that
-    a batch happens to mine; here each positive counts once, however batches are divided.
+    negatives. Each positive counts once, however batches are divided.
+
+    Quaterion's OnlineContrastiveLoss (https://github.com/qdrant/quaterion at 082b0295) is another function:
+    its `hard` also takes only the farthest positive of each anchor, it averages positives and negatives
+    apart, each over the pairs that a batch happens to mine, and it does not square distances.
 
     Args:
         query_embeddings: (queries, dim), unit L2 norm.

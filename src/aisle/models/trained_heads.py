@@ -17,7 +17,7 @@ from aisle.errors import ModelError
 from aisle.models.dense import Dense
 from aisle.models.heads import Head, HeadDropout
 from aisle.types.choices import HeadActivation, HeadKind
-from aisle.types.head_options import HeadOptions
+from aisle.types.head_options import MOST_COMPONENTS, HeadOptions
 
 CLOSED_GATE = -4.0
 """First value of the gates of a skip connection: sigmoid(-4) = .018."""
@@ -93,6 +93,9 @@ def make_head(options: HeadOptions, dim: int) -> list[Head]:
     Args:
         options: Options of the head, of any kind but none.
         dim: Dimension of the encoder's embeddings.
+
+    Raises:
+        ModelError: The middle layer of `widening` is too large.
     """
     dropout: list[Head] = [HeadDropout(options.dropout)] if options.dropout else []
     return [*dropout, *MAKERS[options.kind](options, dim)]
@@ -107,7 +110,14 @@ def _gated(options: HeadOptions, dim: int) -> list[Head]:
 
 
 def _widening(options: HeadOptions, dim: int) -> list[Head]:
-    return _stack([dim, max(int(dim * options.expansion), 1), dim], options.activation)
+    middle = max(int(dim * options.expansion), 1)
+    if middle > MOST_COMPONENTS:
+        raise ModelError(
+            f"--head_expansion {options.expansion:g}: the middle layer of --head widening has {middle:,} "
+            f"components for embeddings of {dim:,}, and a layer can have {MOST_COMPONENTS:,}; give at most "
+            f"{MOST_COMPONENTS / dim:g}"
+        )
+    return _stack([dim, middle, dim], options.activation)
 
 
 def _stacked_projection(options: HeadOptions, dim: int) -> list[Head]:

@@ -85,6 +85,8 @@ def _why_empty(loss: Loss, pairs: TokenizedPairs, rows: np.ndarray) -> str:
     """Return why no positive of a batch has a negative."""
     if loss.needs_hard_negatives:
         return "no positive has a hard negative"
+    if pairs.texts_of_groups and len(np.unique(pairs.groups[rows])) == 1:
+        return "all texts are of the same group"
     if len(rows) == 1:
         return "a single pair has no other product"
     if len(np.unique(pairs.query_keys[pairs.queries[rows]])) == 1:

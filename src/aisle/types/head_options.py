@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from aisle.types.choices import HeadActivation, HeadKind
 
+MOST_COMPONENTS = 65_536
+"""Largest output size of a layer of a head."""
+
 
 @dataclass(frozen=True)
 class HeadOptions:

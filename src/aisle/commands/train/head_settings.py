@@ -9,9 +9,8 @@ from typing import Annotated
 from annotated_types import Interval
 from pydantic import Field
 
-from aisle.commands.shared_settings import Count
 from aisle.types.choices import HeadActivation, HeadKind
-from aisle.types.head_options import HeadOptions
+from aisle.types.head_options import MOST_COMPONENTS, HeadOptions
 
 READ_BY: dict[str, tuple[HeadKind, ...]] = {
     "head_sizes": ("linear", "mlp", "stacked_projection"),
@@ -39,7 +38,7 @@ class HeadSettings:
     mlp: two layers with an activation between them."""
     freeze_encoder: bool = False
     """Train only the head; the encoder keeps its weights and computes without dropout."""
-    head_sizes: tuple[Count, ...] | None = None
+    head_sizes: tuple[Annotated[int, Interval(ge=1, le=MOST_COMPONENTS)], ...] | None = None
     """Output sizes of the layers: of stacked_projection (required), of both layers of mlp, or of linear.
     If not given: the encoder's dimension."""
     head_expansion: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0

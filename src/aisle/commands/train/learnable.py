@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from aisle.commands.train.settings import OptimSettings
 from aisle.data.negatives import KnownPositives
@@ -50,11 +51,19 @@ def check_learnable(
     share, empty = found.share, found.empty
     if comparison is None:
         return warnings
+    rows = "texts" if train.texts_of_groups else "pairs"
+    if train.texts_of_groups:
+        comparison = replace(
+            comparison,
+            nothing=comparison.nothing.replace("pairs", rows),
+            remedy="Give a higher --per_device_train_batch_size, or a lower --texts_per_group (here "
+            f"{optim.texts_per_group}, at least 2)",
+        )
     if share and empty is not None:
         remedy = comparison.remedy
         if optim.group_by_query and not loss.keeps_queries_together:
             remedy += ", or leave out --group_by_query"
-        where = f"batch {empty.number:,} of the first epoch has {empty.pairs:,} pairs and no negative"
+        where = f"batch {empty.number:,} of the first epoch has {empty.pairs:,} {rows} and no negative"
         if empty.full:
             raise ConfigError(f"--loss {loss.name}: {where}: {empty.reason}. {remedy}")
         warnings.append(f"the last {where}: {empty.reason}, so that its step has no gradient. {remedy}")

@@ -14,7 +14,7 @@ from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
 from aisle.data.esci import ESCI_GAINS, iter_esci_rows
 from aisle.data.files import expand_files, iter_rows
-from aisle.data.groups import check_groups
+from aisle.data.groups import check_groups, check_held_out
 from aisle.data.pair_rows import listed_ids
 from aisle.data.pairs import (
     PairColumns,
@@ -114,13 +114,15 @@ def read_training_data(
     read = read_part(train_rows(), settings, products, name="train", log=log, scored=teacher_scores)
     train = _start_of(read.pairs) if settings.sanity_test else read.pairs
     if validation_rows is None:
-        if train.texts_of_groups:
-            check_groups(train, name="train", column=settings.group_column)
+        _check_groups(settings, log, train=train)
         train, validation = split_by_query(train, validation_share=settings.validation_share, seed=seed)
-        side = "group" if train.texts_of_groups else "query"
-        log(f"held out {len(validation):,} pairs for validation; no {side} is on both sides")
+        kind, side = ("texts", "group") if train.texts_of_groups else ("pairs", "query")
+        log(f"held out {len(validation):,} {kind} for validation; no {side} is on both sides")
+        if train.texts_of_groups:
+            check_held_out(train, validation, column=settings.group_column)
         _check_ratings(settings, train)
-        return _checked(TrainingData(train, validation, read.joined_titles), settings, log)
+        _warn_of_subgroups(settings, log, train)
+        return TrainingData(train, validation, read.joined_titles)
     head, rows = peek_row(validation_rows())
     held_out = _in_its_format(held_out, head)
     validation = read_part(rows, held_out, products, name="validation", log=log).pairs
@@ -132,6 +134,7 @@ def read_training_data(
         )
     if settings.sanity_test:
         validation = _start_of(validation)
+    _check_groups(settings, log, train=train, validation=validation)
     _check_ratings(settings, train, validation)
     # Triples and the like have positives only, whichever pairs choose the best evaluation.
     if train.labelled != validation.labelled and not (read.positives_only and validation.labelled):
@@ -145,22 +148,25 @@ def read_training_data(
             f"warning: {shared:,} validation queries are training queries too; "
             "the validation figures will be too high"
         )
-    return _checked(TrainingData(train, validation, read.joined_titles), settings, log)
+    _warn_of_subgroups(settings, log, train)
+    return TrainingData(train, validation, read.joined_titles)
 
 
-def _checked(data: TrainingData, settings: DataSettings, log: Callable[[str], None]) -> TrainingData:
-    """Return the data after checks of its groups and subgroups."""
-    if data.train.texts_of_groups:
-        note = check_groups(data.train, name="train", column=settings.group_column)
+def _check_groups(settings: DataSettings, log: Callable[[str], None], **parts: Pairs) -> None:
+    """Check texts with their groups, by the name of the part; log what was found."""
+    for name, pairs in parts.items():
+        note = check_groups(pairs, name=name, column=settings.group_column) if pairs.texts_of_groups else None
         if note is not None:
             log(note)
-    subgroups = data.train.subgroups
+
+
+def _warn_of_subgroups(settings: DataSettings, log: Callable[[str], None], train: Pairs) -> None:
+    subgroups = train.subgroups
     if subgroups is not None and len(set(subgroups)) == 1:
         log(
             f"warning: --subgroup_column {settings.subgroup_column}: all training pairs are of the subgroup "
             f"{subgroups[0]!r}, so only products judged wrong are negatives"
         )
-    return data
 
 
 def _held_out(settings: DataSettings) -> DataSettings:

@@ -48,7 +48,7 @@ def tokenized(
     name = blake2b(repr(made_of).encode(), digest_size=8).hexdigest()
     folder = Path(str(settings.run.output_dir)) / TOKENS / name
     if accelerator.is_local_main_process and not folder.is_dir():
-        log(f"tokenising {len(pairs):,} pairs")
+        log(f"tokenising {len(pairs):,} {'texts' if pairs.texts_of_groups else 'pairs'}")
         write_tokenized(tokenize_pairs(pairs, base.side_tokenizers), folder)
     wait_for_all(accelerator)
     return open_tokenized(folder)
