@@ -5,8 +5,7 @@
 
 Products are points of 32 dimensions, seen in another space with noise. A query means its product and is seen
 in a space that is turned, so that an adapter has something to learn. The time is that of `aisle adapt` after
-queries are embedded: it finds hard negatives, trains all epochs, or stops when validation no longer improves,
-and measures the held-out queries.
+queries are embedded: it finds hard negatives, trains all epochs, and measures the held-out queries.
 """
 
 from __future__ import annotations

@@ -160,6 +160,25 @@ def test_a_build_keeps_the_adapter_of_the_same_encoder_only(built, adapted, tiny
     assert open_index(adapted).query_adapter is None
 
 
+@pytest.mark.parametrize(("left", "kept"), [(20, True), (19, False)])
+def test_a_build_keeps_the_adapter_if_half_of_the_products_are_left(
+    adapted, tiny_bert, tmp_path, left, kept, capfd
+):
+    record = read_manifest(adapted).query_adapter
+    new = [(f"new-{number}", f"pink {noun}") for number, noun in enumerate(NOUNS * 5)]
+    catalog = write_rows(tmp_path / "other.csv", ["product_id", "title"], [*PRODUCTS[:left], *new])
+
+    code, document, said = run(
+        *(capfd, "build", "--catalog", catalog, "--index_dir", adapted, "--threads", 1, "--model", tiny_bert)
+    )
+
+    assert code == 0, said
+    assert open_index(adapted).manifest.query_adapter == (record if kept else None)
+    lost = None if kept else "only 19 of the 40 products of version 1 are in the new catalogue"
+    assert document["query_adapter_not_kept_because"] == lost
+    assert (f"the query adapter of version 2 is not kept, because {lost}" in " ".join(said.split())) != kept
+
+
 def test_an_evaluation_measures_the_adapted_search_and_says_so(built, adapted, tmp_path, capfd):
     queries = write_rows(
         tmp_path / "queries.csv",
@@ -204,6 +223,35 @@ def test_a_new_adapter_takes_the_place_of_a_calibration(built, index_dir, tmp_pa
     assert document["published"]
     assert open_index(index_dir).calibration is None
     assert "the calibration is not kept, because scores have changed; run aisle calibrate" in said
+
+
+def test_spellings_count_once_and_queries_without_a_relevant_product_are_counted(
+    built, index_dir, tmp_path, capfd
+):
+    held_out = write_rows(
+        tmp_path / "held_out.csv",
+        ["query", "product_id", "relevance"],
+        [
+            (spelled, product, 1)
+            for query, product, _ in QUERIES[:40]
+            for spelled in (query, query.upper(), f" {query}")
+        ],
+    )
+    train = write_rows(
+        tmp_path / "train.csv",
+        ["query", "product_id", "relevance"],
+        [(q, p, 1) for q, p, _ in QUERIES] + [(f"x{n}", "red-sofa", 0) for n in range(10)],
+    )
+    flags = ["--train_file", train, "--held_out_file", held_out, *FAST]
+
+    code, document, said = run(capfd, "adapt", "--index_dir", index_dir, *flags)
+
+    assert code == 0, said
+    assert document["ndcg@10"]["queries"] == 40
+    irrelevant = "queries are left out: the index has no product that is relevant to them"
+    assert f"10 {irrelevant}" in " ".join(said.split())
+    record = document["query_adapter"]
+    assert record["train_pairs"] == record["train_queries"] < 120
 
 
 def test_held_out_pairs_of_a_file_decide_and_are_not_trained_on(built, index_dir, tmp_path, capfd):

@@ -170,11 +170,11 @@ def test_changes_of_the_products_keep_the_adapter(adapted):
         assert np.array_equal(index.query_adapter.weights["weight"], SWAPPED.weights["weight"])
 
 
-def test_an_adapter_of_another_index_is_refused_with_one_message(adapted):
+def test_an_adapter_with_other_weights_than_recorded_is_refused_with_one_message(adapted):
     other = QueryAdapter("linear", {"weight": np.eye(DIM, dtype=np.float32)})
     replace_adapter(adapted, other)
 
-    with pytest.raises(IndexIntegrityError, match="is the query adapter of another index or encoder"):
+    with pytest.raises(IndexIntegrityError, match="has other weights than the adapter of the manifest"):
         open_index(adapted)
 
 

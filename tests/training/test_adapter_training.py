@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from aisle.data.pairs import Pairs
+from aisle.errors import TrainingError
 from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.index import open_index
 from aisle.index.query_adapter import QueryAdapter
@@ -176,10 +177,14 @@ def test_training_undoes_a_rotation_of_the_queries(index, kind):
     assert gain.all_products.proven
 
 
-def test_no_adapter_is_returned_if_validation_never_improves(index):
+@pytest.mark.parametrize(("patience", "epochs"), [(None, 6), (2, 2)])
+def test_no_adapter_is_returned_if_validation_never_improves(index, patience, epochs):
+    said = []
     queries = judged(queries=20)
     best = index.embeddings[queries.rows[queries.starts[:-1]]].astype(np.float32)
-    options = AdapterOptions(epochs=3, learning_rate=1e-6)
+    options = AdapterOptions(epochs=6, learning_rate=1e-6)
+    assert options.patience is None
+    options = replace(options, patience=patience)
 
     found = train_adapter(
         index,
@@ -188,10 +193,28 @@ def test_no_adapter_is_returned_if_validation_never_improves(index):
         validation=replace(queries, gains=np.tile(np.eye(5, dtype=np.float32)[0], 20)),
         validation_embeddings=best,
         options=options,
-        log=lambda _: None,
+        log=said.append,
     )
 
     assert found is None
+    assert len(said) == epochs
+
+
+@pytest.mark.parametrize("batch_queries", [5, 20])
+def test_a_learning_rate_that_is_far_too_high_is_named(index, batch_queries):
+    """A step an epoch leaves finite weights with infinite norms, more steps a loss that is not a number."""
+    queries, options = judged(queries=20), AdapterOptions(learning_rate=1e30, batch_queries=batch_queries)
+
+    with pytest.raises(TrainingError, match=r"epoch 1: .* give a --learning_rate below 1e\+30"):
+        train_adapter(
+            index,
+            queries,
+            unit(20),
+            validation=queries,
+            validation_embeddings=unit(20),
+            options=options,
+            log=lambda _: None,
+        )
 
 
 def test_ndcg_equals_that_of_evaluate(index):
@@ -256,11 +279,28 @@ def test_products_are_found_by_id_or_by_their_whole_text(index):
 
     found = match_queries(pairs, index, by_id=False)
 
-    assert (found.pairs, found.unknown, found.example, found.without_relevant) == (4, 1, "gone too", 1)
+    assert (found.pairs, found.unknown, found.example, found.without_relevant) == (3, 1, "gone too", 1)
     queries = found.queries
     assert queries.texts == ["a", "b"]
     assert queries.rows[: queries.starts[1]].tolist() == sorted([4, *twins])
     assert queries.rows[queries.starts[1] :].tolist() == [7]
+
+
+def test_spellings_of_a_query_are_the_same_query(index):
+    pairs = pairs_of(
+        query=["Red  sofa", "red sofa", "RED SOFA ", "red sofas"],
+        product=["p001", "p002", "p001", "p003"],
+        product_id=["p001", "p002", "p001", "p003"],
+        relevance=[0.5, 0.1, 1.0, 1.0],
+    )
+
+    found = match_queries(pairs, index, by_id=True)
+
+    assert found.queries.texts == ["Red  sofa", "red sofas"]
+    assert found.queries.starts.tolist() == [0, 2, 3]
+    assert found.queries.rows.tolist() == [1, 2, 3]
+    assert found.queries.gains.tolist() == pytest.approx([1, 0.1, 1])
+    assert (found.pairs, found.without_relevant) == (4, 0)
 
 
 def test_hard_negatives_have_no_gain_and_of_two_judgements_the_higher_counts(index):
@@ -298,3 +338,18 @@ def test_a_query_is_embedded_once_and_then_read_from_the_cache(tmp_path):
     assert np.array_equal(again, expected)
     other = cached_queries(tmp_path, WordEncoder(fingerprint="e" * 64), texts, **options)
     assert not np.array_equal(other, first)
+
+
+def test_a_damaged_file_of_the_cache_is_named_and_its_queries_are_embedded_again(tmp_path):
+    texts, said = ["red sofa", "blue lamp"], []
+    cached_queries(tmp_path, WordEncoder(), texts, precision="fp32", log=said.append)
+    (path,) = tmp_path.rglob("*.vectors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0xFF
+    path.write_bytes(content)
+
+    found = cached_queries(tmp_path, WordEncoder(), texts, precision="fp32", log=said.append)
+
+    assert np.array_equal(found, WordEncoder().encode_queries(texts))
+    assert f"warning: {path}: is no whole file of vectors, and is not read; remove it" in said
+    assert "encoding the 2 that" in said[-1]

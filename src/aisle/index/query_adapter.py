@@ -109,7 +109,8 @@ def read_adapter(folder: Path, manifest: Manifest) -> QueryAdapter | None:
     """Return the query adapter of a version; None if the version has none.
 
     Raises:
-        IndexIntegrityError: The file is damaged, or holds an adapter of another index or encoder.
+        IndexIntegrityError: The file is damaged, or holds another adapter than the manifest records, or the
+            manifest records an adapter of another encoder.
     """
     record = manifest.query_adapter
     if (record is None) != (ADAPTER_FILE not in manifest.files):
@@ -123,9 +124,10 @@ def read_adapter(folder: Path, manifest: Manifest) -> QueryAdapter | None:
     found = adapter.fingerprint(base=record.base_fingerprint, index=manifest.fingerprint)
     if found != record.fingerprint:
         raise IndexIntegrityError(
-            f"{folder / ADAPTER_FILE}: is the query adapter of another index or encoder: the manifest "
-            f"records fingerprint {record.fingerprint[:12]}, found {found[:12]}; go back to another version "
-            "with rollback, or train an adapter for this index with aisle adapt"
+            f"{folder / ADAPTER_FILE}: has other weights than the adapter of the manifest, or that adapter "
+            f"is of another encoder: the manifest records fingerprint {record.fingerprint[:12]}, found "
+            f"{found[:12]}; go back to another version with rollback, or train an adapter for this index "
+            "with aisle adapt"
         )
     return adapter
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aisle.data.pairs import Pairs
+from aisle.data.pairs import Pairs, query_key
 from aisle.index.scoring import Rows
 from aisle.index.search_index import SearchIndex
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
@@ -23,7 +23,7 @@ class AdapterQueries:
     """Distinct queries, and the judged products of each: products of a query lie next to each other.
 
     Args:
-        texts: Texts of the queries; each has a product with a gain above 0.
+        texts: Texts of the queries, distinct by `query_key`; each has a product with a gain above 0.
         starts: (queries + 1,) start of each query's products in `rows` and `gains`.
         rows: (judgements,) rows of the index, distinct for each query.
         gains: (judgements,) float32 relevance in [0, 1].
@@ -54,11 +54,11 @@ class MatchedQueries:
 
     Args:
         queries: Queries with a relevant product in the index.
-        pairs: Number of pairs with a product of the index.
+        pairs: Number of pairs of these queries with a product of the index.
         unknown: Number of pairs whose product the index lacks.
         example: A product that the index lacks; None if there is none.
-        without_relevant: Number of queries that were left out, because the index has no relevant product of
-            theirs.
+        without_relevant: Number of queries that were left out, because the index has no product that is
+            relevant to them.
     """
 
     queries: AdapterQueries
@@ -71,8 +71,9 @@ class MatchedQueries:
 def match_queries(pairs: Pairs, index: SearchIndex, *, by_id: bool) -> MatchedQueries:
     """Return the queries of pairs with the rows of their products in an index.
 
-    A product is found by its id, or by a text that equals the embedded text of a product; equal texts of the
-    index are all found. A hard negative counts as a product of gain 0. Of several judgements of a product for
+    Spellings with equal `query_key` are the same query, which has the text of its first pair. A product is
+    found by its id, or by a text that equals the embedded text of a product; equal texts of the index are all
+    found. A hard negative counts as a product of gain 0. Of several judgements of a product for
     a query, the highest counts.
 
     Args:
@@ -80,8 +81,7 @@ def match_queries(pairs: Pairs, index: SearchIndex, *, by_id: bool) -> MatchedQu
         index: The index.
         by_id: Whether the products and hard negatives of the pairs are ids; otherwise they are texts.
     """
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(pairs.queries))}
-    query = np.array([numbers[text] for text in pairs.queries], np.int64)
+    texts, query = _numbered(pairs.queries)
     gain = np.ones(len(pairs), np.float32) if pairs.relevance is None else pairs.relevance
     place, row = _rows_of(pairs.products, pairs.product_ids, index, by_id=by_id)
     hard = pairs.hard_negatives or []
@@ -90,19 +90,29 @@ def match_queries(pairs: Pairs, index: SearchIndex, *, by_id: bool) -> MatchedQu
     found = np.zeros(len(pairs), np.bool_)
     found[place] = True
     missing = np.flatnonzero(~found)
-    queries, without = _grouped(
-        list(numbers),
+    queries, kept = _grouped(
+        texts,
         np.concatenate([query[place], hard_query[hard_place]]),
         np.concatenate([row, hard_row]),
         np.concatenate([gain[place], np.zeros(len(hard_row), np.float32)]),
     )
     return MatchedQueries(
         queries=queries,
-        pairs=len(pairs) - len(missing),
+        pairs=int((found & np.isin(query, kept)).sum()),
         unknown=len(missing),
         example=_name(pairs, int(missing[0])) if len(missing) else None,
-        without_relevant=without,
+        without_relevant=len(texts) - len(kept),
     )
+
+
+def _numbered(queries: Sequence[str]) -> tuple[list[str], Rows]:
+    """Return the first text of each distinct query, and the number of each pair's query: (pairs,)."""
+    texts: dict[str, str] = {}
+    keys = [query_key(text) for text in queries]
+    for key, text in zip(keys, queries, strict=True):
+        texts.setdefault(key, text)
+    numbers = {key: number for number, key in enumerate(texts)}
+    return list(texts.values()), np.array([numbers[key] for key in keys], np.int64)
 
 
 def _name(pairs: Pairs, number: int) -> str:
@@ -142,8 +152,8 @@ def _rows_of(
 
 def _grouped(
     texts: Sequence[str], query: Rows, row: Rows, gain: npt.NDArray[np.float32]
-) -> tuple[AdapterQueries, int]:
-    """Return the queries with a relevant product, and the number of the others."""
+) -> tuple[AdapterQueries, Rows]:
+    """Return the queries with a relevant product, and their numbers among all queries."""
     order = np.lexsort((-gain, row, query))
     query, row, gain = query[order], row[order], gain[order]
     first = np.ones(len(query), np.bool_)
@@ -154,4 +164,4 @@ def _grouped(
     numbers = np.flatnonzero(relevant)
     starts = np.searchsorted(query, np.append(numbers, len(texts)))
     chosen = [texts[number] for number in numbers.tolist()]
-    return AdapterQueries(chosen, starts, row, gain), len(texts) - len(numbers)
+    return AdapterQueries(chosen, starts, row, gain), numbers

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from aisle.errors import TrainingError
 from aisle.index.query_adapter import QueryAdapter
 from aisle.index.scoring import FloatArray, Rows
 from aisle.index.search_index import SearchIndex
@@ -57,6 +58,9 @@ def train_adapter(
         validation_embeddings: Their embeddings, (queries, dim).
         options: Kind of the adapter, and how it is trained.
         log: Logs messages for the user.
+
+    Raises:
+        TrainingError: The weights have grown beyond the range of numbers.
     """
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
@@ -78,14 +82,26 @@ def train_adapter(
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
+        if not (np.isfinite(losses).all() and _has_finite_norms(module, validation_embeddings)):
+            raise TrainingError(
+                f"epoch {epoch}: the adapter's weights have grown beyond the range of numbers, with loss "
+                f"{losses[-1]}; give a --learning_rate below {options.learning_rate}"
+            )
         adapter = trained_adapter(module, options)
         figure = float(ndcg_of_searches(index, validation, adapter.apply(validation_embeddings)).mean())
         log(f"epoch {epoch}: loss {np.mean(losses):.4f}, validation nDCG@10 {figure:.4f} (was {base:.4f})")
         if figure > best:
             best, chosen, chosen_epoch = figure, adapter, epoch
-        elif epoch - chosen_epoch >= options.patience:
+        elif options.patience is not None and epoch - chosen_epoch >= options.patience:
             break
     return chosen
+
+
+def _has_finite_norms(module: AdapterModule, embeddings: Embeddings) -> bool:
+    """Return whether adapted queries have norms that a float32 can hold, so that they can be scaled to 1."""
+    with torch.no_grad():
+        squares = module(torch.from_numpy(embeddings)).square().sum(dim=1)
+    return bool(torch.isfinite(squares).all())
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ class AdapterOptions:
     Args:
         kind: Function of query embeddings.
         size: Rank of low_rank, size of the hidden layer of mlp; linear does not use it.
-        epochs: Most passes over the training queries.
-        patience: Epochs without a better validation figure after which training stops.
+        epochs: Most passes over the training queries; the best on the validation queries is kept.
+        patience: Epochs without a better validation figure after which training stops; None trains all
+            epochs.
         batch_queries: Queries of a step.
         learning_rate: Highest learning rate; it falls to 0 along a cosine.
         weight_decay: Decay of the weights towards the identity.
@@ -30,7 +31,7 @@ class AdapterOptions:
     kind: AdapterKind = "linear"
     size: int = 32
     epochs: int = 20
-    patience: int = 4
+    patience: int | None = None
     batch_queries: int = 128
     learning_rate: float = 3e-4
     weight_decay: float = 0.01

@@ -119,6 +119,9 @@ def _parts(
     if unknown:
         example = next(found.example for found in matched.values() if found.example is not None)
         output.log(f"{unknown:,} pairs are left out: the index has no product such as {example[:80]!r}")
+    irrelevant = sum(found.without_relevant for found in matched.values())
+    if irrelevant:
+        output.log(f"{irrelevant:,} queries are left out: the index has no product that is relevant to them")
     for name, found in matched.items():
         fewest = FEWEST_HELD_OUT if name == "held-out" else 1
         if len(found.queries) < fewest:

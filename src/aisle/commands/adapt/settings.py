@@ -80,9 +80,10 @@ class AdaptSettings:
     size: Count | None = None
     """Rank of low_rank, or size of the hidden layer of mlp. If not given: 32 for low_rank, 256 for mlp."""
     num_train_epochs: Count = 20
-    """Most passes over the training queries. The best epoch on the validation queries is kept."""
-    patience: Count = 4
-    """Epochs without a better validation figure after which training stops."""
+    """Passes over the training queries. The best epoch on the validation queries is kept."""
+    patience: Count | None = None
+    """Epochs without a better validation figure after which training stops. If not given, all epochs are
+    trained, because with few validation queries their figure rises and falls by chance."""
     batch_queries: Count = 128
     """Queries of a training step."""
     learning_rate: Positive = 3e-4

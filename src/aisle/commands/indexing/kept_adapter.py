@@ -1,4 +1,4 @@
-"""Keep the query adapter of the version before in a new build, if its vectors mean the same."""
+"""Keep the query adapter of the version before in a new build, if vectors and catalogue are alike."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from aisle.commands.indexing.version_changes import manifest_before
+from aisle.errors import IndexStoreError
 from aisle.index import Manifest
 from aisle.index.array_files import link_files
 from aisle.index.integrity import file_problem
 from aisle.index.layout import version_directory
-from aisle.index.manifest import ADAPTER_FILE, AdapterRecord
+from aisle.index.manifest import ADAPTER_FILE, PRODUCTS_FILE, AdapterRecord
+from aisle.index.products import read_products
 from aisle.index.query_adapter import QueryAdapter, read_adapter
+from aisle.types.columns import ID_COLUMN
+
+FEWEST_SHARED = 0.5
+"""Fewest of the products that an adapter was measured on, as a share, that the new catalogue must have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +59,10 @@ def keep_adapter(
     if before is None or before.query_adapter is None:
         return KeptAdapter()
     source = version_directory(index_dir, before.version)
-    lost = _what_changed(before, manifest, query_fingerprint) or file_problem(
-        source / ADAPTER_FILE, before.files[ADAPTER_FILE], verify="checksums"
+    lost = (
+        _what_changed(before, manifest, query_fingerprint)
+        or file_problem(source / ADAPTER_FILE, before.files[ADAPTER_FILE], verify="checksums")
+        or _lost_products(index_dir, folder, before)
     )
     if lost is not None:
         log(f"the query adapter of version {before.version} is not kept, because {lost}; run aisle adapt")
@@ -70,4 +80,24 @@ def _what_changed(before: Manifest, now: Manifest, query_fingerprint: str | None
         return "another encoder makes the embeddings"
     if before.text_template != now.text_template:
         return f"the texts had another template, {before.text_template!r}"
+    return None
+
+
+def _lost_products(index_dir: Path, folder: Path, before: Manifest) -> str | None:
+    """Return the share of products that are left if it is too small for the adapter's gain to hold, or None.
+
+    The products are those of the version that the adapter was measured on, or of the version before if that
+    version was removed.
+    """
+    assert before.query_adapter is not None  # the caller checks
+    now = read_products(folder / PRODUCTS_FILE).column(ID_COLUMN)
+    for version in (before.query_adapter.version, before.version):
+        try:
+            ids = read_products(version_directory(index_dir, version) / PRODUCTS_FILE).column(ID_COLUMN)
+        except (IndexStoreError, OSError):
+            continue
+        left = pc.sum(pc.is_in(ids, value_set=now)).as_py() or 0
+        if left < FEWEST_SHARED * len(ids):
+            return f"only {left:,} of the {len(ids):,} products of version {version} are in the new catalogue"
+        return None
     return None
