@@ -9,6 +9,7 @@ import pytest
 
 import aisle
 from aisle.cli import main
+from aisle.commands.heatmap import _of_unit_norm
 
 TEXTS = ["a red sofa", "a sofa in $red$", "<b>a garden & chair</b>"]
 
@@ -56,6 +57,12 @@ def test_each_text_is_compared_with_each_other(draw, tiny_bert):
     words = "".join(ElementTree.parse(folder / "heatmap.svg").getroot().itertext())
     assert all(text in words for text in TEXTS)
     assert sorted(path.name for path in folder.iterdir()) == ["heatmap.html", "heatmap.png", "heatmap.svg"]
+
+
+def test_embeddings_of_any_norm_are_compared_by_their_cosine():
+    found = _of_unit_norm(np.array([[3.0, 4.0], [0.0, 0.5], [0.0, 0.0]]))
+
+    assert np.allclose(found @ found.T, [[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 0.0]])
 
 
 def test_files_give_texts_and_products(draw, tmp_path, tiny_bert):

@@ -161,12 +161,13 @@ def test_two_towers_replace_a_run_with_a_shared_tower(loaded, tmp_path):
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_a_folder_from_another_run_is_refused(copy_of_run):
+@pytest.mark.parametrize("overrides", [{}, {"max_length": 8}], ids=["as it is", "max_length"])
+def test_a_folder_from_another_run_is_refused(overrides, copy_of_run):
     shutil.rmtree(copy_of_run / "query")
     shutil.copytree(copy_of_run / "product", copy_of_run / "query")
 
     with pytest.raises(ModelError, match=r"tower in query/ with fingerprint .* is from another run"):
-        load_encoder(copy_of_run, device="cpu")
+        load_encoder(copy_of_run, overrides=Overrides(**overrides), device="cpu")
 
 
 def test_a_missing_tower_is_named(copy_of_run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aisle.commands.command import Command
 from aisle.commands.named_inputs import check_models
@@ -21,6 +22,9 @@ from aisle.commands.text_lines import read_lines
 from aisle.config.annotations import Positional
 from aisle.errors import DataError
 from aisle.extras import require_extra
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_TEXTS = 50
 """Most rows and most columns of a heat map: a picture of more cannot be read."""
@@ -101,8 +105,8 @@ def heatmap(settings: HeatmapSettings) -> None:
         ),
         trust_remote_code=settings.trust_remote_code,
     )
-    rows = encoder.encode_queries(texts)
-    columns = rows if products is None else encoder.encode_products(products)
+    rows = _of_unit_norm(encoder.encode_queries(texts))
+    columns = rows if products is None else _of_unit_norm(encoder.encode_products(products))
     names = texts if products is None else products
     cosines = (rows @ columns.T).clip(-1, 1).tolist()
     page = write_heatmap(
@@ -117,6 +121,14 @@ def heatmap(settings: HeatmapSettings) -> None:
     )
     output.log(f"{len(texts)} x {len(names)} cosines in {page}, with the pictures beside it")
     output.document({"rows": texts, "columns": names, "cosines": cosines, "page": str(page)})
+
+
+def _of_unit_norm(embeddings: np.ndarray) -> np.ndarray:
+    """Scale embeddings to unit L2 norm, which a run with `--similarity dot` leaves as they are."""
+    import numpy as np
+
+    scaled: np.ndarray = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(min=1e-12)
+    return scaled
 
 
 def _check_texts(texts: list[str], products: list[str]) -> None:

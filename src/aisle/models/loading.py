@@ -198,13 +198,20 @@ def _check_towers(
 ) -> None:
     """Refuse towers that were not saved together.
 
+    With settings of the user, a tower's fingerprint is another; then the fingerprint in the folder's own
+    `aisle.json` is compared.
+
     Raises:
         ModelError: A tower has another fingerprint than its run records.
     """
     recorded = [tower.get("fingerprint") for tower in saved["towers"]]
-    found = [query.fingerprint, product.fingerprint]
+    if overridden:
+        files = [read_settings_file(tower_source(source, side).path) or {} for side in SIDES]
+        found = [file.get("fingerprint") for file in files]
+    else:
+        found = [query.fingerprint, product.fingerprint]
     for folder, was, now in zip(TOWER_FOLDERS.values(), recorded, found, strict=True):
-        if not overridden and was != now:
+        if was != now:
             raise ModelError(
                 f"{source.name}: was saved with a tower in {folder}/ with fingerprint {was}, and the tower "
                 f"there has {now}: the folder is from another run; restore it"
