@@ -6,7 +6,11 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from aisle.data.dataset_sources import iter_split, resolve_dataset
+from aisle.data.files import iter_rows
+from aisle.data.memory_rows import memory_rows
 from aisle.data.nli import is_nli, join_nli
 from aisle.data.pairs import PairColumns, read_pairs
 from aisle.data.rows import Row
@@ -134,6 +138,51 @@ def test_the_joined_rows_are_pairs_with_hard_negatives():
     found = read_pairs(rows, columns=triple_columns(PairColumns()), label_map=None, on_bad_row="error").pairs
     assert (found.queries, found.products, found.hard_negatives) == (["p"], ["e"], [["c", "d"]])
     assert not found.labelled
+
+
+CLASSES = ["contradiction", "Neutral", "entailment"]
+
+
+def classes(names, premise="p"):
+    columns = {"premise": [premise] * 4, "hypothesis": ["c", "n", "e", "x"], "label": [0, 1, 2, -1]}
+    features = {"premise": Value("string"), "hypothesis": Value("string"), "label": ClassLabel(names=names)}
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "memory", "saved"])
+def test_numbers_mean_what_the_names_of_their_classes_say(tmp_path, kind):
+    data = classes(CLASSES)
+    data.to_parquet(tmp_path / "p.parquet")
+    DatasetDict(train=data).save_to_disk(tmp_path / "saved")
+    rows = {
+        "parquet": lambda: iter_rows([tmp_path / "p.parquet"]),
+        "memory": memory_rows(data, name="train_data"),
+        "saved": lambda: iter_split(resolve_dataset(str(tmp_path / "saved")), "train"),
+    }[kind]
+    made, logged = joined(rows())
+    assert triples(made) == [("p", "e", ["c"])]
+    assert "1 entailment, 1 neutral, 1 contradiction, and 1 without a label" in logged[0]
+
+
+def test_sources_with_classes_in_different_orders_are_read_each_by_its_own_names():
+    usual = memory_rows(classes(CLASSES[::-1], premise="q"), name="glue")()
+    made, _ = joined([*memory_rows(classes(CLASSES), name="glue")(), *usual, *rows_of(nli("q", "d", 2))])
+    assert triples(made) == [("p", "e", ["c"]), ("q", "c", ["e", "d"])]
+
+
+def test_a_number_without_a_class_is_a_bad_row_with_the_names():
+    (row, *_) = memory_rows(classes(CLASSES), name="glue")()
+    made, _ = joined(
+        [row._replace(values=nli("p", label, number)) for label, number in [("e", 2), ("c", 0), ("x", 3)]]
+    )
+    assert made[0].problem.reason == "label is not 0 contradiction, 1 neutral, 2 entailment or -1"
+    assert triples(made[1:]) == [("p", "e", ["c"])]
+
+
+def test_classes_of_other_names_are_refused_with_them():
+    rows = memory_rows(classes(["refuted", "unknown", "supported"]), name="fever")()
+    with pytest.raises(DataError, match=r"fever: the classes of label are named refuted, unknown, supported"):
+        joined(rows)
 
 
 GLUE = """---

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -249,6 +250,14 @@ def test_settings_that_a_format_does_not_read_are_refused():
     ]
     esci = DataSettings(esci_dir="esci", train_format="triples")
     assert "--esci_dir has a format of its own" in data_problems(esci)[0]
+    for train_format in ("triples", "nli"):
+        mapped = DataSettings(train_file=("t",), train_format=train_format, label_map={"0": 1.0, "1": 0.0})
+        assert data_problems(mapped) == [
+            f"--label_map: cannot be combined with --train_format {train_format}, whose pairs are all "
+            "positives"
+        ]
+        rated = replace(mapped, validation_file=("v",))  # the validation pairs may have labels
+        assert data_problems(rated) == []
     assert data_problems(DataSettings(train_file=("t",), text_template="{title}")) == [
         "--text_template: needs --catalog"
     ]
@@ -264,3 +273,9 @@ def test_a_model_with_another_separator_is_refused_with_its_template(separator, 
     assert "[SEP], which is no special token of a-model" in str(refused.value)
     assert f"give --text_template {template}" in str(refused.value)
     check_separator(SimpleNamespace(all_special_tokens=["[CLS]", "[SEP]"], sep_token="[SEP]"), "bert")
+
+
+def test_a_label_map_without_labels_is_refused_if_the_format_is_found_by_the_columns(read):
+    rows = [{"premise": "p", "hypothesis": text, "label": label} for text, label in [("e", 0), ("c", 2)]]
+    with pytest.raises(DataError, match="--label_map: the training pairs are all positives"):
+        read(rows, label_map={"0": 0.0, "2": 1.0})

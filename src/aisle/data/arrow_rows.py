@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aisle.data.rows import Problem, Row
@@ -49,14 +50,25 @@ def table_rows(
 
     A single-precision number becomes its shortest decimal: 49.99, not 49.9900016784668.
     """
-    names = table.schema.names
+    names, classes = table.schema.names, _class_names(table.schema)
     try:
         columns = [_as_written(column).to_pylist() for column in table.columns]
     except ValueError:
         yield from _one_by_one(table, source=source, first=first, declared=declared)
         return
     for number, values in enumerate(zip(*columns, strict=True), start=first):
-        yield Row(source, number, dict(zip(names, values, strict=True)), declared=declared)
+        values_of = dict(zip(names, values, strict=True))
+        yield Row(source, number, values_of, declared=declared, class_names=classes)
+
+
+def _class_names(schema: pa.Schema) -> Mapping[str, Sequence[str]] | None:
+    """Return the names of each column of classes (ClassLabel), from the features that `datasets` keeps."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        found = {name: one["names"] for name, one in features.items() if one.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, AttributeError, ValueError):  # without features, or of another version
+        return None
+    return found or None
 
 
 def _as_written(column: pa.Array) -> pa.Array:
@@ -82,4 +94,5 @@ def _one_by_one(
             reason = "is not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"
             yield Row(source, first + index, {}, None, Problem(reason, str(error)))
         else:
-            yield Row(source, first + index, row, declared=declared)
+            classes = _class_names(table.schema)
+            yield Row(source, first + index, row, declared=declared, class_names=classes)

@@ -30,7 +30,11 @@ _LABELS: Mapping[str, str] = {
     **{"0": ENTAILMENT, "1": NEUTRAL, "2": CONTRADICTION},
     **{"-1": UNLABELLED, "-": UNLABELLED},
 }
-"""Label, as a word or as the number of SNLI, MNLI and GLUE; annotators did not agree on -1 and -."""
+"""Label, as a word or as the number of SNLI, MNLI and GLUE; annotators did not agree on -1 and -.
+
+Numbers with names of their own, the classes of `datasets`, are read by their names instead.
+"""
+_NUMBERS = "0 entailment, 1 neutral, 2 contradiction or -1"
 
 
 def is_nli(row: Row) -> bool:
@@ -96,18 +100,20 @@ def join_nli(rows: Iterator[Row], *, wanted: PairColumns, log: Callable[[str], N
         log: Function called with the counts of labels, and of premises that make no triple.
 
     Raises:
-        DataError: A column is missing, or no premise has an entailment and a contradiction.
+        DataError: A column is missing, the classes of the labels have other names, or no premise has an
+            entailment and a contradiction.
     """
     premises: dict[str, _Premise] = {}
     counts: Counter[str] = Counter()
-    source, columns = None, wanted
+    source, classes, columns, reading = None, None, wanted, _Reading(_LABELS, _NUMBERS)
     for row in rows:
         if row.problem is not None:
             yield row
             continue
-        if row.source != source:
-            columns, source = find_nli_columns(row, wanted), row.source
-        label = _read(row, columns)
+        if row.source != source or row.class_names is not classes:
+            columns, source, classes = find_nli_columns(row, wanted), row.source, row.class_names
+            reading = _reading(row, str(columns.label))
+        label = _read(row, columns, reading)
         if isinstance(label, Problem):
             yield row._replace(values={}, problem=label)
             continue
@@ -121,14 +127,43 @@ def join_nli(rows: Iterator[Row], *, wanted: PairColumns, log: Callable[[str], N
         yield from _joined(premises, counts, log)
 
 
-def _read(row: Row, columns: PairColumns) -> str | Problem:
+@dataclass(frozen=True)
+class _Reading:
+    """Meaning of each label of a source, and the numbers with their meanings for messages."""
+
+    labels: Mapping[str, str]
+    numbers: str
+
+
+def _reading(row: Row, column: str) -> _Reading:
+    """Return how to read the labels of a source: numbers by the names of its classes, if it has them.
+
+    Raises:
+        DataError: A class has an unknown name.
+    """
+    names = None if row.class_names is None else row.class_names.get(column)
+    if names is None:
+        return _Reading(_LABELS, _NUMBERS)
+    meanings = [_LABELS.get(str(name).strip().lower()) for name in names]
+    if None in meanings:
+        raise DataError(
+            f"{row.source}: the classes of {column} are named {', '.join(map(str, names))}; --train_format "
+            f"nli reads {ENTAILMENT}, {NEUTRAL} and {CONTRADICTION}. Rename the classes with cast_column of "
+            "datasets, or give the labels as these words."
+        )
+    words = {label: meaning for label, meaning in _LABELS.items() if not label.isdecimal()}
+    numbers = {str(number): str(meaning) for number, meaning in enumerate(meanings)}
+    return _Reading({**words, **numbers}, ", ".join(map(" ".join, numbers.items())) + " or -1")
+
+
+def _read(row: Row, columns: PairColumns, reading: _Reading) -> str | Problem:
     """Return the label of a row, or the problem with its label or texts."""
     label = row.values.get(str(columns.label))
     if isinstance(label, float) and label.is_integer():
         label = int(label)
-    found = None if isinstance(label, bool) else _LABELS.get(str(label).strip().lower())
+    found = None if isinstance(label, bool) else reading.labels.get(str(label).strip().lower())
     if found is None:
-        return Problem(f"{columns.label} is not 0 entailment, 1 neutral, 2 contradiction or -1", label)
+        return Problem(f"{columns.label} is not {reading.numbers}", label)
     if found == UNLABELLED:
         return found
     for column in (columns.query, columns.product):

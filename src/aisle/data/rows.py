@@ -55,6 +55,7 @@ class Row(NamedTuple):
         line: Line of the file where the row begins, from 1; None for a format without lines.
         problem: Why the row could not be read, with empty `values`; None for a good row.
         declared: Column to the type that the source declares (parquet, the Hub); None if it declares none.
+        class_names: Column to the names of its numbers 0, 1, ... if `datasets` recorded any.
     """
 
     source: str
@@ -63,6 +64,7 @@ class Row(NamedTuple):
     line: int | None = None
     problem: Problem | None = None
     declared: Mapping[str, pa.DataType] | None = None
+    class_names: Mapping[str, Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)

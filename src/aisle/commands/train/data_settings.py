@@ -139,6 +139,11 @@ def _format_problems(data: DataSettings) -> Iterator[str]:
         yield f"--train_format {data.train_format}: --esci_dir has a format of its own; leave one of them out"
     if data.train_format in ("triples", "nli") and data.catalog is not None:
         yield f"--catalog: cannot be combined with --train_format {data.train_format}, which has the texts"
+    if data.train_format in ("triples", "nli") and data.label_map is not None and not data.validation_file:
+        yield (
+            f"--label_map: cannot be combined with --train_format {data.train_format}, whose pairs are all "
+            "positives"
+        )
     if data.train_format not in OWN_COLUMNS:
         return
     given = {

@@ -120,7 +120,7 @@ def read_training_data(
         log(f"held out {len(validation):,} {kind} for validation; no {side} is on both sides")
         if train.texts_of_groups:
             check_held_out(train, validation, column=settings.group_column)
-        _check_ratings(settings, train)
+        _check_ratings(settings, train, positives_only=read.positives_only)
         _warn_of_subgroups(settings, log, train)
         return TrainingData(train, validation, read.joined_titles)
     head, rows = peek_row(validation_rows())
@@ -135,7 +135,7 @@ def read_training_data(
     if settings.sanity_test:
         validation = _start_of(validation)
     _check_groups(settings, log, train=train, validation=validation)
-    _check_ratings(settings, train, validation)
+    _check_ratings(settings, train, validation, positives_only=read.positives_only)
     # Triples and the like have positives only, whichever pairs choose the best evaluation.
     if train.labelled != validation.labelled and not (read.positives_only and validation.labelled):
         labelled, other = ("train", "validation") if train.labelled else ("validation", "train")
@@ -195,9 +195,16 @@ def _in_its_format(settings: DataSettings, head: Row | None) -> DataSettings:
     )
 
 
-def _check_ratings(settings: DataSettings, *parts: Pairs) -> None:
-    if settings.label_max is not None and not any(pairs.labelled for pairs in parts):
+def _check_ratings(settings: DataSettings, *parts: Pairs, positives_only: bool) -> None:
+    if any(pairs.labelled for pairs in parts):
+        return
+    if settings.label_max is not None:
         raise DataError("--label_max: the data has no label column; name it with --label_column")
+    if settings.label_map is not None and positives_only:
+        raise DataError(
+            "--label_map: the training pairs are all positives, in the format that the log names; leave it "
+            "out, or give --train_format pairs"
+        )
 
 
 def _start_of(pairs: Pairs) -> Pairs:
