@@ -183,6 +183,18 @@ def test_dpr_json_comes_in_and_goes_out_with_new_hard_negatives(mine, tmp_path, 
     assert "1 pairs of DPR's json" in capfd.readouterr().out
 
 
+def test_questions_that_are_no_text_are_left_out_and_lone_surrogates_are_kept(mine, tmp_path):
+    odd = {**QUESTION, "kept": "\ud83d"}
+    catalog = write_passages(tmp_path, odd, {**QUESTION, "question": ["a", "b"]})
+    code, said, path = mine(*catalog, train=tmp_path / "nq.json", output="out.json")
+    assert (code, path.exists()) == (2, False)
+    assert "nq.json, row 2: question is not text" in said
+    code, said, path = mine(*catalog, "--on_bad_row", "skip", train=tmp_path / "nq.json", output="out.json")
+    assert code == 0, said
+    (written,) = json.loads(path.read_text("utf-8"))
+    assert (written["question"], written["kept"]) == (QUESTION["question"], "\ud83d")
+
+
 def test_pairs_go_out_as_dpr_json(mine, shop):
     flags = ["--catalog", shop / "catalog.csv", "--output_format", "dpr"]
     code, said, path = mine(*flags, output="out.json")

@@ -46,11 +46,26 @@ def test_items_are_those_of_json_loads_for_every_size_of_the_parts(size, options
         ('[{"a": 1}]\n\n{"b": 2}', "line 3: the file is not JSON: Extra data after the array"),
         ('[1,\n{"a": }\n]', "line 2: the file is not JSON"),
         ('[1,\n"\udcff"]', "line 2: the text is not UTF-8"),
+        ('[1,\n{"a": ' + "9" * 5000 + "}]", "line 2: the file is not JSON: Exceeds the limit .* digits"),
     ],
 )
 def test_what_is_not_json_is_refused_with_its_line(size, text, message, monkeypatch):
     with pytest.raises(DataError, match=f"^f.json, {message}"):
         read(text, size, monkeypatch)
+
+
+@pytest.mark.parametrize("size", [5000, 10_000])
+def test_a_float_may_have_as_many_digits_as_it_likes(size, monkeypatch):
+    assert read("[" + "0." + "9" * 6000 + ", " + "1" + "0" * 5000 + "e-5000]", size, monkeypatch) == [
+        1.0,
+        1.0,
+    ]
+
+
+def test_an_object_with_an_endless_integer_is_refused(tmp_path):
+    (tmp_path / "p.json").write_text('{"data": [{"a": ' + "9" * 5000 + "}]}")
+    with pytest.raises(DataError, match=r"p\.json: the file is not JSON: Exceeds the limit"):
+        list(iter_rows([tmp_path / "p.json"]))
 
 
 def test_a_mistake_is_found_without_reading_on(monkeypatch):

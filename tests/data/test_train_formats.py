@@ -164,7 +164,8 @@ def test_a_file_of_another_format_is_refused_with_its_columns(read):
 
 def test_questions_that_are_written_are_read_back_equal(tmp_path):
     written = [SOFA, LAMP, question("line\nbreak \u2028", [context("\x7f é", extra={"deep": [1, None]})])]
-    assert write_dpr(iter(written), tmp_path / "out.json") == 3
+    written.append({**LAMP, "answers": ["half of a pair: \ud83d"]})
+    assert write_dpr(iter(written), tmp_path / "out.json") == 4
     assert json.loads((tmp_path / "out.json").read_text("utf-8")) == written
     assert [row.values for row in iter_rows([tmp_path / "out.json"])] == written
     assert write_dpr([], tmp_path / "none.json") == 0

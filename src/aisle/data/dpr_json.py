@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from aisle.data.rows import Problem, id_text, text_problem
+from aisle.data.rows import Problem, id_text, is_unicode, text_problem
 from aisle.data.templates import TextTemplate
 from aisle.io.arrow_writer import writing
 from aisle.io.durable import replacing
@@ -31,7 +31,7 @@ __all__ = [
 QUESTION, POSITIVES, HARD_NEGATIVES = "question", "positive_ctxs", "hard_negative_ctxs"
 NEGATIVES = "negative_ctxs"
 CONTEXTS = (POSITIVES, HARD_NEGATIVES)
-"""Lists of passages that training reads; DPR trains without `negative_ctxs` too (other_negatives: 0)."""
+"""Lists of passages that training reads. DPR reads `negative_ctxs` for a question without hard negatives."""
 SEPARATOR = "[SEP]"
 """Token between a title and its text. DPR encodes them as a pair, which gives BERT the same tokens."""
 
@@ -86,7 +86,10 @@ def write_dpr(questions: Iterable[Mapping[str, object]], path: Path) -> int:
     ):
         stream.write("[")
         for question in questions:
-            stream.write((",\n" if count else "\n") + json.dumps(question, ensure_ascii=False))
+            text = json.dumps(question, ensure_ascii=False)
+            # Lone surrogates, in fields that nothing reads, can be written as escapes only.
+            text = text if is_unicode(text) else json.dumps(question)
+            stream.write((",\n" if count else "\n") + text)
             count += 1
         stream.write("\n]\n")
     return count

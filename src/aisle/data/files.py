@@ -162,6 +162,8 @@ def _data_of_object(path: Path, text: str) -> Iterable[object]:
             " A file with one object per line is jsonl: name it .jsonl." if error.msg == "Extra data" else ""
         )
         raise DataError(f"{path}, line {error.lineno:,}: the file is not JSON: {error.msg}.{hint}") from None
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise DataError(f"{path}: the file is not JSON: {error}.") from None
     items = value.get("data") if isinstance(value, dict) else value
     if not isinstance(items, list):
         raise DataError(f'{path}: a .json file must hold an array of objects, or {{"data": [...]}}.')

@@ -74,6 +74,11 @@ class _Window:
                     continue
                 cut = open_text or error.pos >= len(self.text)
                 raise self.error(error.msg, at=error.pos, cut=cut) from None
+            except ValueError as error:  # an integer of more digits than Python reads
+                # Digits at the end of what is read can be the start of a float, which may have as many.
+                if self.text[-1].isdigit() and self.more():
+                    continue
+                raise self.error(str(error)) from None
             except RecursionError:
                 raise self.error("lists or objects are nested too deeply") from None
             is_closed = isinstance(value, dict | list | str)

@@ -10,6 +10,7 @@ import numpy as np
 from aisle.commands.mine.training_data import TrainingFiles
 from aisle.data.dpr_json import HARD_NEGATIVES, NEGATIVES, POSITIVES, QUESTION, passage_id
 from aisle.data.pairs import Pairs
+from aisle.data.rows import text_problem
 from aisle.mining.hard_negatives import Mined, MinedNegative
 from aisle.mining.known_products import POSITIVE_ABOVE, Passages
 from aisle.mining.mined_catalog import MinedCatalog
@@ -19,9 +20,11 @@ TITLE, TEXT = "title", "text"
 
 
 def good_questions(training: TrainingFiles) -> Iterator[dict[str, Any]]:
-    """Yield the questions of DPR's json whose rows are good."""
+    """Yield the questions of DPR's json whose rows are good: with a text and usable passages."""
     assert training.layout is not None  # the data are DPR's json
     for row in training.rows():
+        if text_problem(row.values.get(QUESTION)) is not None:
+            continue
         if all(pair.problem is None for pair in training.layout.convert(iter([row]))):
             yield row.values
 
