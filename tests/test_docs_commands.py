@@ -125,10 +125,13 @@ def write_groups(folder, pairs):
 
 
 def write_triples(folder, clicks):
-    """Write a query, a right and a wrong product in each row."""
+    """Write a query, a right and a wrong product in each row, and the same as mined pairs."""
     wrong = [title for _, title in clicks[1:]]
     triples = [(*pair, other) for pair, other in zip(clicks, wrong, strict=False) if other != pair[1]]
     write_rows(folder / "triples.csv", ("anchor", "positive", "negative"), triples)
+    names = ("query", "product", "hard_negatives")
+    lines = [json.dumps(dict(zip(names, (*pair, [other]), strict=True))) for *pair, other in triples]
+    (folder / "mined.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_dpr(folder, clicks, products):
