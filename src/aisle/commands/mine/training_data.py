@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aisle.commands.mine.settings import MineSettings, data_settings
 from aisle.commands.train.data_settings import DataSettings
-from aisle.commands.train.read_data import named_columns, peek_row, read_part
+from aisle.commands.train.read_part import named_columns, peek_row, read_part
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.column_aliases import PAIR_PRODUCT
 from aisle.data.files import expand_files, iter_rows

@@ -81,7 +81,7 @@ def train(
     _check_files(resolved, train_data, validation_data)
 
     # These import torch, which takes seconds; mistakes in the settings are reported before that.
-    from aisle.commands.train.read_data import MemoryRows
+    from aisle.commands.train.row_sources import MemoryRows
     from aisle.commands.train.run import train_and_push
     from aisle.training.accelerator import separate_state
 

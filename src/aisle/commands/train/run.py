@@ -18,9 +18,10 @@ from aisle.commands.train.launch_command import started_as
 from aisle.commands.train.loss_settings import needs_teacher_scores
 from aisle.commands.train.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.commands.train.precision_choice import CHOSEN, launched_precision, with_precision
-from aisle.commands.train.read_data import NO_MEMORY, MemoryRows, TrainingData, read_training_data
+from aisle.commands.train.read_data import TrainingData, read_training_data
 from aisle.commands.train.resolve_settings import resolve_settings
 from aisle.commands.train.resume import how_to_resume, resume
+from aisle.commands.train.row_sources import NO_MEMORY, MemoryRows
 from aisle.commands.train.run_dir import (
     TrainingLog,
     check_run_dir,
