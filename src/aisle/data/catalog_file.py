@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aisle.data.catalog_chunks import CatalogChunks
 from aisle.data.digests import DigestSet, text_digests
-from aisle.data.pair_rows import PairColumns, find_product_columns
+from aisle.data.pair_columns import PairColumns, find_product_columns
 from aisle.data.payload import KnownColumns
 from aisle.data.product_rows import ListedProductParser, Product, ProductParser, Window, windows
 from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, missing_column, place

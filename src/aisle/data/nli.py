@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from aisle.data.pair_rows import PairColumns
+from aisle.data.pair_columns import PairColumns
 from aisle.data.rows import Problem, Row, require_columns, text_problem
 from aisle.data.triple_rows import ANCHOR, NEGATIVES, POSITIVE
 from aisle.errors import DataError

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aisle.data.pair_rows import PairColumns
+from aisle.data.pair_columns import PairColumns
 from aisle.data.rows import Problem, Row
 
 __all__ = ["PairShape", "find_shape", "negative_columns"]

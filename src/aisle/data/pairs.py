@@ -12,7 +12,8 @@ import numpy as np
 
 from aisle.data.catalog_texts import ProductTexts
 from aisle.data.digests import text_digest
-from aisle.data.pair_rows import PairColumns, PairParser, find_pair_columns
+from aisle.data.pair_columns import PairColumns, find_pair_columns
+from aisle.data.pair_rows import PairParser
 from aisle.data.pair_shapes import find_shape
 from aisle.data.rows import BadRowLog, BadRows, OnBadRow, Problem, Row, require_columns
 from aisle.data.unread_numbers import NO_LABELS, unread_numbers

@@ -9,7 +9,7 @@ from itertools import chain
 
 from aisle.data.dpr_json import CONTEXTS, HARD_NEGATIVES, POSITIVES, QUESTION, context_text
 from aisle.data.nli import find_nli_columns, is_nli, join_nli
-from aisle.data.pair_rows import PairColumns
+from aisle.data.pair_columns import PairColumns
 from aisle.data.rows import Problem, Row, require_columns
 from aisle.data.templates import TextTemplate, parse_template
 from aisle.data.triple_rows import find_triple_columns, triple_columns, triple_rows

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from aisle.data.column_aliases import PAIR_HARD_NEGATIVES, PAIR_PRODUCT, PAIR_QUERY
-from aisle.data.pair_rows import PairColumns
+from aisle.data.pair_columns import PairColumns
 from aisle.data.pair_shapes import negative_columns
 from aisle.data.rows import Problem, Row, find_column
 from aisle.data.unread_numbers import NO_LABELS

@@ -12,7 +12,8 @@ from aisle.commands.train.read_part import named_columns, peek_row, read_part
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.column_aliases import PAIR_PRODUCT
 from aisle.data.files import expand_files, iter_rows
-from aisle.data.pair_rows import find_pair_columns, listed_ids
+from aisle.data.pair_cells import listed_ids
+from aisle.data.pair_columns import find_pair_columns
 from aisle.data.pairs import Pairs
 from aisle.data.rows import BadRows, Row, find_column
 from aisle.data.text_files import TextFormat

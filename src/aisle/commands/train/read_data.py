@@ -12,7 +12,7 @@ from aisle.data.catalog_join import read_catalog_texts
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.files import expand_files, iter_rows
 from aisle.data.groups import check_groups, check_held_out
-from aisle.data.pair_rows import listed_ids
+from aisle.data.pair_cells import listed_ids
 from aisle.data.pairs import Pairs, check_disjoint, find_pair_columns, split_by_query
 from aisle.data.rows import Row
 from aisle.data.templates import parse_template
