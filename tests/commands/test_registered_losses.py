@@ -48,7 +48,7 @@ def queries_with_two_products(batch, parameters):
 
 
 MARGIN_MSE = Loss(
-    name="margin_mse",
+    name="pair_margin_mse",
     function=margin_mse,
     help="fits differences of cosines to a teacher's differences of scores",
     source="https://arxiv.org/abs/2010.02666",
@@ -156,7 +156,7 @@ def logged_loss(run_dir):
 
 def test_a_registered_loss_learns_from_teacher_scores_with_its_own_parameter(registered, train, tiny_bert):
     registered(MARGIN_MSE)
-    code, said, run_dir = train(ROWS, "--loss", "margin_mse", "--score_scale", 3)
+    code, said, run_dir = train(ROWS, "--loss", "pair_margin_mse", "--score_scale", 3)
     assert code == 0, said
     assert "teacher's score: teacher_score" in said
     found = cosines(tiny_bert, [q for q, _, _ in ROWS], [p for _, p, _ in ROWS]).diagonal()
@@ -167,9 +167,9 @@ def test_a_registered_loss_learns_from_teacher_scores_with_its_own_parameter(reg
         total += np.mean([(3 * (own - c) - (score - t)) ** 2 for c, t in others])
     assert logged_loss(run_dir) == pytest.approx(total / len(ROWS), rel=1e-4)
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
-    assert (saved["loss"], saved["score_scale"], saved["group_by_query"]) == ("margin_mse", 3.0, True)
+    assert (saved["loss"], saved["score_scale"], saved["group_by_query"]) == ("pair_margin_mse", 3.0, True)
     card = (run_dir / "README.md").read_text()
-    assert "margin_mse (MarginMSE): fits differences of cosines to a teacher's differences of scores" in card
+    assert "pair_margin_mse (MarginMSE): fits differences of cosines to a teacher's differences" in card
     assert "Score scale" in card
     assert "Temperature" not in card
 
@@ -257,7 +257,7 @@ def test_help_names_registered_losses_and_their_parameters(registered, capsys, m
         train_main(["--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for words in (
-        "margin_mse (MarginMSE) fits differences of cosines",
+        "pair_margin_mse (MarginMSE) fits differences of cosines",
         "--score_scale FLOAT",
         "before they are compared with the teacher's",
         "--in_batch_hinge_margin FLOAT",
@@ -274,23 +274,23 @@ def test_help_names_registered_losses_and_their_parameters(registered, capsys, m
 )
 def test_a_teacher_score_that_is_not_a_number_is_a_bad_row(registered, train, score, reason):
     registered(MARGIN_MSE)
-    code, said, _ = train([*ROWS, ("lamp", "lamp shade", score)], "--loss", "margin_mse")
+    code, said, _ = train([*ROWS, ("lamp", "lamp shade", score)], "--loss", "pair_margin_mse")
     assert code == 2
     assert f"teacher_score {reason}" in said
 
 
 def test_missing_teacher_scores_are_refused(registered, train):
     registered(MARGIN_MSE)
-    code, said, _ = train([row[:2] for row in ROWS], "--loss", "margin_mse", header=HEADER[:2])
+    code, said, _ = train([row[:2] for row in ROWS], "--loss", "pair_margin_mse", header=HEADER[:2])
     assert code == 2
     assert "teacher_score" in said
 
 
 def test_a_registered_loss_has_its_own_checks(registered, train):
     registered(MARGIN_MSE)
-    code, said, _ = train(ROWS, "--loss", "margin_mse", "--score_scale", 2000)
+    code, said, _ = train(ROWS, "--loss", "pair_margin_mse", "--score_scale", 2000)
     assert (code, "--score_scale 2000: must be at most 1000" in said) == (2, True)
-    code, said, _ = train(ROWS, "--loss", "margin_mse", "--per_device_train_batch_size", 1)
+    code, said, _ = train(ROWS, "--loss", "pair_margin_mse", "--per_device_train_batch_size", 1)
     assert code == 2
     assert "has nothing to learn from: no query has two products in a batch of 1 pairs" in said
 
@@ -331,7 +331,7 @@ def judged_triplet(query_embeddings, product_embeddings, triples, relevance, *, 
         (replace(MARGIN_MSE, unit="triple"), "its unit is 'triple'; a loss that takes triples"),
         (
             replace(TRIPLET, function=judged_triplet, inputs=("triples", "relevance")),
-            "anchors, triples or positive_sets must be the only input",
+            "anchors, triples, positive_sets or scored_lists must be the only input",
         ),
         (altered(inputs=("query_keys",)), r"its function takes \['query_keys', 'score_scale', 'teacher_s"),
         (
@@ -349,8 +349,8 @@ def test_a_loss_that_cannot_work_is_not_registered(loss, message):
 
 def test_aisle_s_own_losses_are_found_in_their_files():
     assert [loss.name for loss in registered_losses()] == [
-        *("arcface", "circle", "contrastive", "cosent", "cosine_target", "in_batch", "listwise"),
-        *("multi_similarity", "online_contrastive", "triplet"),
+        *("arcface", "circle", "contrastive", "cosent", "cosine_target", "in_batch", "kl_divergence"),
+        *("listwise", "margin_mse", "multi_similarity", "online_contrastive", "triplet"),
     ]
     assert loss_named("cosine_target").default_for == "labelled"
     assert loss_named("in_batch").default_for == "unlabelled"

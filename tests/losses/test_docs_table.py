@@ -8,12 +8,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "losses.md"
 HEAD = "| `--loss` | also called | what it does | needs | mean of a step over | source |"
 DEFAULTS = {"labelled": " (default with labels)", "unlabelled": " (default without labels)", None: ""}
 UNITS = {"pair": "pairs", "positive": "positives", "triple": "triples", "query": "queries with a positive"}
+UNITS["list"] = "queries with two scored products"
 
 
 def needs_of(loss):
     needs = {
         "labels": loss.needs_labels,
-        "positives": loss.contrasts,
+        "positives": loss.needs_positives,
         "hard negatives": loss.needs_hard_negatives,
         "groups": loss.needs_groups,
         "teacher scores": loss.needs_teacher_scores,

@@ -22,7 +22,8 @@ from aisle.models.prepare_model import freeze_pooler, set_dropout
 from aisle.models.tower import Tower
 from aisle.text.batch_layout import Layout
 from aisle.text.tokens import tokenize
-from aisle.training.batches import BatchPlan, Collator
+from aisle.training.batch_plan import BatchPlan
+from aisle.training.batches import Collator
 from aisle.training.forward import Forward, with_captured_passes
 from aisle.training.loop import Trainer
 from aisle.training.memory_retry import MemoryRetry
@@ -30,6 +31,7 @@ from aisle.training.objective import Objective
 from aisle.training.rank_sync import RankSync
 from aisle.training.schedule import Schedule
 from aisle.training.step import TrainingStep
+from aisle.training.teacher_lists import scored_products_of
 from aisle.training.tokenized import TokenizedPairs
 from aisle.training.train_state import TrainState
 from aisle.types.encoder_settings import Overrides
@@ -121,7 +123,8 @@ def collator_of(
     layout = Layout(
         packed, max_tokens, group_cost=4, pad_token_id=0, separate_sides=separate, static_length=static_length
     )
-    return Collator(pairs, layout, *process, known=known, unit=loss_named(loss).unit)
+    scored = scored_products_of(pairs) if loss_named(loss).takes_lists else None
+    return Collator(pairs, layout, *process, known=known, unit=loss_named(loss).unit, scored=scored)
 
 
 def tower_of(base, *, dropout=0.0):

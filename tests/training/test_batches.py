@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aisle.data.batching import distinct, epoch_order, process_share
-from aisle.training.batches import BatchPlan
+from aisle.training.batch_plan import BatchPlan
 from tests.training.conftest import collator_of, texts_of, tokenized
 
 

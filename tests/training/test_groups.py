@@ -14,7 +14,7 @@ from aisle.losses.in_batch import InBatchParameters
 from aisle.losses.registry import loss_named, registered_losses
 from aisle.text.side_tokenizers import SideTokenizer, SideTokenizers
 from aisle.training import group_retrieval, objective
-from aisle.training.batches import BatchPlan
+from aisle.training.batch_plan import BatchPlan
 from aisle.training.group_retrieval import GroupTask, measure_groups, ranking_figures
 from aisle.training.objective import Objective
 from aisle.training.tokenized import tokenize_pairs

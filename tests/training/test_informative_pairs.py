@@ -6,7 +6,7 @@ import pytest
 from aisle.data.negatives import KnownPositives
 from aisle.losses.registry import loss_named, register, unregister
 from aisle.losses.specification import Loss
-from aisle.training.batches import BatchPlan
+from aisle.training.batch_plan import BatchPlan
 from aisle.training.informative_pairs import informative_pairs
 from tests.commands.test_registered_losses import TRIPLET
 from tests.training.conftest import DIRECTIONS, parameters_of, tokenized

@@ -8,10 +8,12 @@ __all__ = [
     "JUDGED_PRODUCT_ID",
     "PAIR_HARD_NEGATIVES",
     "PAIR_LABEL",
+    "PAIR_NEGATIVE_SCORES",
     "PAIR_PRODUCT",
     "PAIR_PRODUCT_ID",
     "PAIR_QUERY",
     "PAIR_QUERY_ID",
+    "PAIR_TEACHER_SCORE",
     "QUERY_FILE_ID",
     "QUERY_FILE_TEXT",
     "SENTENCE_PAIR_LABEL",
@@ -25,6 +27,10 @@ SENTENCE_PAIR_LABEL = "score"
 PAIR_QUERY_ID = ("query_id",)
 PAIR_PRODUCT_ID = ("product_id",)
 PAIR_HARD_NEGATIVES = ("hard_negatives", "negatives", "neg")
+PAIR_TEACHER_SCORE = ("teacher_score", "pos_scores")
+"""Teacher's score of a pair: aisle's own name, then FlagEmbedding's list of a score for each positive."""
+PAIR_NEGATIVE_SCORES = ("negative_teacher_scores", "neg_scores")
+"""Teacher's scores of the hard negatives."""
 GROUPED_TEXT = ("text",)
 """Text of a row that has a group and no product, in addition to the names of queries and products."""
 

@@ -10,7 +10,7 @@ from aisle.data.catalog_texts import ProductTexts
 from aisle.data.pair_columns import PairColumns
 from aisle.data.rows import Problem, id_text, text_problem
 
-__all__ = ["listed_ids", "read_hard_negatives", "read_product_group", "read_score"]
+__all__ = ["listed_ids", "read_hard_negatives", "read_product_group", "read_score", "read_scores"]
 
 
 def read_score(column: str, value: object) -> float | Problem:
@@ -24,6 +24,29 @@ def read_score(column: str, value: object) -> float | Problem:
     except (ValueError, OverflowError):
         return Problem(f"{column} is not a number", value)
     return score if math.isfinite(score) else Problem(f"{column} is not a finite number", value)
+
+
+def read_scores(column: str, value: object, *, texts: object) -> list[float] | Problem:
+    """Return the finite numbers in a cell: a list with a score for each entry of another cell's list.
+
+    Args:
+        column: Name of the column, for the message.
+        value: The cell: a list or, in csv, a JSON list.
+        texts: The cell with the hard negatives.
+    """
+    listed, scored = _listed(column, value, "numbers"), _listed("", texts)
+    if isinstance(listed, Problem):
+        return listed
+    count = 0 if isinstance(scored, Problem) else len(scored)
+    if len(listed) != count:
+        return Problem(f"{column} has {len(listed)} scores for {count} hard negatives", value)
+    scores = []
+    for entry in listed:
+        score = read_score(f"{column}: an entry", entry)
+        if isinstance(score, Problem):
+            return score
+        scores.append(score)
+    return scores
 
 
 def read_product_group(value: object, _product: object) -> str | Problem | None:
@@ -57,7 +80,7 @@ def read_hard_negatives(
     return texts
 
 
-def _listed(column: str, value: object) -> list[object] | Problem:
+def _listed(column: str, value: object, entries: str = "texts") -> list[object] | Problem:
     """Return the entries of a cell: a list or, in csv, a JSON list; an empty cell has none."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return []
@@ -66,8 +89,8 @@ def _listed(column: str, value: object) -> list[object] | Problem:
         try:
             texts = json.loads(value)
         except (ValueError, RecursionError):
-            return Problem(f"{column} is not a JSON list of texts", value)
-    return texts if isinstance(texts, list) else Problem(f"{column} is not a list of texts", value)
+            return Problem(f"{column} is not a JSON list of {entries}", value)
+    return texts if isinstance(texts, list) else Problem(f"{column} is not a list of {entries}", value)
 
 
 def listed_ids(values: Mapping[str, object], columns: PairColumns) -> list[str]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aisle.data.column_aliases import (
     GROUPED_TEXT,
     PAIR_HARD_NEGATIVES,
     PAIR_LABEL,
+    PAIR_NEGATIVE_SCORES,
     PAIR_PRODUCT,
     PAIR_PRODUCT_ID,
     PAIR_QUERY,
     PAIR_QUERY_ID,
+    PAIR_TEACHER_SCORE,
     SENTENCE_PAIR_LABEL,
 )
 from aisle.data.rows import Row, find_column, require_columns
 from aisle.data.unread_numbers import NO_LABELS
 from aisle.errors import DataError
 
-__all__ = ["PairColumns", "find_pair_columns", "find_product_columns"]
+__all__ = ["PairColumns", "find_pair_columns", "find_product_columns", "with_teacher_columns"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class PairColumns:
     the columns negative, negative_1, negative_2 and so on."""
     teacher_score: str | None = None
     """Score of the pair by another model, a finite number. Not read unless named."""
+    negative_scores: str | None = None
+    """List of the other model's scores of the hard negatives. Not read unless named."""
     group: str | None = None
     """Group of the product: products of a group are alike, such as the variants of a product. If there is no
     second column of texts, group of the text. Not read unless named."""
@@ -66,6 +70,7 @@ class PairColumns:
             "product_id": self.product_id,
             "hard_negatives": self.hard_negatives,
             "teacher_score": self.teacher_score,
+            "negative_teacher_scores": self.negative_scores,
             "group": self.group,
             "subgroup": self.subgroup,
         }
@@ -110,9 +115,22 @@ def find_pair_columns(row: Row, wanted: PairColumns, *, by_id: bool = False) -> 
         product_id=product_id,
         hard_negatives=find_column(row, wanted.hard_negatives, PAIR_HARD_NEGATIVES),
         teacher_score=find_column(row, wanted.teacher_score, ()),
+        negative_scores=find_column(row, wanted.negative_scores, ()),
         group=find_column(row, wanted.group, ()),
         subgroup=find_column(row, wanted.subgroup, ()),
     )
+
+
+def with_teacher_columns(columns: PairColumns, row: Row | None) -> PairColumns:
+    """Return columns with those of a teacher's scores, found by their usual names in a row.
+
+    A column that the user named stays. Scores of hard negatives need scores of pairs beside them.
+    """
+    if row is None:
+        return columns
+    score = columns.teacher_score or find_column(row, None, PAIR_TEACHER_SCORE)
+    negatives = columns.negative_scores or find_column(row, None, PAIR_NEGATIVE_SCORES)
+    return replace(columns, teacher_score=score, negative_scores=None if score is None else negatives)
 
 
 def find_text_of_group(row: Row, wanted: PairColumns) -> PairColumns | None:
@@ -141,6 +159,7 @@ def find_text_of_group(row: Row, wanted: PairColumns) -> PairColumns | None:
         "--hard_negatives_column": wanted.hard_negatives,
         "--subgroup_column": wanted.subgroup,
         "--teacher_score_column": wanted.teacher_score,
+        "--negative_scores_column": wanted.negative_scores,
     }
     for flag, column in of_pairs.items():
         if column is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aisle.data.catalog_texts import ProductTexts
 from aisle.data.labels import LabelReader
-from aisle.data.pair_cells import read_hard_negatives, read_product_group, read_score
+from aisle.data.pair_cells import read_hard_negatives, read_product_group, read_score, read_scores
 from aisle.data.pair_columns import PairColumns
 from aisle.data.rows import Problem, id_text, is_unicode, text_problem
 from aisle.errors import DataError
@@ -60,11 +60,12 @@ class PairParser:
             "hard_negatives": columns.hard_negatives,
             "teacher_score": columns.teacher_score,
             "product_group": None if columns.texts_of_groups else columns.group,
+            "negative_teacher_scores": columns.negative_scores,
         }
         self.roles = {role: column for role, column in roles.items() if column is not None}
         others = {
             **{"relevance": "float32", "hard_negatives": "list<string>", "teacher_score": "float32"},
-            "product_group": "string",
+            **{"product_group": "string", "negative_teacher_scores": "list<float32>"},
         }
         self.schema = {role: others.get(role, "string") for role in self.roles}
         self._texts = [column for role, column in self.roles.items() if role not in others]
@@ -99,11 +100,19 @@ class PairParser:
             if isinstance(found, Problem):
                 return found
             pair = (*pair, found)
-        return pair
+        if self.columns.negative_scores is None:
+            return pair
+        scores = self._read_negative_scores(self.columns.negative_scores, values)
+        return scores if isinstance(scores, Problem) else (*pair, scores)
 
     def _read_negatives(self, value: object, product: object) -> list[str] | Problem:
         column = str(self.columns.hard_negatives)
         read = read_hard_negatives(column, value, product=product, catalog=self._products)
+        return read if isinstance(read, Problem) else read[: self._most_negatives]
+
+    def _read_negative_scores(self, column: str, values: Mapping[str, object]) -> list[float] | Problem:
+        texts = values.get(self.columns.hard_negatives or "")
+        read = read_scores(column, values.get(column), texts=texts)
         return read if isinstance(read, Problem) else read[: self._most_negatives]
 
     def _read_score(self, value: object, _product: object) -> float | Problem:

@@ -66,7 +66,7 @@ class PairShape:
             yield Problem(f"{product} is an empty list", positives)
             return
         if not self.scores:
-            yield from ({**values, product: positive} for positive in positives)
+            yield from self._positives(values, product, positives)
             return
         negatives = values.get(hard or "") or []
         for texts, column, role in (
@@ -86,6 +86,20 @@ class PairShape:
             yield {**values, product: positive, _POSITIVE_SCORES: score, **({hard: wrong} if hard else {})}
         for negative, score in zip(negatives, values[_NEGATIVE_SCORES], strict=True):
             yield {**values, product: negative, _POSITIVE_SCORES: score, **({hard: []} if hard else {})}
+
+    def _positives(
+        self, values: dict[str, Any], product: str, positives: list[object]
+    ) -> Iterator[dict[str, Any] | Problem]:
+        """Yield the pair of each positive, with its own teacher's score if there is a list of them."""
+        column = self.columns.teacher_score
+        scores = None if column is None else values.get(column)
+        if not isinstance(scores, list):
+            yield from ({**values, product: positive} for positive in positives)
+        elif len(scores) != len(positives):
+            yield Problem(f"{column} is not a list with a score for each text of {product}", scores)
+        else:
+            for positive, score in zip(positives, scores, strict=True):
+                yield {**values, product: positive, str(column): score}
 
 
 def negative_columns(row: Row) -> tuple[str, ...]:
@@ -111,6 +125,7 @@ def find_shape(row: Row, columns: PairColumns, *, unlabelled: bool) -> PairShape
         lists
         and columns.label is None
         and not unlabelled
+        and columns.teacher_score is None
         and isinstance(row.values.get(_POSITIVE_SCORES), list)
         and isinstance(row.values.get(_NEGATIVE_SCORES), list)
     )

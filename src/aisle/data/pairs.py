@@ -145,6 +145,12 @@ class Pairs:
         """The teacher's score of each pair, (pairs,) float32; None where they were not read."""
         return self._numbers("teacher_score") if "teacher_score" in self.table.column_names else None
 
+    @property
+    def negative_teacher_scores(self) -> list[list[float]] | None:
+        """The teacher's scores of each pair's hard negatives; None where they were not read."""
+        name = "negative_teacher_scores"
+        return self._values(name) if name in self.table.column_names else None
+
     def _numbers(self, name: str) -> npt.NDArray[np.float32]:
         column = self.table.select_columns(name).with_format("arrow")[:][name]
         return np.asarray(column.to_numpy(), dtype=np.float32)

@@ -84,13 +84,18 @@ def _check(loss: Loss) -> None:
         )
     if loss.contrasts and len(loss.inputs) > 1:
         raise ValueError(
-            f"loss {loss.name!r}: its inputs are {sorted(loss.inputs)}; anchors, triples or positive_sets "
-            "must be the only input"
+            f"loss {loss.name!r}: its inputs are {sorted(loss.inputs)}; anchors, triples, positive_sets "
+            "or scored_lists must be the only input"
         )
     if loss.contrasts and ("positive_sets" in loss.inputs) != (loss.unit == "query"):
         raise ValueError(
             f"loss {loss.name!r}: its inputs are {sorted(loss.inputs)} and its unit is {loss.unit!r}; a loss "
             "that takes positive_sets must have the unit 'query', and no loss that takes anchors may have it"
+        )
+    if loss.takes_lists != (loss.unit == "list"):
+        raise ValueError(
+            f"loss {loss.name!r}: its inputs are {sorted(loss.inputs)} and its unit is {loss.unit!r}; a loss "
+            "that takes scored_lists must have the unit 'list', and no other loss may have it"
         )
     if loss.needs_hard_negatives != (loss.unit == "triple"):
         raise ValueError(

@@ -19,12 +19,14 @@ Input = Literal[
     "anchors",
     "triples",
     "positive_sets",
+    "scored_lists",
     "groups",
     "class_weights",
 ]
-CONTRASTING: tuple[Input, ...] = ("anchors", "triples", "positive_sets")
-"""Inputs that contrast positives with other texts; a loss takes at most one of them, and no other input."""
-Unit = Literal["pair", "positive", "triple", "query"]
+CONTRASTING: tuple[Input, ...] = ("anchors", "triples", "positive_sets", "scored_lists")
+"""Inputs that compare a query with several texts of the batch; a loss takes at most one of them, and no other
+input."""
+Unit = Literal["pair", "positive", "triple", "query", "list"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class BatchContents:
         query_negatives: (positives,) number of the batch's queries that may be a negative of each positive;
             empty unless the loss contrasts positives with other texts.
         triples: (positives,) number of triples of each positive; empty unless the loss takes `triples`.
+        scored: (queries,) number of products that a teacher scored for each query of the batch; empty unless
+            the loss takes `scored_lists`.
     """
 
     relevance: np.ndarray | None
@@ -46,6 +50,7 @@ class BatchContents:
     product_negatives: np.ndarray
     query_negatives: np.ndarray
     triples: np.ndarray
+    scored: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,12 @@ HARD_NEGATIVES = Comparison(
     remedy="Check the products in the column of --hard_negatives_column",
 )
 """Check for a loss that takes triples: a positive needs a hard negative."""
+SCORED_LISTS = Comparison(
+    find=lambda batch, _: batch.scored > 1,
+    nothing="no query has two products with a teacher's score in a batch of {batch} pairs",
+    remedy="Give scores of hard negatives (--negative_scores_column), or several products of a query",
+)
+"""Check for a loss that takes scored lists: a query needs two scored products."""
 PRODUCTS_OF_THE_BATCH = Comparison(
     find=lambda batch, _: batch.product_negatives > 0,
     nothing="no positive has a negative in its batch of {batch} pairs",
@@ -91,11 +102,11 @@ class Loss:
     returns a loss for each pair, so that the training loop weights the pairs of a step exactly, however they
     are divided among accumulated batches and processes.
 
-    If `anchors`, `triples` or `positive_sets` is an input, it must be the only input. The embeddings are then
-    those of the batch's distinct queries and distinct products, hard negatives included, over all processes.
-    `function` returns a loss for each anchor (triple, query), which must not depend on the others: they are
-    passed in blocks that fit in memory. With any other inputs, embeddings are (pairs, dim), a row for each
-    pair.
+    If `anchors`, `triples`, `positive_sets` or `scored_lists` is an input, it must be the only input. The
+    embeddings are then those of the batch's distinct queries and distinct products, hard negatives included,
+    over all processes. `function` returns a loss for each anchor (triple, query, list), which must not depend
+    on the others: they are passed in blocks that fit in memory. With any other inputs, embeddings are
+    (pairs, dim), a row for each pair.
 
     Args:
         name: Value of `--loss`.
@@ -110,13 +121,16 @@ class Loss:
             the batch (`aisle.losses.anchors.Anchors`), which the loss contrasts with the rest. `triples`:
             positives with their own hard negatives (`aisle.losses.triples.Triples`), so the loss needs pairs
             with hard negatives. `positive_sets`: queries with all their positives in the batch
-            (`aisle.losses.positive_sets.PositiveSets`). `groups`: (pairs,) int64, group of each text, so the
-            loss needs rows of a text with its group; both embeddings are then that text's. `class_weights`:
+            (`aisle.losses.positive_sets.PositiveSets`). `scored_lists`: queries with all products of the
+            batch that a teacher scored for them (`aisle.losses.scored_lists.ScoredLists`). `groups`: (pairs,)
+            int64, group of each text, so the loss needs rows of a text with its group; both embeddings are
+            then that text's. `class_weights`:
             (groups, dim), a vector for each group, which is trained with the model and not saved in it.
         over_batch: Whether the loss of a pair depends on other pairs. If so, `function` gets the pairs of all
             processes, from gathered embeddings; otherwise each process passes only its own pairs.
-        unit: Unit of the mean over a step: pairs, positives, queries with a positive, or triples. It is
-            triples for a loss that takes triples, and queries for a loss that takes positive sets.
+        unit: Unit of the mean over a step: pairs, positives, queries with a positive, triples, or lists. It
+            is triples for a loss that takes triples, queries for a loss that takes positive sets, and lists
+            for a loss that takes scored lists.
         parameters: Dataclass of the loss's own parameters; each field becomes a flag.
         keeps_queries_together: Whether all pairs of a query must be in the same batch (`--group_by_query`).
         default_for: Kind of pairs for which this loss is the default.
@@ -144,13 +158,23 @@ class Loss:
 
     @property
     def contrasts(self) -> bool:
-        """Whether the loss contrasts positives with other texts: the batch's, or their own hard negatives."""
+        """Whether the loss compares a query with several texts: the batch's, or its own lists."""
         return any(name in self.inputs for name in CONTRASTING)
+
+    @property
+    def takes_lists(self) -> bool:
+        """Whether the loss learns from lists of products that a teacher scored."""
+        return "scored_lists" in self.inputs
+
+    @property
+    def needs_positives(self) -> bool:
+        """Whether the loss contrasts positives with other texts."""
+        return self.contrasts and not self.takes_lists
 
     @property
     def takes_groups(self) -> bool:
         """Whether the loss can learn from rows of a text with its group."""
-        return self.needs_groups or (self.contrasts and not self.needs_hard_negatives)
+        return self.needs_groups or (self.needs_positives and not self.needs_hard_negatives)
 
     @property
     def needs_groups(self) -> bool:
@@ -164,9 +188,11 @@ class Loss:
 
     @property
     def checked_comparison(self) -> Comparison | None:
-        """Check that runs at startup: `comparison`, or for the negatives that a contrastive loss needs."""
+        """Check that runs at startup: `comparison`, or for the negatives or scores that a loss needs."""
         if self.comparison is not None or not self.contrasts:
             return self.comparison
+        if self.takes_lists:
+            return SCORED_LISTS
         return HARD_NEGATIVES if self.needs_hard_negatives else TEXTS_OF_THE_BATCH
 
     @property
@@ -177,7 +203,7 @@ class Loss:
     @property
     def needs_teacher_scores(self) -> bool:
         """Whether the loss needs pairs with teacher scores."""
-        return "teacher_scores" in self.inputs
+        return "teacher_scores" in self.inputs or self.takes_lists
 
     @property
     def full_name(self) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from aisle.data.batching import epoch_order, process_share
+from aisle.data.batching import process_share
 from aisle.data.negatives import Csr, KnownPositives
+from aisle.data.scored_products import ScoredProducts
 from aisle.losses.anchors import Anchors, Exclusions
 from aisle.losses.batch_weight import batch_weight
 from aisle.losses.positive_sets import PositiveSets
+from aisle.losses.scored_lists import ScoredLists
 from aisle.losses.specification import Unit
 from aisle.losses.triples import Triples
 from aisle.text.batch_layout import Layout
@@ -24,6 +26,7 @@ from aisle.training.contrast import (
     contrasted_texts,
     hard_negatives_of,
     positives_by_query,
+    texts_to_compare,
 )
 from aisle.training.tokenized import TokenizedPairs
 
@@ -99,10 +102,11 @@ class Collator:
         process_index: Index of this rank.
         num_processes: Number of ranks.
         known: Positives among all pairs, for a contrastive loss.
-        unit: Unit of the mean over a step: pairs, positives, triples or queries.
+        unit: Unit of the mean over a step: pairs, positives, triples, queries or lists.
         texts: Texts to make batches of, by their numbers in the pairs; None for the pairs' own. A frozen
             encoder's have vectors.
         measured: Whether batches have positive sets in any case, for their metrics.
+        scored: Teacher's scores, for a loss that takes scored lists.
     """
 
     pairs: TokenizedPairs
@@ -113,6 +117,7 @@ class Collator:
     unit: Unit
     texts: TokenizedTexts | None = None
     measured: bool = False
+    scored: ScoredProducts | None = None
 
     def __call__(self, rows: np.ndarray) -> PairBatch:
         """Return the batch of these pairs, given their numbers."""
@@ -178,6 +183,8 @@ class Collator:
     ) -> Contrast:
         if self.unit == "triple":
             return self._triples(known, rows, places)
+        if self.scored is not None:
+            return self._scored_lists(self.scored, rows, places)
         if self.unit == "query":
             return self._positive_sets(known, rows, places)
         found = contrasted_texts(
@@ -237,48 +244,26 @@ class Collator:
             total=len(queries),
         )
 
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """The pairs of each step, determined by the seed alone, so that a run can resume at any step.
-
-    Args:
-        pairs: Number of training pairs.
-        batch_size: Pairs per rank and forward pass.
-        num_processes: Number of ranks that share a global batch.
-        accumulation: Global batches per step.
-        seed: Seed of the shuffled order.
-        groups: (pairs,) query of each pair, to keep a query's pairs in the same batch; or group of each text.
-        together: Most texts of a group to keep in the same batch; None keeps all.
-    """
-
-    pairs: int
-    batch_size: int
-    num_processes: int
-    accumulation: int
-    seed: int
-    groups: np.ndarray | None = None
-    together: int | None = None
-
-    @property
-    def pairs_per_step(self) -> int:
-        """Number of pairs in a full step."""
-        return self.batch_size * self.num_processes * self.accumulation
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch; the last may be shorter, so that every pair is used."""
-        return -(-self.pairs // self.pairs_per_step)
-
-    def steps(self, epoch: int, *, first_step: int = 0) -> Iterator[list[np.ndarray]]:
-        """Yield each step of an epoch, from `first_step` on, as a list of global batches of pair numbers."""
-        order = epoch_order(
-            self.pairs, seed=self.seed, epoch=epoch, groups=self.groups, together=self.together
+    def _scored_lists(
+        self, scored: ScoredProducts, rows: np.ndarray, places: Callable[[np.ndarray], np.ndarray]
+    ) -> Contrast:
+        queries, products = texts_to_compare(self.pairs, rows)
+        lists = scored.among(queries, products)
+        # Divide the lists among the ranks, not the queries: a query with a single scored product has no list.
+        own = process_share(
+            np.arange(len(lists)), process_index=self.process_index, num_processes=self.num_processes
         )
-        size = self.batch_size * self.num_processes
-        for start in range(first_step * self.pairs_per_step, self.pairs, self.pairs_per_step):
-            rows = order[start : start + self.pairs_per_step]
-            yield [rows[at : at + size] for at in range(0, len(rows), size)]
+        mine = lists.take(own)
+        return Contrast(
+            queries=torch.from_numpy(places(queries)),
+            products=torch.from_numpy(places(products)),
+            scored_lists=ScoredLists(
+                queries=torch.from_numpy(mine.queries),
+                products=_exclusions(mine.products),
+                scores=torch.from_numpy(mine.scores),
+            ),
+            total=len(lists),
+        )
 
 
 def _exclusions(csr: Csr) -> Exclusions:
@@ -292,6 +277,6 @@ def _with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) ->
         one = getattr(value, field.name)
         if isinstance(one, torch.Tensor):
             changed[field.name] = change(one)
-        elif isinstance(one, Contrast | Anchors | Exclusions | Triples | PositiveSets):
+        elif isinstance(one, Contrast | Anchors | Exclusions | Triples | PositiveSets | ScoredLists):
             changed[field.name] = _with_tensors(one, change)
     return replace(value, **changed)

@@ -12,6 +12,7 @@ from aisle.data.batching import process_share
 from aisle.data.negatives import KnownPositives
 from aisle.losses.anchors import Anchors
 from aisle.losses.positive_sets import PositiveSets
+from aisle.losses.scored_lists import ScoredLists
 from aisle.losses.triples import Triples
 from aisle.training.tokenized import TokenizedPairs
 
@@ -27,7 +28,8 @@ class Contrast:
             above.
         triples: This rank's triples, for a loss that takes triples; they index them too.
         positive_sets: This rank's queries with their positives, for a loss that takes them; likewise.
-        total: Number of anchors, triples or queries over all ranks.
+        scored_lists: This rank's queries with the products that a teacher scored; likewise.
+        total: Number of anchors, triples, queries or lists over all ranks.
     """
 
     queries: torch.Tensor
@@ -35,6 +37,7 @@ class Contrast:
     anchors: Anchors | None = None
     triples: Triples | None = None
     positive_sets: PositiveSets | None = None
+    scored_lists: ScoredLists | None = None
     total: int = 0
 
 
@@ -74,8 +77,7 @@ def contrasted_texts(
     If rows are texts with their groups, the positives are all ordered pairs of different texts of a group.
     """
     queries, products = pairs.queries[rows], pairs.products[rows]
-    query_columns = np.unique(queries)
-    product_columns = np.unique(np.concatenate([products, pairs.negatives_of(rows)]))
+    query_columns, product_columns = texts_to_compare(pairs, rows)
     if pairs.texts_of_groups:
         first = np.unique(queries, return_index=True)[1]
         anchor_queries, anchor_products = _alike(pairs.product_keys[product_columns])
@@ -100,6 +102,12 @@ def contrasted_texts(
     return ContrastedTexts(
         query_columns, product_columns, anchor_rows, anchor_queries, anchor_products, excluded, total
     )
+
+
+def texts_to_compare(pairs: TokenizedPairs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct queries of pairs, and their distinct products and hard negatives, by number."""
+    products = np.concatenate([pairs.products[rows], pairs.negatives_of(rows)])
+    return np.unique(pairs.queries[rows]), np.unique(products)
 
 
 def _alike(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

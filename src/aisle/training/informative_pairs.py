@@ -8,10 +8,11 @@ from itertools import chain, islice
 import numpy as np
 
 from aisle.data.negatives import Csr, KnownPositives
+from aisle.data.scored_products import ScoredProducts
 from aisle.losses.parameters import Parameters
 from aisle.losses.specification import BatchContents, Loss
-from aisle.training.batches import BatchPlan
-from aisle.training.contrast import contrasted_texts, hard_negatives_of
+from aisle.training.batch_plan import BatchPlan
+from aisle.training.contrast import contrasted_texts, hard_negatives_of, texts_to_compare
 from aisle.training.tokenized import TokenizedPairs
 
 BATCHES = 100
@@ -55,6 +56,7 @@ def informative_pairs(
     plan: BatchPlan,
     *,
     known: KnownPositives | None,
+    scored: ScoredProducts | None = None,
 ) -> Informative:
     """Return what the first batches of a run have to compare.
 
@@ -64,6 +66,7 @@ def informative_pairs(
         pairs: The training pairs.
         plan: Pairs of each batch.
         known: Positives among all pairs, for a contrastive loss.
+        scored: Teacher's scores, for a loss that takes scored lists.
     """
     comparison = loss.checked_comparison
     if comparison is None:
@@ -71,7 +74,7 @@ def informative_pairs(
     counted = learning = 0
     empty: list[EmptyBatch] = []
     for number, rows in enumerate(islice(chain.from_iterable(plan.steps(0)), BATCHES), start=1):
-        found = comparison.find(_contents(loss, pairs, rows, known), parameters)
+        found = comparison.find(_contents(loss, pairs, rows, known, scored), parameters)
         counted += len(found)
         learning += int(found.sum())
         if loss.contrasts and len(found) and not found.any():
@@ -85,6 +88,8 @@ def _why_empty(loss: Loss, pairs: TokenizedPairs, rows: np.ndarray) -> str:
     """Return why no positive of a batch has a negative."""
     if loss.needs_hard_negatives:
         return "no positive has a hard negative"
+    if loss.takes_lists:
+        return "no query has two products with a teacher's score"
     if pairs.texts_of_groups and len(np.unique(pairs.groups[rows])) == 1:
         return "all texts are of the same group"
     if len(rows) == 1:
@@ -97,7 +102,11 @@ def _why_empty(loss: Loss, pairs: TokenizedPairs, rows: np.ndarray) -> str:
 
 
 def _contents(
-    loss: Loss, pairs: TokenizedPairs, rows: np.ndarray, known: KnownPositives | None
+    loss: Loss,
+    pairs: TokenizedPairs,
+    rows: np.ndarray,
+    known: KnownPositives | None,
+    scored: ScoredProducts | None,
 ) -> BatchContents:
     none = np.empty(0, np.int64)
     contents = BatchContents(
@@ -106,10 +115,14 @@ def _contents(
         product_negatives=none,
         query_negatives=none,
         triples=none,
+        scored=none,
     )
     if not loss.contrasts:
         return contents
-    assert known is not None  # always given for a contrastive loss
+    if scored is not None:
+        queries, products = texts_to_compare(pairs, rows)
+        return replace(contents, scored=scored.counts_among(queries, products))
+    assert known is not None  # always given for a loss that contrasts positives
     texts = contrasted_texts(pairs, known, rows)
     contents = replace(
         contents,

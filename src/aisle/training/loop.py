@@ -16,7 +16,8 @@ from aisle.errors import TrainingStopped
 from aisle.models.tower import Tower
 from aisle.models.weight_names import without_wrappers
 from aisle.system.prefetch import prefetched
-from aisle.training.batches import BatchPlan, PairBatch
+from aisle.training.batch_plan import BatchPlan
+from aisle.training.batches import PairBatch
 from aisle.training.checkpoint import prune_checkpoints, save_checkpoint
 from aisle.training.peak_memory import peak_memory_bytes
 from aisle.training.schedule import Due, Schedule

@@ -14,6 +14,7 @@ from aisle.losses.anchors import Anchors
 from aisle.losses.embedding_rows import rows_of
 from aisle.losses.parameters import LOWEST_TEMPERATURE, Parameters, Temperature
 from aisle.losses.positive_sets import PositiveSets
+from aisle.losses.scored_lists import ScoredLists
 from aisle.losses.specification import Loss
 from aisle.losses.triples import Triples
 from aisle.training.batches import PairBatch
@@ -139,7 +140,7 @@ class Objective(nn.Module):
         contrast = batch.contrast
         assert contrast is not None  # the collator always sets it for these losses
         (name,) = self.loss.inputs
-        compared: Anchors | Triples | PositiveSets = getattr(contrast, name)
+        compared: Anchors | Triples | PositiveSets | ScoredLists = getattr(contrast, name)
         if self.loss.needs_hard_negatives:
             columns = 3 * embeddings.shape[1]
         else:

@@ -38,6 +38,7 @@ class TokenizedPairs:
         relevance: (pairs,) float32 in [0, 1]; empty without labels.
         marks: (texts,) uint8, see `types.text_marks`.
         teacher_scores: (pairs,) float32; empty if the loss does not need them.
+        negative_scores: (negatives,) float32, the teacher's scores of `negatives`; empty if they have none.
         groups: (pairs,) int64, number of each text's group, if rows are texts with their groups; else empty.
             The queries are then the products, and all texts are on the side of products.
         subgroups: (pairs,) int64, number of each pair's subgroup; empty if the data has none.
@@ -54,6 +55,7 @@ class TokenizedPairs:
     relevance: np.ndarray
     marks: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     teacher_scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    negative_scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     groups: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     subgroups: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
@@ -121,6 +123,7 @@ def tokenize_pairs(pairs: Pairs, tokenizers: SideTokenizers) -> TokenizedPairs:
         product_keys=product_keys,
         relevance=np.empty(0, np.float32) if pairs.relevance is None else pairs.relevance,
         teacher_scores=np.empty(0, np.float32) if pairs.teacher_scores is None else pairs.teacher_scores,
+        negative_scores=np.fromiter(chain.from_iterable(pairs.negative_teacher_scores or []), np.float32),
         marks=np.empty(0, np.uint8) if tokens.marks is None else tokens.marks,
         groups=query_keys[query_texts] if pairs.texts_of_groups else np.empty(0, np.int64),
         subgroups=np.empty(0, np.int64) if pairs.subgroups is None else distinct(pairs.subgroups).rows,

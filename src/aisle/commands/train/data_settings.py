@@ -88,7 +88,10 @@ class DataSettings:
     subgroup, only products judged wrong (and hard negatives) are."""
     teacher_score_column: str | None = None
     """Column with a teacher's score of each pair, a finite number, for a --loss that learns from it.
-    If not given: teacher_score."""
+    If not given: teacher_score or pos_scores."""
+    negative_scores_column: str | None = None
+    """Column with a list of the teacher's scores of the hard negatives. If not given: negative_teacher_scores
+    or neg_scores, if there is one."""
     label_map: LabelGains = None
     label_max: LabelMax = None
     validation_share: Annotated[float, Interval(gt=0, lt=1)] = 0.1

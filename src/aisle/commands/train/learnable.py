@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from aisle.commands.train.settings import OptimSettings
 from aisle.data.negatives import KnownPositives
+from aisle.data.scored_products import ScoredProducts
 from aisle.errors import ConfigError
 from aisle.losses.parameters import Parameters
 from aisle.losses.specification import Loss
-from aisle.training.batches import BatchPlan
+from aisle.training.batch_plan import BatchPlan
 from aisle.training.informative_pairs import informative_pairs
 from aisle.training.tokenized import TokenizedPairs
 
@@ -28,6 +29,7 @@ def check_learnable(
     plan: BatchPlan,
     *,
     known: KnownPositives | None,
+    scored: ScoredProducts | None = None,
     total_steps: int,
 ) -> list[str]:
     """Return the warnings for the start of a run.
@@ -39,6 +41,7 @@ def check_learnable(
         train: Training pairs.
         plan: Which pairs share a batch.
         known: Positives of all pairs, for a loss that contrasts.
+        scored: Teacher's scores, for a loss that takes scored lists.
         total_steps: Steps of the run.
 
     Raises:
@@ -46,7 +49,7 @@ def check_learnable(
             negative.
     """
     warnings = [*parameters.warnings(), *_odd_numbers(optim, plan, total_steps)]
-    found = informative_pairs(loss, parameters, train, plan, known=known)
+    found = informative_pairs(loss, parameters, train, plan, known=known, scored=scored)
     comparison = loss.checked_comparison
     share, empty = found.share, found.empty
     if comparison is None:
@@ -73,7 +76,7 @@ def check_learnable(
     remedy = comparison.remedy
     if not share:
         raise ConfigError(f"--loss {loss.name}: has nothing to learn from: {nothing}. {remedy}")
-    counted = "positives" if loss.contrasts else "pairs"
+    counted = "positives" if loss.needs_positives else "queries" if loss.takes_lists else "pairs"
     learns = f"the {loss.name} loss learns from {share:.1%} of the {counted}: for the others {nothing}"
     return [*warnings, f"{learns}. {remedy}"]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from aisle.commands.train.data_settings import DataSettings
 from aisle.commands.train.loss_settings import chosen_loss, unused_parameters
 from aisle.commands.train.settings import OptimSettings, TrainSettings
 from aisle.data.pairs import Pairs
@@ -40,6 +43,11 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
             f"--loss {loss.name}: needs hard negatives, and the training pairs have none; give "
             "--hard_negatives_column, or use another loss"
         )
+    if loss.needs_teacher_scores and train.teacher_scores is None:
+        raise ConfigError(
+            f"--loss {loss.name}: needs a teacher's score of each training pair, and there is none; give a "
+            "column teacher_score, name another with --teacher_score_column, or use another loss"
+        )
     reason = _reason_to_refuse(loss, train)
     if reason is not None:
         raise ConfigError(
@@ -57,11 +65,11 @@ def _default_loss(*, labelled: bool) -> Loss:
 def _reason_to_refuse(loss: Loss, train: Pairs) -> str | None:
     """Return why a loss cannot learn from the labels of the training pairs, or None if it can."""
     relevance = train.relevance
-    if relevance is None:
+    if relevance is None or loss.needs_teacher_scores:
         return None
     if not relevance.max():
         return "needs positives, and every training pair's relevance is 0"
-    if loss.contrasts and not train.positive_share():
+    if loss.needs_positives and not train.positive_share():
         return (
             f"needs positives, and no training pair's relevance is above 0.5 (highest: {relevance.max():g})"
         )
@@ -108,10 +116,12 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
     loss, _ = chosen_loss(settings.objective)
     optim, usual = settings.optim, OptimSettings()
     unused = unused_parameters(settings.objective)
-    if settings.data.teacher_score_column is not None and not loss.needs_teacher_scores:
-        unused.append(f"--teacher_score_column is not used: {loss.name} does not learn from teacher scores")
+    unused += _unused_scores(settings.data, loss, train)
     for name in ("group", "subgroup"):
-        if getattr(settings.data, f"{name}_column") is not None and not loss.contrasts | loss.takes_groups:
+        if (
+            getattr(settings.data, f"{name}_column") is not None
+            and not loss.needs_positives | loss.takes_groups
+        ):
             unused.append(f"--{name}_column is not used: {loss.name} takes no negatives from the batch")
     if settings.run.batch_metrics and not loss.contrasts:
         unused.append(f"--batch_metrics is not used: {loss.name} does not contrast the texts of a batch")
@@ -128,3 +138,16 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
     if optim.lr_scheduler_type == "constant" and (optim.num_warmup_steps or optim.warmup_share):
         unused.append(f"{warmup} is not used: it needs --lr_scheduler_type constant_with_warmup")
     return unused
+
+
+def _unused_scores(data: DataSettings, loss: Loss, train: Pairs) -> Iterator[str]:
+    """Yield a line for each column of teacher scores, or of negatives without scores, that is not used."""
+    if data.teacher_score_column is not None and not loss.needs_teacher_scores:
+        yield f"--teacher_score_column is not used: {loss.name} does not learn from teacher scores"
+    if data.negative_scores_column is not None and not loss.takes_lists:
+        yield f"--negative_scores_column is not used: {loss.name} does not learn from scores of negatives"
+    if loss.takes_lists and train.has_hard_negatives and train.negative_teacher_scores is None:
+        yield (
+            "the hard negatives are not used: there is no column of the teacher's scores of them "
+            "(--negative_scores_column)"
+        )

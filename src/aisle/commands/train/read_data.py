@@ -58,7 +58,7 @@ def read_training_data(
         token: Hub token for gated and private data sets.
         log: Logs the number of pairs, the columns in use and the rows that were left out.
         memory: Rows from memory.
-        teacher_scores: Whether training pairs must have a teacher's scores, for a loss that needs them.
+        teacher_scores: Whether to read a teacher's scores of the training pairs, for a loss that needs them.
 
     Raises:
         DataError: A source cannot be read, rows are bad, or no pairs are left.

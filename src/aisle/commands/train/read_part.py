@@ -9,11 +9,11 @@ from itertools import chain, islice
 from aisle.commands.train.data_settings import DataSettings
 from aisle.data.catalog_texts import CatalogTexts
 from aisle.data.esci import ESCI_GAINS
-from aisle.data.pairs import PairColumns, Pairs, PairsRead, read_pairs
+from aisle.data.pair_columns import PairColumns, with_teacher_columns
+from aisle.data.pairs import Pairs, PairsRead, read_pairs
 from aisle.data.rows import Row
 from aisle.data.train_formats import row_format
 
-TEACHER_SCORE = "teacher_score"
 PEEKED_ROWS = 1000
 """Rows that are searched for the first good row, whose columns tell the format."""
 
@@ -33,8 +33,11 @@ class ReadPart:
     positives_only: bool
 
 
-def named_columns(settings: DataSettings, head: Row | None) -> PairColumns:
-    """Return the columns that the settings name, given the first row; None stands for columns to find."""
+def named_columns(settings: DataSettings, head: Row | None, *, scored: bool = False) -> PairColumns:
+    """Return the columns that the settings name, given the first row; None stands for columns to find.
+
+    Those of a teacher's scores are left out unless they are read (`scored`).
+    """
     product_id = settings.product_id_column
     if product_id is None and head is not None and settings.id_column in head.values:
         product_id = settings.id_column
@@ -47,6 +50,8 @@ def named_columns(settings: DataSettings, head: Row | None) -> PairColumns:
         hard_negatives=settings.hard_negatives_column,
         group=settings.group_column,
         subgroup=settings.subgroup_column,
+        teacher_score=settings.teacher_score_column if scored else None,
+        negative_scores=settings.negative_scores_column if scored else None,
     )
 
 
@@ -67,15 +72,15 @@ def read_part(
         products: Texts by product id, for rows that name products by id.
         name: Name of the part, for the log.
         log: Logs the number of pairs, the columns in use and the rows that were left out.
-        scored: Whether the pairs must have a teacher's scores.
+        scored: Whether to read a teacher's scores.
 
     Raises:
         DataError: Rows are bad, or no pairs are left.
     """
     head, rows = peek_row(rows)
-    columns = named_columns(settings, head)
+    columns = named_columns(settings, head, scored=scored)
     if scored:
-        columns = replace(columns, teacher_score=settings.teacher_score_column or TEACHER_SCORE)
+        columns = with_teacher_columns(columns, head)
     label_map = settings.label_map
     layout = None
     if settings.esci_dir:
@@ -113,7 +118,8 @@ def read_part(
         + (f" of {layout.description}" if layout else "")
         + f"; query: {read.columns.query}, product: {product}, label: {label}"
         + ("" if hard is None else f", hard negatives: {hard}")
-        + (f", teacher's score: {read.columns.teacher_score}" if scored else "")
+        + ("" if read.columns.teacher_score is None else f", teacher's score: {read.columns.teacher_score}")
+        + ("" if read.columns.negative_scores is None else f", of negatives: {read.columns.negative_scores}")
         + ("" if read.columns.group is None else f", group of the product: {read.columns.group}")
         + ("" if read.columns.subgroup is None else f", subgroup: {read.columns.subgroup}")
     )

@@ -25,11 +25,13 @@ from aisle.errors import ConfigError
 from aisle.models.loading import LoadedModel
 from aisle.text.batch_layout import Layout, encoded_layout
 from aisle.text.tokens import TokenizedTexts
-from aisle.training.batches import BatchPlan, Collator
+from aisle.training.batch_plan import BatchPlan
+from aisle.training.batches import Collator
 from aisle.training.loop import Trainer
 from aisle.training.schedule import Schedule
 from aisle.training.selection import SELECTION_METRICS, make_evaluator
 from aisle.training.step import TrainingStep
+from aisle.training.teacher_lists import scored_products_of
 from aisle.training.tokenized import TokenizedPairs
 from aisle.training.train_state import TrainState
 from aisle.training.validation import embed_texts
@@ -69,8 +71,9 @@ def make_trainer(
     settings = replace(settings, optim=_with_warmup(settings.optim, total_steps))
     loss, parameters = chosen_loss(settings.objective)
     known = _known_positives(train) if loss.contrasts else None
+    scored = scored_products_of(train) if loss.takes_lists else None
     for warning in check_learnable(
-        loss, parameters, settings.optim, train, plan, known=known, total_steps=total_steps
+        loss, parameters, settings.optim, train, plan, known=known, scored=scored, total_steps=total_steps
     ):
         log(f"warning: {warning}")
 
@@ -102,6 +105,7 @@ def make_trainer(
             unit=loss.unit,
             texts=train_texts,
             measured=settings.run.batch_metrics,
+            scored=scored,
         ),
         evaluate=evaluate,
         sample=sample,
