@@ -74,6 +74,7 @@ def write_shop(folder):
     clicks = [(query, title) for query, title, label in judged if label == "E"]
     write_rows(folder / "clicks.csv", ("query", "product"), clicks)
     write_rows(folder / "clicks" / "one.csv.gz", ("query", "product"), clicks)
+    write_clicks(folder, judged)
     write_rows(folder / "judged.csv", ("search_term", "item_title", "grade"), graded[:150])
     write_rows(folder / "judged_held_out.csv", ("search_term", "item_title", "grade"), graded[150:])
     worth = {"E": 1, "S": 0.1, "C": 0.01, "I": 0}
@@ -112,6 +113,18 @@ def write_shop(folder):
     (folder / "solr.trec").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_rows(folder / "judgements.csv", ("query_id", "product_id", "label"), labels)
     shutil.copytree(ROOT / "configs", folder / "configs")
+
+
+def write_clicks(folder, judged):
+    """Write how often each product was shown and clicked, at two positions."""
+    rates = {"E": 40, "S": 20, "C": 4, "I": 1}
+    rows = [
+        (query, title, position, 100, rates[label] // position, label == "E", number % 70)
+        for number, (query, title, label) in enumerate(judged)
+        for position in (1, 2)
+    ]
+    names = ("query", "product", "position", "impressions", "clicks", "purchases", "variant_of")
+    write_rows(folder / "click_log.csv", names, [(*row[:5], int(row[5]), row[6]) for row in rows])
 
 
 def write_groups(folder, pairs):

@@ -17,14 +17,14 @@ from aisle.data.subgroups import Subgroups
 __all__ = ["Adjacency", "BatchExclusions", "Csr", "KnownPositives", "equality_keys"]
 
 
-def equality_keys(texts: Sequence[str] | np.ndarray, ids: Sequence[str] | None) -> Ints:
+def equality_keys(texts: Sequence[str] | np.ndarray, ids: Sequence[str] | np.ndarray | None) -> Ints:
     """Return (entries,) int64 keys, equal for entries that share a text or an id, directly or through others.
 
     Keys are 0, 1, 2, ... in order of first appearance.
 
     Args:
         texts: (entries,) texts, or integers that are equal for equal texts.
-        ids: (entries,) ids; None if there are none.
+        ids: (entries,) ids, or integers; None if there are none.
 
     Raises:
         ValueError: The numbers of ids and texts differ.

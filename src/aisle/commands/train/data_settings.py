@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Interval
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from aisle.commands.shared_settings import Count, Delimiter, Encoding, LabelMax, OnBadRow
 from aisle.config.label_map import LabelGains
@@ -20,6 +20,14 @@ MEMORY = "memory:"
 def _in_tuple(value: object) -> object:
     """Return a name by itself, from YAML or Python, in a tuple."""
     return (value,) if isinstance(value, str) else value
+
+
+def _column_names(value: object) -> object:
+    """Return the names in texts with commas, as in `clicks,impressions`."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return value
+    return tuple(name.strip() for text in texts for name in str(text).split(","))
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,21 @@ class DataSettings:
     label_column: str | None = None
     """Column with the relevance. If not given, it is found by its name; without it, every pair is a positive.
     "none" reads the pairs as if they had no labels."""
+    label_from: Annotated[tuple[str, ...] | None, BeforeValidator(_column_names)] = None
+    """Columns of clicks and impressions, and if given of purchases, with commas: clicks,impressions. The
+    relevance is then the smoothed rate of clicks; rows of a pair are summed. --label_max is the rate that
+    becomes relevance 1; if not given: the 95th percentile of the rates."""
+    click_prior_strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Impressions of each pair that the mean click rate counts for (--label_from); 0 does not smooth. If not
+    given: estimated from how far the pairs' rates differ."""
+    purchase_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    """Clicks that a purchase counts for, besides its own click (--label_from)."""
+    position_column: str | None = None
+    """Column with the position at which the product was shown, 1 is the top. Impressions at positions that
+    few shoppers look at then count less (--label_from)."""
+    position_propensities: tuple[Annotated[float, Interval(gt=0, le=1)], ...] | None = None
+    """Probability that a shopper looks at position 1, 2, 3 and so on; the last is for all that follow. If not
+    given: estimated from pairs that were shown at several positions."""
     query_id_column: str | None = None
     """Column with the query id, if any."""
     product_id_column: str | None = None
@@ -132,7 +155,31 @@ def data_problems(data: DataSettings) -> list[str]:
         problems.append("--validation_file: needs --train_file or --dataset_name")
     if data.label_map is not None and data.label_max is not None:
         problems.append("--label_map and --label_max: give one of them")
-    return [*problems, *_format_problems(data), *_catalog_problems(data)]
+    return [*problems, *_click_problems(data), *_format_problems(data), *_catalog_problems(data)]
+
+
+def _click_problems(data: DataSettings) -> Iterator[str]:
+    if data.label_from is None:
+        needed = {
+            "--click_prior_strength": data.click_prior_strength,
+            "--position_column": data.position_column,
+            "--position_propensities": data.position_propensities,
+        }
+        yield from (f"{flag}: needs --label_from" for flag, value in needed.items() if value is not None)
+        return
+    flag = f"--label_from {','.join(data.label_from)}"
+    if len(set(data.label_from)) != len(data.label_from) or len(data.label_from) not in (2, 3):
+        yield f"{flag}: give two or three columns, as clicks,impressions or clicks,impressions,purchases"
+    if data.label_column is not None:
+        yield f"{flag} and --label_column: both give the relevance; leave one of them out"
+    if data.esci_dir:
+        yield f"{flag}: cannot be combined with --esci_dir, whose pairs are judged"
+    if data.train_format not in ("auto", "pairs"):
+        yield f"{flag}: cannot be combined with --train_format {data.train_format}; clicks are of pairs"
+    if data.label_map is not None and not data.validation_file:
+        yield f"{flag}: --label_map is for judged pairs of --validation_file; leave it out"
+    if data.position_propensities is not None and data.position_column is None:
+        yield "--position_propensities: needs --position_column"
 
 
 def _format_problems(data: DataSettings) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from aisle.commands.train.click_labels import judge_by_clicks
 from aisle.commands.train.data_settings import DataSettings
 from aisle.commands.train.read_part import named_columns, peek_row, read_part
 from aisle.commands.train.row_sources import NO_MEMORY, MemoryRows, Rows, row_sources
@@ -63,8 +64,9 @@ def read_training_data(
     Raises:
         DataError: A source cannot be read, rows are bad, or no pairs are left.
     """
-    train_rows, validation_rows = row_sources(settings, token, log, memory)
-    held_out = _held_out(settings)
+    judged = judge_by_clicks(settings, *row_sources(settings, token, log, memory), log=log)
+    train_rows, validation_rows, settings = judged.train, judged.validation, judged.settings
+    held_out = _held_out(judged.held_out)
     sources = [(train_rows, settings), *([] if validation_rows is None else [(validation_rows, held_out)])]
     products = _catalog_texts(settings, sources, log)
     read = read_part(train_rows(), settings, products, name="train", log=log, scored=teacher_scores)
