@@ -236,6 +236,7 @@ EXTRA_OF = {
     "commands/answer.py": "encode",
     "commands/output.py": "train",
     "commands/rag.py": "train",
+    "commands/rag_questions.py": "train",
     "commands/train": "train",
     "sample_shop": "quickstart",
 }

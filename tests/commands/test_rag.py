@@ -36,15 +36,17 @@ def shop(tiny_model, tmp_path_factory):
         "encoder_ffn_dim": 16,
         "decoder_ffn_dim": 16,
     }
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     tokens = {"pad_token_id": 0, "bos_token_id": 101, "eos_token_id": 102, "decoder_start_token_id": 101}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = BartConfig(
-            vocab_size=30_522, init_std=0.3, forced_eos_token_id=None, **sizes, **heads, **tokens
-        )
-        BartForConditionalGeneration(config).save_pretrained(folder / "bart")
-    tokenizer.save_pretrained(folder / "bart")
+    for name, positions in {"bart": 128, "short": 8}.items():
+        heads["max_position_embeddings"] = positions
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            config = BartConfig(
+                vocab_size=30_522, init_std=0.3, forced_eos_token_id=None, **sizes, **heads, **tokens
+            )
+            BartForConditionalGeneration(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     rows = [(f"d{number}", text) for number, text in enumerate(DOCUMENTS)]
     catalog = write_rows(folder / "documents.csv", ["product_id", "title"], rows)
     arguments = ["--model", encoder, "--catalog", catalog, "--index_dir", folder / "index"]
@@ -53,6 +55,7 @@ def shop(tiny_model, tmp_path_factory):
     return SimpleNamespace(
         index=str(folder / "index"),
         generator=str(folder / "bart"),
+        short=str(folder / "short"),
         questions=str(questions),
         encoder=str(encoder),
     )
@@ -112,6 +115,33 @@ def test_an_answer_has_the_likelihood_of_the_formula_and_its_sources(shop, capsy
     shown = capsys.readouterr().out
     assert question in shown
     assert hits[0].product_id in shown
+
+
+def test_a_generator_with_few_positions_reads_the_start_of_long_texts(shop, capsys):
+    long = "which colour has the sofa, please? " * 5
+    assert main(["answer", "--index_dir", shop.index, "--generator", shop.short, long, long]) == 0
+    said = "reads at most 8 tokens of a question with its document, and at most 8 of an answer"
+    assert " ".join(capsys.readouterr().out.split()).count(said) == 1
+    generator = load_generator(shop.short)
+    found = generator.log_probs([long, INPUT.format("sofa", "red")], [long, "red"])
+    start = generator.tokenizer.decode(generator.tokenizer(long)["input_ids"][1:7])
+    assert found.tolist()[0] == pytest.approx(float(generator.log_probs([start], [start])), abs=1e-3)
+
+
+def test_questions_of_another_file_choose_the_epoch_and_bad_rows_can_be_left_out(shop, tmp_path, capsys):
+    train = write_rows(tmp_path / "train.csv", ["question", "answer"], [*QUESTIONS[:6], ("why?", " ")])
+    held_out = write_rows(tmp_path / "held_out.csv", ["question", "answer"], QUESTIONS[5:])
+    arguments = ["--index_dir", shop.index, "--generator", shop.generator, "--train_file", str(train)]
+    arguments += ["--validation_file", str(held_out), "--output_dir", str(tmp_path / "run")]
+    assert main(["rag", *arguments]) == 2
+    assert "row 7 (line 8): answer is blank" in capsys.readouterr().err
+    arguments += ["--on_bad_row", "skip", "--learning_rate", "1e-3", "--top_k", "2", "--json"]
+    assert main(["rag", *arguments]) == 0
+    shown = capsys.readouterr()
+    record = json.loads(shown.out)
+    assert (record["questions"], record["held_out_questions"]) == (6, 4)
+    assert "1 of 7 rows are bad" in shown.err
+    assert "warning: 1 validation questions are training questions too" in shown.err
 
 
 def test_the_query_tower_is_trained_and_the_index_stays_valid(shop, tmp_path, capsys):

@@ -160,3 +160,33 @@ def test_queries_judgements_and_splits_are_read_alike(tmp_path):
         assert read_qrels([tmp_path / name], text_format=text) == {"q1": {"ä1": 1.0}}
     source = resolve_dataset(str(tmp_path / "queries.csv"))
     assert values(iter_split(source, "train", text=text)) == [{"query_id": "q1", "query": TITLE}]
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ('"Foo" is a bar\tb', ['"Foo" is a bar', "b"]),
+        ('a\t"15" Laptop"', ["a", '"15" Laptop"']),
+        ('"open\tb', ['"open', "b"]),
+        ('a\t"open', ["a", '"open']),
+        ('5" pipe\t"', ['5" pipe', '"']),
+        ('"quoted"\t"a ""b"""', ["quoted", 'a "b"']),
+        ('"one\ttwo"\tb', ["one\ttwo", "b"]),
+        ('a\t"two\nlines"', ["a", "two\nlines"]),
+        ('a\t"three\n\nlines"', ["a", "three\n\nlines"]),
+        ('"two\nlines"\tb', ["two\nlines", "b"]),
+    ],
+)
+@pytest.mark.parametrize("after", ["", "\nc\td", '\nc\td"e"', '\n"c"\td\n'])
+def test_a_tsv_has_quotes_of_csv_or_texts_as_they_are(read, line, fields, after):
+    rows = read(f"x\ty\na\tb\n{line}{after}", name="p.tsv")
+    there = [["a", "b"], fields, *([["c", 'd"e"' if "e" in after else "d"]] if after else [])]
+    assert [list(row.values.values()) for row in rows] == there
+    assert [row.number for row in rows] == list(range(1, len(there) + 1))
+    if after:
+        assert rows[2].line == 4 + line.count("\n")
+
+
+def test_a_quote_that_is_never_closed_is_reported_in_a_tsv_too(read):
+    with pytest.raises(DataError, match="line 2: a quote opens"):
+        read('x\ty\n"open\n\nrow\n', name="p.tsv")

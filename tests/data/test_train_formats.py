@@ -184,6 +184,21 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_questions_without_hard_negatives_have_their_other_negatives(read):
+    plain = question("which desk?", [context("Oak.")], [context("Pine."), context("Oak."), context("Ash.")])
+    found, log = read([SOFA, LAMP, plain])
+    assert pairs_of(found) == [*READ, ("which desk?", "Oak.", ["Pine.", "Ash."])]
+    said = "1 of 3 questions have no hard_negative_ctxs; their negative_ctxs are read in place of them"
+    assert sum(said in line for line in log) == 2  # training and validation data
+
+
+@pytest.mark.parametrize("lists", [["hard_negative_ctxs"], ["hard_negative_ctxs", "negative_ctxs"], ["ctxs"]])
+def test_dpr_without_positives_is_named(read, lists):
+    content = [{"question": "which lamp?", "answers": [], **{name: [context("a")] for name in lists}}]
+    with pytest.raises(DataError, match=f"has DPR's question and {' and '.join(lists)} and no positive_ctxs"):
+        read(content)
+
+
 TSV = "query_text\ttitle\tgold_passage\thard_negative\n"
 
 

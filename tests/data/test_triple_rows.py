@@ -65,7 +65,8 @@ def test_a_triple_without_a_negative_is_a_bad_row():
             "positives; its name is one of product, product_title",
         ),
         ({"text": "a", "positive": "b", "negative": "c"}, "anchors; its name is one of query, question"),
-        ({"id": 1, "x": "a", "y": "b", "z": "c"}, "anchors"),
+        ({"rank": 1, "x": "a", "y": "b", "z": "c"}, "anchors"),
+        ({"id": "1", "x": "a", "y": "b"}, "anchors"),
     ],
 )
 def test_a_missing_column_is_one_message(row, missing):
@@ -75,3 +76,29 @@ def test_a_missing_column_is_one_message(row, missing):
     said = str(refused.value)
     assert said.startswith("triples.csv: --train_format triples needs a column of " + missing)
     assert f"The columns are: {', '.join(row)}." in said
+
+
+@pytest.mark.parametrize("name", ["id", "ID", "pairID", "row_id", "", "Unnamed: 0", "uuid"])
+@pytest.mark.parametrize("value", [7, "7"])
+def test_ids_are_never_an_anchor(name, value):
+    texts = {"premise": "a", "entailed": "b", "contradicted": "c"}
+    assert read(*rows_of({name: value, **texts})) == [("a", "b", ["c"])]
+    assert read(*rows_of({**texts, name: value})) == [("a", "b", ["c"])]
+
+
+def test_a_column_without_words_is_not_taken_by_its_position():
+    (row,) = rows_of({"code": "4-17", "x": "a", "y": "b", "z": "c"})
+    with pytest.raises(DataError, match="'code' holds no words but '4-17', so the columns are not taken by"):
+        find_triple_columns(row, PairColumns())
+    assert read(row, query="x", product="y", hard_negatives="z") == [("a", "b", ["c"])]
+
+
+def test_the_columns_in_use_are_logged_once_and_again_if_a_source_has_others():
+    first = rows_of({"id": "1", "x": "a", "y": "b", "z": "c"}, {"id": "2", "x": "d", "y": "e", "z": "f"})
+    second = rows_of({"anchor": "a", "positive": "b", "negative": "c"}, source="two.csv")
+    lines = []
+    list(triple_rows(iter([*first, *second]), wanted=PairColumns(), log=lines.append))
+    assert lines == [
+        "triples of triples.csv: anchor: x, positive: y, negatives: z; taken by position",
+        "triples of two.csv: anchor: anchor, positive: positive, negatives: negative",
+    ]

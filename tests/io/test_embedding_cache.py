@@ -101,6 +101,7 @@ def test_a_damaged_file_is_not_read_but_named(change, cache):
 
     assert again.damaged == [path]
     assert (again.find(keys("sofa", "lamp")) == MISSING).all()
+    assert (again.newly_damaged(), again.newly_damaged()) == ([path], [])
 
 
 def test_a_flipped_byte_of_a_vector_is_found_when_its_file_is_needed(cache):

@@ -154,5 +154,13 @@ def test_ids_and_answers_of_dpr_are_compared_as_words(catalog):
     assert known.reason("red sofa", "p6", CATALOG["p6"]) is None
 
 
+@pytest.mark.parametrize(("answer", "text"), [("caf\u00e9", "a cafe\u0301"), ("cafe\u0301", "a CAF\u00c9")])
+def test_an_accent_of_an_answer_may_be_written_either_way(answer, text):
+    pairs = pairs_of({"query": "where?", "product": "elsewhere"})
+    known = KnownProducts.of(pairs, {}, passages={"where?": Passages.of([], [answer])})
+    assert known.reason("where?", "p", text) == "has an answer"
+    assert known.reason("where?", "p", "a cafe") is None
+
+
 def test_the_separator_of_titles_does_not_count():
     assert text_key("Sofa [SEP] It is RED.") == text_key("sofa it  is red.")

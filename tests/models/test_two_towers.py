@@ -177,6 +177,23 @@ def test_a_missing_tower_is_named(copy_of_run):
         load_encoder(copy_of_run, device="cpu")
 
 
+def test_a_missing_router_file_is_named(copy_of_run):
+    (copy_of_run / "router_config.json").unlink()
+
+    with pytest.raises(ModelError, match=r"router_config.json is missing, without which sentence-transf"):
+        load_encoder(copy_of_run, device="cpu")
+
+
+def test_a_router_without_its_description_names_its_towers(copy_of_run):
+    (copy_of_run / "aisle.json").unlink()
+
+    with pytest.raises(ModelError) as refused:
+        load_encoder(copy_of_run, device="cpu")
+
+    assert "is a Router of sentence-transformers" in str(refused.value)
+    assert f"give a single tower: {copy_of_run}/product or {copy_of_run}/query" in str(refused.value)
+
+
 def test_altered_weights_of_a_tower_are_refused(copy_of_run):
     edit_json(copy_of_run / "query" / "config.json", layer_norm_eps=0.1)
 

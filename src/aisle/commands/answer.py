@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aisle.commands.command import Command
-from aisle.commands.output import Output, quieten_libraries
-from aisle.commands.rag_settings import (
+from aisle.commands.generator_settings import (
     DEFAULT_INPUT,
     GeneratorInput,
     GeneratorName,
     RagTemperature,
-    check_texts,
     input_maker,
     input_problems,
+    open_index_and_generator,
 )
+from aisle.commands.output import Output, quieten_libraries
 from aisle.commands.shared_settings import (
     AdapterBase,
     ConfigFile,
@@ -75,15 +75,11 @@ def answer(settings: AnswerSettings) -> None:
     """
     from rich.text import Text
 
-    from aisle.index import open_index
-    from aisle.models.generator import load_generator
     from aisle.search.open_searcher import open_searcher
 
     output = Output(json_only=settings.json)
     quieten_libraries()
-    index = open_index(settings.index_dir)
-    check_texts(index, settings.index_dir)
-    generator = load_generator(settings.generator, trust_remote_code=settings.trust_remote_code)
+    index, generator = open_index_and_generator(settings, output.log)
     searcher = open_searcher(
         index,
         model=settings.model,

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from annotated_types import Interval
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from aisle.commands.command import Command
-from aisle.commands.named_inputs import check_data_sets, check_indexes, check_models
+from aisle.commands.generator_settings import input_maker, open_index_and_generator
 from aisle.commands.output import Output, quieten_libraries
-from aisle.commands.rag_settings import (
-    DEFAULT_INPUT,
-    GeneratorInput,
-    GeneratorName,
-    RagTemperature,
-    check_texts,
-    input_maker,
-    input_problems,
-)
-from aisle.commands.shared_settings import (
-    ConfigFile,
-    Count,
-    IndexDir,
-    IndexModel,
-    Json,
-    OverwriteOutputDir,
-    Seed,
-    TrustRemoteCode,
-)
-from aisle.config.annotations import Required
+from aisle.commands.rag_settings import RagSettings, rag_inputs, rag_problems
 from aisle.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from aisle.data.pairs import Pairs
+    from aisle.commands.rag_questions import RagQuestions
     from aisle.index import Manifest, SearchIndex
+    from aisle.models.generator import Generator
     from aisle.models.loading import LoadedModel
     from aisle.models.model_source import ModelSource
     from aisle.training.rag_training import RagTrainer
@@ -48,60 +24,6 @@ TRAINED_THROUGH = "rag_sequence"
 """Key in `aisle.json` of the record of the training."""
 
 
-@dataclass(frozen=True)
-class RagSettings:
-    """Train the query tower of an index through the answers of a generator.
-
-    For each question, the documents found are read by the generator, and the loss is the negative
-    log-likelihood of the answer, summed over the documents (RAG-Sequence). The documents and the generator
-    stay as they are, and the index stays valid.
-    """
-
-    index_dir: IndexDir
-    generator: GeneratorName
-    output_dir: str
-    """Folder of the run: a run of two towers, for queries the trained tower, for products the encoder of the
-    index."""
-    train_file: Required[tuple[str, ...]] = ()
-    """Questions with answers: csv, tsv, jsonl, json or parquet files."""
-    query_column: str | None = None
-    """Column with the question. If not given, it is found by its name (query, question)."""
-    answer_column: str = "answer"
-    """Column with the answer."""
-    validation_share: Annotated[float, Interval(gt=0, lt=1)] = 0.1
-    """Share of the questions to hold out. The epoch with the likeliest answers to them is saved."""
-    top_k: Count = 5
-    """Documents to retrieve for a question."""
-    temperature: RagTemperature = 0.05
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-5
-    """Learning rate of AdamW, constant."""
-    num_train_epochs: Count = 3
-    """Passes over the questions."""
-    batch_size: Count = 8
-    """Questions in a step."""
-    generator_input: GeneratorInput = DEFAULT_INPUT
-    seed: Seed = 42
-    """Seed of the order of the questions, and of those to hold out."""
-    model: IndexModel = None
-    overwrite_output_dir: OverwriteOutputDir = False
-    trust_remote_code: TrustRemoteCode = False
-    json: Json = False
-    config: ConfigFile = None
-
-
-def rag_problems(settings: RagSettings) -> list[str]:
-    """Return one message for each combination of settings that cannot work."""
-    missing = [] if settings.train_file else ["--train_file: required; give the questions with their answers"]
-    return [*missing, *input_problems(settings.generator_input)]
-
-
-def rag_inputs(settings: RagSettings) -> None:
-    """Check that the index, the questions and the model exist, if they are given as files or folders."""
-    check_indexes(settings.index_dir)
-    check_data_sets(settings.train_file)
-    check_models(settings.model)
-
-
 def rag(settings: RagSettings) -> str:
     """Train the query tower, write the run, and return its folder.
 
@@ -109,9 +31,9 @@ def rag(settings: RagSettings) -> str:
         AisleError: The index, its encoder, the generator or the questions cannot be used; or the answers to
             held-out questions did not become likelier, and nothing is written.
     """
+    from aisle.commands.rag_questions import read_questions
     from aisle.commands.train.run_dir import check_model_dir
     from aisle.commands.write_model import write_model
-    from aisle.index import open_index
     from aisle.models.merging import base_named
     from aisle.models.run_file import read_settings_file
     from aisle.models.two_towers import TwoTowers, UnchangedModel
@@ -120,13 +42,12 @@ def rag(settings: RagSettings) -> str:
     output = Output(json_only=settings.json)
     quieten_libraries()
     check_model_dir(Path(settings.output_dir), overwrite=settings.overwrite_output_dir)
-    index = open_index(settings.index_dir)
-    check_texts(index, settings.index_dir)
-    pairs, train, held_out = _questions(settings)
+    questions = read_questions(settings, output.log)
+    index, generator = open_index_and_generator(settings, output.log)
     source = _source(settings, index.manifest)
     query = _load(settings, index.manifest, source, side="query")
-    trainer = _trainer(settings, index, query, pairs)
-    record = _train(settings, trainer, train, held_out, output)
+    trainer = _trainer(settings, index, generator, query, questions)
+    record = _train(settings, trainer, questions, output)
     towers = TwoTowers(
         query=WholeModel(
             tower=trainer.tower,
@@ -141,23 +62,6 @@ def rag(settings: RagSettings) -> str:
     output.log(f"saved to {settings.output_dir}; search the index with --model {settings.output_dir}")
     output.document({"run_dir": settings.output_dir, **record})
     return settings.output_dir
-
-
-def _questions(settings: RagSettings) -> tuple[Pairs, np.ndarray, np.ndarray]:
-    """Return the questions with their answers, and the numbers of those to train on and to hold out."""
-    import numpy as np
-
-    from aisle.data.files import expand_files, iter_rows
-    from aisle.data.pairs import PairColumns, query_key, read_pairs, split_by_query
-    from aisle.data.unread_numbers import NO_LABELS
-
-    columns = PairColumns(query=settings.query_column, product=settings.answer_column, label=NO_LABELS)
-    rows = iter_rows(expand_files(settings.train_file))
-    pairs = read_pairs(rows, columns=columns, label_map=None, on_bad_row="error").pairs
-    _, validation = split_by_query(pairs, validation_share=settings.validation_share, seed=settings.seed)
-    held_out = set(map(query_key, validation.queries))
-    is_held_out = np.array([query_key(query) in held_out for query in pairs.queries])
-    return pairs, np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
 def _source(settings: RagSettings, manifest: Manifest) -> ModelSource:
@@ -208,15 +112,20 @@ def _load(settings: RagSettings, manifest: Manifest, source: ModelSource, *, sid
     return loaded.model
 
 
-def _trainer(settings: RagSettings, index: SearchIndex, query: LoadedModel, pairs: Pairs) -> RagTrainer:
+def _trainer(
+    settings: RagSettings,
+    index: SearchIndex,
+    generator: Generator,
+    query: LoadedModel,
+    questions: RagQuestions,
+) -> RagTrainer:
     from aisle.models.backbone import padding_token
-    from aisle.models.generator import load_generator
     from aisle.text.distinct_tokens import distinct_texts
     from aisle.training.rag_training import RagTrainer
 
     tower = query.tower().eval()
     tower.requires_grad_(True)
-    tokens = distinct_texts(pairs.queries).tokenize(
+    tokens = distinct_texts(questions.questions).tokenize(
         query.tokenizer,
         prompt=query.settings.query_prompt,
         side="query",
@@ -228,9 +137,9 @@ def _trainer(settings: RagSettings, index: SearchIndex, query: LoadedModel, pair
         place=tokens.place,
         pad_token_id=padding_token(query.backbone),
         index=index,
-        generator=load_generator(settings.generator, trust_remote_code=settings.trust_remote_code),
-        questions=pairs.queries,
-        answers=pairs.products,
+        generator=generator,
+        questions=questions.questions,
+        answers=questions.answers,
         prompt=input_maker(settings.generator_input),
         top_k=settings.top_k,
         temperature=settings.temperature,
@@ -238,7 +147,7 @@ def _trainer(settings: RagSettings, index: SearchIndex, query: LoadedModel, pair
 
 
 def _train(
-    settings: RagSettings, trainer: RagTrainer, train: np.ndarray, held_out: np.ndarray, output: Output
+    settings: RagSettings, trainer: RagTrainer, questions: RagQuestions, output: Output
 ) -> dict[str, Any]:
     """Train, leave the tower with the weights of the best epoch, and return the record of the training.
 
@@ -248,7 +157,7 @@ def _train(
     import numpy as np
     import torch
 
-    size = settings.batch_size
+    train, held_out, size = questions.train, questions.held_out, settings.batch_size
     before = best = trainer.mean_loss(held_out, batch_size=size)
     output.log(
         f"{len(train):,} questions to train on, {len(held_out):,} held out; their answers' negative "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aisle.data.rows import Problem, Row, is_unicode
 from aisle.data.text_files import TextFormat, encoding_advice, open_text
+from aisle.data.tsv_lines import OpenQuoteError, TsvLines
 from aisle.errors import DataError
 
 __all__ = ["csv_rows", "not_in_encoding", "refuse_duplicates"]
@@ -24,7 +25,7 @@ def csv_rows(path: Path, text: TextFormat, *, tabs: bool = False) -> Iterator[Ro
     Args:
         path: Path of the file.
         text: Format of the file.
-        tabs: Whether the file is a tsv, which is always delimited by tabs.
+        tabs: Whether the file is a tsv, which is always delimited by tabs, and may have quotes of its texts.
 
     Raises:
         DataError: The header is missing, has a different encoding or delimiter, or names a column twice;
@@ -38,7 +39,9 @@ def csv_rows(path: Path, text: TextFormat, *, tabs: bool = False) -> Iterator[Ro
         given = None if tabs else text.delimiter
         delimiter = given or (said[1] if said else "\t" if tabs else ",")
         above = 1 if said else 0
-        lines = stream if said else chain([first], stream)
+        lines: Iterator[str] = stream if said else chain([first], stream)
+        unquoted = TsvLines(lines) if tabs else None
+        lines = unquoted or lines
         # strict: without it `"15" Laptop"` silently loses its first inner quote.
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         header = _header(path, reader, text, delimiter)
@@ -48,7 +51,7 @@ def csv_rows(path: Path, text: TextFormat, *, tabs: bool = False) -> Iterator[Ro
         while True:
             line = reader.line_num + above + 1
             try:
-                fields = next(reader)
+                fields = next(reader) if unquoted is None else _tsv_fields(reader, unquoted, width)
             except StopIteration:
                 return
             except csv.Error as error:
@@ -66,6 +69,25 @@ def csv_rows(path: Path, text: TextFormat, *, tabs: bool = False) -> Iterator[Ro
                 yield Row(source, number, {}, line, not_in_encoding(fields, text.encoding))
             else:
                 yield Row(source, number, dict(zip(header, fields, strict=True)), line)
+
+
+def _tsv_fields(reader: Iterator[list[str]], lines: TsvLines, width: int) -> list[str]:
+    """Return the fields of a row of a tsv file: as csv, or as they are written.
+
+    Raises:
+        csv.Error: It is neither.
+    """
+    lines.begin_record(width)
+    try:
+        fields = next(reader)
+    except OpenQuoteError:
+        return lines.as_written() or []
+    except csv.Error:
+        written = lines.as_written()
+        if written is None:
+            raise
+        return written
+    return fields if len(fields) == width else lines.as_written() or fields
 
 
 def not_in_encoding(found: str | list[str], encoding: str) -> Problem:

@@ -17,7 +17,6 @@ from aisle.io.arrow_writer import writing
 from aisle.io.durable import replacing
 
 __all__ = [
-    "CONTEXTS",
     "HARD_NEGATIVES",
     "NEGATIVES",
     "POSITIVES",
@@ -30,8 +29,7 @@ __all__ = [
 
 QUESTION, POSITIVES, HARD_NEGATIVES = "question", "positive_ctxs", "hard_negative_ctxs"
 NEGATIVES = "negative_ctxs"
-CONTEXTS = (POSITIVES, HARD_NEGATIVES)
-"""Lists of passages that training reads. DPR reads `negative_ctxs` for a question without hard negatives."""
+"""Other negatives, which are read for a question without hard negatives, as in DPR."""
 SEPARATOR = "[SEP]"
 """Token between a title and its text. DPR encodes them as a pair, which gives BERT the same tokens."""
 

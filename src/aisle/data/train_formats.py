@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from aisle.data.dpr_json import CONTEXTS, HARD_NEGATIVES, POSITIVES, QUESTION, context_text
+from aisle.data.dpr_json import POSITIVES, QUESTION
+from aisle.data.dpr_rows import DPR_COLUMNS, dpr_rows, refuse_dpr_without_positives
 from aisle.data.nli import find_nli_columns, is_nli, join_nli
 from aisle.data.pair_columns import PairColumns
 from aisle.data.rows import Problem, Row, require_columns
@@ -40,11 +41,6 @@ class RowFormat:
     joins_titles: bool = False
 
 
-def _each(convert: Callable[[Row], Iterator[Row]]) -> Callable[[Iterator[Row]], Iterator[Row]]:
-    """Return the function of all rows that converts each row by itself."""
-    return lambda rows: chain.from_iterable(map(convert, rows))
-
-
 def row_format(
     row: Row,
     train_format: TrainFormat,
@@ -60,10 +56,10 @@ def row_format(
         train_format: Format that the user named; `auto` finds it by the columns.
         wanted: Columns that the user named; `auto` then reads pairs.
         text_template: Template of a passage's text; None is the default of the format.
-        log: Function called with the counts of a format that joins rows.
+        log: Function called with the columns of triples, and the counts of a format that joins rows.
 
     Raises:
-        DataError: A column of the named format is missing.
+        DataError: A column of the named format is missing, or DPR's json has no positive passages.
         ConfigError: The template is malformed.
     """
     if train_format == "auto":
@@ -72,12 +68,14 @@ def row_format(
             name for name, columns in _COLUMNS.items() if set(columns) <= row.values.keys()
         ]
         found += ["nli"] if is_nli(row) else []
+        if not named and not found:
+            refuse_dpr_without_positives(row)
         train_format = "pairs" if named or not found else found[0]
     elif train_format in OWN_COLUMNS:
         require_columns(row, _COLUMNS[train_format], flag="another --train_format")
     if train_format == "triples":
         find_triple_columns(row, wanted)
-        return RowFormat("triples", triple_columns(wanted), partial(triple_rows, wanted=wanted))
+        return RowFormat("triples", triple_columns(wanted), partial(triple_rows, wanted=wanted, log=log))
     if train_format == "nli":
         find_nli_columns(row, wanted)
         return RowFormat(
@@ -86,7 +84,10 @@ def row_format(
     if train_format not in OWN_COLUMNS:
         return None
     template = None if text_template is None else parse_template(text_template)
-    return _dpr(template) if train_format == "dpr" else _simpletransformers(row, template)
+    if train_format == "dpr":
+        convert = partial(dpr_rows, template=template, log=log)
+        return RowFormat("DPR's json", DPR_COLUMNS, convert, joins_titles=template is None)
+    return _simpletransformers(row, template)
 
 
 def reads_as(row: Row, train_format: TrainFormat, *, wanted: PairColumns) -> bool:
@@ -112,54 +113,6 @@ _COLUMNS: Mapping[TrainFormat, tuple[str, ...]] = {
 
 def _is_empty(cell: object) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip()) or cell in ([], "[]")
-
-
-def _dpr(template: TextTemplate | None) -> RowFormat:
-    columns = PairColumns(query=QUESTION, product=POSITIVES, label=NO_LABELS, hard_negatives=HARD_NEGATIVES)
-
-    def convert(row: Row) -> Iterator[Row]:
-        if row.problem is not None:
-            yield row
-            return
-        texts: dict[str, list[str]] = {}
-        for name in CONTEXTS:
-            found = _texts(name, row.values.get(name), template)
-            if isinstance(found, Problem):
-                yield row._replace(values={}, problem=found)
-                return
-            texts[name] = found
-        positives, negatives = texts[POSITIVES], texts[HARD_NEGATIVES]
-        problem = _contradiction(positives, negatives, row.values.get(POSITIVES))
-        if problem is not None:
-            yield row._replace(values={}, problem=problem)
-            return
-        for positive in dict.fromkeys(positives):
-            values = {QUESTION: row.values.get(QUESTION), POSITIVES: positive, HARD_NEGATIVES: negatives}
-            yield row._replace(values=values, declared=None)
-
-    return RowFormat("DPR's json", columns, _each(convert), joins_titles=template is None)
-
-
-def _contradiction(positives: Sequence[str], negatives: Sequence[str], found: object) -> Problem | None:
-    if not positives:
-        return Problem(f"{POSITIVES} is empty; a question needs a passage that answers it", found)
-    both = next((text for text in negatives if text in positives), None)
-    return None if both is None else Problem(f"{HARD_NEGATIVES} holds a positive of the question", both)
-
-
-def _texts(name: str, contexts: object, template: TextTemplate | None) -> list[str] | Problem:
-    """Return the texts of a list of contexts; a list that is missing is empty."""
-    if contexts is None:
-        return []
-    if not isinstance(contexts, list):
-        return Problem(f"{name} is not a list of contexts", contexts)
-    texts = []
-    for context in contexts:
-        text = context_text(context, template)
-        if isinstance(text, Problem):
-            return Problem(f"{name} holds a context {text.reason}", text.found)
-        texts.append(text)
-    return texts
 
 
 def _simpletransformers(row: Row, template: TextTemplate | None) -> RowFormat:
@@ -196,4 +149,6 @@ def _simpletransformers(row: Row, template: TextTemplate | None) -> RowFormat:
                 return
         yield row._replace(values=values, declared=None)
 
-    return RowFormat("simpletransformers' columns", columns, _each(convert))
+    return RowFormat(
+        "simpletransformers' columns", columns, lambda rows: chain.from_iterable(map(convert, rows))
+    )

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from aisle.data.rows import Row
 from aisle.errors import DataError
 
-__all__ = ["NO_LABELS", "unread_numbers"]
+__all__ = ["NO_LABELS", "is_id_column", "unread_numbers"]
 
 NO_LABELS = "none"
 """Value of --label_column: every pair is a positive, whatever other columns there are."""
@@ -17,7 +17,11 @@ _JUDGEMENT = re.compile(
     r"(?<![a-z])(scores?|ratings?|grades?|gains?|rel|relevan\w*|judg\w*|labels?|targets?|similarity|sim|stars?)"
     r"(?![a-z])"
 )
-_ID = re.compile(r"(^|[_\W])(id|idx|index|number|no)$")
+_ID = re.compile(r"(^|[_\W])(ids?|idx|index|number|no|guid|uuid|qid|pid|docid)$")
+_CAPITAL_ID = re.compile(r"[a-z](ID|Id)$")
+"""End of names such as pairID, as SNLI has it."""
+_UNNAMED = re.compile(r"|Unnamed: \d+")
+"""Names of the row numbers that pandas writes and reads."""
 _SHOWN = 5
 
 
@@ -34,7 +38,7 @@ def unread_numbers(rows: Sequence[Row], *, read: Collection[str]) -> tuple[str, 
     """
     found, suspicious = [], []
     for column in dict.fromkeys(name for row in rows for name in row.values):
-        if column in read or _ID.search(column.lower()):
+        if column in read or is_id_column(column):
             continue
         numbers = _numbers([row.values.get(column) for row in rows])
         if not numbers:
@@ -52,6 +56,11 @@ def unread_numbers(rows: Sequence[Row], *, read: Collection[str]) -> tuple[str, 
             f"--label_column {column}, or --label_column {NO_LABELS} if every pair is a positive."
         )
     return tuple(found)
+
+
+def is_id_column(name: str) -> bool:
+    """Return whether a column has the name of ids or row numbers, such as id, pairID or product_id."""
+    return bool(_ID.search(name.lower()) or _CAPITAL_ID.search(name) or _UNNAMED.fullmatch(name))
 
 
 def _numbers(values: Sequence[object]) -> set[float]:

@@ -79,6 +79,7 @@ class EmbeddingCache:
         self._starts = np.zeros(1, dtype=np.int64)
         self.damaged: list[Path] = []
         """Files that are no whole segment of this dimension, as far as they were read; they are not used."""
+        self._named: set[Path] = set()
         folder.mkdir(parents=True, exist_ok=True)
         self.refresh()
 
@@ -125,6 +126,12 @@ class EmbeddingCache:
                 continue
             places[wanted[here]] = start + row[here]
         return places
+
+    def newly_damaged(self) -> list[Path]:
+        """Return the damaged files that no call has returned before."""
+        new = [path for path in self.damaged if path not in self._named]
+        self._named.update(new)
+        return new
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """Return the vectors at some places: (places, dim) float32."""

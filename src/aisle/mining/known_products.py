@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,5 +167,6 @@ def _union(products: Mapping[int, _Known], numbers: Iterable[int]) -> _Known:
 
 
 def _words(text: str) -> str:
-    """Return the words of a text in lower case, with a space around each."""
-    return f" {' '.join(_WORD.findall(text.casefold()))} "
+    """Return the words of a text in lower case and with composed accents, with a space around each."""
+    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
+    return f" {' '.join(_WORD.findall(composed.casefold()))} "

@@ -10,7 +10,7 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.model_source import ModelSource
-from aisle.models.modules_file import read_json
+from aisle.models.modules_file import module_folder, read_json
 
 PROBE_TEXT = "a"
 T5_FAMILY = ("t5", "mt5", "umt5")
@@ -30,6 +30,7 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
 
     if not list(source.path.glob("*.safetensors")):
         _refuse_bundle(source.path)
+        _refuse_router(source)
         raise ModelError(
             f"{source.path}: has no *.safetensors file; aisle loads weights from safetensors only. "
             "Convert pickled weights in place, so that the files for pooling and prompts stay beside them: "
@@ -64,6 +65,26 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
         )
     loaded: nn.Module = backbone
     return loaded
+
+
+def _refuse_router(source: ModelSource) -> None:
+    """Refuse a model of several towers that no `aisle.json` describes.
+
+    Raises:
+        ModelError: The folder has sentence-transformers' Router.
+    """
+    if module_folder(source.path, "Router") is None:
+        return
+    towers = sorted(
+        {path.parent.relative_to(source.path).as_posix() for path in source.path.glob("*/*.safetensors")}
+    )
+    given = (
+        " or ".join(f"{source.name.rstrip('/')}/{tower}" for tower in towers) or "a model of a single tower"
+    )
+    raise ModelError(
+        f"{source.name}: is a Router of sentence-transformers, with a model for each side, and aisle reads "
+        f"it by its aisle.json, which is missing. Restore that file, or give a single tower: {given}"
+    )
 
 
 def _refuse_bundle(folder: Path) -> None:

@@ -25,7 +25,13 @@ from aisle.models.loaded_settings import base_settings, check_prompts, saved_set
 from aisle.models.model_source import ModelSource, find_model
 from aisle.models.modules_file import MODULES_FILE, read_json
 from aisle.models.pooling import Pooling
-from aisle.models.run_file import TOWER_FOLDERS, has_two_towers, read_settings_file, tower_source
+from aisle.models.run_file import (
+    TOWER_FOLDERS,
+    has_two_towers,
+    read_settings_file,
+    require_router,
+    tower_source,
+)
 from aisle.models.st_files import names_pooling
 from aisle.models.tokenizers import load_tokenizer
 from aisle.models.tower import Tower
@@ -130,6 +136,7 @@ def load_encoder(
                 f"--base_model: {source.name} has a tower for each side, which are whole models, so it needs "
                 "no base model; leave it out"
             )
+        require_router(source)
         query, product = (
             load_tower(tower_source(source, side), overrides, trust_remote_code=trust_remote_code)
             for side in SIDES

@@ -19,13 +19,11 @@ from aisle.models.heads import HEADS
 from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import MODULES_FILE, write_json
 from aisle.models.pooling import FOLDER as POOLING_FOLDER
-from aisle.models.run_file import SETTINGS_FILE, TOWER_FOLDERS
+from aisle.models.run_file import ROUTER_FILE, SETTINGS_FILE, TOWER_FOLDERS
 from aisle.models.tower import Tower
 from aisle.models.tower_files import write_tower
 from aisle.types.encoder_settings import EncoderSettings
 
-ROUTER_FILE = "router_config.json"
-"""sentence-transformers' file of a model with several towers: the modules of each."""
 ENCODER_FILES = (
     *("config.json", "model*.safetensors*", "adapter_*", "tokenizer*", "special_tokens_map.json", "vocab*"),
     *(MODULES_FILE, "config_sentence_transformers.json", "sentence_*_config.json", ROUTER_FILE),

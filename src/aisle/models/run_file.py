@@ -19,6 +19,8 @@ SHARED_TOWER = ("query", "product")
 """Sides of a shared tower, as listed in `aisle.json`."""
 SEPARATE_TOWERS: tuple[tuple[Side, ...], ...] = (("query",), ("product",))
 """Sides of two towers, as listed in `aisle.json`."""
+ROUTER_FILE = "router_config.json"
+"""sentence-transformers' file of a model with several towers: the modules of each."""
 TOWER_FOLDERS: Mapping[Side, str] = {"query": "query", "product": "product"}
 """Folder of each tower in a run of two towers."""
 
@@ -57,6 +59,22 @@ def read_settings_file(folder: Path) -> dict[str, Any] | None:
 def has_two_towers(saved: Mapping[str, Any] | None) -> bool:
     """Return whether a run, by the contents of its `aisle.json`, has a tower for each side."""
     return saved is not None and len(saved.get("towers", ())) > 1
+
+
+def require_router(source: ModelSource) -> None:
+    """Check that sentence-transformers can load a run of two towers.
+
+    Args:
+        source: The run.
+
+    Raises:
+        ModelError: The Router's file is missing.
+    """
+    if not (source.path / ROUTER_FILE).is_file():
+        raise ModelError(
+            f"{source.name}: has a tower for each side, and {ROUTER_FILE} is missing, without which "
+            "sentence-transformers cannot load the run; restore the file"
+        )
 
 
 def tower_source(source: ModelSource, side: Side) -> ModelSource:

@@ -15,8 +15,8 @@ from aisle.models.fingerprint import TOKENIZER_FILES, fingerprint_of, refers_to_
 from aisle.models.heads import Normalize, load_heads
 from aisle.models.loading import LoadedModel
 from aisle.models.modules_file import MODULES_FILE, listed_modules, read_json, write_json
-from aisle.models.persistence import ADVICE, ROUTER_FILE, finish_run, staged_run
-from aisle.models.run_file import SEPARATE_TOWERS, SETTINGS_FILE, TOWER_FOLDERS
+from aisle.models.persistence import ADVICE, finish_run, staged_run
+from aisle.models.run_file import ROUTER_FILE, SEPARATE_TOWERS, SETTINGS_FILE, TOWER_FOLDERS
 from aisle.models.st_files import lower_cases
 from aisle.models.tower import Tower
 from aisle.models.tower_files import (

@@ -71,7 +71,7 @@ def frozen_vectors(
     _, first = np.unique(keys, return_index=True)
     by_length = first[np.argsort(-texts.lengths(first), kind="stable")]
     missing = cache.find(keys[by_length]) == MISSING
-    for path in cache.damaged:
+    for path in cache.newly_damaged():
         log(f"warning: {path}: is no whole file of vectors, and is not read; remove it")
     log(f"frozen encoder: {len(by_length):,} texts; encoding the {missing.sum():,} that {cache.folder} lacks")
     # The share of a rank does not depend on what is missing, which other runs may be adding just now.

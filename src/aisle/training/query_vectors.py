@@ -47,7 +47,7 @@ def cached_queries(
         cache = EmbeddingCache(folder / str(encoder.dim), dim=encoder.dim)
         _, first = np.unique(keys, return_index=True)
         missing = np.sort(first[cache.find(keys[first]) == MISSING])
-        for path in cache.damaged:
+        for path in cache.newly_damaged():
             log(f"warning: {path}: is no whole file of vectors, and is not read; remove it")
         log(f"{len(first):,} distinct queries; encoding the {len(missing):,} that {folder} lacks")
         for start in range(0, len(missing), MOST_TEXTS):

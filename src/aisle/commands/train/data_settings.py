@@ -57,7 +57,7 @@ class DataSettings:
     pairs: a row has a query and a product, a list of products, or a positive with its negatives.
     triples: a row has an anchor, a positive and one or more negatives, in columns of any names.
     nli: a row of SNLI or MNLI has a premise, a hypothesis and a label; they are joined into triples.
-    dpr: DPR's json: a question with positive_ctxs and hard_negative_ctxs.
+    dpr: DPR's json: a question with positive_ctxs and hard_negative_ctxs, or if it has none negative_ctxs.
     simpletransformers: the columns query_text, gold_passage, and if given title and hard_negative.
     auto: found by the columns."""
     query_column: str | None = None

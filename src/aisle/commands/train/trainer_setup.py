@@ -18,7 +18,7 @@ from aisle.commands.train.run_identity import digest_of, run_identity
 from aisle.commands.train.settings import OptimSettings, RunSettings, TrainSettings
 from aisle.commands.train.step_setup import make_step
 from aisle.commands.train.tokenized_files import tokenized
-from aisle.commands.train.vector_files import with_vectors
+from aisle.commands.train.vector_files import open_vector_cache, with_vectors
 from aisle.data.negatives import KnownPositives
 from aisle.data.subgroups import Subgroups
 from aisle.errors import ConfigError
@@ -83,7 +83,8 @@ def make_trainer(
     )
     train_texts, validation_texts = train.texts, validation.texts
     if settings.head.freeze_encoder:
-        encode = partial(with_vectors, settings=settings, base=base, accelerator=accelerator, log=log)
+        cache = open_vector_cache(settings, base, accelerator)
+        encode = partial(with_vectors, cache=cache, accelerator=accelerator, log=log)
         tower: Any = step.forward.unwrapped
         train_texts = encode(train_texts, tower, layout)
         validation_texts = encode(validation_texts, tower, layout)

@@ -21,13 +21,34 @@ from aisle.text.tokens import TokenizedTexts
 from aisle.training.frozen_vectors import cache_folder, frozen_vectors
 
 
+def open_vector_cache(settings: TrainSettings, base: LoadedModel, accelerator: Any) -> EmbeddingCache:
+    """Return the cache of a run's frozen encoder.
+
+    Args:
+        settings: Settings with the folder of the cache.
+        base: Model that training starts from: the encoder.
+        accelerator: Accelerator of the run.
+
+    Raises:
+        TrainingError: The folder cannot be used.
+    """
+    given = settings.head.embedding_cache
+    parent = Path(str(settings.run.output_dir)) / VECTORS if given is None else Path(given)
+    folder = cache_folder(parent, fingerprint=base_fingerprint(base), precision=accelerator.mixed_precision)
+    try:
+        return EmbeddingCache(folder, dim=output_dim(base.heads, hidden_size(base.backbone)))
+    except OSError as error:
+        raise TrainingError(
+            f"--embedding_cache {parent}: cannot be used ({error}); give a folder that can be written"
+        ) from None
+
+
 def with_vectors(
     texts: TokenizedTexts,
     tower: Tower,
     layout: Layout,
     *,
-    settings: TrainSettings,
-    base: LoadedModel,
+    cache: EmbeddingCache,
     accelerator: Any,
     log: Callable[[str], None],
 ) -> TokenizedTexts:
@@ -37,22 +58,12 @@ def with_vectors(
         texts: Tokenised texts.
         tower: Tower with the frozen encoder.
         layout: Layout of texts for the backbone.
-        settings: Settings with the folder of the cache.
-        base: Model that training starts from: the encoder.
+        cache: Cache of the encoder.
         accelerator: Accelerator of the run.
         log: Logs messages for the user.
 
     Raises:
         TrainingError: The cache cannot be read or written, or memory ran out.
     """
-    given = settings.head.embedding_cache
-    parent = Path(str(settings.run.output_dir)) / VECTORS if given is None else Path(given)
-    folder = cache_folder(parent, fingerprint=base_fingerprint(base), precision=accelerator.mixed_precision)
-    try:
-        cache = EmbeddingCache(folder, dim=output_dim(base.heads, hidden_size(base.backbone)))
-    except OSError as error:
-        raise TrainingError(
-            f"--embedding_cache {parent}: cannot be used ({error}); give a folder that can be written"
-        ) from None
     vectors = frozen_vectors(cache, texts, tower, layout=layout, accelerator=accelerator, log=log)
     return replace(texts, vectors=vectors)
