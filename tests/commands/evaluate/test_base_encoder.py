@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 
 from aisle.commands.evaluate import base_encoder
-from aisle.commands.evaluate.base_encoder import base_of, cache_folder, catalog_embeddings
+from aisle.commands.evaluate.base_encoder import base_of, cache_folder
+from aisle.commands.indexing import catalog_embeddings as embeddings_file
 from aisle.commands.indexing import embedding
+from aisle.commands.indexing.catalog_embeddings import catalog_embeddings
 from aisle.commands.output import Output
 from aisle.errors import IndexStoreError
 from aisle.index import build_index, open_index
@@ -62,13 +64,13 @@ def test_embeddings_are_in_the_order_of_the_texts(products, tiny_bert, tmp_path,
 def test_processes_share_the_shards_and_write_the_same_file(products, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 2)
     shards = {}
-    original = base_encoder.embed_shards
+    original = embeddings_file.embed_shards
 
     def told(plan, *arguments, process_index, **options):
         shards[process_index] = range(process_index, len(plan.keys), 2)
         original(plan, *arguments, process_index=process_index, **options)
 
-    monkeypatch.setattr(base_encoder, "embed_shards", told)
+    monkeypatch.setattr(embeddings_file, "embed_shards", told)
     barrier = threading.Barrier(2, timeout=30)
     state = SimpleNamespace(wait_for_everyone=barrier.wait)
     encoders = [load_encoder(tiny_bert, device="cpu") for _ in range(2)]
@@ -91,7 +93,7 @@ def test_shards_of_a_killed_evaluation_are_reused(products, tiny_bert, tmp_path,
     monkeypatch.setattr(embedding, "SHARD_TEXTS", 2)
     encoder = load_encoder(tiny_bert, device="cpu")
     with monkeypatch.context() as killed:
-        killed.setattr(base_encoder, "write_embeddings", lambda *_, **__: pytest.fail("killed"))
+        killed.setattr(embeddings_file, "write_embeddings", lambda *_, **__: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             embed(products, encoder, tmp_path)
     monkeypatch.setattr(type(encoder), "tokenize_products", lambda *_, **__: pytest.fail("embedded again"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aisle.commands.evaluate import base_encoder
+from aisle.commands.indexing import catalog_embeddings
 from aisle.commands.output import Output
 from aisle.evaluation.document import Evaluation
 from aisle.evaluation.runs import read_trec_run
@@ -159,7 +159,7 @@ def test_a_compared_index_with_other_products_gives_a_note(flags, shop, tiny_ber
 
 def test_a_second_evaluation_does_not_embed_the_catalogue_again(flags, shop, capfd, monkeypatch):
     _, first, _ = evaluate(capfd, *flags)
-    monkeypatch.setattr(base_encoder, "embed_shards", lambda *_, **__: pytest.fail("embedded again"))
+    monkeypatch.setattr(catalog_embeddings, "embed_shards", lambda *_, **__: pytest.fail("embedded again"))
     _, second, said = evaluate(capfd, *flags)
 
     assert rows_of(first) == rows_of(second)

@@ -10,14 +10,13 @@ import pyarrow as pa
 
 from aisle.commands.evaluate.base_encoder import (
     BaseModelName,
-    Embeddings,
     base_of,
     cache_folder,
-    catalog_embeddings,
     load_base_encoder,
     precision_on,
 )
 from aisle.commands.evaluate.settings import EvaluateSettings
+from aisle.commands.indexing.catalog_embeddings import Embeddings, catalog_embeddings
 from aisle.commands.output import Output
 from aisle.errors import ModelError
 from aisle.index import Manifest, open_stored
