@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from aisle.cli import main, train_main
+from aisle.models.loading import load_encoder
 from tests.commands.conftest import write_rows
 
 PRODUCTS = [
@@ -111,11 +113,121 @@ def test_an_index_gives_the_same_negatives_as_its_catalogue(mine, shop, tiny_ber
     assert code == 0, said
     assert rows_of(path) == expected
     code, said, path = mine("--index_dir", index_dir, *catalog)
-    assert "has the same products, so its word search is reused" in said
+    assert "has the same products, so its search is reused" in said
     assert rows_of(path) == expected
     code, said, path = mine("--index_dir", index_dir, *catalog, "--text_template", "{title} {brand}")
     assert code == 0
-    assert "is not used, as its products or their texts differ" in said
+    assert "is not searched, as its products or their texts differ" in said
+
+
+@pytest.fixture(scope="module")
+def index_dir(shop, tiny_bert, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index") / "index"
+    flags = [
+        "--catalog",
+        shop / "catalog.csv",
+        "--index_dir",
+        folder,
+        "--model",
+        tiny_bert,
+        "--precision",
+        "fp32",
+    ]
+    assert main(["build", *map(str, flags)]) == 0
+    return folder
+
+
+def brute_force(model, query, positive):
+    """Return the products in the order of their cosines, and the score of the positive."""
+    encoder = load_encoder(model, device="cpu")
+    (asked,) = encoder.encode_queries([query]).astype(np.float64)
+    cosines = encoder.encode_products([text for _, text, _ in PRODUCTS]).astype(np.float64) @ asked
+    scores = dict(zip([each for each, _, _ in PRODUCTS], cosines.tolist(), strict=True))
+    return sorted(scores, key=lambda each: -scores[each]), scores
+
+
+def test_dense_negatives_are_the_nearest_below_the_margin(mine, shop, tiny_bert, tmp_path):
+    flags = ["--catalog", shop / "catalog.csv", "--source", "dense", "--model", tiny_bert]
+    flags += ["--margin", "absolute:0.001", "--near_duplicate", 1]
+    code, said, path = mine(*flags)
+    assert code == 0, said
+    order, scores = brute_force(tiny_bert, "red sofa", "p1")
+    out = {"p1", "p2", "p4"}
+    expected = [each for each in order if each not in out and scores[each] <= scores["p1"] - 0.001][:4]
+    assert rows_of(path)[0]["hard_negative_ids"] == expected
+    assert "for each positive, the first of the 200 best ranked" in said
+    assert [each.name for each in tmp_path.iterdir()] == ["mined.jsonl"]  # no embeddings are left behind
+
+
+@pytest.mark.parametrize("source", ["dense", "both"])
+def test_an_index_gives_the_same_dense_negatives_as_its_catalogue(
+    mine, shop, tiny_bert, index_dir, embedded, tmp_path, source
+):
+    flags = ["--source", source, "--margin", "none"]
+    catalog = ["--catalog", shop / "catalog.csv"]
+    code, said, path = mine(*flags, *catalog, "--model", tiny_bert, "--embedding_cache", tmp_path / "cache")
+    assert code == 0, said
+    expected = rows_of(path)
+    assert len(embedded) == len(PRODUCTS)
+    given = [
+        ["--index_dir", index_dir],
+        ["--index_dir", index_dir, *catalog, "--model", tiny_bert, "--exact"],
+    ]
+    for more in (*given, [*catalog, "--model", tiny_bert, "--embedding_cache", tmp_path / "cache"]):
+        code, said, path = mine(*flags, *more)
+        assert code == 0, said
+        assert rows_of(path) == expected
+    assert len(embedded) == len(PRODUCTS)  # the index and the cache have all embeddings
+    assert expected[0]["hard_negative_ids"]
+
+
+def test_texts_of_an_index_with_other_products_keep_their_embeddings(
+    mine, shop, index_dir, embedded, tmp_path
+):
+    more = write_rows(
+        tmp_path / "more.csv", ["product_id", "title"], [*(row[:2] for row in PRODUCTS), ("p8", "red chaise")]
+    )
+    code, said, _ = mine("--source", "dense", "--index_dir", index_dir, "--catalog", more)
+    assert code == 0, said
+    assert embedded == ["red chaise"]
+
+
+def test_the_encoder_of_another_index_is_refused(mine, index_dir, tiny_model):
+    code, said, path = mine(
+        "--source", "dense", "--index_dir", index_dir, "--model", tiny_model("distilbert")
+    )
+    assert code == 2
+    assert "was made by the encoder" in said
+    assert not path.exists()
+
+
+def test_a_killed_call_continues_with_its_embeddings(mine, shop, tiny_bert, embedded, tmp_path, monkeypatch):
+    flags = ["--catalog", shop / "catalog.csv", "--source", "dense", "--model", tiny_bert]
+    with monkeypatch.context() as killed:
+        killed.setattr("aisle.commands.mine.run.mine_negatives", lambda *_, **__: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            mine(*flags)
+    assert (tmp_path / "mined.jsonl.vectors").is_dir()
+    embedded.clear()
+    code, said, _ = mine(*flags)
+    assert code == 0, said
+    assert embedded == []
+    assert not (tmp_path / "mined.jsonl.vectors").exists()
+
+
+def test_variants_and_levels_come_from_columns(mine, shop, tmp_path):
+    flags = ["--catalog", shop / "catalog.csv", "--group_column", "brand"]
+    code, said, path = mine(*flags)
+    assert code == 0, said
+    rows = rows_of(path)
+    assert rows[0]["hard_negative_ids"] == []  # p3 is of the brand of p4, which is partly relevant
+    assert rows[2]["hard_negative_ids"] == ["p7"]  # p6 is of the brand of p5
+    code, said, path = mine(*flags, "--graded")
+    assert code == 0, said
+    rows = rows_of(path)
+    assert rows[0]["hard_negative_ids"] == ["p3", "p4"]
+    assert rows[1]["hard_negative_ids"] == []  # the variants of p4, and what is judged higher
+    assert rows[3]["hard_negative_ids"] == []  # not relevant
 
 
 def test_a_run_trains_on_mined_negatives_and_answers_queries(mine, shop, tiny_bert, tmp_path, capfd):
@@ -183,6 +295,15 @@ def test_dpr_json_comes_in_and_goes_out_with_new_hard_negatives(mine, tmp_path, 
     assert "1 pairs of DPR's json" in capfd.readouterr().out
 
 
+def test_positive_passages_are_found_by_their_id(mine, tmp_path):
+    other = {"title": "A title", "text": "that differs from the catalogue's", "passage_id": "1"}
+    catalog = write_passages(tmp_path, {**QUESTION, "positive_ctxs": [other]})
+    code, said, path = mine(*catalog, "--json", train=tmp_path / "nq.json", output="out.json")
+    assert code == 0, said
+    assert '"positives": {"pairs": 1, "in_catalog": 1}' in said
+    assert [each["passage_id"] for each in json.loads(path.read_text())[0]["hard_negative_ctxs"]] == ["2"]
+
+
 def test_questions_that_are_no_text_are_left_out_and_lone_surrogates_are_kept(mine, tmp_path):
     odd = {**QUESTION, "kept": "\ud83d"}
     catalog = write_passages(tmp_path, odd, {**QUESTION, "question": ["a", "b"]})
@@ -222,6 +343,17 @@ def test_pairs_go_out_as_dpr_json(mine, shop):
         (["--catalog", "CATALOG", "--output_file", "x.csv"], "must end in .jsonl or .parquet"),
         (["--catalog", "CATALOG", "--output_file", "CATALOG"], "is read by this command"),
         (["--catalog", "CATALOG", "--output_file", "/none/x.jsonl"], "its folder does not exist"),
+        (["--catalog", "CATALOG", "--source", "dense"], "--source dense: needs a model; give --model, or"),
+        (["--catalog", "CATALOG", "--model", "."], "--model: needs --source dense or both"),
+        (["--catalog", "CATALOG", "--margin", "5"], "--margin 5: must be relative:SHARE"),
+        (
+            ["--index_dir", "x", "--source", "dense", "--max_length", 9],
+            "--max_length: cannot be combined with --index_dir, which records the settings of its encoder",
+        ),
+        (
+            ["--catalog", "CATALOG", "--group_column", "variant_of"],
+            "--group_column variant_of: neither the catalogue nor the training data have this column",
+        ),
         (["--catalog", "CATALOG", "--train_format", "dpr"], "there is no column 'question'"),
         (
             ["--catalog", "CATALOG", "--label_column", "none", "--product_id_column", "query"],

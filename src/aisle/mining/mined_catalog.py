@@ -1,8 +1,8 @@
-"""The catalogue that negatives are mined from: ids, texts and BM25."""
+"""The catalogue that negatives are mined from: ids, texts and payload."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from aisle.index.lexical import Bm25Index
 from aisle.index.products import TAKEN_ROWS, rank_ids, take_rows, text_of
 from aisle.index.scoring import Rows
+from aisle.mining.text_keys import text_key
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
-__all__ = ["MinedCatalog", "Product"]
+__all__ = ["MinedCatalog", "Product", "ProductRows"]
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,20 @@ class Product:
 
 @dataclass(frozen=True, eq=False)
 class MinedCatalog:
-    """Products with their texts, memory-mapped, and their BM25 index.
+    """Products with their texts, memory-mapped.
 
     Attributes:
         products: Columns `ID_COLUMN` and `TEXT_COLUMN`, and the payload.
-        lexical: BM25 over the texts.
         tie_ranks: (count,) rank of each product's id among the sorted ids, for equal scores.
     """
 
     products: pa.Table
-    lexical: Bm25Index
     tie_ranks: Rows
 
     @classmethod
-    def of(cls, products: pa.Table, lexical: Bm25Index) -> MinedCatalog:
+    def of(cls, products: pa.Table) -> MinedCatalog:
         """Return the catalogue of these products."""
-        return cls(products, lexical, rank_ids(products))
+        return cls(products, rank_ids(products))
 
     def __len__(self) -> int:
         return int(self.products.num_rows)
@@ -74,11 +72,50 @@ class MinedCatalog:
 
     def texts_of(self, product_ids: Iterable[str]) -> dict[str, str]:
         """Return the texts of those of the products that the catalogue has, by id."""
+        return {product.product_id: product.text for product in self.at(self._rows_of(product_ids))}
+
+    def rows_of(self, product_ids: Iterable[str], keys: Collection[str]) -> ProductRows:
+        """Return the rows of products that are named by id or by the key of their text.
+
+        Args:
+            product_ids: Ids, of which the catalogue may lack some.
+            keys: Keys of texts, see `text_key`.
+        """
+        rows = self._rows_of(product_ids)
+        ids = take_rows(self.products.select([ID_COLUMN]), rows).column(0).to_pylist()
+        by_key: dict[str, list[int]] = {}
+        if keys:
+            for row, text in enumerate(text_of(self.products)):
+                key = text_key(text)
+                if key in keys:
+                    by_key.setdefault(key, []).append(row)
+        return ProductRows(dict(zip(ids, rows.tolist(), strict=True)), by_key)
+
+    def _rows_of(self, product_ids: Iterable[str]) -> Rows:
         wanted = pa.array(sorted(set(product_ids)), pa.string())
         ids = self.products.column(ID_COLUMN)
-        rows = np.flatnonzero(pa.compute.is_in(ids, value_set=wanted).to_numpy())
-        return {product.product_id: product.text for product in self.at(rows)}
+        return np.flatnonzero(pa.compute.is_in(ids, value_set=wanted).to_numpy())
 
-    def keys_among(self, keys: Collection[str], *, key_of: Callable[[str], str]) -> set[str]:
-        """Return those of the keys that a text of the catalogue has."""
-        return {key for key in map(key_of, text_of(self.products)) if key in keys}
+
+@dataclass(frozen=True)
+class ProductRows:
+    """Rows in the catalogue of products that the training data name.
+
+    Attributes:
+        by_id: Product id to its row.
+        by_key: Key of a text to the rows with such a text.
+    """
+
+    by_id: Mapping[str, int]
+    by_key: Mapping[str, Sequence[int]]
+
+    def find(self, product_id: str | None, key: str) -> tuple[int, ...]:
+        """Return the row with the id, or else the rows with the key of the text."""
+        if product_id is not None and product_id in self.by_id:
+            return (self.by_id[product_id],)
+        return tuple(self.by_key.get(key, ()))
+
+    def find_all(self, product_ids: Iterable[str], keys: Iterable[str]) -> tuple[int, ...]:
+        """Return the rows with one of the ids or keys, in order."""
+        found = {self.by_id[product_id] for product_id in product_ids if product_id in self.by_id}
+        return tuple(sorted(found.union(*(self.by_key.get(key, ()) for key in keys))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,15 @@ from aisle.commands.mine.training_data import TrainingFiles
 from aisle.data.dpr_json import HARD_NEGATIVES, NEGATIVES, POSITIVES, QUESTION, passage_id
 from aisle.data.pairs import Pairs
 from aisle.data.rows import text_problem
-from aisle.mining.hard_negatives import Mined, MinedNegative
+from aisle.mining.hard_negatives import MinedNegative
 from aisle.mining.known_products import POSITIVE_ABOVE, Passages
 from aisle.mining.mined_catalog import MinedCatalog
 
 TITLE, TEXT = "title", "text"
 """Columns of a catalogue of passages."""
+
+Negatives = Mapping[str, Sequence[MinedNegative]]
+"""Question to its hard negatives."""
 
 
 def good_questions(training: TrainingFiles) -> Iterator[dict[str, Any]]:
@@ -44,16 +47,16 @@ def passages_of(questions: Iterable[Mapping[str, Any]]) -> dict[str, Passages]:
 
 
 def with_negatives(
-    questions: Iterable[Mapping[str, Any]], mined: Mined, catalog: MinedCatalog
+    questions: Iterable[Mapping[str, Any]], negatives: Negatives, catalog: MinedCatalog
 ) -> Iterator[dict[str, Any]]:
     """Yield the questions of DPR's json with the mined hard negatives in place of their own."""
     for question in questions:
-        negatives = mined.negatives.get(question[QUESTION])
-        if negatives is not None:  # None: the question was a bad row
-            yield {**question, HARD_NEGATIVES: _contexts(negatives, catalog)}
+        found = negatives.get(question[QUESTION])
+        if found is not None:  # None: the question was a bad row
+            yield {**question, HARD_NEGATIVES: _contexts(found, catalog)}
 
 
-def questions_of_pairs(pairs: Pairs, mined: Mined, catalog: MinedCatalog) -> Iterator[dict[str, Any]]:
+def questions_of_pairs(pairs: Pairs, negatives: Negatives, catalog: MinedCatalog) -> Iterator[dict[str, Any]]:
     """Yield a question for each query with a positive, in order of first appearance.
 
     Products that are judged with a relevance of 0.5 or less are its `negative_ctxs`.
@@ -71,15 +74,14 @@ def questions_of_pairs(pairs: Pairs, mined: Mined, catalog: MinedCatalog) -> Ite
                 context["passage_id"] = ids[row]
             contexts[POSITIVES if is_positive else NEGATIVES].append(context)
         if contexts[POSITIVES]:
-            negatives = _contexts(mined.negatives[query], catalog)
             yield {
                 **{"dataset": "", QUESTION: query, "answers": []},
                 **contexts,
-                HARD_NEGATIVES: negatives,
+                HARD_NEGATIVES: _contexts(negatives[query], catalog),
             }
 
 
-def _contexts(negatives: list[MinedNegative], catalog: MinedCatalog) -> list[dict[str, Any]]:
+def _contexts(negatives: Sequence[MinedNegative], catalog: MinedCatalog) -> list[dict[str, Any]]:
     """Return the negatives as contexts: with title and text if the catalogue has these columns."""
     rows = np.array([negative.row for negative in negatives], np.int64)
     values = catalog.payload(rows, (TITLE, TEXT))

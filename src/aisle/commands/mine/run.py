@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aisle.commands.mine.dpr_questions import (
-    good_questions,
-    passages_of,
-    questions_of_pairs,
-    with_negatives,
-)
-from aisle.commands.mine.report import find_positives, show_report
-from aisle.commands.mine.searched_catalog import open_catalog
+from aisle.commands.mine.catalog_search import cache_folder, product_search
+from aisle.commands.mine.dpr_questions import good_questions, questions_of_pairs, with_negatives
+from aisle.commands.mine.judged_data import JudgedData, find_positives, judged_data
+from aisle.commands.mine.report import show_report
+from aisle.commands.mine.searched_catalog import group_columns, open_catalog
 from aisle.commands.mine.settings import MineSettings, OutputFormat, output_problem
 from aisle.commands.mine.training_data import TrainingFiles
 from aisle.commands.mine.write_pairs import write_pairs
@@ -20,40 +19,59 @@ from aisle.commands.output import Output
 from aisle.data.dpr_json import write_dpr
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
-from aisle.mining.hard_negatives import Mined, bm25_ranking, mine_negatives
-from aisle.mining.known_products import KnownProducts
+from aisle.mining.exclusions import Exclusions, NearDuplicates
+from aisle.mining.hard_negatives import MinedNegative, mine_negatives
 from aisle.mining.mined_catalog import MinedCatalog
+from aisle.mining.mining_anchors import Anchor, anchors_of_pairs, anchors_of_queries
+from aisle.mining.product_groups import ProductGroups
 
 
 def mine(settings: MineSettings) -> Path:
     """Write the training data with mined hard negatives, report what was excluded, and return the file.
 
     Raises:
-        AisleError: The pairs, the catalogue or the index cannot be used, or the file cannot be written.
+        AisleError: The pairs, the catalogue, the index or the model cannot be used, or the file cannot be
+            written.
     """
     output = Output(json_only=settings.json)
     training = TrainingFiles.of(settings)
     output_format = _output_format(settings, training)
     with tempfile.TemporaryDirectory(prefix="aisle-mine-") as folder:
-        catalog = open_catalog(settings, Path(folder), output)
-        pairs = training.pairs(catalog, output.log)
-        texts = catalog.texts_of(pairs.product_ids or ())
-        positives = find_positives(pairs, catalog, texts)
-        passages = passages_of(good_questions(training)) if training.is_dpr else {}
-        known = KnownProducts.of(pairs, texts, passages=passages)
-        queries = list(dict.fromkeys(pairs.queries))
-        with output.progress("mining", len(queries)) as bar:
+        searched = open_catalog(settings, Path(folder), output)
+        catalog = searched.catalog
+        columns = group_columns(settings, catalog, training.settings)
+        data = judged_data(training, catalog, output.log)
+        positives = find_positives(data)
+        search = product_search(settings, searched, output)
+        exclusions = Exclusions(
+            data.known,
+            ProductGroups.of(data.pairs, data.known, columns),
+            None if search.embeddings is None else NearDuplicates(search.embeddings, settings.near_duplicate),
+            settings.chosen_margin,
+        )
+        anchors = _anchors(settings, output_format, data)
+        distinct = list(dict.fromkeys(anchor for anchor in anchors if anchor is not None))
+        with output.progress("mining", len({anchor.query for anchor in distinct})) as bar:
             mined = mine_negatives(
-                queries,
+                distinct,
                 catalog=catalog,
-                known=known,
-                ranking=bm25_ranking(catalog, depth=settings.depth),
+                rows=data.rows,
+                exclusions=exclusions,
+                ranking=search.ranking,
                 per_query=settings.per_query,
                 on_progress=bar.advance,
             )
-        _write(Path(settings.output_file), output_format, training, pairs, mined, catalog)
-    show_report(settings, pairs, positives, mined, output)
-    return Path(settings.output_file)
+        path = Path(settings.output_file)
+        if output_format == "pairs":
+            found = [[] if anchor is None else mined.negatives[anchor] for anchor in anchors]
+            write_pairs(data.pairs, found, path)
+        else:
+            by_query = {anchor.query: negatives for anchor, negatives in mined.negatives.items()}
+            _write_questions(training, data.pairs, by_query, catalog, path)
+    if settings.embedding_cache is None:
+        shutil.rmtree(cache_folder(settings), ignore_errors=True)
+    show_report(settings, data.pairs, positives, mined, search, output)
+    return path
 
 
 def _output_format(settings: MineSettings, training: TrainingFiles) -> OutputFormat:
@@ -70,17 +88,24 @@ def _output_format(settings: MineSettings, training: TrainingFiles) -> OutputFor
     return output_format
 
 
-def _write(
-    path: Path,
-    output_format: OutputFormat,
+def _anchors(
+    settings: MineSettings, output_format: OutputFormat, data: JudgedData
+) -> Sequence[Anchor | None]:
+    """Return the anchor of each pair; for DPR's json, which has a list for all positives, of each query."""
+    by_product = settings.chosen_margin is not None
+    if output_format == "pairs":
+        return anchors_of_pairs(data.pairs, data.rows, graded=settings.graded, by_product=by_product)
+    return anchors_of_queries(data.pairs, data.known, data.rows, by_product=by_product)
+
+
+def _write_questions(
     training: TrainingFiles,
     pairs: Pairs,
-    mined: Mined,
+    negatives: Mapping[str, Sequence[MinedNegative]],
     catalog: MinedCatalog,
+    path: Path,
 ) -> None:
-    if output_format == "pairs":
-        write_pairs(pairs, mined, path)
-    elif training.is_dpr:
-        write_dpr(with_negatives(good_questions(training), mined, catalog), path)
+    if training.is_dpr:
+        write_dpr(with_negatives(good_questions(training), negatives, catalog), path)
     else:
-        write_dpr(questions_of_pairs(pairs, mined, catalog), path)
+        write_dpr(questions_of_pairs(pairs, negatives, catalog), path)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from aisle.commands.named_inputs import check_data_sets, check_indexes
+from annotated_types import Interval
+
+from aisle.commands.named_inputs import check_data_sets, check_indexes, check_models
 from aisle.commands.shared_settings import (
+    AdapterBase,
     CatalogIdColumn,
     ConfigFile,
     Count,
     Delimiter,
     Encoding,
     Json,
+    MaxLength,
     OnBadRow,
+    Pooling,
+    ProductPrompt,
+    QueryPrompt,
+    TrustRemoteCode,
 )
 from aisle.commands.train.data_settings import DataSettings, data_problems
 from aisle.config.annotations import Required
 from aisle.config.label_map import LabelGains
 from aisle.data.files import expand_files
 from aisle.errors import ConfigError
+from aisle.mining.margin import Margin
 from aisle.types.choices import TrainFormat
 from aisle.types.text_languages import Language
 
@@ -49,12 +59,38 @@ class MineSettings:
     index_dir: str | None = None
     """Directory of an index to search, in place of --catalog. With both, the index's word search is reused if
     it has the same products."""
-    source: Literal["bm25"] = "bm25"
-    """How products are ranked. bm25: by words, as lexical search does."""
+    model: str | None = None
+    """Model that ranks the products for --source dense and both: a run, an adapter, a base model or an
+    exported bundle. If not given: the encoder of --index_dir."""
+    source: Literal["bm25", "dense", "both"] = "bm25"
+    """How products are ranked. bm25: by words, as lexical search does. dense: by embeddings. both: the best
+    by embeddings, the best by words, the second best by embeddings, and so on."""
     depth: Count = 200
-    """Best products per query to look at."""
+    """Best products per query to look at, of each source."""
     per_query: Count = 4
     """Most hard negatives of a query: the best ranked products that are not excluded."""
+    margin: str | None = None
+    """Exclude products that score nearly as high as the positive, because they are likely to be right.
+    relative:0.05: a score above 95% of the positive's. absolute:0.1: a score above the positive's less 0.1.
+    none: no margin. If not given: relative:0.05, and none for bm25."""
+    near_duplicate: Annotated[float, Interval(gt=0, le=1)] = 0.98
+    """Exclude products whose embedding has at least this cosine with that of a relevant product. 1: equal
+    embeddings only. Without embeddings, only products with the words of a relevant product are excluded."""
+    graded: bool = False
+    """Use the levels of relevance: a pair with any relevance above 0 gets hard negatives, and a product that
+    is judged lower than the pair may be its negative. Otherwise pairs up to 0.5 get none, and no product with
+    a relevance above 0 is a negative."""
+    group_column: str | None = None
+    """Column of the catalogue, the training data or both with the group of a product, such as the product of
+    which it is a variant. Products with the group of a relevant product are excluded."""
+    subgroup_column: str | None = None
+    """Column of the catalogue, and of the training data, with a subgroup of pairs: products with the subgroup
+    of the pair are excluded unless they are judged wrong, as in `train`."""
+    exact: bool = False
+    """Compare with every product instead of searching the graph of --index_dir."""
+    embedding_cache: str | None = None
+    """Folder for the embeddings of the catalogue, which later calls with the same model and texts read. If
+    not given: a folder beside --output_file, removed at the end; a killed call continues from it."""
     output_format: OutputFormat | None = None
     """Layout of the output. If not given: that of the training data.
     pairs: a row for each pair, in the order of the training data.
@@ -83,8 +119,30 @@ class MineSettings:
     delimiter: Delimiter = None
     encoding: Encoding = "utf-8"
     on_bad_row: OnBadRow = "error"
+    base_model: AdapterBase = None
+    pooling: Pooling = None
+    query_prompt: QueryPrompt = None
+    product_prompt: ProductPrompt = None
+    max_length: MaxLength = None
+    trust_remote_code: TrustRemoteCode = False
     json: Json = False
     config: ConfigFile = None
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether products are ranked by embeddings."""
+        return self.source != "bm25"
+
+    @property
+    def chosen_margin(self) -> Margin | None:
+        """Margin in use; None without.
+
+        Raises:
+            ConfigError: The margin has no valid form.
+        """
+        if self.margin is None:
+            return Margin.of("relative:0.05") if self.uses_model else None
+        return Margin.of(self.margin)
 
 
 def data_settings(settings: MineSettings) -> DataSettings:
@@ -106,7 +164,7 @@ def data_settings(settings: MineSettings) -> DataSettings:
 
 def mine_problems(settings: MineSettings) -> list[str]:
     """Return one message for each combination of settings that cannot work."""
-    problems = []
+    problems = [*_model_problems(settings)]
     if not settings.train_file:
         problems.append("--train_file: required; give the training pairs")
     else:
@@ -131,6 +189,35 @@ def mine_problems(settings: MineSettings) -> list[str]:
     return problems
 
 
+def _model_problems(settings: MineSettings) -> Iterator[str]:
+    try:
+        _ = settings.chosen_margin
+    except ConfigError as error:
+        yield str(error)
+    if settings.uses_model:
+        if settings.model is None and settings.index_dir is None:
+            yield f"--source {settings.source}: needs a model; give --model, or --index_dir with its encoder"
+        if settings.model is None and settings.base_model is not None:
+            yield "--base_model: needs --model"
+        overridden = {
+            f"--{name}": getattr(settings, name) is not None
+            for name in ("pooling", "query_prompt", "product_prompt", "max_length")
+        }
+        if settings.index_dir is not None:
+            yield from (
+                f"{flag}: cannot be combined with --index_dir, which records the settings of its encoder"
+                for flag, given in overridden.items()
+                if given
+            )
+        return
+    unread = {"--model": settings.model, "--embedding_cache": settings.embedding_cache}
+    yield from (
+        f"{flag}: needs --source dense or both, which rank by embeddings"
+        for flag, value in unread.items()
+        if value is not None
+    )
+
+
 def output_problem(output_file: str, output_format: OutputFormat) -> list[str]:
     """Return the problem with the extension of the output, if any."""
     endings = OUTPUT_ENDINGS[output_format]
@@ -145,6 +232,7 @@ def output_problem(output_file: str, output_format: OutputFormat) -> list[str]:
 def mine_inputs(settings: MineSettings) -> None:
     """Check that the pairs, the catalogue and the index exist, and that no input would be replaced."""
     check_data_sets(settings.train_file)
+    check_models(settings.model)
     check_indexes(settings.index_dir)
     target = Path(settings.output_file)
     for path in (*expand_files(settings.catalog or ()), *expand_files(settings.train_file)):

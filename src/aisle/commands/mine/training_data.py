@@ -52,8 +52,14 @@ class TrainingFiles:
         """
         files = tuple(expand_files(settings.train_file))
         text = TextFormat.of(settings.delimiter, settings.encoding)
-        how = data_settings(settings)
         head, _ = peek_row(iter_rows(files, text=text))
+        how = data_settings(settings)
+        if head is not None:
+            group, subgroup = (
+                name if name in head.values else None
+                for name in (settings.group_column, settings.subgroup_column)
+            )
+            how = replace(how, group_column=group, subgroup_column=subgroup)
         if how.product_id_column is None and head is not None and settings.id_column in head.values:
             how = replace(how, product_id_column=settings.id_column)
         wanted = named_columns(how, head)
@@ -76,7 +82,13 @@ class TrainingFiles:
             DataError: Rows are bad, or no pairs are left.
         """
         products = self._texts_by_id(catalog) if self._names_products_by_id() else None
-        return read_part(self.rows(), self.settings, products, name="train", log=log).pairs
+        pairs = read_part(self.rows(), self.settings, products, name="train", log=log).pairs
+        if pairs.texts_of_groups:
+            raise DataError(
+                "The training data have a text with its group in a row, and hard negatives are for pairs of "
+                "a query and a product; name the texts' columns with --query_column and --product_column."
+            )
+        return pairs
 
     def _names_products_by_id(self) -> bool:
         if self.head is None or self.layout is not None:

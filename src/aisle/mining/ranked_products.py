@@ -1,0 +1,136 @@
+"""Rank the products of a catalogue for queries: by words, by embeddings, or by both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import Protocol
+
+import numpy as np
+
+from aisle.index.lexical import Bm25Index, best_rows
+from aisle.index.scoring import FloatArray, Rows, Scores, exact_search, row_scores
+from aisle.index.search_index import SearchIndex
+
+__all__ = ["Bm25Ranking", "BothRankings", "DenseRanking", "Ranked", "Ranking"]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Products of a query.
+
+    Attributes:
+        rows: Rows of the catalogue, best first.
+        scores: Score of each; in the order of `rows`, except that two rankings may take turns.
+        positive_scores: Row of each positive to its score.
+    """
+
+    rows: Rows
+    scores: Scores
+    positive_scores: dict[int, float]
+
+
+class Ranking(Protocol):
+    """A way to rank products."""
+
+    def rank(self, queries: Sequence[str], positives: Sequence[Rows]) -> Iterator[Ranked]:
+        """Yield the best products of each query.
+
+        Args:
+            queries: Texts of queries.
+            positives: Rows of each query's positives, to score them too.
+        """
+
+
+@dataclass(frozen=True)
+class Bm25Ranking:
+    """Rank by words.
+
+    Attributes:
+        lexical: BM25 over the texts.
+        tie_ranks: (count,) order among equal scores, lowest first.
+        depth: Most products of a query; fewer if fewer have a word of the query.
+    """
+
+    lexical: Bm25Index
+    tie_ranks: Rows
+    depth: int
+
+    def rank(self, queries: Sequence[str], positives: Sequence[Rows]) -> Iterator[Ranked]:
+        """Yield the best products of each query with their BM25 scores."""
+        for query, right in zip(queries, positives, strict=True):
+            scores = self.lexical.score(query)
+            found = best_rows(scores, top_k=self.depth, tie_ranks=self.tie_ranks)
+            yield Ranked(*found, dict(zip(right.tolist(), scores[right].tolist(), strict=True)))
+
+
+@dataclass(frozen=True)
+class DenseRanking:
+    """Rank by the cosine of embeddings.
+
+    Attributes:
+        embeddings: (count, dim) embeddings of the catalogue, unit L2 norm, memory-mapped.
+        encode: Function of queries that returns their embeddings, (queries, dim) float32, unit L2 norm.
+        tie_ranks: (count,) order among equal scores, lowest first.
+        depth: Most products of a query.
+        graph: Index to search with its graph; None compares with every product.
+    """
+
+    embeddings: FloatArray
+    encode: Callable[[Sequence[str]], Scores]
+    tie_ranks: Rows
+    depth: int
+    graph: SearchIndex | None = None
+
+    def rank(self, queries: Sequence[str], positives: Sequence[Rows]) -> Iterator[Ranked]:
+        """Yield the best products of each query with their cosines."""
+        return self.rank_encoded(self.encode(queries), positives)
+
+    def rank_encoded(self, asked: Scores, positives: Sequence[Rows]) -> Iterator[Ranked]:
+        """Yield the best products of each query, given the (queries, dim) embeddings of the queries."""
+        top_k = min(self.depth, len(self.embeddings))
+        if self.graph is None:
+            rows, _ = exact_search(self.embeddings, asked, top_k=top_k, tie_ranks=self.tie_ranks)
+        else:
+            rows = self.graph.search(asked, top_k=top_k).rows
+        for found, query, right in zip(rows, asked, positives, strict=True):
+            yield Ranked(found, self.scores(query, found), self._of_positives(query, right))
+
+    def scores(self, query: Scores, rows: Rows) -> Scores:
+        """Return the cosines of a query, (dim,), and products."""
+        found: Scores = row_scores(self.embeddings, rows[None], query[None])[0]
+        return found
+
+    def _of_positives(self, query: Scores, rows: Rows) -> dict[int, float]:
+        return dict(zip(rows.tolist(), self.scores(query, rows).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class BothRankings:
+    """Take turns between two rankings: the best by embeddings, the best by words, the second best, and so on.
+
+    A product that both find has the better of its two places. All scores are cosines.
+    """
+
+    dense: DenseRanking
+    lexical: Bm25Ranking
+
+    def rank(self, queries: Sequence[str], positives: Sequence[Rows]) -> Iterator[Ranked]:
+        """Yield the products of both rankings for each query with their cosines."""
+        asked = self.dense.encode(queries)
+        found = zip(
+            self.dense.rank_encoded(asked, positives),
+            self.lexical.rank(queries, positives),
+            asked,
+            strict=True,
+        )
+        for by_embedding, by_words, query in found:
+            rows = take_turns(by_embedding.rows, by_words.rows)
+            yield Ranked(rows, self.dense.scores(query, rows), by_embedding.positive_scores)
+
+
+def take_turns(first: Rows, second: Rows) -> Rows:
+    """Return the rows of two rankings in turns, each row once, at the better of its places."""
+    turns = chain.from_iterable(zip_longest(first.tolist(), second.tolist()))
+    return np.array(list(dict.fromkeys(row for row in turns if row is not None)), np.int64)
