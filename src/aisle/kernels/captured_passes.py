@@ -53,6 +53,8 @@ class CapturedPass:
         self.batch.input_ids.copy_(batch.input_ids)
         self.batch.positions.copy_(batch.positions)
         self.batch.offsets.copy_(batch.offsets)
+        if self.batch.types is not None and batch.types is not None:
+            self.batch.types.copy_(batch.types)
         self.forward()
         return self.embeddings[: len(batch)]
 
@@ -152,6 +154,7 @@ class CapturedPasses:
             input_ids=batch.input_ids.clone(),
             positions=batch.positions.clone(),
             offsets=batch.offsets.clone(),
+            types=None if batch.types is None else batch.types.clone(),
             runs=(),  # of other texts in every step; a GPU's kernels read the offsets
             texts=batch.rows,
         )

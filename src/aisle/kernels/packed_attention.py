@@ -178,6 +178,8 @@ def read_packed(
 ) -> torch.Tensor:
     """Return the token vectors of a packed batch: (tokens, dim); `options` are passed to the attention."""
     dispatch_attention(backbone)
+    if batch.types is not None:
+        options["token_type_ids"] = batch.types[None]
     output = backbone(
         input_ids=batch.input_ids[None],
         # transformers leaves a mask of four dimensions as it is, and builds no mask of tokens x tokens.

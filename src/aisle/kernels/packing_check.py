@@ -68,7 +68,7 @@ def why_padded(
     short = [min(length, max_length) for length in SHORT_LENGTHS]
     long = [max_length] * (1 + min(positions, MOST_TOKENS) // max_length)
     for lengths in (short, long + short):
-        texts = _random_texts(lengths, vocabulary_size, pad_token_id)
+        texts = random_texts(lengths, vocabulary_size, pad_token_id)
         why = _difference(native, probed, texts, pad_token_id)
         if why is not None:
             return f"{name} {why}"
@@ -106,7 +106,7 @@ def _difference(native: nn.Module, probed: nn.Module, texts: TokenizedTexts, pad
     return f"gives packed texts other token vectors: the largest difference is {max(errors):.1%}"
 
 
-def _random_texts(lengths: Sequence[int], vocabulary_size: int, pad_token_id: int) -> TokenizedTexts:
+def random_texts(lengths: Sequence[int], vocabulary_size: int, pad_token_id: int) -> TokenizedTexts:
     """Return texts of random tokens; those of several tokens have a padding token, as typed by a user."""
     in_order = np.sort(lengths)
     ids = np.random.default_rng(0).integers(5, max(vocabulary_size, 6), size=int(in_order.sum()))

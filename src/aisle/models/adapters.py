@@ -86,6 +86,7 @@ def attach_lora(
     use_rslora: bool,
     base_reference: str,
     base_revision: str | None,
+    excluded: str | None = None,
 ) -> Any:
     """Return the frozen backbone with a new LoRA adapter (https://arxiv.org/abs/2106.09685) to train.
 
@@ -99,6 +100,7 @@ def attach_lora(
         use_rslora: Whether to use rank-stabilised LoRA (https://arxiv.org/abs/2312.03732).
         base_reference: Folder or Hub id of the base model, saved in PEFT's configuration of the adapter.
         base_revision: Commit of the base model, if it is on the Hub.
+        excluded: Pattern for the names of layers that are never adapted; None excludes BERT's pooler.
 
     Raises:
         ModelError: No linear layer has the name of a target; the message lists the linear layers.
@@ -106,13 +108,13 @@ def attach_lora(
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = tuple(target_modules) if target_modules else default_target_modules(backbone)
-    _check_targets(backbone, targets)
+    _check_targets(backbone, targets, excluded or POOLER)
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=list(targets),
-        exclude_modules=POOLER if hasattr(backbone, "pooler") else None,
+        exclude_modules=excluded or (POOLER if hasattr(backbone, "pooler") else None),
         use_dora=use_dora,
         use_rslora=use_rslora,
         fan_in_fan_out=_are_transposed(backbone, targets),
@@ -222,8 +224,8 @@ def _are_transposed(backbone: nn.Module, targets: Sequence[str]) -> bool:
     return bool(kinds) and not any(issubclass(kind, nn.Linear) for kind in kinds)
 
 
-def _check_targets(backbone: nn.Module, targets: Sequence[str]) -> None:
-    linear = [name for name, _ in _linear_layers(backbone) if not re.fullmatch(POOLER, name)]
+def _check_targets(backbone: nn.Module, targets: Sequence[str], excluded: str) -> None:
+    linear = [name for name, _ in _linear_layers(backbone) if not re.fullmatch(excluded, name)]
     unknown = [
         target
         for target in targets

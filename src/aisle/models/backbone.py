@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,31 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
             the model has a decoder that reads an encoder's output; or it needs a package or code that is
             missing.
     """
+    backbone, info = load_pretrained(source, _text_model, trust_remote_code=trust_remote_code)
+    # transformers initialises missing weights at random. No embedding depends on the pooler's.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    refuse_missing(source, backbone, missing, trust_remote_code=trust_remote_code)
+    return backbone
+
+
+def load_pretrained(
+    source: ModelSource,
+    class_of: Callable[[ModelSource, Any], Any],
+    *,
+    trust_remote_code: bool,
+    **changes: Any,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a model of transformers in float32; return it with transformers' report on its weights.
+
+    Args:
+        source: Location of the files.
+        class_of: Function that returns the class to load, from the source and the configuration.
+        trust_remote_code: Whether to run Python code from the model's repository.
+        changes: Settings that override the configuration's; weights of another shape are then left out.
+
+    Raises:
+        ModelError: There are no safetensors weights, or the model cannot be loaded.
+    """
     from safetensors import SafetensorError
     from transformers import AutoConfig
 
@@ -38,14 +64,15 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
             'M.from_pretrained(d).save_pretrained(d)"'
         )
     try:
-        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-        backbone, info = _text_model(source, config).from_pretrained(
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code, **changes)
+        model, info = class_of(source, config).from_pretrained(
             source.path,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=bool(changes),
         )
     except ImportError as error:
         raise ModelError(
@@ -55,16 +82,24 @@ def load_backbone(source: ModelSource, *, trust_remote_code: bool = False) -> nn
         hint = "" if trust_remote_code else code_hint(source.path)
         reason = hint or f": {one_line(error)}"
         raise ModelError(f"{source.name}: cannot be loaded as a model{reason}") from None
-    # transformers initialises missing weights at random. No embedding depends on the pooler's.
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    loaded: nn.Module = model
+    return loaded, info
+
+
+def refuse_missing(
+    source: ModelSource, model: nn.Module, missing: Sequence[str], *, trust_remote_code: bool
+) -> None:
+    """Refuse a model if weights are missing that transformers would initialise at random.
+
+    Raises:
+        ModelError: Weights are missing.
+    """
     if missing:
         hint = "" if trust_remote_code else code_hint(source.path)
         raise ModelError(
-            f"{source.path}: its safetensors lack {len(missing)} weights of {type(backbone).__name__}, "
+            f"{source.path}: its safetensors lack {len(missing)} weights of {type(model).__name__}, "
             f"{missing[0]} for example; they belong to another architecture, or are incomplete{hint}"
         )
-    loaded: nn.Module = backbone
-    return loaded
 
 
 def _refuse_router(source: ModelSource) -> None:

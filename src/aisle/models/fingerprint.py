@@ -12,7 +12,7 @@ from aisle.io.durable import file_sha256
 from aisle.models.heads import SavedHead, fingerprint_parts
 from aisle.models.modules_file import read_json
 from aisle.models.st_files import lower_cases
-from aisle.types.encoder_settings import EncoderSettings
+from aisle.types.encoder_settings import CrossEncoderSettings, EncoderSettings
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -65,20 +65,21 @@ def fingerprint_of(
     base_dir: Path,
     model_dir: Path,
     adapter: bool,
-    settings: EncoderSettings,
+    settings: EncoderSettings | CrossEncoderSettings,
     heads: Sequence[SavedHead] = (),
 ) -> str:
     """Return the fingerprint of a tower, 64 hexadecimal digits.
 
     It covers the base model's weights, architecture and code; the adapter's configuration and weights, DoRA's
     magnitudes and whole trained layers included; the heads; the tokenizer; and pooling, prompts, maximum
-    length and normalisation. Two towers with the same fingerprint give the same embeddings.
+    length and normalisation. Two towers with the same fingerprint give the same embeddings, and two
+    cross-encoders with the same fingerprint the same scores.
 
     Args:
         base_dir: Folder of the base model's weights.
         model_dir: Folder of the run, or of the base model itself.
         adapter: Whether `model_dir` contains an adapter of the base model.
-        settings: Settings of the encoder.
+        settings: Settings of the encoder or cross-encoder.
         heads: Modules after the pooling, without the normalisation at the end, which is in `settings`.
     """
     parts: dict[str, object] = {"settings": asdict(settings)}

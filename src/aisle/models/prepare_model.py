@@ -69,7 +69,7 @@ def prepare_model(
     """
     backbone: Any = loaded.backbone
     if checkpoint_activations:
-        _checkpoint_activations(backbone)
+        keep_few_activations(backbone)
     if dropout is not None:
         set_dropout(backbone, dropout)
     use_fast_dropout(backbone)
@@ -115,7 +115,12 @@ def _with_adapter(backbone: nn.Module, loaded: LoadedModel, lora: Lora) -> Any:
     return attach_lora(backbone, **vars(lora), base_reference=reference, base_revision=revision)
 
 
-def _checkpoint_activations(backbone: Any) -> None:
+def keep_few_activations(backbone: Any) -> None:
+    """Compute activations again in the backward pass, to save memory.
+
+    Raises:
+        ModelError: The architecture does not support it.
+    """
     # Before transformers 5.20 the name was gradient_checkpointing_enable.
     enable = getattr(backbone, "activation_checkpointing_enable", None)
     try:

@@ -1,4 +1,4 @@
-"""Read the settings file of a run, `aisle.json`."""
+"""Read the settings file of a run, `aisle.json`: of an encoder, or of a reranker."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from aisle.text.tokens import Side
 SETTINGS_FILE = "aisle.json"
 FORMAT_VERSION = 2
 """Version of the format of `aisle.json`. Since 2, fingerprints cover all adapter settings and model code."""
+RERANKER = "reranker"
+"""Value of the key `kind` in the `aisle.json` of a cross-encoder; an encoder has no such key."""
 SHARED_TOWER = ("query", "product")
 """Sides of a shared tower, as listed in `aisle.json`."""
 SEPARATE_TOWERS: tuple[tuple[Side, ...], ...] = (("query",), ("product",))
@@ -29,18 +31,18 @@ def read_settings_file(folder: Path) -> dict[str, Any] | None:
     """Return the contents of a run's `aisle.json`, or None if the folder has none.
 
     Raises:
-        ModelError: The file is damaged, has another format, or lists other towers than aisle reads.
+        ModelError: The file is damaged, has another format, lists other towers than aisle reads, or is a
+            reranker's.
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return None
     try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if saved["format_version"] != FORMAT_VERSION:
+        saved = _read(path)
+        if saved.get("kind") == RERANKER:
             raise ModelError(
-                f"{path}: has format {saved['format_version']}, and this version of aisle reads "
-                f"{FORMAT_VERSION}, in which the fingerprint covers more settings; train again, or load the "
-                "run with the version of aisle that made it"
+                f"{folder}: is a reranker of `aisle train-reranker`, which scores pairs and has no "
+                "embeddings; give it as --reranker, and a run of `aisle train` here"
             )
         for key in ("pooling", "query_prompt", "product_prompt", "max_length", "normalize", "base_model"):
             saved[key]
@@ -113,3 +115,40 @@ def refuse_two_towers(source: ModelSource, saved: Mapping[str, Any] | None, *, w
             f"{source.name}: has a tower for queries and a tower for products, and {why}; "
             f"give one of its towers: {folders}"
         )
+
+
+def read_reranker_file(folder: Path) -> dict[str, Any] | None:
+    """Return the contents of a reranker's `aisle.json`, or None if the folder has none or no reranker.
+
+    Raises:
+        ModelError: The file is damaged, or has another format.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    try:
+        saved = _read(path)
+        if saved.get("kind") != RERANKER:
+            return None
+        for key in ("max_length", "base_model", "fingerprint"):
+            saved[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: is damaged ({error}); restore it or train again") from None
+    return saved
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the contents of an `aisle.json` in the format of this version.
+
+    Raises:
+        ModelError: The file has another format.
+        ValueError: The file is not JSON; a KeyError or a TypeError if it has no format.
+    """
+    saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if saved["format_version"] != FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: has format {saved['format_version']}, and this version of aisle reads "
+            f"{FORMAT_VERSION}, in which the fingerprint covers more settings; train again, or load the "
+            "run with the version of aisle that made it"
+        )
+    return saved

@@ -52,7 +52,7 @@ class Tower(nn.Module):
         # Accelerate's FSDP shards the layers of these classes one by one.
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)
         self._padding_position = padding_position(backbone)
-        self.changes_itself = _changes_itself(backbone)
+        self.changes_itself = changes_itself(backbone)
         self.compute_type: torch.dtype | None = None
         """Number type in which the backbone computes without autocast; `compute_in_half` sets it."""
         self._own_heads = len(modules) - len(added)
@@ -177,7 +177,7 @@ def _of_texts(rows: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
     return rows if len(rows) == len(batch) else rows[: len(batch)]
 
 
-def _changes_itself(backbone: nn.Module) -> bool:
+def changes_itself(backbone: nn.Module) -> bool:
     """Return whether a forward pass may change the backbone's state, so that threads must take turns.
 
     Some rotary positions change it, and code from a model's repository may.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.backbone import hidden_size
@@ -53,7 +54,7 @@ def write_tower(
         ModelError: The weights are not those of the tower.
         OSError: A file cannot be written.
     """
-    _check_names(tower, weights)
+    check_names(tower, weights)
     if weights is not None:
         weights = {**weights, **(frozen or {})}
     _write_backbone(folder, tower, weights, adapter=adapter)
@@ -82,7 +83,7 @@ def write_modules(folder: Path, tower: Tower, heads: Sequence[SavedHead], settin
         write_json(folder / name, content)
 
 
-def _check_names(tower: Tower, weights: Mapping[str, torch.Tensor] | None) -> None:
+def check_names(tower: nn.Module, weights: Mapping[str, torch.Tensor] | None) -> None:
     """Refuse weights if their names differ from those of the tower's trained weights.
 
     Raises:

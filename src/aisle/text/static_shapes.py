@@ -46,6 +46,7 @@ def static_batch(batch: PackedBatch, longest: int, token_id: int) -> PackedBatch
         batch,
         input_ids=torch.cat([batch.input_ids, ids]),
         positions=torch.cat([batch.positions, positions]),
+        types=None if batch.types is None else torch.cat([batch.types, torch.zeros_like(ids)]),
         offsets=torch.from_numpy(offsets),
         runs=(*batch.runs, *(((whole, longest),) if whole else ()), *(((1, rest),) if rest else ())),
         longest=longest,

@@ -19,11 +19,13 @@ class PaddedBatch:
         input_ids: (texts, tokens) int64.
         attention_mask: (texts, tokens) int64, 1 for real tokens, 0 for padding.
         side: Side of the texts; None for a shared tower, whose batches mix queries and products.
+        types: (texts, tokens) int64, type of each token, 0 in padding; None if the model reads no types.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     side: Side | None = None
+    types: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -36,7 +38,10 @@ class PaddedBatch:
     def to(self, device: torch.device) -> PaddedBatch:
         """Return the batch on a device."""
         return replace(
-            self, input_ids=_to(self.input_ids, device), attention_mask=_to(self.attention_mask, device)
+            self,
+            input_ids=_to(self.input_ids, device),
+            attention_mask=_to(self.attention_mask, device),
+            types=None if self.types is None else _to(self.types, device),
         )
 
 
@@ -54,6 +59,7 @@ class PackedBatch:
         longest: Upper limit on the number of tokens in a text.
         texts: Number of texts; rows after them are not used.
         side: Side of the texts; None for a shared tower, whose batches mix queries and products.
+        types: (tokens,) int64, type of each token; None if the model reads no types.
     """
 
     input_ids: torch.Tensor
@@ -63,6 +69,7 @@ class PackedBatch:
     longest: int
     texts: int
     side: Side | None = None
+    types: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.texts
@@ -84,6 +91,7 @@ class PackedBatch:
             input_ids=_to(self.input_ids, device),
             positions=_to(self.positions, device),
             offsets=_to(self.offsets, device),
+            types=None if self.types is None else _to(self.types, device),
         )
 
 
@@ -118,7 +126,11 @@ def pad(texts: TokenizedTexts, rows: np.ndarray, pad_token_id: int) -> PaddedBat
     mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
     input_ids = torch.full(mask.shape, pad_token_id, dtype=torch.long)
     input_ids[mask] = torch.from_numpy(texts.take(rows))
-    return PaddedBatch(input_ids=input_ids, attention_mask=mask.long())
+    types = None
+    if (taken := texts.take_types(rows)) is not None:
+        types = torch.zeros_like(input_ids)
+        types[mask] = torch.from_numpy(taken)
+    return PaddedBatch(input_ids=input_ids, attention_mask=mask.long(), types=types)
 
 
 def pack(texts: TokenizedTexts, rows: np.ndarray) -> PackedBatch:
@@ -126,6 +138,7 @@ def pack(texts: TokenizedTexts, rows: np.ndarray) -> PackedBatch:
     lengths = texts.lengths(rows)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    types = texts.take_types(rows)
     return PackedBatch(
         input_ids=torch.from_numpy(texts.take(rows)),
         positions=torch.from_numpy(positions),
@@ -133,6 +146,7 @@ def pack(texts: TokenizedTexts, rows: np.ndarray) -> PackedBatch:
         runs=_runs_of(lengths),
         longest=int(lengths.max()),
         texts=len(lengths),
+        types=None if types is None else torch.from_numpy(types),
     )
 
 
@@ -147,7 +161,11 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
     if isinstance(batch, PaddedBatch):
         size = max(max_tokens // batch.input_ids.shape[1], 1)
         ids, masks = torch.split(batch.input_ids, size), torch.split(batch.attention_mask, size)
-        return [PaddedBatch(*part, side=batch.side) for part in zip(ids, masks, strict=True)]
+        types = [None] * len(ids) if batch.types is None else torch.split(batch.types, size)
+        return [
+            PaddedBatch(*part, side=batch.side, types=of_part)
+            for *part, of_part in zip(ids, masks, types, strict=True)
+        ]
     if isinstance(batch, EncodedBatch):
         each = -(-batch.read_tokens // len(batch))
         vectors = torch.split(batch.vectors, max(max_tokens // each, 1))
@@ -167,6 +185,7 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
                 longest=int(lengths[rows].max()),
                 texts=len(rows),
                 side=batch.side,
+                types=None if batch.types is None else batch.types[tokens],
             )
         )
     return parts

@@ -21,7 +21,7 @@ QUERY, PRODUCT = 1, 2
 TEXTS_AT_A_TIME = 1_000
 """Number of texts to tokenise at a time. The tokenizer's objects take about a hundred times the memory of the
 texts, and queries in other threads wait until the call ends."""
-_TOKENIZING = threading.Lock()
+TOKENIZING = threading.Lock()
 """Lock for calls of tokenizers: truncation is state of the tokenizer, so concurrent calls would conflict."""
 
 
@@ -36,6 +36,8 @@ class TokenizedTexts:
         sides: (texts,) uint8, the bits `QUERY` and `PRODUCT`; None if the texts have no side.
         vectors: Function from text numbers to a frozen encoder's vectors, (rows, dim) float32, which batches
             have in place of tokens; None without.
+        types: (tokens,) uint8, type of each token: 0 in the first text of a joined pair, 1 in the second;
+            None if the texts are single, or the model reads no types.
     """
 
     ids: np.ndarray
@@ -43,6 +45,7 @@ class TokenizedTexts:
     marks: np.ndarray | None = None
     sides: np.ndarray | None = None
     vectors: Callable[[np.ndarray], np.ndarray] | None = None
+    types: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -69,11 +72,19 @@ class TokenizedTexts:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return the token ids of some texts, concatenated: (tokens of the rows,) int64."""
+        return np.asarray(self.ids[self._places(rows)], dtype=np.int64)
+
+    def take_types(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return the token types of some texts, concatenated: (tokens of the rows,) int64; None without."""
+        return None if self.types is None else np.asarray(self.types[self._places(rows)], dtype=np.int64)
+
+    def _places(self, rows: np.ndarray) -> np.ndarray:
+        """Return the place of each token of some texts, in `ids`."""
         lengths = self.lengths(rows)
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
         within = np.arange(total) - np.repeat(ends - lengths, lengths)
-        return np.asarray(self.ids[np.repeat(self.offsets[rows], lengths) + within], dtype=np.int64)
+        return np.asarray(np.repeat(self.offsets[rows], lengths) + within)
 
 
 def tokenize(
@@ -102,14 +113,14 @@ def iter_tokenized(
     """Yield the result of `tokenize` in parts of `TEXTS_AT_A_TIME` texts."""
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         part = texts[start : start + TEXTS_AT_A_TIME]
-        with _TOKENIZING:
+        with TOKENIZING:
             found, encodings = encode(tokenizer, [prompt + text for text in part], max_length=max_length)
         ids = [one or [tokenizer.pad_token_id] for one in found]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
         marks = None
         if marked:
-            with _TOKENIZING:
+            with TOKENIZING:
                 marks = marks_of(
                     tokenizer,
                     encodings,

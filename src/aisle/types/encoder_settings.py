@@ -1,4 +1,4 @@
-"""Settings of an encoder, whichever library computes its embeddings."""
+"""Settings of an encoder or a cross-encoder, whichever library computes its embeddings."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ class EncoderSettings:
     product_prompt: str
     max_length: int
     normalize: bool = True
+
+
+@dataclass(frozen=True)
+class CrossEncoderSettings:
+    """Settings that determine the score of a cross-encoder, in addition to the weights.
+
+    Args:
+        max_length: Maximum length of a pair in tokens, including special tokens.
+    """
+
+    max_length: int
 
 
 @dataclass(frozen=True)
