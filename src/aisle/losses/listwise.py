@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aisle.losses.embedding_rows import pair_cosines
 from aisle.losses.label_checks import equal_relevance
-from aisle.losses.parameters import Temperature
+from aisle.losses.parameters import Parameters, Temperature
 from aisle.losses.specification import BatchContents, Comparison, Loss
 
 if TYPE_CHECKING:
@@ -42,9 +42,28 @@ def listwise(
         (pairs,) losses, to be divided by the number of queries with a relevance above 0. The other queries
         have losses of 0.
     """
+    scores = pair_cosines(query_embeddings, product_embeddings) / temperature
+    return listwise_of_scores(scores, relevance, query_keys)
+
+
+def listwise_of_scores(
+    scores: torch.Tensor, relevance: torch.Tensor, query_keys: torch.Tensor
+) -> torch.Tensor:
+    """Return each pair's term of the softmax cross-entropy over the judged products of its query.
+
+    It is that of `listwise`, with any score s_j in place of cos_j / temperature.
+
+    Args:
+        scores: (pairs,) scores.
+        relevance: (pairs,) in [0, 1].
+        query_keys: (pairs,) int64 below the number of pairs, equal for the pairs of a query.
+
+    Returns:
+        (pairs,) losses, to be divided by the number of queries with a relevance above 0. The other queries
+        have losses of 0.
+    """
     import torch
 
-    scores = pair_cosines(query_embeddings, product_embeddings) / temperature
     per_query = torch.zeros_like(scores)  # for as many queries as there may be
     # The peak is subtracted from all exponents and cancels out, so it needs no gradient.
     peak = per_query.scatter_reduce(0, query_keys, scores.detach(), "amax", include_self=False)
@@ -56,7 +75,7 @@ def listwise(
     return -targets * log_softmax
 
 
-def _in_lists(batch: BatchContents, _: Temperature) -> np.ndarray:
+def in_lists(batch: BatchContents, _: Parameters) -> np.ndarray:
     """Return for each pair whether its query has at least two pairs and a relevant pair, (pairs,) bool."""
     import numpy as np
 
@@ -80,7 +99,7 @@ LOSS = Loss(
     keeps_queries_together=True,
     refuse=equal_relevance,
     comparison=Comparison(
-        find=_in_lists,
+        find=in_lists,
         nothing="no query has two judged products, one of them relevant, in a batch of {batch} pairs",
         remedy="Give a higher --per_device_train_batch_size; with one product a query, another --loss",
     ),

@@ -9,9 +9,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from aisle import losses
-from aisle.losses.specification import Loss
+from aisle.losses.specification import Loss, Reads
 
-_REGISTERED: dict[str, Loss] = {}
+_REGISTERED: dict[tuple[Reads, str], Loss] = {}
 
 
 def register(loss: Loss) -> None:
@@ -24,37 +24,37 @@ def register(loss: Loss) -> None:
             declares; the inputs and the unit do not match; a parameter has no default; or another loss has a
             parameter of the same name from another class.
     """
-    known = {one.name: one for one in registered_losses()}
+    known = {one.name: one for one in registered_losses(loss.reads)}
     if loss.name in known:
         raise ValueError(f"loss {loss.name!r}: the name is taken; choose another")
     _check(loss)
     for other in known.values():
         _check_shared_parameters(loss, other)
-    _REGISTERED[loss.name] = loss
+    _REGISTERED[loss.reads, loss.name] = loss
 
 
-def unregister(name: str) -> None:
+def unregister(name: str, reads: Reads = "embeddings") -> None:
     """Remove a loss that `register` added."""
-    del _REGISTERED[name]
+    del _REGISTERED[reads, name]
 
 
-def registered_losses() -> tuple[Loss, ...]:
-    """Return all losses, starting with those of this package."""
-    return (*_own_losses(), *_REGISTERED.values())
+def registered_losses(reads: Reads = "embeddings") -> tuple[Loss, ...]:
+    """Return the losses of encoders or of cross-encoders, starting with those of this package."""
+    return tuple(loss for loss in (*_own_losses(), *_REGISTERED.values()) if loss.reads == reads)
 
 
-def find_loss(name: str) -> Loss | None:
+def find_loss(name: str, reads: Reads = "embeddings") -> Loss | None:
     """Return a loss by its name, the value of `--loss`, or None if no loss has that name."""
-    return next((loss for loss in registered_losses() if loss.name == name), None)
+    return next((loss for loss in registered_losses(reads) if loss.name == name), None)
 
 
-def loss_named(name: str) -> Loss:
+def loss_named(name: str, reads: Reads = "embeddings") -> Loss:
     """Return a loss by its name, the value of `--loss`.
 
     Raises:
         KeyError: No loss has that name.
     """
-    loss = find_loss(name)
+    loss = find_loss(name, reads)
     if loss is None:
         raise KeyError(name)
     return loss
@@ -76,11 +76,17 @@ def _check(loss: Loss) -> None:
     if required:
         raise ValueError(f"loss {loss.name!r}: parameter {required[0]} must have a default")
     given = {*loss.inputs, *loss.arguments(loss.parameters())}
-    taken = set(list(inspect.signature(loss.function).parameters)[2:])
+    outputs = 2 if loss.reads == "embeddings" else 1
+    taken = set(list(inspect.signature(loss.function).parameters)[outputs:])
     if given != taken:
         raise ValueError(
             f"loss {loss.name!r}: its inputs and parameters are {sorted(given)}, but its function takes "
-            f"{sorted(taken)} after the embeddings; make them the same"
+            f"{sorted(taken)} after the {loss.reads}; make them the same"
+        )
+    if loss.contrasts and loss.reads == "scores":
+        raise ValueError(
+            f"loss {loss.name!r}: its inputs are {sorted(loss.inputs)}; a cross-encoder has a score for each "
+            "pair of its batch, and none for other pairs"
         )
     if loss.contrasts and len(loss.inputs) > 1:
         raise ValueError(

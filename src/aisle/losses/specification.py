@@ -27,6 +27,8 @@ CONTRASTING: tuple[Input, ...] = ("anchors", "triples", "positive_sets", "scored
 """Inputs that compare a query with several texts of the batch; a loss takes at most one of them, and no other
 input."""
 Unit = Literal["pair", "positive", "triple", "query", "list"]
+Reads = Literal["embeddings", "scores"]
+"""Output of the model that a loss takes: embeddings of an encoder, or scores of a cross-encoder."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Loss:
     returns a loss for each pair, so that the training loop weights the pairs of a step exactly, however they
     are divided among accumulated batches and processes.
 
+    A loss that reads scores takes the scores of the pairs, (pairs,), in place of both embeddings.
+
     If `anchors`, `triples`, `positive_sets` or `scored_lists` is an input, it must be the only input. The
     embeddings are then those of the batch's distinct queries and distinct products, hard negatives included,
     over all processes. `function` returns a loss for each anchor (triple, query, list), which must not depend
@@ -139,6 +143,8 @@ class Loss:
         hint: Function of the relevance of all training pairs that returns a line of advice, or None.
         comparison: Check that pairs can be compared; None if the loss learns from each pair by itself, or
             contrasts positives and any other text of the batch is a negative, or takes triples.
+        reads: Output of the model that the loss takes. Losses of encoders and of cross-encoders may have the
+            same name.
     """
 
     name: str
@@ -155,6 +161,7 @@ class Loss:
     refuse: Callable[[np.ndarray], str | None] | None = None
     hint: Callable[[np.ndarray], str | None] | None = None
     comparison: Comparison | None = None
+    reads: Reads = "embeddings"
 
     @property
     def contrasts(self) -> bool:

@@ -106,7 +106,8 @@ class Objective(nn.Module):
         The sum over all parts and processes is `batch.weight` times the batch's mean loss.
 
         Args:
-            embeddings: (texts, dim) embeddings of the whole batch, unit L2 norm.
+            embeddings: (texts, dim) embeddings of the whole batch, unit L2 norm; for a cross-encoder, scores
+                of its joined pairs, (texts, 1).
             batch: The batch.
         """
         if self._prefixes == [WHOLE]:
@@ -126,13 +127,21 @@ class Objective(nn.Module):
         own = slice(*batch.own)
         taken = slice(None) if self.loss.over_batch else own
         losses = self.loss.function(
-            prefix.of(rows_of(embeddings, batch.query_rows)[taken]),
-            prefix.of(rows_of(embeddings, batch.product_rows)[taken]),
+            *self._outputs(embeddings, batch, prefix, taken),
             **{name: getattr(batch, name)[taken] for name in self.loss.inputs if name != CLASS_WEIGHTS},
             **self._arguments(),
             **self._class_weights(prefix),
         )
         yield (losses[own] if self.loss.over_batch else losses).sum()
+
+    def _outputs(
+        self, embeddings: torch.Tensor, batch: PairBatch, prefix: Prefix, taken: slice
+    ) -> list[torch.Tensor]:
+        """Return the embeddings of both sides of pairs; for a loss of scores, the scores."""
+        if self.loss.reads == "scores":  # a joined pair is a single text, so both its rows are the same
+            return [rows_of(embeddings, batch.query_rows)[taken, 0]]
+        sides = (batch.query_rows, batch.product_rows)
+        return [prefix.of(rows_of(embeddings, rows)[taken]) for rows in sides]
 
     def _contrast_parts(
         self, embeddings: torch.Tensor, batch: PairBatch, prefix: Prefix
