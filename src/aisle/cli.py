@@ -31,6 +31,11 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(lambda: _run(COMMANDS["train"], _given(arguments), "train_peft.py"))
 
 
+def train_reranker_main(arguments: Sequence[str] | None = None) -> int:
+    """Run `train_reranker.py ...` and return the exit code."""
+    return _guarded(lambda: _run(COMMANDS["train-reranker"], _given(arguments), "train_reranker.py"))
+
+
 def index_main(arguments: Sequence[str] | None = None) -> int:
     """Run `infer_index.py COMMAND ...` and return the exit code."""
     return _dispatch("infer_index.py", INDEX_COMMANDS, _given(arguments), _index_help)
@@ -42,7 +47,8 @@ def _main_help() -> str:
 {_list_of(COMMANDS)}
 
 aisle COMMAND --help lists the options of a command; aisle --version prints the version.
-In a checkout, train_peft.py is `aisle train`, and infer_index.py runs the commands from build to verify.
+In a checkout, train_peft.py is `aisle train`, train_reranker.py is `aisle train-reranker`, and infer_index.py
+runs the commands from build to verify.
 """
 
 
@@ -110,8 +116,9 @@ def _guarded(action: Callable[[], None]) -> int:
 
 def _list_of(commands: CommandList) -> str:
     """Return the lines of the help that list commands, with a blank line between sections."""
+    width = max(map(len, commands))
     return "\n\n".join(
-        "\n".join(f"  {name:<10} {commands[name].summary}" for name in section)
+        "\n".join(f"  {name:<{width}} {commands[name].summary}" for name in section)
         for section in commands.sections
     )
 

@@ -15,7 +15,7 @@ RUNS = ("sample", "quickstart", "heatmap", "average", "merge", "export", "packag
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
-SECTIONS = (("mine", "train", "rag", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
+SECTIONS = (("mine", "train", "train-reranker", "rag", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
 """Commands of `aisle`."""
 
 
@@ -139,6 +139,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import train
 
             return train.COMMAND
+        case "train-reranker":
+            from aisle.commands import train_reranker
+
+            return train_reranker.COMMAND
         case "tune":
             from aisle.commands import tune
 

@@ -103,7 +103,9 @@ def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: P
     required = [
         field.name
         for field in dataclasses.fields(settings_type)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
     ]
     missing = [name for name in required if name not in given]
     filled = {**given, **dict.fromkeys(missing, "")}
@@ -113,9 +115,14 @@ def _defaults(settings_type: type[Any], given: Mapping[str, Any], config_file: P
 
 
 def flatten(settings: Any) -> dict[str, Any]:
-    """Return every setting, also those in groups, by the name of its flag."""
+    """Return every setting, also those in groups, by the name of its flag.
+
+    Fields that cannot be given (`init=False`) are no settings: a command fixes some of another's.
+    """
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
+        if not field.init:
+            continue
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             flat |= flatten(value)
@@ -204,8 +211,11 @@ def _groups_of(settings_type: type[Any]) -> dict[str | None, list[str]]:
     hints = get_type_hints(settings_type)
     groups: dict[str | None, list[str]] = {}
     for field in dataclasses.fields(settings_type):
+        if not field.init:
+            continue
         if dataclasses.is_dataclass(hints[field.name]):
-            groups[field.name] = [inner.name for inner in dataclasses.fields(hints[field.name])]
+            inner = dataclasses.fields(hints[field.name])
+            groups[field.name] = [one.name for one in inner if one.init]
         else:
             groups.setdefault(None, []).append(field.name)
     return groups

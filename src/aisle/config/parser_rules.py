@@ -64,6 +64,7 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
             helptext=partial(help_of, info.type, field.name),
         )
         for field in dataclasses.fields(info.type)
+        if field.init
     ]
     return StructConstructorSpec(instantiate=info.type, fields=tuple(fields))
 

@@ -126,7 +126,7 @@ class CrossEncoder(nn.Module):
         device, pad_token_id = next(self.parameters()).device, padding_token(self.model)
         texts = random_texts(LENGTHS, self.vocabulary_size, pad_token_id)
         rows = np.arange(len(texts))
-        copied = cast(CrossEncoder, shared_copy(self)).eval()
+        copied = shared_copy(self).eval()
         with torch.no_grad():
             padded = copied._scores(pad(texts, rows, pad_token_id).to(device)).float()
             packed = copied._scores(pack(texts, rows).to(device)).float()

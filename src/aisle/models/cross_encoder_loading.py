@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class LoadedCrossEncoder:
     settings: CrossEncoderSettings
     seed: int | None = None
     note: str | None = None
+    query: ClassVar[None] = None
+    """A cross-encoder has no tower for queries, unlike `LoadedModel`."""
+    adapter: ClassVar[None] = None
+    """It starts from no adapter, which is merged when a run is saved."""
 
     @property
     def pair_tokenizer(self) -> PairTokenizer:

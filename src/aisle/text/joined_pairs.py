@@ -37,8 +37,9 @@ class PairTokenizer:
         parts = list(self._parts(pairs))
         if not parts:
             none = np.empty(0, np.uint8)
-            types = none if self.typed else None
-            return TokenizedTexts(np.empty(0, np.int32), np.zeros(1, np.int64), none, types=types)
+            return TokenizedTexts(
+                np.empty(0, np.int32), np.zeros(1, np.int64), none, types=none if self.typed else None
+            )
         types = [part.types for part in parts if part.types is not None]
         return TokenizedTexts(
             np.concatenate([part.ids for part in parts]),

@@ -162,10 +162,8 @@ def split(batch: TokenBatch, max_tokens: int) -> list[TokenBatch]:
         size = max(max_tokens // batch.input_ids.shape[1], 1)
         ids, masks = torch.split(batch.input_ids, size), torch.split(batch.attention_mask, size)
         types = [None] * len(ids) if batch.types is None else torch.split(batch.types, size)
-        return [
-            PaddedBatch(*part, side=batch.side, types=of_part)
-            for *part, of_part in zip(ids, masks, types, strict=True)
-        ]
+        padded = zip(ids, masks, types, strict=True)
+        return [PaddedBatch(part, mask, batch.side, of_part) for part, mask, of_part in padded]
     if isinstance(batch, EncodedBatch):
         each = -(-batch.read_tokens // len(batch))
         vectors = torch.split(batch.vectors, max(max_tokens // each, 1))

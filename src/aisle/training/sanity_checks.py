@@ -13,6 +13,8 @@ LEAST_CHANGE = 1e-6
 """Embeddings that differ by at most this are equal: float32 of unit norm, summed in different orders."""
 LEAST_LOSS_CHANGE = 1e-7
 """Losses whose relative difference is at most this are equal; it is about the spacing of float32."""
+LEAST_SPREAD = 1e-3
+"""Scores (logits) that differ by at most this rank products by chance."""
 LEAST_STEPS = 3
 """With fewer steps, equal losses may be chance."""
 COLLAPSED = 0.99
@@ -27,16 +29,19 @@ def check_learned(
     steps: int,
     learning_rate: float,
     trained: str,
+    outputs: str = "embeddings of {} texts",
 ) -> None:
     """Refuse a run that did not change the embeddings, or in which every step had the same loss.
 
     Args:
-        base: (texts, dim) float32, embeddings of a sample of texts before training; at least one text.
+        base: (texts, dim) float32, embeddings of a sample of texts before training; at least one text. For a
+            cross-encoder, scores of pairs, (pairs, 1).
         tuned: (texts, dim) float32, embeddings of the same texts after training.
         loss_range: Lowest and highest loss of a step.
         steps: Number of steps of the run.
         learning_rate: Peak learning rate.
         trained: Description of the trained weights, for the message: "LoRA on query, key, value".
+        outputs: Description of the model's outputs for a number of texts, for the message.
 
     Raises:
         TrainingError: An embedding is not finite, all embeddings equal the base model's to within 1e-6, or
@@ -45,13 +50,13 @@ def check_learned(
     broken = int((~np.isfinite(tuned).all(axis=1)).sum())
     if broken:
         raise TrainingError(
-            f"the trained model's embeddings of {broken} of {len(tuned)} texts are not finite; "
+            f"the trained model's {outputs.format(f'{broken} of {len(tuned)}')} are not finite; "
             f"lower --learning_rate (it was {learning_rate:g})"
         )
     change = float(np.abs(tuned - base).max())
     if change <= LEAST_CHANGE:
         raise TrainingError(
-            f"nothing was learned: the embeddings of {len(base)} texts differ from the base model's "
+            f"nothing was learned: the {outputs.format(len(base))} differ from the base model's "
             f"by at most {change:.1e}, which is a rounding error. {_what_to_look_at(learning_rate, trained)}"
         )
     lowest, highest = loss_range
@@ -83,6 +88,23 @@ def collapse_warning(base: np.ndarray, tuned: np.ndarray, *, learning_rate: floa
     return (
         "the model collapsed: after training, different texts have nearly the same embedding (mean cosine "
         f"{mean:.4f}). Lower --learning_rate (it was {learning_rate:g}), give --num_warmup_steps, and look "
+        "for labels that contradict each other"
+    )
+
+
+def equal_scores_warning(tuned: np.ndarray, *, learning_rate: float) -> str | None:
+    """Return a warning if a trained cross-encoder gives different pairs nearly the same score, else None.
+
+    Args:
+        tuned: (pairs, 1) float32, scores of a sample of pairs after training.
+        learning_rate: Peak learning rate.
+    """
+    spread = float(np.ptp(tuned))
+    if len(tuned) < 2 or spread > LEAST_SPREAD:
+        return None
+    return (
+        f"the model collapsed: after training, the scores of {len(tuned)} pairs differ by at most "
+        f"{spread:.1e}. Lower --learning_rate (it was {learning_rate:g}), give --num_warmup_steps, and look "
         "for labels that contradict each other"
     )
 

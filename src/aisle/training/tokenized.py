@@ -42,6 +42,8 @@ class TokenizedPairs:
         groups: (pairs,) int64, number of each text's group, if rows are texts with their groups; else empty.
             The queries are then the products, and all texts are on the side of products.
         subgroups: (pairs,) int64, number of each pair's subgroup; empty if the data has none.
+        types: (tokens,) uint8, token types of joined pairs; empty if the texts are single, or the model reads
+            no types.
     """
 
     ids: np.ndarray
@@ -58,6 +60,7 @@ class TokenizedPairs:
     negative_scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     groups: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     subgroups: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    types: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -67,7 +70,8 @@ class TokenizedPairs:
         """The distinct texts, each with its side."""
         queries = np.zeros(len(self.query_keys), bool) if self.texts_of_groups else self.query_keys >= 0
         sides = QUERY * queries + PRODUCT * (self.product_keys >= 0)
-        return TokenizedTexts(self.ids, self.offsets, sides=sides.astype(np.uint8))
+        types = self.types if len(self.types) else None
+        return TokenizedTexts(self.ids, self.offsets, sides=sides.astype(np.uint8), types=types)
 
     @property
     def texts_of_groups(self) -> bool:

@@ -12,6 +12,8 @@ from aisle.commands.speed_notes import padding_note, with_remedy
 from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trained_tower import COMPUTE_TYPES
 from aisle.models.bi_encoder import BiEncoder
+from aisle.models.cross_encoder import CrossEncoder
+from aisle.models.cross_encoder_loading import LoadedCrossEncoder
 from aisle.models.loading import LoadedModel
 from aisle.models.tower import Tower
 from aisle.text.batch_layout import WHOLE_BATCH, Layout, device_layout
@@ -20,9 +22,9 @@ from aisle.training.launch_support import is_sharded
 
 
 def choose_layout(
-    tower: Tower | BiEncoder,
+    tower: Tower | BiEncoder | CrossEncoder,
     settings: TrainSettings,
-    base: LoadedModel,
+    base: LoadedModel | LoadedCrossEncoder,
     accelerator: Any,
     *,
     log: Callable[[str], None],
@@ -56,9 +58,13 @@ def choose_layout(
     return layout, padded_because
 
 
-def _why_padded(model: Tower | BiEncoder, base: LoadedModel, compute_type: torch.dtype) -> str | None:
+def _why_padded(
+    model: Tower | BiEncoder | CrossEncoder,
+    base: LoadedModel | LoadedCrossEncoder,
+    compute_type: torch.dtype,
+) -> str | None:
     """Return why texts of a side are padded; None if all towers read packed texts."""
-    if not isinstance(model, BiEncoder):
+    if not isinstance(model, BiEncoder) or isinstance(base, LoadedCrossEncoder):
         return model.why_padded(compute_type, max_length=base.settings.max_length)
     reasons = (
         model.tower(side).why_padded(compute_type, max_length=base.of(side).settings.max_length)

@@ -12,7 +12,7 @@ from aisle.commands.train.settings import OptimSettings, TrainSettings
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.losses.registry import loss_named, registered_losses
-from aisle.losses.specification import Loss
+from aisle.losses.specification import Loss, Reads
 from aisle.types.choices import Selection
 
 
@@ -23,7 +23,7 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
         ConfigError: The loss needs labels, hard negatives or groups that the data does not have, or it cannot
             learn from the labels.
     """
-    loss = _default_loss(labelled=train.labelled) if wanted is None else loss_named(wanted)
+    loss = default_loss(labelled=train.labelled) if wanted is None else loss_named(wanted)
     if train.texts_of_groups and not loss.takes_groups:
         others = [other.name for other in registered_losses() if other.takes_groups]
         raise ConfigError(
@@ -36,7 +36,7 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
             "with a column of texts and a column of groups (--group_column), or use another loss"
         )
     if loss.needs_labels and not train.labelled:
-        other = _default_loss(labelled=False).name
+        other = default_loss(labelled=False).name
         raise ConfigError(f"--loss {loss.name}: needs labelled pairs; use {other}, or give --label_column")
     if loss.needs_hard_negatives and not train.has_hard_negatives:
         raise ConfigError(
@@ -48,28 +48,36 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
             f"--loss {loss.name}: needs a teacher's score of each training pair, and there is none; give a "
             "column teacher_score, name another with --teacher_score_column, or use another loss"
         )
-    reason = _reason_to_refuse(loss, train)
+    if train.relevance is not None and not loss.needs_teacher_scores:
+        refuse_labels(loss, train.relevance)
+    return loss
+
+
+def default_loss(*, labelled: bool, reads: Reads = "embeddings") -> Loss:
+    """Return the default loss of encoders or cross-encoders for pairs with or without labels."""
+    kind = "labelled" if labelled else "unlabelled"
+    return next(loss for loss in registered_losses(reads) if loss.default_for == kind)
+
+
+def refuse_labels(loss: Loss, relevance: np.ndarray) -> None:
+    """Refuse a loss that cannot learn from the relevance of the training pairs.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    reason = _reason_to_refuse(loss, relevance)
     if reason is not None:
         raise ConfigError(
             f"--loss {loss.name}: {reason}; look at --label_column, and at the relevance that --label_map "
             "gives to each label"
         )
-    return loss
 
 
-def _default_loss(*, labelled: bool) -> Loss:
-    kind = "labelled" if labelled else "unlabelled"
-    return next(loss for loss in registered_losses() if loss.default_for == kind)
-
-
-def _reason_to_refuse(loss: Loss, train: Pairs) -> str | None:
+def _reason_to_refuse(loss: Loss, relevance: np.ndarray) -> str | None:
     """Return why a loss cannot learn from the labels of the training pairs, or None if it can."""
-    relevance = train.relevance
-    if relevance is None or loss.needs_teacher_scores:
-        return None
     if not relevance.max():
         return "needs positives, and every training pair's relevance is 0"
-    if loss.needs_positives and not train.positive_share():
+    if loss.needs_positives and not (relevance > 0.5).any():
         return (
             f"needs positives, and no training pair's relevance is above 0.5 (highest: {relevance.max():g})"
         )
@@ -100,9 +108,8 @@ def resolve_selection(wanted: Selection | None, validation: Pairs) -> Selection:
     return wanted or ("roc_auc" if validation.labelled else "retrieval")
 
 
-def loss_hint(loss: Loss, train: Pairs) -> str | None:
+def loss_hint(loss: Loss, relevance: np.ndarray | None) -> str | None:
     """Return advice if another loss is likely to suit the labels better, or None."""
-    relevance = train.relevance
     return None if relevance is None or loss.hint is None else loss.hint(relevance)
 
 
@@ -129,7 +136,8 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
         unused.append("--texts_per_group is not used: the rows are pairs, not texts with their groups")
     if optim.group_by_query and train.texts_of_groups:
         unused.append("--group_by_query is not used: the rows are texts, and a batch keeps groups together")
-    if not loss.contrasts and "hard_negatives" in train.table.column_names:
+    reads_hard_negatives = loss.contrasts or loss.reads == "scores"
+    if not reads_hard_negatives and "hard_negatives" in train.table.column_names:
         readers = " or ".join(other.name for other in registered_losses() if other.contrasts)
         unused.append(f"the hard negatives are not used: {loss.name} does not read them; {readers} does")
     if optim.torch_compile_backend != usual.torch_compile_backend and not optim.torch_compile:

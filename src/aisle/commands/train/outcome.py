@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 
 from aisle.commands.train.read_data import TrainingData
+from aisle.commands.train.selected_metric import selected_metric
 from aisle.commands.train.settings import TrainSettings
 from aisle.training.distributed import of_all_ranks
 from aisle.training.loop import Trainer
 from aisle.training.peak_memory import peak_memory_bytes
-from aisle.training.sanity_checks import check_learned, collapse_warning, no_gain_warning
-from aisle.training.selection import SELECTION_METRICS
+from aisle.training.sanity_checks import (
+    check_learned,
+    collapse_warning,
+    equal_scores_warning,
+    no_gain_warning,
+)
 
 
 def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
@@ -24,6 +29,7 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
     """
     state, rate = trainer.state, float(settings.optim.learning_rate or 0)
     base, tuned = np.array(state.base_sample, dtype=np.float32), trainer.sample()
+    scores = settings.reads == "scores"
     check_learned(
         base=base,
         tuned=tuned,
@@ -31,12 +37,15 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
         steps=state.step,
         learning_rate=rate,
         trained=_trained(settings),
+        outputs="scores of {} pairs" if scores else "embeddings of {} texts",
     )
-    metric = SELECTION_METRICS[settings.run.selection or "roc_auc"]
+    metric = selected_metric(settings)
     reason = why_eager_on_a_rank(trainer)
     alone = reason is not None and trainer.step.forward.why_eager is None
     found = (
-        collapse_warning(base, tuned, learning_rate=rate),
+        equal_scores_warning(tuned, learning_rate=rate)
+        if scores
+        else collapse_warning(base, tuned, learning_rate=rate),
         no_gain_warning(state.base or {}, state.best or {}, metric=metric),
         f"steps were computed eagerly, and the other processes waited: {reason}" if alone else None,
     )
@@ -50,6 +59,8 @@ def _trained(settings: TrainSettings) -> str:
         return f"the head {head}"
     and_head = "" if head == "none" else f" and the head {head}"
     if settings.lora.use_peft:
+        if settings.reads == "scores":
+            and_head = " and the classification head"
         return f"LoRA on {', '.join(targets) if targets else 'the attention projections'}{and_head}"
     return f"all weights{and_head}"
 

@@ -70,7 +70,7 @@ def resolve_settings(
     if problems:
         raise ConfigError("\n".join(problems))
     unused = unused_settings(resolved, data.train)
-    for note in (loss_hint(loss, data.train), *unused):
+    for note in (loss_hint(loss, data.train.relevance), *unused):
         if note is not None:
             log(note)
     log(f"{_described(base)}; loss: {loss.name}")

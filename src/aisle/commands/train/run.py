@@ -19,6 +19,8 @@ from aisle.commands.train.loss_settings import needs_teacher_scores
 from aisle.commands.train.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.commands.train.precision_choice import CHOSEN, launched_precision, with_precision
 from aisle.commands.train.read_data import TrainingData, read_training_data
+from aisle.commands.train.reranker_choice import resolve_reranker_settings
+from aisle.commands.train.reranker_settings import RerankerSettings
 from aisle.commands.train.resolve_settings import resolve_settings
 from aisle.commands.train.resume import how_to_resume, resume
 from aisle.commands.train.row_sources import NO_MEMORY, MemoryRows
@@ -35,6 +37,7 @@ from aisle.commands.train.settings import TrainSettings
 from aisle.commands.train.trainer_setup import make_trainer
 from aisle.config.load import saved_form
 from aisle.errors import TrainingStopped
+from aisle.models.cross_encoder_loading import LoadedCrossEncoder
 from aisle.models.loading import LoadedModel
 from aisle.models.matryoshka import matryoshka_record
 from aisle.training.accelerator import gpu_computes_bf16, make_accelerator, set_seed, start_trackers
@@ -102,7 +105,11 @@ def train(
         teacher_scores=needs_teacher_scores(settings.objective),
     )
     settings = replace(settings, data=_with_digests(settings.data, data, memory))
-    settings, base = resolve_settings(settings, data, log=output.log)
+    base: LoadedModel | LoadedCrossEncoder
+    if isinstance(settings, RerankerSettings):
+        settings, base = resolve_reranker_settings(settings, data, log=output.log)
+    else:
+        settings, base = resolve_settings(settings, data, log=output.log)
     with only_writer(run_dir) if accelerator.is_main_process else nullcontext():
         return _train(settings, data, base, accelerator, output, started=started, from_python=from_python)
 
@@ -119,7 +126,7 @@ def _with_digests(settings: DataSettings, data: TrainingData, memory: MemoryRows
 def _train(
     settings: TrainSettings,
     data: TrainingData,
-    base: LoadedModel,
+    base: LoadedModel | LoadedCrossEncoder,
     accelerator: Any,
     output: Output,
     *,

@@ -15,8 +15,8 @@ from aisle.config.load import saved_form, write_yaml
 from aisle.errors import ConfigError, IndexLockedError, IndexStoreError
 from aisle.io.durable import replace_text
 from aisle.io.lock import take_lock
-from aisle.models.run_file import SETTINGS_FILE, read_settings_file
-from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card
+from aisle.models.run_file import SETTINGS_FILE, read_reranker_file, read_settings_file
+from aisle.reporting.model_card import CARD, remove_card_charts, render_model_card, render_reranker_card
 from aisle.types.json_values import json_ready
 
 CHECKPOINTS = "checkpoints"
@@ -154,8 +154,12 @@ def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str,
     """Write settings, metrics and model card into the folder of the saved encoder."""
     write_yaml(settings, run_dir / SETTINGS)
     replace_text(run_dir / METRICS, metrics_text(metrics))
-    encoder = read_settings_file(run_dir) or {}
-    card = render_model_card(encoder=encoder, settings=saved_form(settings), metrics=metrics, repo_id=None)
+    saved, reranker = saved_form(settings), read_reranker_file(run_dir)
+    if reranker is not None:
+        card = render_reranker_card(reranker=reranker, settings=saved, metrics=metrics)
+    else:
+        encoder = read_settings_file(run_dir) or {}
+        card = render_model_card(encoder=encoder, settings=saved, metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
     remove_card_charts(run_dir)  # charts of the run that this run replaces
     for folder in (TOKENS, VECTORS):

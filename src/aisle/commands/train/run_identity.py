@@ -8,6 +8,7 @@ from typing import Any
 from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import saved_form
 from aisle.data.pairs import Pairs
+from aisle.models.cross_encoder_loading import LoadedCrossEncoder
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import LoadedModel
 
@@ -26,7 +27,7 @@ TEXTS_AT_A_TIME = 10_000
 
 def run_identity(
     settings: TrainSettings,
-    base: LoadedModel,
+    base: LoadedModel | LoadedCrossEncoder,
     *,
     train: str,
     validation: str,
@@ -78,15 +79,17 @@ def _compared(settings: TrainSettings) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name not in FREE_TO_CHANGE}
 
 
-def _of_query_tower(base: LoadedModel) -> dict[str, str]:
+def _of_query_tower(base: LoadedModel | LoadedCrossEncoder) -> dict[str, str]:
     """Return the fingerprint of the model that a separate query tower starts from."""
     if base.query is None:
         return {}
     return {"query tower's base model's fingerprint": base_fingerprint(base.query)[:16]}
 
 
-def base_fingerprint(base: LoadedModel) -> str:
+def base_fingerprint(base: LoadedModel | LoadedCrossEncoder) -> str:
     """Return the fingerprint of the model that training starts from, before it is changed."""
+    if isinstance(base, LoadedCrossEncoder):
+        return base.fingerprint
     if base.adapter is None:
         base_dir = model_dir = base.source.path
     else:

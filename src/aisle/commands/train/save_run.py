@@ -1,4 +1,4 @@
-"""Save the trained tower, or both towers, into the folder of a run."""
+"""Save the trained tower, both towers or the cross-encoder into the folder of a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 import torch
 
 from aisle.commands.train.settings import TrainSettings
+from aisle.commands.train.trained_tower import lora_of
+from aisle.models.cross_encoder_loading import LoadedCrossEncoder
+from aisle.models.cross_encoder_persistence import save_cross_encoder
 from aisle.models.loading import LoadedModel, load_tower
 from aisle.models.model_source import ModelSource
 from aisle.models.modules_file import write_json
@@ -81,7 +84,7 @@ def save_run(
     run_dir: Path,
     model: Any,
     settings: TrainSettings,
-    base: LoadedModel,
+    base: LoadedModel | LoadedCrossEncoder,
     *,
     weights: Mapping[str, torch.Tensor] | None,
     frozen: Mapping[str, torch.Tensor],
@@ -92,7 +95,7 @@ def save_run(
 
     Args:
         run_dir: Folder of the run.
-        model: Trained tower, or both towers, unwrapped.
+        model: Trained tower, both towers or cross-encoder, unwrapped.
         settings: Settings of the run.
         base: Model that training started from.
         weights: As in `save_encoder`.
@@ -104,6 +107,17 @@ def save_run(
         ModelError: The model cannot be written; the folder is unchanged.
     """
     adapter = settings.lora.use_peft
+    if isinstance(base, LoadedCrossEncoder):
+        save_cross_encoder(
+            run_dir,
+            model=model,
+            weights=weights,
+            loaded=base,
+            lora=lora_of(settings.lora),
+            trust_remote_code=settings.model.trust_remote_code,
+            advice=advice,
+        )
+        return
     if not settings.towers.two_towers:
         save_encoder(
             run_dir,

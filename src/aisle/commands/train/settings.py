@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 from pydantic import Field
@@ -31,6 +31,7 @@ from aisle.commands.train.head_settings import HeadSettings, head_problems
 from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
 from aisle.commands.train.tower_settings import TowerSettings, tower_problems
 from aisle.errors import ConfigError
+from aisle.losses.specification import Reads
 from aisle.types.choices import Selection
 
 Share = Annotated[float, Interval(ge=0, lt=1)]
@@ -197,6 +198,8 @@ class TrainSettings:
     A pair is a query, a product and its relevance; without relevance, every pair is a positive.
     """
 
+    reads: ClassVar[Reads] = "embeddings"
+
     data: OmitArgPrefixes[DataSettings] = field(default_factory=DataSettings)
     model: OmitArgPrefixes[ModelSettings] = ModelSettings()
     lora: OmitArgPrefixes[LoraSettings] = LoraSettings()
@@ -211,7 +214,7 @@ class TrainSettings:
     def complete(cls) -> type[TrainSettings]:
         """Return the class with a flag for each parameter of the losses that are registered now."""
         own: Any = cls
-        losses: Any = loss_settings()
+        losses: Any = loss_settings(cls.reads)
         return _with_losses(own, losses)
 
 

@@ -21,6 +21,8 @@ from aisle.kernels.captured_passes import CudaGraphs
 from aisle.kernels.compiled_layers import compile_layers
 from aisle.losses.parameters import Temperature
 from aisle.models.bi_encoder import BiEncoder
+from aisle.models.cross_encoder import CrossEncoder
+from aisle.models.cross_encoder_loading import LoadedCrossEncoder
 from aisle.models.loading import LoadedModel
 from aisle.models.prepare_model import weights_without_gradient
 from aisle.models.tower import Tower
@@ -40,7 +42,7 @@ from aisle.training.trained_weights import register_trained_weights_only
 
 def make_step(
     settings: TrainSettings,
-    base: LoadedModel,
+    base: LoadedModel | LoadedCrossEncoder,
     train: TokenizedPairs,
     accelerator: Any,
     *,
@@ -132,7 +134,7 @@ def _refuse_flags(settings: TrainSettings, accelerator: Any) -> None:
 
 
 def _prepare_for_ddp(
-    tower: Tower | BiEncoder,
+    tower: Tower | BiEncoder | CrossEncoder,
     settings: TrainSettings,
     train: TokenizedPairs,
     layout: Layout,
@@ -153,7 +155,7 @@ def _prepare_for_ddp(
 
 
 def _training_step(
-    tower: Tower | BiEncoder,
+    tower: Tower | BiEncoder | CrossEncoder,
     objective: Objective,
     settings: TrainSettings,
     layout: Layout,

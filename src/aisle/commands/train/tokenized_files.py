@@ -12,10 +12,12 @@ from aisle.commands.train.run_dir import TOKENS
 from aisle.commands.train.settings import TrainSettings
 from aisle.data.pairs import Pairs
 from aisle.io.durable import file_sha256
+from aisle.models.cross_encoder_loading import LoadedCrossEncoder
 from aisle.models.fingerprint import TOKENIZER_FILES
 from aisle.models.loading import LoadedModel
 from aisle.training.distributed import wait_for_all
 from aisle.training.tokenized import TokenizedPairs, open_tokenized, tokenize_pairs, write_tokenized
+from aisle.training.tokenized_joined import tokenize_joined
 
 
 def tokenized(
@@ -23,7 +25,7 @@ def tokenized(
     digest: str,
     *,
     settings: TrainSettings,
-    base: LoadedModel,
+    base: LoadedModel | LoadedCrossEncoder,
     accelerator: Any,
     log: Callable[[str], None],
 ) -> TokenizedPairs:
@@ -37,7 +39,8 @@ def tokenized(
         accelerator: Accelerator of the run.
         log: Logs messages for the user.
     """
-    models = [base] if base.query is None else [base, base.query]
+    models: list[LoadedModel | LoadedCrossEncoder] = [base]
+    models += [] if base.query is None else [base.query]
     sources = [one.source for one in models]
     sources += [one.adapter.run for one in models if one.adapter is not None]
     folders = [source.path for source in sources]
@@ -49,6 +52,12 @@ def tokenized(
     folder = Path(str(settings.run.output_dir)) / TOKENS / name
     if accelerator.is_local_main_process and not folder.is_dir():
         log(f"tokenising {len(pairs):,} {'texts' if pairs.texts_of_groups else 'pairs'}")
-        write_tokenized(tokenize_pairs(pairs, base.side_tokenizers), folder)
+        write_tokenized(_tokenize(pairs, base), folder)
     wait_for_all(accelerator)
     return open_tokenized(folder)
+
+
+def _tokenize(pairs: Pairs, base: LoadedModel | LoadedCrossEncoder) -> TokenizedPairs:
+    if isinstance(base, LoadedCrossEncoder):
+        return tokenize_joined(pairs, base.pair_tokenizer)
+    return tokenize_pairs(pairs, base.side_tokenizers)

@@ -15,20 +15,30 @@ from aisle.kernels.residual_norms import fuse_add_norm
 from aisle.kernels.triton_support import why_no_triton
 from aisle.models.adapters import trainable_share
 from aisle.models.bi_encoder import BiEncoder
+from aisle.models.cross_encoder import CrossEncoder
+from aisle.models.cross_encoder_loading import LoadedCrossEncoder
 from aisle.models.half_precision import compute_in_half
 from aisle.models.loading import LoadedModel
+from aisle.models.prepare_cross_encoder import prepare_cross_encoder
 from aisle.models.prepare_model import Lora, frozen_tower, prepare_model
 from aisle.models.tower import Tower
 from aisle.training.accelerator import set_seed
 from aisle.training.launch_support import is_sharded
 
+HEAD_IS_TRAINED = "the classification head is trained too, in float32"
 COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def model_to_train(
-    settings: TrainSettings, base: LoadedModel, accelerator: Any, *, log: Callable[[str], None]
-) -> Tower | BiEncoder:
-    """Return the tower to train, or both towers, on the device; the base models' backbones are changed.
+    settings: TrainSettings,
+    base: LoadedModel | LoadedCrossEncoder,
+    accelerator: Any,
+    *,
+    log: Callable[[str], None],
+) -> Tower | BiEncoder | CrossEncoder:
+    """Return the tower, both towers or the cross-encoder to train, on the device.
+
+    The backbones of the base models are changed.
 
     Args:
         settings: Complete settings.
@@ -50,16 +60,11 @@ def model_to_train(
         kind = "frozen encoder" if settings.head.freeze_encoder else "full fine-tuning"
         log(f"{kind}: the LoRA settings are not used without --use_peft")
     set_seed(settings.optim.seed)  # for the first weights of the adapters and the heads
-    freeze = settings.towers.freeze
-    product = _tower(settings, base, accelerator, frozen=freeze == "product")
-    model: Tower | BiEncoder = product
-    if base.query is not None:
-        model = BiEncoder(_tower(settings, base.query, accelerator, frozen=freeze == "query"), product)
+    model = _model(settings, base, accelerator)
     log(str(trainable_share(model)))
     model = model.to(accelerator.device)
     if chosen.use_peft and accelerator.device.type == "cuda":
-        trained = [tower for tower in _towers(model) if any(one.requires_grad for one in tower.parameters())]
-        slow = next(filter(None, (fuse_on_gpu(tower, settings, accelerator) for tower in trained)), None)
+        slow = _fuse_towers(model, settings, accelerator)
         if slow is not None:
             log(f"LoRA layers are not fused, which is slower: {slow}")
     compute_type = COMPUTE_TYPES.get(accelerator.mixed_precision)
@@ -70,35 +75,67 @@ def model_to_train(
     return model
 
 
-def _towers(model: Tower | BiEncoder) -> tuple[Tower, ...]:
-    return (model,) if isinstance(model, Tower) else model.towers
+def _model(
+    settings: TrainSettings, base: LoadedModel | LoadedCrossEncoder, accelerator: Any
+) -> Tower | BiEncoder | CrossEncoder:
+    """Return the model to train, on the CPU."""
+    if isinstance(base, LoadedCrossEncoder):
+        return prepare_cross_encoder(base, **_options(settings, accelerator))
+    freeze = settings.towers.freeze
+    product = _tower(settings, base, accelerator, frozen=freeze == "product")
+    if base.query is None:
+        return product
+    return BiEncoder(_tower(settings, base.query, accelerator, frozen=freeze == "query"), product)
+
+
+def _fuse_towers(
+    model: Tower | BiEncoder | CrossEncoder, settings: TrainSettings, accelerator: Any
+) -> str | None:
+    """Fuse the LoRA layers of trained towers on a GPU; return why not, else None."""
+    if isinstance(model, CrossEncoder):
+        return HEAD_IS_TRAINED
+    towers = (model,) if isinstance(model, Tower) else model.towers
+    trained = [tower for tower in towers if any(one.requires_grad for one in tower.parameters())]
+    return next(filter(None, (fuse_on_gpu(tower, settings, accelerator) for tower in trained)), None)
+
+
+def _options(settings: TrainSettings, accelerator: Any) -> dict[str, Any]:
+    """Return the settings with which any model is prepared."""
+    rounded = not settings.lora.use_dora and not is_sharded(accelerator)
+    return {
+        "lora": lora_of(settings.lora),
+        "dropout": settings.model.dropout,
+        "checkpoint_activations": settings.model.gradient_checkpointing,
+        "fuse_adapter": not settings.optim.torch_compile,
+        "frozen_type": COMPUTE_TYPES.get(accelerator.mixed_precision) if rounded else None,
+    }
+
+
+def lora_of(settings: LoraSettings) -> Lora | None:
+    """Return the adapter to train; None if all weights are trained."""
+    if not settings.use_peft:
+        return None
+    return Lora(
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        target_modules=settings.lora_target_modules,
+        use_dora=settings.use_dora,
+        use_rslora=settings.use_rslora,
+    )
 
 
 def _tower(settings: TrainSettings, base: LoadedModel, accelerator: Any, *, frozen: bool) -> Tower:
     """Return a tower to train, or to keep as it is, on the CPU."""
-    chosen = settings.lora
-    rounded = not chosen.use_dora and not is_sharded(accelerator)
-    frozen_type = COMPUTE_TYPES.get(accelerator.mixed_precision) if rounded else None
+    options = _options(settings, accelerator)
     if frozen:
-        return frozen_tower(base, frozen_type=frozen_type)
-    lora = Lora(
-        rank=chosen.lora_rank,
-        alpha=chosen.lora_alpha,
-        dropout=chosen.lora_dropout,
-        target_modules=chosen.lora_target_modules,
-        use_dora=chosen.use_dora,
-        use_rslora=chosen.use_rslora,
-    )
+        return frozen_tower(base, frozen_type=options["frozen_type"])
     return prepare_model(
         base,
-        lora=lora if chosen.use_peft else None,
         head=settings.head.options(),
         freeze_encoder=settings.head.freeze_encoder,
-        dropout=settings.model.dropout,
-        checkpoint_activations=settings.model.gradient_checkpointing,
-        fuse_adapter=not settings.optim.torch_compile,
-        frozen_type=frozen_type,
         output_dropout=settings.towers.output_dropout,
+        **options,
     )
 
 

@@ -14,7 +14,9 @@ from aisle.commands.indexing.text_notes import cut_note
 from aisle.commands.train.learnable import check_learnable
 from aisle.commands.train.loss_settings import chosen_loss
 from aisle.commands.train.read_data import TrainingData
+from aisle.commands.train.reranker_evaluation import reranker_evaluation
 from aisle.commands.train.run_identity import digest_of, run_identity
+from aisle.commands.train.selected_metric import selected_metric
 from aisle.commands.train.settings import OptimSettings, RunSettings, TrainSettings
 from aisle.commands.train.step_setup import make_step
 from aisle.commands.train.tokenized_files import tokenized
@@ -22,6 +24,7 @@ from aisle.commands.train.vector_files import open_vector_cache, with_vectors
 from aisle.data.negatives import KnownPositives
 from aisle.data.subgroups import Subgroups
 from aisle.errors import ConfigError
+from aisle.models.cross_encoder_loading import LoadedCrossEncoder
 from aisle.models.loading import LoadedModel
 from aisle.text.batch_layout import Layout, encoded_layout
 from aisle.text.tokens import TokenizedTexts
@@ -29,7 +32,7 @@ from aisle.training.batch_plan import BatchPlan
 from aisle.training.batches import Collator
 from aisle.training.loop import Trainer
 from aisle.training.schedule import Schedule
-from aisle.training.selection import SELECTION_METRICS, make_evaluator
+from aisle.training.selection import make_evaluator
 from aisle.training.step import TrainingStep
 from aisle.training.teacher_lists import scored_products_of
 from aisle.training.tokenized import TokenizedPairs
@@ -46,7 +49,7 @@ SAMPLED_PAIRS = 32
 def make_trainer(
     settings: TrainSettings,
     data: TrainingData,
-    base: LoadedModel,
+    base: LoadedModel | LoadedCrossEncoder,
     accelerator: Any,
     *,
     log: Callable[[str], None],
@@ -83,15 +86,21 @@ def make_trainer(
     )
     train_texts, validation_texts = train.texts, validation.texts
     if settings.head.freeze_encoder:
-        cache = open_vector_cache(settings, base, accelerator)
+        encoder: Any = base
+        cache = open_vector_cache(settings, encoder, accelerator)
         encode = partial(with_vectors, cache=cache, accelerator=accelerator, log=log)
         tower: Any = step.forward.unwrapped
         train_texts = encode(train_texts, tower, layout)
         validation_texts = encode(validation_texts, tower, layout)
         layout = encoded_layout(layout)
-    evaluate, sample = _evaluation(
-        settings, data, validation, validation_texts, step, layout, accelerator, log
-    )
+    if isinstance(base, LoadedCrossEncoder):
+        evaluate, sample = reranker_evaluation(
+            settings, data, base, validation, step, layout, accelerator, log=log
+        )
+    else:
+        evaluate, sample = _evaluation(
+            settings, data, validation, validation_texts, step, layout, accelerator, log
+        )
     return Trainer(
         accelerator=accelerator,
         step=step,
@@ -110,7 +119,7 @@ def make_trainer(
         ),
         evaluate=evaluate,
         sample=sample,
-        selection_metric=SELECTION_METRICS[_selection(settings.run)] if settings.run.keep == "best" else None,
+        selection_metric=selected_metric(settings) if settings.run.keep == "best" else None,
         log=log,
         on_log=lambda _: None,
         on_evaluation=lambda _: None,

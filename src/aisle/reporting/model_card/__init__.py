@@ -12,6 +12,7 @@ from aisle.reporting.model_card.card_files import (
     remove_card_charts,
     write_search_results,
 )
+from aisle.reporting.model_card.reranker_card import render_reranker_card
 from aisle.reporting.model_card.results import NOT_MEASURED
 from aisle.reporting.model_card.search_section import (
     SearchResults,
@@ -38,6 +39,7 @@ __all__ = [
     "read_settings",
     "remove_card_charts",
     "render_model_card",
+    "render_reranker_card",
     "search_section_in",
     "signed_card",
     "with_search_results",

@@ -1,0 +1,146 @@
+"""The lists that a reranker will be served with: products that an index finds for the validation queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aisle.commands.train.reranker_settings import ServedListSettings
+from aisle.data.pairs import Pairs
+from aisle.errors import AisleError, ConfigError
+from aisle.text.joined_pairs import PairTokenizer
+from aisle.training.distributed import broadcast_from_main
+from aisle.training.score_evaluation import ServedLists, dcg
+
+QUERIES_AT_A_TIME = 256
+
+
+@dataclass(frozen=True)
+class FoundProducts:
+    """Products that a search found for judged queries, before they are tokenised.
+
+    Args:
+        pairs: (products,) each query with the text of each of its products, best first.
+        counts: (queries,) number of products of each query.
+        relevance: (products,) float32, judged relevance; 0 if a product is not judged.
+        ideal: (queries,) DCG of the best order of the query's judged products.
+    """
+
+    pairs: list[tuple[str, str]]
+    counts: list[int]
+    relevance: np.ndarray
+    ideal: np.ndarray
+
+
+def served_lists(
+    settings: ServedListSettings,
+    validation: Pairs,
+    tokenizer: PairTokenizer,
+    accelerator: Any,
+    *,
+    trust_remote_code: bool,
+    log: Callable[[str], None],
+) -> ServedLists | None:
+    """Return the lists to rerank in each evaluation, the same on every rank; None without --index_dir.
+
+    Only the main rank opens the index and searches.
+
+    Raises:
+        AisleError: The index or its model cannot be used, or no list has a judged product.
+    """
+    if settings.index_dir is None:
+        return None
+    found: Any = None
+    if accelerator.is_main_process:
+        try:
+            found = _search(settings, validation, trust_remote_code=trust_remote_code, log=log)
+        except AisleError as error:
+            found = error
+    found = broadcast_from_main(accelerator, found)
+    if isinstance(found, AisleError):
+        raise found
+    return ServedLists(
+        pairs=tokenizer.tokenize(found.pairs),
+        offsets=np.concatenate([[0], np.cumsum(found.counts)]).astype(np.int64),
+        relevance=found.relevance,
+        ideal=found.ideal,
+        depth=settings.rerank_depth,
+    )
+
+
+def _search(
+    settings: ServedListSettings,
+    validation: Pairs,
+    *,
+    trust_remote_code: bool,
+    log: Callable[[str], None],
+) -> FoundProducts:
+    """Search the index for the validation queries that have a relevant product.
+
+    Raises:
+        AisleError: As in `served_lists`.
+    """
+    from aisle.search.open_searcher import open_searcher
+
+    judged = {
+        query: products for query, products in _judgements(validation).items() if any(products.values())
+    }
+    searcher = open_searcher(
+        str(settings.index_dir),
+        mode=settings.index_mode,
+        model=settings.index_model,
+        trust_remote_code=trust_remote_code,
+        log=log,
+    )
+    by_id = validation.product_ids is not None
+    pairs: list[tuple[str, str]] = []
+    counts: list[int] = []
+    relevance: list[float] = []
+    queries = list(judged)
+    for start in range(0, len(queries), QUERIES_AT_A_TIME):
+        part = queries[start : start + QUERIES_AT_A_TIME]
+        for query, hits in zip(part, searcher.search(part, settings.rerank_depth), strict=True):
+            texts = [hit.text for hit in hits]
+            if None in texts:
+                raise ConfigError(
+                    f"--index_dir {settings.index_dir}: stores no texts, which a reranker reads"
+                )
+            keys = [hit.product_id for hit in hits] if by_id else texts
+            pairs += [(query, str(text)) for text in texts]
+            counts.append(len(hits))
+            relevance += [judged[query].get(str(key), 0.0) for key in keys]
+    if not any(relevance):
+        named = "product ids are" if by_id else "product texts are (the pairs have no product ids)"
+        raise ConfigError(
+            f"--index_dir {settings.index_dir}: finds no relevant product for any of {len(queries):,} "
+            f"validation queries; check that the pairs' {named} those of the index"
+        )
+    log(
+        f"validation: the {settings.rerank_depth} best products of --index_dir ({settings.index_mode}) for "
+        f"{len(queries):,} queries with a relevant product are reranked; the best evaluation has the highest "
+        "nDCG@10"
+    )
+    return FoundProducts(
+        pairs,
+        counts,
+        np.array(relevance, np.float32),
+        np.array([dcg(np.array(sorted(judged[query].values(), reverse=True))) for query in queries]),
+    )
+
+
+def _judgements(pairs: Pairs) -> Mapping[str, dict[str, float]]:
+    """Return the relevance of each query's judged products, by product id, or by text without ids.
+
+    A product that is judged twice for a query has the higher relevance.
+    """
+    relevance = pairs.relevance
+    values = np.ones(len(pairs)) if relevance is None else relevance.astype(np.float64)
+    found: dict[str, dict[str, float]] = {}
+    keys = pairs.product_ids or pairs.products
+    for query, key, value in zip(pairs.queries, keys, values.tolist(), strict=True):
+        judged = found.setdefault(query, {})
+        judged[key] = max(value, judged.get(key, 0.0))
+    return found
