@@ -1,7 +1,7 @@
 """Fine-tune a cross-encoder that reranks the products of a search.
 
-    accelerate launch train_reranker.py --train_file pairs.csv --output_dir runs/reranker
-    accelerate launch train_reranker.py --use_peft --train_file pairs.csv --output_dir runs/r --index_dir index
+    accelerate launch train_reranker.py --use_peft --train_file pairs.csv --output_dir runs/reranker
+    accelerate launch train_reranker.py --train_file pairs.csv --index_dir index --output_dir runs/reranker
     python train_reranker.py --help
 
 docs/how-to/train-a-reranker.md explains the flags.

@@ -157,6 +157,7 @@ def quieten_libraries() -> None:
 
 
 SHOWN_METRICS = (
+    *("served_ndcg@10", "unranked_ndcg@10"),
     *("roc_auc", "average_precision", "best_f1", "spearman"),
     *("mrr", "recall@10", "ndcg@10", "precision@1", "joint_pool_mrr", "joint_pool_precision@1"),
 )

@@ -133,7 +133,7 @@ def _other_kind(name: str, reads: Reads, losses: Sequence[str]) -> str:
     trains, other = "an encoder", "cross-encoders (aisle train-reranker)"
     if reads == "scores":
         trains, other = "a cross-encoder", "encoders (aisle train)"
-    return f"--loss {name}: is a loss of {other}, and this command trains {trains}; use {' or '.join(losses)}"
+    return f"--loss {name}: is a loss of {other}, and this command trains {trains}; use {', '.join(losses)}"
 
 
 def check_matryoshka(settings: LossSettings, *, dim: int, log: Callable[[str], None]) -> None:

@@ -1,0 +1,167 @@
+"""`aisle train-reranker`: runs of tiny cross-encoders, resumed, in two processes, and with an index."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from aisle.cli import index_main, train_main, train_reranker_main
+from aisle.evaluation.pair_metrics import roc_auc
+from aisle.evaluation.retrieval_metrics import evaluate_run
+from aisle.models.torch_reranker import load_torch_reranker
+from aisle.search.open_searcher import open_searcher
+from tests.commands.conftest import QUERIES, judged_rows, write_rows
+from tests.commands.launch import start_ranks
+
+ROWS = [(q, p, y, f"p{n}") for n, (q, p, y) in enumerate(judged_rows(QUERIES))]
+HEADER = ["query", "product", "relevance", "product_id"]
+LONG = ["--num_train_epochs", 12, "--eval_epochs", 4]
+LORA = ["--use_peft", "--learning_rate", 0.005]
+FULL = ["--loss", "listwise", "--learning_rate", 0.001]
+RESUMED = [*LORA, *LONG, "--dropout", 0.01, "--checkpointing_steps", 20]
+
+
+def flags_of(folder, model, run_dir, *flags):
+    given = ["--model_name_or_path", model, "--train_file", folder / "pairs.csv"]
+    given += ["--validation_file", folder / "pairs.csv", "--max_length", 16]
+    given += ["--per_device_train_batch_size", 8, "--output_dir", run_dir]
+    return [*map(str, [*given, *flags])]
+
+
+def train(folder, model, run_dir, *flags):
+    return train_reranker_main(flags_of(folder, model, run_dir, *flags))
+
+
+@pytest.fixture(scope="module")
+def shop(tiny_bert, tmp_path_factory):
+    """Pairs of a tiny shop, an index of its products, and runs by their name."""
+    folder = tmp_path_factory.mktemp("rerankers")
+    write_rows(folder / "pairs.csv", HEADER, ROWS)
+    write_rows(folder / "catalog.csv", ["product_id", "title"], [(row[3], row[1]) for row in ROWS])
+    built = ["build", "--model", tiny_bert, "--catalog", folder / "catalog.csv"]
+    assert index_main([*map(str, [*built, "--index_dir", folder / "index"])]) == 0
+    assert train(folder, tiny_bert, folder / "lora", *RESUMED) == 0
+    served = ["--index_dir", folder / "index", "--rerank_depth", 20]
+    assert train(folder, tiny_bert, folder / "listwise", *FULL, *LONG, "--dropout", 0, *served) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", ["lora", "listwise"])
+def test_the_saved_reranker_scores_relevant_pairs_above_others(shop, name):
+    scores = load_torch_reranker(shop / name, device="cpu").score([row[:2] for row in ROWS])
+
+    metrics = json.loads((shop / name / "metrics.json").read_text())
+    assert roc_auc(scores, np.array([row[2] for row in ROWS])) == pytest.approx(metrics["best"]["roc_auc"])
+    assert metrics["best"]["roc_auc"] > max(0.75, metrics["base"]["roc_auc"])
+    assert metrics["attention"] == "packed"
+
+
+def test_the_best_evaluation_is_chosen_by_the_list_that_an_index_serves(shop):
+    metrics = json.loads((shop / "listwise" / "metrics.json").read_text())
+
+    assert metrics["selection_metric"] == "served_ndcg@10"
+    assert metrics["best"]["served_ndcg@10"] == max(one["served_ndcg@10"] for one in metrics["history"])
+    assert {one["unranked_ndcg@10"] for one in metrics["history"]} == {metrics["base"]["unranked_ndcg@10"]}
+    assert metrics["base"]["ranked_queries"] == len(QUERIES)
+    reranker = load_torch_reranker(shop / "listwise", device="cpu")
+    lists = dict(zip(QUERIES, open_searcher(shop / "index", mode="hybrid").search(QUERIES, 20), strict=True))
+    qrels = {query: {p: y for q, _, y, p in ROWS if q == query} for query in QUERIES}
+    for name, score in (
+        ("unranked", lambda query, hits: -np.arange(len(hits))),
+        ("served", lambda query, hits: reranker.score([(query, hit.text) for hit in hits])),
+    ):
+        run = {
+            query: dict(zip([hit.product_id for hit in hits], score(query, hits).tolist(), strict=True))
+            for query, hits in lists.items()
+        }
+        found = evaluate_run(qrels, run, cutoffs=(10,)).values["ndcg@10"]
+        assert metrics["best"][f"{name}_ndcg@10"] == pytest.approx(found)
+    assert json.loads((shop / "lora" / "metrics.json").read_text())["selection_metric"] == "roc_auc"
+
+
+def test_a_resumed_run_gives_the_bytes_of_an_uninterrupted_run(shop, tiny_bert, tmp_path):
+    first = sorted((shop / "lora" / "checkpoints").glob("step_*"))[0]
+
+    code = train(shop, tiny_bert, tmp_path / "resumed", *RESUMED, "--resume_from_checkpoint", first)
+
+    assert code == 0
+    saved, expected = (run / "model.safetensors" for run in (tmp_path / "resumed", shop / "lora"))
+    assert saved.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("recipe", [LORA, FULL], ids=["binary_lora", "listwise_full"])
+def test_sub_batches_and_two_processes_train_as_one_batch_in_one_process_does(
+    shop, tiny_bert, tmp_path, recipe
+):
+    recipe = [*recipe, "--dropout", 0, "--keep", "last", "--max_train_steps", 3]
+    assert train(shop, tiny_bert, tmp_path / "one", *recipe) == 0
+    cached = ["--cached_embeddings", "--max_tokens_per_sub_batch", 64]
+    assert train(shop, tiny_bert, tmp_path / "cached", *recipe, *cached) == 0
+    halved = flags_of(shop, tiny_bert, tmp_path / "two", *recipe, "--per_device_train_batch_size", 4)
+
+    start_ranks(2, "train_reranker.py", *halved, timeout=150)
+
+    pairs = [row[:2] for row in ROWS]
+    one, cached, two = (
+        load_torch_reranker(tmp_path / name, device="cpu").score(pairs) for name in ("one", "cached", "two")
+    )
+    # Not the weights: Adam moves those without a gradient, such as biases of keys, by rounding errors.
+    np.testing.assert_allclose(cached, one, atol=1e-3)
+    np.testing.assert_allclose(two, one, atol=1e-3)
+    losses = [
+        json.loads((tmp_path / name / "metrics.json").read_text())["final_loss"] for name in ("one", "two")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_run_keeps_its_settings_and_a_card_and_can_be_repeated_from_them(shop, tiny_bert, tmp_path):
+    saved = yaml.safe_load((shop / "lora" / "config.yaml").read_text())
+
+    assert (saved["loss"], saved["positive_weight"]) == ("binary", 1.0)
+    assert {"pooling", "head", "selection", "matryoshka_dims"}.isdisjoint(saved)
+    card = (shop / "lora" / "README.md").read_text()
+    assert "CrossEncoder(" in card
+    assert "text-ranking" in card
+    assert str(shop) not in card
+    config = ["--config", shop / "lora" / "config.yaml", "--output_dir", tmp_path / "again"]
+    assert train_reranker_main([*map(str, config)]) == 0
+    again, first = (run / "model.safetensors" for run in (tmp_path / "again", shop / "lora"))
+    assert again.read_bytes() == first.read_bytes()
+
+
+def test_hard_negatives_are_pairs_of_relevance_0(tiny_bert, tmp_path):
+    rows = [(q, p, "grey box", "green car") for q, p, y in judged_rows(QUERIES) if y]
+    write_rows(tmp_path / "pairs.csv", ["query", "positive", "negative_1", "negative_2"], rows)
+    flags = ["--model_name_or_path", tiny_bert, "--train_file", tmp_path / "pairs.csv", "--max_length", 16]
+    flags += ["--output_dir", tmp_path / "run", "--validation_share", 0.3, "--positive_weight", "auto"]
+
+    assert train_reranker_main([*map(str, flags), "--max_train_steps", "3"]) == 0
+
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["positive_weight"] == 2.0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["best"]["roc_auc"] is not None
+
+
+def test_wrong_indexes_and_losses_and_labels_are_refused_with_the_reason(shop, tiny_bert, tmp_path, capfd):
+    write_rows(tmp_path / "other.csv", ["product_id", "title"], [("q1", "a"), ("q2", "b")])
+    built = ["build", "--model", tiny_bert, "--catalog", tmp_path / "other.csv"]
+    assert index_main([*map(str, [*built, "--index_dir", tmp_path / "index"])]) == 0
+    write_rows(tmp_path / "unjudged.csv", ["query", "product"], [row[:2] for row in ROWS])
+    unjudged = ["--train_file", tmp_path / "unjudged.csv", "--validation_file", tmp_path / "unjudged.csv"]
+    for flags, message in (
+        (["--index_dir", tmp_path / "index"], "finds no relevant product for any of 8 validation queries"),
+        (["--index_dir", tmp_path / "none"], "--index_dir .*none: there is no such folder"),
+        (["--rerank_depth", 5], "--rerank_depth: needs --index_dir"),
+        (["--loss", "in_batch"], "--loss in_batch: is a loss of encoders .aisle train.*use binary, listwise"),
+        (unjudged, "neither labels nor hard"),
+        (["--pooling", "cls"], "--pooling"),
+    ):
+        capfd.readouterr()
+        code = train(shop, tiny_bert, tmp_path / "run", *flags)
+        assert code == 2
+        assert re.search(message, " ".join(capfd.readouterr().err.split())), message
+    assert train_main(["--loss", "binary", "--train_file", str(shop / "pairs.csv"), "--output_dir", "x"]) == 2
+    message = "--loss binary: is a loss of cross-encoders .aisle train-reranker"
+    assert re.search(message, capfd.readouterr().err)
