@@ -12,6 +12,7 @@ from aisle.evaluation.pair_metrics import roc_auc
 from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.models.torch_reranker import load_torch_reranker
 from aisle.search.open_searcher import open_searcher
+from aisle.search.rerankers import load_reranker
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
 from tests.commands.launch import start_ranks
 
@@ -165,3 +166,52 @@ def test_wrong_indexes_and_losses_and_labels_are_refused_with_the_reason(shop, t
     assert train_main(["--loss", "binary", "--train_file", str(shop / "pairs.csv"), "--output_dir", "x"]) == 2
     message = "--loss binary: is a loss of cross-encoders .aisle train-reranker"
     assert re.search(message, capfd.readouterr().err)
+
+
+def test_query_orders_the_best_products_by_the_reranker(shop, capfd):
+    words = [*QUERIES[:2], "--index_dir", shop / "index", "--mode", "hybrid", "--json"]
+    reranked = ["--reranker", shop / "lora", "--rerank_depth", 20]
+    answers = []
+    for flags in ([], reranked):
+        assert index_main(["query", *map(str, [*words, "--top_k", 20, *flags])]) == 0
+        answers.append(json.loads(capfd.readouterr().out))
+
+    titles = {row[3]: row[1] for row in ROWS}
+    reranker = load_reranker(str(shop / "lora"))
+    for plain, found in zip(*answers, strict=True):
+        ids = [product["product_id"] for product in plain["results"]]
+        logits = reranker.logits([(plain["query"], titles[product]) for product in ids])
+        order = np.argsort(-logits, kind="stable")
+        assert [product["product_id"] for product in found["results"]] == [ids[at] for at in order]
+        np.testing.assert_allclose([one["score"] for one in found["results"]], logits[order], atol=1e-5)
+        assert ids != [ids[at] for at in order]
+    for flags, message in (
+        (["--rerank_depth", 5], "--rerank_depth: needs --reranker"),
+        ([*reranked, "--explain"], "--explain: cannot be combined"),
+        (["--reranker", "nothing"], "there is no such folder; registered: none"),
+    ):
+        assert index_main(["query", *map(str, [*words, *flags])]) == 2
+        assert message in capfd.readouterr().err
+
+
+def test_evaluate_has_a_row_of_the_reranker_and_says_whether_it_helps(shop, tmp_path, capfd):
+    queries = [(f"q{number}", query) for number, query in enumerate(QUERIES)]
+    write_rows(tmp_path / "queries.csv", ["query_id", "query"], queries)
+    numbers = {query: number for number, query in queries}
+    judged = [(numbers[query], product, grade) for query, _, grade, product in ROWS]
+    write_rows(tmp_path / "qrels.csv", ["query_id", "product_id", "relevance"], judged)
+    flags = ["--index_dir", shop / "index", "--queries", tmp_path / "queries.csv", "--mode", "hybrid"]
+    flags += ["--qrels", tmp_path / "qrels.csv", "--rows", "hybrid", "--base_model_row", "none", "--json"]
+    flags += ["--reranker", shop / "listwise", "--rerank_depth", 20]
+
+    assert index_main(["evaluate", *map(str, flags)]) == 0
+
+    document = json.loads(capfd.readouterr().out)
+    rows = {row["name"]: row for row in document["retrieval"]["rows"]}
+    metrics = json.loads((shop / "listwise" / "metrics.json").read_text())["best"]
+    for name, figure in (("hybrid", "unranked_ndcg@10"), ("hybrid+reranker", "served_ndcg@10")):
+        assert rows[name]["metrics"]["ndcg@10"]["value"] == pytest.approx(metrics[figure])
+    gain = metrics["served_ndcg@10"] - metrics["unranked_ndcg@10"]
+    (note,) = [note for note in document["notes"] if note.startswith("reranker: over the 20 best")]
+    assert f"ndcg@10 changes by {gain:+.4f}" in note
+    assert ("it helps" in note) == (float(note.partition("[")[2].partition(",")[0]) > 0)

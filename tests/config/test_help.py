@@ -20,7 +20,7 @@ def documented_fields(settings_type):
     docstrings = {
         name: text for kind in reversed(settings_type.__mro__) for name, text in docstrings_in(kind).items()
     }
-    for field in dataclasses.fields(settings_type):
+    for field in (one for one in dataclasses.fields(settings_type) if one.init):
         given = [extra.help for extra in get_args(hints[field.name])[1:] if getattr(extra, "help", None)]
         group = get_args(hints[field.name])[:1] or (hints[field.name],)
         if dataclasses.is_dataclass(group[0]):

@@ -260,4 +260,4 @@ def test_a_reranker_is_loaded_by_the_name_under_which_it_was_registered(register
 def test_a_name_that_is_not_registered_ends_the_server_with_a_message(shop, capsys):
     assert main(["serve", "--index_dir", str(shop.index_dir), "--reranker", "mine", "--port", "0"]) == 2
 
-    assert "--reranker mine: must be registered" in capsys.readouterr().err
+    assert "--reranker mine: must be the folder of a run" in capsys.readouterr().err

@@ -76,6 +76,11 @@ class QuerySettings:
     """Candidates to compare in a search of the graph. If not given: the number that is set for the index."""
     exact: bool = False
     """Compare the query with every product instead of searching the graph."""
+    reranker: str | None = None
+    """Reranker (a cross-encoder) that orders the best products of the search again: the folder of a run of
+    `aisle train-reranker`, or a Hub id. The score is then its logit."""
+    rerank_depth: Count = 50
+    """Products per query that --reranker scores."""
     explain: bool = False
     """Show why each product has its rank: the words of the query that it has, both scores and ranks, their
     parts of the fused score, each comparison of --where, and the index version. The search is that of
@@ -94,6 +99,10 @@ def query_problems(settings: QuerySettings) -> list[str]:
         problems.append("--p: is for --min_score calibrated; add it, or leave --p out")
     if settings.min_score == "calibrated" and settings.mode == "hybrid" and settings.fusion == "rrf":
         problems.append("--min_score calibrated: needs --fusion convex; reciprocal ranks are not calibrated")
+    if settings.reranker is None and settings.rerank_depth != QuerySettings.rerank_depth:
+        problems.append("--rerank_depth: needs --reranker")
+    if settings.reranker is not None and settings.explain:
+        problems.append("--explain: cannot be combined with --reranker, which orders only the first products")
     return problems
 
 
@@ -115,6 +124,7 @@ def query(settings: QuerySettings) -> None:
     from aisle.index import open_index
     from aisle.search.load_encoder import extra_for
     from aisle.search.open_searcher import open_searcher
+    from aisle.search.rerankers import load_reranker, rerank_by
 
     output = Output(json_only=settings.json)
     index = open_index(settings.index_dir)
@@ -124,6 +134,9 @@ def query(settings: QuerySettings) -> None:
         require_extra(extra)
         if extra == "encode":
             quieten_libraries()
+    if settings.reranker is not None:
+        require_extra("encode")
+        quieten_libraries()
     searcher = open_searcher(
         index,
         mode=settings.mode,
@@ -135,6 +148,8 @@ def query(settings: QuerySettings) -> None:
         weight=settings.hybrid_weight,
         ef_search=settings.ef_search,
         exact=settings.exact,
+        rerank=None if settings.reranker is None else rerank_by(load_reranker(settings.reranker)),
+        rerank_depth=settings.rerank_depth,
         log=output.log,
         started=started,
     )

@@ -1,15 +1,18 @@
-"""Rerankers: models that read a query and a text together, such as cross-encoders, by name."""
+"""Rerankers: models that read a query and a text together, such as cross-encoders, by name or folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from aisle.errors import ConfigError, ModelError
+from aisle.errors import ConfigError, ModelError, SearchError
+from aisle.index.search_result import Hit
+from aisle.search.reranking import Rerank
 
 __all__ = [
     "Pair",
@@ -17,6 +20,7 @@ __all__ = [
     "TokenLimit",
     "load_reranker",
     "register_reranker",
+    "rerank_by",
     "unregister_reranker",
 ]
 
@@ -74,7 +78,7 @@ _REGISTERED: dict[str, Callable[[], Reranker]] = {}
 
 
 def register_reranker(name: str, load: Callable[[], Reranker]) -> None:
-    """Register a reranker. Its name becomes a value of `aisle serve --reranker`.
+    """Register a reranker. Its name becomes a value of `--reranker`.
 
     Args:
         name: The name.
@@ -94,15 +98,41 @@ def unregister_reranker(name: str) -> None:
 
 
 def load_reranker(name: str) -> Reranker:
-    """Load a registered reranker.
+    """Load a registered reranker, or the cross-encoder in a folder or on the Hub.
+
+    Args:
+        name: Name of a registered reranker, folder of a run of `aisle train-reranker`, or folder or Hub id of
+            another cross-encoder with one score.
 
     Raises:
-        ConfigError: No reranker has the name.
+        ConfigError: No reranker has the name, and there is no such folder.
+        ModelError: The model is no reranker, or its files are missing or altered.
+        OptionalDependencyError: The extra `encode` is not installed, which a cross-encoder needs.
     """
-    if name not in _REGISTERED:
-        known = ", ".join(sorted(_REGISTERED)) or "none"
-        raise ConfigError(
-            f"--reranker {name}: must be registered with aisle.search.rerankers.register_reranker in the "
-            f"program that starts the server; registered: {known}"
-        )
-    return _REGISTERED[name]()
+    if name in _REGISTERED:
+        return _REGISTERED[name]()
+    if Path(name).is_dir() or "/" in name:
+        from aisle.models.torch_reranker import load_torch_reranker
+
+        found = load_torch_reranker(name)
+        return Reranker(name, found.score, TokenLimit(found.max_length, found.tokenizer.lengths))
+    known = ", ".join(sorted(_REGISTERED)) or "none"
+    raise ConfigError(
+        f"--reranker {name}: must be the folder of a run of `aisle train-reranker`, or be registered with "
+        "aisle.search.rerankers.register_reranker in the program that starts the server; there is no such "
+        f"folder; registered: {known}"
+    )
+
+
+def rerank_by(reranker: Reranker) -> Rerank:
+    """Return the rerank stage of a searcher that scores the texts of the hits with a reranker."""
+
+    def rerank(query: str, hits: Sequence[Hit]) -> Iterable[float]:
+        texts = [hit.text for hit in hits]
+        if None in texts:
+            raise SearchError(
+                f"reranker {reranker.name!r}: reads texts, and the index has none; build it again with them"
+            )
+        return reranker.logits([(query, str(text)) for text in texts])
+
+    return rerank

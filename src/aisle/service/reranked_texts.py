@@ -77,7 +77,7 @@ def no_reranker() -> RequestError:
     return RequestError(
         "no_reranker",
         "this server has no reranker, a model that reads the query and a text together (a cross-encoder); "
-        "start it with --reranker NAME. POST /search ranks products by the encoder",
+        "start it with --reranker FOLDER. POST /search ranks products by the encoder",
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute
 from aisle.commands.evaluate.caveats import retrieval_caveats
 from aisle.commands.evaluate.compared_models import Models, embed_base, has_texts, wanted_rows
 from aisle.commands.evaluate.engine_run import EngineRun
+from aisle.commands.evaluate.reranked_row import rerank_row
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.evaluate.trec_files import check_run_file
 from aisle.commands.output import Output
@@ -132,6 +133,14 @@ def evaluate_retrieval(
     kinds |= dict.fromkeys(others, "other")
     with output.progress("searching", len(judged.queries) * (len(rankers) + len(others))) as bar:
         found = rank_all([*rankers, *others.values()], judged.queries, on_progress=bar.advance)
+    asked = models.name if settings.mode == "dense" else MODE_ROWS[settings.mode]
+    reranked = None
+    if settings.reranker is not None:
+        if asked not in found:
+            raise ConfigError(f"--reranker: orders the products of the row {asked}; add it to --rows")
+        reranked = rerank_row(settings, index, judged, asked, found[asked], output)
+        found[reranked.name] = reranked.run
+        kinds[reranked.name] = "other"
     ranked = {name: found[name] for name in kinds if name in found and (own or name != models.name)}
     runs: dict[str, Rankings] = {**present, **ranked}
     base = next(iter(present), "base" if "base" in runs else None)
@@ -151,9 +160,10 @@ def evaluate_retrieval(
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    asked = models.name if settings.mode == "dense" else MODE_ROWS[settings.mode]
     main = asked if asked in runs else [name for name in ranked if name not in others][-1]
     graph = _graph_losses(found, judged, settings)
+    if reranked is not None:
+        notes.append(reranked.verdict(metrics, resamples=settings.resamples, seed=settings.seed))
     notes += [
         *said,
         *(() if engine is None else engine.notes),

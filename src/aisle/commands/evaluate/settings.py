@@ -66,6 +66,11 @@ class EvaluateSettings:
     mode: SearchMode = "dense"
     """Row for the headline, --run_file and the changed queries: embeddings (dense), BM25 (lexical), or both
     (hybrid)."""
+    reranker: str | None = None
+    """Reranker (a cross-encoder) that orders the best products of the row of --mode again, in a further row:
+    the folder of a run of `aisle train-reranker`, or a Hub id. A note says whether it helps."""
+    rerank_depth: Count = 50
+    """Products per query that --reranker scores."""
     fusion: Fusion = "convex"
     """How the row hybrid combines both searches: by weighted scores (convex), or by reciprocal ranks
     (rrf)."""
@@ -143,6 +148,8 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
     if settings.index_dir is None and settings.model is None:
         problems.append("--model or --index_dir: give the encoder to measure")
     problems += _pair_problems(settings)
+    if settings.reranker is None and settings.rerank_depth != EvaluateSettings.rerank_depth:
+        problems.append("--rerank_depth: needs --reranker")
     if settings.rows is not None and not settings.rows:
         problems.append("--rows: name at least one of bm25, base, tuned, hybrid")
     if settings.with_tracking and settings.report is None:
@@ -157,6 +164,7 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
             "--run_file": settings.run_file,
             "--compare": settings.compare,
             "--model_card": settings.model_card,
+            "--reranker": settings.reranker,
         }
         problems += [f"{flag}: needs --queries and --qrels" for flag, value in wanted.items() if value]
     return problems

@@ -86,6 +86,11 @@ def _resolve_loss(wanted: str | None, train: Pairs) -> Loss:
         ConfigError: The pairs have neither labels nor hard negatives, or the loss cannot learn from them.
     """
     loss = default_loss(labelled=True, reads="scores") if wanted is None else loss_named(wanted, "scores")
+    if train.texts_of_groups:
+        raise ConfigError(
+            f"--loss {loss.name}: needs pairs of a query and a product, and the rows of --group_column are "
+            "texts with their groups; `aisle train` learns from those"
+        )
     relevance = joined_relevance(train)
     if not len(relevance):
         raise ConfigError(
