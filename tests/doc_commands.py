@@ -23,7 +23,8 @@ from aisle.errors import AisleError
 ROOT = Path(__file__).parents[1]
 COMMAND_LANGUAGES = {"", "bash", "console", "sh"}
 MARKER = re.compile(r"^<!-- (parsed|run: (?P<test>\S+)|needs: (gpu|hub|root)(, (gpu|hub|root))*) -->$")
-SCRIPTS = {"train_peft.py", "infer_index.py"}
+TRAINING_SCRIPTS = {"train_peft.py": "train", "train_reranker.py": "train-reranker"}
+SCRIPTS = {*TRAINING_SCRIPTS, "infer_index.py"}
 HARMLESS = {
     *(
         ".",
@@ -137,7 +138,7 @@ def problem_of(words):
 
 
 def our_problem(program, rest):
-    name, arguments = ("train", rest) if program == "train_peft.py" else (rest[0], rest[1:])
+    name, *arguments = [TRAINING_SCRIPTS[program], *rest] if program in TRAINING_SCRIPTS else rest
     if name not in (INDEX_COMMANDS if program == "infer_index.py" else COMMANDS):
         return f"{program}: no command {name}"
     command = COMMANDS[name]

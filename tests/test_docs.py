@@ -185,12 +185,12 @@ def test_commands_in_the_sentences_of_the_readme_are_accepted(monkeypatch):
 
 def test_the_home_page_lists_every_command():
     rows = [row for row in (ROOT / "docs/index.md").read_text("utf-8").splitlines() if row.startswith("| ")]
-    named = set(re.findall(r"`(?:\w+\.py |aisle )?(\w+)`", "\n".join(rows)))
+    named = set(re.findall(r"`(?:\w+\.py |aisle )?([\w-]+)`", "\n".join(rows)))
 
     assert set(COMMANDS) - named == set()
 
 
-@pytest.mark.parametrize("script", ["train_peft.py", "infer_index.py"])
+@pytest.mark.parametrize("script", ["train_peft.py", "train_reranker.py", "infer_index.py"])
 def test_the_commands_in_the_docstring_of_a_script_are_accepted(script, monkeypatch):
     monkeypatch.chdir(ROOT)
     docstring = ast.get_docstring(ast.parse((ROOT / script).read_text("utf-8")))

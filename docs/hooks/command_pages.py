@@ -23,6 +23,7 @@ from aisle.config.field_help import description_of, help_of
 from aisle.config.load import complete
 
 FOLDER = "reference/commands"
+TRAINING_SCRIPTS = {"train": "train_peft.py", "train-reranker": "train_reranker.py"}
 NOUNS = {int: "whole number", float: "number", str: "text", bool: "on or off"}
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 GROUPS = {
@@ -34,6 +35,7 @@ GROUPS = {
     "objective": "Loss",
     "optim": "Objective, batches, learning rate, precision",
     "run": "The run",
+    "served": "The list that will be served",
 }
 
 
@@ -77,8 +79,8 @@ def page_of(name: str, command: Command[Any]) -> str:
 
 
 def _calls(name: str) -> Iterator[str]:
-    script = "train_peft.py" if name == "train" else f"infer_index.py {name}"
-    if name in {"train", *INDEX_COMMANDS}:
+    script = TRAINING_SCRIPTS.get(name, f"infer_index.py {name}")
+    if name in {*TRAINING_SCRIPTS, *INDEX_COMMANDS}:
         yield f"`python {script}` is the same command in a checkout."
     yield "Every flag is a key of the same name in a `--config` file."
     yield "`--no_` before its name turns a switch off."
@@ -86,11 +88,17 @@ def _calls(name: str) -> Iterator[str]:
 
 def _tables(settings: type[Any]) -> Iterator[tuple[str, type[Any], list[str]]]:
     """Yield the heading, the dataclass and the setting names of each table."""
-    hints = get_type_hints(settings)
+    hints = _settable(settings)
     groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     for name, group in groups.items():
-        yield GROUPS[name], group, list(get_type_hints(group))
+        yield GROUPS[name], group, list(_settable(group))
     yield ("Settings file" if groups else "Flags"), settings, [name for name in hints if name not in groups]
+
+
+def _settable(kind: type[Any]) -> dict[str, Any]:
+    """Return the types of the settings that can be given; a command fixes some of another's."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
 
 
 def _entry(group: type[Any], name: str) -> Iterator[str]:
@@ -112,6 +120,8 @@ def takes(hint: Any) -> str:
     for extra in metadata:
         if isinstance(extra, PrimitiveConstructorSpec):
             return f"`{extra.metavar}`"
+        if getattr(extra, "metavar", None):  # of the choices, those to show
+            return ", ".join(f"`{choice}`" for choice in extra.metavar.strip("{}").split(",")[1:])
     limits = [limit for extra in metadata for limit in _limits(extra)]
     return ", ".join([_noun(hint), *limits])
 
