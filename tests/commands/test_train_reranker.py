@@ -215,3 +215,13 @@ def test_evaluate_has_a_row_of_the_reranker_and_says_whether_it_helps(shop, tmp_
     (note,) = [note for note in document["notes"] if note.startswith("reranker: over the 20 best")]
     assert f"ndcg@10 changes by {gain:+.4f}" in note
     assert ("it helps" in note) == (float(note.partition("[")[2].partition(",")[0]) > 0)
+
+
+def test_evaluate_scores_pairs_with_the_reranker_too(shop, tiny_bert, capfd):
+    flags = ["--pairs", shop / "pairs.csv", "--model", tiny_bert, "--base_model_row", "none", "--json"]
+
+    assert index_main(["evaluate", *map(str, [*flags, "--reranker", shop / "lora"])]) == 0
+
+    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)["pairs"]["rows"]}
+    metrics = json.loads((shop / "lora" / "metrics.json").read_text())["best"]
+    assert rows["reranker"]["metrics"]["roc_auc"]["value"] == pytest.approx(metrics["roc_auc"])

@@ -24,6 +24,7 @@ from aisle.evaluation.joint_pool import joint_pool_row
 from aisle.evaluation.pair_comparison import compare_pairs
 from aisle.evaluation.pair_metrics import is_positive
 from aisle.search.load_encoder import LoadedEncoder
+from aisle.search.rerankers import load_reranker
 
 CHUNK_PAIRS = 8192
 """Pairs embedded at a time: their embeddings of 1,024 components are 64 MiB."""
@@ -140,10 +141,11 @@ def evaluate_pairs(
     settings: EvaluateSettings,
     output: Output,
 ) -> document.Pairs:
-    """Return how well each encoder's cosines separate positive from negative pairs.
+    """Return how well each encoder's cosines, and a reranker's scores, separate positive from negative pairs.
 
     Raises:
         EvaluationError: The scores or the judgements cannot be used.
+        ModelError: The reranker cannot be loaded, or fails.
     """
     relevance = pairs.relevance
     if relevance is None:
@@ -155,10 +157,13 @@ def evaluate_pairs(
         scores = {
             name: pair_scores(encoder, pairs, on_progress=bar.advance) for name, encoder in encoders.items()
         }
+    if settings.reranker is not None:
+        reranker = load_reranker(settings.reranker)
+        scores["reranker"] = reranker.logits(list(zip(pairs.queries, pairs.products, strict=True)))
     return compare_pairs(
         scores,
         relevance,
-        kinds=kinds,
+        kinds={**kinds, "reranker": "other"},
         positive_threshold=settings.positive_threshold,
         resamples=settings.resamples,
         seed=settings.seed,

@@ -68,7 +68,8 @@ class EvaluateSettings:
     (hybrid)."""
     reranker: str | None = None
     """Reranker (a cross-encoder) that orders the best products of the row of --mode again, in a further row:
-    the folder of a run of `aisle train-reranker`, or a Hub id. A note says whether it helps."""
+    the folder of a run of `aisle train-reranker`, or a Hub id. A note says whether it helps. With --pairs, it
+    scores the pairs too."""
     rerank_depth: Count = 50
     """Products per query that --reranker scores."""
     fusion: Fusion = "convex"
@@ -148,6 +149,10 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
     if settings.index_dir is None and settings.model is None:
         problems.append("--model or --index_dir: give the encoder to measure")
     problems += _pair_problems(settings)
+    if settings.reranker is not None and settings.protocol == "joint_pool":
+        problems.append(
+            "--reranker: cannot be combined with --protocol joint_pool, which compares embeddings"
+        )
     if settings.reranker is None and settings.rerank_depth != EvaluateSettings.rerank_depth:
         problems.append("--rerank_depth: needs --reranker")
     if settings.rows is not None and not settings.rows:
@@ -164,7 +169,6 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
             "--run_file": settings.run_file,
             "--compare": settings.compare,
             "--model_card": settings.model_card,
-            "--reranker": settings.reranker,
         }
         problems += [f"{flag}: needs --queries and --qrels" for flag, value in wanted.items() if value]
     return problems
