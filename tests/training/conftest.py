@@ -14,6 +14,7 @@ from aisle.data.batching import distinct
 from aisle.data.negatives import KnownPositives, equality_keys
 from aisle.losses.in_batch import Direction
 from aisle.losses.registry import loss_named
+from aisle.losses.specification import Loss
 from aisle.models.heads import Normalize
 from aisle.models.loading import load_base
 from aisle.models.model_source import find_model
@@ -97,9 +98,14 @@ def tokenized(
     )
 
 
+def spec_of(loss):
+    """Return a loss of encoders by its name; a loss as it is."""
+    return loss if isinstance(loss, Loss) else loss_named(loss)
+
+
 def parameters_of(loss, **values):
     """Return the parameters of a loss; values without a parameter are ignored."""
-    kind = loss_named(loss).parameters
+    kind = spec_of(loss).parameters
     return kind(**{name: value for name, value in values.items() if name in kind.__dataclass_fields__})
 
 
@@ -114,7 +120,7 @@ def collator_of(
     static_length=None,
 ):
     known = None
-    if loss_named(loss).contrasts:
+    if spec_of(loss).contrasts:
         known = KnownPositives.of(
             pairs.query_keys[pairs.queries],
             pairs.product_keys[pairs.products],
@@ -123,8 +129,9 @@ def collator_of(
     layout = Layout(
         packed, max_tokens, group_cost=4, pad_token_id=0, separate_sides=separate, static_length=static_length
     )
-    scored = scored_products_of(pairs) if loss_named(loss).takes_lists else None
-    return Collator(pairs, layout, *process, known=known, unit=loss_named(loss).unit, scored=scored)
+    spec = spec_of(loss)
+    scored = scored_products_of(pairs) if spec.takes_lists else None
+    return Collator(pairs, layout, *process, known=known, unit=spec.unit, scored=scored)
 
 
 def tower_of(base, *, dropout=0.0):
@@ -162,7 +169,7 @@ def trainer_of(
     """Return a trainer whose steps change weights by half of their gradient."""
     accelerator, state = Accelerator(cpu=True), TrainState()
     objective = Objective(
-        loss_named(loss),
+        spec_of(loss),
         parameters_of(
             loss,
             temperature=temperature,
@@ -238,7 +245,7 @@ def labelled(base, count=40):
 
 def for_loss(pairs, loss):
     """Return the pairs, or their queries as texts with their groups if the loss needs groups."""
-    if not loss_named(loss).needs_groups:
+    if not spec_of(loss).needs_groups:
         return pairs
     return replace(pairs, products=pairs.queries, groups=pairs.query_keys[pairs.queries])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from aisle.training.tokenized import TokenizedPairs
 CUTOFF = 10
 SERVED_NDCG = f"served_ndcg@{CUTOFF}"
 """nDCG of the list that will be served, after reranking."""
+UNRANKED_NDCG = f"unranked_ndcg@{CUTOFF}"
+"""nDCG of the same list as the search returns it."""
 Score = Callable[[TokenizedTexts, np.ndarray], torch.Tensor]
 """Return the scores of joined pairs, (pairs, 1), given tokenised pairs and their numbers; on every rank."""
 
@@ -56,6 +58,22 @@ class ServedLists:
         return total / max(len(self), 1)
 
 
+def no_use_warning(kept: Mapping[str, Any]) -> str | None:
+    """Return a warning if the reranked list is no better than the search's own, else None.
+
+    Args:
+        kept: Metrics of the saved weights.
+    """
+    before, after = kept.get(UNRANKED_NDCG), kept.get(SERVED_NDCG)
+    if before is None or after is None or after > before:
+        return None
+    return (
+        f"the reranked list is no better than the search's own on the validation queries: {SERVED_NDCG} is "
+        f"{after:.4f}, and {before:.4f} without reranking; do not serve this reranker. Judged products that the "
+        "search finds, among them wrong ones, are the pairs to train on"
+    )
+
+
 def dcg(gains: np.ndarray) -> float:
     """Return the discounted cumulative gain of the first `CUTOFF` products: sum of gain / log2(1 + rank)."""
     first = np.asarray(gains[:CUTOFF], np.float64)
@@ -90,7 +108,7 @@ def make_score_evaluator(
             reranked = score(served.pairs, np.arange(len(served.pairs)))[:, 0].cpu().numpy()
             figures |= {
                 SERVED_NDCG: served.ndcg(reranked),
-                f"unranked_ndcg@{CUTOFF}": served.ndcg(),
+                UNRANKED_NDCG: served.ndcg(),
                 "ranked_queries": len(served),
             }
         return figures

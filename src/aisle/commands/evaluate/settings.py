@@ -149,12 +149,7 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
     if settings.index_dir is None and settings.model is None:
         problems.append("--model or --index_dir: give the encoder to measure")
     problems += _pair_problems(settings)
-    if settings.reranker is not None and settings.protocol == "joint_pool":
-        problems.append(
-            "--reranker: cannot be combined with --protocol joint_pool, which compares embeddings"
-        )
-    if settings.reranker is None and settings.rerank_depth != EvaluateSettings.rerank_depth:
-        problems.append("--rerank_depth: needs --reranker")
+    problems += _reranker_problems(settings)
     if settings.rows is not None and not settings.rows:
         problems.append("--rows: name at least one of bm25, base, tuned, hybrid")
     if settings.with_tracking and settings.report is None:
@@ -172,6 +167,15 @@ def evaluation_problems(settings: EvaluateSettings) -> list[str]:
         }
         problems += [f"{flag}: needs --queries and --qrels" for flag, value in wanted.items() if value]
     return problems
+
+
+def _reranker_problems(settings: EvaluateSettings) -> list[str]:
+    if settings.reranker is None:
+        changed = settings.rerank_depth != EvaluateSettings.rerank_depth
+        return ["--rerank_depth: needs --reranker"] if changed else []
+    if settings.protocol == "joint_pool":
+        return ["--reranker: cannot be combined with --protocol joint_pool, which compares embeddings"]
+    return []
 
 
 def _pair_problems(settings: EvaluateSettings) -> list[str]:

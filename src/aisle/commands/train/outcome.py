@@ -19,6 +19,7 @@ from aisle.training.sanity_checks import (
     equal_scores_warning,
     no_gain_warning,
 )
+from aisle.training.score_evaluation import no_use_warning
 
 
 def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
@@ -47,6 +48,7 @@ def check_outcome(settings: TrainSettings, trainer: Trainer) -> list[str]:
         if scores
         else collapse_warning(base, tuned, learning_rate=rate),
         no_gain_warning(state.base or {}, state.best or {}, metric=metric),
+        no_use_warning(state.best or {}),
         f"steps were computed eagerly, and the other processes waited: {reason}" if alone else None,
     )
     return [warning for warning in found if warning is not None]

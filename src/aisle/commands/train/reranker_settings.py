@@ -43,6 +43,8 @@ class RerankerRunSettings(RunSettings):
     """The run: its folder, evaluations, checkpoints and tracking."""
 
     selection: Selection | None = field(init=False, default=None)
+    eval_sample: int | None = field(init=False, default=None)
+    batch_metrics: bool = field(init=False, default=False)
     push_to_hub: bool = field(init=False, default=False)
     hub_model_id: str | None = field(init=False, default=None)
     hub_private: bool = field(init=False, default=False)
