@@ -182,8 +182,14 @@ def problems_of(block):
 
 
 def names_of(command):
-    for name, hint in get_type_hints(complete(command.settings)).items():
-        yield from get_type_hints(hint) if dataclasses.is_dataclass(hint) else (name,)
+    for name, hint in settable(complete(command.settings)).items():
+        yield from settable(hint) if dataclasses.is_dataclass(hint) else (name,)
+
+
+def settable(kind):
+    """Return the types of the fields that can be given."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
 
 
 def run_python(block, *, url):

@@ -109,6 +109,9 @@ def tutorial_dir(tmp_path_factory, request):
             assert script([stands_for.get(word, word) for word in words[2:]]) == 0, shlex.join(words)
         for command, output_dir in (("merge", "runs/merged"), ("export", "runs/mine-bundle")):
             assert main([command, "runs/mine", "--output_dir", output_dir]) == 0
+        reranker = ["--model_name_or_path", stands_for["all-MiniLM-L6-v2"], "--max_train_steps", "1"]
+        reranker += ["--train_file", "judgements.csv", "--catalog", "products.csv", "--max_length", "32"]
+        assert main(["train-reranker", *reranker, "--output_dir", "runs/reranker"]) == 0
         judged = ["--queries", "queries.csv", "--qrels", "qrels.csv", "--unjudged", "not_relevant"]
         assert main(["calibrate", "--index_dir", "runs/mine-index", *judged]) == 0
     return folder
@@ -203,5 +206,5 @@ def test_the_commands_in_the_docstring_of_a_script_are_accepted(script, monkeypa
 def test_the_list_of_commands_names_each(capsys):
     for entry, commands in ((main, COMMANDS), (index_main, INDEX_COMMANDS)):
         entry(["--help"])
-        listed = re.findall(r"^  (\w+)  ?", capsys.readouterr().out, re.MULTILINE)
+        listed = re.findall(r"^  ([\w-]+)  ?", capsys.readouterr().out, re.MULTILINE)
         assert set(listed) == set(commands)
