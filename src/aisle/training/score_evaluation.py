@@ -69,8 +69,8 @@ def no_use_warning(kept: Mapping[str, Any]) -> str | None:
         return None
     return (
         f"the reranked list is no better than the search's own on the validation queries: {SERVED_NDCG} is "
-        f"{after:.4f}, and {before:.4f} without reranking; do not serve this reranker. Train on products that "
-        "the search finds, judged right and wrong"
+        f"{after:.4f}, and {before:.4f} without reranking; do not serve this reranker. Train on products "
+        "that the search finds, judged right and wrong"
     )
 
 
