@@ -10,6 +10,7 @@ from typing import Any
 from aisle.commands.train.loss_choice import default_loss, loss_hint, refuse_labels, unused_settings
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.reranker_settings import RerankerSettings, reranker_problems
+from aisle.commands.train.resolve_settings import check_separator
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.losses.binary import PositiveWeight
@@ -49,6 +50,8 @@ def resolve_reranker_settings(
     )
     if base.note is not None:
         log(base.note)
+    if data.joined_titles:
+        check_separator(base.tokenizer, source.name)
     if model.max_length is None and read_reranker_file(source.path) is None:
         shorter = min(base.settings.max_length, DEFAULT_MAX_LENGTH)
         base = replace(base, settings=replace(base.settings, max_length=shorter))
