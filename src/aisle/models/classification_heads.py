@@ -15,7 +15,7 @@ from torch import nn
 
 from aisle.models.pooling import pool_packed
 
-Head: TypeAlias = Callable[[Any, torch.Tensor], torch.Tensor]
+PackedHead: TypeAlias = Callable[[Any, torch.Tensor], torch.Tensor]
 """Return the logits, (texts, 1), from the model and the vector of each text, (texts, dim)."""
 
 
@@ -40,7 +40,7 @@ def _modernbert(model: Any, vectors: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-HEADS: dict[str, Head] = {
+PACKED_HEADS: dict[str, PackedHead] = {
     "bert": _bert,
     "roberta": _roberta,
     "xlm-roberta": _roberta,
@@ -55,7 +55,7 @@ HEADS: dict[str, Head] = {
 def why_no_head(model: Any) -> str | None:
     """Return why the head of a model cannot read packed texts; None if it can."""
     kind = str(model.config.model_type)
-    return None if kind in HEADS else f"aisle has no packed classification head for {kind}"
+    return None if kind in PACKED_HEADS else f"aisle has no packed classification head for {kind}"
 
 
 def packed_logits(model: Any, vectors: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ def packed_logits(model: Any, vectors: torch.Tensor, offsets: torch.Tensor) -> t
     """
     mode = getattr(model.config, "classifier_pooling", "cls")
     pooled = pool_packed(vectors, offsets, "mean" if mode == "mean" else "cls")
-    logits = HEADS[model.config.model_type](model, pooled.to(vectors.dtype))
+    logits = PACKED_HEADS[model.config.model_type](model, pooled.to(vectors.dtype))
     return logits
 
 

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from aisle.kernels.flash_attention import why_no_flash_attention
 from aisle.kernels.packed_attention import padding_position, read_packed, shared_copy
 from aisle.kernels.packing_check import random_texts, why_padded
 from aisle.models.backbone import padding_token, positions, vocabulary_size
 from aisle.models.classification_heads import packed_logits, why_no_head
-from aisle.models.tower import NEEDS_HALF_PRECISION, changes_itself
+from aisle.models.tower import changes_itself, why_no_packed_attention
 from aisle.text.token_batches import EncodedBatch, PackedBatch, TokenBatch, pack, pad
 
 LENGTHS = (3, 5, 5, 8)
@@ -98,18 +97,10 @@ class CrossEncoder(nn.Module):
         model's own forward pass gives the padded texts.
         """
         model: Any = self.model
-        missing = why_no_head(model)
+        device = next(self.parameters()).device
+        missing = why_no_head(model) or why_no_packed_attention(device, compute_type)
         if missing is not None:
             return missing
-        device = next(self.parameters()).device
-        if device.type == "cuda":
-            if compute_type == torch.float32:
-                return NEEDS_HALF_PRECISION
-            missing = why_no_flash_attention(torch.cuda.get_device_capability(device))
-            if missing is not None:
-                return missing
-        elif device.type != "cpu":
-            return f"attention over packed texts is not tested on {device.type}"
         autocast_to = torch.autocast(device.type, dtype=compute_type, enabled=compute_type != torch.float32)
         with autocast_to, self._own_precision():
             reason = why_padded(

@@ -114,14 +114,9 @@ class Tower(nn.Module):
             max_length: Length of the longest text to be read, in tokens.
         """
         device = next(self.parameters()).device
-        if device.type == "cuda":
-            if compute_type == torch.float32:
-                return NEEDS_HALF_PRECISION
-            missing = why_no_flash_attention(torch.cuda.get_device_capability(device))
-            if missing is not None:
-                return missing
-        elif device.type != "cpu":
-            return f"attention over packed texts is not tested on {device.type}"
+        missing = why_no_packed_attention(device, compute_type)
+        if missing is not None:
+            return missing
         autocast_to = torch.autocast(device.type, dtype=compute_type, enabled=compute_type != torch.float32)
         with autocast_to, self._own_precision():
             return why_padded(
@@ -175,6 +170,15 @@ def _apply(heads: Iterable[nn.Module], embeddings: torch.Tensor) -> torch.Tensor
 def _of_texts(rows: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
     """Return the embeddings of a batch's texts, without rows that have no use."""
     return rows if len(rows) == len(batch) else rows[: len(batch)]
+
+
+def why_no_packed_attention(device: torch.device, compute_type: torch.dtype) -> str | None:
+    """Return why a device has no attention over packed texts in a number type; None if it has."""
+    if device.type == "cuda":
+        if compute_type == torch.float32:
+            return NEEDS_HALF_PRECISION
+        return why_no_flash_attention(torch.cuda.get_device_capability(device))
+    return None if device.type == "cpu" else f"attention over packed texts is not tested on {device.type}"
 
 
 def changes_itself(backbone: nn.Module) -> bool:
