@@ -169,6 +169,8 @@ def test_query_orders_the_best_products_by_the_reranker(shop, capfd):
 
     titles = {row[3]: row[1] for row in ROWS}
     reranker = load_reranker(str(shop / "lora"))
+    assert reranker.limit.max_length == 16
+    assert list(reranker.limit.count([("red sofa", "lamp")])) == [6]  # with three special tokens
     for plain, found in zip(*answers, strict=True):
         ids = [product["product_id"] for product in plain["results"]]
         logits = reranker.logits([(plain["query"], titles[product]) for product in ids])
