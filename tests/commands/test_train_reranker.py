@@ -20,10 +20,10 @@ from tests.commands.launch import start_ranks
 
 ROWS = [(q, p, y, f"p{n}") for n, (q, p, y) in enumerate(judged_rows(QUERIES))]
 HEADER = ["query", "product", "relevance", "product_id"]
-LONG = ["--num_train_epochs", 12, "--eval_epochs", 4]
+LONG = ["--num_train_epochs", 6, "--eval_epochs", 3]
 LORA = ["--use_peft", "--learning_rate", 0.005]
-FULL = ["--loss", "listwise", "--learning_rate", 0.001]
-RESUMED = [*LORA, *LONG, "--dropout", 0.01, "--checkpointing_steps", 20]
+FULL = ["--loss", "listwise", "--learning_rate", 0.002]
+RESUMED = [*LORA, *LONG, "--dropout", 0.01, "--checkpointing_steps", 15]
 
 
 def flags_of(folder, model, run_dir, *flags):
