@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from aisle.cli import index_main, main, train_main
+from aisle.cli import index_main, main, train_main, train_reranker_main
 from aisle.sample_shop.generate import write_sample
 from tests.doc_commands import ROOT, SCRIPTS, blocks_of, commands_of
 
@@ -27,6 +27,7 @@ PAGES = [
     *(ROOT / "docs" / "explanation").glob("ef.md"),
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
 ]
+TRAININGS = {"train_peft.py": train_main, "train_reranker.py": train_reranker_main}
 QUICK = {"--max_length": "16", "--max_train_steps": "2", "--num_warmup_steps": "0"}
 STANDS_FOR = {"500": "1", "step_00000500": "step_00000001", "128": QUICK["--max_length"]}
 """Name on a page -> its equivalent in a run of two steps, with a checkpoint after the first."""
@@ -82,6 +83,8 @@ def write_shop(folder):
     by_id = [(row["query"], row["product_id"], worth[row["esci_label"]]) for row in judgements]
     write_rows(folder / "judged_ids.csv", ("query", "product_id", "relevance"), by_id)
     write_rows(folder / "pairs.csv", ("query", "product", "relevance"), pairs)
+    named = [(*pair, row["product_id"]) for pair, row in zip(pairs, train, strict=True)]
+    write_rows(folder / "judged_products.csv", ("query", "product", "relevance", "product_id"), named)
     write_groups(folder, pairs)
     write_triples(folder, clicks)
     write_dpr(folder, clicks, products)
@@ -179,12 +182,12 @@ def run(script, arguments, model):
         STANDS_FOR.get(word, re.sub(r"step_\d+", lambda m: STANDS_FOR[m[0]], word)) for word in arguments
     ]
     words = [str(model) if word == "all-MiniLM-L6-v2" else word for word in words]
-    if script == "train_peft.py":
+    if script in TRAININGS:
         quick = {"--model_name_or_path": str(model), **QUICK}
         words += [part for flag, value in quick.items() if flag not in words for part in (flag, value)]
         resumed = {"--resume_from_checkpoint", "--overwrite_output_dir"} & set(words)
         words += [] if resumed else ["--overwrite_output_dir"]
-    return {"train_peft.py": train_main, "infer_index.py": index_main, "aisle": main}[script](words)
+    return {**TRAININGS, "infer_index.py": index_main, "aisle": main}[script](words)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +227,7 @@ def test_the_commands_of_a_page_go_through(page, shop, tiny_bert, tmp_path, monk
     if page.name == "adapt-queries.md":  # a version to go back to, should the adapter not be kept
         assert run("aisle", ["upsert", "--index_dir", "runs/mine-index", "--catalog", "changed.csv"], "") == 0
     for script, arguments in RUN[page]:
+        assert arguments[0] != "serve", "a server does not end; name it in a sentence"
         monkeypatch.setattr("sys.stdin", io.StringIO("red sofa\n"))
         code = run(script, arguments, tiny_bert)
         assert code == 0, f"{script} {shlex.join(arguments)}\n{capfd.readouterr().err[-3000:]}"
