@@ -214,7 +214,7 @@ def test_arrays_have_the_documented_types(some_pairs):
     types = {name: getattr(some_pairs, name).dtype.name for name in NAMES}
 
     others = {"ids": "int32", "relevance": "float32", "teacher_scores": "float32", "marks": "uint8"}
-    others["types"] = "uint8"
+    others |= {"negative_scores": "float32", "types": "uint8"}
     assert types == dict.fromkeys(NAMES, "int64") | others
 
 
