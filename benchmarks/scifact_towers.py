@@ -2,7 +2,8 @@
 
     python benchmarks/scifact_towers.py --output_dir runs/scifact-towers
     python benchmarks/scifact_towers.py --output_dir runs/smoke --smoke
-    python benchmarks/scifact_towers.py --output_dir runs/scifact-towers --rows one_tower two_towers
+    python benchmarks/scifact_towers.py --output_dir runs/scifact-towers --rows base one_tower two_towers \
+        --settings "all weights, 3 epochs" --max_length 128        # on CPUs
 
 Mines a BM25 negative for each training pair, and trains with the recipe `two_towers` on 85% of the training
 queries. The other training queries choose the setting of each row (all weights or LoRA, 1 or 3 epochs) and
@@ -46,9 +47,9 @@ SETTINGS = {
     for weights, flags in WEIGHTS.items()
     for epochs in (1, 3)
 }
-SHORT_TEXTS = ("--max_length", "32")
-"""Flags of `train` and `build` in --smoke."""
-SMOKE = {"smoke": ("--max_train_steps", "2", *SHORT_TEXTS)}
+SMOKE = {"smoke": ("--max_train_steps", "2")}
+SMOKE_LENGTH = 32
+"""Tokens of the longest text in --smoke."""
 SYSTEMS = ("dense", "hybrid")
 
 
@@ -141,18 +142,27 @@ def evaluate(index_dir, qrels, run_file):
     return found[METRIC], found["provenance"]["configuration"]["hybrid_weight"]
 
 
-def measure(row, files, folder, *, smoke):
+def measure(row, files, folder, *, settings, length):
     """Choose the setting of a row on the held-out queries, and rank the test queries once.
+
+    Args:
+        row: Name of the row.
+        files: Files of the data.
+        folder: Folder of models, indexes and rankings.
+        settings: Settings to choose among, with their flags.
+        length: Flags of the longest text, for `train` and `build`.
 
     Returns:
         The chosen setting, its nDCG@10 on the held-out queries, and its hybrid weight.
     """
     tried = {}
-    settings = {"as it is": None} if ROWS[row] is None else SMOKE if smoke else SETTINGS
+    settings = {"as it is": None} if ROWS[row] is None else settings
     for number, (setting, flags) in enumerate(settings.items()):
         index_dir = folder / f"{row}-{number}-index"
-        model = BASE if flags is None else train(folder / f"{row}-{number}", files, (*ROWS[row], *flags))
-        build(index_dir, model, files, flags=SHORT_TEXTS if smoke else ())
+        model = BASE
+        if flags is not None:
+            model = train(folder / f"{row}-{number}", files, (*ROWS[row], *flags, *length))
+        build(index_dir, model, files, flags=length)
         tried[setting] = (*evaluate(index_dir, files.held_out, folder / f"{row}-{number}.run"), index_dir)
         print(f"{row}, {setting}: {METRIC} of the held-out queries {tried[setting][0]:.4f}", flush=True)
     chosen = max(tried, key=lambda setting: tried[setting][0])
@@ -201,13 +211,17 @@ def main():
     )
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--max_length", type=int, default=256, help="tokens after which texts are cut")
     parser.add_argument("--smoke", action="store_true", help="two steps on few documents")
     given = parser.parse_args()
     folder = given.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     files = prepare(folder, smoke=given.smoke)
     rows = list(dict.fromkeys(given.rows))
-    choices = {row: measure(row, files, folder, smoke=given.smoke) for row in rows}
+    settings = SMOKE if given.smoke else {name: SETTINGS[name] for name in given.settings}
+    length = ("--max_length", str(SMOKE_LENGTH if given.smoke else given.max_length))
+    choices = {row: measure(row, files, folder, settings=settings, length=length) for row in rows}
     products, _, qrels = scifact()
     show(*compare(rows, qrels["test"], folder, products=products), choices)
 

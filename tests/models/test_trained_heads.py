@@ -9,7 +9,7 @@ from torch import nn
 
 from aisle.errors import ModelError
 from aisle.models.dense import Dense
-from aisle.models.heads import heads_to_save, load_heads
+from aisle.models.heads import Normalize, heads_to_save, load_heads
 from aisle.models.loading import load_base, load_encoder
 from aisle.models.model_source import find_model
 from aisle.models.prepare_model import Lora, prepare_model, weights_without_gradient
@@ -207,3 +207,18 @@ def test_a_saved_head_loads_in_sentence_transformers(options, lora, tiny_bert, t
 
 def test_every_kind_of_head_is_tested():
     assert {options.kind for options in OPTIONS} == set(MAKERS)
+
+
+def test_the_gradient_of_a_normalisation_in_few_operations_is_that_of_autograd():
+    generator = torch.Generator().manual_seed(0)
+    rows, gradient = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
+    found = []
+    for few in (False, True):
+        head = Normalize()
+        head.few_operations = few
+        taken = rows.clone().requires_grad_()
+        scaled = head(taken)
+        scaled.backward(gradient)
+        found.append((scaled.detach(), taken.grad))
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=0)

@@ -28,6 +28,19 @@ def test_on_a_cpu_the_optimiser_is_torch_s_default():
     )
 
 
+def test_a_fused_step_on_a_cpu_is_the_same_step():
+    changed = []
+    for fused in (False, True):
+        layers = module()
+        optimizer = adamw(layers, learning_rate=1e-2, weight_decay=0.1, fused_on_cpu=fused)
+        assert all(group["fused"] is (fused or None) for group in optimizer.param_groups)
+        for _ in range(3):
+            layers(torch.ones(1, 3)).square().sum().backward()
+            optimizer.step()
+        changed.append(layers.state_dict())
+    torch.testing.assert_close(*changed)
+
+
 def test_a_checkpoint_of_a_gpu_s_fused_optimiser_is_resumed_as_the_device_suits():
     layers = module()
     optimizer = adamw(layers, learning_rate=1e-3, weight_decay=0.1)

@@ -67,6 +67,14 @@ class Adjacency:
         found, rows = np.unique(keys[new], return_inverse=True)
         return cls(found, Csr.of(rows, neighbours[new], count=len(found)))
 
+    def are_alone(self, keys: Ints, neighbours: Ints) -> bool:
+        """Return whether each key has only the given neighbour: (keys,) each."""
+        at, known = find_sorted(self.keys, keys)
+        if not known.all():
+            return False
+        start, end = self.neighbours.indptr[at], self.neighbours.indptr[at + 1]
+        return bool((end - start == 1).all() and (self.neighbours.columns[start] == neighbours).all())
+
     def among(self, keys: Ints, targets: Ints) -> Csr:
         """Return for each key the positions of its neighbours in the sorted, distinct `targets`."""
         at, known = find_sorted(self.keys, keys)

@@ -135,6 +135,8 @@ def _right_columns(anchors: Ints, column_keys: Ints, *, known: Adjacency, partne
         partners: (anchors,) key of the text on the other side of each anchor.
     """
     groups, group_of = np.unique(column_keys, return_inverse=True)
+    if len(groups) == len(column_keys) and known.are_alone(partners, column_keys[anchors]):
+        return Csr(np.arange(len(anchors) + 1), anchors)
     in_group = Csr.of(np.sort(group_of), np.argsort(group_of, kind="stable"), count=len(groups))
     partner_keys, partner = np.unique(partners, return_inverse=True)
     right = known.among(partner_keys, groups)

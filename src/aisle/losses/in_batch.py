@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aisle.losses.anchors import Anchors, Exclusions
 from aisle.losses.embedding_rows import pair_cosines, rows_of
+from aisle.losses.in_batch_gradient import in_batch_gradient
 from aisle.losses.parameters import Temperature
 from aisle.losses.specification import BatchContents, Comparison, Loss
 
@@ -137,6 +138,7 @@ LOSS = Loss(
     over_batch=True,
     unit="positive",
     parameters=InBatchParameters,
+    gradient=in_batch_gradient,
     default_for="unlabelled",
     comparison=Comparison(
         find=_with_negatives,

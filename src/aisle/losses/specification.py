@@ -141,6 +141,9 @@ class Loss:
         refuse: Function of the relevance of all training pairs that returns why the loss cannot learn from
             it, or None.
         hint: Function of the relevance of all training pairs that returns a line of advice, or None.
+        gradient: Function that returns the sum of the losses with its gradient, in fewer operations than
+            autograd needs and rounded differently, for runs in which the loss takes most of a step. It
+            returns None for a batch that it does not cover. For a loss that takes `anchors`.
         comparison: Check that pairs can be compared; None if the loss learns from each pair by itself, or
             contrasts positives and any other text of the batch is a negative, or takes triples.
         reads: Output of the model that the loss takes. Losses of encoders and of cross-encoders may have the
@@ -160,6 +163,7 @@ class Loss:
     default_for: Literal["labelled", "unlabelled"] | None = None
     refuse: Callable[[np.ndarray], str | None] | None = None
     hint: Callable[[np.ndarray], str | None] | None = None
+    gradient: Callable[..., tuple[torch.Tensor, torch.Tensor] | None] | None = None
     comparison: Comparison | None = None
     reads: Reads = "embeddings"
 

@@ -13,7 +13,7 @@ from aisle.kernels.flash_attention import why_no_flash_attention
 from aisle.kernels.packed_attention import padding_position, read_packed
 from aisle.kernels.packing_check import why_padded
 from aisle.models.backbone import hidden_size, padding_token, positions, vocabulary_size
-from aisle.models.heads import Head, output_dim
+from aisle.models.heads import Head, Normalize, output_dim
 from aisle.models.pooling import Pooling
 from aisle.text.token_batches import EncodedBatch, PackedBatch, PaddedBatch, TokenBatch
 from aisle.types.encoder_protocol import Precision
@@ -67,6 +67,9 @@ class Tower(nn.Module):
         self._frozen_heads = self._own_heads
         for module in self._frozen_modules:
             module.requires_grad_(False)
+        for head in self.heads[self._frozen_heads :]:
+            if isinstance(head, Normalize):
+                head.few_operations = True
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Tower:

@@ -1,4 +1,4 @@
-"""Return memory that was freed, but kept by the C library, to the system."""
+"""Freed memory: return it to the system, or keep it for the next tensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import ctypes
 import functools
 from collections.abc import Callable
 
-__all__ = ["return_free_memory"]
+__all__ = ["keep_freed_memory", "return_free_memory"]
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's options (`man mallopt`)."""
+KEPT_BYTES = 1 << 28
+"""Most free memory to keep at the end of the heap."""
+LARGEST_BLOCK = 1 << 25
+"""Largest block of memory to keep: the highest value that glibc accepts."""
 
 
 def return_free_memory() -> None:
@@ -16,15 +23,27 @@ def return_free_memory() -> None:
     of it: embedding 100,000 texts left 0.7 GiB, of which 0.3 were in use
     (docs/notes/index-and-hybrid.md).
     """
-    trim = _malloc_trim()
+    trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)
 
 
+def keep_freed_memory() -> None:
+    """Keep freed memory for the next tensors if the C library is glibc; otherwise do nothing.
+
+    glibc maps a large block anew each time, so that the system clears each of its pages again: in a training
+    step of a few milliseconds, this takes as long as the products of matrices that fill the pages.
+    """
+    set_option = _of_glibc("mallopt")
+    if set_option is not None:
+        set_option(MMAP_THRESHOLD, LARGEST_BLOCK)
+        set_option(TRIM_THRESHOLD, KEPT_BYTES)
+
+
 @functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
+def _of_glibc(name: str) -> Callable[..., int] | None:
     try:
-        found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
     except (OSError, TypeError):  # Windows cannot open the library None
         return None
     return found

@@ -81,6 +81,8 @@ class PairBatch:
 
     def to(self, device: torch.device) -> PairBatch:
         """Return the batch on a device."""
+        if device.type == "cpu":  # batches are made there
+            return self
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> PairBatch:

@@ -56,6 +56,7 @@ class Objective(nn.Module):
             prefixes of the embeddings, rescaled to unit norm (https://arxiv.org/abs/2205.13147); empty is the
             loss of whole embeddings.
         class_weights: (groups, dim), first vectors of the groups, for a loss that trains them.
+        few_operations: Whether to take the loss's own gradient where it has one (`Loss.gradient`).
     """
 
     class_weights: nn.Parameter | None
@@ -66,10 +67,13 @@ class Objective(nn.Module):
         parameters: Parameters,
         matryoshka_dims: Sequence[int] = (),
         class_weights: torch.Tensor | None = None,
+        *,
+        few_operations: bool = False,
     ) -> None:
         super().__init__()
         self.loss = loss
         self.class_weights = None if class_weights is None else nn.Parameter(class_weights)
+        self._gradient = loss.gradient if few_operations and not matryoshka_dims else None
         self._prefixes = [Prefix(dim) for dim in matryoshka_dims] or [WHOLE]
         self._given = loss.arguments(parameters)
         scale = parameters if isinstance(parameters, Temperature) else None
@@ -99,6 +103,23 @@ class Objective(nn.Module):
     def trained(self) -> list[nn.Parameter]:
         """The trained parameters: a learned temperature, and the vectors of the groups."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def gradient(
+        self, embeddings: torch.Tensor, batch: PairBatch, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return `scale` times this process's share of the summed loss, and its gradient, without autograd.
+
+        Returns:
+            Scalar and (texts, dim); None if the loss has no gradient of its own for this batch.
+        """
+        contrast = batch.contrast
+        if self._gradient is None or self.learns or contrast is None or contrast.anchors is None:
+            return None
+        given = {**self._given, "temperature": self.temperature.item()}
+        found: tuple[torch.Tensor, torch.Tensor] | None = self._gradient(
+            embeddings, contrast.queries, contrast.products, contrast.anchors, scale=scale, **given
+        )
+        return found
 
     def parts(self, embeddings: torch.Tensor, batch: PairBatch) -> Iterator[torch.Tensor]:
         """Yield this process's share of the batch's summed loss, in parts.

@@ -176,6 +176,9 @@ def backward_to_embeddings(
         batch: The batch.
         scale: Factor of the loss.
     """
+    found = objective.gradient(embeddings, batch, scale)
+    if found is not None:
+        return found
     embeddings.requires_grad_()
     total = torch.zeros((), device=embeddings.device)
     for part in objective.parts(embeddings, batch):

@@ -72,7 +72,7 @@ def make_step(
             "--group_column: rows of a text with its group train a single tower, because all texts are read "
             "as products, and this model has separate towers; start from a model with one, or give pairs"
         )
-    objective = _objective(settings, train, dim=tower.dim).to(accelerator.device)
+    objective = _objective(settings, train, dim=tower.dim, device=accelerator.device)
     layout, padded_because = choose_layout(tower, settings, base, accelerator, log=log)
     few_weights = settings.lora.use_peft or settings.head.freeze_encoder
     # DDP would sum gradients only in the last sub-batch of GradCache, which belongs to one of the towers, and
@@ -108,7 +108,9 @@ def make_step(
     return step, layout, padded_because
 
 
-def _objective(settings: TrainSettings, train: TokenizedPairs, *, dim: int) -> Objective:
+def _objective(
+    settings: TrainSettings, train: TokenizedPairs, *, dim: int, device: torch.device
+) -> Objective:
     """Return the loss of the run; the vectors of groups are random, and the same on all ranks."""
     loss, parameters = chosen_loss(settings.objective)
     class_weights = None
@@ -116,7 +118,10 @@ def _objective(settings: TrainSettings, train: TokenizedPairs, *, dim: int) -> O
         generator = torch.Generator().manual_seed(settings.optim.seed)
         class_weights = torch.randn(int(train.groups.max()) + 1, dim, generator=generator)
         class_weights /= math.sqrt(dim)
-    return Objective(loss, parameters, settings.objective.matryoshka_dims or (), class_weights)
+    dims = settings.objective.matryoshka_dims or ()
+    # With a trained encoder the loss takes no time, and its last bits are those of earlier versions.
+    few_operations = settings.head.freeze_encoder and device.type == "cpu"
+    return Objective(loss, parameters, dims, class_weights, few_operations=few_operations).to(device)
 
 
 def _refuse_flags(settings: TrainSettings, accelerator: Any) -> None:
@@ -172,7 +177,14 @@ def _training_step(
     optim = settings.optim
     rate = float(optim.learning_rate or 0)
     model, optimizer = accelerator.prepare(
-        tower, adamw(tower, objective, learning_rate=rate, weight_decay=optim.weight_decay)
+        tower,
+        adamw(
+            tower,
+            objective,
+            learning_rate=rate,
+            weight_decay=optim.weight_decay,
+            fused_on_cpu=settings.head.freeze_encoder,
+        ),
     )
     scheduler = get_scheduler(
         optim.lr_scheduler_type,

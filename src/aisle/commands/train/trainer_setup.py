@@ -26,6 +26,7 @@ from aisle.data.subgroups import Subgroups
 from aisle.errors import ConfigError
 from aisle.models.cross_encoder_loading import LoadedCrossEncoder
 from aisle.models.loading import LoadedModel
+from aisle.system.memory import keep_freed_memory
 from aisle.text.batch_layout import Layout, encoded_layout
 from aisle.text.tokens import TokenizedTexts
 from aisle.training.batch_plan import BatchPlan
@@ -86,6 +87,7 @@ def make_trainer(
     )
     train_texts, validation_texts = train.texts, validation.texts
     if settings.head.freeze_encoder:
+        keep_freed_memory()
         encoder: Any = base
         cache = open_vector_cache(settings, encoder, accelerator)
         encode = partial(with_vectors, cache=cache, accelerator=accelerator, log=log)
