@@ -70,7 +70,7 @@ def test_a_full_disk_is_one_error_that_names_the_file_and_leaves_none(tmp_path, 
     with (
         room(1000),
         pytest.raises(
-            DataError, match=r"pairs-.*\.arrow: the pairs cannot be written: File too large\. Free"
+            DataError, match=r"aisle-pairs-.*\.arrow: the pairs cannot be written: File too large\. Free"
         ),
     ):
         read_pairs(rows, columns=PairColumns(), label_map=None, on_bad_row="error", cache_dir=tmp_path)
@@ -82,3 +82,15 @@ def test_hard_negatives_need_no_second_file(tmp_path):
     found = read_pairs(rows, columns=PairColumns(), label_map=None, on_bad_row="error", cache_dir=tmp_path)
     assert found.pairs.hard_negatives == [["n"]]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_temporary_file_is_gone_once_its_records_are_mapped(tmp_path, monkeypatch):
+    """Workers of the tests, and processes that are killed, do not run what is registered for the exit."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Spool(None, {"text": "string"}) as spool:
+        spool.add(("a",))
+        spool.add(("b",))
+        table = spool.finish()
+    assert list(tmp_path.iterdir()) == []
+    assert table.select([1])["text"][:] == ["b"]
+    assert table.with_format("arrow")[:].to_pydict() == {"text": ["a", "b"]}

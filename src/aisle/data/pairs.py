@@ -202,8 +202,7 @@ def read_pairs(
         products: Texts by product id, for rows that name products by id; None if the rows have the texts.
         most_hard_negatives: Hard negatives of a pair to keep, the first of its list; None keeps all.
         label_max: Highest label, by which labels are divided; None if they are in [0, 1] already.
-        cache_dir: Folder for the Arrow file, which the caller removes; None is a temporary folder that is
-            removed at exit.
+        cache_dir: Folder for the Arrow file, which the caller removes; None needs no removal.
 
     Raises:
         DataError: A column is missing, labels are words without a map, a column of numbers may be the

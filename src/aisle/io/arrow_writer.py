@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -70,7 +70,8 @@ class Spool:
     """A context that writes records to a new Arrow file; after an error the file is removed.
 
     Args:
-        folder: Folder of the file; None is a temporary folder that is removed at exit.
+        folder: Folder of the file. None is the system's temporary folder, from which `finish` removes the
+            file, so that it goes even if the process is killed; its records stay until they are no longer used.
         columns: Columns of a record to the names of their Arrow types, such as `string` or `list<string>`.
 
     Raises:
@@ -84,7 +85,8 @@ class Spool:
         self._schema = pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
         self._records: list[tuple[object, ...]] = []
         self._size = 0
-        self._path = _new_file(folder)
+        self._temporary = folder is None
+        self._path = _new_file(Path(tempfile.gettempdir()) if folder is None else folder)
         with self._writing():
             self._sink = pa.OSFile(str(self._path), "wb")
             self._writer = pa.ipc.new_stream(self._sink, self._schema)
@@ -140,7 +142,10 @@ class Spool:
         with self._writing():
             self._writer.close()
             self._sink.close()
-        return datasets.Dataset.from_file(str(self._path))
+        table = datasets.Dataset.from_file(str(self._path))
+        if self._temporary:
+            _remove(self._path)
+        return table
 
     def _writing(self) -> AbstractContextManager[None]:
         return writing(self._path, what="pairs", mend="Free some space or name another cache folder.")
@@ -154,25 +159,19 @@ def _arrow_type(kind: str) -> pa.DataType:
     return pa.type_for_alias(kind)
 
 
-def _new_file(folder: Path | None) -> Path:
+def _new_file(folder: Path) -> Path:
     try:
-        if folder is None:
-            folder = _temporary_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix="pairs-", suffix=".arrow", dir=folder)
+        handle, name = tempfile.mkstemp(prefix="aisle-pairs-", suffix=".arrow", dir=folder)
     except OSError as error:
         raise DataError(f"{folder}: the cache folder cannot be written to: {error.strerror}.") from None
     os.close(handle)
     return Path(name)
 
 
-def _temporary_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="aisle-"))
-    atexit.register(_remove, folder, os.getpid())
-    return folder
-
-
-def _remove(folder: Path, owner: int) -> None:
-    # A forked worker inherits the registration, but only the process that made the folder removes it.
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(mapped: Path) -> None:
+    """Remove a memory-mapped file: now, or at exit where the system refuses it before (Windows)."""
+    try:
+        mapped.unlink()
+    except PermissionError:
+        atexit.register(partial(mapped.unlink, missing_ok=True))
