@@ -71,7 +71,7 @@ class Spool:
 
     Args:
         folder: Folder of the file. None is the system's temporary folder, from which `finish` removes the
-            file, so that it goes even if the process is killed; its records stay until they are no longer used.
+            file, whatever becomes of the process; its records stay until they are no longer used.
         columns: Columns of a record to the names of their Arrow types, such as `string` or `list<string>`.
 
     Raises:
