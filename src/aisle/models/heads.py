@@ -97,7 +97,7 @@ class UnitNorm(torch.autograd.Function):
     def forward(ctx: Any, embeddings: torch.Tensor) -> torch.Tensor:
         """Return the rows of (texts, dim), scaled as `torch.nn.functional.normalize` scales them."""
         norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True).clamp_min_(1e-12)
-        scaled = embeddings / norms
+        scaled: torch.Tensor = embeddings / norms
         ctx.save_for_backward(scaled, norms)
         return scaled
 
