@@ -64,8 +64,8 @@ class ServeSettings:
     """Most best products of a query that pages, facets and groups come from. A larger window counts further
     and searches longer."""
     reranker: str | None = None
-    """Reranker (a cross-encoder), which ranks the texts of POST /rerank: the folder of a run of
-    `aisle train-reranker`, or a registered name. If not given, these requests are answered with 501."""
+    """Reranker (a cross-encoder) for texts of POST /rerank, and for searches that ask for it: the folder of
+    a run of `aisle train-reranker`, or a registered name. If not given, they are answered with 501."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than this machine's own (127.0.0.1, ::1, localhost) needs
     --api_key_file or --allow_anonymous."""

@@ -68,7 +68,7 @@ class Candidate:
     score: float
     """Cosine, BM25 or fused score, by which the set is ordered; higher is better."""
     scores: dict[str, float]
-    """Scores by name: "dense" (cosine), "bm25" and "fused", as far as the mode has them."""
+    """Scores by name: "dense" (cosine), "bm25", "fused" as far as the mode has them; "rerank" if reranked."""
     ranks: dict[str, int]
     """Rank by "dense" and by "bm25" among the best of that side, from 1; only sides that found it."""
     row: int
@@ -172,6 +172,8 @@ class CandidateSet:
     """(n,) float32 BM25 scores; None in mode "dense"."""
     fused: Scores | None = field(default=None, repr=False)
     """(n,) float32 fused scores; None except in mode "hybrid"."""
+    rerank: Scores = field(default_factory=lambda: np.empty(0, np.float32), repr=False)
+    """(m,) float32 scores that order the first m products, if a reranker did; the others follow."""
 
     @property
     def window(self) -> int:
@@ -255,14 +257,15 @@ class CandidateSet:
     def _hits_at(self, places: npt.NDArray[np.int64], columns: Sequence[str] | None) -> list[Candidate]:
         """Return the candidates at places of the set; their columns are read at once."""
         payloads, unreadable = python_rows(take_rows(self._read_columns(columns), self.rows[places]))
-        scores = {"dense": self.dense, "bm25": self.bm25, "fused": self.fused}
+        named = {"dense": self.dense, "bm25": self.bm25, "fused": self.fused, "rerank": self.rerank}
+        scores = {name: of for name, of in named.items() if of is not None}
         ranks = {"dense": self.dense_rank, "bm25": self.bm25_rank}
         return [
             Candidate(
                 product_id=payload.pop(ID_COLUMN),
                 rank=place + 1,
                 score=float(self.score[place]),
-                scores={name: float(of[place]) for name, of in scores.items() if of is not None},
+                scores={name: float(of[place]) for name, of in scores.items() if place < len(of)},
                 ranks={name: int(of[place]) for name, of in ranks.items() if of[place]},
                 row=int(self.rows[place]),
                 text=payload.pop(TEXT_COLUMN, None),

@@ -15,6 +15,7 @@ from aisle.service.deadline import Deadline
 from aisle.service.pairs.served_pair import ServedPair
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
+from aisle.service.reranked_search import rerank_stage
 from aisle.service.reranked_texts import RerankedTexts, RerankJob, rerank_jobs
 from aisle.service.responses import (
     IndexName,
@@ -181,7 +182,7 @@ def _answers_of(pair: ServedPair, reranker: Reranker | None, jobs: Sequence[Job]
     texts = _embed_jobs(pair, [job for job in jobs if isinstance(job, EmbedJob)])
     ranked = iter(rerank_jobs(reranker, [job for job in jobs if isinstance(job, RerankJob)]))
     return [
-        _answer_search(pair, job, embedded, took)
+        _answer_search(pair, job, embedded, took, reranker)
         if isinstance(job, SearchJob)
         else next(texts)
         if isinstance(job, EmbedJob)
@@ -220,11 +221,18 @@ def _answer_search(
     job: SearchJob,
     embedded: Embedded,
     embed_ms: float,
+    reranker: Reranker | None,
 ) -> SearchResponse | Exception:
     started, request = time.perf_counter(), job.request
     try:
-        results = search_results(pair, request, _vectors(pair, request, embedded), deadline=job.deadline)
-        took = TookMs(embed=round(embed_ms, 3), search=round(1000 * (time.perf_counter() - started), 3))
+        rerank = rerank_stage(reranker, request)
+        results = search_results(
+            pair, request, _vectors(pair, request, embedded), rerank=rerank, deadline=job.deadline
+        )
+        taken = 1000 * (time.perf_counter() - started)
+        reranked = {} if rerank is None else {"rerank": round(rerank.took_ms, 3)}
+        search_ms = taken - (0.0 if rerank is None else rerank.took_ms)
+        took = TookMs(embed=round(embed_ms, 3), search=round(search_ms, 3), **reranked)
         alone = {name: getattr(results[0], name) for name in results[0].model_fields_set}
         shown: dict[str, Any] = {"results": results} if request.queries is not None else alone
         return SearchResponse(**shown, **_names(pair), took_ms=took)

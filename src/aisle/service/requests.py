@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from aisle.config.flag_names import meant_by
+from aisle.service.request_body import Body, Number, Query, ShortText, Text
 from aisle.text.tokens import Side
 from aisle.types.choices import SearchMode
 
 __all__ = [
-    "MAX_CHARACTERS",
     "MAX_EXPLAINED",
     "MAX_HITS",
     "MAX_TOP_K",
     "MAX_WINDOW",
-    "Body",
     "EmbedRequest",
     "OpenAIEmbeddingsRequest",
-    "Query",
+    "RerankOptions",
     "SearchRequest",
-    "Text",
-    "not_blank",
 ]
 
-MAX_CHARACTERS = 10_000
-"""Longest query. The tokenizer reads a text to its end before it is cut to the encoder's maximum length."""
 MAX_TOP_K = 1000
 """Most products of a query in a response."""
 MAX_WINDOW = 10_000
@@ -39,40 +32,6 @@ memory of a response grows with them."""
 MAX_EXPLAINED = 100
 """Most of them with `explain`, which reads every text of a product, and names every word of the query."""
 MAX_TIMEOUT_MS = 60_000
-
-OTHER_NAMES: dict[str, tuple[str, ...]] = {
-    "where": ("filter",),
-    "filters": ("filter",),
-    "limit": ("top_k", "top_n"),
-    "k": ("top_k", "top_n"),
-    "top_k": ("top_n",),
-    "size": ("top_k",),
-    "hits_per_page": ("top_k",),
-    "from": ("offset",),
-    "start": ("offset",),
-    "skip": ("offset",),
-    "q": ("query",),
-    "text": ("query",),
-    "embedding": ("vector",),
-    "query_vector": ("vector",),
-    "threshold": ("min_score",),
-    "score_threshold": ("min_score",),
-    "ef_search": ("ef",),
-    "attributes": ("fields",),
-    "aggregations": ("facets",),
-    "distinct": ("group_by",),
-    "collapse": ("group_by",),
-    "timeout": ("timeout_ms",),
-    "input": ("inputs",),
-    "texts": ("inputs", "documents"),
-    "prompt": ("prompt_name",),
-    "documents": ("texts",),
-    "docs": ("documents", "texts"),
-    "passages": ("documents", "texts"),
-    "return_documents": ("return_text",),
-    "return_text": ("return_documents",),
-}
-"""Names of fields here, by the name in other search engines; which of them a body has depends on its form."""
 
 SIDES: dict[str, Side] = {
     "query": "query",
@@ -85,60 +44,21 @@ SIDES: dict[str, Side] = {
 """Side of a text by the names that other embedding services use."""
 
 
-def _unicode(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can escape
-        raise PydanticCustomError("unicode", "must be valid Unicode") from None
-    return text
-
-
-def not_blank(text: str) -> str:
-    """Refuse a text of white space."""
-    if not text.strip():
-        raise PydanticCustomError("blank", "must not be blank")
-    return text
-
-
 def _known_side(name: str) -> str:
     if name.strip().rstrip(":").lower() not in SIDES:
         raise PydanticCustomError("unknown_side", "must be query or product")
     return name
 
 
-Text = Annotated[str, AfterValidator(_unicode)]
-ShortText = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_unicode)]
-Query = Annotated[ShortText, AfterValidator(not_blank)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 SideName = Annotated[str, AfterValidator(_known_side)]
 
 
-def _shown(name: str) -> str:
-    return name[:100].encode(errors="replace").decode()
+class RerankOptions(Body):
+    """The products of a search that the server's reranker orders again."""
 
-
-class Body(BaseModel):
-    """Body of a request. Values are not converted: `"10"` is not a number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_fields_only(cls, given: Any) -> Any:
-        """Refuse an unknown field, and name the field that was probably meant."""
-        if not isinstance(given, Mapping):
-            return given
-        for name in given:
-            if name not in cls.model_fields:
-                others = [one for one in OTHER_NAMES.get(str(name).lower(), ()) if one in cls.model_fields]
-                near = others[0] if others else meant_by(_shown(str(name)), cls.model_fields)
-                hint = f"did you mean {near!r}?" if near else f"the fields are {', '.join(cls.model_fields)}"
-                raise PydanticCustomError(
-                    "unknown_field",
-                    "unknown field; {hint}",
-                    {"field": _shown(str(name)), "hint": hint},
-                )
-        return given
+    top_n: Annotated[int, Field(ge=1, le=MAX_TOP_K)] = 50
+    """First products to order by their score from the reranker; the others follow in the search's order.
+    Pages of the same search agree if they have the same `top_n`."""
 
 
 class SearchRequest(Body):
@@ -173,6 +93,8 @@ class SearchRequest(Body):
     """Search by embeddings, by words or by both; the server's mode if it is left out."""
     fields: Annotated[list[Text], Field(max_length=1000)] | None = None
     """Columns of the products to return; all if it is left out."""
+    rerank: RerankOptions | None = None
+    """Order the first products by the server's reranker; not together with `explain`."""
     highlight: bool = False
     """Whether to return where the columns of a hit have words of the query."""
     explain: bool = False
@@ -221,6 +143,22 @@ class SearchRequest(Body):
                     "hits": hits,
                     "groups": "" if self.group_by is None else " x group_size",
                 },
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reranked_by_texts(self) -> SearchRequest:
+        if self.rerank is None:
+            return self
+        if not self.texts:
+            raise PydanticCustomError(
+                "query_needed", "reads the query: give it beside its vector", {"field": "rerank"}
+            )
+        if self.explain:
+            raise PydanticCustomError(
+                "not_explained",
+                "explain is of the search's own order; leave one of them out",
+                {"field": "rerank"},
             )
         return self
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from aisle.service.requests import Body, Query, Text, not_blank
+from aisle.service.request_body import Body, Query, Text, not_blank
 from aisle.service.responses import ResponseBody
 
 __all__ = [

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from aisle.search.rerankers import Pair, Reranker
 from aisle.service.request_errors import RequestError
 
-__all__ = ["RerankJob", "RerankedTexts", "no_reranker", "rerank_jobs"]
+__all__ = ["RerankJob", "RerankedTexts", "no_reranker", "rerank_jobs", "reranker_failed"]
 
 LOGGER = logging.getLogger("aisle.service")
 
@@ -69,21 +69,30 @@ class RerankedTexts:
         return order
 
 
-def no_reranker() -> RequestError:
+def no_reranker(field: str | None = None) -> RequestError:
     """Return the error of a server without a reranker. The encoder is no substitute.
 
     Its cosines are no probabilities, and they are the order that the search had already.
+
+    Args:
+        field: Field of the request that needs a reranker; None if the whole request does.
     """
     return RequestError(
         "no_reranker",
         "this server has no reranker, a model that reads the query and a text together (a cross-encoder); "
         "start it with --reranker FOLDER. POST /search ranks products by the encoder",
+        field=field,
     )
+
+
+def reranker_failed() -> RequestError:
+    """Return the error of a request whose texts the reranker failed to score."""
+    return RequestError("internal_error", "the reranker failed; the server's log has the reason")
 
 
 def rerank_jobs(reranker: Reranker | None, jobs: Sequence[RerankJob]) -> list[RerankedTexts | Exception]:
     """Return the scores of each job, or its error; all pairs are scored together."""
-    if reranker is None:
+    if reranker is None or not jobs:
         return [no_reranker()] * len(jobs)
     started = time.perf_counter()
     try:
@@ -95,7 +104,7 @@ def rerank_jobs(reranker: Reranker | None, jobs: Sequence[RerankJob]) -> list[Re
             return [found for job in jobs for found in rerank_jobs(reranker, [job])]
         if not isinstance(error, RequestError):
             LOGGER.exception("reranker %s: failed", reranker.name)
-            error = RequestError("internal_error", "the reranker failed; the server's log has the reason")
+            error = reranker_failed()
         return [error]
     took = 1000 * (time.perf_counter() - started)
     ends = np.cumsum([len(job.documents) for job in jobs])

@@ -48,9 +48,10 @@ class SearchHit(ResponseBody):
     rank: int
     """Place among all hits of the query, from 1."""
     score: float
-    """Score that orders the hits."""
+    """Score that orders the hits; with `rerank`, `scores.rerank` orders the first ones."""
     scores: dict[str, float]
-    """Scores by name: `dense` (cosine), `bm25`, `fused`, as far as the mode has them."""
+    """Scores by name: `dense` (cosine), `bm25`, `fused`, as far as the mode has them; `rerank` of products
+    that the reranker scored."""
     ranks: dict[str, int]
     """Ranks by `dense` and `bm25`; a side that did not find the product is left out."""
     fields: dict[str, Any]
@@ -120,6 +121,9 @@ class TookMs(ResponseBody):
 
     embed: float
     search: float
+    """The rerank stage is not included."""
+    rerank: float | None = None
+    """Of the request's own products, with `rerank`."""
 
 
 class SearchResponse(ResponseBody):

@@ -136,6 +136,8 @@ class RunningService:
         deadline = Deadline.after(self.limits.timeout_ms if timeout_ms is None else timeout_ms)
         if isinstance(job, SearchJob):
             job = replace(job, deadline=deadline)
+            if job.request.rerank is not None:  # alone in its batch: quick searches do not wait for it
+                tokens = max(tokens, self.limits.queue.batch_tokens)
         try:
             # A job that still waits is cancelled with the future; a search stops soon after its deadline, and
             # the result of another job is dropped.
@@ -177,4 +179,6 @@ class RunningService:
             self.metrics.observe_rerank(found.took_ms)
             return b""
         self.metrics.observe_search(found.took_ms.embed, found.took_ms.search)
+        if found.took_ms.rerank is not None:
+            self.metrics.observe_rerank(found.took_ms.rerank)
         return found.model_dump_json(exclude_unset=True).encode()

@@ -36,7 +36,7 @@ FIELD_OF_ARGUMENT = {
     "query_embeddings": "vector",
     "offset + top_k": "offset",
     "ef_search": "ef",
-    **{name: name for name in ("facets", "group_by", "mode", "window", "min_score", "p", "exact")},
+    **{name: name for name in ("facets", "group_by", "mode", "window", "min_score", "p", "exact", "rerank")},
 }
 """Field of a request by the argument of the searcher, with which a message begins."""
 
@@ -46,6 +46,7 @@ def search_results(
     request: SearchRequest,
     vectors: npt.NDArray[np.float32] | None,
     *,
+    rerank: Callable[[CandidateSet], CandidateSet] | None = None,
     deadline: Deadline | None = None,
 ) -> list[SearchResults]:
     """Return the results of each query of a request.
@@ -54,6 +55,7 @@ def search_results(
         pair: The pair that answers.
         request: The request.
         vectors: (queries, dim) float32 embeddings of its queries; None if it needs none.
+        rerank: Reorders each candidate set; None keeps the order of the search.
         deadline: When the work stops: it is checked between queries, facets and hits. None is never.
 
     Raises:
@@ -82,6 +84,8 @@ def search_results(
             query_embeddings=vectors,
             between=check,
         )
+        if rerank is not None:
+            found = [_checked(candidates, check, rerank) for candidates in found]
         return [_results_of(candidates, request, fields, check) for candidates in found]
     except SearchError as error:
         raise _invalid_search(error) from None
@@ -89,6 +93,14 @@ def search_results(
 
 def _never() -> None:
     """Let the work go on."""
+
+
+def _checked(
+    candidates: CandidateSet, check: Callable[[], None], rerank: Callable[[CandidateSet], CandidateSet]
+) -> CandidateSet:
+    """Return a reranked candidate set; the deadline is checked before."""
+    check()
+    return rerank(candidates)
 
 
 def _results_of(

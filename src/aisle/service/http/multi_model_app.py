@@ -16,7 +16,7 @@ from aisle.service.http.error_responses import add_error_handlers, error_schemas
 from aisle.service.http.http_limits import AnswerAtShutdown, BodyLimits, Timing
 from aisle.service.http.sagemaker import answer_invocation
 from aisle.service.packages.loaded_models import LoadedModel, LoadedModels
-from aisle.service.requests import Body
+from aisle.service.request_body import Body
 from aisle.service.running_service import STOP_SECONDS
 from aisle.service.service_limits import ServiceLimits
 from aisle.service.service_metrics import CONTENT_TYPE, RequestMetrics, metrics_text

@@ -24,8 +24,9 @@ from aisle.service.http.search_routes import (
     answer_search,
     embedded,
 )
+from aisle.service.request_body import Body, Query
 from aisle.service.request_errors import RequestError
-from aisle.service.requests import Body, EmbedRequest, OpenAIEmbeddingsRequest, Query, SearchRequest
+from aisle.service.requests import EmbedRequest, OpenAIEmbeddingsRequest, SearchRequest
 from aisle.service.rerank_forms import CohereRerankRequest, RerankRequest
 from aisle.service.running_service import RunningService
 from aisle.service.text_embedding import EmbedOptions

@@ -13,6 +13,7 @@ from aisle.service.engine import EmbedJob, SearchJob
 from aisle.service.http.error_responses import error_schemas
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import EmbedRequest, OpenAIEmbeddingsRequest, SearchRequest
+from aisle.service.reranked_search import check_rerank
 from aisle.service.responses import (
     OpenAIEmbedding,
     OpenAIEmbeddingsResponse,
@@ -44,7 +45,7 @@ def search_routes(service: RunningService, compared: RunningService | None = Non
     """
     routes = APIRouter(
         dependencies=[Depends(service.check_key)],
-        responses=error_schemas(400, 401, 410, 413, 422, 429, 503, 504),
+        responses=error_schemas(400, 401, 410, 413, 422, 429, 501, 503, 504),
     )
 
     @routes.post("/search", response_model=SearchResponse)
@@ -87,6 +88,7 @@ async def answer_search(
             )
         service = compared
     service.check_count(body.queries or [], "queries")
+    check_rerank(service.engine.reranker, body, service.limits)
     if service.log_queries:
         LOGGER.info("search %s", to_json(body.model_dump(exclude={"vector"}, exclude_unset=True)).decode())
     _, written = await service.run(SearchJob(body), body.timeout_ms)
