@@ -98,6 +98,7 @@ def test_the_document_has_the_counts_and_parquet_the_same_rows(mine, shop):
     assert document["excluded"]["judged_positive"] == 2
     assert document["positives"] == {"pairs": 2, "in_catalog": 2}
     assert document["hard_negatives"] == 3
+    assert json.loads((path.parent / "mined.parquet.mining.json").read_text("utf-8")) == document
     assert pq.read_table(path).to_pylist() == rows_of(jsonl)
     assert rows_of(jsonl)[0]["hard_negatives"] == ["red sofa cover Zenith"]
 
@@ -137,8 +138,8 @@ def index_dir(shop, tiny_bert, tmp_path_factory):
     return folder
 
 
-def brute_force(model, query, positive):
-    """Return the products in the order of their cosines, and the score of the positive."""
+def brute_force(model, query):
+    """Return the products in the order of their cosines, and the cosine of each."""
     encoder = load_encoder(model, device="cpu")
     (asked,) = encoder.encode_queries([query]).astype(np.float64)
     cosines = encoder.encode_products([text for _, text, _ in PRODUCTS]).astype(np.float64) @ asked
@@ -151,12 +152,12 @@ def test_dense_negatives_are_the_nearest_below_the_margin(mine, shop, tiny_bert,
     flags += ["--margin", "absolute:0.001", "--near_duplicate", 1]
     code, said, path = mine(*flags)
     assert code == 0, said
-    order, scores = brute_force(tiny_bert, "red sofa", "p1")
+    order, scores = brute_force(tiny_bert, "red sofa")
     out = {"p1", "p2", "p4"}
     expected = [each for each in order if each not in out and scores[each] <= scores["p1"] - 0.001][:4]
     assert rows_of(path)[0]["hard_negative_ids"] == expected
     assert "for each positive, the first of the 200 best ranked" in said
-    assert [each.name for each in tmp_path.iterdir()] == ["mined.jsonl"]  # no embeddings are left behind
+    assert not (tmp_path / "mined.jsonl.vectors").exists()
 
 
 @pytest.mark.parametrize("source", ["dense", "both"])
@@ -247,6 +248,40 @@ def test_a_run_trains_on_mined_negatives_and_answers_queries(mine, shop, tiny_be
     capfd.readouterr()
     assert main(["query", "--index_dir", str(index_dir), "--json", "red sofa"]) == 0
     assert json.loads(capfd.readouterr().out)
+
+
+def test_the_report_has_the_hardness_and_the_share_of_false_negatives(mine, shop, tiny_bert, tmp_path):
+    held_out = [("Red  sofa", "p3", 1), ("red sofa", "p5", 0), ("reading lamp", "p2", 1), ("other", "p6", 1)]
+    path = write_rows(tmp_path / "held.csv", ["query", "product_id", "relevance"], held_out)
+    flags = ["--catalog", shop / "catalog.csv", "--source", "dense", "--model", tiny_bert, "--margin", "none"]
+    code, said, output = mine(*flags, "--near_duplicate", 1, "--per_query", 9, "--held_out_file", path)
+    assert code == 0, said
+    report = json.loads((output.parent / "mined.jsonl.mining.json").read_text("utf-8"))
+    rows = rows_of(output)
+    count = len(rows[0]["hard_negative_ids"]) + len(rows[2]["hard_negative_ids"])
+    assert report["false_negatives"] == {
+        **{"negatives": count, "judged": 3, "relevant": 2, "share": 2 / 3, "least": 2 / count}
+    }
+    assert f"the held-out pairs judge 3 of {count} hard negatives" in said
+    assert "2 of those are relevant (66.7%)" in said
+    gaps = []
+    for row in (rows[0], rows[2]):
+        _, scores = brute_force(tiny_bert, row["query"])
+        gaps += [scores[each] - scores[row["product_id"]] for each in row["hard_negative_ids"]]
+    hardness = report["hardness"]
+    assert hardness["above_positive"] == sum(gap > 0 for gap in gaps)
+    assert hardness["score_less_positive"]["0.5"] == pytest.approx(np.median(gaps), abs=1e-5)
+
+
+def test_random_negatives_obey_the_rules_and_the_seed(mine, shop):
+    flags = ["--catalog", shop / "catalog.csv", "--source", "random", "--per_query", 9]
+    code, said, path = mine(*flags)
+    assert code == 0, said
+    first = rows_of(path)
+    assert sorted(first[0]["hard_negative_ids"]) == ["p3", "p5", "p6", "p7"]
+    assert rows_of(mine(*flags)[2]) == first
+    others = [rows_of(mine(*flags, "--seed", seed)[2])[0] for seed in range(3)]
+    assert len({tuple(row["hard_negative_ids"]) for row in others}) > 1
 
 
 PASSAGES = [

@@ -70,7 +70,7 @@ def mine(
         None if near is None else NearDuplicates(*near),
         margin,
     )
-    anchors = anchors_of_pairs(pairs, rows, graded=graded, by_product=margin is not None)
+    anchors = anchors_of_pairs(pairs, known, rows, graded=graded, by_product=margin is not None)
     mined = mine_negatives(
         dict.fromkeys(anchor for anchor in anchors if anchor is not None),
         catalog=catalog,

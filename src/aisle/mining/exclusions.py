@@ -114,7 +114,7 @@ class AnchorRules:
         )
         if "same group" in related:
             return "same group"
-        if known.judged_lower(query, product_id, text, lowest=anchor.lowest):
+        if known.level(query, product_id, text) is not None:  # lower than the anchor, or it was excluded
             return None
         if "same subgroup" in related:
             return "same subgroup"

@@ -32,7 +32,7 @@ class MinedNegative:
         product_id: Id of the product.
         text: Text of the product.
         score: Score of the ranking.
-        positive_score: Lowest score of the anchor's positives; None if no margin is measured from them.
+        positive_score: Lowest score of the anchor's positives; None if the catalogue has none of them.
     """
 
     row: int

@@ -171,10 +171,10 @@ class KnownProducts:
             words in known.words for level, known in levels.items() if level >= lowest
         )
 
-    def judged_lower(self, query: str, product_id: str, text: str, *, lowest: float) -> bool:
-        """Return whether a product is judged for the query, with a relevance below `lowest`."""
+    def level(self, query: str, product_id: str, text: str) -> float | None:
+        """Return the highest relevance that a product is judged with for the query; None if it is not."""
         levels, key = self._connected.get(self.query_number[query], {}), text_key(text)
-        return any(known.has(product_id, key) for level, known in levels.items() if level < lowest)
+        return max((level for level, known in levels.items() if known.has(product_id, key)), default=None)
 
 
 def relevance_levels(pairs: Pairs) -> list[float]:

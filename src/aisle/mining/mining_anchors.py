@@ -25,7 +25,8 @@ class Anchor:
     Attributes:
         query: Text of the query.
         lowest: Lowest relevance of a judged product that is not a negative.
-        positives: Rows in the catalogue of the positives that the margin is measured from; may be empty.
+        positives: Rows in the catalogue of the positives that the margin is measured from: that of a pair, or
+            all of the query. Empty if the catalogue has none.
     """
 
     query: str
@@ -34,18 +35,20 @@ class Anchor:
 
 
 def anchors_of_pairs(
-    pairs: Pairs, rows: ProductRows, *, graded: bool, by_product: bool
+    pairs: Pairs, known: KnownProducts, rows: ProductRows, *, graded: bool, by_product: bool
 ) -> list[Anchor | None]:
     """Return the anchor of each pair; None for a pair that is no positive.
 
     Args:
         pairs: Training pairs.
+        known: Relevant products of the pairs.
         rows: Rows of the pairs' products in the catalogue.
         graded: Whether every pair with a relevance above 0 is a positive, and products that are judged lower
             may be its negatives; otherwise positives are above 0.5, and no relevant product is a negative.
-        by_product: Whether the negatives of a pair depend on its product.
+        by_product: Whether the negatives of a pair depend on its product, as with a margin.
     """
     ids: Sequence[str | None] = pairs.product_ids or [None] * len(pairs)
+    of_query = {anchor.query: anchor.positives for anchor in anchors_of_queries(pairs, known, rows)}
     anchors: list[Anchor | None] = []
     for query, product, product_id, level in zip(
         pairs.queries, pairs.products, ids, relevance_levels(pairs), strict=True
@@ -53,20 +56,16 @@ def anchors_of_pairs(
         if level <= (0 if graded else POSITIVE_ABOVE):
             anchors.append(None)
             continue
-        own = rows.find(product_id, text_key(product)) if by_product else ()
+        own = rows.find(product_id, text_key(product)) if by_product else of_query.get(query, ())
         anchors.append(Anchor(query, level if graded else ANY_RELEVANCE, own))
     return anchors
 
 
-def anchors_of_queries(
-    pairs: Pairs, known: KnownProducts, rows: ProductRows, *, by_product: bool
-) -> list[Anchor]:
-    """Return an anchor for each query with a positive, in order; with all its positives if `by_product`."""
+def anchors_of_queries(pairs: Pairs, known: KnownProducts, rows: ProductRows) -> list[Anchor]:
+    """Return an anchor for each query with a positive, in order, with all its positives."""
     queries = dict.fromkeys(
         query
         for query, level in zip(pairs.queries, relevance_levels(pairs), strict=True)
         if level > POSITIVE_ABOVE
     )
-    if not by_product:
-        return [Anchor(query) for query in queries]
     return [Anchor(query, positives=rows.find_all(*known.positives(query))) for query in queries]

@@ -1,4 +1,4 @@
-"""Rank the products of a catalogue for queries: by words, by embeddings, or by both."""
+"""Rank the products of a catalogue for queries: by words, by embeddings, by both, or at random."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
+from aisle.data.digests import text_digest
 from aisle.index.lexical import Bm25Index, best_rows
 from aisle.index.scoring import FloatArray, Rows, Scores, exact_search, row_scores
 from aisle.index.search_index import SearchIndex
 
-__all__ = ["Bm25Ranking", "BothRankings", "DenseRanking", "Ranked", "Ranking"]
+__all__ = ["Bm25Ranking", "BothRankings", "DenseRanking", "RandomRanking", "Ranked", "Ranking"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,30 @@ class Bm25Ranking:
             scores = self.lexical.score(query)
             found = best_rows(scores, top_k=self.depth, tie_ranks=self.tie_ranks)
             yield Ranked(*found, dict(zip(right.tolist(), scores[right].tolist(), strict=True)))
+
+
+@dataclass(frozen=True)
+class RandomRanking:
+    """Draw products at random, for negatives to compare hard negatives with; every score is 0.
+
+    Attributes:
+        count: Number of products in the catalogue.
+        depth: Most products of a query.
+        seed: Seed of the draws, which do not depend on other queries.
+    """
+
+    count: int
+    depth: int
+    seed: int
+
+    def rank(self, queries: Sequence[str], positives: Sequence[Rows]) -> Iterator[Ranked]:
+        """Yield products of each query."""
+        for query, right in zip(queries, positives, strict=True):
+            digest = int.from_bytes(text_digest(f"{self.seed}\0{query}"), "little")
+            rows = np.random.default_rng(digest).choice(
+                self.count, size=min(self.depth, self.count), replace=False
+            )
+            yield Ranked(rows, np.zeros(len(rows), np.float32), dict.fromkeys(right.tolist(), 0.0))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from aisle.commands.output import Output, quieten_libraries
 from aisle.errors import ModelError
 from aisle.index import StoredProducts
 from aisle.index.scoring import FloatArray, Scores
-from aisle.mining.ranked_products import Bm25Ranking, BothRankings, DenseRanking, Ranking
+from aisle.mining.ranked_products import Bm25Ranking, BothRankings, DenseRanking, RandomRanking, Ranking
 from aisle.search.encoders import encoder_of_index
 from aisle.search.load_encoder import LoadedEncoder, extra_for, load_encoder
 from aisle.training.process_group import Processes
@@ -52,6 +52,8 @@ def product_search(settings: MineSettings, searched: SearchedCatalog, output: Ou
     tie_ranks = searched.catalog.tie_ranks
     if settings.source == "bm25":
         return ProductSearch(Bm25Ranking(word_search(settings, searched, output), tie_ranks, settings.depth))
+    if settings.source == "random":
+        return ProductSearch(RandomRanking(len(searched.catalog), settings.depth, settings.seed))
     encoder = _encoder(settings, searched, output)
     embeddings = _embeddings(settings, searched, encoder, output)
     index = searched.index if searched.is_index else None

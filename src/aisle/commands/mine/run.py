@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aisle.commands.mine.catalog_search import cache_folder, product_search
 from aisle.commands.mine.dpr_questions import good_questions, questions_of_pairs, with_negatives
 from aisle.commands.mine.judged_data import JudgedData, find_positives, judged_data
-from aisle.commands.mine.report import show_report
+from aisle.commands.mine.report import MiningReport
 from aisle.commands.mine.searched_catalog import group_columns, open_catalog
 from aisle.commands.mine.settings import MineSettings, OutputFormat, output_problem
 from aisle.commands.mine.training_data import TrainingFiles
@@ -20,9 +21,11 @@ from aisle.data.dpr_json import write_dpr
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.mining.exclusions import Exclusions, NearDuplicates
-from aisle.mining.hard_negatives import MinedNegative, mine_negatives
+from aisle.mining.hard_negatives import Mined, MinedNegative, mine_negatives
+from aisle.mining.known_products import KnownProducts
 from aisle.mining.mined_catalog import MinedCatalog
 from aisle.mining.mining_anchors import Anchor, anchors_of_pairs, anchors_of_queries
+from aisle.mining.mining_figures import FalseNegatives, false_negatives
 from aisle.mining.product_groups import ProductGroups
 
 
@@ -68,10 +71,24 @@ def mine(settings: MineSettings) -> Path:
         else:
             by_query = {anchor.query: negatives for anchor, negatives in mined.negatives.items()}
             _write_questions(training, data.pairs, by_query, catalog, path)
+        false = _false_negatives(settings, catalog, mined, output)
     if settings.embedding_cache is None:
         shutil.rmtree(cache_folder(settings), ignore_errors=True)
-    show_report(settings, data.pairs, positives, mined, search, output)
+    report = MiningReport(settings, len(data.pairs), positives, mined, search, false)
+    report.write(path)
+    report.show(output)
     return path
+
+
+def _false_negatives(
+    settings: MineSettings, catalog: MinedCatalog, mined: Mined, output: Output
+) -> FalseNegatives | None:
+    """Return how many negatives the held-out pairs judge relevant; None without held-out pairs."""
+    if settings.held_out_file is None:
+        return None
+    held_out = TrainingFiles.of(replace(settings, train_file=settings.held_out_file))
+    pairs = held_out.pairs(catalog, output.log, name="held out")
+    return false_negatives(mined, pairs, KnownProducts.of(pairs, catalog.texts_of(pairs.product_ids or ())))
 
 
 def _output_format(settings: MineSettings, training: TrainingFiles) -> OutputFormat:
@@ -92,10 +109,10 @@ def _anchors(
     settings: MineSettings, output_format: OutputFormat, data: JudgedData
 ) -> Sequence[Anchor | None]:
     """Return the anchor of each pair; for DPR's json, which has a list for all positives, of each query."""
+    if output_format == "dpr":
+        return anchors_of_queries(data.pairs, data.known, data.rows)
     by_product = settings.chosen_margin is not None
-    if output_format == "pairs":
-        return anchors_of_pairs(data.pairs, data.rows, graded=settings.graded, by_product=by_product)
-    return anchors_of_queries(data.pairs, data.known, data.rows, by_product=by_product)
+    return anchors_of_pairs(data.pairs, data.known, data.rows, graded=settings.graded, by_product=by_product)
 
 
 def _write_questions(

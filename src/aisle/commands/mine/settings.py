@@ -23,6 +23,7 @@ from aisle.commands.shared_settings import (
     Pooling,
     ProductPrompt,
     QueryPrompt,
+    Seed,
     TrustRemoteCode,
 )
 from aisle.commands.train.data_settings import DataSettings, data_problems
@@ -62,9 +63,10 @@ class MineSettings:
     model: str | None = None
     """Model that ranks the products for --source dense and both: a run, an adapter, a base model or an
     exported bundle. If not given: the encoder of --index_dir."""
-    source: Literal["bm25", "dense", "both"] = "bm25"
+    source: Literal["bm25", "dense", "both", "random"] = "bm25"
     """How products are ranked. bm25: by words, as lexical search does. dense: by embeddings. both: the best
-    by embeddings, the best by words, the second best by embeddings, and so on."""
+    by embeddings, the best by words, the second best by embeddings, and so on. random: drawn at random, for
+    a run to compare with."""
     depth: Count = 200
     """Best products per query to look at, of each source."""
     per_query: Count = 4
@@ -72,7 +74,7 @@ class MineSettings:
     margin: str | None = None
     """Exclude products that score nearly as high as the positive, because they are likely to be right.
     relative:0.05: a score above 95% of the positive's. absolute:0.1: a score above the positive's less 0.1.
-    none: no margin. If not given: relative:0.05, and none for bm25."""
+    none: no margin. If not given: relative:0.05, and none for bm25 and random."""
     near_duplicate: Annotated[float, Interval(gt=0, le=1)] = 0.98
     """Exclude products whose embedding has at least this cosine with that of a relevant product. 1: equal
     embeddings only. Without embeddings, only products with the words of a relevant product are excluded."""
@@ -86,8 +88,13 @@ class MineSettings:
     subgroup_column: str | None = None
     """Column of the catalogue, and of the training data, with a subgroup of pairs: products with the subgroup
     of the pair are excluded unless they are judged wrong, as in `train`."""
+    held_out_file: tuple[str, ...] | None = None
+    """Judged pairs that are kept out of --train_file, with the same columns: the report has the share of the
+    hard negatives that they judge relevant, an estimate of the share of false negatives."""
     exact: bool = False
     """Compare with every product instead of searching the graph of --index_dir."""
+    seed: Seed = 42
+    """Seed of --source random."""
     embedding_cache: str | None = None
     """Folder for the embeddings of the catalogue, which later calls with the same model and texts read. If
     not given: a folder beside --output_file, removed at the end; a killed call continues from it."""
@@ -131,7 +138,7 @@ class MineSettings:
     @property
     def uses_model(self) -> bool:
         """Whether products are ranked by embeddings."""
-        return self.source != "bm25"
+        return self.source in ("dense", "both")
 
     @property
     def chosen_margin(self) -> Margin | None:
@@ -231,7 +238,7 @@ def output_problem(output_file: str, output_format: OutputFormat) -> list[str]:
 
 def mine_inputs(settings: MineSettings) -> None:
     """Check that the pairs, the catalogue and the index exist, and that no input would be replaced."""
-    check_data_sets(settings.train_file)
+    check_data_sets([*settings.train_file, *(settings.held_out_file or ())])
     check_models(settings.model)
     check_indexes(settings.index_dir)
     target = Path(settings.output_file)

@@ -75,14 +75,19 @@ class TrainingFiles:
         """Yield the rows of the files as they are."""
         return iter_rows(self.files, text=self.text)
 
-    def pairs(self, catalog: MinedCatalog, log: Callable[[str], None]) -> Pairs:
+    def pairs(self, catalog: MinedCatalog, log: Callable[[str], None], *, name: str = "train") -> Pairs:
         """Return the pairs; the texts of products that are named by id come from the catalogue.
+
+        Args:
+            catalog: Catalogue that pairs name products of.
+            log: Logs the number of pairs and their columns.
+            name: Name of the pairs, for the log.
 
         Raises:
             DataError: Rows are bad, or no pairs are left.
         """
         products = self._texts_by_id(catalog) if self._names_products_by_id() else None
-        pairs = read_part(self.rows(), self.settings, products, name="train", log=log).pairs
+        pairs = read_part(self.rows(), self.settings, products, name=name, log=log).pairs
         if pairs.texts_of_groups:
             raise DataError(
                 "The training data have a text with its group in a row, and hard negatives are for pairs of "
