@@ -40,7 +40,10 @@ def test_the_page_of_a_command_has_each_of_its_settings_once(name, hook):
 @pytest.mark.parametrize(
     ("name", "entry"),
     [
-        ("train", "`--lora_rank`: whole number, at least 1; default `8`\n:   Rank of the update matrices.\n"),
+        (
+            "train",
+            "`--num_train_epochs`: whole number, at least 1; default `3`\n:   Passes over the training",
+        ),
         (
             "train",
             "`--lora_dropout`: number, at least 0, below 1; default `0.0`\n:   Dropout ",

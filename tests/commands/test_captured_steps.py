@@ -10,8 +10,9 @@ import torch
 import aisle
 from aisle.commands.train import step_setup
 from aisle.commands.train.captured_steps import why_eager
+from aisle.commands.train.lora_settings import LoraSettings
 from aisle.commands.train.outcome import why_eager_on_a_rank
-from aisle.commands.train.settings import LoraSettings, ModelSettings, OptimSettings, TrainSettings
+from aisle.commands.train.settings import ModelSettings, OptimSettings, TrainSettings
 from aisle.training import distributed
 from aisle.training.forward import Forward, with_captured_passes
 

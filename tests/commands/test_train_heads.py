@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from aisle.cli import index_main, main, train_main
 from aisle.commands.train.head_settings import HeadSettings
+from aisle.commands.train.lora_settings import LoraSettings
 from aisle.commands.train.settings import (
-    LoraSettings,
     ModelSettings,
     OptimSettings,
     TrainSettings,

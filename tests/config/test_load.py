@@ -53,7 +53,7 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(yaml_file):
 
     settings = flat("--config", path, "--lora_rank", "32")
 
-    assert (settings["max_length"], settings["lora_rank"], settings["lora_alpha"]) == (64, 32, 16)
+    assert (settings["max_length"], settings["lora_rank"], settings["lora_alpha"]) == (64, 32, None)
 
 
 def test_a_flag_that_repeats_the_default_still_wins_over_yaml(yaml_file):

@@ -13,6 +13,7 @@ from aisle.types.choices import PoolingMode
 Count = Annotated[int, Interval(ge=1)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 Seed = Annotated[int, Interval(ge=0)]
+Share = Annotated[float, Interval(ge=0, lt=1)]
 
 Json = Annotated[bool, Help("Print one JSON document on stdout, and everything else on stderr.")]
 ConfigFile = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from aisle.commands.train.settings import LoraSettings
+from aisle.commands.train.lora_settings import LoraSettings
 from aisle.errors import ConfigError
 from aisle.models.trained_adapter import TrainedAdapter
 
@@ -27,13 +27,14 @@ def resolve_lora(
     Raises:
         ConfigError: A given setting differs from the adapter's.
     """
+    usual = lora.complete()
     if adapter is None:
-        return lora
+        return usual
     run, base = adapter.run.name, adapter.base.name
     if adapter.merged:
         then = "the encoder is frozen" if frozen else "all weights are trained on from there"
         log(f"model: the adapter of {run} is merged into {base}, and {then}")
-        return lora
+        return usual
     targets = adapter.config.get("target_modules")
     own = replace(
         lora,
@@ -43,10 +44,10 @@ def resolve_lora(
         use_dora=bool(adapter.config.get("use_dora")),
         use_rslora=bool(adapter.config.get("use_rslora")),
     )
-    usual = LoraSettings()
+    not_given = LoraSettings()
     for name in SHAPE:
         wanted, found = getattr(lora, name), getattr(own, name)
-        if wanted not in (getattr(usual, name), found) and _set(wanted) != _set(found):
+        if wanted not in (getattr(not_given, name), found) and _set(wanted) != _set(found):
             raise ConfigError(
                 f"--{name} {_plain(wanted)}: the adapter of {run} has {_plain(found)}, and is trained "
                 "further; leave the flag out, or merge the adapter first: train without --use_peft"

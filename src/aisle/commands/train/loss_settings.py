@@ -17,6 +17,8 @@ from aisle.losses.registry import loss_named, registered_losses
 from aisle.losses.specification import Loss, Reads
 
 _Parameters = TypeVar("_Parameters", bound=Parameters)
+AUTO = "auto"
+"""Value of --loss that chooses a loss from the labels, before anything reads it."""
 FOR_ALL_LOSSES = frozenset({"loss", "matryoshka_dims"})
 """Settings that every loss reads."""
 
@@ -60,11 +62,12 @@ def _made_for(
     kind: type[LossSettings], losses: tuple[Loss, ...], of_others: tuple[str, ...]
 ) -> type[LossSettings]:
     """Return the settings; names of the other kind's losses are read too, and refused in `loss_problems`."""
-    own = tuple(loss.name for loss in losses)
+    own = (*([AUTO] if kind.reads == "embeddings" else []), *(loss.name for loss in losses))
     names = (*own, *(name for name in of_others if name not in own))
+    help_text = Help(_loss_help(losses, auto=AUTO in own))
     made: type[LossSettings] = make_dataclass(
         LossSettings.__name__,
-        [("loss", Annotated[Literal[names] | None, Help(_loss_help(losses)), _shown(own)], None)],
+        [("loss", Annotated[Literal[names] | None, help_text, _shown(own)], None)],
         bases=(*_most_derived(loss.parameters for loss in losses), kind),
         frozen=True,
         namespace={"__module__": __name__, "__doc__": "The loss and its parameters."},
@@ -77,11 +80,14 @@ def _shown(names: tuple[str, ...]) -> Any:
     return arg(metavar=f"{{None,{','.join(names)}}}")
 
 
-def _loss_help(losses: tuple[Loss, ...]) -> str:
+def _loss_help(losses: tuple[Loss, ...], *, auto: bool) -> str:
     does = "; ".join(f"{loss.full_name} {loss.help}" for loss in losses)
     default = {loss.default_for: loss.name for loss in losses}
     without = f" with labels, {default['unlabelled']} without" if "unlabelled" in default else ""
-    return f"The loss. {does}. If not given: {default['labelled']}{without}."
+    chosen = (
+        " auto chooses it from the labels, and with --use_peft rank and learning rate too;" if auto else ""
+    )
+    return f"The loss.{chosen} {does}. If not given: {default['labelled']}{without}."
 
 
 def _most_derived(kinds: Iterator[type[Parameters]]) -> tuple[type[Parameters], ...]:
@@ -104,15 +110,17 @@ def chosen_loss(settings: LossSettings) -> tuple[Loss, Parameters]:
 
 
 def needs_teacher_scores(settings: LossSettings) -> bool:
-    """Return whether the chosen loss needs a teacher's scores; the default losses do not."""
-    return settings.loss is not None and loss_named(settings.loss, settings.reads).needs_teacher_scores
+    """Return whether the chosen loss needs a teacher's scores; the default losses and auto's do not."""
+    if settings.loss in (None, AUTO):
+        return False
+    return loss_named(str(settings.loss), settings.reads).needs_teacher_scores
 
 
 def loss_problems(settings: LossSettings) -> list[str]:
     """Return one message for each setting of a loss that cannot work."""
     losses = registered_losses(settings.reads)
-    if settings.loss is not None and settings.loss not in [loss.name for loss in losses]:
-        return [_other_kind(settings.loss, settings.reads, [loss.name for loss in losses])]
+    if settings.loss not in (None, AUTO, *(loss.name for loss in losses)):
+        return [_other_kind(str(settings.loss), settings.reads, [loss.name for loss in losses])]
     problems = [
         f"--learn_temperature: {loss.name} has no temperature; use another --loss"
         for loss in losses

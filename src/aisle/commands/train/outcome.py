@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from aisle.commands.train.auto_choice import AutoChoice
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.selected_metric import selected_metric
 from aisle.commands.train.settings import TrainSettings
@@ -96,7 +97,12 @@ def why_eager_on_a_rank(trainer: Trainer) -> str | None:
 
 
 def run_metrics(
-    settings: TrainSettings, data: TrainingData, trainer: Trainer, *, seconds: float
+    settings: TrainSettings,
+    data: TrainingData,
+    trainer: Trainer,
+    *,
+    auto: AutoChoice | None = None,
+    seconds: float,
 ) -> dict[str, Any]:
     """Return the contents of metrics.json; call on all ranks.
 
@@ -104,11 +110,13 @@ def run_metrics(
         settings: Resolved settings.
         data: Training and validation pairs.
         trainer: The trainer after its last step.
+        auto: Choice of --loss auto; None for another --loss.
         seconds: Duration of the run in this process.
     """
     eager_because = why_eager_on_a_rank(trainer)
     return {
         "loss": settings.objective.loss,
+        **({} if auto is None else {"auto": auto.record()}),
         "selection": settings.run.selection,
         "selection_metric": trainer.selection_metric,
         "base": trainer.state.base,

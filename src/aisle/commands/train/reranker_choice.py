@@ -59,6 +59,7 @@ def resolve_reranker_settings(
     resolved = replace(
         settings,
         model=replace(model, max_length=base.settings.max_length),
+        lora=settings.lora.complete(),
         objective=replace(
             settings.objective, loss=loss.name, **_positive_weight(settings, loss, data.train, log=log)
         ),

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Interval
 from tyro.conf import OmitArgPrefixes
 
-from aisle.commands.shared_settings import Count, ModelRevision, Pooling, TrustRemoteCode
+from aisle.commands.shared_settings import Count, ModelRevision, Pooling, Share, TrustRemoteCode
 from aisle.commands.train.head_settings import HeadSettings
 from aisle.commands.train.loss_settings import LossSettings, loss_settings
-from aisle.commands.train.settings import ModelSettings, RunSettings, Share, TrainSettings, problems_of
+from aisle.commands.train.settings import ModelSettings, RunSettings, TrainSettings, problems_of
 from aisle.commands.train.tower_settings import TowerSettings
 from aisle.losses.specification import Reads
 from aisle.types.choices import SearchMode, Selection

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
+from aisle.commands.train.auto_choice import AutoChoice, apply
 from aisle.commands.train.base_models import load_base_models
 from aisle.commands.train.lora_choice import resolve_lora
 from aisle.commands.train.loss_choice import loss_hint, resolve_loss, resolve_selection, unused_settings
@@ -29,15 +30,27 @@ HEAD_LEARNING_RATE = 1e-3
 
 
 def resolve_settings(
-    settings: TrainSettings, data: TrainingData, *, log: Callable[[str], None]
+    settings: TrainSettings,
+    data: TrainingData,
+    *,
+    auto: AutoChoice | None = None,
+    log: Callable[[str], None],
 ) -> tuple[TrainSettings, LoadedModel]:
     """Return the complete settings and the base model.
+
+    Args:
+        settings: Settings as given.
+        data: Training and validation pairs.
+        auto: Choice of --loss auto; None for another --loss.
+        log: Logs what was resolved.
 
     Raises:
         AisleError: The model cannot be loaded, or the settings do not fit the model or the data.
     """
-    model, optim = settings.model, settings.optim
     base = load_base_models(settings, log=log)
+    if auto is not None:
+        settings = apply(auto, settings, base, log=log)
+    model, optim = settings.model, settings.optim
     read_by_queries = base.of("query").settings
     if data.joined_titles:
         check_separator(base.tokenizer, base.source.name)

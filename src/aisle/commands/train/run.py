@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from aisle.commands.output import Output, figures, quieten_libraries
+from aisle.commands.train.auto_choice import AutoChoice, choose
 from aisle.commands.train.compiler_choice import with_compiler
 from aisle.commands.train.data_settings import MEMORY, DataSettings
 from aisle.commands.train.finished_run import FinishedRun
 from aisle.commands.train.launch_command import started_as
-from aisle.commands.train.loss_settings import needs_teacher_scores
+from aisle.commands.train.loss_settings import AUTO, needs_teacher_scores
 from aisle.commands.train.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.commands.train.precision_choice import CHOSEN, launched_precision, with_precision
 from aisle.commands.train.read_data import TrainingData, read_training_data
@@ -106,12 +107,15 @@ def train(
     )
     settings = replace(settings, data=_with_digests(settings.data, data, memory))
     base: LoadedModel | LoadedCrossEncoder
+    auto = choose(data.train) if settings.objective.loss == AUTO else None
     if isinstance(settings, RerankerSettings):
         settings, base = resolve_reranker_settings(settings, data, log=output.log)
     else:
-        settings, base = resolve_settings(settings, data, log=output.log)
+        settings, base = resolve_settings(settings, data, auto=auto, log=output.log)
     with only_writer(run_dir) if accelerator.is_main_process else nullcontext():
-        return _train(settings, data, base, accelerator, output, started=started, from_python=from_python)
+        return _train(
+            settings, data, base, accelerator, output, auto=auto, started=started, from_python=from_python
+        )
 
 
 def _with_digests(settings: DataSettings, data: TrainingData, memory: MemoryRows) -> DataSettings:
@@ -130,6 +134,7 @@ def _train(
     accelerator: Any,
     output: Output,
     *,
+    auto: AutoChoice | None,
     started: float,
     from_python: bool,
 ) -> FinishedRun:
@@ -163,7 +168,7 @@ def _train(
             raise TrainingStopped(how_to_resume(trainer, str(stopped), from_python=from_python)) from None
     with GracefulStop():  # the rest is short: after a stop signal, the run is still finished
         warnings = check_outcome(settings, trainer)
-        metrics = run_metrics(settings, data, trainer, seconds=time.perf_counter() - started)
+        metrics = run_metrics(settings, data, trainer, auto=auto, seconds=time.perf_counter() - started)
         whole_model_sharded = is_sharded(accelerator) and not settings.lora.use_peft
         frozen = trainer.frozen_weights() if whole_model_sharded else {}
         if accelerator.is_main_process:

@@ -24,17 +24,18 @@ from aisle.commands.shared_settings import (
     ProductPrompt,
     QueryPrompt,
     Seed,
+    Share,
     TrustRemoteCode,
 )
 from aisle.commands.train.data_settings import DataSettings, data_problems, is_in_memory
 from aisle.commands.train.head_settings import HeadSettings, head_problems
+from aisle.commands.train.lora_settings import LoraSettings
 from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
 from aisle.commands.train.tower_settings import TowerSettings, tower_problems
 from aisle.errors import ConfigError
 from aisle.losses.specification import Reads
 from aisle.types.choices import Selection
 
-Share = Annotated[float, Interval(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
@@ -63,27 +64,6 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class LoraSettings:
-    """The LoRA adapter. All of these flags need --use_peft."""
-
-    use_peft: bool = False
-    """Train a LoRA adapter instead of all weights."""
-    lora_rank: Count = 8
-    """Rank of the update matrices."""
-    lora_alpha: Count = 16
-    """Scale of the update: it is multiplied by alpha / rank."""
-    lora_dropout: Share = 0.0
-    """Dropout probability before the update matrices."""
-    lora_target_modules: tuple[str, ...] | None = None
-    """Names of the linear layers to adapt. If not given: the query, key and value projections."""
-    use_dora: bool = False
-    """Train magnitude and direction of the weights separately (DoRA).
-    sentence-transformers leaves the magnitudes out when it opens the run."""
-    use_rslora: bool = False
-    """Scale by alpha / sqrt(rank) (rank-stabilised LoRA)."""
-
-
-@dataclass(frozen=True)
 class OptimSettings:
     """Batches, learning rate and precision."""
 
@@ -100,7 +80,8 @@ class OptimSettings:
     gradient_accumulation_steps: Count = 1
     """Batches per optimiser step. The gradient is that of their mean loss."""
     learning_rate: Positive | None = None
-    """Peak learning rate. If not given: 5e-4 with --use_peft, 1e-3 with --freeze_encoder, otherwise 2e-5."""
+    """Peak learning rate. If not given: 5e-4 with --use_peft (in `aisle train` or the choice of --loss auto),
+    1e-3 with --freeze_encoder, otherwise 2e-5."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight decay of AdamW. Biases and normalisation weights have none."""
     num_train_epochs: Count = 3
@@ -202,7 +183,7 @@ class TrainSettings:
 
     data: OmitArgPrefixes[DataSettings] = field(default_factory=DataSettings)
     model: OmitArgPrefixes[ModelSettings] = ModelSettings()
-    lora: OmitArgPrefixes[LoraSettings] = LoraSettings()
+    lora: OmitArgPrefixes[LoraSettings] = field(default_factory=LoraSettings)
     head: OmitArgPrefixes[HeadSettings] = field(default_factory=HeadSettings)
     towers: OmitArgPrefixes[TowerSettings] = field(default_factory=TowerSettings)
     objective: OmitArgPrefixes[LossSettings] = field(default_factory=lambda: loss_settings()())

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from aisle.commands.speed_notes import kernels_note
-from aisle.commands.train.settings import LoraSettings, TrainSettings
+from aisle.commands.train.lora_settings import LoraSettings
+from aisle.commands.train.settings import TrainSettings
 from aisle.kernels.fused_lora import drops_inputs, unfused_reason
 from aisle.kernels.joint_lora import reads_other_inputs
 from aisle.kernels.residual_norms import fuse_add_norm
@@ -56,7 +57,7 @@ def model_to_train(
             "warning: --use_dora: aisle and PEFT load the run as it was trained; sentence-transformers "
             "leaves out DoRA's magnitudes, so its embeddings are close but not the same"
         )
-    if not chosen.use_peft and chosen != LoraSettings():
+    if not chosen.use_peft and chosen != LoraSettings().complete():
         kind = "frozen encoder" if settings.head.freeze_encoder else "full fine-tuning"
         log(f"{kind}: the LoRA settings are not used without --use_peft")
     set_seed(settings.optim.seed)  # for the first weights of the adapters and the heads
@@ -116,8 +117,8 @@ def lora_of(settings: LoraSettings) -> Lora | None:
     if not settings.use_peft:
         return None
     return Lora(
-        rank=settings.lora_rank,
-        alpha=settings.lora_alpha,
+        rank=settings.rank,
+        alpha=settings.alpha,
         dropout=settings.lora_dropout,
         target_modules=settings.lora_target_modules,
         use_dora=settings.use_dora,
