@@ -111,7 +111,9 @@ def measured(index, asked, rows, options):
         log=epochs.append,
     )
     trained = time.perf_counter() - started
-    gain = adapter and measure_adapter(index, adapter, parts[2], vectors[2], seen=parts[0].relevant_rows)
+    gain = adapter and measure_adapter(
+        index, parts[2], before=vectors[2], after=adapter.apply(vectors[2]), seen=parts[0].relevant_rows
+    )
     return {
         **{name: value for name, value in vars(options).items() if isinstance(value, int | str)},
         "threads": torch.get_num_threads(),

@@ -18,7 +18,7 @@ from aisle.index import (
     rollback,
     upsert_products,
 )
-from aisle.index.adapt_index import adapt_index
+from aisle.index.adapt_index import TrainedFunction, adapt_index
 from aisle.index.manifest import (
     ADAPTER_FILE,
     EMBEDDINGS_FILE,
@@ -60,7 +60,7 @@ def index_dir(tmp_path):
 
 @pytest.fixture
 def adapted(index_dir):
-    adapt_index(index_dir, lambda _: (SWAPPED, record_of(SWAPPED)))
+    adapt_index(index_dir, lambda _: TrainedFunction(SWAPPED, record_of(SWAPPED)))
     return index_dir
 
 

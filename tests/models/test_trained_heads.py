@@ -95,6 +95,15 @@ def test_the_middle_layer_of_widening_has_a_largest_size():
         make_head(HeadOptions("widening", expansion=65_540 / 4), 4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [("mlp", (65_536, 65_536)), ("stacked_projection", (8, 65_536, 1_025)), ("linear", (65_536,))],
+)
+def test_a_layer_has_a_largest_number_of_weights(kind, sizes):
+    with pytest.raises(ModelError, match=r"weights, and a layer of a head can have 67,108,864; give lower"):
+        make_head(HeadOptions(kind, sizes=sizes), 1_025)
+
+
 @pytest.mark.parametrize("kind", ["skip_connection", "gated", "linear"])
 def test_the_head_starts_as_the_identity(kind, tiny_bert):
     loaded = load_base(find_model(str(tiny_bert)), overrides=Overrides())

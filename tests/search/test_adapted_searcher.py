@@ -7,7 +7,7 @@ import pytest
 
 from aisle.errors import FingerprintMismatchError
 from aisle.index import open_index, rollback
-from aisle.index.adapt_index import adapt_index
+from aisle.index.adapt_index import TrainedFunction, adapt_index
 from aisle.index.manifest import AdapterRecord
 from aisle.index.query_adapter import QueryAdapter
 from aisle.search.searcher import Searcher
@@ -45,7 +45,7 @@ def index_dir(tmp_path):
 
 
 def publish(index_dir):
-    adapt_index(index_dir, lambda _: (OPPOSITE, RECORD))
+    adapt_index(index_dir, lambda _: TrainedFunction(OPPOSITE, RECORD))
 
 
 def ids(searcher, **options):

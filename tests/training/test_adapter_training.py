@@ -13,11 +13,12 @@ from aisle.errors import TrainingError
 from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.index import open_index
 from aisle.index.query_adapter import QueryAdapter
+from aisle.training.adapter_contrasts import Contrasts, batch_loss
 from aisle.training.adapter_layers import adapter_layers
 from aisle.training.adapter_measure import gain_of, measure_adapter, ndcg_of_searches
 from aisle.training.adapter_modules import make_module, trained_adapter
 from aisle.training.adapter_queries import AdapterQueries, match_queries
-from aisle.training.adapter_training import Contrasts, batch_loss, train_adapter
+from aisle.training.adapter_training import train_adapter
 from aisle.training.query_vectors import cached_queries
 from aisle.types.adapter_options import AdapterOptions
 from tests.search.word_encoder import DIM, WordEncoder, titles_of, write_shop
@@ -85,7 +86,7 @@ def test_the_loss_equals_its_formula_for_each_query(index, negatives):
     module = make_module(options, DIM)
 
     (batch,) = contrasts.batches(np.random.default_rng(1))
-    loss = batch_loss(module, batch, temperature=0.2)
+    loss = batch_loss(module(batch.queries), batch, temperature=0.2)
 
     by_hand = []
     for q in range(12):
@@ -128,8 +129,25 @@ def test_a_batch_has_every_judgement_and_no_judged_product_as_a_negative(index):
     assert seen == 12
 
 
+@pytest.mark.parametrize("hard_negatives", [6, 50])
+def test_hard_negatives_are_drawn_once_each(index, hard_negatives):
+    queries, options = judged(), AdapterOptions(negatives=4, hard_negatives=hard_negatives)
+    contrasts = Contrasts.of(index, queries, unit(12), options, np.random.default_rng(0))
+    rng, drawn = np.random.default_rng(1), set()
+
+    for _ in range(100):
+        for batch in contrasts.batches(rng):
+            for own, padding in zip(batch.own.numpy(), batch.padding.numpy(), strict=True):
+                there = [vector.tobytes() for vector in own[~padding]]
+                assert len(set(there)) == len(there)
+            query = list(batch.numbers).index(0)
+            drawn |= {vector.tobytes() for vector in batch.own[query, 5:][~batch.padding[query, 5:]].numpy()}
+
+    assert len(drawn) == (contrasts.mined[0] >= 0).sum()  # all have their turn
+
+
 def test_of_many_judged_products_each_epoch_uses_another_part(index, monkeypatch):
-    monkeypatch.setattr("aisle.training.adapter_training.MOST_JUDGED", 4)
+    monkeypatch.setattr("aisle.training.adapter_contrasts.MOST_JUDGED", 4)
     queries, options = judged(queries=3, each=20), AdapterOptions(negatives=4, hard_negatives=0)
     contrasts = Contrasts.of(index, queries, unit(3), options, np.random.default_rng(0))
     rng = np.random.default_rng(1)
@@ -171,7 +189,10 @@ def test_training_undoes_a_rotation_of_the_queries(index, kind):
         log=lambda _: None,
     )
 
-    gain = measure_adapter(index, adapter, held_out, embeddings[240:], seen=train.relevant_rows)
+    before = embeddings[240:]
+    gain = measure_adapter(
+        index, held_out, before=before, after=adapter.apply(before), seen=train.relevant_rows
+    )
     assert gain.all_products.before < 0.3
     assert gain.all_products.after > 0.8
     assert gain.all_products.proven

@@ -13,7 +13,6 @@ from aisle.index.builder import finish_version, tuned_fields
 from aisle.index.layout import StrPath
 from aisle.index.lexical import analyser_of
 from aisle.index.manifest import (
-    ADAPTER_FILE,
     CALIBRATION_FILE,
     EMBEDDINGS_FILE,
     MARKS_FILE,
@@ -66,7 +65,7 @@ def compact_index(
     with index_writer(index_dir, command="compact", keep_versions=keep_versions) as writer:
         index = open_stored(writer.index_dir, also=(QUERIES_FILE,))  # the old graph is not needed
         manifest = index.manifest
-        kept = (PRODUCTS_FILE, EMBEDDINGS_FILE, MARKS_FILE, CALIBRATION_FILE, ADAPTER_FILE)
+        kept = (PRODUCTS_FILE, EMBEDDINGS_FILE, MARKS_FILE, CALIBRATION_FILE, *manifest.adapter_files)
         link_files(index.directory, writer.staging, [name for name in kept if name in manifest.files])
         chosen = manifest.target_recall is None
         built = finish_version(

@@ -26,7 +26,6 @@ from aisle.index.builder import marked_fields
 from aisle.index.dense_search import Graph
 from aisle.index.lexical import write_lexical
 from aisle.index.manifest import (
-    ADAPTER_FILE,
     CALIBRATION_FILE,
     EMBEDDINGS_FILE,
     MARKS_FILE,
@@ -98,7 +97,7 @@ def stage_change(
     with writing(folder):
         graph.backend.save(folder)
     write_lexical(folder, written, index.analyser)
-    kept = (QUERIES_FILE, CALIBRATION_FILE, ADAPTER_FILE)
+    kept = (QUERIES_FILE, CALIBRATION_FILE, *manifest.adapter_files)
     link_files(index.directory, folder, [name for name in kept if name in manifest.files])
     all_marks = _changed_marks(index, marks, source)
     if all_marks is not None:

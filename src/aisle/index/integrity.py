@@ -15,6 +15,7 @@ from aisle.index.manifest import (
     LEXICAL_FOLDER,
     MANIFEST_FILE,
     MARKS_FILE,
+    TOWER_FOLDER,
     FileRecord,
     Manifest,
 )
@@ -22,7 +23,8 @@ from aisle.io.durable import file_sha256
 
 __all__ = ["file_problem", "file_record", "recorded_backend", "verify_files"]
 
-_LEXICAL_NAME = re.compile(rf"{LEXICAL_FOLDER}/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]*"
+_IN_FOLDER = re.compile(rf"{LEXICAL_FOLDER}/{_NAME}|{TOWER_FOLDER}/({_NAME}/)?{_NAME}")
 
 
 def recorded_backend(folder: Path, manifest: Manifest) -> tuple[type[GraphBackend], Any]:
@@ -60,7 +62,7 @@ def verify_files(folder: Path, manifest: Manifest, *, verify: Literal["checksums
     files = manifest.files
     listed, needed = set(files), {*INDEX_FILES, *recorded_backend(folder, manifest)[0].files}
     others = listed - needed - {MARKS_FILE, CALIBRATION_FILE, ADAPTER_FILE}
-    foreign = sorted(name for name in others if not _LEXICAL_NAME.fullmatch(name))
+    foreign = sorted(name for name in others if not _IN_FOLDER.fullmatch(name))
     if foreign or not needed <= listed:
         raise IndexIntegrityError(
             f"{folder}: the manifest must list {sorted(needed)} and files of {LEXICAL_FOLDER}/, found "

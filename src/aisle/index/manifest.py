@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from aisle.errors import IndexIntegrityError
+from aisle.index.adapter_record import AdapterRecord
 from aisle.index.layout import MANIFEST_FILE, StrPath, first_version_unfinished, version_numbers
 from aisle.io.json_object import InvalidJsonError, read_object, record_of
 from aisle.io.record_schema import ALIAS, Limits, Number, Positive, Sha256, record_validator
-from aisle.types.choices import AdapterKind, StoreDtype
+from aisle.types.choices import StoreDtype
 
 __all__ = [
     "ADAPTER_FILE",
@@ -28,6 +29,7 @@ __all__ = [
     "NODES_FILE",
     "PRODUCTS_FILE",
     "QUERIES_FILE",
+    "TOWER_FOLDER",
     "AdapterRecord",
     "BackendRecord",
     "CurvePoint",
@@ -50,7 +52,9 @@ MARKS_FILE = "marks.npy"
 CALIBRATION_FILE = "calibration.json"
 """File of the probabilities of relevance by score; missing until `aisle calibrate` measured them."""
 ADAPTER_FILE = "query_adapter.npz"
-"""File of the weights of the query adapter; missing if queries are not adapted."""
+"""File of the weights of the query adapter; missing if queries are not adapted, or by a query tower."""
+TOWER_FOLDER = "query_tower"
+"""Folder of the query tower of an adapter of kind lora: a whole model."""
 INDEX_FILES = (EMBEDDINGS_FILE, NODES_FILE, PRODUCTS_FILE, QUERIES_FILE)
 """Files of every index; the backend and BM25 add their own."""
 LEXICAL_FOLDER = "lexical"
@@ -60,7 +64,6 @@ _RECALL_KEY = "ann_recall@10"
 
 Milliseconds = Annotated[float, Limits(ge=0.0)]
 Share = Annotated[float, Limits(ge=0.0, le=1.0)]
-Change = Annotated[float, Limits(ge=-1.0, le=1.0)]
 
 
 @dataclass(frozen=True)
@@ -93,32 +96,6 @@ class BackendRecord:
     """Name in the registry of `aisle.index.backends`."""
     parameters: dict[str, Any]
     """All build parameters of the backend, as JSON."""
-
-
-@dataclass(frozen=True)
-class AdapterRecord:
-    """The query adapter of an index, and its gain on queries that it was not trained on."""
-
-    kind: AdapterKind
-    size: Positive
-    """Rank of low_rank, size of the hidden layer of mlp, dimension of linear."""
-    fingerprint: Sha256
-    """Fingerprint of adapted query embeddings."""
-    base_fingerprint: str
-    """Fingerprint of the query tower that the adapter takes embeddings of."""
-    version: Positive
-    """Version of the index that it was trained and measured on."""
-    train_queries: Positive
-    train_pairs: Positive
-    held_out_queries: Positive
-    """Number of queries that the gain was measured on."""
-    ndcg_before: Share
-    """nDCG@10 of exact search with that version, on the held-out queries."""
-    ndcg_after: Share
-    """nDCG@10 with the adapter."""
-    gain_low: Change
-    """Lower end of the paired 95% interval of the gain."""
-    gain_high: Change
 
 
 @dataclass(frozen=True)
@@ -178,7 +155,8 @@ class Manifest:
     unknown_texts: Number | None = None
     """Number of products with no known token in their text; None if they were not counted."""
     query_fingerprint: str | None = None
-    """Fingerprint of the query tower at the build; None if one tower reads both sides."""
+    """Fingerprint of the query tower at the build, or of the query adapter if that is a tower; None if one
+    tower reads both sides."""
     query_adapter: AdapterRecord | None = None
     """Adapter of query embeddings; None if queries are searched as the encoder embeds them."""
     pruned: tuple[Positive, ...] = ()
@@ -188,6 +166,13 @@ class Manifest:
     def query_tower(self) -> str:
         """Fingerprint of the query tower at the build; that of the encoder if one tower reads both sides."""
         return self.query_fingerprint or self.fingerprint
+
+    @property
+    def adapter_files(self) -> tuple[str, ...]:
+        """Names of the files of the query adapter."""
+        return tuple(
+            name for name in self.files if name == ADAPTER_FILE or name.startswith(f"{TOWER_FOLDER}/")
+        )
 
     @property
     def parent(self) -> int | None:

@@ -1,12 +1,14 @@
 """Query adapter: a small trained function of query embeddings, applied in NumPy before a search.
 
-An adapter belongs to a version of an index. Its kinds, for an embedding q of the base encoder:
+An adapter belongs to a version of an index. Its kinds that are such functions, for an embedding q of the base
+encoder:
 
     linear     W q
     low_rank   q + U (D q)
     mlp        q + O relu(H q + h) + o
 
-The result is scaled to unit norm.
+The result is scaled to unit norm. The kind lora is a query tower in place of the encoder's, in a folder of
+the version.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.errors import IndexIntegrityError
-from aisle.index.manifest import ADAPTER_FILE, AdapterRecord, Manifest
-from aisle.types.choices import AdapterKind
+from aisle.index.manifest import ADAPTER_FILE, TOWER_FOLDER, AdapterRecord, Manifest
+from aisle.types.choices import FunctionKind
 
 __all__ = ["QueryAdapter", "read_adapter", "write_adapter"]
 
 Weights: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 
-SHAPES: dict[AdapterKind, dict[str, str]] = {
+SHAPES: dict[FunctionKind, dict[str, str]] = {
     "linear": {"weight": "dd"},
     "low_rank": {"down": "rd", "up": "dr"},
     "mlp": {"hidden_weight": "rd", "hidden_bias": "r", "output_weight": "dr", "output_bias": "d"},
@@ -46,7 +48,7 @@ class QueryAdapter:
         weights: Weights by name, float32; `SHAPES` has their shapes.
     """
 
-    kind: AdapterKind
+    kind: FunctionKind
     weights: Weights
 
     @property
@@ -106,19 +108,21 @@ def write_adapter(folder: Path, adapter: QueryAdapter) -> None:
 
 
 def read_adapter(folder: Path, manifest: Manifest) -> QueryAdapter | None:
-    """Return the query adapter of a version; None if the version has none.
+    """Return the query adapter of a version; None if the version has none, or has a query tower.
 
     Raises:
         IndexIntegrityError: The file is damaged, or holds another adapter than the manifest records, or the
-            manifest records an adapter of another encoder.
+            manifest records an adapter of another encoder, or its files are not those of the adapter.
     """
     record = manifest.query_adapter
-    if (record is None) != (ADAPTER_FILE not in manifest.files):
+    has_tower = any(name.startswith(f"{TOWER_FOLDER}/") for name in manifest.files)
+    is_tower = record is not None and record.kind == "lora"
+    if (record is not None, is_tower) != (ADAPTER_FILE in manifest.files or has_tower, has_tower):
         raise IndexIntegrityError(
-            f"{folder}: the manifest must list {ADAPTER_FILE} if and only if it describes a query adapter; "
-            "go back to another version with rollback"
+            f"{folder}: the manifest must list {ADAPTER_FILE} or files of {TOWER_FOLDER}/ if and only if it "
+            "describes a query adapter of that kind; go back to another version with rollback"
         )
-    if record is None:
+    if record is None or record.kind == "lora":
         return None
     adapter = QueryAdapter(record.kind, _read_weights(folder / ADAPTER_FILE, record, manifest.dim))
     found = adapter.fingerprint(base=record.base_fingerprint, index=manifest.fingerprint)
@@ -142,6 +146,7 @@ def _read_weights(path: Path, record: AdapterRecord, dim: int) -> Weights:
             f"{path}: cannot be read as a query adapter: {error}; go back to another version with rollback"
         ) from None
     sizes = {"d": dim, "r": record.size}
+    assert record.kind != "lora"  # its weights are in a folder
     wanted = {name: tuple(sizes[axis] for axis in axes) for name, axes in SHAPES[record.kind].items()}
     found = {name: weight.shape for name, weight in weights.items()}
     if found != wanted or any(weight.dtype != np.float32 for weight in weights.values()):

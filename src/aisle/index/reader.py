@@ -203,15 +203,20 @@ def check_fingerprint(index_dir: Path, manifest: Manifest, fingerprint: str | No
 
 
 def check_adapter(index_dir: Path, manifest: Manifest, query_fingerprint: str | None) -> None:
-    """Check that the encoder of the queries is the base of the index's query adapter, if it has one."""
+    """Check that the encoder of the queries is that of the index's query adapter, if it has one.
+
+    That is the base of a function of embeddings, or the query tower of an adapter of kind lora.
+    """
     record = manifest.query_adapter
-    if record is not None and record.base_fingerprint != query_fingerprint:
-        raise FingerprintMismatchError(
-            f"{index_dir}: its query adapter was trained on embeddings of the query tower "
-            f"{record.base_fingerprint}, and the queries are embedded by {query_fingerprint}; use that "
-            "encoder, go back to a version without the adapter (aisle rollback), or "
-            "train another (aisle adapt)"
-        )
+    if record is None or query_fingerprint == record.encoder_fingerprint:
+        return
+    is_tower = record.kind == "lora"
+    adapter = "query adapter is" if is_tower else "query adapter was trained on embeddings of"
+    raise FingerprintMismatchError(
+        f"{index_dir}: its {adapter} the query tower {record.encoder_fingerprint}, and the queries are "
+        f"embedded by {query_fingerprint}; use that encoder, go back to a version without the adapter (aisle "
+        "rollback), or train another (aisle adapt)"
+    )
 
 
 def query_tower_note(manifest: Manifest, fingerprint: str | None) -> str | None:

@@ -17,7 +17,7 @@ from aisle.errors import ModelError
 from aisle.models.dense import Dense
 from aisle.models.heads import Head, HeadDropout
 from aisle.types.choices import HeadActivation, HeadKind
-from aisle.types.head_options import MOST_COMPONENTS, HeadOptions
+from aisle.types.head_options import MOST_COMPONENTS, MOST_WEIGHTS, HeadOptions
 
 CLOSED_GATE = -4.0
 """First value of the gates of a skip connection: sigmoid(-4) = .018."""
@@ -95,7 +95,7 @@ def make_head(options: HeadOptions, dim: int) -> list[Head]:
         dim: Dimension of the encoder's embeddings.
 
     Raises:
-        ModelError: The middle layer of `widening` is too large.
+        ModelError: The middle layer of `widening`, or the number of weights of a layer, is too large.
     """
     dropout: list[Head] = [HeadDropout(options.dropout)] if options.dropout else []
     return [*dropout, *MAKERS[options.kind](options, dim)]
@@ -125,7 +125,9 @@ def _stacked_projection(options: HeadOptions, dim: int) -> list[Head]:
 
 
 def _linear(options: HeadOptions, dim: int) -> list[Head]:
-    layer = Dense(dim, (options.sizes or (dim,))[0], bias=True, activation="Identity")
+    size = (options.sizes or (dim,))[0]
+    _check_weights(dim, size)
+    layer = Dense(dim, size, bias=True, activation="Identity")
     if layer.out_features == dim:
         nn.init.eye_(layer.linear.weight)
         nn.init.zeros_(layer.linear.bias)
@@ -148,12 +150,31 @@ MAKERS: dict[HeadKind, Callable[[HeadOptions, int], list[Head]]] = {
 
 
 def _stack(sizes: Sequence[int], activation: HeadActivation) -> list[Head]:
-    """Return linear layers with an activation after all but the last."""
+    """Return linear layers with an activation after all but the last.
+
+    Raises:
+        ModelError: A layer has too many weights.
+    """
+    for size, to in pairwise(sizes):
+        _check_weights(size, to)
     last = len(sizes) - 2
     return [
         Dense(size, to, bias=True, activation="Identity" if number == last else ACTIVATION_LAYERS[activation])
         for number, (size, to) in enumerate(pairwise(sizes))
     ]
+
+
+def _check_weights(size: int, to: int) -> None:
+    """Refuse a layer with too many weights.
+
+    Raises:
+        ModelError: It has.
+    """
+    if size * to > MOST_WEIGHTS:
+        raise ModelError(
+            f"--head: a layer from {size:,} to {to:,} components has {size * to:,} weights, and a layer of a "
+            f"head can have {MOST_WEIGHTS:,}; give lower --head_sizes or --head_expansion"
+        )
 
 
 def _dense(weight: torch.Tensor, bias: torch.Tensor | None) -> Dense:

@@ -11,7 +11,8 @@ from aisle.bundle.bundle_file import is_bundle
 from aisle.bundle.bundle_record import BundleSource
 from aisle.bundle.onnx_encoder import OnnxEncoder
 from aisle.errors import FingerprintMismatchError, ModelError
-from aisle.index.manifest import Manifest
+from aisle.index.layout import version_directory
+from aisle.index.manifest import TOWER_FOLDER, Manifest
 from aisle.index.reader import check_adapter, query_tower_note
 from aisle.search.load_encoder import LoadedEncoder, load_encoder
 from aisle.search.started_bundle import StartedBundle
@@ -79,6 +80,7 @@ def encoder_of_index(
     base_model: str | None,
     trust_remote_code: bool,
     to_search: bool = True,
+    adapted: bool = True,
     log: Callable[[str], None] | None = None,
     started: StartedBundle | None = None,
 ) -> LoadedEncoder:
@@ -94,6 +96,8 @@ def encoder_of_index(
             the model of the bundle in fp32 that made the index, embeds its queries: the export measured how
             close the embeddings are. It embeds no products, because the products of an index have the same
             encoder.
+        adapted: Whether the query tower that the index has as an adapter (kind lora) takes the place of the
+            encoder's.
         log: Function that prints a line, if the encoder is a bundle that failed a gate of its export, or has
             another query tower than the index records.
         started: Bundle that is being loaded already; it is used if it is the encoder to load.
@@ -121,12 +125,29 @@ def encoder_of_index(
         encoder = _in_place_of(manifest, encoder, index_dir, named, to_search=to_search)
     if log is not None and isinstance(encoder, OnnxEncoder) and encoder.note is not None:
         log(encoder.note)
-    if to_search:
+    if to_search and adapted:
+        encoder = _with_own_tower(manifest, index_dir, encoder, trust_remote_code=trust_remote_code)
         check_adapter(index_dir, manifest, encoder.query_fingerprint)
-    other_tower = query_tower_note(manifest, encoder.query_fingerprint)
+    other_tower = query_tower_note(manifest, encoder.query_fingerprint) if to_search and adapted else None
     if log is not None and other_tower is not None:
         log(other_tower)
     return encoder.truncated(record.get("dimensions"))
+
+
+def _with_own_tower(
+    manifest: Manifest, index_dir: Path, encoder: LoadedEncoder, *, trust_remote_code: bool
+) -> LoadedEncoder:
+    """Return the encoder with the query tower of the index, if that was trained from the encoder's."""
+    record = manifest.query_adapter
+    if record is None or record.kind != "lora" or isinstance(encoder, OnnxEncoder):
+        return encoder
+    if encoder.query_fingerprint != record.base_fingerprint:
+        return encoder
+
+    from aisle.models.query_tower import with_query_tower
+
+    folder = version_directory(index_dir, manifest.version) / TOWER_FOLDER
+    return with_query_tower(encoder, folder, trust_remote_code=trust_remote_code)
 
 
 def recorded_overrides(record: Mapping[str, Any]) -> Overrides:

@@ -342,7 +342,7 @@ def _made(encoder: Encoder, manifest: Manifest, *, before: Manifest) -> bool:
     """
     same_query_tower = manifest.query_tower in (encoder.query_fingerprint, before.query_tower)
     adapter = manifest.query_adapter
-    if adapter is not None and adapter.base_fingerprint != encoder.query_fingerprint:
+    if adapter is not None and adapter.encoder_fingerprint != encoder.query_fingerprint:
         return False
     same_product_tower = (encoder.fingerprint, encoder.dim) == (manifest.fingerprint, manifest.dim)
     return same_query_tower and same_product_tower

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from aisle.evaluation.document import Estimate
 from aisle.evaluation.significance import bootstrap_interval, paired_differences
-from aisle.index.query_adapter import QueryAdapter
 from aisle.index.scoring import Rows
 from aisle.index.search_index import SearchIndex
 from aisle.training.adapter_queries import AdapterQueries
@@ -65,22 +64,21 @@ class AdapterGain:
 
 def measure_adapter(
     index: SearchIndex,
-    adapter: QueryAdapter,
     queries: AdapterQueries,
-    embeddings: npt.NDArray[np.float32],
     *,
+    before: npt.NDArray[np.float32],
+    after: npt.NDArray[np.float32],
     seen: Rows,
 ) -> AdapterGain:
-    """Return the gain of an adapter over the index as it is, with the adapter that it may already have.
+    """Return the gain of an adapter over the index as it is.
 
     Args:
         index: The index.
-        adapter: The new adapter.
         queries: Queries that the adapter was not trained on.
-        embeddings: Their embeddings by the base encoder, (queries, dim).
+        before: Embeddings with which the index is searched for them, (queries, dim).
+        after: Their embeddings with the new adapter, (queries, dim).
         seen: Rows that were relevant to training queries.
     """
-    before, after = index.adapted(embeddings), adapter.apply(embeddings)
     unseen = np.ones(len(index), np.bool_)
     unseen[seen] = False
     found = [

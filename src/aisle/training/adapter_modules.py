@@ -99,4 +99,5 @@ def trained_adapter(module: AdapterModule, options: AdapterOptions) -> QueryAdap
     weights = {
         name: np.array(weight.detach().numpy(), np.float32) for name, weight in module.weights().items()
     }
+    assert options.kind != "lora"  # `make_module` makes functions of embeddings only
     return QueryAdapter(options.kind, weights)

@@ -1,10 +1,14 @@
-"""Train a query adapter on cached query embeddings and the vectors of an index; no text is encoded."""
+"""Train what embeds the queries of an index, against the vectors of its products.
+
+That is a query adapter on cached embeddings of queries, or the query tower itself (`tower_training`). No
+product is encoded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,22 +17,106 @@ from torch import nn
 
 from aisle.errors import TrainingError
 from aisle.index.query_adapter import QueryAdapter
-from aisle.index.scoring import FloatArray, Rows
 from aisle.index.search_index import SearchIndex
+from aisle.training.adapter_contrasts import Batch, Contrasts, batch_loss
 from aisle.training.adapter_measure import ndcg_of_searches
 from aisle.training.adapter_modules import AdapterModule, make_module, trained_adapter
 from aisle.training.adapter_queries import AdapterQueries
 from aisle.types.adapter_options import AdapterOptions
 
-__all__ = ["train_adapter"]
+__all__ = ["QueryModel", "train_adapter", "train_queries"]
 
 Embeddings = npt.NDArray[np.float32]
+State = TypeVar("State", covariant=True)
 
-MINED_DEPTH = 50
-"""Best products of a query among which its hard negatives are drawn."""
-MOST_JUDGED = 64
-"""Most judged products of a query in a step; of more, another part is used in each epoch."""
-MINED_AT_A_TIME = 1024
+
+class QueryModel(Protocol[State]):
+    """What embeds queries, with weights to train."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights to train."""
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Return the embeddings of a batch's queries, (queries, dim), of any norm and with gradients."""
+
+    def validation_embeddings(self) -> Embeddings | None:
+        """Return the embeddings of the validation queries, (queries, dim), unit L2 norm.
+
+        None if a norm is beyond the range of numbers.
+        """
+
+    def state(self) -> State:
+        """Return a copy of what is trained, as it is now."""
+
+
+def train_queries(
+    index: SearchIndex,
+    model: QueryModel[State],
+    queries: AdapterQueries,
+    embeddings: Embeddings,
+    *,
+    validation: AdapterQueries,
+    validation_embeddings: Embeddings,
+    options: AdapterOptions,
+    log: Callable[[str], None],
+) -> State | None:
+    """Train, and return the state after the epoch with the best nDCG@10 on validation queries.
+
+    For a query with the judged products j, of gain y_j, the loss is the cross-entropy
+
+        - sum over j of y_j / (sum of y) log( exp(cos_j / t) / sum over k of exp(cos_k / t) )
+
+    where k runs over the judged products, hard negatives of the query, and products that are drawn from the
+    whole index for each step.
+
+    Args:
+        index: The index, which does not change.
+        model: What embeds the queries.
+        queries: Training queries.
+        embeddings: Their embeddings by the base encoder, (queries, dim), unit L2 norm.
+        validation: Queries that choose the epoch.
+        validation_embeddings: Their embeddings by the base encoder, (queries, dim).
+        options: How it is trained.
+        log: Logs messages for the user.
+
+    Returns:
+        The state, or None if no epoch is better than the base encoder.
+
+    Raises:
+        TrainingError: The weights have grown beyond the range of numbers.
+    """
+    rng = np.random.default_rng(options.seed)
+    contrasts = Contrasts.of(index, queries, embeddings, options, rng)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), options.learning_rate, weight_decay=options.weight_decay
+    )
+    steps = options.epochs * -(-len(queries) // options.batch_queries)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    base = best = float(ndcg_of_searches(index, validation, validation_embeddings).mean())
+    chosen, chosen_epoch = None, 0
+    for epoch in range(1, options.epochs + 1):
+        losses = []
+        for batch in contrasts.batches(rng):
+            optimizer.zero_grad(set_to_none=True)
+            embedded = model.embed(batch)
+            loss: Any = batch_loss(embedded, batch.to(embedded.device), temperature=options.temperature)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        found = model.validation_embeddings()
+        if found is None or not np.isfinite(losses).all():
+            raise TrainingError(
+                f"epoch {epoch}: the adapter's weights have grown beyond the range of numbers, with loss "
+                f"{losses[-1]}; give a --learning_rate below {options.learning_rate}"
+            )
+        figure = float(ndcg_of_searches(index, validation, found).mean())
+        log(f"epoch {epoch}: loss {np.mean(losses):.4f}, validation nDCG@10 {figure:.4f} (was {base:.4f})")
+        if figure > best:
+            best, chosen, chosen_epoch = figure, model.state(), epoch
+        elif options.patience is not None and epoch - chosen_epoch >= options.patience:
+            break
+    return chosen
 
 
 def train_adapter(
@@ -41,231 +129,53 @@ def train_adapter(
     options: AdapterOptions,
     log: Callable[[str], None],
 ) -> QueryAdapter | None:
-    """Return the adapter of the epoch with the best nDCG@10 on validation queries; None if none gains.
+    """Train a query adapter on cached embeddings; the arguments are those of `train_queries`.
 
-    For a query with the judged products j, of gain y_j, the loss is the cross-entropy
-
-        - sum over j of y_j / (sum of y) log( exp(cos_j / t) / sum over k of exp(cos_k / t) )
-
-    where k runs over the judged products, hard negatives of the query, and products that are drawn from the
-    whole index for each step.
-
-    Args:
-        index: The index, which does not change.
-        queries: Training queries.
-        embeddings: Their embeddings by the base encoder, (queries, dim), unit L2 norm.
-        validation: Queries that choose the epoch.
-        validation_embeddings: Their embeddings, (queries, dim).
-        options: Kind of the adapter, and how it is trained.
-        log: Logs messages for the user.
-
-    Raises:
-        TrainingError: The weights have grown beyond the range of numbers.
+    Returns:
+        The adapter, or None if none is better than the base encoder.
     """
     torch.manual_seed(options.seed)
-    rng = np.random.default_rng(options.seed)
-    contrasts = Contrasts.of(index, queries, embeddings, options, rng)
-    module = make_module(options, index.dim)
-    optimizer = torch.optim.AdamW(
-        module.parameters(), options.learning_rate, weight_decay=options.weight_decay
+    return train_queries(
+        index,
+        _Adapted(make_module(options, index.dim), options, validation_embeddings),
+        queries,
+        embeddings,
+        validation=validation,
+        validation_embeddings=validation_embeddings,
+        options=options,
+        log=log,
     )
-    steps = options.epochs * -(-len(queries) // options.batch_queries)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    base = best = float(ndcg_of_searches(index, validation, validation_embeddings).mean())
-    chosen, chosen_epoch = None, 0
-    for epoch in range(1, options.epochs + 1):
-        losses = []
-        for batch in contrasts.batches(rng):
-            optimizer.zero_grad(set_to_none=True)
-            loss: Any = batch_loss(module, batch, temperature=options.temperature)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        if not (np.isfinite(losses).all() and _has_finite_norms(module, validation_embeddings)):
-            raise TrainingError(
-                f"epoch {epoch}: the adapter's weights have grown beyond the range of numbers, with loss "
-                f"{losses[-1]}; give a --learning_rate below {options.learning_rate}"
-            )
-        adapter = trained_adapter(module, options)
-        figure = float(ndcg_of_searches(index, validation, adapter.apply(validation_embeddings)).mean())
-        log(f"epoch {epoch}: loss {np.mean(losses):.4f}, validation nDCG@10 {figure:.4f} (was {base:.4f})")
-        if figure > best:
-            best, chosen, chosen_epoch = figure, adapter, epoch
-        elif options.patience is not None and epoch - chosen_epoch >= options.patience:
-            break
-    return chosen
-
-
-def _has_finite_norms(module: AdapterModule, embeddings: Embeddings) -> bool:
-    """Return whether adapted queries have norms that a float32 can hold, so that they can be scaled to 1."""
-    with torch.no_grad():
-        squares = module(torch.from_numpy(embeddings)).square().sum(dim=1)
-    return bool(torch.isfinite(squares).all())
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Queries of a step, and the products that they are contrasted with.
-
-    Args:
-        queries: (queries, dim) embeddings by the base encoder.
-        own: (queries, own, dim) judged products and hard negatives of each query.
-        gains: (queries, own) gains of those; 0 for hard negatives and padding.
-        padding: (queries, own) bool, entries of `own` that are no products.
-        shared: (shared, dim) products that all queries are contrasted with.
-        judged: (queries, shared) bool, shared products that are judged for the query, and so in `own`.
-    """
-
-    queries: torch.Tensor
-    own: torch.Tensor
-    gains: torch.Tensor
-    padding: torch.Tensor
-    shared: torch.Tensor
-    judged: torch.Tensor
-
-
-def batch_loss(module: AdapterModule, batch: Batch, *, temperature: float) -> torch.Tensor:
-    """Return the mean loss of the queries of a batch; `train_adapter` has the formula."""
-    queries = nn.functional.normalize(module(batch.queries), dim=1)
-    own = torch.einsum("qd,qod->qo", queries, batch.own) / temperature
-    shared = queries @ batch.shared.T / temperature
-    logits = torch.cat(
-        [own.masked_fill(batch.padding, -torch.inf), shared.masked_fill(batch.judged, -torch.inf)], dim=1
-    )
-    total = batch.gains.sum(dim=1, keepdim=True)
-    targets = batch.gains / total.clamp(min=1e-12)
-    log_probabilities = own - logits.logsumexp(dim=1, keepdim=True)
-    terms = -(targets * log_probabilities.masked_fill(batch.padding, 0)).sum(dim=1)
-    return terms.sum() / (total > 0).sum().clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)
-class Contrasts:
-    """Training queries, and the products to contrast them with.
-
-    Products with equal embeddings share a node of the graph and count as the same product.
+class _Adapted:
+    """Embeddings of the base encoder with an adapter on top.
 
     Args:
-        embeddings: (queries, dim) embeddings of the queries.
-        stored: (count, dim) vectors of the index, memory-mapped.
-        row_of_node: (nodes,) a row of each node; -1 for a node without products.
-        starts: (queries + 1,) start of each query's judged nodes.
-        nodes: (judgements,) judged nodes, distinct for each query.
-        gains: (judgements,) float32.
-        mined: (queries, mined) nodes found by a search and not judged; -1 is padding.
-        options: How the adapter is trained.
+        module: The adapter.
+        options: Its kind.
+        validation: Embeddings of the validation queries by the base encoder.
     """
 
-    embeddings: Embeddings
-    stored: FloatArray
-    row_of_node: Rows
-    starts: Rows
-    nodes: Rows
-    gains: npt.NDArray[np.float32]
-    mined: Rows
+    module: AdapterModule
     options: AdapterOptions
+    validation: Embeddings
 
-    @classmethod
-    def of(
-        cls,
-        index: SearchIndex,
-        queries: AdapterQueries,
-        embeddings: Embeddings,
-        options: AdapterOptions,
-        rng: np.random.Generator,
-    ) -> Contrasts:
-        """Return the contrasts of training queries; a search finds the hard negatives."""
-        groups = index.graph.groups
-        sizes = groups.sizes(np.arange(len(groups)))
-        node_of_row = np.empty(len(index), np.int64)
-        node_of_row[groups.rows] = np.repeat(np.arange(len(groups)), sizes)
-        row_of_node = np.full(len(groups), -1, np.int64)
-        row_of_node[sizes > 0] = groups.first(np.flatnonzero(sizes > 0))
-        starts, nodes, gains = _by_node(queries, node_of_row[queries.rows], len(groups))
-        live = int((sizes > 0).sum())
-        mined = np.empty((len(queries), 0), np.int64)
-        if options.hard_negatives and live > options.negatives:
-            mined = _mined(index, embeddings, node_of_row, starts, nodes)
-        return cls(embeddings, index.embeddings, row_of_node, starts, nodes, gains, mined, options)
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights of the adapter."""
+        return self.module.parameters()
 
-    def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield the batches of an epoch; every query is in one of them."""
-        order = rng.permutation(len(self.embeddings))
-        live = np.flatnonzero(self.row_of_node >= 0)
-        place = np.full(len(self.row_of_node), -1, np.int64)
-        for start in range(0, len(order), self.options.batch_queries):
-            shared = live
-            if len(live) > self.options.negatives:
-                shared = np.unique(rng.choice(live, self.options.negatives))
-            place[shared] = np.arange(len(shared))
-            yield self._batch(order[start : start + self.options.batch_queries], shared, place, rng)
-            place[shared] = -1
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Return the adapted embeddings of a batch's queries."""
+        embedded: torch.Tensor = self.module(batch.queries)
+        return embedded
 
-    def _batch(self, chosen: Rows, shared: Rows, place: Rows, rng: np.random.Generator) -> Batch:
-        """Return the batch of some queries.
+    def validation_embeddings(self) -> Embeddings | None:
+        """Return the adapted embeddings of the validation queries; None if a norm is not finite."""
+        with torch.no_grad():
+            squares = self.module(torch.from_numpy(self.validation)).square().sum(dim=1)
+        return self.state().apply(self.validation) if bool(torch.isfinite(squares).all()) else None
 
-        Args:
-            chosen: Numbers of the queries.
-            shared: Nodes that all of them are contrasted with.
-            place: (nodes,) place of each node in `shared`, -1 for others.
-            rng: Generator of the draws.
-        """
-        sizes = self.starts[chosen + 1] - self.starts[chosen]
-        width = min(int(sizes.max()), MOST_JUDGED)
-        # A query with more judged products than the width uses another part of them in each epoch.
-        first = np.where(sizes > width, rng.integers(0, 1 << 30, len(chosen)), 0)
-        at = self.starts[chosen, None] + (first[:, None] + np.arange(width)) % sizes[:, None]
-        used = np.arange(width) < sizes[:, None]
-        own = np.where(used, self.nodes[at], -1)
-        gains = np.where(used, self.gains[at], 0).astype(np.float32)
-        judged = self._judged(chosen, shared, place)
-        if self.mined.shape[1]:
-            columns = rng.integers(0, self.mined.shape[1], (len(chosen), self.options.hard_negatives))
-            hard = np.take_along_axis(self.mined[chosen], columns, axis=1)
-            own = np.concatenate([own, hard], axis=1)
-            gains = np.concatenate([gains, np.zeros(hard.shape, np.float32)], axis=1)
-        return Batch(
-            queries=torch.from_numpy(self.embeddings[chosen]),
-            own=self._vectors(own),
-            gains=torch.from_numpy(gains),
-            padding=torch.from_numpy(own < 0),
-            shared=self._vectors(shared),
-            judged=torch.from_numpy(judged),
-        )
-
-    def _judged(self, chosen: Rows, shared: Rows, place: Rows) -> npt.NDArray[np.bool_]:
-        """Return which of the shared nodes are judged for each query: (queries, shared)."""
-        judged = np.zeros((len(chosen), len(shared)), np.bool_)
-        for row, query in zip(judged, chosen, strict=True):
-            at = place[self.nodes[self.starts[query] : self.starts[query + 1]]]
-            row[at[at >= 0]] = True
-        return judged
-
-    def _vectors(self, nodes: Rows) -> torch.Tensor:
-        rows = self.row_of_node[np.maximum(nodes, 0)]
-        return torch.from_numpy(np.asarray(self.stored[np.maximum(rows, 0)], np.float32))
-
-
-def _by_node(queries: AdapterQueries, nodes: Rows, count: int) -> tuple[Rows, Rows, npt.NDArray[np.float32]]:
-    """Return starts, nodes and gains of the queries' judged nodes; of equal nodes the highest gain counts."""
-    query_of = queries.query_of
-    order = np.lexsort((-queries.gains, nodes, query_of))
-    keys = query_of[order] * count + nodes[order]
-    kept = order[np.append(True, keys[1:] != keys[:-1])]
-    starts = np.searchsorted(query_of[kept], np.arange(len(queries) + 1))
-    return starts, nodes[kept], queries.gains[kept]
-
-
-def _mined(index: SearchIndex, embeddings: Embeddings, node_of_row: Rows, starts: Rows, judged: Rows) -> Rows:
-    """Return the nodes of the best products of each query that are not judged: (queries, MINED_DEPTH)."""
-    count = np.int64(len(index.graph.groups))
-    keys = np.repeat(np.arange(len(starts) - 1), np.diff(starts)) * count + judged
-    mined = np.full((len(embeddings), MINED_DEPTH), -1, np.int64)
-    for start in range(0, len(embeddings), MINED_AT_A_TIME):
-        rows = index.search(embeddings[start : start + MINED_AT_A_TIME], top_k=MINED_DEPTH).rows
-        nodes = np.where(rows >= 0, node_of_row[rows], -1)
-        asked = np.arange(start, start + len(rows))[:, None] * count + nodes
-        nodes[np.isin(asked, keys)] = -1
-        mined[start : start + len(rows), : nodes.shape[1]] = nodes
-    return mined
+    def state(self) -> QueryAdapter:
+        """Return the adapter as it is now."""
+        return trained_adapter(self.module, self.options)

@@ -14,8 +14,8 @@ class AdapterOptions:
     """How a query adapter is trained.
 
     Args:
-        kind: Function of query embeddings.
-        size: Rank of low_rank, size of the hidden layer of mlp; linear does not use it.
+        kind: Function of query embeddings, or lora for the query tower.
+        size: Rank of low_rank and lora, size of the hidden layer of mlp; linear does not use it.
         epochs: Most passes over the training queries; the best on the validation queries is kept.
         patience: Epochs without a better validation figure after which training stops; None trains all
             epochs.

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 __all__ = [
     "OWN_COLUMNS",
     "AdapterKind",
+    "FunctionKind",
     "Fusion",
     "HeadActivation",
     "HeadKind",
@@ -24,8 +25,10 @@ HeadKind = Literal["none", "skip_connection", "gated", "widening", "stacked_proj
 """Layers to train on top of an encoder."""
 HeadActivation = Literal["relu", "gelu", "silu", "tanh"]
 """Activation between the layers of a head."""
-AdapterKind = Literal["linear", "low_rank", "mlp"]
+FunctionKind = Literal["linear", "low_rank", "mlp"]
 """Function of query embeddings that is trained for an index."""
+AdapterKind = Literal["linear", "low_rank", "mlp", "lora"]
+"""Query adapter of an index: a function of query embeddings, or a query tower that was trained with LoRA."""
 SearchMode = Literal["dense", "lexical", "hybrid"]
 """Search by embeddings, by words with BM25, or by both."""
 Fusion = Literal["convex", "rrf"]

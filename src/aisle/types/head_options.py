@@ -8,6 +8,8 @@ from aisle.types.choices import HeadActivation, HeadKind
 
 MOST_COMPONENTS = 65_536
 """Largest output size of a layer of a head."""
+MOST_WEIGHTS = 2**26
+"""Most weights of a layer of a head: 256 MiB in float32."""
 
 
 @dataclass(frozen=True)

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aisle.commands.adapt.index_pairs import SplitPairs, read_split_pairs
+from aisle.commands.adapt.embedded_parts import Parts, embedded_parts
+from aisle.commands.adapt.index_pairs import read_split_pairs
 from aisle.commands.adapt.settings import AdaptSettings
+from aisle.commands.adapt.towers import check_tower
+from aisle.commands.adapt.trained_queries import TrainedQueries, train_kind
 from aisle.commands.adapt.write_run import check_output_dir, write_adapted_run
 from aisle.commands.indexing.report_change import report_change
 from aisle.commands.output import Output, quieten_libraries
-from aisle.errors import DataError
 from aisle.index import Manifest, SearchIndex, read_manifest
-from aisle.index.adapt_index import adapt_index
+from aisle.index.adapt_index import AdapterToPublish, adapt_index
 from aisle.index.manifest import CALIBRATION_FILE, AdapterRecord
-from aisle.index.query_adapter import QueryAdapter
 from aisle.search.encoders import encoder_of_index
 from aisle.search.load_encoder import LoadedEncoder
 from aisle.training.adapter_measure import AdapterGain, Gain, measure_adapter
-from aisle.training.adapter_queries import AdapterQueries, match_queries
-from aisle.training.adapter_training import train_adapter
-from aisle.training.query_vectors import cached_queries
 
-FEWEST_HELD_OUT = 20
-"""Fewest held-out queries: the interval of a mean of fewer is too narrow."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Judged queries of an index, and their embeddings by the encoder."""
-
-    queries: AdapterQueries
-    pairs: int
-    embeddings: npt.NDArray[np.float32]
+Embeddings = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class _Trained:
+class _Measured:
     """What training gave: the adapter, if any, and its figures."""
 
-    adapter: QueryAdapter | None
+    trained: TrainedQueries | None
     gain: AdapterGain | None
     figures: dict[str, Any]
 
@@ -67,10 +54,12 @@ def adapt(settings: AdaptSettings) -> Manifest:
     pairs = read_split_pairs(settings, log=output.log)
     before = read_manifest(settings.index_dir)
     check_output_dir(settings, before)
-    trained: list[_Trained] = []
+    check_tower(settings, before)
+    measured: list[_Measured] = []
 
-    def train(index: SearchIndex) -> tuple[QueryAdapter, AdapterRecord] | None:
-        encoder = encoder_of_index(
+    def train_for(index: SearchIndex) -> AdapterToPublish | None:
+        load = partial(
+            encoder_of_index,
             index.manifest,
             Path(settings.index_dir),
             model=settings.model,
@@ -78,16 +67,23 @@ def adapt(settings: AdaptSettings) -> Manifest:
             trust_remote_code=settings.trust_remote_code,
             log=output.log,
         )
-        parts = _parts(settings, index, encoder, pairs, output)
-        trained.append(_train(settings, index, parts, output))
-        return _published(trained[0], index, encoder, parts)
+        base = load(adapted=False)
+        parts = embedded_parts(settings, index, base, pairs, output)
+        held_out = parts.held_out
+        record = index.manifest.query_adapter
+        if record is not None and record.kind == "lora":
+            searched = load().encode_queries(held_out.queries.texts)
+        else:
+            searched = index.adapted(held_out.embeddings)
+        measured.append(_train_and_measure(settings, index, base, parts, searched, output))
+        return _published(measured[0], index, base, parts)
 
-    manifest = adapt_index(settings.index_dir, train, keep_versions=settings.keep_versions)
-    _explain(trained[0], before, output)
-    figures = trained[0].figures
-    adapter, record = trained[0].adapter, manifest.query_adapter
-    if settings.output_dir is not None and trained[0].kept and adapter is not None and record is not None:
-        write_adapted_run(settings, manifest, adapter, record)
+    manifest = adapt_index(settings.index_dir, train_for, keep_versions=settings.keep_versions)
+    _explain(measured[0], before, output)
+    figures = measured[0].figures
+    trained, record = measured[0].trained, manifest.query_adapter
+    if settings.output_dir is not None and measured[0].kept and trained is not None and record is not None:
+        write_adapted_run(settings, manifest, trained.model(), record)
         figures["run_dir"] = settings.output_dir
         output.log(f"run with two towers: {settings.output_dir}")
     report_change(
@@ -95,124 +91,72 @@ def adapt(settings: AdaptSettings) -> Manifest:
         settings.index_dir,
         manifest,
         before=before,
-        published=trained[0].kept,
+        published=measured[0].kept,
         query_adapter=manifest.query_adapter and asdict(manifest.query_adapter),
         **figures,
     )
     return manifest
 
 
-def _parts(
+def _train_and_measure(
     settings: AdaptSettings,
     index: SearchIndex,
     encoder: LoadedEncoder,
-    pairs: SplitPairs,
+    parts: Parts,
+    before: Embeddings,
     output: Output,
-) -> dict[str, _Part]:
-    """Return the queries for training, validation and measurement, each text embedded once."""
-    matched = {
-        "training": match_queries(pairs.train.pairs, index, by_id=pairs.train.by_id),
-        "validation": match_queries(pairs.validation.pairs, index, by_id=pairs.validation.by_id),
-        "held-out": match_queries(pairs.held_out.pairs, index, by_id=pairs.held_out.by_id),
-    }
-    unknown = sum(found.unknown for found in matched.values())
-    if unknown:
-        example = next(found.example for found in matched.values() if found.example is not None)
-        output.log(f"{unknown:,} pairs are left out: the index has no product such as {example[:80]!r}")
-    irrelevant = sum(found.without_relevant for found in matched.values())
-    if irrelevant:
-        output.log(f"{irrelevant:,} queries are left out: the index has no product that is relevant to them")
-    for name, found in matched.items():
-        fewest = FEWEST_HELD_OUT if name == "held-out" else 1
-        if len(found.queries) < fewest:
-            raise DataError(
-                f"{settings.index_dir}: {len(found.queries)} {name} queries have a relevant product in the "
-                f"index, and at least {fewest} must; pairs name products by the ids of the index, or by the "
-                "texts that were embedded. Give more judged pairs"
-            )
-    texts = [text for found in matched.values() for text in found.queries.texts]
-    embeddings = _embedded(settings, encoder, texts, output)
-    ends = np.cumsum([len(found.queries) for found in matched.values()])
-    return {
-        name: _Part(found.queries, found.pairs, part)
-        for (name, found), part in zip(matched.items(), np.split(embeddings, ends[:-1]), strict=True)
-    }
-
-
-def _embedded(
-    settings: AdaptSettings, encoder: LoadedEncoder, texts: list[str], output: Output
-) -> npt.NDArray[np.float32]:
-    given = settings.embedding_cache
-    kept = tempfile.TemporaryDirectory() if given is None else nullcontext(given)
-    bundle = getattr(encoder, "bundle", None)
-    with kept as folder, output.progress("embedding queries", len(set(texts))) as bar:
-        return cached_queries(
-            Path(folder),
-            encoder,
-            texts,
-            precision="fp32" if bundle is None else f"onnx-{bundle.precision}",
-            log=output.log,
-            on_progress=bar.advance,
-        )
-
-
-def _train(settings: AdaptSettings, index: SearchIndex, parts: dict[str, _Part], output: Output) -> _Trained:
+) -> _Measured:
+    """Train, and measure on the held-out queries, given the embeddings they are searched with so far."""
     started = time.perf_counter()
-    train, validation, held_out = parts["training"], parts["validation"], parts["held-out"]
+    train, validation, held_out = parts.train, parts.validation, parts.held_out
     output.log(
         f"training on {train.pairs:,} pairs of {len(train.queries):,} queries; {len(validation.queries):,} "
         f"queries choose the epoch, and {len(held_out.queries):,} are held out"
     )
-    adapter = train_adapter(
-        index,
-        train.queries,
-        train.embeddings,
-        validation=validation.queries,
-        validation_embeddings=validation.embeddings,
-        options=settings.options(),
-        log=output.log,
-    )
+    trained = train_kind(settings, index, encoder, parts, log=output.log)
     figures: dict[str, Any] = {"train_seconds": round(time.perf_counter() - started, 1)}
-    if adapter is None:
-        return _Trained(None, None, figures)
+    if trained is None:
+        return _Measured(None, None, figures)
     seen = np.union1d(train.queries.relevant_rows, validation.queries.relevant_rows)
-    gain = measure_adapter(index, adapter, held_out.queries, held_out.embeddings, seen=seen)
+    gain = measure_adapter(index, held_out.queries, before=before, after=trained.held_out, seen=seen)
     figures["ndcg@10"] = asdict(gain.all_products)
     figures["ndcg@10_unseen"] = gain.unseen_products and asdict(gain.unseen_products)
-    return _Trained(adapter, gain, figures)
+    return _Measured(trained, gain, figures)
 
 
 def _published(
-    trained: _Trained, index: SearchIndex, encoder: LoadedEncoder, parts: dict[str, _Part]
-) -> tuple[QueryAdapter, AdapterRecord] | None:
-    """Return the adapter and its record if it is published."""
-    adapter, gain = trained.adapter, trained.gain
-    if adapter is None or gain is None or not gain.all_products.proven:
+    measured: _Measured, index: SearchIndex, encoder: LoadedEncoder, parts: Parts
+) -> AdapterToPublish | None:
+    """Return the adapter with its record if it is published."""
+    trained, gain = measured.trained, measured.gain
+    if trained is None or gain is None or not gain.all_products.proven:
         return None
-    measured, base = gain.all_products, str(encoder.query_fingerprint)
-    return adapter, AdapterRecord(
-        kind=adapter.kind,
-        size=adapter.size,
-        fingerprint=adapter.fingerprint(base=base, index=index.manifest.fingerprint),
-        base_fingerprint=base,
-        version=index.manifest.version,
-        train_queries=len(parts["training"].queries),
-        train_pairs=parts["training"].pairs,
-        held_out_queries=measured.queries,
-        ndcg_before=measured.before,
-        ndcg_after=measured.after,
-        gain_low=float(measured.difference.low or 0.0),
-        gain_high=float(measured.difference.high or 0.0),
+    found = gain.all_products
+    return trained.to_publish(
+        partial(
+            AdapterRecord,
+            kind=trained.kind,
+            size=trained.size,
+            base_fingerprint=str(encoder.query_fingerprint),
+            version=index.manifest.version,
+            train_queries=len(parts.train.queries),
+            train_pairs=parts.train.pairs,
+            held_out_queries=found.queries,
+            ndcg_before=found.before,
+            ndcg_after=found.after,
+            gain_low=float(found.difference.low or 0.0),
+            gain_high=float(found.difference.high or 0.0),
+        )
     )
 
 
-def _explain(trained: _Trained, before: Manifest, output: Output) -> None:
+def _explain(measured: _Measured, before: Manifest, output: Output) -> None:
     """Say what the adapter gains, and whether it is published."""
-    if trained.gain is None:
+    if measured.gain is None:
         output.log("not published: no epoch is better on the validation queries than the index as it is")
         return
-    output.log(_shown("held-out queries", trained.gain.all_products))
-    unseen = trained.gain.unseen_products
+    output.log(_shown("held-out queries", measured.gain.all_products))
+    unseen = measured.gain.unseen_products
     if unseen is None:
         output.log(
             "products that no training query judged relevant: fewer than two held-out queries have any"
@@ -221,7 +165,7 @@ def _explain(trained: _Trained, before: Manifest, output: Output) -> None:
         output.log(_shown("products that no training query judged relevant", unseen))
         if (unseen.difference.high or 0.0) < 0:
             output.log("warning: for those products, the adapter makes the search worse")
-    if not trained.kept:
+    if not measured.kept:
         output.log(
             "not published: the interval of the gain must lie above 0; more judged pairs may help, or "
             "training the encoder (aisle train)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -31,17 +32,20 @@ from aisle.types.adapter_options import AdapterOptions
 from aisle.types.choices import AdapterKind
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SIZES: Mapping[AdapterKind, int] = {"low_rank": 32, "mlp": 256, "lora": 8}
+"""Default of --size."""
+MOST_SIZE = 8192
 Share = Annotated[float, Interval(gt=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """Train a query adapter for an index: a small function of query embeddings, without embedding products.
+    """Train a query adapter for an index: a small function of query embeddings, or the query tower with LoRA.
 
-    The adapter learns from judged pairs whose products are in the index. It becomes part of a new version of
-    the index, which shares all other files with the version before, and every search applies it. It is kept
-    only if it gains on queries that are held out: the 95% interval of the gain must lie above 0. Otherwise
-    nothing is published, and the command ends with exit code 0. `rollback` goes back.
+    No product is embedded. The adapter learns from judged pairs whose products are in the index. It becomes
+    part of a new version of the index, which shares all other files with the version before, and every search
+    applies it. It is kept only if it gains on queries that are held out: the 95% interval of the gain must
+    lie above 0. Otherwise nothing is published, and the command ends with exit code 0. `rollback` goes back.
     """
 
     index_dir: IndexDir
@@ -76,9 +80,12 @@ class AdaptSettings:
     on_bad_row: OnBadRow = "error"
     kind: AdapterKind = "linear"
     """Function of the query embedding q. linear: W q. low_rank: q + U (D q), with matrices of rank --size.
-    mlp: q + O relu(H q + h) + o, with a hidden layer of --size. All start as the identity."""
-    size: Count | None = None
-    """Rank of low_rank, or size of the hidden layer of mlp. If not given: 32 for low_rank, 256 for mlp."""
+    mlp: q + O relu(H q + h) + o, with a hidden layer of --size. lora: the query tower itself, whose attention
+    layers get low-rank updates (LoRA) of rank --size; each step encodes its queries. All start as the
+    identity."""
+    size: Annotated[int, Interval(ge=1, le=MOST_SIZE)] | None = None
+    """Rank of low_rank and lora, or size of the hidden layer of mlp, at most 8,192. If not given: 32 for
+    low_rank, 8 for lora, 256 for mlp."""
     num_train_epochs: Count = 20
     """Passes over the training queries. The best epoch on the validation queries is kept."""
     patience: Count | None = None
@@ -94,9 +101,9 @@ class AdaptSettings:
     """Number by which cosines are divided in the loss."""
     negatives: Count = 1024
     """Products of the whole index that the queries of a step are contrasted with."""
-    hard_negatives: Annotated[int, Interval(ge=0)] = 32
-    """Further products per query, from the best 50 of a search, that are not judged for the query. They are
-    used if the index has more products than --negatives."""
+    hard_negatives: Annotated[int, Interval(ge=0, le=50)] = 32
+    """Further products per query, drawn from the best 50 of a search, that are not judged for the query. They
+    are used if the index has more products than --negatives."""
     seed: Seed = 0
     """Seed of the splits, the first weights and all draws."""
     embedding_cache: str | None = None
@@ -104,7 +111,8 @@ class AdaptSettings:
     folder that is removed at the end."""
     output_dir: str | None = None
     """Folder for a run with two towers, if the adapter is published: for queries the encoder with the adapter
-    as Dense layers, for products the encoder. sentence-transformers loads it with equal embeddings."""
+    (a function as Dense layers), for products the encoder. sentence-transformers loads it with equal
+    embeddings."""
     overwrite_output_dir: OverwriteOutputDir = False
     keep_versions: KeepVersions = None
     model: IndexModel = None
@@ -127,7 +135,7 @@ class AdaptSettings:
             hard_negatives=self.hard_negatives,
             seed=self.seed,
         )
-        return replace(options, size=self.size or (256 if self.kind == "mlp" else 32))
+        return replace(options, size=self.size or SIZES.get(self.kind, 32))
 
 
 def adapt_problems(settings: AdaptSettings) -> list[str]:
@@ -136,7 +144,7 @@ def adapt_problems(settings: AdaptSettings) -> list[str]:
     if not settings.train_file:
         problems.append("--train_file: give the judged pairs to learn from")
     if settings.kind == "linear" and settings.size is not None:
-        problems.append(f"--size {settings.size}: --kind linear has no size; it is for low_rank and mlp")
+        problems.append(f"--size {settings.size}: --kind linear has no size; it is for the others")
     return problems
 
 

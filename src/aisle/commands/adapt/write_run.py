@@ -7,20 +7,13 @@ from pathlib import Path
 
 from aisle.bundle.bundle_file import is_bundle
 from aisle.commands.adapt.settings import AdaptSettings
+from aisle.commands.adapt.towers import model_name, tower_of_index
 from aisle.commands.train.run_dir import check_model_dir
 from aisle.commands.write_model import write_model
 from aisle.errors import ConfigError
 from aisle.index.manifest import AdapterRecord, Manifest
-from aisle.index.query_adapter import QueryAdapter
-from aisle.models.loading import ADAPTER_FILE, load_tower
-from aisle.models.merging import base_named
-from aisle.models.model_source import find_model
-from aisle.models.run_file import has_two_towers, read_settings_file, tower_source
-from aisle.models.two_towers import TowerToSave, TwoTowers, UnchangedModel
+from aisle.models.two_towers import TwoTowers
 from aisle.models.whole_model import WholeModel
-from aisle.search.encoders import recorded_overrides
-from aisle.text.tokens import Side
-from aisle.training.adapter_layers import adapter_layers
 
 ADAPTED_FROM = "query_adapter"
 """Key in `aisle.json` of the record of the adapter."""
@@ -34,7 +27,7 @@ def check_output_dir(settings: AdaptSettings, manifest: Manifest) -> None:
     """
     if settings.output_dir is None:
         return
-    folder, named = Path(settings.output_dir), _model(settings, manifest)
+    folder, named = Path(settings.output_dir), model_name(settings, manifest)
     if is_bundle(named):
         raise ConfigError(
             f"--output_dir: {named} is a bundle, whose graph is fixed; give its run with --model"
@@ -50,48 +43,24 @@ def check_output_dir(settings: AdaptSettings, manifest: Manifest) -> None:
 
 
 def write_adapted_run(
-    settings: AdaptSettings, manifest: Manifest, adapter: QueryAdapter, record: AdapterRecord
+    settings: AdaptSettings, manifest: Manifest, query: WholeModel, record: AdapterRecord
 ) -> str:
     """Write the run and return the fingerprint of its product tower.
 
     That is the index's, unless the encoder is a LoRA run: it is merged, and has another fingerprint then.
 
+    Args:
+        settings: Settings of the command.
+        manifest: Manifest of the index.
+        query: Query tower with the adapter.
+        record: Record of the adapter.
+
     Raises:
         ModelError: The encoder cannot be loaded, or the run cannot be written.
     """
     towers = TwoTowers(
-        query=_tower(settings, manifest, "query", adapter),
-        product=_tower(settings, manifest, "product", None),
+        query=query,
+        product=tower_of_index(settings, manifest, "product").unchanged(),
         lineage={ADAPTED_FROM: asdict(record)},
     )
     return write_model(towers, Path(str(settings.output_dir)), settings={}, metrics={})
-
-
-def _tower(
-    settings: AdaptSettings, manifest: Manifest, side: Side, adapter: QueryAdapter | None
-) -> TowerToSave:
-    """Return the tower of a side, as it is saved: unchanged files, or a whole model with merged weights."""
-    revision = manifest.encoder.get("revision") if settings.model is None else None
-    source = find_model(_model(settings, manifest), revision=revision)
-    if has_two_towers(read_settings_file(source.path)):
-        source = tower_source(source, side)
-    base_model = settings.base_model or manifest.encoder.get("base_model")
-    loaded = load_tower(
-        source,
-        recorded_overrides(manifest.encoder),
-        base_model=base_model,
-        trust_remote_code=settings.trust_remote_code,
-    ).model
-    has_lora = (source.path / ADAPTER_FILE).is_file()
-    if adapter is None and not has_lora:
-        return UnchangedModel(loaded)
-    return WholeModel(
-        tower=loaded.tower([] if adapter is None else adapter_layers(adapter)),
-        tokenizer=loaded.tokenizer,
-        settings=loaded.settings,
-        base=base_named(source, read_settings_file(source.path), base_model, None, adapter=has_lora),
-    )
-
-
-def _model(settings: AdaptSettings, manifest: Manifest) -> str:
-    return settings.model or str(manifest.encoder["model"])

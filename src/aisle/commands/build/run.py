@@ -170,13 +170,13 @@ def _embed_and_finish(
         log=output.log,
     )
     figures["query_adapter_not_kept_because"] = kept.lost
-    manifest = replace(manifest, query_adapter=kept.record)
+    manifest = kept.applied_to(manifest)
     weight = choose_weight(
         settings,
         index_dir=writer.index_dir,
         folder=writer.staging,
         manifest=manifest,
-        encoder=encoder,
+        encoder=kept.encoder(encoder, writer.staging, trust_remote_code=settings.trust_remote_code),
         adapter=kept.adapter,
         analyser=analyser,
         log=output.log,

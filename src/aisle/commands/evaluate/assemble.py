@@ -97,7 +97,7 @@ def _tower_notes(index: SearchIndex, models: Models) -> tuple[str, ...]:
     if encoder is None:
         return ()
     notes = [query_tower_note(index.manifest, encoder.query_fingerprint)]
-    if adapter is not None:
+    if adapter is not None and adapter.kind != "lora":
         notes.append(
             f"searches of the index use its query adapter {adapter.fingerprint[:12]}; pairs and heat maps "
             "compare the embeddings of the encoder, without the adapter"

@@ -55,6 +55,7 @@ def package_contents(
         bundle: Contents of its `bundle.json`.
         serve_yaml: Settings of `aisle serve`, as YAML.
     """
+    manifest = _with_tower_of_bundle(manifest)
     encoder = {**manifest.encoder, "model": f"./{BUNDLE_FOLDER}", "base_model": None, "revision": None}
     described = manifest_text(replace(manifest, encoder=encoder)).encode()
     base_model = bundle.source.base_model
@@ -80,6 +81,17 @@ def package_contents(
         f"{BUNDLE_FOLDER}/{BUNDLE_FILE}": bundle_text(replace(bundle, source=source)).encode(),
         **{f"{BUNDLE_FOLDER}/{name}": bundle_dir / name for name in bundle.files},
     }
+
+
+def _with_tower_of_bundle(manifest: Manifest) -> Manifest:
+    """Return the manifest without a query tower in the version's folder, which the bundle has built in.
+
+    `load_pair` has checked that the bundle has that query tower.
+    """
+    if manifest.query_adapter is None or manifest.query_adapter.kind != "lora":
+        return manifest
+    files = {name: file for name, file in manifest.files.items() if name not in manifest.adapter_files}
+    return replace(manifest, files=files, query_adapter=None)
 
 
 def _without_folders(model: str) -> str:
