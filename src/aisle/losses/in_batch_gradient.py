@@ -83,7 +83,7 @@ def in_batch_gradient(
     of_cosines = embeddings.new_zeros(texts, texts)
     of_cosines.index_add_(0, own, powers.mul_((weights / sums)[:, None]))
     of_cosines.index_put_((own, partner), -weights, accumulate=True)
-    of_cosines += of_cosines.T.contiguous()
+    of_cosines = of_cosines + of_cosines.T
     unused = embeddings.new_empty(())
     return loss, torch.addmm(unused, of_cosines, embeddings, beta=0, alpha=1 / temperature)
 
