@@ -101,3 +101,27 @@ def test_the_shares_of_processes_add_up_to_the_loss_of_all_triples(
     ]
     assert sum(shares) == pytest.approx(sum(expected), rel=1e-5)
     assert sum(value > 0 for value in expected) >= 4
+
+
+def test_the_loss_s_own_gradient_is_that_of_its_parts(base):
+    """Two of the five pairs have the same product."""
+    queries, products = texts_of(5, seed=1), texts_of(4, seed=2)
+    pairs = tokenized(base.tokenizer, queries, [*products, products[0]])
+    batch = collator_of(pairs, loss="in_batch")(np.array([3, 0, 4, 2, 1]))
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.nn.functional.normalize(torch.randn(9, 8, generator=generator), dim=1)
+    loss = loss_named("in_batch")
+
+    found = Objective(loss, loss.parameters(), few_operations=True).gradient(embeddings, batch, 0.2)
+
+    taken = embeddings.clone().requires_grad_()
+    (whole,) = Objective(loss, loss.parameters()).parts(taken, batch)
+    (whole * 0.2).backward()
+    torch.testing.assert_close(found, (whole.detach() * 0.2, taken.grad))
+    learned = loss.parameters(learn_temperature=True)
+    for others in (
+        Objective(loss, loss.parameters()),
+        Objective(loss, loss.parameters(), [8, 4], few_operations=True),
+        Objective(loss, learned, few_operations=True),
+    ):
+        assert others.gradient(embeddings, batch, 0.2) is None
