@@ -87,6 +87,7 @@ def write_shop(folder):
     write_rows(folder / "judged_products.csv", ("query", "product", "relevance", "product_id"), named)
     write_groups(folder, pairs)
     write_triples(folder, clicks)
+    write_scores(folder, pairs)
     write_dpr(folder, clicks, products)
     write_rows(folder / "more.csv", ("query", "product", "relevance"), pairs[::2])
     questions = [{"question": query, "answer": title} for query, title in clicks]
@@ -128,6 +129,16 @@ def write_clicks(folder, judged):
     ]
     names = ("query", "product", "position", "impressions", "clicks", "purchases", "variant_of")
     write_rows(folder / "click_log.csv", names, [(*row[:5], int(row[5]), row[6]) for row in rows])
+
+
+def write_scores(folder, pairs):
+    """Write pairs with the scores of a teacher, and hard negatives with theirs."""
+    rows = [
+        {"query": query, "product": title, "teacher_score": 6 * relevance - 3}
+        | {"hard_negatives": [f"{title}, broken"], "negative_teacher_scores": [-4.5]}
+        for query, title, relevance in pairs
+    ]
+    (folder / "scored.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
 
 
 def write_groups(folder, pairs):

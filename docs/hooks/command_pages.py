@@ -33,6 +33,7 @@ GROUPS = {
     "head": "Head",
     "towers": "Two towers",
     "objective": "Loss",
+    "distillation": "Teacher",
     "optim": "Objective, batches, learning rate, precision",
     "run": "The run",
     "served": "The list that will be served",

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import aisle
 from aisle.cli import train_main
@@ -18,6 +20,7 @@ LISTS = {
     "red sofa": {"sofa in red velvet": 2.0, "desk lamp": -1.0, "oak table": -2.5, "blue velvet sofa": 0.5},
     "lamp": {"outdoor lamp": 1.25, "desk lamp": 1.5},
 }
+JUDGED = ["query", "product", "relevance"]
 COLUMNS = ["query", "product", "teacher_score", "hard_negatives", "negative_teacher_scores"]
 
 
@@ -71,6 +74,17 @@ def test_data_without_lists_of_scores_is_refused(train, rows, columns, message):
     assert (code, message in said) == (2, True), said
 
 
+def test_training_pairs_need_no_labels_beside_judged_validation_pairs(train, tmp_path):
+    judged = tmp_path / "judged.jsonl"
+    rows = [("chair", "garden chair", 1), ("chair", "lamp", 0)]
+    judged.write_text("\n".join(json.dumps(dict(zip(JUDGED, row, strict=True))) for row in rows))
+    code, said, run_dir = train("--loss", "kl_divergence", "--validation_file", judged)
+    assert code == 0, said
+    assert json.loads((run_dir / "metrics.json").read_text())["selection"] == "roc_auc"
+    code, said, _ = train("--loss", "in_batch", "--validation_file", judged, "--overwrite_output_dir")
+    assert (code, "the validation pairs have labels and the train pairs have none" in said) == (2, True), said
+
+
 def test_hard_negatives_without_scores_and_scores_without_use_are_named(train):
     code, said, _ = train("--loss", "kl_divergence", columns=COLUMNS[:4])
     assert code == 0, said
@@ -79,3 +93,101 @@ def test_hard_negatives_without_scores_and_scores_without_use_are_named(train):
     code, said, _ = train("--loss", "in_batch", "--label_column", "none", *flags, "--overwrite_output_dir")
     assert code == 0, said
     assert "--negative_scores_column is not used: in_batch does not learn from scores of negatives" in said
+
+
+@pytest.fixture(scope="module")
+def teachers(tiny_bert, tmp_path_factory):
+    """Folders of two cross-encoders, and the first one's scores by sentence-transformers."""
+    from sentence_transformers import CrossEncoder
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    folders = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=1)
+        model.classifier.weight.data.mul_(50)  # so that scores differ
+        folders.append(tmp_path_factory.mktemp("teacher"))
+        for part in (model, tokenizer):
+            part.save_pretrained(folders[-1])
+    oracle = CrossEncoder(str(folders[0]), activation_fn=torch.nn.Identity(), device="cpu")
+    return folders, lambda pairs: np.array(oracle.predict(pairs), np.float64)
+
+
+PAIRS = ["query", "product", "", "hard_negatives"]
+
+
+def logged_loss(run_dir):
+    return json.loads((run_dir / "log.jsonl").read_text().splitlines()[0])["loss"]
+
+
+def test_a_teacher_scores_each_pair_once_and_its_margins_are_learned(train, teachers, tiny_bert, tmp_path):
+    (folder, _), score = teachers
+    flags = ["--teacher", folder, "--teacher_cache", tmp_path / "scores", "--loss"]
+    code, said, run_dir = train(*flags, "margin_mse", "--temperature", 0.5, columns=PAIRS)
+    assert code == 0, said
+    assert "teacher: 7 pairs; scoring the 7 that" in said
+    assert "teacher: 7 pairs in" in said
+    encoder = aisle.load_encoder(str(tiny_bert))
+    expected = []
+    for query, scored in LISTS.items():
+        cosines = (encoder.encode_queries([query]) @ encoder.encode_products(list(scored)).T)[0]
+        apart = cosines / 0.5 - score([(query, product) for product in scored])
+        expected.append(((apart[:, None] - apart) ** 2).sum() / (len(apart) * (len(apart) - 1)))
+    assert logged_loss(run_dir) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert not (run_dir / ".teacher").exists()
+    code, said, _ = train(*flags, "kl_divergence", "--overwrite_output_dir", columns=PAIRS)
+    assert code == 0, said
+    assert "teacher: 7 pairs; scoring the 0 that" in said
+
+
+def test_a_teacher_scores_the_products_of_a_batch_for_all_its_queries(train, teachers, tiny_bert):
+    (folder, _), score = teachers
+    flags = ["--teacher", folder, "--loss", "kl_divergence", "--temperature", 0.5]
+    rows = [row[:2] for row in ROWS[1:]]
+    code, said, _ = train(*flags, rows=rows, columns=PAIRS)
+    assert (code, "no query has two products with a teacher's score" in said) == (2, True), said
+    code, said, run_dir = train(*flags, "--teacher_lists", "in_batch", rows=rows, columns=PAIRS)
+    assert code == 0, said
+    assert "teacher: 9 pairs; scoring the 6" in said  # the refused run has scored 3
+    encoder = aisle.load_encoder(str(tiny_bert))
+    products = [product for _, product in rows]
+    expected = []
+    for query, _ in rows:
+        cosines = (encoder.encode_queries([query]) @ encoder.encode_products(products).T)[0]
+        p, q = (
+            np.exp(one - one.max()) / np.exp(one - one.max()).sum()
+            for one in (score([(query, product) for product in products]), cosines / 0.5)
+        )
+        expected.append((p * np.log(p / q)).sum())
+    assert logged_loss(run_dir) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_a_run_does_not_resume_with_another_teacher(train, teachers):
+    (first, second), _ = teachers
+    flags = ["--loss", "margin_mse", "--checkpointing_steps", 1, "--teacher"]
+    code, said, _ = train(*flags, first, columns=PAIRS)
+    assert code == 0, said
+    code, said, _ = train(*flags, second, "--resume_from_checkpoint", "latest", columns=PAIRS)
+    assert (code, "teacher's fingerprint" in said) == (2, True), said
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--loss", "in_batch", "--teacher", "a/b"], "--teacher: is for a loss that learns from its scores"),
+        (["--teacher", "a/b"], "give --loss kl_divergence or margin_mse"),
+        (
+            ["--loss", "margin_mse", "--teacher_lists", "in_batch"],
+            "--teacher_lists in_batch: needs --teacher",
+        ),
+        (["--teacher_cache", "scores"], "--teacher_cache scores: needs --teacher"),
+        (
+            ["--loss", "margin_mse", "--teacher", "a/b", "--teacher_score_column", "teacher_score"],
+            "--teacher_score_column and --teacher: both give the scores of a teacher",
+        ),
+        (["--loss", "margin_mse", "--teacher", "./gone"], "./gone: there is no such folder"),
+    ],
+)
+def test_settings_of_a_teacher_that_cannot_work_are_refused(train, flags, message):
+    code, said, _ = train(*flags)
+    assert (code, message in said) == (2, True), said

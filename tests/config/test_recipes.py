@@ -37,6 +37,6 @@ def test_neither_a_file_nor_a_recipe_is_refused_with_the_names(given, tmp_path, 
 
     assert str(caught.value) == (
         f"--config {given}: there is no such file, and no such recipe; did you mean 'faq'? the recipes are "
-        "esci_e5_large, esci_minilm, esci_original, faq, faq_head, groups, nli, quickstart, two_towers, "
-        "walmart_amazon, wdc"
+        "distil, esci_e5_large, esci_minilm, esci_original, faq, faq_head, groups, nli, quickstart, "
+        "two_towers, walmart_amazon, wdc"
     )

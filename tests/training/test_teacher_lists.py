@@ -9,8 +9,9 @@ import torch
 from aisle.data.scored_products import ScoredProducts
 from aisle.losses.registry import loss_named
 from aisle.training import objective
+from aisle.training.batch_plan import BatchPlan
 from aisle.training.objective import Objective
-from aisle.training.teacher_lists import scored_products_of
+from aisle.training.teacher_lists import batch_pairs, scored_products_of
 from tests.training.conftest import (
     assert_same,
     collator_of,
@@ -120,3 +121,22 @@ def test_hard_negatives_without_scores_are_in_no_list(minilm_tokenizer):
     pairs = replace(scored_pairs(minilm_tokenizer), negative_scores=np.empty(0, np.float32))
     scored = scored_products_of(pairs)
     assert np.diff(scored.products.indptr).tolist() == [2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("total_steps", [1, 3, 5])
+def test_the_pairs_of_all_batches_are_those_of_the_steps_of_a_run(minilm_tokenizer, total_steps):
+    pairs = scored_pairs(minilm_tokenizer)
+    plan = BatchPlan(len(pairs), batch_size=1, num_processes=2, accumulation=1, seed=3)
+    steps = [step for epoch in range(2) for step in plan.steps(epoch)][:total_steps]
+
+    queries, products = batch_pairs(pairs, plan, total_steps=total_steps)
+
+    expected = {
+        (query, product)
+        for batches in steps
+        for rows in batches
+        for query in pairs.queries[rows].tolist()
+        for product in [*pairs.products[rows].tolist(), *pairs.negatives_of(rows).tolist()]
+    }
+    assert set(zip(queries.tolist(), products.tolist(), strict=True)) == expected
+    assert len(queries) == len(expected)

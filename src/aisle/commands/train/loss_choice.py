@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from aisle.commands.train.data_settings import DataSettings
 from aisle.commands.train.loss_settings import chosen_loss, unused_parameters
 from aisle.commands.train.settings import OptimSettings, TrainSettings
 from aisle.data.pairs import Pairs
@@ -16,8 +15,13 @@ from aisle.losses.specification import Loss, Reads
 from aisle.types.choices import Selection
 
 
-def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
+def resolve_loss(wanted: str | None, train: Pairs, *, teacher: bool = False) -> Loss:
     """Return the loss of a run: --loss, or the default for its pairs.
+
+    Args:
+        wanted: --loss.
+        train: Training pairs.
+        teacher: Whether there is a --teacher, which scores them later.
 
     Raises:
         ConfigError: The loss needs labels, hard negatives or groups that the data does not have, or it cannot
@@ -43,10 +47,10 @@ def resolve_loss(wanted: str | None, train: Pairs) -> Loss:
             f"--loss {loss.name}: needs hard negatives, and the training pairs have none; give "
             "--hard_negatives_column, or use another loss"
         )
-    if loss.needs_teacher_scores and train.teacher_scores is None:
+    if loss.needs_teacher_scores and train.teacher_scores is None and not teacher:
         raise ConfigError(
             f"--loss {loss.name}: needs a teacher's score of each training pair, and there is none; give a "
-            "column teacher_score, name another with --teacher_score_column, or use another loss"
+            "column teacher_score, name another with --teacher_score_column, or give a --teacher"
         )
     if train.relevance is not None and not loss.needs_teacher_scores:
         refuse_labels(loss, train.relevance)
@@ -123,7 +127,7 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
     loss, _ = chosen_loss(settings.objective)
     optim, usual = settings.optim, OptimSettings()
     unused = unused_parameters(settings.objective)
-    unused += _unused_scores(settings.data, loss, train)
+    unused += _unused_scores(settings, loss, train)
     for name in ("group", "subgroup"):
         if (
             getattr(settings.data, f"{name}_column") is not None
@@ -148,13 +152,15 @@ def unused_settings(settings: TrainSettings, train: Pairs) -> list[str]:
     return unused
 
 
-def _unused_scores(data: DataSettings, loss: Loss, train: Pairs) -> Iterator[str]:
+def _unused_scores(settings: TrainSettings, loss: Loss, train: Pairs) -> Iterator[str]:
     """Yield a line for each column of teacher scores, or of negatives without scores, that is not used."""
+    data = settings.data
     if data.teacher_score_column is not None and not loss.needs_teacher_scores:
         yield f"--teacher_score_column is not used: {loss.name} does not learn from teacher scores"
     if data.negative_scores_column is not None and not loss.takes_lists:
         yield f"--negative_scores_column is not used: {loss.name} does not learn from scores of negatives"
-    if loss.takes_lists and train.has_hard_negatives and train.negative_teacher_scores is None:
+    unscored = settings.distillation.teacher is None and train.negative_teacher_scores is None
+    if loss.takes_lists and train.has_hard_negatives and unscored:
         yield (
             "the hard negatives are not used: there is no column of the teacher's scores of them "
             "(--negative_scores_column)"

@@ -50,6 +50,7 @@ def read_training_data(
     log: Callable[[str], None],
     memory: MemoryRows = NO_MEMORY,
     teacher_scores: bool = False,
+    reads_labels: bool = True,
 ) -> TrainingData:
     """Return the training and validation pairs of the settings.
 
@@ -60,6 +61,7 @@ def read_training_data(
         log: Logs the number of pairs, the columns in use and the rows that were left out.
         memory: Rows from memory.
         teacher_scores: Whether to read a teacher's scores of the training pairs, for a loss that needs them.
+        reads_labels: Whether the loss may read labels; if not, only validation pairs need any.
 
     Raises:
         DataError: A source cannot be read, rows are bad, or no pairs are left.
@@ -95,7 +97,8 @@ def read_training_data(
     _check_groups(settings, log, train=train, validation=validation)
     _check_ratings(settings, train, validation, positives_only=read.positives_only)
     # Triples and the like have positives only, whichever pairs choose the best evaluation.
-    if train.labelled != validation.labelled and not (read.positives_only and validation.labelled):
+    needs_none = validation.labelled and (read.positives_only or not reads_labels)
+    if train.labelled != validation.labelled and not needs_none:
         labelled, other = ("train", "validation") if train.labelled else ("validation", "train")
         raise DataError(
             f"the {labelled} pairs have labels and the {other} pairs have none; give both or neither"

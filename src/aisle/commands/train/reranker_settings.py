@@ -9,6 +9,7 @@ from annotated_types import Interval
 from tyro.conf import OmitArgPrefixes
 
 from aisle.commands.shared_settings import Count, ModelRevision, Pooling, Share, TrustRemoteCode
+from aisle.commands.train.distillation_settings import DistillationSettings
 from aisle.commands.train.head_settings import HeadSettings
 from aisle.commands.train.loss_settings import LossSettings, loss_settings
 from aisle.commands.train.settings import ModelSettings, RunSettings, TrainSettings, problems_of
@@ -80,6 +81,7 @@ class RerankerSettings(TrainSettings):
     model: OmitArgPrefixes[RerankerModelSettings] = RerankerModelSettings()
     head: HeadSettings = field(init=False, default_factory=HeadSettings)
     towers: TowerSettings = field(init=False, default_factory=TowerSettings)
+    distillation: DistillationSettings = field(init=False, default_factory=DistillationSettings)
     objective: OmitArgPrefixes[LossSettings] = field(default_factory=lambda: loss_settings("scores")())
     run: OmitArgPrefixes[RerankerRunSettings] = RerankerRunSettings()
     served: OmitArgPrefixes[ServedListSettings] = ServedListSettings()

@@ -55,7 +55,9 @@ def resolve_settings(
     if data.joined_titles:
         check_separator(base.tokenizer, base.source.name)
     similarity: Literal["cosine", "dot"] = "cosine" if base.settings.normalize else "dot"
-    loss = resolve_loss(settings.objective.loss, data.train)
+    loss = resolve_loss(
+        settings.objective.loss, data.train, teacher=settings.distillation.teacher is not None
+    )
     resolved = replace(
         settings,
         model=replace(

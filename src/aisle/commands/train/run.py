@@ -97,13 +97,15 @@ def train(
         output.log(use_cpu_threads(settings.optim.threads, processes=accelerator.num_processes))
 
     settings = with_compiler(settings, log=output.log)
+    taught = needs_teacher_scores(settings.objective)
     data = read_training_data(
         settings.data,
         seed=settings.optim.seed,
         token=settings.run.hub_token,
         log=output.log,
         memory=memory,
-        teacher_scores=needs_teacher_scores(settings.objective),
+        teacher_scores=taught and settings.distillation.teacher is None,
+        reads_labels=not taught,
     )
     settings = replace(settings, data=_with_digests(settings.data, data, memory))
     base: LoadedModel | LoadedCrossEncoder
@@ -139,7 +141,7 @@ def _train(
     from_python: bool,
 ) -> FinishedRun:
     run_dir = Path(str(settings.run.output_dir))
-    trainer = make_trainer(settings, data, base, accelerator, log=output.log)
+    trainer = make_trainer(settings, data, base, accelerator, log=output.log, progress=output.progress)
     trainer.on_evaluation = lambda entry: _report_evaluation(entry, trainer, output)
     set_seed(settings.optim.seed, device_specific=True)
     resumed = resume(settings, run_dir, trainer, log=output.log)

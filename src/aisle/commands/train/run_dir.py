@@ -27,6 +27,8 @@ TOKENS = ".tokens"
 """Folder of a run's tokenised pairs, removed when the run is finished."""
 VECTORS = ".vectors"
 """Folder of the vectors of a run's frozen encoder, removed like the tokenised pairs."""
+TEACHER = ".teacher"
+"""Folder of the teacher's scores of a run's pairs, removed likewise."""
 LOCK = ".lock"
 RUN_FILES = (SETTINGS_FILE, METRICS, CHECKPOINTS)
 """Files and folders that mark a folder as a run."""
@@ -162,7 +164,7 @@ def finish_run_dir(run_dir: Path, settings: TrainSettings, metrics: Mapping[str,
         card = render_model_card(encoder=encoder, settings=saved, metrics=metrics, repo_id=None)
     replace_text(run_dir / CARD, card)
     remove_card_charts(run_dir)  # charts of the run that this run replaces
-    for folder in (TOKENS, VECTORS):
+    for folder in (TOKENS, VECTORS, TEACHER):
         shutil.rmtree(run_dir / folder, ignore_errors=True)
 
 

@@ -18,6 +18,7 @@ FREE_TO_CHANGE = frozenset(
         *("num_train_epochs", "max_train_steps", "mixed_precision"),  # their effect is compared
         "embedding_cache",
         *("query_model_name_or_path", "similarity"),  # likewise
+        *("teacher", "teacher_cache"),  # likewise
     }
 )
 """Settings that may differ in a resumed run."""
@@ -33,6 +34,7 @@ def run_identity(
     validation: str,
     total_steps: int,
     accelerator: Any,
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """Return the values that must match those of a checkpoint, by name.
 
@@ -43,11 +45,13 @@ def run_identity(
         validation: Digest of the validation pairs.
         total_steps: Steps of the run.
         accelerator: Gives the precision and the number of processes.
+        teacher: Fingerprint of the teacher that scored the training pairs; None without.
     """
     return {
         **_compared(settings),
         **_of_query_tower(base),
         "base model's fingerprint": base_fingerprint(base)[:16],
+        **({} if teacher is None else {"teacher's fingerprint": teacher[:16]}),
         "keep": settings.run.keep,  # a run that keeps the last weights has discarded the best
         "selection": settings.run.selection,  # the best evaluation so far depends on it
         "eval_sample": settings.run.eval_sample,  # and so it depends on this
@@ -73,6 +77,7 @@ def _compared(settings: TrainSettings) -> dict[str, Any]:
         settings.head,
         settings.towers,
         settings.objective,
+        settings.distillation,
         settings.optim,
     )
     chosen = {name: value for group in groups for name, value in saved_form(group).items()}

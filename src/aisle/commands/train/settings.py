@@ -28,6 +28,7 @@ from aisle.commands.shared_settings import (
     TrustRemoteCode,
 )
 from aisle.commands.train.data_settings import DataSettings, data_problems, is_in_memory
+from aisle.commands.train.distillation_settings import DistillationSettings, distillation_problems
 from aisle.commands.train.head_settings import HeadSettings, head_problems
 from aisle.commands.train.lora_settings import LoraSettings
 from aisle.commands.train.loss_settings import LossSettings, loss_problems, loss_settings
@@ -187,6 +188,7 @@ class TrainSettings:
     head: OmitArgPrefixes[HeadSettings] = field(default_factory=HeadSettings)
     towers: OmitArgPrefixes[TowerSettings] = field(default_factory=TowerSettings)
     objective: OmitArgPrefixes[LossSettings] = field(default_factory=lambda: loss_settings()())
+    distillation: OmitArgPrefixes[DistillationSettings] = field(default_factory=DistillationSettings)
     optim: OmitArgPrefixes[OptimSettings] = OptimSettings()
     run: OmitArgPrefixes[RunSettings] = RunSettings()
     config: ConfigFile = None
@@ -234,6 +236,7 @@ def problems_of(settings: TrainSettings) -> list[str]:
         selection=run.selection,
     )
     problems += loss_problems(settings.objective)
+    problems += distillation_problems(settings.distillation, loss=settings.objective, data=data)
     if optim.warmup_share is not None and optim.num_warmup_steps:
         problems.append("--num_warmup_steps and --warmup_share: give one of them")
     if optim.max_train_steps is not None and optim.num_warmup_steps > optim.max_train_steps:
@@ -270,3 +273,4 @@ def train_inputs(settings: TrainSettings) -> None:
     named = (*(data.dataset_name or ()), *(data.train_file or ()))
     check_data_sets((*named, *(data.validation_file or ())))
     check_models(settings.model.model_name_or_path, settings.towers.query_model_name_or_path)
+    check_models(settings.distillation.teacher)

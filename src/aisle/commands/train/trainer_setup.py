@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from aisle.commands.train.run_identity import digest_of, run_identity
 from aisle.commands.train.selected_metric import selected_metric
 from aisle.commands.train.settings import OptimSettings, RunSettings, TrainSettings
 from aisle.commands.train.step_setup import make_step
+from aisle.commands.train.teacher import taught_pairs
 from aisle.commands.train.tokenized_files import tokenized
 from aisle.commands.train.vector_files import open_vector_cache, with_vectors
 from aisle.data.negatives import KnownPositives
@@ -35,7 +37,7 @@ from aisle.training.loop import Trainer
 from aisle.training.schedule import Schedule
 from aisle.training.selection import make_evaluator
 from aisle.training.step import TrainingStep
-from aisle.training.teacher_lists import scored_products_of
+from aisle.training.teacher_scores import Bar
 from aisle.training.tokenized import TokenizedPairs
 from aisle.training.train_state import TrainState
 from aisle.training.validation import embed_texts
@@ -54,6 +56,7 @@ def make_trainer(
     accelerator: Any,
     *,
     log: Callable[[str], None],
+    progress: Callable[[str, int], AbstractContextManager[Bar]],
 ) -> Trainer:
     """Return the trainer of a run, before its first step.
 
@@ -63,6 +66,7 @@ def make_trainer(
         base: Base model; its backbone is changed.
         accelerator: Accelerator of the run.
         log: Logs messages for the user.
+        progress: Function that returns a progress bar, given its label and its total.
     """
     digests = {"train": digest_of(data.train), "validation": digest_of(data.validation)}
     tokenize = partial(tokenized, settings=settings, base=base, accelerator=accelerator, log=log)
@@ -75,7 +79,17 @@ def make_trainer(
     settings = replace(settings, optim=_with_warmup(settings.optim, total_steps))
     loss, parameters = chosen_loss(settings.objective)
     known = _known_positives(train) if loss.contrasts else None
-    scored = scored_products_of(train) if loss.takes_lists else None
+    taught = taught_pairs(
+        train,
+        data.train,
+        plan,
+        total_steps=total_steps,
+        settings=settings,
+        accelerator=accelerator,
+        log=log,
+        progress=progress,
+    )
+    train, scored = taught.train, taught.scored
     for warning in check_learnable(
         loss, parameters, settings.optim, train, plan, known=known, scored=scored, total_steps=total_steps
     ):
@@ -126,7 +140,14 @@ def make_trainer(
         on_log=lambda _: None,
         on_evaluation=lambda _: None,
         checkpoints_dir=Path(str(settings.run.output_dir)) / "checkpoints",
-        identity=run_identity(settings, base, **digests, total_steps=total_steps, accelerator=accelerator),
+        identity=run_identity(
+            settings,
+            base,
+            **digests,
+            total_steps=total_steps,
+            accelerator=accelerator,
+            teacher=taught.fingerprint,
+        ),
         state=state,
         padded_because=padded_because,
     )
