@@ -81,7 +81,8 @@ def test_training_pairs_need_no_labels_beside_judged_validation_pairs(train, tmp
     code, said, run_dir = train("--loss", "kl_divergence", "--validation_file", judged)
     assert code == 0, said
     assert json.loads((run_dir / "metrics.json").read_text())["selection"] == "roc_auc"
-    code, said, _ = train("--loss", "in_batch", "--validation_file", judged, "--overwrite_output_dir")
+    flags = ["--validation_file", judged, "--overwrite_output_dir"]
+    code, said, _ = train("--loss", "in_batch", *flags, columns=COLUMNS[:2])
     assert (code, "the validation pairs have labels and the train pairs have none" in said) == (2, True), said
 
 
