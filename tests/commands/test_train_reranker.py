@@ -2,19 +2,26 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 import yaml
 
 from aisle.cli import index_main, train_main, train_reranker_main
+from aisle.commands.train import measured_blend
 from aisle.commands.train.reranker_settings import RerankerSettings
 from aisle.config.load import parse_settings, saved_form
+from aisle.data.pairs import Pairs
 from aisle.evaluation.pair_metrics import roc_auc
 from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.models.torch_reranker import load_torch_reranker
 from aisle.search.open_searcher import open_searcher
+from aisle.search.rerank_stage import rerank_by
 from aisle.search.rerankers import load_reranker
+from aisle.types.rerank_blend import BLEND_FILE
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
 from tests.commands.launch import start_ranks
 
@@ -185,6 +192,66 @@ def test_query_orders_the_best_products_by_the_reranker(shop, capfd):
     ):
         assert index_main(["query", *map(str, [*words, *flags])]) == 2
         assert message in capfd.readouterr().err
+
+
+@pytest.fixture
+def blended(shop, tmp_path, monkeypatch):
+    """A copy of the listwise run, whose blend was measured on a few queries, and that blend."""
+    monkeypatch.setattr(measured_blend, "FEWEST_QUERIES", 5)
+    run = shutil.copytree(shop / "listwise", tmp_path / "run")
+    settings = parse_settings(RerankerSettings, ["--config", str(run / "config.yaml")], prog="")
+    pairs = Pairs(datasets.Dataset.from_dict(dict(zip(HEADER, zip(*ROWS, strict=True), strict=True))))
+    lines = []
+    blend = measured_blend.measure_blend(run, settings, pairs, log=lines.append)
+    assert blend.summary in "\n".join(lines)
+    assert ("kept: searches order by" in lines[-1]) == blend.kept
+    return run, blend
+
+
+def test_the_blend_of_a_run_orders_the_searches_of_its_mode(shop, blended):
+    run, blend = blended
+    reranker = load_reranker(str(run))
+    kept = replace(reranker, blend=replace(blend, a=0.5, b=0.25, gain_low=0.01))
+    dropped = replace(reranker, blend=replace(blend, gain_low=0.0))
+    queries = QUERIES[:2]
+
+    def found(rerank, mode="hybrid"):
+        searcher = open_searcher(shop / "index", mode=mode, rerank=rerank, rerank_depth=20)
+        return [[(hit.product_id, hit.score) for hit in hits] for hits in searcher.search(queries, 20)]
+
+    assert reranker.blend == blend
+    assert blend.ndcg_before == pytest.approx(
+        json.loads((run / "metrics.json").read_text())["best"]["unranked_ndcg@10"]
+    )
+    lists = open_searcher(shop / "index", mode="hybrid").search(queries, 20)
+    for query, hits, answer in zip(queries, lists, found(rerank_by(kept, mode="hybrid")), strict=True):
+        logits = reranker.logits([(query, hit.text) for hit in hits])
+        expected = 0.5 * np.array([hit.score for hit in hits]) + 0.25 * logits
+        order = np.argsort(-expected, kind="stable")
+        assert [product for product, _ in answer] == [hits[at].product_id for at in order]
+        np.testing.assert_allclose([score for _, score in answer], expected[order], atol=1e-5)
+    # Without an interval above zero the list is that of the search; in other modes nothing was measured.
+    assert found(rerank_by(dropped, mode="hybrid")) == found(None)
+    alone = found(rerank_by(replace(reranker, blend=None)), mode="lexical")
+    assert found(rerank_by(kept, mode="lexical"), mode="lexical") == alone
+
+
+def test_a_dropped_reranker_leaves_the_answers_and_says_so(shop, blended, capfd):
+    run, blend = blended
+    words = ["query", QUERIES[0], "--index_dir", str(shop / "index"), "--mode", "hybrid", "--json"]
+    answers = []
+    for low in (None, -0.1, 0.1):
+        if low is not None:
+            (run / BLEND_FILE).write_text(replace(blend, a=0.0, b=1.0, gain_low=low).text())
+        assert index_main([*words, *([] if low is None else ["--reranker", str(run)])]) == 0
+        written = capfd.readouterr()
+        answers.append(json.loads(written.out)[0]["results"])
+        assert ("is dropped, and the search's own list is served" in written.err) == (low == -0.1)
+    assert answers[0] == answers[1] != answers[2]
+
+    (run / BLEND_FILE).write_text(replace(blend, fingerprint="other").text())
+    assert index_main([*words, "--reranker", str(run)]) == 2
+    assert "is not of this reranker; remove it" in capfd.readouterr().err
 
 
 def test_evaluate_has_a_row_of_the_reranker_and_says_whether_it_helps(shop, tmp_path, capfd):

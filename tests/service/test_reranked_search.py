@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from aisle.search.open_searcher import open_searcher
+from aisle.search.rerank_stage import RerankStage, rerank_by
 from aisle.search.reranked_candidates import rerank_candidates
-from aisle.search.rerankers import Reranker, rerank_by
+from aisle.search.rerankers import Reranker
 from aisle.service.engine import Engine
 from aisle.service.service_limits import ServiceLimits
 from tests.service.test_search_route import ids
@@ -162,7 +163,7 @@ def test_a_server_without_a_reranker_or_with_one_that_fails_says_so(shop, caplog
 def test_equal_scores_keep_the_order_of_the_search(shop):
     (found,) = open_searcher(shop.index_dir, mode="hybrid").candidates(["oak lamp"])
 
-    equal = rerank_candidates(found, Reranker("equal", lambda pairs: [0.5] * len(pairs)), 5)
+    equal = rerank_candidates(found, RerankStage(Reranker("equal", lambda pairs: [0.5] * len(pairs))), 5)
 
     assert equal.rows.tolist() == found.rows.tolist()
     assert equal.rerank.tolist() == [0.5] * 5

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from aisle.data.pairs import Pairs
+from aisle.evaluation.blend_fit import dcg
 from aisle.losses.registry import loss_named
 from aisle.models.cross_encoder_loading import load_cross_encoder
 from aisle.models.model_source import find_model
 from aisle.models.prepare_model import set_dropout
-from aisle.training.score_evaluation import ServedLists, dcg, no_use_warning
+from aisle.training.score_evaluation import ServedLists, no_use_warning
 from aisle.training.tokenized_joined import joined_relevance, tokenize_joined
 from tests.training.conftest import assert_same, moved_by, texts_of, trainer_of
 from tests.training.test_static_steps import by_offsets, computed_again  # noqa: F401 (a fixture)

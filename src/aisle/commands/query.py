@@ -32,6 +32,7 @@ from aisle.types.json_values import json_ready
 if TYPE_CHECKING:
     from aisle.index.search_result import Hit
     from aisle.search.candidates import Candidate
+    from aisle.search.reranking import Rerank
     from aisle.search.searcher import Searcher
 
 PROMPT = "query> "
@@ -78,7 +79,8 @@ class QuerySettings:
     """Compare the query with every product instead of searching the graph."""
     reranker: str | None = None
     """Reranker (a cross-encoder) that orders the best products of the search again: the folder of a run of
-    `aisle train-reranker`, or a Hub id. The score is then its logit."""
+    `aisle train-reranker`, or a Hub id. The score is then its logit,
+    or the blend that its run measured in the same --mode; a reranker that did not help there is dropped."""
     rerank_depth: Count = 50
     """Products per query that --reranker scores."""
     explain: bool = False
@@ -124,7 +126,8 @@ def query(settings: QuerySettings) -> None:
     from aisle.index import open_index
     from aisle.search.load_encoder import extra_for
     from aisle.search.open_searcher import open_searcher
-    from aisle.search.rerankers import load_reranker, rerank_by
+    from aisle.search.rerank_stage import dropped_note, rerank_by, rerank_stage
+    from aisle.search.rerankers import load_reranker
 
     output = Output(json_only=settings.json)
     index = open_index(settings.index_dir)
@@ -134,9 +137,16 @@ def query(settings: QuerySettings) -> None:
         require_extra(extra)
         if extra == "encode":
             quieten_libraries()
+    rerank: Rerank | None = None
     if settings.reranker is not None:
         require_extra("encode")
         quieten_libraries()
+        reranker = load_reranker(settings.reranker)
+        mode = None if settings.fusion == "rrf" else settings.mode
+        rerank = rerank_by(reranker, mode=mode)
+        if rerank_stage(reranker, mode) is None:
+            output.log(dropped_note(reranker))
+            rerank = None
     searcher = open_searcher(
         index,
         mode=settings.mode,
@@ -148,7 +158,7 @@ def query(settings: QuerySettings) -> None:
         weight=settings.hybrid_weight,
         ef_search=settings.ef_search,
         exact=settings.exact,
-        rerank=None if settings.reranker is None else rerank_by(load_reranker(settings.reranker)),
+        rerank=rerank,
         rerank_depth=settings.rerank_depth,
         log=output.log,
         started=started,

@@ -155,7 +155,9 @@ def serve(settings: ServeSettings) -> None:
 
 def _serve_index(settings: ServeSettings) -> None:
     """Serve an index, or the pair that a pointer file names."""
+    from aisle.commands.output import Output
     from aisle.commands.served_source import usable_source
+    from aisle.search.rerank_stage import dropped_note, rerank_stage
     from aisle.search.rerankers import load_reranker
     from aisle.service.api_keys import read_api_keys
     from aisle.service.engine import Engine
@@ -180,7 +182,10 @@ def _serve_index(settings: ServeSettings) -> None:
     base = None
     if settings.compare_index_dir is not None:
         base = _base_service(settings, limits, keys, stop)
-    engine = Engine(reranker=None if settings.reranker is None else load_reranker(settings.reranker))
+    reranker = None if settings.reranker is None else load_reranker(settings.reranker)
+    if reranker is not None and rerank_stage(reranker, settings.mode) is None:
+        Output().log(dropped_note(reranker))
+    engine = Engine(reranker=reranker)
     app = create_app(
         engine,
         limits=limits,

@@ -10,13 +10,13 @@ import pyarrow as pa
 from aisle.errors import SearchError
 from aisle.index.scoring import Rows, Scores
 from aisle.search.candidates import CandidateSet
-from aisle.search.rerankers import Reranker
+from aisle.search.rerank_stage import RerankStage
 from aisle.types.columns import TEXT_COLUMN
 
 __all__ = ["rerank_candidates"]
 
 
-def rerank_candidates(found: CandidateSet, reranker: Reranker, top_n: int) -> CandidateSet:
+def rerank_candidates(found: CandidateSet, stage: RerankStage, top_n: int) -> CandidateSet:
     """Return a candidate set with its first `top_n` products in the order of a reranker's scores.
 
     Equal scores keep their order, and the other products follow in theirs. The set has the same products, so
@@ -24,7 +24,7 @@ def rerank_candidates(found: CandidateSet, reranker: Reranker, top_n: int) -> Ca
 
     Args:
         found: The candidate set.
-        reranker: Scores each product's text for the query.
+        stage: Scores the products.
         top_n: Products to score, at least 1.
 
     Raises:
@@ -37,7 +37,7 @@ def rerank_candidates(found: CandidateSet, reranker: Reranker, top_n: int) -> Ca
     if not len(first):
         return found
     texts = found.products.column(TEXT_COLUMN).take(pa.array(first)).to_pylist()
-    scores = reranker.logits([(found.query, text) for text in texts])
+    scores = stage.scores(found.query, texts, found.score[:top_n])
     best = np.argsort(-scores, kind="stable")
     order = np.concatenate([best, np.arange(len(first), len(found.rows))])
     return replace(

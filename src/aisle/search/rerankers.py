@@ -10,9 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from aisle.errors import ConfigError, ModelError, SearchError
-from aisle.index.search_result import Hit
-from aisle.search.reranking import Rerank
+from aisle.errors import ConfigError, ModelError
+from aisle.types.rerank_blend import RerankBlend, read_blend
 
 __all__ = [
     "Pair",
@@ -20,7 +19,6 @@ __all__ = [
     "TokenLimit",
     "load_reranker",
     "register_reranker",
-    "rerank_by",
     "unregister_reranker",
 ]
 
@@ -53,11 +51,14 @@ class Reranker:
         score: Function that returns a logit for each pair: higher is more relevant, and its sigmoid is a
             probability. It gets the pairs of several requests at once, and threads call it at the same time.
         limit: The longest pair; None if there is no limit.
+        blend: Weights of the search's and the model's score, and whether the model helps; None if its run
+            did not measure them.
     """
 
     name: str
     score: Callable[[Sequence[Pair]], Iterable[float]]
     limit: TokenLimit | None = None
+    blend: RerankBlend | None = None
 
     def logits(self, pairs: Sequence[Pair]) -> npt.NDArray[np.float32]:
         """Return the (pairs,) float32 logits of pairs.
@@ -115,24 +116,11 @@ def load_reranker(name: str) -> Reranker:
         from aisle.models.torch_reranker import load_torch_reranker
 
         found = load_torch_reranker(name)
-        return Reranker(name, found.score, TokenLimit(found.max_length, found.tokenizer.lengths))
+        limit = TokenLimit(found.max_length, found.tokenizer.lengths)
+        return Reranker(name, found.score, limit, read_blend(Path(name), fingerprint=found.fingerprint))
     known = ", ".join(sorted(_REGISTERED)) or "none"
     raise ConfigError(
         f"--reranker {name}: must be the folder of a run of `aisle train-reranker`, or be registered with "
         "aisle.search.rerankers.register_reranker in the program that starts the server; there is no such "
         f"folder; registered: {known}"
     )
-
-
-def rerank_by(reranker: Reranker) -> Rerank:
-    """Return the rerank stage of a searcher that scores the texts of the hits with a reranker."""
-
-    def rerank(query: str, hits: Sequence[Hit]) -> Iterable[float]:
-        texts = [hit.text for hit in hits]
-        if None in texts:
-            raise SearchError(
-                f"reranker {reranker.name!r}: reads texts, and the index has none; build it again with them"
-            )
-        return reranker.logits([(query, str(text)) for text in texts])
-
-    return rerank

@@ -15,7 +15,7 @@ from aisle.service.deadline import Deadline
 from aisle.service.pairs.served_pair import ServedPair
 from aisle.service.request_errors import RequestError
 from aisle.service.requests import SearchRequest
-from aisle.service.reranked_search import rerank_stage
+from aisle.service.reranked_search import search_reranking
 from aisle.service.reranked_texts import RerankedTexts, RerankJob, rerank_jobs
 from aisle.service.responses import (
     IndexName,
@@ -225,7 +225,7 @@ def _answer_search(
 ) -> SearchResponse | Exception:
     started, request = time.perf_counter(), job.request
     try:
-        rerank = rerank_stage(reranker, request)
+        rerank = search_reranking(reranker, request)
         results = search_results(
             pair, request, _vectors(pair, request, embedded), rerank=rerank, deadline=job.deadline
         )

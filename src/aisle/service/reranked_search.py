@@ -7,6 +7,7 @@ import time
 
 from aisle.errors import SearchError
 from aisle.search.candidates import CandidateSet
+from aisle.search.rerank_stage import rerank_stage
 from aisle.search.reranked_candidates import rerank_candidates
 from aisle.search.rerankers import Reranker
 from aisle.service.request_errors import RequestError
@@ -14,12 +15,12 @@ from aisle.service.requests import SearchRequest
 from aisle.service.reranked_texts import no_reranker, reranker_failed
 from aisle.service.service_limits import ServiceLimits
 
-__all__ = ["RerankStage", "check_rerank", "rerank_stage"]
+__all__ = ["SearchReranking", "check_rerank", "search_reranking"]
 
 LOGGER = logging.getLogger("aisle.service")
 
 
-class RerankStage:
+class SearchReranking:
     """Reorders the candidate sets of a request.
 
     Args:
@@ -42,7 +43,8 @@ class RerankStage:
         """
         started = time.perf_counter()
         try:
-            return rerank_candidates(found, self._reranker, self._top_n)
+            stage = rerank_stage(self._reranker, found.settings.mode)
+            return found if stage is None else rerank_candidates(found, stage, self._top_n)
         except SearchError:
             raise
         except Exception:  # a defect of the reranker; its message may have texts of products
@@ -52,7 +54,7 @@ class RerankStage:
             self.took_ms += 1000 * (time.perf_counter() - started)
 
 
-def rerank_stage(reranker: Reranker | None, request: SearchRequest) -> RerankStage | None:
+def search_reranking(reranker: Reranker | None, request: SearchRequest) -> SearchReranking | None:
     """Return the rerank stage of a request; None if it asks for none.
 
     Raises:
@@ -62,7 +64,7 @@ def rerank_stage(reranker: Reranker | None, request: SearchRequest) -> RerankSta
         return None
     if reranker is None:
         raise no_reranker("rerank")
-    return RerankStage(reranker, request.rerank.top_n)
+    return SearchReranking(reranker, request.rerank.top_n)
 
 
 def check_rerank(reranker: Reranker | None, request: SearchRequest, limits: ServiceLimits) -> None:
@@ -71,7 +73,7 @@ def check_rerank(reranker: Reranker | None, request: SearchRequest, limits: Serv
     Raises:
         RequestError: The server has no reranker, or there may be more texts than its limit.
     """
-    stage = rerank_stage(reranker, request)
+    stage = search_reranking(reranker, request)
     if stage is None or request.rerank is None:
         return
     count = len(request.texts) * request.rerank.top_n

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from aisle.evaluation.blend_fit import CUTOFF, dcg
 from aisle.evaluation.pair_metrics import score_pairs
 from aisle.text.tokens import TokenizedTexts
 from aisle.training.tokenized import TokenizedPairs
 
-CUTOFF = 10
 SERVED_NDCG = f"served_ndcg@{CUTOFF}"
 """nDCG of the list that will be served, after reranking."""
 UNRANKED_NDCG = f"unranked_ndcg@{CUTOFF}"
@@ -72,12 +72,6 @@ def no_use_warning(kept: Mapping[str, Any]) -> str | None:
         f"{after:.4f}, and {before:.4f} without reranking; do not serve this reranker. Train on products "
         "that the search finds, judged right and wrong"
     )
-
-
-def dcg(gains: np.ndarray) -> float:
-    """Return the discounted cumulative gain of the first `CUTOFF` products: sum of gain / log2(1 + rank)."""
-    first = np.asarray(gains[:CUTOFF], np.float64)
-    return float((first / np.log2(np.arange(2, len(first) + 2))).sum())
 
 
 def make_score_evaluator(

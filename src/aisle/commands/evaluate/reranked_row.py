@@ -17,7 +17,8 @@ from aisle.evaluation.retrieval_metrics import RetrievalMetrics
 from aisle.evaluation.significance import bootstrap_interval, paired_differences
 from aisle.index import SearchIndex
 from aisle.search.rankings import Run
-from aisle.search.rerankers import Reranker, load_reranker
+from aisle.search.rerank_stage import rerank_stage
+from aisle.search.rerankers import load_reranker
 from aisle.types.columns import TEXT_COLUMN
 
 
@@ -78,14 +79,19 @@ def rerank_row(
     """
     if TEXT_COLUMN not in index.products.column_names:
         raise ConfigError("--reranker: reads texts, and the index stores none; build it again with them")
-    reranker = load_reranker(str(settings.reranker))
+    mode = None if settings.fusion == "rrf" else settings.mode
+    stage = rerank_stage(load_reranker(str(settings.reranker)), mode, also_dropped=True)
+    assert stage is not None
     texts = index.products.column(TEXT_COLUMN)
     rows = run.rows.copy()
     started = time.perf_counter()
     with output.progress("reranking", len(run)) as bar:
         for query_id, place in run.places.items():
-            order = _order(reranker, judged.queries[query_id], texts, rows[place, : settings.rerank_depth])
-            rows[place, : len(order)] = rows[place, order]
+            first_rows = rows[place, : settings.rerank_depth]
+            answered = first_rows[first_rows >= 0]
+            found = texts.take(pa.array(answered)).to_pylist()
+            scores = stage.scores(judged.queries[query_id], found, run.scores[place, : len(answered)])
+            rows[place, : len(answered)] = answered[np.argsort(-scores, kind="stable")]
             bar.advance(1)
     seconds = time.perf_counter() - started
     # Scores that fall with the rank: metrics must not break ties by the product id.
@@ -97,10 +103,3 @@ def rerank_row(
         depth=min(settings.rerank_depth, rows.shape[1]),
         milliseconds=1000 * seconds / max(len(run), 1),
     )
-
-
-def _order(reranker: Reranker, query: str, texts: pa.ChunkedArray, rows: np.ndarray) -> np.ndarray:
-    """Return the order of the products in some rows of the index by the reranker's scores, best first."""
-    answered = rows[rows >= 0]
-    found = texts.take(pa.array(answered)).to_pylist()
-    return np.argsort(-reranker.logits([(query, text) for text in found]), kind="stable")

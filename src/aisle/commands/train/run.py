@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from aisle.commands.train.data_settings import MEMORY, DataSettings
 from aisle.commands.train.finished_run import FinishedRun
 from aisle.commands.train.launch_command import started_as
 from aisle.commands.train.loss_settings import AUTO, needs_teacher_scores
+from aisle.commands.train.measured_blend import measure_blend
 from aisle.commands.train.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.commands.train.precision_choice import CHOSEN, launched_precision, with_precision
 from aisle.commands.train.read_data import TrainingData, read_training_data
@@ -187,6 +188,9 @@ def _train(
                 },
                 advice=RESUME_ADVICE,
             )
+            if isinstance(settings, RerankerSettings):
+                blend = measure_blend(run_dir, settings, data.validation, log=output.log)
+                metrics["reranking"] = blend and {**asdict(blend), "kept": blend.kept}
             finish_run_dir(run_dir, settings, metrics)
         wait_for_all(accelerator)
     accelerator.end_training()

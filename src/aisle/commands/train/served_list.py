@@ -11,9 +11,10 @@ import numpy as np
 from aisle.commands.train.reranker_settings import ServedListSettings
 from aisle.data.pairs import Pairs
 from aisle.errors import AisleError, ConfigError
+from aisle.evaluation.blend_fit import dcg
 from aisle.text.joined_pairs import PairTokenizer
 from aisle.training.distributed import broadcast_from_main
-from aisle.training.score_evaluation import ServedLists, dcg
+from aisle.training.score_evaluation import ServedLists
 
 QUERIES_AT_A_TIME = 256
 
@@ -26,12 +27,14 @@ class FoundProducts:
         pairs: (products,) each query with the text of each of its products, best first.
         counts: (queries,) number of products of each query.
         relevance: (products,) float32, judged relevance; 0 if a product is not judged.
+        retrieval: (products,) float32, the search's scores.
         ideal: (queries,) DCG of the best order of the query's judged products.
     """
 
     pairs: list[tuple[str, str]]
     counts: list[int]
     relevance: np.ndarray
+    retrieval: np.ndarray
     ideal: np.ndarray
 
 
@@ -56,7 +59,7 @@ def served_lists(
     found: Any = None
     if accelerator.is_main_process:
         try:
-            found = _search(settings, validation, trust_remote_code=trust_remote_code, log=log)
+            found = found_products(settings, validation, trust_remote_code=trust_remote_code, log=log)
         except AisleError as error:
             found = error
     found = broadcast_from_main(accelerator, found)
@@ -71,7 +74,7 @@ def served_lists(
     )
 
 
-def _search(
+def found_products(
     settings: ServedListSettings,
     validation: Pairs,
     *,
@@ -99,6 +102,7 @@ def _search(
     pairs: list[tuple[str, str]] = []
     counts: list[int] = []
     relevance: list[float] = []
+    retrieval: list[float] = []
     queries = list(judged)
     for start in range(0, len(queries), QUERIES_AT_A_TIME):
         part = queries[start : start + QUERIES_AT_A_TIME]
@@ -111,6 +115,7 @@ def _search(
             keys = [hit.product_id for hit in hits] if by_id else texts
             pairs += [(query, str(text)) for text in texts]
             counts.append(len(hits))
+            retrieval += [hit.score for hit in hits]
             relevance += [judged[query].get(str(key), 0.0) for key in keys]
     if not any(relevance):
         named = "product ids are" if by_id else "product texts are (the pairs have no product ids)"
@@ -127,6 +132,7 @@ def _search(
         pairs,
         counts,
         np.array(relevance, np.float32),
+        np.array(retrieval, np.float32),
         np.array([dcg(np.array(sorted(judged[query].values(), reverse=True))) for query in queries]),
     )
 
