@@ -193,6 +193,27 @@ def test_texts_of_an_index_with_other_products_keep_their_embeddings(
     assert embedded == ["red chaise"]
 
 
+def test_kept_embeddings_are_those_of_the_texts_whatever_index_they_come_from(mine, tiny_bert, tmp_path):
+    """The texts move to other products, so that all rows and numbers are equal and only the texts differ."""
+    titles = [text for _, text, _ in PRODUCTS]
+    found = {}
+    for name, moved in (("first", titles), ("second", [*titles[1:], titles[0]])):
+        rows = [(each, text) for (each, _, _), text in zip(PRODUCTS, moved, strict=True)]
+        whole = write_rows(tmp_path / f"{name}.csv", ["product_id", "title"], [*rows, ("p8", "desk")])
+        part = write_rows(tmp_path / f"{name}_part.csv", ["product_id", "title"], rows)
+        index = tmp_path / name
+        flags = ["--catalog", whole, "--index_dir", index, "--model", tiny_bert, "--precision", "fp32"]
+        assert main(["build", *map(str, flags)]) == 0
+        for cache in (["--embedding_cache", tmp_path / "cache"], []):
+            dense = ["--source", "dense", "--margin", "none", "--index_dir", index, "--catalog", part]
+            code, said, path = mine(*dense, *cache)
+            assert code == 0, said
+            found[name, bool(cache)] = rows_of(path)
+    assert found["first", True] == found["first", False]
+    assert found["second", True] == found["second", False]
+    assert found["first", True] != found["second", True]
+
+
 def test_the_encoder_of_another_index_is_refused(mine, index_dir, tiny_model):
     code, said, path = mine(
         "--source", "dense", "--index_dir", index_dir, "--model", tiny_model("distilbert")

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aisle.commands.indexing.embedding import (
-    EmbeddingPlan,
     embed_shards,
     embeddings_in_order,
     plan_embeddings,
+    product_digests,
 )
 from aisle.commands.output import Output
 from aisle.commands.speed_notes import IN_BF16, speed_notes
@@ -67,7 +67,7 @@ def catalog_embeddings(
     made_by = repr((encoder.fingerprint, precision, encoder.dim))
     plan = plan_embeddings(products, known, made_by=made_by)
     encoder_key = blake2b(made_by.encode(), digest_size=8).hexdigest()
-    path = folder / f"{encoder_key}-{_content_key(plan)}.npy"
+    path = folder / f"{encoder_key}-{_content_key(products)}.npy"
     shape = (products.num_rows, encoder.dim)
     if path.is_file():
         output.log(f"{role}: embeddings of {shape[0]:,} products are kept in {folder}")
@@ -105,8 +105,6 @@ def catalog_embeddings(
     return read_array(path, shape=shape, dtype="float32")
 
 
-def _content_key(plan: EmbeddingPlan) -> str:
-    """Return a key that is equal for equal texts in the same order."""
-    digest = blake2b("".join(plan.keys).encode(), digest_size=16)
-    digest.update(plan.source.tobytes())
-    return digest.hexdigest()
+def _content_key(products: pa.Table) -> str:
+    """Return a key that is equal for equal texts in the same order, whether they are known or embedded."""
+    return blake2b(product_digests(products).tobytes(), digest_size=16).hexdigest()
