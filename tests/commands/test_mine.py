@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from aisle.cli import main, train_main
 from aisle.models.loading import load_encoder
+from aisle.search.rerankers import load_reranker
 from tests.commands.conftest import write_rows
 
 PRODUCTS = [
@@ -292,6 +295,33 @@ def test_the_report_has_the_hardness_and_the_share_of_false_negatives(mine, shop
     hardness = report["hardness"]
     assert hardness["above_positive"] == sum(gap > 0 for gap in gaps)
     assert hardness["score_less_positive"]["0.5"] == pytest.approx(np.median(gaps), abs=1e-5)
+
+
+def test_a_teacher_excludes_what_it_scores_as_high_as_the_positive(mine, shop, tiny_bert, tmp_path):
+    torch.manual_seed(1)
+    AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=1).save_pretrained(
+        tmp_path / "teacher"
+    )
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "teacher")
+    flags = ["--catalog", shop / "catalog.csv", "--source", "random", "--per_query", 9]
+    left = rows_of(mine(*flags)[2])
+    code, said, path = mine(*flags, "--teacher", tmp_path / "teacher")
+    assert code == 0, said
+    texts = {product_id: text for product_id, text, _ in PRODUCTS}
+    teacher = load_reranker(str(tmp_path / "teacher"))
+    above = 0
+    for row, before in zip(rows_of(path), left, strict=True):
+        limit = teacher.logits([(row["query"], row["product"])])[0]
+        scores = {
+            each: teacher.logits([(row["query"], texts[each])])[0] for each in before["hard_negative_ids"]
+        }
+        # a batch changes the last bits of a score
+        assert all(abs(score - limit) > 1e-6 for score in scores.values())
+        assert row["hard_negative_ids"] == [each for each, score in scores.items() if score < limit]
+        above += sum(score >= limit for score in scores.values())
+    assert f"{above} above the teacher" in said
+    code, said, _ = mine(*flags, "--teacher", "nothing")
+    assert (code, "--teacher nothing: must be the folder of a run" in said) == (2, True)
 
 
 def test_random_negatives_obey_the_rules_and_the_seed(mine, shop):

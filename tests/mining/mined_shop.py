@@ -59,6 +59,7 @@ def mine(
     margin=None,
     near=None,
     groups=None,
+    teacher=None,
 ):
     """Return the negatives of each pair, and everything that was mined."""
     texts = catalog.texts_of(pairs.product_ids or ())
@@ -79,6 +80,7 @@ def mine(
         ranking=ranking or bm25(catalog),
         per_query=per_query,
         on_progress=lambda count: None,
+        teacher=teacher,
     )
     return [None if anchor is None else mined.negatives[anchor] for anchor in anchors], mined
 

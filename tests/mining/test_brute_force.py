@@ -140,3 +140,12 @@ def test_the_graph_of_an_index_finds_what_an_exact_search_finds(shop, tmp_path):
     expected = mine(pairs_of(*judged), catalog, ranking=exact)[0]
 
     assert mine(pairs_of(*judged), catalog, ranking=by_graph)[0] == expected
+
+
+def test_parts_of_the_catalogue_give_the_same_ranking(shop, monkeypatch):
+    catalog, embeddings, queries, _ = shop
+    none = [np.empty(0, np.int64)] * QUERIES
+    whole = list(dense(catalog, embeddings, queries).rank(list(queries), none))
+    monkeypatch.setattr("aisle.mining.ranked_products.PART_ROWS", 37)
+    parts = list(dense(catalog, embeddings, queries).rank(list(queries), none))
+    assert all(np.array_equal(one.rows, two.rows) for one, two in zip(whole, parts, strict=True))

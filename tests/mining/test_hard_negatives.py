@@ -87,7 +87,7 @@ def test_every_reason_occurs_and_is_counted(catalog, embeddings):
         groups=GroupColumns("group", "subgroup"),
     )
 
-    assert {reason for reason, count in mined.by_reason().items() if not count} == set()
+    assert {reason for reason, count in mined.by_reason().items() if not count} == {"above the teacher"}
     assert list(mined.by_reason()) == list(REASONS)
     # p9 is judged wrong: it stays, although its subgroup is the query's and its score is above the margin
     assert set(ids_of(found[0])) == {"p9", "p6", "p8", "p10"}
@@ -262,3 +262,35 @@ def test_both_sources_have_cosines_and_are_in_turns(catalog, embeddings):
     assert [each.score for each in found] == pytest.approx(
         [np.cos(ANGLES.get(each, 2.0)) for each in expected], abs=1e-6
     )
+
+
+def test_a_teacher_filters_what_the_rules_leave_and_scores_each_pair_once(catalog):
+    pairs = pairs_of(
+        {"query": "red sofa", "product": "red sofa legs", "relevance": 1},
+        {"query": "red sofa", "product": "sofa", "relevance": 1},
+        {"query": "red sofa", "product": "not in the catalogue", "relevance": 1},
+    )
+    logits = {text: float(np.sin(7 * row)) for row, text in enumerate(CATALOG.values())}
+    limits = [logits["red sofa legs"], logits["sofa"], 0.0]
+    asked = []
+
+    def teacher(given):
+        asked.extend(given)
+        return np.array([logits[text] for _, text in given], np.float32)
+
+    ranking = dense(catalog, np.stack([unit(number / 20) for number in range(len(CATALOG))]), VECTORS)
+    every_pair = {"ranking": ranking, "margin": Margin("absolute", -9)}
+    left, _ = mine(pairs, catalog, per_query=100, **every_pair)
+    found, mined = mine(pairs, catalog, per_query=2, teacher=teacher, **every_pair)
+
+    expected, above = [], 0
+    for each, limit in zip(left, limits, strict=True):
+        chosen = []
+        for one in ids_of(each):
+            is_right = np.float32(logits[CATALOG[one]]) >= np.float32(limit)
+            above += is_right and len(chosen) < 2
+            chosen += [] if is_right else [one]
+        expected.append(chosen[:2])
+    assert [ids_of(each) for each in found] == expected
+    assert mined.excluded["above the teacher"] == above > 0
+    assert len(asked) == len(set(asked)) <= len(CATALOG)

@@ -2,83 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
+from aisle.mining.choose_negatives import Choice, Teacher, TeacherTexts, choose
 from aisle.mining.exclusions import AnchorRules, Candidate, Exclusions
+from aisle.mining.mined import Mined, MinedNegative
 from aisle.mining.mined_catalog import MinedCatalog, ProductRows
 from aisle.mining.mining_anchors import Anchor
 from aisle.mining.ranked_products import Ranked, Ranking
-from aisle.mining.reasons import REASONS, Reason
 from aisle.mining.text_keys import text_key
 
-__all__ = ["Mined", "MinedNegative", "mine_negatives"]
+__all__ = ["mine_negatives"]
 
 LOOKED_AT = 16
 """Products whose texts are read at a time."""
 RANKED_AT_A_TIME = 4096
 """Queries to rank at a time; an exact search reads all embeddings for them."""
-
-
-@dataclass(frozen=True)
-class MinedNegative:
-    """Hard negative of an anchor.
-
-    Attributes:
-        row: Row of the catalogue.
-        product_id: Id of the product.
-        text: Text of the product.
-        score: Score of the ranking.
-        positive_score: Lowest score of the anchor's positives; None if the catalogue has none of them.
-    """
-
-    row: int
-    product_id: str
-    text: str
-    score: float
-    positive_score: float | None = None
-
-
-@dataclass
-class Mined:
-    """Hard negatives of all anchors, and the products that were excluded.
-
-    Attributes:
-        per_query: Most negatives of an anchor.
-        negatives: Anchor to its negatives, best ranked first; empty if there are none.
-        excluded: Number of products that ranked above the last negative of their anchor, by reason.
-    """
-
-    per_query: int
-    negatives: dict[Anchor, list[MinedNegative]] = field(default_factory=dict)
-    excluded: Counter[Reason] = field(default_factory=Counter)
-
-    @property
-    def count(self) -> int:
-        """Number of negatives of all anchors."""
-        return sum(map(len, self.negatives.values()))
-
-    @property
-    def without(self) -> int:
-        """Number of anchors without a negative."""
-        return sum(not found for found in self.negatives.values())
-
-    @property
-    def short(self) -> int:
-        """Number of anchors with some negatives, but fewer than asked for."""
-        return sum(0 < len(found) < self.per_query for found in self.negatives.values())
-
-    @property
-    def without_margin(self) -> int:
-        """Number of anchors without a positive in the catalogue, from which a margin could be measured."""
-        return sum(not anchor.positives for anchor in self.negatives)
-
-    def by_reason(self) -> Mapping[Reason, int]:
-        """Return the number of excluded products for each reason, 0 included."""
-        return {reason: self.excluded[reason] for reason in REASONS}
+CHOSEN_AT_A_TIME = 64
+"""Queries whose candidates a teacher scores together."""
 
 
 def mine_negatives(
@@ -90,6 +35,7 @@ def mine_negatives(
     ranking: Ranking,
     per_query: int,
     on_progress: Callable[[int], None],
+    teacher: Teacher | None = None,
 ) -> Mined:
     """Return the hard negatives of anchors: the first products of a ranking that no rule excludes.
 
@@ -101,6 +47,8 @@ def mine_negatives(
         ranking: Ranking of the catalogue for queries.
         per_query: Most negatives of an anchor, at least 1.
         on_progress: Called with the number of further queries that are done.
+        teacher: Scores pairs of a query and a text; products that it scores at least as high as the positive
+            are excluded. None for no teacher.
     """
     mined = Mined(per_query)
     by_query: dict[str, list[Anchor]] = {}
@@ -110,11 +58,16 @@ def mine_negatives(
     for start in range(0, len(names), RANKED_AT_A_TIME):
         queries = names[start : start + RANKED_AT_A_TIME]
         positives = [_positive_rows(by_query[query]) for query in queries]
-        for query, ranked in zip(queries, ranking.rank(queries, positives), strict=True):
-            candidates = _Candidates(ranked, catalog, rows, exclusions)
-            for anchor in by_query[query]:
-                mined.negatives[anchor] = candidates.negatives(anchor, mined)
-            on_progress(1)
+        ranking_of = zip(queries, ranking.rank(queries, positives), strict=True)
+        while part := list(islice(ranking_of, CHOSEN_AT_A_TIME)):
+            choices = []
+            for query, ranked in part:
+                candidates = _Candidates(ranked, catalog, rows, exclusions)
+                choices += [Choice(one, candidates.passing(one, mined)) for one in by_query[query]]
+            texts = None if teacher is None else TeacherTexts(teacher, catalog)
+            choose(choices, texts, mined)
+            mined.negatives.update((choice.anchor, choice.found) for choice in choices)
+            on_progress(len(part))
     return mined
 
 
@@ -132,9 +85,8 @@ class _Candidates:
     exclusions: Exclusions
     read: list[Candidate] = field(default_factory=list)
 
-    def negatives(self, anchor: Anchor, mined: Mined) -> list[MinedNegative]:
-        """Return the negatives of an anchor, and count what is excluded."""
-        found: list[MinedNegative] = []
+    def passing(self, anchor: Anchor, mined: Mined) -> Iterator[MinedNegative]:
+        """Yield the products that the rules leave for an anchor, and count those that are excluded."""
         chosen: set[str] = set()
         positive = min((self.ranked.positive_scores[row] for row in anchor.positives), default=None)
         relevant = self._relevant(anchor)
@@ -149,12 +101,7 @@ class _Candidates:
                 continue
             chosen.add(key)
             product = candidate.product
-            found.append(
-                MinedNegative(candidate.row, product.product_id, product.text, candidate.score, positive)
-            )
-            if len(found) == mined.per_query:
-                break
-        return found
+            yield MinedNegative(candidate.row, product.product_id, product.text, candidate.score, positive)
 
     @property
     def _group_names(self) -> list[str]:

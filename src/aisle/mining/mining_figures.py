@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aisle.data.pairs import Pairs, query_key
-from aisle.mining.hard_negatives import Mined
 from aisle.mining.known_products import KnownProducts
+from aisle.mining.mined import Mined
 
 __all__ = ["FalseNegatives", "Hardness", "false_negatives", "hardness"]
 

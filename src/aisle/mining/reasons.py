@@ -19,6 +19,7 @@ Reason = Literal[
     "near-duplicate",
     "above the margin",
     "duplicate",
+    "above the teacher",
 ]
 REASONS: Mapping[Reason, str] = {
     "judged positive": "a row of the training data has the product as a positive of the query",
@@ -32,5 +33,6 @@ REASONS: Mapping[Reason, str] = {
     "near-duplicate": "it has the words of a relevant product of the query, or nearly its embedding",
     "above the margin": "its score comes too close to that of the positive, or is higher",
     "duplicate": "its text equals that of a negative that ranks above it",
+    "above the teacher": "the teacher scores it at least as high as the positive",
 }
 """Reasons in the order in which they are checked."""

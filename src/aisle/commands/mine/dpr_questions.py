@@ -11,8 +11,8 @@ from aisle.commands.mine.training_data import TrainingFiles
 from aisle.data.dpr_json import HARD_NEGATIVES, NEGATIVES, POSITIVES, QUESTION, passage_id
 from aisle.data.pairs import Pairs
 from aisle.data.rows import text_problem
-from aisle.mining.hard_negatives import MinedNegative
 from aisle.mining.known_products import POSITIVE_ABOVE, Passages
+from aisle.mining.mined import MinedNegative
 from aisle.mining.mined_catalog import MinedCatalog
 
 TITLE, TEXT = "title", "text"

@@ -12,7 +12,7 @@ from aisle.commands.mine.judged_data import Positives
 from aisle.commands.mine.settings import MineSettings
 from aisle.commands.output import Output
 from aisle.io.durable import replace_text
-from aisle.mining.hard_negatives import Mined
+from aisle.mining.mined import Mined
 from aisle.mining.mining_figures import FalseNegatives, hardness
 
 LOW_SHARE = 0.5
@@ -88,6 +88,7 @@ class MiningReport:
             "output_file": settings.output_file,
             "source": settings.source,
             "model": self.search.model,
+            "teacher": settings.teacher,
             "margin": None if margin is None else str(margin),
             "depth": settings.depth,
             "per_query": settings.per_query,

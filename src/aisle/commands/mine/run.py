@@ -11,6 +11,7 @@ from pathlib import Path
 from aisle.commands.mine.catalog_search import cache_folder, product_search
 from aisle.commands.mine.dpr_questions import good_questions, questions_of_pairs, with_negatives
 from aisle.commands.mine.judged_data import JudgedData, find_positives, judged_data
+from aisle.commands.mine.mining_teacher import teacher_named
 from aisle.commands.mine.report import MiningReport
 from aisle.commands.mine.searched_catalog import group_columns, open_catalog
 from aisle.commands.mine.settings import MineSettings, OutputFormat, output_problem
@@ -21,8 +22,9 @@ from aisle.data.dpr_json import write_dpr
 from aisle.data.pairs import Pairs
 from aisle.errors import ConfigError
 from aisle.mining.exclusions import Exclusions, NearDuplicates
-from aisle.mining.hard_negatives import Mined, MinedNegative, mine_negatives
+from aisle.mining.hard_negatives import mine_negatives
 from aisle.mining.known_products import KnownProducts
+from aisle.mining.mined import Mined, MinedNegative
 from aisle.mining.mined_catalog import MinedCatalog
 from aisle.mining.mining_anchors import Anchor, anchors_of_pairs, anchors_of_queries
 from aisle.mining.mining_figures import FalseNegatives, false_negatives
@@ -63,6 +65,7 @@ def mine(settings: MineSettings) -> Path:
                 ranking=search.ranking,
                 per_query=settings.per_query,
                 on_progress=bar.advance,
+                teacher=None if settings.teacher is None else teacher_named(settings.teacher),
             )
         path = Path(settings.output_file)
         if output_format == "pairs":

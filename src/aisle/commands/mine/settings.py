@@ -78,6 +78,9 @@ class MineSettings:
     near_duplicate: Annotated[float, Interval(gt=0, le=1)] = 0.98
     """Exclude products whose embedding has at least this cosine with that of a relevant product. 1: equal
     embeddings only. Without embeddings, only products with the words of a relevant product are excluded."""
+    teacher: str | None = None
+    """Cross-encoder that checks the products that are left: a run of `aisle train-reranker`, or the folder or
+    Hub id of another. Products that it scores at least as high as the positive are excluded."""
     graded: bool = False
     """Use the levels of relevance: a pair with any relevance above 0 gets hard negatives, and a product that
     is judged lower than the pair may be its negative. Otherwise pairs up to 0.5 get none, and no product with
@@ -239,7 +242,7 @@ def output_problem(output_file: str, output_format: OutputFormat) -> list[str]:
 def mine_inputs(settings: MineSettings) -> None:
     """Check that the pairs, the catalogue and the index exist, and that no input would be replaced."""
     check_data_sets([*settings.train_file, *(settings.held_out_file or ())])
-    check_models(settings.model)
+    check_models(settings.model, settings.teacher)
     check_indexes(settings.index_dir)
     target = Path(settings.output_file)
     for path in (*expand_files(settings.catalog or ()), *expand_files(settings.train_file)):

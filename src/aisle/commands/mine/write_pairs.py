@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from aisle.data.pairs import Pairs
 from aisle.io.arrow_writer import writing
 from aisle.io.durable import replacing
-from aisle.mining.hard_negatives import MinedNegative
+from aisle.mining.mined import MinedNegative
 
 HARD_NEGATIVES, HARD_NEGATIVE_IDS = "hard_negatives", "hard_negative_ids"
 COLUMNS = ("query_id", "query", "product_id", "product", "relevance")
