@@ -91,3 +91,66 @@ def test_texts_that_cannot_be_drawn_are_one_message(draw, arguments, message):
     assert message in error
     assert "Traceback" not in error
     assert not folder.exists()
+
+
+def write_font(path, family, characters):
+    """Write a font in which each of the characters is a filled square."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 1000), (1000, 1000), (1000, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder([".notdef", "square"])
+    font.setupCharacterMap({ord(char): "square" for char in characters})
+    font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 0)})
+    font.setupHorizontalHeader(ascent=1000, descent=0)
+    font.setupNameTable({"familyName": family, "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)
+
+
+@pytest.fixture
+def install_font(tmp_path, monkeypatch):
+    """Return a function that installs a font with some characters for this test."""
+    from matplotlib import font_manager
+
+    from aisle.reporting.html import fonts
+
+    def install(family, characters):
+        path = tmp_path / f"{family}.ttf"
+        write_font(path, family, characters)
+        entry = font_manager.ttfFontProperty(font_manager.get_font(path))
+        monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist, entry])
+
+    yield install
+    for cached in (fonts._known, fonts.characters_of, font_manager.fontManager._findfont_cached):
+        cached.cache_clear()
+
+
+def test_characters_that_the_usual_font_lacks_are_drawn_with_installed_fonts(install_font, draw):
+    from aisle.reporting.html.fonts import FIRST_FONT, families_for, without_font
+
+    assert families_for(["sofa $5"]) == (FIRST_FONT,)
+    install_font("One", "\ue801")
+    install_font("Two", "\ue801\ue802")
+    assert families_for(["a \ue801", "\ue802 sofa"]) == (FIRST_FONT, "Two")
+    assert without_font(["a \ue801\ue803", "\ue803\ue802 sofa"]) == "\ue803"
+
+    _, folder = draw("a \ue801 sofa", "a \ue803 lamp")
+
+    words = "".join(ElementTree.parse(folder / "heatmap.svg").getroot().itertext())
+    assert "a \ue801 sofa" in words
+    assert "a \u25a1 lamp" in words
+
+
+def test_characters_without_a_font_are_logged_once(draw, tiny_bert, tmp_path, capsys):
+    flags = ["--model", str(tiny_bert), "--output_dir", str(tmp_path / "map")]
+    assert main(["heatmap", "a \ue901 sofa", "\ue901\ue902", *flags]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("no installed font has 2 of the characters, which are squares in the pictures") == 1

@@ -23,33 +23,15 @@ from aisle.index.manifest import (
     ADAPTER_FILE,
     EMBEDDINGS_FILE,
     MANIFEST_FILE,
-    AdapterRecord,
     FileRecord,
     write_manifest,
 )
 from aisle.index.query_adapter import QueryAdapter, write_adapter
 from aisle.io.durable import file_sha256
+from tests.search.adapter_record import BASE, record_of
 from tests.search.word_encoder import DIM, WordEncoder, write_shop
 
-BASE = WordEncoder().fingerprint
 SWAPPED = QueryAdapter("linear", {"weight": np.eye(DIM, dtype=np.float32)[::-1].copy()})
-
-
-def record_of(adapter, *, index=BASE):
-    return AdapterRecord(
-        kind=adapter.kind,
-        size=adapter.size,
-        fingerprint=adapter.fingerprint(base=BASE, index=index),
-        base_fingerprint=BASE,
-        version=1,
-        train_queries=300,
-        train_pairs=900,
-        held_out_queries=60,
-        ndcg_before=0.4,
-        ndcg_after=0.5,
-        gain_low=0.08,
-        gain_high=0.12,
-    )
 
 
 @pytest.fixture

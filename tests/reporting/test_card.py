@@ -242,4 +242,9 @@ def test_the_card_of_two_towers_names_both_and_has_no_code_for_transformers_alon
     assert "product tower `c0ffee`, of the query tower `decaf`" in card
     assert "AutoModel" not in card
     assert 'encode_query(["waterproof' in card
+    assert "An embedding is the mean of all tokens, with unit length" in card
+    pooled = [tower | {"pooling": pooling} for tower, pooling in zip(towers, ("cls", "mean"), strict=True)]
+    card = render({"adapter": False, "query_fingerprint": "decaf", "towers": pooled})
+    said = "An embedding of a query is the first token, and of a product the mean of all tokens, with"
+    assert said in card
     assert ModelCard(card).data.base_model == ["acme/small", "intfloat/e5-large-v2"]

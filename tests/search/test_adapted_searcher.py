@@ -8,27 +8,13 @@ import pytest
 from aisle.errors import FingerprintMismatchError
 from aisle.index import open_index, rollback
 from aisle.index.adapt_index import TrainedFunction, adapt_index
-from aisle.index.manifest import AdapterRecord
 from aisle.index.query_adapter import QueryAdapter
 from aisle.search.searcher import Searcher
+from tests.search.adapter_record import BASE, record_of
 from tests.search.word_encoder import DIM, WordEncoder, write_shop
 
-BASE = WordEncoder().fingerprint
 OPPOSITE = QueryAdapter("linear", {"weight": -np.eye(DIM, dtype=np.float32)})
-RECORD = AdapterRecord(
-    kind="linear",
-    size=DIM,
-    fingerprint=OPPOSITE.fingerprint(base=BASE, index=BASE),
-    base_fingerprint=BASE,
-    version=1,
-    train_queries=1,
-    train_pairs=1,
-    held_out_queries=1,
-    ndcg_before=0,
-    ndcg_after=1,
-    gain_low=0.5,
-    gain_high=1,
-)
+RECORD = record_of(OPPOSITE)
 
 
 @dataclass(frozen=True)

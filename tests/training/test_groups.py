@@ -212,6 +212,36 @@ def test_a_batch_keeps_texts_of_a_group_together(minilm_tokenizer):
         assert np.unique(pairs.groups[batch], return_counts=True)[1].min() >= 2
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("sizes", "batch", "most"),
+    [
+        ([7] * 40, 16, 4),
+        ([3, 50, *[5] * 60], 16, 3),
+        ([1] * 100, 8, 2),
+        ([12] * 8, 16, 4),
+        ([11, 30, 30, 9], 20, 8),
+    ],
+)
+def test_a_batch_has_no_more_texts_of_a_group_than_the_limit(sizes, batch, most, seed):
+    groups = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    plan = BatchPlan(len(groups), batch, 1, 1, seed=seed, groups=groups, together=most)
+    for epoch in range(3):
+        batches = [rows for (rows,) in plan.steps(epoch)]
+        assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(len(groups)))
+        for rows in batches:
+            assert np.unique(groups[rows], return_counts=True)[1].max() <= most
+
+
+def test_a_group_with_more_texts_than_fit_is_spread_evenly():
+    groups = np.repeat([0, *range(1, 41)], [400, *[10] * 40])
+    plan = BatchPlan(800, 20, 1, 1, seed=0, groups=groups, together=4)
+    batches = [groups[rows] for (rows,) in plan.steps(0)]
+    of_large = [int((batch == 0).sum()) for batch in batches]
+    assert max(of_large) == 12  # three parts of four texts
+    assert np.mean(of_large[:20]) == pytest.approx(10, abs=2)
+
+
 def figures_by_loops(cosines, right, ignored):
     """Rank each row by sorting, wrong columns first among equals."""
     figures = []

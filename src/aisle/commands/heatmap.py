@@ -18,6 +18,7 @@ from aisle.commands.shared_settings import (
     QueryPrompt,
     TrustRemoteCode,
 )
+from aisle.commands.terminal import printable
 from aisle.commands.text_lines import read_lines
 from aisle.config.annotations import Positional
 from aisle.errors import DataError
@@ -26,6 +27,8 @@ from aisle.extras import require_extra
 if TYPE_CHECKING:
     import numpy as np
 
+MOST_SHOWN = 40
+"""Most characters without a font to list."""
 MOST_TEXTS = 50
 """Most rows and most columns of a heat map: a picture of more cannot be read."""
 
@@ -93,6 +96,7 @@ def heatmap(settings: HeatmapSettings) -> None:
         quieten_libraries()
 
     from aisle.evaluation.document import Heatmap
+    from aisle.reporting.html.fonts import without_font
     from aisle.reporting.html.heatmap_page import write_heatmap
 
     encoder = load_encoder(
@@ -120,6 +124,12 @@ def heatmap(settings: HeatmapSettings) -> None:
         ),
     )
     output.log(f"{len(texts)} x {len(names)} cosines in {page}, with the pictures beside it")
+    missing = without_font([*texts, *names])
+    if missing:
+        output.log(
+            f"no installed font has {len(missing)} of the characters, which are squares in the pictures (the "
+            f"page has them): {printable(missing[:MOST_SHOWN])}; install a font such as Noto Sans CJK"
+        )
     output.document({"rows": texts, "columns": names, "cosines": cosines, "page": str(page)})
 
 

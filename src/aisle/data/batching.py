@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aisle.data.group_batches import spread_parts
+
 
 @dataclass(frozen=True)
 class DistinctTexts:
@@ -29,7 +31,13 @@ def distinct(texts: Iterable[str]) -> DistinctTexts:
 
 
 def epoch_order(
-    count: int, *, seed: int, epoch: int, groups: np.ndarray | None = None, together: int | None = None
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: np.ndarray | None = None,
+    together: int | None = None,
+    batch: int | None = None,
 ) -> np.ndarray:
     """Return the order of the rows in an epoch; it depends on the seed and the epoch only.
 
@@ -40,6 +48,8 @@ def epoch_order(
         groups: (count,) group of each row, to keep the rows of a group together.
         together: Most rows of a group to keep together; a larger group is divided into parts of nearly equal
             size, by other rows in each epoch. None keeps the whole group together.
+        batch: Rows of a batch, so that a batch has at most `together` rows of a group; None orders parts at
+            random.
     """
     order = np.random.default_rng([seed, epoch]).permutation(count)
     if groups is None:
@@ -48,7 +58,10 @@ def epoch_order(
     # A group moves to the position of its first row; the sort is stable, so its rows stay shuffled.
     _, first, member = np.unique(members, return_index=True, return_inverse=True)
     grouped: np.ndarray = order[np.argsort(first[member], kind="stable")]
-    return grouped
+    if together is None or batch is None:
+        return grouped
+    parts = np.sort(first[member], kind="stable")
+    return grouped[spread_parts(groups[grouped], parts, batch=batch, most=together)]
 
 
 def _parts(groups: np.ndarray, most: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aisle.data.arrow_rows import declared_types, table_rows
+from aisle.data.dataset_card import with_card_classes
 from aisle.data.files import expand_files, has_format, iter_rows
 from aisle.data.rows import Row
 from aisle.data.saved_sets import open_saved, saved_splits
@@ -178,7 +179,8 @@ def iter_split(
         )
     if source.saved:
         return _saved_rows(source.name, source.splits[split][0])
-    return iter_rows(source.splits[split], text=text)
+    rows, folder = iter_rows(source.splits[split], text=text), Path(source.name).expanduser()
+    return with_card_classes(rows, folder) if folder.is_dir() else rows
 
 
 def _saved_rows(name: str, folder: Path) -> Iterator[Row]:

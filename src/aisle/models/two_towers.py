@@ -162,8 +162,9 @@ def _written(tower: TowerToSave, folder: Path) -> dict[str, Any]:
 
 
 def _origin(tower: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint and the base model of a tower, for the `aisle.json` of the run."""
-    return {name: tower[name] for name in ("fingerprint", "base_model", "base_model_hub_id", "base_revision")}
+    """Return what a run's `aisle.json` records of a tower: fingerprint, base model, pooling and heads."""
+    names = ("fingerprint", "base_model", "base_model_hub_id", "base_revision", "pooling", "heads")
+    return {name: tower[name] for name in names if name in tower}
 
 
 def _router(staging: Path) -> dict[str, Any]:

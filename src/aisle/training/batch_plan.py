@@ -21,7 +21,7 @@ class BatchPlan:
         accumulation: Global batches per step.
         seed: Seed of the shuffled order.
         groups: (pairs,) query of each pair, to keep a query's pairs in the same batch; or group of each text.
-        together: Most texts of a group to keep in the same batch; None keeps all.
+        together: Most texts of a group in a batch, unless it has more for each batch; None keeps all.
     """
 
     pairs: int
@@ -44,10 +44,15 @@ class BatchPlan:
 
     def steps(self, epoch: int, *, first_step: int = 0) -> Iterator[list[np.ndarray]]:
         """Yield each step of an epoch, from `first_step` on, as a list of global batches of pair numbers."""
-        order = epoch_order(
-            self.pairs, seed=self.seed, epoch=epoch, groups=self.groups, together=self.together
-        )
         size = self.batch_size * self.num_processes
+        order = epoch_order(
+            self.pairs,
+            seed=self.seed,
+            epoch=epoch,
+            groups=self.groups,
+            together=self.together,
+            batch=size,
+        )
         for start in range(first_step * self.pairs_per_step, self.pairs, self.pairs_per_step):
             rows = order[start : start + self.pairs_per_step]
             yield [rows[at : at + size] for at in range(0, len(rows), size)]

@@ -73,7 +73,8 @@ class OptimSettings:
     the batch. Always on for a loss that ranks the products of a query."""
     texts_per_group: Annotated[int, Interval(ge=2)] = 4
     """Most texts of a group in a batch, if rows are texts with their groups (--group_column). Larger groups
-    are divided anew in each epoch."""
+    are divided anew in each epoch. A group with more texts for each batch than that has as many as it
+    needs."""
     per_device_train_batch_size: Count = 64
     """Pairs per process in a batch."""
     per_device_eval_batch_size: Count = 128

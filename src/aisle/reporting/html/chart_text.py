@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
+import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from aisle.reporting.html.fonts import characters_of
 from aisle.reporting.html.formatting import clipped
 
 __all__ = ["drawable", "legend_below", "legend_rows"]
@@ -20,11 +21,11 @@ _UNKNOWN = "\u25a1"
 def drawable(text: str, length: int = 24) -> str:
     """Return text that matplotlib draws literally, cut to `length` characters.
 
-    Dollars are escaped. Characters that the font lacks become squares, because matplotlib warns about
+    Dollars are escaped. Characters that the chart's fonts lack become squares, because matplotlib warns about
     each. A leading underscore gets a space before it, because a legend leaves out names that start with it.
     """
-    known = _characters()
-    shown = "".join(char if ord(char) in known else _UNKNOWN for char in clipped(text, length))
+    known = characters_of(tuple(matplotlib.rcParams["font.family"]))
+    shown = "".join(char if char in known else _UNKNOWN for char in clipped(text, length))
     shown = shown.replace("\\", "\u2216").replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
@@ -41,11 +42,3 @@ def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]
 
 def _columns(names: Sequence[str]) -> int:
     return 2 if max(map(len, names), default=0) <= _SHORT else 1
-
-
-@cache
-def _characters() -> frozenset[int]:
-    """Return the code points of DejaVu Sans, which matplotlib includes."""
-    from matplotlib import font_manager
-
-    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from aisle.evaluation.document import Curve, Evaluation, Heatmap, PairsRow, SystemKind, TrainingCurve
 from aisle.reporting.html.chart_text import drawable, legend_below, legend_rows
 from aisle.reporting.html.distributions import draw_heatmap, draw_scores
+from aisle.reporting.html.fonts import FIRST_FONT, families_for
 from aisle.reporting.html.formatting import figure as written
 from aisle.reporting.html.formatting import metric_name
 from aisle.reporting.html.palette import COLOURS, SystemStyle, system_styles
@@ -22,7 +23,7 @@ from aisle.reporting.html.reliability import draw_reliability
 __all__ = ["figures_of", "heatmap_figure", "styles_of"]
 
 _STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": FIRST_FONT,
     "font.size": 9,
     "text.color": COLOURS["ink"],
     "axes.labelcolor": COLOURS["muted"],
@@ -68,7 +69,8 @@ def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
 
 def heatmap_figure(heatmap: Heatmap) -> Figure:
     """Return the chart of a heat map by itself, in the style of the report's charts."""
-    with matplotlib.rc_context(_STYLE):
+    families = families_for([*heatmap.queries, *heatmap.products, heatmap.system])
+    with matplotlib.rc_context({**_STYLE, "font.family": list(families)}):
         return draw_heatmap(heatmap)
 
 

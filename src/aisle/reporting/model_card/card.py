@@ -18,6 +18,7 @@ from aisle.reporting.model_card.lineage import (
     merged_sentence,
 )
 from aisle.reporting.model_card.results import eval_results, results_section
+from aisle.reporting.model_card.tower_records import pooling_sentence, towers_of
 
 REPO_PLACEHOLDER = "your-name/your-model"
 """Placeholder for the name of the repository in a card that is rendered before the upload."""
@@ -68,7 +69,6 @@ _POOLED = {
     "cls": "pooled = tokens[:, 0]",
     "last": "pooled = tokens[torch.arange(len(texts)), mask.sum(1) - 1]",
 }
-_POOLING_NAMES = {"mean": "the mean of all tokens", "cls": "the first token", "last": "the last token"}
 _AISLE_SNIPPET = """import aisle
 
 encoder = aisle.load_encoder("{repo}")
@@ -133,7 +133,7 @@ def _metadata(
     encoder: Mapping[str, object], settings: Mapping[str, object], metrics: Mapping[str, object], repo: str
 ) -> ModelCardData:
     adapter = bool(encoder["adapter"])
-    towers = _towers(encoder) if len(_towers(encoder)) > 1 else [encoder]
+    towers = towers_of(encoder) if len(towers_of(encoder)) > 1 else [encoder]
     hub_ids = list(
         dict.fromkeys(str(one["base_model_hub_id"]) for one in towers if one.get("base_model_hub_id"))
     )
@@ -170,7 +170,7 @@ def _introduction(encoder: Mapping[str, object]) -> str:
         f"with the prompt `{prompt!r}`" if prompt else "without a prompt"
         for prompt in (encoder["query_prompt"], encoder["product_prompt"])
     )
-    two = len(_towers(encoder)) > 1
+    two = len(towers_of(encoder)) > 1
     fingerprints = f"fingerprint `{encoder.get('fingerprint') or 'unknown'}`"
     if two:
         kind = "Two encoders, one for queries and one for products, fine-tuned from"
@@ -179,26 +179,18 @@ def _introduction(encoder: Mapping[str, object]) -> str:
             f"`{encoder['query_fingerprint']}`"
         )
     norm = "with unit length, so that a dot product is a cosine" if encoder["normalize"] else "not normalised"
-    pooling = _POOLING_NAMES[str(encoder["pooling"])]
-    pooling += ", passed through a head of Dense layers" if encoder.get("heads") else ""
     return (
         f"{kind} {_base_names(encoder)}{local} that embed{'' if two else 's'} search queries and products for"
         " product search: the closer two embeddings, the better the product matches the query. Queries are"
-        f" embedded {queries}, products {products}. An embedding is {pooling}, {norm}."
+        f" embedded {queries}, products {products}. {pooling_sentence(encoder)}, {norm}."
         f" Made with aisle; {fingerprints}."
         f"{merged_sentence(encoder)}"
     )
 
 
-def _towers(encoder: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """Return the records of the towers in aisle.json."""
-    towers = encoder.get("towers")
-    return list(towers) if isinstance(towers, list) else []
-
-
 def _base_names(encoder: Mapping[str, object]) -> str:
     """Return the public names of the base models, in code type."""
-    towers = _towers(encoder)
+    towers = towers_of(encoder)
     named = towers if len(towers) > 1 else [encoder]
     return " and ".join(dict.fromkeys(f"`{base_model_name(one)}`" for one in named))
 
@@ -227,7 +219,7 @@ def _recipe(
 
 def _snippets(encoder: Mapping[str, object], settings: Mapping[str, object], repo: str) -> str:
     snippets = {"aisle": _AISLE_SNIPPET.format(repo=repo)}
-    if not encoder.get("heads") and len(_towers(encoder)) < 2:  # Transformers alone has neither
+    if not encoder.get("heads") and len(towers_of(encoder)) < 2:  # Transformers alone has neither
         name = ("PEFT and " if encoder["adapter"] else "") + "Transformers"
         snippets[name] = _transformers_snippet(encoder, repo)
     dora = _is_dora(encoder, settings)
