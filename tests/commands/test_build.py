@@ -11,6 +11,7 @@ from aisle.cli import index_main
 from aisle.commands.indexing import embedding
 from aisle.index import index_writer, open_index, read_manifest
 from aisle.models.encoder import TorchEncoder
+from aisle.types.columns import TEXT_COLUMN
 from tests.commands.conftest import write_rows
 from tests.commands.launch import start_ranks
 
@@ -340,3 +341,27 @@ def test_the_reason_for_padded_texts_is_printed_once(build, catalog, capfd, monk
 
     printed = " ".join("".join(capfd.readouterr()).split())
     assert printed.count("which is slower: bert cannot be packed") == 1
+
+
+def test_the_passages_of_dpr_are_indexed_and_its_pairs_evaluated(tiny_bert, tmp_path, capfd):
+    titled = {"title": "Sofa", "text": "It is red."}
+    questions = [
+        {"question": "which sofa?", "positive_ctxs": [titled, {"text": "Oak."}], "hard_negative_ctxs": []},
+        {
+            "question": "which desk?",
+            "positive_ctxs": [{"text": "Oak."}],
+            "negative_ctxs": [{"text": "Pine."}],
+        },
+    ]
+    (tmp_path / "dpr.json").write_text(json.dumps(questions))
+    flags = ["--pairs", tmp_path / "dpr.json", "--index_dir", tmp_path / "index", "--split", "train"]
+    assert index_main(["build", "--model", str(tiny_bert), *map(str, flags)]) == 0
+    assert open_index(tmp_path / "index").products.column(TEXT_COLUMN).to_pylist() == [
+        "Sofa [SEP] It is red.",
+        "Oak.",
+    ]
+    assert "pairs: DPR's json; each positive passage is a pair" in capfd.readouterr().out
+
+    flags = ["--model", tiny_bert, "--pairs", tmp_path / "dpr.json", "--protocol", "joint_pool"]
+    assert index_main(["evaluate", *map(str, flags)]) == 0
+    assert "pairs: 3; query: question, product: positive_ctxs" in " ".join(capfd.readouterr().out.split())

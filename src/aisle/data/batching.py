@@ -61,7 +61,8 @@ def epoch_order(
     if together is None or batch is None:
         return grouped
     parts = np.sort(first[member], kind="stable")
-    return grouped[spread_parts(groups[grouped], parts, batch=batch, most=together)]
+    spread: np.ndarray = grouped[spread_parts(groups[grouped], parts, batch=batch, most=together)]
+    return spread
 
 
 def _parts(groups: np.ndarray, most: int) -> np.ndarray:

@@ -60,21 +60,22 @@ class _Spread:
     def __iter__(self) -> Iterator[int]:
         upcoming = deque(range(len(self._sizes)))
         queues: dict[int, deque[int]] = {group: deque() for group in self._large}
-        for part in upcoming if queues else ():
-            if self._group_of[part] in queues:
-                queues[self._group_of[part]].append(part)
+        for number in upcoming if queues else ():
+            if self._group_of[number] in queues:
+                queues[self._group_of[number]].append(number)
         taken: set[int] = set()
         while len(taken) < len(self._sizes):
-            part = self._urgent(queues, taken)
+            part: int | None = self._urgent(queues, taken)
             if part is None:
                 part = self._waiting_part(taken)
             while part is None and upcoming:
-                part = upcoming.popleft()
-                if part in taken:
-                    part = None
-                elif not self._fits(part):
-                    self._waiting.setdefault(self._group_of[part], deque()).append(part)
-                    part = None
+                number = upcoming.popleft()
+                if number in taken:
+                    continue
+                if self._fits(number):
+                    part = number
+                else:
+                    self._waiting.setdefault(self._group_of[number], deque()).append(number)
             if part is None:  # every part that is left would be one too many here
                 part = self._waiting_part(taken, fits=False)
             assert part is not None

@@ -18,7 +18,7 @@ from aisle.data.unread_numbers import NO_LABELS
 from aisle.errors import DataError
 from aisle.types.choices import OWN_COLUMNS, TrainFormat
 
-__all__ = ["RowFormat", "reads_as", "row_format"]
+__all__ = ["RowFormat", "own_format", "reads_as", "row_format"]
 
 QUERY_TEXT, GOLD_PASSAGE, HARD_NEGATIVE, TITLE = "query_text", "gold_passage", "hard_negative", "title"
 """Columns of simpletransformers' RetrievalModel."""
@@ -64,13 +64,9 @@ def row_format(
     """
     if train_format == "auto":
         named = wanted.query is not None or wanted.product is not None
-        found: list[TrainFormat] = [
-            name for name, columns in _COLUMNS.items() if set(columns) <= row.values.keys()
-        ]
-        found += ["nli"] if is_nli(row) else []
-        if not named and not found:
+        train_format = own_format(row, wanted) or ("nli" if is_nli(row) and not named else "pairs")
+        if train_format == "pairs" and not named:
             refuse_dpr_without_positives(row)
-        train_format = "pairs" if named or not found else found[0]
     elif train_format in OWN_COLUMNS:
         require_columns(row, _COLUMNS[train_format], flag="another --train_format")
     if train_format == "triples":
@@ -88,6 +84,18 @@ def row_format(
         convert = partial(dpr_rows, template=template, log=log)
         return RowFormat("DPR's json", DPR_COLUMNS, convert, joins_titles=template is None)
     return _simpletransformers(row, template)
+
+
+def own_format(row: Row, wanted: PairColumns) -> TrainFormat | None:
+    """Return the format with columns of its own that a row has; None if the user named columns.
+
+    Args:
+        row: First good row of a source.
+        wanted: Columns that the user named.
+    """
+    if wanted.query is not None or wanted.product is not None:
+        return None
+    return next((name for name, columns in _COLUMNS.items() if set(columns) <= row.values.keys()), None)
 
 
 def reads_as(row: Row, train_format: TrainFormat, *, wanted: PairColumns) -> bool:

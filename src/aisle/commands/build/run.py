@@ -69,7 +69,7 @@ def build(settings: BuildSettings) -> Manifest | None:
         _help(settings, index_dir, processes)
         return None
     with index_writer(index_dir, command="build", keep_versions=settings.keep_versions) as writer:
-        catalog = read_products_of(settings, writer.staging / PRODUCTS_FILE, known=columns_before(index_dir))
+        catalog = read_products_of(settings, writer.staging, columns_before(index_dir), output.log)
         output.log(f"catalogue: {len(catalog):,} products")
         if catalog.bad_rows.total:
             output.log(str(catalog.bad_rows))

@@ -62,7 +62,8 @@ class BuildSettings:
     """Columns of --catalog to keep as text even if they look like numbers: versions, part numbers,
     postcodes."""
     pairs: tuple[str, ...] | None = None
-    """Data set of pairs: files, a folder or a Hub id. Its distinct products are indexed."""
+    """Data set of pairs: files, a folder or a Hub id. Its distinct products are indexed; of DPR's json and
+    simpletransformers' columns, the positive passages."""
     split: str = "train"
     """Split of --pairs to read, if it has several."""
     dataset_config_name: str | None = None

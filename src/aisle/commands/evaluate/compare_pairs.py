@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from aisle.commands.evaluate.settings import EvaluateSettings
 from aisle.commands.output import Output
+from aisle.commands.passage_pairs import passage_pairs
 from aisle.commands.speed_notes import speed_notes
 from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
 from aisle.data.files import expand_files, iter_rows
@@ -36,11 +37,13 @@ def read_judged_pairs(settings: EvaluateSettings, *, log: Callable[[str], None])
     Raises:
         DataError: A file cannot be read, a column is missing, or a row is bad and --on_bad_row is error.
     """
+    wanted = PairColumns(
+        query=settings.query_column, product=settings.product_column, label=settings.label_column
+    )
+    rows, columns = passage_pairs(_rows(settings), wanted, log)
     read = read_pairs(
-        _rows(settings),
-        columns=PairColumns(
-            query=settings.query_column, product=settings.product_column, label=settings.label_column
-        ),
+        rows,
+        columns=columns,
         label_map=settings.pairs_label_map or settings.label_map,
         on_bad_row=settings.on_bad_row,
         label_max=settings.label_max,

@@ -82,7 +82,8 @@ class EvaluateSettings:
     """Candidates to compare in a search of the graph. If not given: the value that the index records.
     All rows are searched exactly; a separate line shows what the graph misses."""
     pairs: tuple[str, ...] | None = None
-    """Judged pairs to score: files, a folder or a Hub id."""
+    """Judged pairs to score: files, a folder or a Hub id. Questions of DPR's json, and simpletransformers'
+    columns, are read as in train: each positive passage is a pair."""
     split: str = "test"
     """Split of --pairs to read, if it has several."""
     dataset_config_name: str | None = None

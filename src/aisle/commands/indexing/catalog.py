@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
 from aisle.commands.build.settings import BuildSettings
 from aisle.commands.output import Output
+from aisle.commands.passage_pairs import passage_pairs
 from aisle.data.catalog_file import CatalogFile, write_catalog, write_distinct_products
 from aisle.data.dataset_sources import iter_split, resolve_dataset, splits_of
 from aisle.data.files import expand_files, iter_rows
@@ -23,19 +25,23 @@ from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
 
 def read_products_of(
-    settings: BuildSettings, path: Path, *, known: KnownColumns | None = None
+    settings: BuildSettings,
+    folder: Path,
+    known: KnownColumns | None,
+    log: Callable[[str], None],
 ) -> CatalogFile:
-    """Read and check the products of --catalog or --pairs, write them to `path` and return that file.
+    """Read and check the products of --catalog or --pairs, write them to a file and return it.
 
     Args:
         settings: Settings of the build.
-        path: File to write.
+        folder: Folder of the staged version, for the file.
         known: Columns of the version before, for comparing types.
+        log: Logs the layout of --pairs if its rows are not pairs.
 
     Raises:
         AisleError: The products cannot be read, or a row is bad and bad rows are errors.
     """
-    text = TextFormat.of(settings.delimiter, settings.encoding)
+    path, text = folder / PRODUCTS_FILE, TextFormat.of(settings.delimiter, settings.encoding)
     if settings.catalog:
         return write_catalog(
             iter_rows(expand_files(settings.catalog), text=text),
@@ -59,6 +65,7 @@ def read_products_of(
     else:
         source = resolve_dataset(names[0], config=settings.dataset_config_name)
         rows = iter_split(source, splits_of(source).get(settings.split, settings.split), text=text)
+    rows, columns = passage_pairs(rows, columns, log)
     return write_distinct_products(rows, path, columns=columns, on_bad_row=settings.on_bad_row)
 
 
