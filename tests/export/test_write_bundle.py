@@ -374,7 +374,7 @@ def test_the_room_that_weights_need_is_that_of_their_file(bundle, encoder, tmp_p
     needed = {"fp32": module.weight_bytes(encoder.model.product_tower)}
     written = {"fp32": bundle / "tower.onnx.data", "int8": tmp_path / "tower.onnx.data"}
     monkeypatch.setattr(
-        module, "_check_space", lambda tower, _: needed.update(int8=module.weight_bytes(tower))
+        module, "check_space", lambda tower, _: needed.update(int8=module.weight_bytes(tower))
     )
 
     module._write_towers(encoder, tmp_path, "int8")

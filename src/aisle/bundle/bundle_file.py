@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from aisle.bundle.bundle_record import Bundle, BundledFile, BundledTower, BundlePrecision
+from aisle.bundle.bundle_record import Bundle, BundledFile, BundledTower, BundlePrecision, Reads
 from aisle.errors import ModelError
 from aisle.io.durable import file_sha256, replace_text
 from aisle.io.json_object import InvalidJsonError, read_object, record_of
@@ -50,6 +50,10 @@ OUTPUT = "embeddings"
 CHECKSUM = "sha256"
 """Field of `bundle.json` with the SHA-256 of all others."""
 
+OTHER_KIND: dict[Reads, str] = {
+    "texts": "is the bundle of an encoder, which gives embeddings; --reranker takes that of a reranker",
+    "pairs": "is the bundle of a reranker, which has no embeddings; give it as --reranker",
+}
 _VALIDATOR = record_validator(Bundle)
 
 
@@ -82,7 +86,7 @@ def bundle_text(bundle: Bundle) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_bundle(folder: Path, *, unmeasured: bool = False) -> Bundle:
+def read_bundle(folder: Path, *, unmeasured: bool = False, reads: Reads = "texts") -> Bundle:
     """Return the contents of `bundle.json`, after a check of every file's size.
 
     `verify_checksums` detects changed bytes. It is separate because it reads every file (0.1 s for 100 MB),
@@ -91,18 +95,18 @@ def read_bundle(folder: Path, *, unmeasured: bool = False) -> Bundle:
     Args:
         folder: Folder of the bundle.
         unmeasured: Whether the gates may be missing, as in the bundle that an export is about to measure.
+        reads: What the graphs must read: texts of an encoder, or pairs of a reranker.
 
     Raises:
-        ModelError: The file is missing, damaged or of another format; a file of the bundle is missing or has
-            another size; or the bundle failed its gates, and nobody accepted that, or was never measured.
+        ModelError: The bundle is of the other kind; the file is missing, damaged or of another format; a file
+            of the bundle is missing or has another size; or the bundle failed its gates, and nobody accepted
+            that, or was never measured.
     """
     path = folder / BUNDLE_FILE
     bundle = _parsed(path)
-    sides = sorted(side for tower in bundle.towers for side in tower.sides)
-    if sides != ["product", "query"]:
-        raise _damaged(path, f"its towers must read queries and products, each once, found {sides}")
-    if bundle.tower("query").dim != bundle.tower("product").dim:
-        raise _damaged(path, "its towers must give embeddings of the same length")
+    if bundle.reads != reads:
+        raise ModelError(f"{folder}: {OTHER_KIND[bundle.reads]}")
+    _check_sides(path, bundle)
     for name in (TOKENIZER_FILE, *(tower.graph for tower in bundle.towers)):
         if name not in bundle.files:
             raise _damaged(path, f"it must list {name} among its files")
@@ -149,6 +153,15 @@ def verify_checksums(folder: Path, bundle: Bundle, names: Iterable[str] | None =
                 f"{folder / name}: altered: its SHA-256 is {found[:12]}..., and {BUNDLE_FILE} records "
                 f"{recorded.sha256[:12]}...; {_mend(bundle)}"
             )
+
+
+def _check_sides(path: Path, bundle: Bundle) -> None:
+    """Refuse towers that do not read each side once, or whose embeddings have different lengths."""
+    sides = sorted(side for tower in bundle.towers for side in tower.sides)
+    if sides != ["product", "query"]:
+        raise _damaged(path, f"its towers must read queries and products, each once, found {sides}")
+    if bundle.tower("query").dim != bundle.tower("product").dim:
+        raise _damaged(path, "its towers must give embeddings of the same length")
 
 
 def check_precision(bundle: Bundle, precision: Precision | None, *, name: str, flag: str) -> None:

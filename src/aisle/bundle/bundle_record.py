@@ -17,11 +17,13 @@ __all__ = [
     "BundledTokenizer",
     "BundledTower",
     "GateResults",
+    "Reads",
 ]
 
 BundlePrecision = Literal["fp32", "int8"]
 """Number type that a bundle's graphs compute in."""
 Side = Literal["query", "product"]
+Reads = Literal["texts", "pairs"]
 FileName: TypeAlias = Annotated[str, Limits(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
 
 
@@ -121,6 +123,10 @@ class Bundle:
     """Measurements at the export."""
     accepted: bool
     """Whether a failed gate was accepted."""
+    reads: Reads = "texts"
+    """What the graph reads: texts to embed, or pairs to score; a score is an embedding of one component."""
+    typed: Number = 0
+    """Number to add to the ids of the tokens of a pair's second text; 0 if the model has no token types."""
     files: dict[FileName, BundledFile] = field(default_factory=dict)
     """Every other file of the bundle; `write_bundle_file` fills it in."""
 

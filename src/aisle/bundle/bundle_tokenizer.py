@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aisle.bundle.bundle_record import BundledTokenizer
 from aisle.errors import ModelError
+from aisle.text.tokens import TokenizedTexts, offsets_of
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -53,6 +57,22 @@ class BundleTokenizer:
         else:
             encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return Tokens([encoding.ids for encoding in encodings], encodings)
+
+    def pairs(self, pairs: Sequence[tuple[str, str]], *, typed: bool) -> TokenizedTexts:
+        """Return the tokens of joined pairs, cut as `PairTokenizer` cuts them.
+
+        Args:
+            pairs: Pairs of texts.
+            typed: Whether to return token types.
+        """
+        encodings = self._backend.encode_batch_fast([tuple(pair) for pair in pairs])
+        ids = [one.ids or [self.pad_token_id] for one in encodings]
+        types = [one.type_ids or [0] for one in encodings]
+        return TokenizedTexts(
+            np.fromiter(chain.from_iterable(ids), np.int32),
+            offsets_of(np.fromiter(map(len, ids), np.int64)),
+            types=np.fromiter(chain.from_iterable(types), np.uint8) if typed else None,
+        )
 
     @property
     def vocabulary_size(self) -> int:

@@ -79,7 +79,7 @@ class QuerySettings:
     """Compare the query with every product instead of searching the graph."""
     reranker: str | None = None
     """Reranker (a cross-encoder) that orders the best products of the search again: the folder of a run of
-    `aisle train-reranker`, or a Hub id. The score is then its logit,
+    `aisle train-reranker`, its bundle, or a Hub id. The score is then its logit,
     or the blend that its run measured in the same --mode; a reranker that did not help there is dropped."""
     rerank_depth: Count = 50
     """Products per query that --reranker scores."""
@@ -139,7 +139,7 @@ def query(settings: QuerySettings) -> None:
             quieten_libraries()
     rerank: Rerank | None = None
     if settings.reranker is not None:
-        require_extra("encode")
+        require_extra(extra_for(settings.reranker))
         quieten_libraries()
         reranker = load_reranker(settings.reranker)
         mode = None if settings.fusion == "rrf" else settings.mode

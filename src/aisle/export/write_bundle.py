@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -109,8 +110,8 @@ def write_bundle(
     check_bundle_dir(folder, overwrite=options.overwrite)
     check_cpu(options.precision, name="--precision int8")
     _check_towers_alike(encoder)
-    with _staging(folder) as staging:
-        tokenizer = _write_tokenizer(encoder, staging / TOKENIZER_FILE)
+    with bundle_staging(folder) as staging:
+        tokenizer = write_tokenizer(encoder.name, encoder.tokenizer, staging / TOKENIZER_FILE)
         towers = _write_towers(encoder, staging, options.precision)
         settings = encoder.settings
         bundle = Bundle(
@@ -173,18 +174,26 @@ def _write_towers(
     for name, sides in names.items():
         tower = model.tower(sides[0])
         copied = int8_copy(tower, max_length=max_length) if precision == "int8" else traceable_copy(tower)
-        _check_space(copied, folder)
+        check_space(copied, folder)
         write_graph(copied, folder / name, max_length=max_length)
     return tuple(BundledTower(sides=sides, graph=name, dim=model.dim) for name, sides in names.items())
 
 
-def _write_tokenizer(encoder: TorchEncoder, path: Path) -> BundledTokenizer:
-    """Write `tokenizer.json` without padding and truncation, and return the settings that it leaves out."""
-    tokenizer = encoder.tokenizer
+def write_tokenizer(name: str, tokenizer: Any, path: Path) -> BundledTokenizer:
+    """Write `tokenizer.json` without padding and truncation, and return the settings that it leaves out.
+
+    Args:
+        name: Name of the model, for the message.
+        tokenizer: Its tokenizer.
+        path: File to write.
+
+    Raises:
+        ModelError: The tokenizer runs its own Python code.
+    """
     backend = rust_backend(tokenizer)
     if backend is None:
         raise ModelError(
-            f"{encoder.name}: its tokenizer, {type(tokenizer).__name__}, runs its own Python code, which a "
+            f"{name}: its tokenizer, {type(tokenizer).__name__}, runs its own Python code, which a "
             "bundle cannot contain. Convert it to a tokenizer.json, or serve the model with torch"
         )
     copied = Tokenizer.from_str(backend.to_str())
@@ -227,7 +236,7 @@ def _measured(encoder: TorchEncoder, folder: Path, options: ExportOptions) -> Ga
 
 
 @contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
+def bundle_staging(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside the bundle's, and remove it in the end if it is still there.
 
     Raises:
@@ -243,7 +252,7 @@ def _staging(folder: Path) -> Iterator[Path]:
         raise ConfigError(f"--output_dir {folder}: cannot be written: {error}{before}") from error
 
 
-def _check_space(tower: Tower, staging: Path) -> None:
+def check_space(tower: Tower, staging: Path) -> None:
     """Refuse to write the weights of a tower to a disk that is too full for them.
 
     Raises:

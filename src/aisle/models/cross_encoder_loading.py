@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -149,6 +151,19 @@ def load_reranker_run(source: ModelSource, *, trust_remote_code: bool = False) -
             f"{loaded.fingerprint}: a file was altered; restore it, or train again"
         )
     return loaded
+
+
+def is_reranker(folder: Path) -> bool:
+    """Return whether a model's folder has a cross-encoder: a reranker's run, or a model with one score."""
+    if read_reranker_file(folder) is not None:
+        return True
+    config = folder / "config.json"
+    if not config.is_file():
+        return False
+    described = json.loads(config.read_text(encoding="utf-8"))
+    return any(
+        str(name).endswith("ForSequenceClassification") for name in described.get("architectures") or ()
+    )
 
 
 def _classifier_class(source: ModelSource, config: Any) -> Any:

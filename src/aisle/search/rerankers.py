@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from aisle.bundle.bundle_file import is_bundle
 from aisle.errors import ConfigError, ModelError
 from aisle.types.rerank_blend import RerankBlend, read_blend
 
@@ -112,6 +113,11 @@ def load_reranker(name: str) -> Reranker:
     """
     if name in _REGISTERED:
         return _REGISTERED[name]()
+    if is_bundle(name):
+        from aisle.bundle.onnx_reranker import load_reranker_bundle
+
+        bundle = load_reranker_bundle(name)
+        return Reranker(name, bundle.score, blend=read_blend(Path(name), fingerprint=bundle.fingerprint))
     if Path(name).is_dir() or "/" in name:
         from aisle.models.torch_reranker import load_torch_reranker
 

@@ -37,11 +37,11 @@ class ExportSettings:
 
     A bundle has an ONNX graph, the tokenizer and bundle.json. The extra `onnx` is enough to embed texts with
     it. The export compares the bundle's embeddings with the model's, and writes no bundle if they differ too
-    much.
+    much. The bundle of a reranker gives scores of pairs, which are compared in the same way.
     """
 
     model: Positional[str]
-    """Run of `aisle train`, adapter or base model, as a folder or a Hub id."""
+    """Run of `aisle train` or `aisle train-reranker`, adapter or base model, as a folder or a Hub id."""
     output_dir: str
     """Folder of the bundle."""
     precision: BundlePrecision = "fp32"
