@@ -35,6 +35,7 @@ ALLOWED = {
     "models": SHARED | {"extras", "text", "kernels"},
     "training": SHARED | CORE,
     "mining": SHARED | {"data", "index"},
+    "sweep": {"errors", "io"},
     "bundle": SHARED | {"extras", "text"},
     "export": SHARED | CORE | {"bundle", "extras", "sample_shop", "version"},
     "search": SHARED | CORE | {"bundle", "training"},
@@ -56,6 +57,7 @@ ALLOWED = {
         "sample_shop",
         "search",
         "service",
+        "sweep",
         "training",
         "version",
     },
@@ -94,6 +96,7 @@ LIBRARIES = {
     "bm25s": {"index"},
     "Stemmer": {"index"},
     "regex": {"index"},
+    "optuna": {"sweep"},
     "ranx": {"evaluation"},
     "pytorch_metric_learning": set(),
     "evaluate": {"evaluation"},
@@ -238,7 +241,9 @@ EXTRA_OF = {
     "commands/rag.py": "train",
     "commands/rag_questions.py": "train",
     "commands/train": "train",
+    "commands/sweep": "train",
     "sample_shop": "quickstart",
+    "sweep": "sweep",
 }
 IMPORT_NAMES = {
     "haystack-ai": "haystack",
@@ -259,7 +264,7 @@ def declared():
         if name
         in {
             *("dependencies", "encode", "eval", "export", "onnx", "train", "report", "quickstart", "serve"),
-            *("track", "haystack", "langchain", "llama-index"),
+            *("sweep", "track", "haystack", "langchain", "llama-index"),
         }
     }
 

@@ -37,6 +37,7 @@ GROUPS = {
     "optim": "Objective, batches, learning rate, precision",
     "run": "The run",
     "served": "The list that will be served",
+    "searching": "The search",
 }
 
 

@@ -25,6 +25,7 @@ EXTRAS = {
     "eval": _EVAL,
     "train": _EVAL,
     "report": _REPORT,
+    "sweep": (*_EVAL, "optuna"),
     "serve": _SERVE,
     "langchain": ("langchain_core",),
     "llama-index": ("llama_index",),

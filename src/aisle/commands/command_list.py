@@ -15,7 +15,7 @@ RUNS = ("sample", "quickstart", "heatmap", "average", "merge", "export", "packag
 
 INDEX_SECTIONS = (SEARCH, MAINTAIN, INSPECT)
 """Commands of `infer_index.py`; the help puts a blank line between sections."""
-SECTIONS = (("mine", "train", "train-reranker", "rag", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
+SECTIONS = (("mine", "train", "train-reranker", "sweep", "rag", *SEARCH), MAINTAIN, INSPECT, SERVICE, RUNS)
 """Commands of `aisle`."""
 
 
@@ -135,6 +135,10 @@ def _command(name: str) -> Command[Any]:  # noqa: C901 (a branch for each comman
             from aisle.commands import serve
 
             return serve.COMMAND
+        case "sweep":
+            from aisle.commands import sweep
+
+            return sweep.COMMAND
         case "train":
             from aisle.commands import train
 

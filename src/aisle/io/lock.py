@@ -15,7 +15,7 @@ from aisle.errors import IndexLockedError, IndexStoreError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["take_lock"]
+__all__ = ["take_lock", "wait_for_lock"]
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """Errors of a file system that has no locks, as some network file systems."""
@@ -57,6 +57,19 @@ def take_lock(path: Path, command: str) -> BaseFileLock:
             f"{error.strerror or error}; write to a folder on a local disk and copy it, or mount this "
             "one with locks (NFS without nolock, Lustre with flock)"
         ) from error
+    return lock
+
+
+def wait_for_lock(path: Path) -> BaseFileLock:
+    """Wait for a lock and return it; `release`, or the end of the process, gives it back.
+
+    Raises:
+        OSError: The file cannot be written, or its file system has no locks.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    lock.acquire()
     return lock
 
 

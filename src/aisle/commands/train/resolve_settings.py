@@ -74,7 +74,7 @@ def resolve_settings(
         ),
         optim=replace(
             optim,
-            learning_rate=optim.learning_rate or _usual_learning_rate(settings),
+            learning_rate=optim.learning_rate or usual_learning_rate(settings),
             group_by_query=optim.group_by_query or loss.keeps_queries_together,
         ),
         run=replace(settings.run, selection=resolve_selection(settings.run.selection, data.validation)),
@@ -92,7 +92,8 @@ def resolve_settings(
     return resolved, base
 
 
-def _usual_learning_rate(settings: TrainSettings) -> float:
+def usual_learning_rate(settings: TrainSettings) -> float:
+    """Return the learning rate of a run without --learning_rate."""
     if settings.lora.use_peft:
         return LORA_LEARNING_RATE
     return HEAD_LEARNING_RATE if settings.head.freeze_encoder else FULL_LEARNING_RATE

@@ -18,6 +18,7 @@ from aisle.commands.train.finished_run import FinishedRun
 from aisle.commands.train.launch_command import started_as
 from aisle.commands.train.loss_settings import AUTO, needs_teacher_scores
 from aisle.commands.train.measured_blend import measure_blend
+from aisle.commands.train.observer import Observer, follow
 from aisle.commands.train.outcome import check_outcome, run_metrics, undefined_selection
 from aisle.commands.train.precision_choice import CHOSEN, launched_precision, with_precision
 from aisle.commands.train.read_data import TrainingData, read_training_data
@@ -56,7 +57,11 @@ RESUME_ADVICE = (
 
 
 def train(
-    settings: TrainSettings, *, memory: MemoryRows = NO_MEMORY, from_python: bool = False
+    settings: TrainSettings,
+    *,
+    memory: MemoryRows = NO_MEMORY,
+    from_python: bool = False,
+    observer: Observer | None = None,
 ) -> FinishedRun:
     """Fine-tune an encoder and return the finished run; call on every process of a launch.
 
@@ -65,6 +70,7 @@ def train(
         memory: Rows from memory in place of files.
         from_python: Whether a Python call started the run: nothing is printed on stdout, and messages name
             the call in place of a command line.
+        observer: Follows the run in place of a person: nothing is printed.
 
     Raises:
         AisleError: The settings, the data, the model or the run's folder cannot be used, or training failed.
@@ -85,7 +91,8 @@ def train(
         project_dir=run_dir,
     )
     refuse_missing_shards(accelerator)
-    output = Output(json_only=settings.run.json, silent=not accelerator.is_main_process, stderr=from_python)
+    silent = not accelerator.is_main_process or observer is not None
+    output = Output(json_only=settings.run.json, silent=silent, stderr=from_python)
     quieten_libraries()
     output.log(
         f"processes: {accelerator.num_processes}, distribution: {accelerator.distributed_type.value}, "
@@ -117,7 +124,15 @@ def train(
         settings, base = resolve_settings(settings, data, auto=auto, log=output.log)
     with only_writer(run_dir) if accelerator.is_main_process else nullcontext():
         return _train(
-            settings, data, base, accelerator, output, auto=auto, started=started, from_python=from_python
+            settings,
+            data,
+            base,
+            accelerator,
+            output,
+            auto=auto,
+            started=started,
+            from_python=from_python,
+            observer=observer,
         )
 
 
@@ -140,6 +155,7 @@ def _train(
     auto: AutoChoice | None,
     started: float,
     from_python: bool,
+    observer: Observer | None,
 ) -> FinishedRun:
     run_dir = Path(str(settings.run.output_dir))
     trainer = make_trainer(settings, data, base, accelerator, log=output.log, progress=output.progress)
@@ -165,6 +181,7 @@ def _train(
         if accelerator.is_main_process:
             log = TrainingLog(run_dir, step=trainer.state.step)
             trainer.on_log = _logger(trainer, output, bar.advance, log)
+            follow(trainer, observer)
         try:
             trainer.run()
         except TrainingStopped as stopped:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -11,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from aisle.evaluation.document import Curve, Evaluation, Heatmap, PairsRow, SystemKind, TrainingCurve
+from aisle.reporting.html.chart_style import STYLE
 from aisle.reporting.html.chart_text import drawable, legend_below, legend_rows
 from aisle.reporting.html.distributions import draw_heatmap, draw_scores
-from aisle.reporting.html.fonts import FIRST_FONT, families_for
 from aisle.reporting.html.formatting import figure as written
 from aisle.reporting.html.formatting import metric_name
 from aisle.reporting.html.palette import COLOURS, SystemStyle, system_styles
@@ -22,31 +21,6 @@ from aisle.reporting.html.reliability import draw_reliability
 
 __all__ = ["figures_of", "heatmap_figure", "styles_of"]
 
-_STYLE: dict[Any, Any] = {
-    "font.family": FIRST_FONT,
-    "font.size": 9,
-    "text.color": COLOURS["ink"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.edgecolor": COLOURS["muted"],
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "grid.color": COLOURS["rule"],
-    "grid.linewidth": 0.7,
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "legend.handlelength": 2.4,
-    "svg.fonttype": "none",
-}
 _WIDTH, _HEIGHT = 4.2, 3.1
 """Size in inches; 302 points wide, so that text keeps its size on a phone."""
 _CURVES = 12
@@ -63,14 +37,13 @@ def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
     matplotlib.
     """
     styles = styles_of(evaluation)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         return dict(_figures(evaluation, styles))
 
 
 def heatmap_figure(heatmap: Heatmap) -> Figure:
     """Return the chart of a heat map by itself, in the style of the report's charts."""
-    families = families_for([*heatmap.queries, *heatmap.products, heatmap.system])
-    with matplotlib.rc_context({**_STYLE, "font.family": list(families)}):
+    with matplotlib.rc_context(STYLE):
         return draw_heatmap(heatmap)
 
 

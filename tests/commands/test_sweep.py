@@ -1,0 +1,226 @@
+"""`aisle sweep`: three tiny trials, their files, and the settings of trials."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aisle.cli import main
+from aisle.commands.sweep import COMMAND, final_model
+from aisle.commands.sweep.final_model import Measured
+from aisle.commands.sweep.searched_settings import (
+    losses_to_try,
+    search_space,
+    settings_of_trial,
+    starting_points,
+)
+from aisle.commands.sweep.settings import SweepSettings, train_settings
+from aisle.commands.train.settings import TrainSettings
+from aisle.config.load import parse_settings
+from aisle.data.files import iter_rows
+from aisle.data.pairs import PairColumns, query_key, read_pairs
+from aisle.errors import ModelError
+from aisle.sweep.duration import duration_of, shown_duration
+from tests.commands.conftest import QUERIES, judged_rows, write_rows
+from tests.doc_commands import blocks_run_by, commands_of
+
+
+def settings_of(*flags):
+    given = ["--train_file", "pairs.csv", "--output_dir", "sweep", *map(str, flags)]
+    return parse_settings(SweepSettings, given, prog="sweep")
+
+
+def pairs_of(path):
+    return read_pairs(iter_rows([path]), columns=PairColumns(), label_map=None, on_bad_row="error").pairs
+
+
+@pytest.fixture(scope="module")
+def swept(tiny_bert, tmp_path_factory):
+    """The folder of a sweep of three trials, and its flags."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    folder = tmp_path_factory.mktemp("sweep")
+    queries = [f"{query} {number}" for number in range(3) for query in QUERIES]
+    data = write_rows(folder / "judged.csv", ["query", "product", "relevance"], judged_rows(queries))
+    (block,) = blocks_run_by(__file__)
+    ((_, *words),) = commands_of(block)
+    names = {"all-MiniLM-L6-v2": tiny_bert, "64": 16, "pairs.csv": data, "sweeps/pairs": folder / "out"}
+    flags = [names.get(word, word) for word in words[1:]]
+    flags += ["--most_epochs", 1, "--validation_share", 0.3, "--unseen_share", 0.3]
+    flags += ["--learning_rate", "1e-3", "--keep_runs", 2, "--no_average_runs"]
+    assert main(["sweep", *map(str, flags), "--trials", "3"]) == 0
+    return folder / "out", list(map(str, flags))
+
+
+def test_results_name_the_winner_and_its_recipe_trains(swept):
+    folder, _ = swept
+    document = json.loads((folder / "sweep.json").read_text())
+    assert [one["state"] for one in document["trials"]] == ["complete"] * 3
+    assert document["trials"][0]["start"] == "as given"
+    assert document["trials"][1]["start"] == "--loss auto"
+    best = max(document["trials"], key=lambda one: one["value"])
+    recipe = yaml.safe_load((folder / "best.yaml").read_text())
+    assert recipe["loss"] == best["values"]["loss"]
+    assert recipe["learning_rate"] == best["values"]["learning_rate"]
+    assert recipe["lora_alpha"] == 2 * recipe["lora_rank"] == 2 * best["values"]["lora_rank"]
+    parse_settings(
+        TrainSettings, ["--config", str(folder / "best.yaml"), "--output_dir", "run"], prog="train"
+    )
+    page = (folder / "sweep.md").read_text()
+    assert f"| {best['number']} | {best['value']:.4f} |" in page
+    assert (folder / "sweep.png").stat().st_size > 1000
+    winner = document["models"][0]
+    assert (winner["name"], winner["validation"]) == (f"trial {best['number']}", best["value"])
+    assert document["models"][-1]["name"] == "before training"
+    assert all(one["unseen"] is not None for one in document["models"])
+    assert document["measured_times"] == 1
+
+
+def test_unseen_queries_are_in_no_other_part(swept):
+    folder, _ = swept
+    parts = {
+        name: set(map(query_key, pairs_of(folder / "data" / f"{name}.parquet").queries))
+        for name in ("train", "validation", "unseen")
+    }
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 24
+    assert min(map(len, parts.values())) >= 4
+
+
+def test_a_run_of_a_trial_is_an_ordinary_run_with_the_reported_figure(swept):
+    folder, _ = swept
+    document = json.loads((folder / "sweep.json").read_text())
+    kept = sorted(path.name for path in (folder / "trials").iterdir() if path.is_dir())
+    ranked = sorted(document["trials"], key=lambda one: (-one["value"], one["number"]))
+    assert kept == sorted({"0000", *(f"{one['number']:04d}" for one in ranked[:2])})
+    metrics = json.loads((folder / "trials" / "0000" / "metrics.json").read_text())
+    assert metrics["best"]["roc_auc"] == document["trials"][0]["value"]
+
+
+def test_the_same_command_only_measures_again_and_other_settings_are_refused(swept, capsys):
+    folder, flags = swept
+    before = json.loads((folder / "sweep.json").read_text())["trials"]
+    assert main(["sweep", *flags, "--trials", "3"]) == 0
+    assert json.loads((folder / "sweep.json").read_text())["trials"] == before
+    assert "the unseen queries were used 2 times" in capsys.readouterr().out
+    assert main(["sweep", *flags, "--seed", "7"]) == 2
+    assert "holds a sweep with other settings: seed was 42 and is now 7" in capsys.readouterr().err
+
+
+def test_runs_join_the_average_only_if_it_gets_better(tmp_path, monkeypatch):
+    figures = {("a", "b"): 0.7, ("a", "c"): 0.85, ("a", "c", "d"): 0.8}
+    joined = []
+
+    def average(runs, weights):
+        joined.append(tuple(runs))
+        if "e" in runs:
+            raise ModelError("has another base model")
+        return runs
+
+    def write(model, target, **_):
+        target.mkdir()
+        (target / "runs").write_text(" ".join(model))
+
+    monkeypatch.setattr(final_model, "average_runs", average)
+    monkeypatch.setattr(final_model, "write_model", write)
+    lines = []
+    found = final_model.average_best(
+        [
+            Measured(f"trial {name}", name, value)
+            for name, value in zip("abecd", (0.8, 0.79, 0.78, 0.77, 0.76), strict=True)
+        ],
+        tmp_path / "average",
+        lambda model, part: figures[tuple((Path(model) / "runs").read_text().split())],
+        log=lines.append,
+    )
+    assert joined == [("a", "b"), ("a", "e"), ("a", "c"), ("a", "c", "d")]
+    assert (found.name, found.validation) == ("average of trial a, trial c", 0.85)
+    assert (tmp_path / "average" / "runs").read_text() == "a c"
+    assert lines == ["no average with trial e: has another base model"]
+
+
+def test_space_and_starts_follow_labels_and_settings(tmp_path):
+    judged = pairs_of(write_rows(tmp_path / "a.csv", ["query", "product", "relevance"], judged_rows(QUERIES)))
+    positives = pairs_of(
+        write_rows(tmp_path / "b.csv", ["query", "product"], [(q, f"a {q}") for q in QUERIES])
+    )
+    lora = settings_of("--use_peft")
+    assert losses_to_try(lora, judged)[0] == "cosent"
+    assert losses_to_try(lora, positives) == ("in_batch",)
+    names = [name for name, _ in starting_points(lora, judged)]
+    assert names == ["as given", "--loss auto", "recipe walmart_amazon", "recipe wdc", "recipe quickstart"]
+    assert [name for name, _ in starting_points(lora, positives)] == ["as given", "--loss auto", "recipe faq"]
+    full = search_space(settings_of(), judged, all_layers=False).settings
+    assert not {"lora_rank", "lora_target_modules"} & full.keys()
+    assert full["learning_rate"].high == 2e-4
+    chosen = settings_of("--use_peft", "--search", "loss", "--search_losses", "cosent", "listwise")
+    assert {
+        name: one.values for name, one in search_space(chosen, judged, all_layers=True).settings.items()
+    } == {"loss": ("cosent", "listwise")}
+
+
+def test_settings_of_a_trial_are_those_given_with_its_values():
+    given = train_settings(settings_of("--use_peft", "--max_length", 16, "--weight_decay", 0.1))
+    values = {
+        "loss": "cosent",
+        "lora_rank": 32,
+        "lora_target_modules": "all",
+        "temperature": 0.1,
+        "dropout": 0.12345,
+    }
+    values |= {"learning_rate": 2e-3, "per_device_train_batch_size": 16, "num_train_epochs": 2}
+    made = settings_of_trial(given, values, layers=("dense", "query"))
+    assert (made.lora.lora_rank, made.lora.lora_alpha) == (32, 64)
+    assert made.lora.lora_target_modules == ("dense", "query")
+    assert (made.objective.loss, made.objective.temperature, made.model.dropout) == ("cosent", 0.1, 0.123)
+    optim = made.optim
+    assert (optim.learning_rate, optim.per_device_train_batch_size, optim.num_train_epochs) == (2e-3, 16, 2)
+    assert (made.model.max_length, optim.weight_decay) == (16, 0.1)
+    # The temperature is left alone if the loss has none.
+    other = settings_of_trial(given, {**values, "loss": "cosine_target"}, layers=())
+    assert other.objective.temperature == given.objective.temperature
+
+
+def test_flags_that_a_sweep_has_no_use_for_are_refused():
+    flags = [
+        "--push_to_hub",
+        "--two_towers",
+        "--keep",
+        "last",
+        "--max_train_steps",
+        3,
+        "--search_losses",
+        "cosnet",
+    ]
+    problems = "\n".join(COMMAND.problems(settings_of(*flags)))
+    for flag in (
+        "--push_to_hub",
+        "--two_towers",
+        "--keep last",
+        "--max_train_steps",
+        "--search_losses cosnet",
+    ):
+        assert f"{flag}: " in problems
+
+
+def test_a_launch_of_several_processes_is_refused_with_the_way_out(monkeypatch, capsys, judged_csv):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["sweep", "--train_file", str(judged_csv), "--output_dir", "o"]) == 2
+    assert "start `aisle sweep` several times with the same --output_dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("60m", 3600), ("1.5h", 5400), ("1h30m", 5400)])
+def test_durations_are_read_with_their_unit(text, seconds):
+    assert duration_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["60", "m", "0m", "60 m", "an hour", "-5m"])
+def test_durations_without_a_unit_are_refused(text, capsys):
+    assert main(["sweep", "--train_file", "x.csv", "--output_dir", "o", f"--budget={text}"]) == 2
+    assert "--budget" in capsys.readouterr().err
+
+
+def test_durations_are_shown_in_the_unit_that_fits():
+    assert [shown_duration(seconds) for seconds in (45, 700, 3900)] == ["45 s", "12 min", "1 h 05 min"]
