@@ -95,7 +95,7 @@ LIBRARIES = {
     "triton": {"kernels"},
     "bm25s": {"index"},
     "Stemmer": {"index"},
-    "regex": {"index"},
+    "regex": {"index", "mining"},
     "optuna": {"sweep"},
     "ranx": {"evaluation"},
     "pytorch_metric_learning": set(),

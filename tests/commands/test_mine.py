@@ -433,6 +433,10 @@ def test_pairs_go_out_as_dpr_json(mine, shop):
         (["--catalog", "CATALOG", "--model", "."], "--model: needs --source dense or both"),
         (["--catalog", "CATALOG", "--margin", "5"], "--margin 5: must be relative:SHARE"),
         (
+            ["--catalog", "CATALOG", "--graded", "--output_format", "dpr", "--output_file", "x.json"],
+            "--graded: DPR's json has no levels of relevance",
+        ),
+        (
             ["--index_dir", "x", "--source", "dense", "--max_length", 9],
             "--max_length: cannot be combined with --index_dir, which records the settings of its encoder",
         ),
@@ -453,6 +457,24 @@ def test_what_cannot_work_is_refused_with_a_message(mine, shop, flags, message):
     assert code == 2
     assert message in said
     assert not path.exists()
+
+
+def test_held_out_pairs_are_not_replaced(mine, shop, tmp_path):
+    held_out = tmp_path / "mined.jsonl"
+    held_out.write_text('{"query": "red sofa", "product_id": "p3", "relevance": 1}\n')
+    before = held_out.read_bytes()
+    code, said, _ = mine("--catalog", shop / "catalog.csv", "--held_out_file", held_out)
+    assert code == 2
+    assert "mined.jsonl: is read by this command" in said
+    assert held_out.read_bytes() == before
+
+
+def test_held_out_pairs_are_read_before_anything_is_written(mine, shop, tmp_path):
+    held_out = tmp_path / "held.jsonl"
+    held_out.write_text('{"query": "", "product_id": "p3", "relevance": 1}\n')
+    code, said, path = mine("--catalog", shop / "catalog.csv", "--held_out_file", held_out)
+    assert (code, path.exists()) == (2, False)
+    assert "held.jsonl, row 1" in said
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
+
+import regex
 
 from aisle.data.dpr_json import SEPARATOR
 from aisle.data.pairs import query_key
 
 __all__ = ["text_key", "words_of"]
 
-_WORD = re.compile(r"\w+")
+_WORD = regex.compile(
+    r"(?:(?<![\p{L}\p{N}])\.(?=\p{N}))?[\p{L}\p{N}_](?:[\p{L}\p{N}\p{M}_]|(?<=\p{N})[.,](?=\p{N}))*"
+    r"(?:[+#]+(?![\p{L}\p{N}]))?"
+)
+"""A word with its vowel signs and tones (`\\w` lacks them), a number with its decimals, or C++ and C#."""
 
 
 def text_key(text: str) -> str:
@@ -19,6 +24,10 @@ def text_key(text: str) -> str:
 
 
 def words_of(text: str) -> str:
-    """Return the words of a text in lower case, with composed accents and a space around each."""
+    """Return the words of a text in lower case, with composed accents and a space around each.
+
+    Texts with equal words differ in punctuation, case or white space alone: 1.5 and 1-5, C and C++ are not
+    equal.
+    """
     composed = text if text.isascii() else unicodedata.normalize("NFC", text)
     return f" {' '.join(_WORD.findall(composed.casefold()))} "

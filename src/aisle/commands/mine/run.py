@@ -47,6 +47,7 @@ def mine(settings: MineSettings) -> Path:
         columns = group_columns(settings, catalog, training.settings)
         data = judged_data(training, catalog, output.log)
         positives = find_positives(data)
+        held_out = _held_out_pairs(settings, catalog, output)
         search = product_search(settings, searched, output)
         exclusions = Exclusions(
             data.known,
@@ -74,7 +75,7 @@ def mine(settings: MineSettings) -> Path:
         else:
             by_query = {anchor.query: negatives for anchor, negatives in mined.negatives.items()}
             _write_questions(training, data.pairs, by_query, catalog, path)
-        false = _false_negatives(settings, catalog, mined, output)
+        false = None if held_out is None else _false_negatives(mined, held_out, catalog)
     if settings.embedding_cache is None:
         shutil.rmtree(cache_folder(settings), ignore_errors=True)
     report = MiningReport(settings, len(data.pairs), positives, mined, search, false)
@@ -83,15 +84,18 @@ def mine(settings: MineSettings) -> Path:
     return path
 
 
-def _false_negatives(
-    settings: MineSettings, catalog: MinedCatalog, mined: Mined, output: Output
-) -> FalseNegatives | None:
-    """Return how many negatives the held-out pairs judge relevant; None without held-out pairs."""
+def _held_out_pairs(settings: MineSettings, catalog: MinedCatalog, output: Output) -> Pairs | None:
+    """Return the held-out pairs, which are read before anything is written; None if there are none."""
     if settings.held_out_file is None:
         return None
     held_out = TrainingFiles.of(replace(settings, train_file=settings.held_out_file))
-    pairs = held_out.pairs(catalog, output.log, name="held out")
-    return false_negatives(mined, pairs, KnownProducts.of(pairs, catalog.texts_of(pairs.product_ids or ())))
+    return held_out.pairs(catalog, output.log, name="held out")
+
+
+def _false_negatives(mined: Mined, held_out: Pairs, catalog: MinedCatalog) -> FalseNegatives:
+    """Return how many negatives the held-out pairs judge relevant."""
+    known = KnownProducts.of(held_out, catalog.texts_of(held_out.product_ids or ()))
+    return false_negatives(mined, held_out, known)
 
 
 def _output_format(settings: MineSettings, training: TrainingFiles) -> OutputFormat:
@@ -102,6 +106,11 @@ def _output_format(settings: MineSettings, training: TrainingFiles) -> OutputFor
             "out --output_format"
         )
     output_format = settings.output_format or ("dpr" if training.is_dpr else "pairs")
+    if settings.graded and output_format == "dpr":
+        raise ConfigError(
+            "--graded: DPR's json has no levels of relevance, only one list of hard negatives for all "
+            "positives of a question; leave it out, or write pairs"
+        )
     problems = output_problem(settings.output_file, output_format)
     if problems:
         raise ConfigError("\n".join(problems))

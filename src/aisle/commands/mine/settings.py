@@ -245,7 +245,8 @@ def mine_inputs(settings: MineSettings) -> None:
     check_models(settings.model, settings.teacher)
     check_indexes(settings.index_dir)
     target = Path(settings.output_file)
-    for path in (*expand_files(settings.catalog or ()), *expand_files(settings.train_file)):
+    read = (settings.catalog, settings.train_file, settings.held_out_file)
+    for path in (path for files in read for path in expand_files(files or ())):
         if target.resolve() == path.resolve():
             raise ConfigError(f"--output_file {target}: is read by this command; name another file")
     if not target.resolve().parent.is_dir():
