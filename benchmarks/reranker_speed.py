@@ -40,7 +40,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         loaded = load_cross_encoder(find_model(given.model), max_length=TOKENS, new_head_seed=1)
-        save_cross_encoder(run, model=loaded.cross_encoder(), weights=None, loaded=loaded, lora=None)
+        save_cross_encoder(run, model=loaded.cross_encoder(), weights={}, loaded=loaded, lora=None)
         for precision in ("int8", "fp32"):
             bundle = Path(folder) / precision
             written = write_reranker_bundle(

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from aisle.data.click_model import ClickCounts, Propensities, estimate_propensities, fit_click_model
+from aisle.data.click_counts import ClickCounts
+from aisle.data.click_model import fit_click_model
+from aisle.data.position_bias import Propensities, estimate_propensities
 from aisle.errors import DataError
 
 TRUE_PROPENSITIES = 1 / np.arange(1, 11) ** 0.8

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aisle.data.click_model import ClickCounts
+from aisle.data.click_counts import ClickCounts
 from aisle.data.digests import text_digest
 from aisle.data.pair_cells import read_score
 from aisle.data.pair_columns import PairColumns, find_pair_columns

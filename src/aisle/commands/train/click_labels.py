@@ -9,8 +9,9 @@ from functools import partial
 from aisle.commands.train.data_settings import DataSettings
 from aisle.commands.train.read_part import named_columns, peek_row
 from aisle.commands.train.row_sources import Rows
-from aisle.data.click_model import ClickModel, Propensities, estimate_propensities, fit_click_model
+from aisle.data.click_model import ClickModel, fit_click_model
 from aisle.data.click_rows import CLICK_RELEVANCE, ClickColumns, SummedClicks, sum_clicks
+from aisle.data.position_bias import Propensities, estimate_propensities
 
 SHOWN_POSITIONS = 10
 
