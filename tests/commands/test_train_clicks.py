@@ -91,6 +91,12 @@ def test_rows_that_cannot_be_counted_are_named(tmp_path, clicks, impressions, po
     assert len(relevance_of(read(files, **known, on_bad_row="skip"))) == 2
 
 
+def test_pairs_without_clicks_are_no_positives_where_few_pairs_have_clicks(tmp_path):
+    rows = [[f"q {n}", "A", 5 * (n < 3), 50, 0, 1, ""] for n in range(100)]
+    found = relevance_of(read(write(tmp_path / "clicks.csv", *rows), click_prior_strength=0))
+    assert sorted(found.values()) == [0] * 97 + [1] * 3
+
+
 def test_missing_columns_and_data_without_usable_rows_are_refused(tmp_path):
     files = write(tmp_path / "clicks.csv", ["q", "A", 5, 2, 0, 1, ""])
     with pytest.raises(DataError, match=r"none of 1 rows has usable clicks.*clicks is more than impressions"):

@@ -98,14 +98,48 @@ def test_smoothing_purchases_and_scale_by_hand():
     assert model.relevance(counts) == pytest.approx([1, 0.25, (1 + 10 * mean) / 15])
 
 
-def test_default_scale_is_the_95th_percentile_and_given_propensities_weight_impressions():
+def test_default_scale_is_the_95th_percentile_of_clicked_pairs_and_given_propensities_weight_impressions():
     counts = counted(np.arange(101), np.full(101, 2), np.full(101, 200), np.arange(101))
     model = fit_click_model(
         counts, propensities=Propensities.given((1.0, 0.5)), strength=0, purchase_weight=0
     )
     assert model.rates(counts) == pytest.approx(np.arange(101) / 100)
-    assert model.full_rate == pytest.approx(0.95)
-    assert model.relevance(counts)[[0, 19, 95, 100]] == pytest.approx([0, 0.2, 1, 1])
+    assert model.full_rate == pytest.approx(0.9505)  # of 0.01 to 1, the pairs with clicks
+    assert model.relevance(counts)[[0, 19, 96, 100]] == pytest.approx([0, 0.19 / 0.9505, 1, 1])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.04, 0.001])
+@pytest.mark.parametrize("strength", [None, 0, 20, 1e9])
+@pytest.mark.parametrize("full_rate", [None, 0.001])
+def test_pairs_without_clicks_are_never_positives(share, strength, full_rate):
+    rng = np.random.default_rng(0)
+    impressions = rng.geometric(1 / 30, 4000)
+    counts = of_a_page(rng.binomial(impressions, np.where(rng.random(4000) < share, 0.2, 0)), impressions)
+    model = fit_click_model(
+        counts, propensities=Propensities.none(), strength=strength, purchase_weight=5, full_rate=full_rate
+    )
+    relevance = model.relevance(counts)
+    assert relevance[counts.clicks == 0].max() <= 0.5
+    rarely = of_a_page([0, 0], [1, 1], [0, 1])  # of other data: a pair with a purchase may be a positive
+    assert model.relevance(rarely)[0] <= 0.5
+    if full_rate is None:
+        assert relevance.max() == 1
+        assert model.relevance(rarely)[1] > 0.5
+
+
+def test_scale_is_at_least_the_mean_rate_if_few_pairs_have_most_impressions():
+    counts = of_a_page([500_000, *[1] * 99], [1_000_000, *[100] * 99])
+    model = fit_click_model(counts, propensities=Propensities.none(), strength=0, purchase_weight=0)
+    assert model.full_rate == model.rate == pytest.approx(0.495, rel=0.01)
+    assert model.relevance(counts)[:2] == pytest.approx([1, 0.02], rel=0.02)
+
+
+def test_equal_rates_are_refused_unless_the_scale_is_given():
+    counts = of_a_page([1, 2, 4], [10, 20, 40])
+    given = {"propensities": Propensities.none(), "strength": 20.0, "purchase_weight": 0}
+    with pytest.raises(DataError, match=r"all 3 pairs are equal \(0.1\).*--label_max"):
+        fit_click_model(counts, **given)
+    assert fit_click_model(counts, **given, full_rate=0.2).relevance(counts) == pytest.approx([0.5] * 3)
 
 
 def test_clicks_without_information_are_refused():

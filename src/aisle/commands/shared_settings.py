@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Interval
+from pydantic import Field
 
 from aisle.config.annotations import Help
 from aisle.data import rows
@@ -89,7 +90,7 @@ QueryIdColumn = Annotated[
     ),
 ]
 LabelMax = Annotated[
-    Annotated[float, Interval(gt=0)] | None,
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
     Help(
         "Highest value of a rating from 0, such as 5 for sentence pairs that are rated 0 to 5. Labels are "
         "divided by it. If not given: 1."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,11 @@ from aisle.errors import DataError
 __all__ = ["ClickModel", "fit_click_model"]
 
 FULL_RATE_QUANTILE = 0.95
-"""Quantile of the smoothed rates that becomes relevance 1 by default; the maximum would be a single pair."""
+"""Quantile of the clicked pairs' rates that becomes relevance 1 by default; the maximum would be one pair."""
+UNCLICKED_RELEVANCE = 0.5
+"""Highest relevance without a click or purchase. It is no positive, which must be above 0.5."""
+ROUNDING = 1e-9
+"""Rates that differ by a smaller share are equal."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,14 @@ class ClickModel:
         return np.asarray((gained + self.strength * self.rate) / (examined + self.strength))
 
     def relevance(self, counts: ClickCounts) -> npt.NDArray[np.float32]:
-        """Return the relevance of each item: (items,) float32 in [0, 1]."""
-        return np.minimum(self.rates(counts) / self.full_rate, 1).astype(np.float32)
+        """Return the relevance of each item: (items,) float32 in [0, 1].
+
+        The rate of an item that was rarely shown is near the mean rate, with or without clicks; without
+        them, its relevance is at most `UNCLICKED_RELEVANCE`.
+        """
+        most = np.where(_chosen(counts), 1.0, UNCLICKED_RELEVANCE)
+        rates = np.minimum(self.rates(counts), self.full_rate)  # a quotient of large rates could overflow
+        return np.minimum(rates / self.full_rate, most).astype(np.float32)
 
 
 def fit_click_model(
@@ -68,10 +78,12 @@ def fit_click_model(
         propensities: Examination of the positions.
         strength: Strength of the prior; None estimates it from how far the items' rates differ.
         purchase_weight: Clicks that a purchase counts for, besides its own click.
-        full_rate: Rate that becomes relevance 1; None takes the 95th percentile of the smoothed rates.
+        full_rate: Rate that becomes relevance 1; None takes the 95th percentile of the smoothed rates of
+            items with clicks or purchases, but at least the mean rate.
 
     Raises:
-        DataError: There are no clicks, or the rates differ no more than by chance.
+        DataError: There are no clicks, the rates differ no more than by chance, or (without `full_rate`) no
+            rate is above the mean.
     """
     if not counts.clicks.sum():
         raise DataError(
@@ -90,8 +102,31 @@ def fit_click_model(
     )
     if full_rate is not None:
         return model
-    usual = float(np.quantile(model.rates(counts), FULL_RATE_QUANTILE))
-    return ClickModel(propensities, model.rate, strength, usual, purchase_weight)
+    return replace(model, full_rate=_usual_full_rate(model, counts))
+
+
+def _chosen(counts: ClickCounts) -> npt.NDArray[np.bool_]:
+    """Return which items have clicks or purchases, (items,)."""
+    return counts.per_item(counts.clicks + counts.purchases) > 0
+
+
+def _usual_full_rate(model: ClickModel, counts: ClickCounts) -> float:
+    """Return the rate that becomes relevance 1 unless it is given.
+
+    Items without clicks are left out: where few have any, they would be at the percentile too. A few items
+    with most of the impressions can have a mean rate above the percentile.
+
+    Raises:
+        DataError: No rate is above the mean.
+    """
+    rates = model.rates(counts)
+    if not rates.max() > model.rate * (1 + ROUNDING):
+        raise DataError(
+            f"--label_from: the smoothed rates of all {len(rates):,} pairs are equal ({model.rate:.3g}), so "
+            "clicks do not tell the products apart. Give more data, a lower --click_prior_strength, or "
+            "--label_max, the rate that becomes relevance 1."
+        )
+    return max(float(np.quantile(rates[_chosen(counts)], FULL_RATE_QUANTILE)), model.rate)
 
 
 def _prior_strength(clicks: Floats, examined: Floats, squared: Floats) -> float:

@@ -91,7 +91,8 @@ def _fitted(summed: SummedClicks, settings: DataSettings) -> ClickModel:
 def _described(summed: SummedClicks, model: ClickModel, settings: DataSettings) -> list[str]:
     """Return lines that tell how clicks become a relevance."""
     strength = "as given" if settings.click_prior_strength is not None else "estimated"
-    scale = "--label_max" if settings.label_max is not None else "the 95th percentile"
+    usual = "the mean rate" if model.full_rate == model.rate else "the 95th percentile of clicked pairs"
+    scale = usual if settings.label_max is None else "--label_max"
     lines = [
         f"train: {summed.read:,} rows of clicks, of {summed.counts.items:,} pairs; mean rate "
         f"{model.rate:.4g}, which counts for {model.strength:.1f} impressions of each pair ({strength}); a "

@@ -71,7 +71,7 @@ class DataSettings:
     label_from: Annotated[tuple[str, ...] | None, BeforeValidator(_column_names)] = None
     """Columns of clicks and impressions, and if given of purchases, with commas: clicks,impressions. The
     relevance is then the smoothed rate of clicks; rows of a pair are summed. --label_max is the rate that
-    becomes relevance 1; if not given: the 95th percentile of the rates."""
+    becomes relevance 1; if not given: the 95th percentile of the rates of pairs with clicks."""
     click_prior_strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Impressions of each pair that the mean click rate counts for (--label_from); 0 does not smooth. If not
     given: estimated from how far the pairs' rates differ."""
