@@ -122,9 +122,10 @@ def write_shop(folder):
 def write_clicks(folder, judged):
     """Write how often each product was shown and clicked, at two positions."""
     rates = {"E": 40, "S": 20, "C": 4, "I": 1}
+    titles = {title: number for number, (_, title, _) in enumerate(judged)}
     rows = [
-        (query, title, position, 100, rates[label] // position, label == "E", number % 70)
-        for number, (query, title, label) in enumerate(judged)
+        (query, title, position, 100, rates[label] // position, label == "E", titles[title] % 70)
+        for query, title, label in judged
         for position in (1, 2)
     ]
     names = ("query", "product", "position", "impressions", "clicks", "purchases", "variant_of")

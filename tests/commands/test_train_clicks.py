@@ -1,6 +1,7 @@
 """`--label_from`: training data from clicks and impressions."""
 
 import csv
+import json
 
 import pytest
 
@@ -138,6 +139,75 @@ def test_variants_share_their_clicks_and_are_no_negatives_of_each_other(tmp_path
     pairs = tokenize_pairs(part, SideTokenizers(side, side))
     keys = dict(zip(part.products, pairs.product_keys[pairs.products].tolist(), strict=True))
     assert keys["grey sofa"] == keys["blue sofa"] != keys["lamp"]
+
+
+def test_group_of_a_product_counts_for_its_rows_without_a_group(tmp_path):
+    files = write(
+        tmp_path / "clicks.csv",
+        ["sofa", "grey sofa", 0, 2, 0, 1, ""],
+        ["sofa", "blue sofa", 0, 8, 0, 1, "sofa"],
+        ["chair", "grey sofa", 1, 10, 0, 1, "sofa"],
+        ["sofa", "grey sofa", 5, 10, 0, 1, "sofa"],
+        ["sofa", "grey sofa", 1, 10, 0, 1, " "],
+    )
+    data = read(files, click_prior_strength=0, label_max=1, group_column="variant_of")
+    found = relevance_of(data)
+    assert found["sofa", "grey sofa"] == found["sofa", "blue sofa"] == pytest.approx(6 / 30)
+    assert found["chair", "grey sofa"] == pytest.approx(0.1)
+    assert {*data.train.product_groups, *data.validation.product_groups} == {"sofa"}
+
+
+def test_product_with_two_groups_is_a_bad_row_with_both_named(tmp_path):
+    files = write(
+        tmp_path / "clicks.csv",
+        ["sofa", "grey sofa", 5, 10, 0, 1, ""],
+        ["chair", "grey sofa", 1, 10, 0, 1, "sofas"],
+        ["sofa", "grey sofa", 9, 10, 0, 1, "chairs"],
+    )
+    how = {"click_prior_strength": 0, "label_max": 1, "group_column": "variant_of"}
+    reason = r"row 3.*variant_of is not the group that an earlier row .*: 'chairs' \(there: 'sofas'\)"
+    with pytest.raises(DataError, match=reason):
+        read(files, **how)
+    assert relevance_of(read(files, **how, on_bad_row="skip"))["sofa", "grey sofa"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"product": None}, "product is null"),
+        ({"query": " "}, "query is blank"),
+        ({"query": "\ud800"}, "query is not valid Unicode"),
+        ({"product": ["A"]}, "product is not text"),
+        ({"variant_of": 1.5}, "variant_of is neither text nor an integer"),
+    ],
+)
+def test_pairs_without_texts_are_named_and_their_clicks_do_not_count(tmp_path, row, reason):
+    good = [
+        {"query": query, "product": "A", "clicks": 1, "impressions": 4, "variant_of": 7} for query in "qr"
+    ]
+    bad = {"query": "q", "product": "A", "clicks": 4, "impressions": 4, "variant_of": None, **row}
+    path = tmp_path / "clicks.jsonl"
+    path.write_text("".join(json.dumps(values) + "\n" for values in [bad, *good]))
+    how = {"click_prior_strength": 0, "label_max": 1, "group_column": "variant_of"}
+    with pytest.raises(DataError, match=f"1 of 3 rows are bad:(.|\n)*row 1.*{reason}"):
+        read((str(path),), **how)
+    found = relevance_of(read((str(path),), **how, on_bad_row="skip"))
+    assert found == {("q", "A"): 0.25, ("r", "A"): 0.25}
+
+
+def test_judged_validation_pairs_need_no_columns_of_the_log(tmp_path):
+    train = write(tmp_path / "log.csv", ["q", "A", 2, 10, 0, 1, "g"], ["q", "B", 8, 10, 0, 1, ""])
+    text = (tmp_path / "log.csv").read_text().replace("query", "asked").replace("product", "shown")
+    (tmp_path / "log.csv").write_text(text)
+    judged = tmp_path / "judged.csv"
+    judged.write_text("query,product,relevance\ns,A,1\ns,B,0\n")
+    named = {"query_column": "asked", "product_column": "shown", "group_column": "variant_of"}
+    data = read(
+        train, **named, query_id_column="asked", validation_file=(str(judged),), click_prior_strength=0
+    )
+    assert data.validation.relevance.tolist() == [1, 0]
+    assert data.validation.product_groups is None
+    assert data.train.product_groups == ["g", None]
 
 
 def test_flags_are_read_with_commas_and_refused_in_combinations():

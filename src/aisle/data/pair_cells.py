@@ -49,11 +49,12 @@ def read_scores(column: str, value: object, *, texts: object) -> list[float] | P
     return scores
 
 
-def read_product_group(value: object, _product: object) -> str | Problem | None:
+def read_product_group(column: str, value: object) -> str | Problem | None:
     """Return the name of a product's group; None if the cell is empty, for a product without a group."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return id_text(value)
+    group = id_text(value)
+    return Problem(f"{column} {group.reason}", value) if isinstance(group, Problem) else group
 
 
 def read_hard_negatives(

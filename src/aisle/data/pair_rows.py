@@ -74,7 +74,7 @@ class PairParser:
             columns.label: lambda value, _: self.labels.read(value),
             columns.hard_negatives: self._read_negatives,
             columns.teacher_score: self._read_score,
-            self.roles.get("product_group"): read_product_group,
+            self.roles.get("product_group"): lambda value, _: read_product_group(str(columns.group), value),
         }
         self._readers = {column: read for column, read in readers.items() if column is not None}
 

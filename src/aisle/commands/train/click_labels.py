@@ -9,9 +9,11 @@ from functools import partial
 from aisle.commands.train.data_settings import DataSettings
 from aisle.commands.train.read_part import named_columns, peek_row
 from aisle.commands.train.row_sources import Rows
+from aisle.data.click_columns import ClickColumns
 from aisle.data.click_model import ClickModel, fit_click_model
-from aisle.data.click_rows import CLICK_RELEVANCE, ClickColumns, SummedClicks, sum_clicks
+from aisle.data.click_rows import CLICK_RELEVANCE, SummedClicks, sum_clicks
 from aisle.data.position_bias import Propensities, estimate_propensities
+from aisle.data.rows import Row
 
 SHOWN_POSITIONS = 10
 
@@ -60,10 +62,29 @@ def judge_by_clicks(
     head, _ = peek_row(validation())
     if head is not None and columns.clicks not in head.values:
         log("validation: has no clicks, so its pairs are read as judged pairs")
-        return JudgedByClicks(train, validation, judged, plain)
+        return JudgedByClicks(train, validation, judged, _columns_in(plain, head))
     others = _summed(validation, columns, settings)
     held_out = partial(others.judged_rows, model.relevance(others.counts))
     return JudgedByClicks(train, held_out, judged, judged)
+
+
+def _columns_in(settings: DataSettings, head: Row) -> DataSettings:
+    """Return the settings for judged pairs, which need not have the columns of a log of clicks.
+
+    A column that the row lacks is found by its usual names, or is left out.
+    """
+
+    def there(column: str | None) -> str | None:
+        return column if column in head.values else None
+
+    return replace(
+        settings,
+        query_column=there(settings.query_column),
+        product_column=there(settings.product_column),
+        query_id_column=there(settings.query_id_column),
+        product_id_column=there(settings.product_id_column),
+        group_column=there(settings.group_column),
+    )
 
 
 def _summed(rows: Rows, columns: ClickColumns, settings: DataSettings) -> SummedClicks:
