@@ -270,7 +270,12 @@ def test_help_names_registered_losses_and_their_parameters(registered, capsys, m
 
 @pytest.mark.parametrize(
     ("score", "reason"),
-    [("", "is blank"), ("nan", "is not a finite number"), ("good", "is not a number")],
+    [
+        ("", "is blank"),
+        ("nan", "is not a finite number"),
+        ("-1e39", "is not between -1e+09 and 1e+09"),
+        ("good", "is not a number"),
+    ],
 )
 def test_a_teacher_score_that_is_not_a_number_is_a_bad_row(registered, train, score, reason):
     registered(MARGIN_MSE)

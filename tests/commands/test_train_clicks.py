@@ -81,6 +81,9 @@ def test_positions_and_purchases_change_the_relevance(tmp_path):
         ("", 2, 1, "clicks is blank"),
         (1, "many", 1, "impressions is not a number: 'many'"),
         (1, 2, 0, r"position is not a whole number from 1 \(the top\): '0'"),
+        (1, 2, 1e19, r"position is more than 1,000,000, which is no position in a list: '1e\+19'"),
+        (1, "1e308", 1, r"impressions is more than 1e\+15: '1e308'"),
+        (0, 1e-300, 1, "impressions is less than 1e-06: 1e-300"),
     ],
 )
 def test_rows_that_cannot_be_counted_are_named(tmp_path, clicks, impressions, position, reason):

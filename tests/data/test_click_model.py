@@ -134,6 +134,48 @@ def test_scale_is_at_least_the_mean_rate_if_few_pairs_have_most_impressions():
     assert model.relevance(counts)[:2] == pytest.approx([1, 0.02], rel=0.02)
 
 
+@pytest.mark.parametrize("size", [1e-6, 0.3, 1, 1e15])
+@pytest.mark.parametrize("position", [1, 2, 1_000_000])
+@pytest.mark.parametrize("known", [(1.0,), (0.5, 0.5), (1.0, 1e-6)])
+@pytest.mark.parametrize(("strength", "weight"), [(0, 5), (20, 0), (1e9, 1e6)])
+def test_counts_of_any_size_have_a_finite_relevance(size, position, known, strength, weight):
+    shown = np.array([1, 1, 2]) * size
+    counts = counted([0, 1, 2], [position] * 3, shown, shown * [0, 0.5, 1], shown * [0, 0, 0.5])
+    for full_rate in (None, 1e-300, 1e300):
+        try:
+            relevance = fit_click_model(
+                counts,
+                propensities=Propensities.given(known),
+                strength=strength,
+                purchase_weight=weight,
+                full_rate=full_rate,
+            ).relevance(counts)
+        except DataError as error:  # very few impressions against a strong prior
+            if "are equal" not in str(error):
+                raise
+        else:
+            assert np.isfinite(relevance).all()
+            assert sorted(relevance) == relevance.tolist()
+            assert relevance[0] <= 0.5
+
+
+def test_equal_propensities_change_nothing():
+    counts = counted([0, 0, 1, 2], [1, 3, 2, 3], [10, 20, 30, 40], [5, 2, 3, 1])
+    given = {"strength": 7, "purchase_weight": 0}
+    equal, none = (
+        fit_click_model(counts, propensities=found, **given).relevance(counts)
+        for found in (Propensities.given((1.0, 1.0, 1.0)), Propensities.none())
+    )
+    assert equal == pytest.approx(none)
+
+
+@pytest.mark.parametrize("impressions", [[10], [1, 1, 1], [0.2, 0.2, 0.2]])
+def test_pairs_that_cannot_differ_by_more_than_chance_are_refused(impressions):
+    counts = of_a_page([impressions[0], *[0] * (len(impressions) - 1)], impressions)
+    with pytest.raises(DataError, match="no more than by chance"):
+        fit_click_model(counts, propensities=Propensities.none(), strength=None, purchase_weight=0)
+
+
 def test_equal_rates_are_refused_unless_the_scale_is_given():
     counts = of_a_page([1, 2, 4], [10, 20, 40])
     given = {"propensities": Propensities.none(), "strength": 20.0, "purchase_weight": 0}

@@ -148,7 +148,9 @@ def _prior_strength(clicks: Floats, examined: Floats, squared: Floats) -> float:
     spread = float((examined * (clicks / examined - mean) ** 2).sum())
     share = squared / examined
     chance = float(((mean - mean**2 * share) * (1 - examined / total)).sum())
-    between = (spread - chance) / float((examined - share - examined**2 / total).sum())
+    freedom = float((examined - share - examined**2 / total).sum())
+    # A single pair, or pairs of an impression each, have no freedom: any spread can be chance.
+    between = (spread - chance) / freedom if freedom > ROUNDING * total else 0.0
     if not between > 0:
         raise DataError(
             f"--label_from: the click rates of {len(clicks):,} pairs differ no more than by chance (mean "

@@ -10,10 +10,21 @@ from aisle.data.catalog_texts import ProductTexts
 from aisle.data.pair_columns import PairColumns
 from aisle.data.rows import Problem, id_text, text_problem
 
-__all__ = ["listed_ids", "read_hard_negatives", "read_product_group", "read_score", "read_scores"]
+__all__ = [
+    "listed_ids",
+    "read_hard_negatives",
+    "read_number",
+    "read_product_group",
+    "read_score",
+    "read_scores",
+]
+
+MOST_SCORE = 1e9
+"""Largest score of a teacher, above or below 0. Training computes squares of differences and quotients by a
+temperature in 32 bits, which end at 3e38; scores of cross-encoders and of BM25 are below 1,000."""
 
 
-def read_score(column: str, value: object) -> float | Problem:
+def read_number(column: str, value: object) -> float | Problem:
     """Return the finite number in a cell, or a text that is one, as csv has it."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return Problem(f"{column} is {'null' if value is None else 'blank'}", value)
@@ -24,6 +35,14 @@ def read_score(column: str, value: object) -> float | Problem:
     except (ValueError, OverflowError):
         return Problem(f"{column} is not a number", value)
     return score if math.isfinite(score) else Problem(f"{column} is not a finite number", value)
+
+
+def read_score(column: str, value: object) -> float | Problem:
+    """Return the score of a teacher in a cell; its size is at most `MOST_SCORE`."""
+    score = read_number(column, value)
+    if isinstance(score, Problem) or abs(score) <= MOST_SCORE:
+        return score
+    return Problem(f"{column} is not between {-MOST_SCORE:g} and {MOST_SCORE:g}", value)
 
 
 def read_scores(column: str, value: object, *, texts: object) -> list[float] | Problem:

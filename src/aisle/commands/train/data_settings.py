@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Interval
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from aisle.commands.shared_settings import Count, Delimiter, Encoding, LabelMax, OnBadRow
 from aisle.config.label_map import LabelGains
@@ -72,15 +72,15 @@ class DataSettings:
     """Columns of clicks and impressions, and if given of purchases, with commas: clicks,impressions. The
     relevance is then the smoothed rate of clicks; rows of a pair are summed. --label_max is the rate that
     becomes relevance 1; if not given: the 95th percentile of the rates of pairs with clicks."""
-    click_prior_strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    click_prior_strength: Annotated[float, Interval(ge=0, le=1e9)] | None = None
     """Impressions of each pair that the mean click rate counts for (--label_from); 0 does not smooth. If not
     given: estimated from how far the pairs' rates differ."""
-    purchase_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    purchase_weight: Annotated[float, Interval(ge=0, le=1e6)] = 5.0
     """Clicks that a purchase counts for, besides its own click (--label_from)."""
     position_column: str | None = None
     """Column with the position at which the product was shown, 1 is the top. Impressions at positions that
     few shoppers look at then count less (--label_from)."""
-    position_propensities: tuple[Annotated[float, Interval(gt=0, le=1)], ...] | None = None
+    position_propensities: tuple[Annotated[float, Interval(ge=1e-6, le=1)], ...] | None = None
     """Probability that a shopper looks at position 1, 2, 3 and so on; the last is for all that follow. If not
     given: estimated from pairs that were shown at several positions."""
     query_id_column: str | None = None
