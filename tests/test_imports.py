@@ -233,6 +233,7 @@ EXTRA_OF = {
     "data/dataset_sources.py": "train",
     "data/memory_rows.py": "train",
     "data/negatives.py": "train",
+    "data/position_bias.py": "train",
     "data/pairs.py": "train",
     "data/saved_sets.py": "train",
     "io/arrow_writer.py": "train",

@@ -83,9 +83,29 @@ def test_pairs_at_single_positions_do_not_change_propensities():
     assert estimate_propensities(counted(*alone)).values.tolist() == [1, 0.5]
 
 
+def test_position_that_all_clicks_prefer_to_another_is_not_compared_with_it():
+    # The item at 1 and 2 has clicks at 1 only, so the likelihood rises as the propensity of 2 falls to 0.
+    item, position = [0, 0, 1, 1, 2, 2], [1, 2, 2, 3, 1, 4]
+    counts = counted(item, position, [10] * 6, [4, 0, 4, 2, 6, 3])
+    found = estimate_propensities(counts)
+    assert found.positions.tolist() == [1, 4]
+    assert found.values == pytest.approx([1, 0.5])
+    both = counted(item, position, [10] * 6, [4, 1, 4, 2, 6, 3])
+    assert estimate_propensities(both).values == pytest.approx([1, 0.25, 0.125, 0.5], rel=1e-4)
+
+
+def test_position_without_clicks_has_the_propensity_of_the_nearest_above():
+    counts = counted([0, 0, 0, 1, 1], [1, 2, 3, 1, 3], [10, 10, 99, 10, 99], [8, 4, 0, 2, 0])
+    found = estimate_propensities(counts)
+    assert found.positions.tolist() == [1, 2]
+    assert found.of(np.array([2, 3])).tolist() == pytest.approx([0.5, 0.5])
+
+
 def test_positions_that_cannot_be_compared_are_refused_with_the_way_out():
     with pytest.raises(DataError, match=r"2 positions, from 1 to 2.*--position_propensities"):
         estimate_propensities(counted([0, 1], [1, 2], [10, 10], [4, 2]))
+    with pytest.raises(DataError, match=r"1 position, from 7 to 7"):
+        estimate_propensities(counted([0, 1, 1], [7, 7, 7], [10, 10, 10], [4, 2, 1]))
 
 
 def test_smoothing_purchases_and_scale_by_hand():

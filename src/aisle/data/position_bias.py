@@ -57,7 +57,7 @@ def estimate_propensities(counts: ClickCounts) -> Propensities:
     until they agree: the likelihood of a Poisson model with an effect of each item, whose estimates of
     positions are not biased by many items with few impressions (Hausman, Hall and Griliches 1984,
     https://doi.org/10.2307/1911191). Items at a single position tell nothing about positions and are left
-    out. A position that no clicked item shares with those above has the propensity of the nearest above.
+    out. A position that clicks do not compare with those above has the propensity of the nearest above.
 
     Raises:
         DataError: Fewer than two positions can be compared.
@@ -75,9 +75,10 @@ def estimate_propensities(counts: ClickCounts) -> Propensities:
     if known.sum() < 2:
         found = np.unique(counts.position)
         raise DataError(
-            "--position_column: propensities cannot be estimated, because no clicked pair was shown at "
-            f"several positions that have clicks (the data has {len(found):,} positions, from {found[0]} "
-            f"to {found[-1]}). Give --position_propensities, or leave --position_column out."
+            "--position_column: propensities cannot be estimated, because no pair has clicks both at the "
+            f"top-most position with clicks and at another (the data has {len(found):,} "
+            f"position{'s' * (len(found) > 1)}, from {found[0]} to {found[-1]}). Give "
+            "--position_propensities, or leave --position_column out."
         )
     return Propensities(positions[known], values[known], compared=len(np.unique(item)))
 
@@ -87,14 +88,11 @@ def _connected_propensities(item: Ints, column: Ints, shown: Floats, clicked: Fl
     values = np.full(count, np.nan)
     if not count:
         return values
-    from aisle.data.negatives import equality_keys  # imports SciPy
-
-    part = equality_keys(item, column)  # equal for rows that share an item or a position, through others too
     clicks_of = np.bincount(column, weights=clicked, minlength=count)
-    # The top-most position with clicks, and those that items connect with it.
+    # The top-most position with clicks, and those that clicks connect with it.
     first = np.flatnonzero(clicks_of > 0)[0]
-    connected = part == part[np.flatnonzero(column == first)[0]]
-    kept = np.unique(column[connected & (clicks_of[column] > 0)])
+    part = _parts(item, column, clicked, count)
+    kept = np.flatnonzero(part == part[first])
     inside = np.isin(column, kept)
     item, shown, clicked = item[inside], shown[inside], clicked[inside]
     column = np.searchsorted(kept, column[inside])
@@ -111,3 +109,21 @@ def _connected_propensities(item: Ints, column: Ints, shown: Floats, clicked: Fl
             break
     values[kept] = effects
     return values
+
+
+def _parts(item: Ints, column: Ints, clicked: Floats, count: int) -> Ints:
+    """Return the part of each column; inside a part, the likelihood has a single highest point.
+
+    A column has an edge to another if some item was shown in both and clicked in the other. Columns that
+    reach each other are of a part. A column without a way back could have a propensity of 0, or one
+    without a way there an infinite propensity (Hunter 2004, https://doi.org/10.1214/aos/1079120141).
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    won = clicked > 0
+    item = item + count  # columns and items are the two kinds of nodes
+    start, end = np.concatenate([column, item[won]]), np.concatenate([item, column[won]])
+    nodes = int(item.max()) + 1
+    graph = coo_array((np.ones(len(start)), (start, end)), shape=(nodes, nodes))
+    return np.asarray(connected_components(graph, directed=True, connection="strong")[1][:count], np.int64)
