@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from aisle.errors import ModelError
 from aisle.models.cross_encoder_loading import load_cross_encoder
@@ -28,6 +29,7 @@ PAIRS = [
     ("a", "b"),
 ]
 KINDS = ("weight", "bias")
+IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 def trained(folder, run_dir, shift_weights, *, lora=None, max_length=16, seed=1):
@@ -74,6 +76,42 @@ def test_scores_equal_those_of_sentence_transformers_raw_and_as_probabilities(ru
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), theirs.predict(PAIRS), atol=1e-5)
     assert np.ptp(logits) > 1e-2
     assert logits[1] == logits[3]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sentence_transformers": {"activation_fn": IDENTITY, "version": "4.1.0"}},
+        {"sbert_ce_default_activation_function": IDENTITY},
+    ],
+    ids=["ms-marco", "before-4.0"],
+)
+def test_a_run_from_a_base_that_returns_logits_predicts_sigmoids(tiny_bert, tmp_path, shift_weights, fields):
+    from sentence_transformers import CrossEncoder
+
+    base = shutil.copytree(tiny_bert, tmp_path / "base")
+    edit_json(base / "config.json", **fields)
+
+    run_dir, _ = trained(base, tmp_path / "run", shift_weights)
+
+    logits = load_torch_reranker(run_dir, device="cpu").score(PAIRS)
+    found = CrossEncoder(str(run_dir), device="cpu").predict(PAIRS)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+
+def test_pickled_weights_are_converted_with_their_classification_head(runs, tmp_path):
+    folder = shutil.copytree(runs("bert"), tmp_path / "pickled")
+    expected = load_torch_reranker(folder, device="cpu").score(PAIRS)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    (folder / "aisle.json").unlink()
+
+    with pytest.raises(ModelError, match="Convert pickled weights in place") as refused:
+        load_torch_reranker(folder)
+
+    exec(str(refused.value).partition('python -c "')[2].removesuffix('"'), {})
+    found = load_torch_reranker(folder, device="cpu").score(PAIRS)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "xlm-roberta", "modernbert", "distilbert"])

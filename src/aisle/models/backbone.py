@@ -38,6 +38,7 @@ def load_pretrained(
     class_of: Callable[[ModelSource, Any], Any],
     *,
     trust_remote_code: bool,
+    converter: str = "AutoModel",
     **changes: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Load a model of transformers in float32; return it with transformers' report on its weights.
@@ -46,6 +47,8 @@ def load_pretrained(
         source: Location of the files.
         class_of: Function that returns the class to load, from the source and the configuration.
         trust_remote_code: Whether to run Python code from the model's repository.
+        converter: Class of transformers that reads all weights which the model needs, for the advice on
+            pickled weights.
         changes: Settings that override the configuration's; weights of another shape are then left out.
 
     Raises:
@@ -60,7 +63,7 @@ def load_pretrained(
         raise ModelError(
             f"{source.path}: has no *.safetensors file; aisle loads weights from safetensors only. "
             "Convert pickled weights in place, so that the files for pooling and prompts stay beside them: "
-            f'python -c "from transformers import AutoModel as M; d = {str(source.path)!r}; '
+            f'python -c "from transformers import {converter} as M; d = {str(source.path)!r}; '
             'M.from_pretrained(d).save_pretrained(d)"'
         )
     try:

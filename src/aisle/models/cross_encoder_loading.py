@@ -105,7 +105,11 @@ def load_cross_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(new_head_seed or 0)
         model, info = load_pretrained(
-            source, _classifier_class, trust_remote_code=trust_remote_code, num_labels=1
+            source,
+            _classifier_class,
+            trust_remote_code=trust_remote_code,
+            converter="AutoModelForSequenceClassification",
+            num_labels=1,
         )
     head = _names_in(model, head_modules(model))
     replaced = [key for key, *_ in info["mismatched_keys"]]

@@ -53,6 +53,7 @@ def save_cross_encoder(
         if weights is None:
             weights = {name: one.data for name, one in model.named_parameters() if one.requires_grad}
         whole: Any = whole_model(loaded, weights, lora=lora, trust_remote_code=trust_remote_code)
+        _predict_sigmoids(whole.config)
         whole.save_pretrained(staging)
         tokenizer = copy.copy(loaded.tokenizer)
         tokenizer.model_max_length = loaded.settings.max_length  # where CrossEncoder cuts pairs
@@ -73,3 +74,12 @@ def save_cross_encoder(
         }
         finish_run(staging, description, lineage=None, more_files=more_files)
     return fingerprint
+
+
+def _predict_sigmoids(config: Any) -> None:
+    """Make `predict` of sentence-transformers return sigmoids, whatever the base model's function was.
+
+    The ms-marco models, for example, return logits. Version 4.0 of sentence-transformers renamed the field.
+    """
+    config.sentence_transformers = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+    vars(config).pop("sbert_ce_default_activation_function", None)
