@@ -12,7 +12,9 @@ import yaml
 
 from aisle.cli import index_main, train_main, train_reranker_main
 from aisle.commands.train import measured_blend
+from aisle.commands.train.outcome import undefined_selection
 from aisle.commands.train.reranker_settings import RerankerSettings
+from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import parse_settings, saved_form
 from aisle.data.pairs import Pairs
 from aisle.evaluation.pair_metrics import roc_auc
@@ -141,6 +143,47 @@ def test_hard_negatives_are_pairs_of_relevance_0(tiny_bert, tmp_path):
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["positive_weight"] == 2.0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["best"]["roc_auc"] is not None
+
+
+def test_validation_pairs_that_measure_nothing_are_refused_without_an_index(shop, tiny_bert, tmp_path, capfd):
+    write_rows(tmp_path / "mined.csv", ["query", "positive", "negative"], [(*row[:2], "car") for row in ROWS])
+    relevant = [row for row in ROWS if row[2]]
+    write_rows(tmp_path / "all.csv", HEADER, ROWS)
+    write_rows(tmp_path / "judged.csv", HEADER, relevant)
+    unjudged = [(*row[:2], row[3]) for row in relevant]
+    write_rows(tmp_path / "unjudged.csv", ["query", "product", "product_id"], unjudged)
+    served = ["--index_dir", shop / "index"]
+
+    for pairs, validation, more, code, message in (
+        (
+            "mined",
+            "unjudged",
+            [],
+            2,
+            "pairs have neither labels nor hard negatives, so ROC-AUC cannot choose",
+        ),
+        ("mined", "unjudged", served, 0, "best by served_ndcg@10"),
+        ("all", "judged", [], 0, "relevant and irrelevant pairs as --validation_file, or --index_dir"),
+    ):
+        flags = [
+            "--train_file",
+            tmp_path / f"{pairs}.csv",
+            "--validation_file",
+            tmp_path / f"{validation}.csv",
+        ]
+        flags += ["--max_train_steps", 1, "--overwrite_output_dir", *more]
+        capfd.readouterr()
+        assert train(shop, tiny_bert, tmp_path / "run", *flags) == code
+        assert message in " ".join(" ".join(capfd.readouterr()).split())
+
+
+@pytest.mark.parametrize("settings", [TrainSettings, RerankerSettings])
+def test_the_note_on_an_undefined_selection_names_flags_of_its_command(settings):
+    note = undefined_selection("roc_auc", {"roc_auc": None, "note": "all are relevant"}, settings.reads)
+
+    flags = set(re.findall(r"--(\w+)", note))
+    assert flags
+    assert flags <= saved_form(settings()).keys()
 
 
 def test_wrong_indexes_and_losses_and_labels_are_refused_with_the_reason(shop, tiny_bert, tmp_path, capfd):

@@ -11,6 +11,7 @@ from aisle.commands.train.auto_choice import AutoChoice
 from aisle.commands.train.read_data import TrainingData
 from aisle.commands.train.selected_metric import selected_metric
 from aisle.commands.train.settings import TrainSettings
+from aisle.losses.specification import Reads
 from aisle.training.distributed import of_all_ranks
 from aisle.training.loop import Trainer
 from aisle.training.peak_memory import peak_memory_bytes
@@ -68,20 +69,25 @@ def _trained(settings: TrainSettings) -> str:
     return f"all weights{and_head}"
 
 
-def undefined_selection(metric: str | None, base: Mapping[str, Any]) -> str | None:
+def undefined_selection(metric: str | None, base: Mapping[str, Any], reads: Reads) -> str | None:
     """Return a note if the selection metric is undefined on the validation pairs, else None.
 
     Args:
         metric: Selection metric; None if the last evaluation is kept.
         base: Metrics before training.
+        reads: Kind of the model: "scores" for a reranker.
     """
     if metric is None or base.get(metric) is not None:
         return None
     why = base.get("note", "they are of one class")
+    remedy = (
+        "give relevant and irrelevant pairs as --validation_file, or --index_dir"
+        if reads == "scores"
+        else "--selection retrieval may rank the evaluations"
+    )
     return (
         f"note: {metric} is undefined on the validation pairs ({why}), so the last evaluation counts as "
-        "the best, and --early_stopping_patience does not stop the run; --selection retrieval may rank the "
-        "evaluations"
+        f"the best, and --early_stopping_patience does not stop the run; {remedy}"
     )
 
 

@@ -42,6 +42,7 @@ def resolve_reranker_settings(
             f"--output_dir {run_dir}: is the model that training starts from; give another folder"
         )
     loss = _resolve_loss(settings.objective.loss, data.train)
+    _check_validation(settings, data.validation)
     base = load_cross_encoder(
         source,
         max_length=model.max_length,
@@ -103,6 +104,19 @@ def _resolve_loss(wanted: str | None, train: Pairs) -> Loss:
         )
     refuse_labels(loss, relevance)
     return loss
+
+
+def _check_validation(settings: RerankerSettings, validation: Pairs) -> None:
+    """Check that evaluations have something to measure: judged pairs, or lists of an index.
+
+    Raises:
+        ConfigError: They have neither.
+    """
+    if settings.served.index_dir is None and not len(joined_relevance(validation)):
+        raise ConfigError(
+            "the validation pairs have neither labels nor hard negatives, so ROC-AUC cannot choose the best "
+            "evaluation; give pairs with hard negatives as --validation_file, or --index_dir"
+        )
 
 
 def _positive_weight(

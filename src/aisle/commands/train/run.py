@@ -173,7 +173,7 @@ def _train(
         _report_evaluation(
             {"step": 0, **trainer.state.base}, trainer, output, when=f"before training{headless}"
         )
-    undefined = undefined_selection(trainer.selection_metric, trainer.state.base or {})
+    undefined = undefined_selection(trainer.selection_metric, trainer.state.base or {}, settings.reads)
     if undefined is not None:
         output.log(undefined)
     with output.progress("training", trainer.schedule.total_steps) as bar:
