@@ -13,16 +13,19 @@ import yaml
 from aisle.cli import index_main, train_main, train_reranker_main
 from aisle.commands.train import measured_blend
 from aisle.commands.train.outcome import undefined_selection
-from aisle.commands.train.reranker_settings import RerankerSettings
+from aisle.commands.train.reranker_settings import RerankerSettings, ServedListSettings
+from aisle.commands.train.served_list import found_products
 from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import parse_settings, saved_form
 from aisle.data.pairs import Pairs
+from aisle.evaluation.blend_fit import dcg
 from aisle.evaluation.pair_metrics import roc_auc
 from aisle.evaluation.retrieval_metrics import evaluate_run
 from aisle.models.torch_reranker import load_torch_reranker
 from aisle.search.open_searcher import open_searcher
 from aisle.search.rerank_stage import rerank_by
 from aisle.search.rerankers import load_reranker
+from aisle.training.score_evaluation import ServedLists
 from aisle.types.rerank_blend import BLEND_FILE
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
 from tests.commands.launch import start_ranks
@@ -91,6 +94,27 @@ def test_the_best_evaluation_is_chosen_by_the_list_that_an_index_serves(shop):
         found = evaluate_run(qrels, run, cutoffs=(10,)).values["ndcg@10"]
         assert metrics["best"][f"{name}_ndcg@10"] == pytest.approx(found)
     assert json.loads((shop / "lora" / "metrics.json").read_text())["selection_metric"] == "roc_auc"
+
+
+def test_copies_of_a_product_in_the_index_count_in_the_best_possible_list(tiny_bert, tmp_path):
+    copies = [(f"{row[3]}-{copy}", row[1]) for row in ROWS for copy in range(3)]
+    write_rows(tmp_path / "catalog.csv", ["product_id", "title"], copies)
+    built = ["build", "--model", tiny_bert, "--catalog", tmp_path / "catalog.csv"]
+    assert index_main([*map(str, [*built, "--index_dir", tmp_path / "index"])]) == 0
+    judged = [(*row[:2], row[2]) for row in ROWS] + [(QUERIES[0], "a sofa of another shop", 0.5)]
+    columns = dict(zip(HEADER[:3], map(list, zip(*judged, strict=True)), strict=True))
+    served = ServedListSettings(str(tmp_path / "index"), index_mode="lexical", rerank_depth=120)
+
+    found = found_products(
+        served, Pairs(datasets.Dataset.from_dict(columns)), trust_remote_code=False, log=lambda line: None
+    )
+
+    # Three relevant texts for each query, each of three products.
+    np.testing.assert_allclose(found.ideal, [dcg(np.array([1.0] * 9 + [0.5] * (q == 0))) for q in range(8)])
+    offsets = np.concatenate([[0], np.cumsum(found.counts)])
+    lists = ServedLists(None, offsets, found.relevance, found.ideal, served.rerank_depth)
+    best = dcg(np.ones(9)) / found.ideal
+    assert lists.ndcg(found.relevance) == pytest.approx(best.mean())
 
 
 def test_a_resumed_run_gives_the_bytes_of_an_uninterrupted_run(shop, tiny_bert, tmp_path):
@@ -305,7 +329,8 @@ def test_evaluate_has_a_row_of_the_reranker_and_says_whether_it_helps(shop, tmp_
     write_rows(tmp_path / "qrels.csv", ["query_id", "product_id", "relevance"], judged)
     flags = ["--index_dir", shop / "index", "--queries", tmp_path / "queries.csv", "--mode", "hybrid"]
     flags += ["--qrels", tmp_path / "qrels.csv", "--rows", "hybrid", "--base_model_row", "none", "--json"]
-    flags += ["--reranker", shop / "listwise", "--rerank_depth", 20]
+    # Deeper than the largest cutoff.
+    flags += ["--reranker", shop / "listwise", "--rerank_depth", 20, "--cutoffs", 10]
 
     assert index_main(["evaluate", *map(str, flags)]) == 0
 

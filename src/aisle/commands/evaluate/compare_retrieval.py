@@ -101,7 +101,8 @@ def evaluate_retrieval(
     notes += [models.note] if models.note and "base" in rows else []
     if index.analyser is not None and {"bm25", "hybrid"} & set(rows):
         notes.append(f"BM25 splits texts into words by its analyser: {index.analyser.describe()}")
-    top_k = min(max(*settings.cutoffs, GRAPH_DEPTH), len(index))
+    reranked_depth = 0 if settings.reranker is None else settings.rerank_depth
+    top_k = min(max(*settings.cutoffs, GRAPH_DEPTH, reranked_depth), len(index))
     others, said = _compared(settings, index, judged, top_k)
     dense: dict[str, tuple[LoadedEncoder, FloatArray]] = {}
     rankers: list[Ranker] = []

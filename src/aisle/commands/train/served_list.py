@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from aisle.commands.train.reranker_settings import ServedListSettings
 from aisle.data.pairs import Pairs
 from aisle.errors import AisleError, ConfigError
-from aisle.evaluation.blend_fit import dcg
+from aisle.evaluation.blend_fit import CUTOFF, dcg
+from aisle.index import SearchIndex
 from aisle.text.joined_pairs import PairTokenizer
 from aisle.training.distributed import broadcast_from_main
 from aisle.training.score_evaluation import ServedLists
+from aisle.types.columns import TEXT_COLUMN
 
 QUERIES_AT_A_TIME = 256
 
@@ -123,6 +127,7 @@ def found_products(
             f"--index_dir {settings.index_dir}: finds no relevant product for any of {len(queries):,} "
             f"validation queries; check that the pairs' {named} those of the index"
         )
+    copies = {} if by_id else _copies(searcher.index, {text for one in judged.values() for text in one})
     log(
         f"validation: the {settings.rerank_depth} best products of --index_dir ({settings.index_mode}) for "
         f"{len(queries):,} queries with a relevant product are reranked; the best evaluation has the highest "
@@ -133,8 +138,26 @@ def found_products(
         counts,
         np.array(relevance, np.float32),
         np.array(retrieval, np.float32),
-        np.array([dcg(np.array(sorted(judged[query].values(), reverse=True))) for query in queries]),
+        np.array([_ideal(judged[query], copies) for query in queries]),
     )
+
+
+def _copies(index: SearchIndex, texts: Collection[str]) -> Mapping[str, int]:
+    """Return how many products of an index have each text, for the texts that some product has."""
+    column = index.products.column(TEXT_COLUMN)
+    found = column.filter(pyarrow.compute.is_in(column, value_set=pa.array(list(texts), column.type)))
+    return {one["values"]: one["counts"] for one in found.value_counts().to_pylist()}
+
+
+def _ideal(judged: Mapping[str, float], copies: Mapping[str, int]) -> float:
+    """Return the DCG of the best order of a query's judged products.
+
+    Args:
+        judged: Relevance of each product, by id or text.
+        copies: Products of the index with each text, each of which earns the text's relevance.
+    """
+    gains = [gain for key, gain in judged.items() for _ in range(min(copies.get(key, 1), CUTOFF))]
+    return dcg(np.array(sorted(gains, reverse=True)))
 
 
 def _judgements(pairs: Pairs) -> Mapping[str, dict[str, float]]:
