@@ -233,7 +233,7 @@ def test_wrong_indexes_and_losses_and_labels_are_refused_with_the_reason(shop, t
     assert re.search(message, capfd.readouterr().err)
 
 
-def test_query_orders_the_best_products_by_the_reranker(shop, capfd):
+def test_query_orders_the_best_products_by_the_reranker(shop, tiny_bert, capfd):
     words = [*QUERIES[:2], "--index_dir", shop / "index", "--mode", "hybrid", "--json"]
     reranked = ["--reranker", shop / "lora", "--rerank_depth", 20]
     answers = []
@@ -255,7 +255,11 @@ def test_query_orders_the_best_products_by_the_reranker(shop, capfd):
     for flags, message in (
         (["--rerank_depth", 5], "--rerank_depth: needs --reranker"),
         ([*reranked, "--explain"], "--explain: cannot be combined"),
-        (["--reranker", "nothing"], "there is no such folder; registered: none"),
+        (["--reranker", "nothing"], "there is no such folder; registered: "),
+        (["--reranker", "runs/typo"], "--reranker runs/typo: must be the folder of a run of"),
+        (["--reranker", "runs/typo/1"], "--reranker runs/typo/1: must be the folder of a run of"),
+        (["--reranker", ""], "--reranker : must be the folder of a run of"),
+        (["--reranker", tiny_bert], f"--reranker {tiny_bert}: has no classification head"),
     ):
         assert index_main(["query", *map(str, [*words, *flags])]) == 2
         assert message in capfd.readouterr().err

@@ -107,26 +107,44 @@ def load_reranker(name: str) -> Reranker:
             another cross-encoder with one score.
 
     Raises:
-        ConfigError: No reranker has the name, and there is no such folder.
-        ModelError: The model is no reranker, or its files are missing or altered.
+        ConfigError: No reranker has the name, and there is no such folder or model on the Hub.
+        ModelError: The model in the folder is no reranker, or its files are missing or altered.
         OptionalDependencyError: The extra `encode` is not installed, which a cross-encoder needs.
     """
     if name in _REGISTERED:
         return _REGISTERED[name]()
+    folder = Path(name).expanduser()
+    why = "there is no such folder"
+    if name and (folder.is_dir() or "/" in name):
+        try:
+            return _from_files(name, folder)
+        except ModelError as error:
+            why = str(error).removeprefix(f"{name}: ")
+            if folder.is_dir():
+                raise ModelError(f"--reranker {name}: {why}") from None
+    known = ", ".join(sorted(_REGISTERED)) or "none"
+    raise ConfigError(
+        f"--reranker {name}: must be the folder of a run of `aisle train-reranker`, the folder or Hub id of "
+        "another cross-encoder with one score, or be registered with "
+        f"aisle.search.rerankers.register_reranker in the program that starts the server; {why}; "
+        f"registered: {known}"
+    )
+
+
+def _from_files(name: str, folder: Path) -> Reranker:
+    """Load the bundle of a reranker, or a cross-encoder.
+
+    Raises:
+        ModelError: It is no reranker, or its files are missing or altered.
+        OptionalDependencyError: The extra that the model needs is not installed.
+    """
     if is_bundle(name):
         from aisle.bundle.onnx_reranker import load_reranker_bundle
 
         bundle = load_reranker_bundle(name)
-        return Reranker(name, bundle.score, blend=read_blend(Path(name), fingerprint=bundle.fingerprint))
-    if Path(name).is_dir() or "/" in name:
-        from aisle.models.torch_reranker import load_torch_reranker
+        return Reranker(name, bundle.score, blend=read_blend(folder, fingerprint=bundle.fingerprint))
+    from aisle.models.torch_reranker import load_torch_reranker
 
-        found = load_torch_reranker(name)
-        limit = TokenLimit(found.max_length, found.tokenizer.lengths)
-        return Reranker(name, found.score, limit, read_blend(Path(name), fingerprint=found.fingerprint))
-    known = ", ".join(sorted(_REGISTERED)) or "none"
-    raise ConfigError(
-        f"--reranker {name}: must be the folder of a run of `aisle train-reranker`, or be registered with "
-        "aisle.search.rerankers.register_reranker in the program that starts the server; there is no such "
-        f"folder; registered: {known}"
-    )
+    found = load_torch_reranker(name)
+    limit = TokenLimit(found.max_length, found.tokenizer.lengths)
+    return Reranker(name, found.score, limit, read_blend(folder, fingerprint=found.fingerprint))

@@ -16,7 +16,7 @@ from aisle.commands.train.settings import TrainSettings
 from aisle.data.adjacency import Ints
 from aisle.data.pairs import Pairs
 from aisle.data.scored_products import ScoredProducts
-from aisle.errors import TrainingError
+from aisle.errors import ModelError, TrainingError
 from aisle.io.embedding_cache import EmbeddingCache
 from aisle.training.batch_plan import BatchPlan
 from aisle.training.teacher_lists import batch_pairs, listed_pairs, scored_products_of
@@ -72,7 +72,11 @@ def taught_pairs(
         return TaughtPairs(train, scored_products_of(train) if takes_lists else None)
     from aisle.models.torch_reranker import load_torch_reranker
 
-    teacher = load_torch_reranker(name, device=accelerator.device.type)
+    try:
+        teacher = load_torch_reranker(name, device=accelerator.device.type)
+    except ModelError as error:
+        why = str(error).removeprefix(f"{name}: ")
+        raise ModelError(f"--teacher {name}: must be a cross-encoder, a folder or a Hub id; {why}") from None
     queries, products = listed_pairs(train)
     if settings.distillation.teacher_lists == "in_batch":
         of_batches = batch_pairs(train, plan, total_steps=total_steps)
