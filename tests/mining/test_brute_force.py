@@ -5,13 +5,17 @@ import pytest
 
 from aisle.index import build_index, open_index
 from aisle.index.scoring import row_scores
+from aisle.mining.exclusions import NearDuplicates
+from aisle.mining.hard_negatives import LOOKED_AT
 from aisle.mining.margin import Margin
-from aisle.mining.product_groups import GroupColumns
+from aisle.mining.product_groups import GroupColumns, ProductGroups
 from tests.mining.mined_shop import both, catalog_of, dense, ids_of, mine, pairs_of
 
 PRODUCTS, QUERIES, DIM, DEPTH = 400, 8, 8, 150
 WORDS = ["red", "blue", "oak", "sofa", "lamp", "bed", "rug", "big"]
-NEAR = 0.9
+NEAR = 0.8
+MANY_LEVELS = tuple(level / 24 for level in range(25))
+"""Relevance of the first query's products; each is another level."""
 
 
 def unit_vectors(random, count):
@@ -35,11 +39,12 @@ def shop():
         f"{WORDS[number % 8]} {WORDS[(number + 3) % 8]} query{number}": one
         for number, one in enumerate(vectors)
     }
+    levels = [MANY_LEVELS, *[(1, 1, 0.75, 0.25, 0, 0)] * (QUERIES - 1)]
     judged = [
         {"query": query, "product_id": f"p{product}", "product": products[f"p{product}"], "relevance": level}
-        for query in queries
+        for query, of_query in zip(queries, levels, strict=True)
         for product, level in zip(
-            random.choice(PRODUCTS, 6, replace=False), (1, 1, 0.75, 0.25, 0, 0), strict=True
+            random.choice(PRODUCTS, len(of_query), replace=False), of_query, strict=True
         )
     ]
     return catalog_of(products, group=groups), embeddings, queries, judged
@@ -120,6 +125,21 @@ def test_mined_negatives_are_those_of_brute_force(shop, source, graded):
     assert mined.excluded["near-duplicate"]
     assert mined.excluded["above the margin"]
     assert mined.excluded["same group"]
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_query_is_compared_with_its_relevant_products_once_for_any_number_of_them(shop, counted, graded):
+    catalog, embeddings, queries, judged = shop
+    settings = {
+        "margin": Margin("absolute", 0.1),
+        "near": (embeddings, NEAR),
+        "groups": GroupColumns("group"),
+    }
+    ranking = dense(catalog, embeddings, queries, depth=DEPTH)
+    compared, looked_up = counted(NearDuplicates, "levels"), counted(ProductGroups, "of_relevant")
+    mine(pairs_of(*judged[: len(MANY_LEVELS)]), catalog, ranking=ranking, graded=graded, **settings)
+    assert len(compared) <= -(-DEPTH // LOOKED_AT)
+    assert len(looked_up) == 1
 
 
 def test_the_graph_of_an_index_finds_what_an_exact_search_finds(shop, tmp_path):

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aisle.index.scoring import FloatArray, Rows, row_scores
-from aisle.mining.known_products import KnownProducts
+from aisle.mining.known_products import UNJUDGED, KnownProducts
 from aisle.mining.margin import Margin
-from aisle.mining.mined_catalog import Product
+from aisle.mining.mined_catalog import Product, RelevantRows
 from aisle.mining.mining_anchors import Anchor
 from aisle.mining.product_groups import ProductGroups
 from aisle.mining.reasons import Reason
@@ -21,7 +21,7 @@ __all__ = ["AnchorRules", "Candidate", "Exclusions", "NearDuplicates"]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Products with nearly the embedding of a positive.
+    """Products with nearly the embedding of a relevant product.
 
     Attributes:
         embeddings: (count, dim) embeddings of the catalogue, unit L2 norm.
@@ -31,13 +31,20 @@ class NearDuplicates:
     embeddings: FloatArray
     cosine: float
 
-    def among(self, rows: Rows, positives: Rows) -> npt.NDArray[np.bool_]:
-        """Return whether each product is a near-duplicate of a positive, (rows,)."""
-        if not len(positives):
-            return np.zeros(len(rows), np.bool_)
-        asked = np.asarray(self.embeddings[positives], np.float32)
-        cosines = row_scores(self.embeddings, np.tile(rows, (len(positives), 1)), asked)
-        found: npt.NDArray[np.bool_] = (cosines >= np.float32(self.cosine)).any(axis=0)
+    def levels(self, rows: Rows, relevant: RelevantRows) -> npt.NDArray[np.float64]:
+        """Return the highest relevance of the products that each product is nearly equal to.
+
+        Args:
+            rows: Products to compare.
+            relevant: Relevant products of a query.
+
+        Returns:
+            (rows,) float64; `UNJUDGED` for a product that is not near a relevant product.
+        """
+        asked = np.asarray(self.embeddings[relevant.rows], np.float32)
+        cosines = row_scores(self.embeddings, np.tile(rows, (len(asked), 1)), asked)
+        near = np.where(cosines >= np.float32(self.cosine), relevant.levels[:, None], UNJUDGED)
+        found: npt.NDArray[np.float64] = near.max(axis=0, initial=UNJUDGED)
         return found
 
 
@@ -67,12 +74,14 @@ class Candidate:
         product: Its id and text.
         score: Score of the ranking.
         payload: Its groups in the catalogue.
+        near: Highest relevance of the query's products with nearly the same embedding.
     """
 
     row: int
     product: Product
     score: float
     payload: Mapping[str, object]
+    near: float
 
 
 @dataclass(frozen=True)
@@ -82,23 +91,22 @@ class AnchorRules:
     Attributes:
         exclusions: Rules of all queries.
         anchor: Query and positives that the negatives are for.
-        groups: Groups of the query's relevant products.
+        groups: Groups of the query's relevant products, with their highest relevance.
         limit: Highest score of a negative; None without.
     """
 
     exclusions: Exclusions
     anchor: Anchor
-    groups: frozenset[str]
+    groups: Mapping[str, float]
     limit: float | None
 
-    def reason(self, candidate: Candidate, *, near: bool) -> Reason | None:
+    def reason(self, candidate: Candidate) -> Reason | None:
         """Return why a candidate is not a negative of the anchor, or None.
 
         A product that is judged lower than the anchor stays a negative whatever its embedding or score.
 
         Args:
             candidate: Candidate of the query.
-            near: Whether its embedding is nearly that of a relevant product.
         """
         known, anchor, query = self.exclusions.known, self.anchor, self.anchor.query
         product_id, text = candidate.product.product_id, candidate.product.text
@@ -108,6 +116,7 @@ class AnchorRules:
         related = self.exclusions.groups.reasons(
             known.query_number[query],
             self.groups,
+            lowest=anchor.lowest,
             product_id=product_id,
             text=text,
             payload=candidate.payload,
@@ -118,6 +127,7 @@ class AnchorRules:
             return None
         if "same subgroup" in related:
             return "same subgroup"
+        near = candidate.near >= anchor.lowest
         if near or known.has_words_of_relevant(query, text, lowest=anchor.lowest):
             return "near-duplicate"
         return "above the margin" if self.limit is not None and candidate.score > self.limit else None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
 
 from aisle.mining.choose_negatives import Choice, Teacher, TeacherTexts, choose
 from aisle.mining.exclusions import AnchorRules, Candidate, Exclusions
+from aisle.mining.known_products import ANY_RELEVANCE, UNJUDGED
 from aisle.mining.mined import Mined, MinedNegative
-from aisle.mining.mined_catalog import MinedCatalog, ProductRows
+from aisle.mining.mined_catalog import MinedCatalog, ProductRows, RelevantRows
 from aisle.mining.mining_anchors import Anchor
 from aisle.mining.ranked_products import Ranked, Ranking
 from aisle.mining.text_keys import text_key
@@ -62,7 +64,7 @@ def mine_negatives(
         while part := list(islice(ranking_of, CHOSEN_AT_A_TIME)):
             choices = []
             for query, ranked in part:
-                candidates = _Candidates(ranked, catalog, rows, exclusions)
+                candidates = _Candidates(query, ranked, catalog, rows, exclusions)
                 choices += [Choice(one, candidates.passing(one, mined)) for one in by_query[query]]
             texts = None if teacher is None else TeacherTexts(teacher, catalog)
             choose(choices, texts, mined)
@@ -72,13 +74,15 @@ def mine_negatives(
 
 
 def _positive_rows(anchors: Sequence[Anchor]) -> np.ndarray:
-    return np.array(sorted({row for anchor in anchors for row in anchor.positives}), np.int64)
+    named = {anchor.positives for anchor in anchors}  # graded anchors of a query have the same
+    return np.array(sorted({row for positives in named for row in positives}), np.int64)
 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The ranked products of a query; their texts are read a few at a time, once for all anchors."""
+    """The ranked products of a query, read a few at a time, once for all anchors with all that rules need."""
 
+    query: str
     ranked: Ranked
     catalog: MinedCatalog
     rows: ProductRows
@@ -89,11 +93,12 @@ class _Candidates:
         """Yield the products that the rules leave for an anchor, and count those that are excluded."""
         chosen: set[str] = set()
         positive = min((self.ranked.positive_scores[row] for row in anchor.positives), default=None)
-        relevant = self._relevant(anchor)
-        rules = self._rules(anchor, positive, relevant)
-        for candidate, near in self._with_near(relevant):
+        margin = self.exclusions.margin
+        limit = None if positive is None or margin is None else margin.limit(positive)
+        rules = AnchorRules(self.exclusions, anchor, self._groups, limit)
+        for candidate in self._in_order():
             key = text_key(candidate.product.text)
-            reason = rules.reason(candidate, near=near)
+            reason = rules.reason(candidate)
             if reason is None and key in chosen:
                 reason = "duplicate"
             if reason is not None:
@@ -107,39 +112,31 @@ class _Candidates:
     def _group_names(self) -> list[str]:
         return self.exclusions.groups.columns.names()
 
-    def _relevant(self, anchor: Anchor) -> np.ndarray:
-        """Return the rows of the products that are relevant for the anchor, if a rule needs them."""
+    @cached_property
+    def _relevant(self) -> RelevantRows:
+        """The query's relevant products, if a rule needs them."""
         if self.exclusions.near is None and not self._group_names:
-            return np.empty(0, np.int64)
-        named = self.exclusions.known.positives(anchor.query, lowest=anchor.lowest)
-        return np.array(self.rows.find_all(*named), np.int64)
+            return RelevantRows.of({})
+        return self.rows.relevant(*self.exclusions.known.levels(self.query), lowest=ANY_RELEVANCE)
 
-    def _rules(self, anchor: Anchor, positive: float | None, relevant: np.ndarray) -> AnchorRules:
-        known, margin = self.exclusions.known, self.exclusions.margin
-        groups = self.exclusions.groups.of_relevant(
-            known.query_number[anchor.query],
-            self.catalog.payload(relevant, self._group_names),
-            lowest=anchor.lowest,
-        )
-        limit = None if positive is None or margin is None else margin.limit(positive)
-        return AnchorRules(self.exclusions, anchor, groups, limit)
+    @cached_property
+    def _groups(self) -> Mapping[str, float]:
+        """Groups of the query's relevant products, with their highest relevance."""
+        number = self.exclusions.known.query_number[self.query]
+        payload = self.catalog.payload(self._relevant.rows, self._group_names)
+        return self.exclusions.groups.of_relevant(number, payload, self._relevant.levels.tolist())
 
-    def _with_near(self, relevant: np.ndarray) -> Iterator[tuple[Candidate, bool]]:
-        """Yield the candidates in order, and whether each is nearly the embedding of a relevant product."""
-        near = self.exclusions.near
+    def _in_order(self) -> Iterator[Candidate]:
         for start in range(0, len(self.ranked.rows), LOOKED_AT):
-            part = self._part(start)
-            marks = [False] * len(part)
-            if near is not None:
-                rows = np.array([candidate.row for candidate in part], np.int64)
-                marks = near.among(rows, relevant).tolist()
-            yield from zip(part, marks, strict=True)
+            part = slice(start, start + LOOKED_AT)
+            if len(self.read) <= start:
+                self.read.extend(self._read(part))
+            yield from self.read[part]
 
-    def _part(self, start: int) -> list[Candidate]:
-        part = slice(start, start + LOOKED_AT)
-        if len(self.read) <= start:
-            rows, scores = self.ranked.rows[part], self.ranked.scores[part].tolist()
-            payload = self.catalog.payload(rows, self._group_names)
-            found = zip(rows.tolist(), self.catalog.at(rows), scores, payload, strict=True)
-            self.read.extend(Candidate(*one) for one in found)
-        return self.read[part]
+    def _read(self, part: slice) -> Iterator[Candidate]:
+        rows, scores = self.ranked.rows[part], self.ranked.scores[part].tolist()
+        payload = self.catalog.payload(rows, self._group_names)
+        near = self.exclusions.near
+        levels = [UNJUDGED] * len(rows) if near is None else near.levels(rows, self._relevant).tolist()
+        for one in zip(rows.tolist(), self.catalog.at(rows), scores, payload, levels, strict=True):
+            yield Candidate(*one)

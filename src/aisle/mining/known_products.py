@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ from aisle.data.pairs import Pairs, query_key
 from aisle.mining.reasons import Reason
 from aisle.mining.text_keys import text_key, words_of
 
-__all__ = ["ANY_RELEVANCE", "POSITIVE_ABOVE", "KnownProducts", "Passages", "relevance_levels"]
+__all__ = ["ANY_RELEVANCE", "POSITIVE_ABOVE", "UNJUDGED", "KnownProducts", "Passages", "relevance_levels"]
 
 POSITIVE_ABOVE = 0.5
 ANY_RELEVANCE = float(np.nextafter(np.float32(0), np.float32(1)))
 """Lowest relevance above 0."""
+UNJUDGED = -math.inf
+"""In place of the relevance of a product that is not judged."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Passages:
 
 
 @dataclass
-class _Known:
-    """Products of a query, by id and by text."""
+class _Names:
+    """Ids and texts of a product."""
 
     ids: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
@@ -50,17 +53,41 @@ class _Known:
     words: set[str] = field(default_factory=set)
     """Words of the texts, without punctuation."""
 
-    def has(self, product_id: str, key: str) -> bool:
-        return product_id in self.ids or key in self.keys
-
-    def add_all(self, other: _Known) -> None:
+    def add(self, other: _Names) -> None:
+        """Add what names the product in the rows of all queries: not its texts as they are."""
         self.ids |= other.ids
         self.keys |= other.keys
         self.words |= other.words
 
 
-_ByLevel = Mapping[float, _Known]
-"""Products of a query by the relevance that they are judged with."""
+@dataclass(frozen=True)
+class _Judged:
+    """Highest relevance of a query's judged products, by each of their names.
+
+    A lookup takes the same time for any number of products and of relevance levels.
+    """
+
+    ids: dict[str, float] = field(default_factory=dict)
+    texts: dict[str, float] = field(default_factory=dict)
+    keys: dict[str, float] = field(default_factory=dict)
+    words: dict[str, float] = field(default_factory=dict)
+
+    def add(self, product: _Names, level: float) -> None:
+        for levels, names in (
+            (self.ids, product.ids),
+            (self.texts, product.texts),
+            (self.keys, product.keys),
+            (self.words, product.words),
+        ):
+            for name in names:
+                levels[name] = max(level, levels.get(name, level))
+
+    def level(self, product_id: str, key: str) -> float:
+        """Return the highest relevance of a product; `UNJUDGED` if it has none."""
+        return max(self.ids.get(product_id, UNJUDGED), self.keys.get(key, UNJUDGED))
+
+
+_NOTHING = _Judged()
 
 
 @dataclass(frozen=True)
@@ -75,9 +102,9 @@ class KnownProducts:
     """
 
     query_number: Mapping[str, int]
-    _own: Mapping[str, _ByLevel]
+    _own: Mapping[str, _Judged]
     """Relevant products in the rows with this text of the query."""
-    _connected: Mapping[int, _ByLevel]
+    _connected: Mapping[int, _Judged]
     """All products of the query by its number, and all texts and ids of these products."""
     _passages: Mapping[str, Passages]
 
@@ -96,39 +123,44 @@ class KnownProducts:
         levels = relevance_levels(pairs)
         product_of = equality_keys([text_key(text) for text in products], ids).tolist()
         query_of = equality_keys([query_key(text) for text in queries], pairs.query_ids).tolist()
-        same: dict[int, _Known] = defaultdict(_Known)
-        own: dict[str, dict[float, _Known]] = defaultdict(lambda: defaultdict(_Known))
-        members: dict[int, dict[float, set[int]]] = defaultdict(lambda: defaultdict(set))
+        names: dict[int, _Names] = defaultdict(_Names)
+        own: dict[str, _Judged] = defaultdict(_Judged)
+        members: dict[int, dict[int, float]] = defaultdict(dict)
         for row, (query, product, level) in enumerate(zip(queries, products, levels, strict=True)):
-            kinds = [same[product_of[row]]]
-            members[query_of[row]][level].add(product_of[row])
+            found = _names(product, None if ids is None else ids[row], texts)
+            names[product_of[row]].add(found)
+            judged = members[query_of[row]]
+            judged[product_of[row]] = max(level, judged.get(product_of[row], level))
             if level > 0:
-                kinds.append(own[query][level])
-            for known in kinds:
-                _note(known, product, None if ids is None else ids[row], texts)
-        return cls(
-            dict(zip(queries, query_of, strict=True)),
-            own,
-            {
-                number: {level: _union(same, numbers) for level, numbers in by_level.items()}
-                for number, by_level in members.items()
-            },
-            passages or {},
-        )
+                own[query].add(found, level)
+        connected: dict[int, _Judged] = defaultdict(_Judged)
+        for number, judged in members.items():
+            for product_number, level in judged.items():
+                connected[number].add(names[product_number], level)
+        return cls(dict(zip(queries, query_of, strict=True)), own, connected, passages or {})
 
-    def positives(self, query: str, *, lowest: float | None = None) -> tuple[frozenset[str], frozenset[str]]:
+    def positives(self, query: str) -> tuple[frozenset[str], frozenset[str]]:
         """Return the ids and the keys of the texts (`text_key`) of a query's positives.
 
         Args:
             query: Query of the pairs.
-            lowest: Lowest relevance of a positive; None for all above 0.5.
         """
-        passages = self._passages.get(query, Passages())
-        union = _Known()
-        for level, known in self._connected.get(self.query_number[query], {}).items():
-            if level > POSITIVE_ABOVE if lowest is None else level >= lowest:
-                union.add_all(known)
-        return frozenset(union.ids | passages.ids), frozenset(union.keys)
+        ids, keys = (
+            frozenset(name for name, level in levels.items() if level > POSITIVE_ABOVE)
+            for levels in self.levels(query)
+        )
+        return ids, keys
+
+    def levels(self, query: str) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Return the highest relevance of a query's judged products, by id and by the key of their text.
+
+        Positive passages of DPR's json have an infinite relevance.
+
+        Args:
+            query: Query of the pairs.
+        """
+        judged, passages = self._connected_to(query), self._passages.get(query, Passages())
+        return {**judged.ids, **dict.fromkeys(passages.ids, math.inf)}, judged.keys
 
     def reason(
         self, query: str, product_id: str, text: str, *, lowest: float = ANY_RELEVANCE
@@ -142,19 +174,18 @@ class KnownProducts:
             lowest: Lowest relevance, above 0, of a judged product that is not a negative.
         """
         key, passages = text_key(text), self._passages.get(query) or Passages()
-        own, connected = (
-            [(level, known) for level, known in by_level.items() if level >= lowest]
-            for by_level in (self._own.get(query, {}), self._connected.get(self.query_number[query], {}))
-        )
-        mine = [known for level, known in own if level > POSITIVE_ABOVE]
-        right = [known for level, known in connected if level > POSITIVE_ABOVE]
-        partly = [known for level, known in connected if level <= POSITIVE_ABOVE]
+        own, connected = self._own.get(query, _NOTHING), self._connected_to(query)
+
+        def positive(level: float) -> bool:
+            return level >= lowest and level > POSITIVE_ABOVE
+
+        mine = max(own.ids.get(product_id, UNJUDGED), own.texts.get(text, UNJUDGED))
         named = product_id in passages.ids
         checks: Sequence[tuple[Reason, bool]] = (
-            ("judged positive", named or any(product_id in one.ids or text in one.texts for one in mine)),
-            ("equal text", any(key in one.keys for one in mine)),
-            ("known positive", any(one.has(product_id, key) for one in right)),
-            ("partly relevant", any(one.has(product_id, key) for one in partly)),
+            ("judged positive", named or positive(mine)),
+            ("equal text", positive(own.keys.get(key, UNJUDGED))),
+            ("known positive", positive(connected.level(product_id, key))),
+            ("partly relevant", connected.level(product_id, key) >= lowest),
             ("equal to the query", key == text_key(query)),
         )
         for reason, excluded in checks:
@@ -166,15 +197,15 @@ class KnownProducts:
     def has_words_of_relevant(self, query: str, text: str, *, lowest: float) -> bool:
         """Return whether a text has the words of a product with at least this relevance, in their order."""
         words = words_of(text)
-        levels = self._connected.get(self.query_number[query], {})
-        return bool(words.strip()) and any(
-            words in known.words for level, known in levels.items() if level >= lowest
-        )
+        return bool(words.strip()) and self._connected_to(query).words.get(words, UNJUDGED) >= lowest
 
     def level(self, query: str, product_id: str, text: str) -> float | None:
         """Return the highest relevance that a product is judged with for the query; None if it is not."""
-        levels, key = self._connected.get(self.query_number[query], {}), text_key(text)
-        return max((level for level, known in levels.items() if known.has(product_id, key)), default=None)
+        level = self._connected_to(query).level(product_id, text_key(text))
+        return None if level == UNJUDGED else level
+
+    def _connected_to(self, query: str) -> _Judged:
+        return self._connected.get(self.query_number[query], _NOTHING)
 
 
 def relevance_levels(pairs: Pairs) -> list[float]:
@@ -184,20 +215,9 @@ def relevance_levels(pairs: Pairs) -> list[float]:
     return levels
 
 
-def _note(known: _Known, product: str, product_id: str | None, texts: Mapping[str, str]) -> None:
-    known.keys.add(text_key(product))
-    known.words.add(words_of(product))
+def _names(product: str, product_id: str | None, texts: Mapping[str, str]) -> _Names:
+    """Return the names of the product of a pair; a pair without an id names it by its text as it is."""
     if product_id is None:
-        known.texts.add(product)
-        return
-    known.ids.add(product_id)
-    if product_id in texts:
-        known.keys.add(text_key(texts[product_id]))
-        known.words.add(words_of(texts[product_id]))
-
-
-def _union(products: Mapping[int, _Known], numbers: Iterable[int]) -> _Known:
-    union = _Known()
-    for number in numbers:
-        union.add_all(products[number])
-    return union
+        return _Names(set(), {product}, {text_key(product)}, {words_of(product)})
+    found = [product, *([texts[product_id]] if product_id in texts else ())]
+    return _Names({product_id}, set(), set(map(text_key, found)), set(map(words_of, found)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
@@ -15,7 +17,7 @@ from aisle.index.scoring import Rows
 from aisle.mining.text_keys import text_key
 from aisle.types.columns import ID_COLUMN, TEXT_COLUMN
 
-__all__ = ["MinedCatalog", "Product", "ProductRows"]
+__all__ = ["MinedCatalog", "Product", "ProductRows", "RelevantRows"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,25 @@ class MinedCatalog:
         return np.flatnonzero(pa.compute.is_in(ids, value_set=wanted).to_numpy())
 
 
+@dataclass(frozen=True, eq=False)
+class RelevantRows:
+    """Rows in the catalogue of a query's relevant products.
+
+    Attributes:
+        rows: (products,) rows, ascending.
+        levels: (products,) float64, highest relevance of each.
+    """
+
+    rows: Rows
+    levels: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, levels: Mapping[int, float]) -> RelevantRows:
+        """Return the rows of a mapping from row to relevance."""
+        rows = sorted(levels)
+        return cls(np.array(rows, np.int64), np.array([levels[row] for row in rows], np.float64))
+
+
 @dataclass(frozen=True)
 class ProductRows:
     """Rows in the catalogue of products that the training data name.
@@ -119,3 +140,21 @@ class ProductRows:
         """Return the rows with one of the ids or keys, in order."""
         found = {self.by_id[product_id] for product_id in product_ids if product_id in self.by_id}
         return tuple(sorted(found.union(*(self.by_key.get(key, ()) for key in keys))))
+
+    def relevant(
+        self, id_levels: Mapping[str, float], key_levels: Mapping[str, float], *, lowest: float
+    ) -> RelevantRows:
+        """Return the rows with one of the ids or keys, and the highest relevance of each.
+
+        Args:
+            id_levels: Product id to relevance.
+            key_levels: Key of a text to relevance.
+            lowest: Lowest relevance; products with a lower one are left out.
+        """
+        found: dict[int, float] = {}
+        by_id = ((self.by_id[name], level) for name, level in id_levels.items() if name in self.by_id)
+        by_key = ((row, level) for key, level in key_levels.items() for row in self.by_key.get(key, ()))
+        for row, level in chain(by_id, by_key):
+            if level >= lowest:
+                found[row] = max(level, found.get(row, level))
+        return RelevantRows.of(found)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aisle.data.pairs import Pairs
-from aisle.mining.known_products import KnownProducts, relevance_levels
+from aisle.mining.known_products import UNJUDGED, KnownProducts, relevance_levels
 from aisle.mining.reasons import Reason
 from aisle.mining.text_keys import text_key
 
@@ -44,8 +44,8 @@ class ProductGroups:
     """Product id to group, from the pairs."""
     _group_by_key: Mapping[str, str]
     """Key of a product's text to group, from the pairs."""
-    _relevant: Mapping[int, set[tuple[float, str]]]
-    """Number of a query to the relevance and group of its relevant products, from the pairs."""
+    _relevant: Mapping[int, Mapping[str, float]]
+    """Number of a query to the groups of its relevant products, with the highest relevance, by the pairs."""
     _subgroups: Mapping[int, set[str]]
     """Number of a query to the subgroups of its pairs."""
 
@@ -60,7 +60,7 @@ class ProductGroups:
         """
         by_id: dict[str, str] = {}
         by_key: dict[str, str] = {}
-        relevant: dict[int, set[tuple[float, str]]] = defaultdict(set)
+        relevant: dict[int, dict[str, float]] = defaultdict(dict)
         subgroups: dict[int, set[str]] = defaultdict(set)
         numbers = [known.query_number[query] for query in pairs.queries]
         if pairs.product_groups is not None:
@@ -75,30 +75,34 @@ class ProductGroups:
                 if product_id is not None:
                     by_id[product_id] = group
                 if level > 0:
-                    relevant[number].add((level, group))
+                    _raise_level(relevant[number], group, level)
         for number, subgroup in zip(numbers, pairs.subgroups or (), strict=False):
             subgroups[number].add(subgroup)
         return cls(columns, by_id, by_key, relevant, subgroups)
 
     def of_relevant(
-        self, number: int, payload: Iterable[Mapping[str, object]], *, lowest: float
-    ) -> frozenset[str]:
-        """Return the groups of a query's relevant products.
+        self, number: int, payload: Iterable[Mapping[str, object]], levels: Iterable[float]
+    ) -> Mapping[str, float]:
+        """Return the groups of a query's relevant products, with their highest relevance.
 
         Args:
             number: Number of the query.
             payload: Values of those that the catalogue has.
-            lowest: Lowest relevance of these products.
+            levels: Relevance of those.
         """
-        found = {_name(values.get(str(self.columns.group))) for values in payload}
-        judged = {group for level, group in self._relevant.get(number, ()) if level >= lowest}
-        return frozenset(judged | {name for name in found if name is not None})
+        found = dict(self._relevant.get(number, {}))
+        for values, level in zip(payload, levels, strict=True):
+            name = _name(values.get(str(self.columns.group)))
+            if name is not None:
+                _raise_level(found, name, level)
+        return found
 
     def reasons(
         self,
         number: int,
-        relevant: frozenset[str],
+        relevant: Mapping[str, float],
         *,
+        lowest: float,
         product_id: str,
         text: str,
         payload: Mapping[str, object],
@@ -108,6 +112,7 @@ class ProductGroups:
         Args:
             number: Number of the query.
             relevant: Groups of its relevant products, see `of_relevant`.
+            lowest: Lowest relevance of products that exclude their group.
             product_id: Id of the product.
             text: Text of the product.
             payload: Values of the product in the catalogue.
@@ -118,11 +123,15 @@ class ProductGroups:
             self._group_by_key.get(text_key(text)) if self._group_by_key else None,
         }
         found: list[Reason] = []
-        if groups & relevant:
+        if any(name is not None and relevant.get(name, UNJUDGED) >= lowest for name in groups):
             found.append("same group")
         if _name(payload.get(str(self.columns.subgroup))) in self._subgroups.get(number, set()):
             found.append("same subgroup")
         return found
+
+
+def _raise_level(levels: dict[str, float], group: str, level: float) -> None:
+    levels[group] = max(level, levels.get(group, level))
 
 
 def _name(value: object) -> str | None:
