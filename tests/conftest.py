@@ -28,6 +28,8 @@ from pathlib import Path
 
 import pytest
 
+from aisle.losses import registry as losses
+from aisle.search import rerankers
 from tests.skip_reasons import MAY_BE_MISSING
 from tests.tiny_models import write_tiny_model
 
@@ -85,6 +87,17 @@ def pytest_configure(config):
     )
     for line in ignored:
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def restored_registries():
+    """Remove the losses and rerankers that a test, or a block of the docs that it runs, has registered."""
+    registries = losses._REGISTERED, rerankers._REGISTERED
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
 
 
 @pytest.fixture
