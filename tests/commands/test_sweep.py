@@ -1,13 +1,17 @@
 """`aisle sweep`: three tiny trials, their files, and the settings of trials."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from aisle.cli import main
-from aisle.commands.sweep import COMMAND, final_model
+from aisle.commands.output import Output
+from aisle.commands.sweep import COMMAND, final_model, query_split, run
 from aisle.commands.sweep.final_model import Measured
 from aisle.commands.sweep.searched_settings import (
     losses_to_try,
@@ -20,8 +24,10 @@ from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import parse_settings
 from aisle.data.files import iter_rows
 from aisle.data.pairs import PairColumns, query_key, read_pairs
-from aisle.errors import ModelError
+from aisle.errors import ConfigError, ModelError, TrainingError
 from aisle.sweep.duration import duration_of, shown_duration
+from aisle.sweep.search_space import Range, SearchSpace
+from aisle.sweep.study import STUDY, Study
 from tests.commands.conftest import QUERIES, judged_rows, write_rows
 from tests.doc_commands import blocks_run_by, commands_of
 
@@ -107,6 +113,68 @@ def test_the_same_command_only_measures_again_and_other_settings_are_refused(swe
     assert "the unseen queries were used 2 times" in capsys.readouterr().out
     assert main(["sweep", *flags, "--seed", "7"]) == 2
     assert "holds a sweep with other settings: seed was 42 and is now 7" in capsys.readouterr().err
+
+
+def split(data, folder, *flags):
+    settings = train_settings(settings_of("--train_file", data, "--validation_share", 0.3, *flags))
+    return query_split.split_queries(settings, folder, unseen_share=0.3, log=lambda _: None)
+
+
+def test_changed_data_is_read_again_before_the_first_trial_and_refused_after_it(tmp_path):
+    columns, rows = ["query", "product", "relevance"], list(judged_rows(QUERIES))
+    data = write_rows(tmp_path / "pairs.csv", columns, rows)
+    split(data, tmp_path)
+    write_rows(data, columns, [(query, f"new {product}", label) for query, product, label in rows])
+    assert all(text.startswith("new ") for text in split(data, tmp_path).train.products)
+    (tmp_path / STUDY).touch()
+    split(data, tmp_path)
+    with pytest.raises(ConfigError, match="seed was 42 and is now 7"):
+        split(data, tmp_path, "--seed", 7)
+    write_rows(data, columns, rows)
+    with pytest.raises(ConfigError, match=r"pairs\.csv has changed since; .* give another folder"):
+        split(data, tmp_path)
+
+
+def test_processes_that_start_together_read_the_data_once(tmp_path, monkeypatch):
+    data = write_rows(tmp_path / "a.csv", ["query", "product", "relevance"], judged_rows(QUERIES))
+    waits, reads = [], []
+    second_came = threading.Event()
+    read, wait = query_split.read_training_data, query_split.wait_for_lock
+
+    def counted(called, function, *given, **named):
+        called.append(given)
+        if len(called) == 2:
+            second_came.set()
+        return function(*given, **named)
+
+    with ThreadPoolExecutor() as pool:
+        others = []
+
+        def reading(*given, **named):
+            if not reads:
+                others.append(pool.submit(split, data, tmp_path / "out"))
+                reads.append(given)
+                second_came.wait(120)
+                return read(*given, **named)
+            return counted(reads, read, *given, **named)
+
+        monkeypatch.setattr(query_split, "read_training_data", reading)
+        monkeypatch.setattr(query_split, "wait_for_lock", lambda path: counted(waits, wait, path))
+        (tmp_path / "out").mkdir()
+        first = split(data, tmp_path / "out")
+    assert others[0].result().train.queries == first.train.queries
+    assert len(reads) == 1
+
+
+def test_a_process_without_a_complete_trial_leaves_the_report_to_another_that_goes_on(tmp_path, capsys):
+    study = Study(tmp_path, SearchSpace({"learning_rate": Range(1e-4, 1e-3)}), seed=0, identity={})
+    trial = study.next_trial()
+    finish = partial(run._finish, settings_of(), None, None, study, tmp_path, (), "roc_auc", Output())
+    assert finish() is None
+    assert "another process goes on with this sweep" in capsys.readouterr().out
+    trial.prune("the budget is spent")
+    with pytest.raises(TrainingError, match="no trial was complete"):
+        finish()
 
 
 def test_runs_join_the_average_only_if_it_gets_better(tmp_path, monkeypatch):

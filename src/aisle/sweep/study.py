@@ -24,9 +24,10 @@ from aisle.io.lock import take_lock, wait_for_lock
 from aisle.sweep.search_space import SearchSpace, Value
 from aisle.sweep.trial import Result, Trial, result_of
 
-__all__ = ["Study"]
+__all__ = ["LOCK", "STUDY", "Study"]
 
 STUDY = "study.journal"
+LOCK = "sweep.lock"
 TRIALS = "trials"
 MOST_ATTEMPTS = 2
 """Attempts at a trial whose process was killed, such as for memory."""
@@ -97,7 +98,7 @@ class Study:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes of the sweep out while the block runs."""
-        lock = wait_for_lock(self.folder / "sweep.lock")
+        lock = wait_for_lock(self.folder / LOCK)
         try:
             yield
         finally:

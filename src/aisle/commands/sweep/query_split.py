@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aisle.commands.sweep.input_record import changed_input, input_record, write_record
 from aisle.commands.train.data_settings import DataSettings
 from aisle.commands.train.loss_settings import needs_teacher_scores
 from aisle.commands.train.read_data import read_training_data
 from aisle.commands.train.settings import TrainSettings
 from aisle.data.pairs import Pairs, check_disjoint, split_by_query
+from aisle.errors import ConfigError
+from aisle.io.lock import wait_for_lock
 from aisle.io.staged_folder import staged_folder
+from aisle.sweep.study import LOCK, STUDY
 
 DATA = "data"
 PARTS = ("train", "validation", "unseen")
@@ -60,29 +65,25 @@ def split_queries(
     """Return the parts of the data; they are written once, and read again by a resumed sweep.
 
     Raises:
+        ConfigError: The folder has trials that were compared on other data.
         AisleError: The data cannot be read, or has too few queries.
     """
     target = folder / DATA
-    if not target.is_dir():
-        data = read_training_data(
-            settings.data,
-            seed=settings.optim.seed,
-            token=settings.run.hub_token,
-            log=log,
-            teacher_scores=needs_teacher_scores(settings.objective),
-        )
-        given = bool(settings.data.validation_file)
-        source = data.validation if given else data.train
-        rest, unseen = split_by_query(
-            source,
-            validation_share=0.5 if given else unseen_share,
-            seed=settings.optim.seed + UNSEEN_SEED,
-        )
-        train, validation = (data.train, rest) if given else (rest, data.validation)
-        with staged_folder(target) as staging:
-            for name, pairs in zip(PARTS, (train, validation, unseen), strict=True):
-                pairs.table.to_parquet(str(staging / f"{name}.parquet"))
-            staging.rename(target)
+    record = input_record(settings.data, seed=settings.optim.seed, unseen_share=unseen_share)
+    lock = wait_for_lock(folder / LOCK)  # another process of the sweep may be reading the data
+    try:
+        changed = changed_input(record, target) if target.is_dir() else None
+        if changed and (folder / STUDY).exists():
+            raise ConfigError(
+                f"--output_dir {folder}: holds a sweep with other settings: {changed}; its trials were "
+                "compared on other data, so give another folder, or the same data and settings"
+            )
+        if changed:  # an earlier call ended before its first trial
+            shutil.rmtree(target)
+        if not target.is_dir():
+            _write_parts(settings, target, record, unseen_share=unseen_share, log=log)
+    finally:
+        lock.release()
     split = _opened(target)
     counts = [f"{len(set(pairs.queries)):,} to {use}" for pairs, use in _uses(split)]
     log(f"queries: {', '.join(counts)}")
@@ -93,6 +94,37 @@ def split_queries(
             "--validation_file has them; the figures of the winner will be too high there"
         )
     return split
+
+
+def _write_parts(
+    settings: TrainSettings,
+    target: Path,
+    record: Mapping[str, str],
+    *,
+    unseen_share: float,
+    log: Callable[[str], None],
+) -> None:
+    """Read the data of the user, and write its parts with the record of the inputs."""
+    data = read_training_data(
+        settings.data,
+        seed=settings.optim.seed,
+        token=settings.run.hub_token,
+        log=log,
+        teacher_scores=needs_teacher_scores(settings.objective),
+    )
+    given = bool(settings.data.validation_file)
+    source = data.validation if given else data.train
+    rest, unseen = split_by_query(
+        source,
+        validation_share=0.5 if given else unseen_share,
+        seed=settings.optim.seed + UNSEEN_SEED,
+    )
+    train, validation = (data.train, rest) if given else (rest, data.validation)
+    with staged_folder(target) as staging:
+        for name, pairs in zip(PARTS, (train, validation, unseen), strict=True):
+            pairs.table.to_parquet(str(staging / f"{name}.parquet"))
+        write_record(record, staging)
+        staging.rename(target)
 
 
 def _uses(split: QuerySplit) -> list[tuple[Pairs, str]]:

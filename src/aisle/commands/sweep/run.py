@@ -135,6 +135,9 @@ def _finish(
     output: Output,
 ) -> Report | None:
     """Average, measure and write, unless another process of the sweep goes on."""
+    if study.others_run():
+        output.log("another process goes on with this sweep; the last to end writes the report")
+        return None
     ranked = study.ranked()
     if not ranked:
         notes = [one.note for one in study.results() if one.note]
@@ -142,9 +145,6 @@ def _finish(
             f"no trial was complete ({notes[-1] if notes else 'there is no time left'}); give a longer "
             "--budget"
         )
-    if study.others_run():
-        output.log("another process goes on with this sweep; the last to end writes the report")
-        return None
     measure = Measure(fixed, split, metric=metric)
     winner = _measured(ranked[0], folder)
     if settings.searching.average_runs:
