@@ -86,10 +86,12 @@ def test_a_bundle_with_other_scores_fails_the_gate_with_the_figures(bundle):
 
 def test_a_bundle_reranks_as_its_run_does(runs, bundle, capfd):  # noqa: F811
     run = str(runs("bert"))
+    exported, trained = load_reranker(str(bundle)), load_reranker(run)
 
-    np.testing.assert_allclose(
-        load_reranker(str(bundle)).logits(PLAIN), load_reranker(run).logits(PLAIN), atol=2e-5
-    )
+    np.testing.assert_allclose(exported.logits(PLAIN), trained.logits(PLAIN), atol=2e-5)
+    assert exported.limit.max_length == trained.limit.max_length
+    assert exported.limit.count(PLAIN) == trained.limit.count(PLAIN)
+    assert max(exported.limit.count(PLAIN)) > exported.limit.max_length
     words = ["export", run, "--output_dir", str(bundle), "--overwrite_output_dir", "--pooling", "cls"]
     assert main(words) == 2
     assert "--pooling: is a setting of encoders" in capfd.readouterr().err

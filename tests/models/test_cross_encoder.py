@@ -1,5 +1,6 @@
 """Cross-encoders: scores of joined pairs, packed and padded, equal to those of sentence-transformers."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from aisle.errors import ModelError
-from aisle.models.cross_encoder_loading import load_cross_encoder
+from aisle.models.cross_encoder_loading import is_reranker, load_cross_encoder
 from aisle.models.cross_encoder_persistence import save_cross_encoder
 from aisle.models.loading import load_encoder
 from aisle.models.model_source import find_model
@@ -206,6 +207,25 @@ def test_models_that_are_no_rerankers_are_refused(tiny_bert, runs, tmp_path):
         load_torch_reranker(altered)
     with pytest.raises(ModelError, match=r"--max_length 100: .* reads at most 64 tokens"):
         load_cross_encoder(find_model(str(tiny_bert)), max_length=100, new_head_seed=5)
+
+
+def test_a_folder_with_a_pooling_or_several_labels_is_no_reranker(runs, tmp_path):
+    folder = shutil.copytree(runs("bert"), tmp_path / "model")
+    assert is_reranker(folder)
+    (folder / "aisle.json").unlink()
+    assert is_reranker(folder)
+    config = folder / "config.json"
+    described = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({**described, "id2label": {"0": "no", "1": "yes"}}))
+    assert not is_reranker(folder)
+    config.write_text(json.dumps(described))
+    pooling = {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}
+    (folder / "modules.json").write_text(json.dumps([pooling]))
+    assert not is_reranker(folder)
+    (folder / "modules.json").unlink()
+    config.write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json: is not valid JSON"):
+        is_reranker(folder)
 
 
 def test_a_pair_must_be_two_texts(runs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,17 @@ class BundleTokenizer:
             offsets_of(np.fromiter(map(len, ids), np.int64)),
             types=np.fromiter(chain.from_iterable(types), np.uint8) if typed else None,
         )
+
+    def pair_lengths(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
+        """Return the number of tokens of each pair before it is cut."""
+        return [len(one.ids) for one in self._uncut.encode_batch_fast([tuple(pair) for pair in pairs])]
+
+    @cached_property
+    def _uncut(self) -> Tokenizer:
+        """A second tokenizer, because switching off truncation would affect other threads."""
+        uncut = type(self._backend).from_str(self._backend.to_str())
+        uncut.no_truncation()
+        return uncut
 
     @property
     def vocabulary_size(self) -> int:

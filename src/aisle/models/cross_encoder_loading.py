@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from aisle.models.cross_encoder import CrossEncoder, reads_types
 from aisle.models.fingerprint import fingerprint_of
 from aisle.models.loading import ADAPTER_FILE
 from aisle.models.model_source import ModelSource
+from aisle.models.modules_file import module_folder, read_json
 from aisle.models.run_file import read_reranker_file
 from aisle.models.tokenizers import load_tokenizer
 from aisle.text.joined_pairs import PairTokenizer
@@ -158,16 +158,22 @@ def load_reranker_run(source: ModelSource, *, trust_remote_code: bool = False) -
 
 
 def is_reranker(folder: Path) -> bool:
-    """Return whether a model's folder has a cross-encoder: a reranker's run, or a model with one score."""
+    """Return whether a model's folder has a cross-encoder: a reranker's run, or a model with one score.
+
+    A folder of sentence-transformers with a pooling is an encoder, whatever its base model was.
+
+    Raises:
+        ModelError: A file of the folder is not JSON.
+    """
     if read_reranker_file(folder) is not None:
         return True
-    config = folder / "config.json"
-    if not config.is_file():
+    if module_folder(folder, "Pooling") is not None:
         return False
-    described = json.loads(config.read_text(encoding="utf-8"))
-    return any(
-        str(name).endswith("ForSequenceClassification") for name in described.get("architectures") or ()
-    )
+    described = read_json(folder / "config.json")
+    classes = [str(name) for name in described.get("architectures") or ()]
+    # transformers assumes two labels where the file names none.
+    one_score = len(described.get("id2label") or (0, 1)) == 1 or described.get("num_labels") == 1
+    return one_score and any(name.endswith("ForSequenceClassification") for name in classes)
 
 
 def _classifier_class(source: ModelSource, config: Any) -> Any:

@@ -142,7 +142,8 @@ def _from_files(name: str, folder: Path) -> Reranker:
         from aisle.bundle.onnx_reranker import load_reranker_bundle
 
         bundle = load_reranker_bundle(name)
-        return Reranker(name, bundle.score, blend=read_blend(folder, fingerprint=bundle.fingerprint))
+        limit = TokenLimit(bundle.max_length, bundle.tokenizer.pair_lengths)
+        return Reranker(name, bundle.score, limit, read_blend(folder, fingerprint=bundle.fingerprint))
     from aisle.models.torch_reranker import load_torch_reranker
 
     found = load_torch_reranker(name)
