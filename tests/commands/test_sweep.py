@@ -229,6 +229,27 @@ def test_space_and_starts_follow_labels_and_settings(tmp_path):
     } == {"loss": ("cosent", "listwise")}
 
 
+def test_the_first_trial_has_the_given_settings_whatever_the_usual_values_are(tmp_path):
+    judged = pairs_of(write_rows(tmp_path / "a.csv", ["query", "product", "relevance"], judged_rows(QUERIES)))
+    flags = ["--loss", "online_contrastive", "--learning_rate", 1e-2, "--per_device_train_batch_size", 8]
+    flags += ["--lora_rank", 6, "--lora_alpha", 24, "--temperature", 0.5, "--dropout", 0.3]
+    given = settings_of("--use_peft", *flags, "--num_train_epochs", 20, "--most_epochs", 20)
+    space = search_space(given, judged, all_layers=True)
+    ((name, point), *_) = starting_points(given, judged)
+    assert name == "as given"
+    (start,) = space.starts([point])
+    first = settings_of_trial(train_settings(given), start, layers=("dense",))
+    assert first == train_settings(given)
+    assert space.settings["lora_rank"].values == (4, 8, 16, 32, 64, 6)
+    assert space.settings["learning_rate"] == Range(1e-4, 1e-2, log=True)
+    (problem,) = COMMAND.problems(settings_of("--num_train_epochs", 20))
+    assert "--num_train_epochs 20: is more than --most_epochs 5" in problem
+    losses = settings_of("--search", "loss", "--search_losses", "listwise")
+    assert search_space(losses, judged, all_layers=False).starts([starting_points(losses, judged)[0][1]]) == [
+        {"loss": "listwise"}
+    ]
+
+
 def test_settings_of_a_trial_are_those_given_with_its_values():
     given = train_settings(settings_of("--use_peft", "--max_length", 16, "--weight_decay", 0.1))
     values = {

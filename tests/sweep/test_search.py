@@ -149,8 +149,13 @@ def test_a_stopped_trial_is_tried_again_with_its_values(tmp_path):
             raise TrainingStopped("SIGTERM: stopped")
         return trained(trial)
 
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(TrainingStopped, match=r"SIGTERM: stopped in trial 1\nthe same command goes on"):
         run(study(tmp_path), stopped, most=3)
+    spans = [
+        (one.datetime_complete - one.datetime_start).total_seconds()
+        for one in study(tmp_path)._study.get_trials()[:2]
+    ]
+    assert study(tmp_path).spent() == pytest.approx(sum(spans))
     lost = study(tmp_path)._study.get_trials()[1].params
     found = run(study(tmp_path), trained, most=3).results()
     assert [one.number for one in found] == [0, 2, 3]

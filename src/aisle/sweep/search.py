@@ -80,9 +80,12 @@ def run_trials(
             failures = 0
         except TrialPruned as pruned:
             trial.prune(str(pruned))
-        except TrainingStopped:
+        except TrainingStopped as stopped:
             trial.abandon()
-            raise
+            raise TrainingStopped(
+                f"{stopped} in trial {trial.number}\nthe same command goes on with the sweep, and this trial "
+                "begins again"
+            ) from None
         except AisleError as error:
             trial.fail(str(error))
             failures += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ class Choice:
     """A setting with a few values, without an order."""
 
     values: tuple[Value, ...]
+
+    def with_value(self, value: Value) -> Choice:
+        """Return the values and another."""
+        return self if value in self.values else Choice((*self.values, value))
 
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
         """Return the value of a trial."""
@@ -52,6 +56,11 @@ class Range:
     log: bool = False
     whole: bool = False
 
+    def with_value(self, value: Value) -> Range:
+        """Return the range, extended to a number."""
+        number = float(value)
+        return replace(self, low=min(self.low, number), high=max(self.high, number))
+
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
         """Return the value of a trial."""
         if self.whole:
@@ -79,6 +88,19 @@ class SearchSpace:
     def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
         """Return the values of a trial."""
         return {name: values.suggest(trial, name) for name, values in self.settings.items()}
+
+    def with_point(self, point: Mapping[str, Value]) -> SearchSpace:
+        """Return the space, extended to the values of a point.
+
+        Args:
+            point: Values by name; names that are not searched are ignored.
+        """
+        return SearchSpace(
+            {
+                name: values.with_value(point[name]) if name in point else values
+                for name, values in self.settings.items()
+            }
+        )
 
     def starts(self, wanted: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
         """Return starting points moved into the space, each once.

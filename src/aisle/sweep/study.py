@@ -168,6 +168,7 @@ class Study:
         """End a trial of this process without a result, and queue it again."""
         with self._alone():
             trial = self._trials()[number]
+            self._study.set_user_attr("stopped", [*self._study.user_attrs.get("stopped", []), number])
             self._forget(trial)
             self._queue_again(trial, attempt=int(trial.user_attrs.get("attempt", 1)))
 
@@ -212,8 +213,11 @@ class Study:
         return sorted(complete, key=lambda one: (-(one.value or 0.0), one.number))
 
     def spent(self) -> float:
-        """Return the seconds in which at least one trial ran; several processes at a time count once."""
-        lost = set(self._lost())
+        """Return the seconds in which at least one trial ran; several processes at a time count once.
+
+        Nobody knows when a process was killed, so the time of its trial does not count.
+        """
+        lost = set(self._lost()) - set(self._study.user_attrs.get("stopped", []))
         spans = sorted(
             (one.datetime_start, one.datetime_complete)
             for one in self._trials()

@@ -30,6 +30,7 @@ FEWEST_STEPS = 8
 """Steps of an epoch that the largest batch leaves."""
 BERT_DROPOUT = 0.1
 ALPHA_PER_RANK = 2
+"""If --lora_alpha is not given; otherwise alpha stays in proportion to the rank."""
 RATES = {"lora": (1e-4, 3e-3), "head": (1e-4, 1e-2), "full": (5e-6, 2e-4)}
 
 
@@ -57,7 +58,7 @@ def losses_to_try(settings: SweepSettings, train: Pairs) -> tuple[str, ...]:
 
 
 def search_space(settings: SweepSettings, train: Pairs, *, all_layers: bool) -> SearchSpace:
-    """Return the values to try.
+    """Return the values to try: the usual ones, and those of the settings as given.
 
     Args:
         settings: Settings of the sweep.
@@ -85,26 +86,15 @@ def search_space(settings: SweepSettings, train: Pairs, *, all_layers: bool) -> 
         left_out.add("lora_target_modules")
     if settings.head.freeze_encoder:
         left_out.add("dropout")
-    if searching.most_epochs == 1:
-        left_out.add("num_train_epochs")
-    return SearchSpace(
-        {name: values for name, values in space.items() if name in searching.search and name not in left_out}
-    )
+    searched: dict[str, Choice | Range] = {
+        name: values for name, values in space.items() if name in searching.search and name not in left_out
+    }
+    return SearchSpace(searched).with_point(_as_given(settings, train))
 
 
 def starting_points(settings: SweepSettings, train: Pairs) -> list[tuple[str, dict[str, Value]]]:
     """Return the settings as given, those of --loss auto, and those of recipes for such pairs, by name."""
-    auto = choose(train)
-    own: dict[str, Value] = {
-        "loss": resolve_loss(settings.objective.loss, train).name,
-        "learning_rate": settings.optim.learning_rate or usual_learning_rate(settings),
-        "lora_rank": settings.lora.rank,
-        "lora_target_modules": ATTENTION,
-        "temperature": getattr(settings.objective, "temperature", Temperature().temperature),
-        "dropout": BERT_DROPOUT if settings.model.dropout is None else settings.model.dropout,
-        "per_device_train_batch_size": settings.optim.per_device_train_batch_size,
-        "num_train_epochs": settings.optim.num_train_epochs,
-    }
+    auto, own = choose(train), _as_given(settings, train)
     points: list[tuple[str, dict[str, Value]]] = [("as given", own)]
     if not settings.lora.use_peft:
         return points
@@ -122,6 +112,23 @@ def starting_points(settings: SweepSettings, train: Pairs) -> list[tuple[str, di
         ) == train.labelled:
             points.append((f"recipe {name}", _of_recipe(recipe, own)))
     return points
+
+
+def _as_given(settings: SweepSettings, train: Pairs) -> dict[str, Value]:
+    """Return the searched settings as given, with what `train` uses for those that are not."""
+    loss, wanted = resolve_loss(settings.objective.loss, train).name, settings.searching.search_losses
+    if settings.objective.loss is None and wanted is not None and loss not in wanted:
+        loss = wanted[0]
+    return {
+        "loss": loss,
+        "learning_rate": settings.optim.learning_rate or usual_learning_rate(settings),
+        "lora_rank": settings.lora.rank,
+        "lora_target_modules": ATTENTION,
+        "temperature": getattr(settings.objective, "temperature", Temperature().temperature),
+        "dropout": BERT_DROPOUT if settings.model.dropout is None else settings.model.dropout,
+        "per_device_train_batch_size": settings.optim.per_device_train_batch_size,
+        "num_train_epochs": min(settings.optim.num_train_epochs, settings.searching.most_epochs),
+    }
 
 
 def _of_recipe(recipe: Mapping[str, Any], own: Mapping[str, Value]) -> dict[str, Value]:
@@ -144,7 +151,9 @@ def settings_of_trial(
     lora, objective = settings.lora, settings.objective
     if "lora_rank" in given:
         rank = given["lora_rank"]
-        lora = replace(lora, lora_rank=rank, lora_alpha=ALPHA_PER_RANK * rank)
+        given_alpha = lora.lora_alpha is not None
+        alpha = max(1, round(rank * lora.alpha / lora.rank)) if given_alpha else ALPHA_PER_RANK * rank
+        lora = replace(lora, lora_rank=rank, lora_alpha=alpha)
     if "lora_target_modules" in given:
         on_all = given["lora_target_modules"] == ALL_LAYERS
         lora = replace(lora, lora_target_modules=layers if on_all else None)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 from tyro.conf import OmitArgPrefixes
 
 from aisle.commands.shared_settings import Count
-from aisle.commands.train.settings import TrainSettings, problems_of
+from aisle.commands.train.settings import OptimSettings, TrainSettings, problems_of
 from aisle.losses.registry import registered_losses
 from aisle.sweep.duration import duration_of
 
@@ -61,7 +61,8 @@ class SweepSettings(TrainSettings):
     """Search for the training settings that are best on held-out queries.
 
     All flags of `train` are flags of `sweep`: those that are not searched are the same in all trials, and the
-    searched ones are the first trial.
+    searched ones are those of the first trial. Alpha is in proportion to the rank: as given, or
+    twice the rank.
     """
 
     searching: OmitArgPrefixes[SearchSettings] = SearchSettings()
@@ -100,6 +101,13 @@ def sweep_problems(settings: SweepSettings) -> list[str]:
     ]
     if settings.optim.max_train_steps is not None:
         problems.append("--max_train_steps: is not for a sweep; give --most_epochs")
+    epochs = settings.optim.num_train_epochs
+    given = epochs != OptimSettings().num_train_epochs
+    if given and epochs > searching.most_epochs and "num_train_epochs" in searching.search:
+        problems.append(
+            f"--num_train_epochs {epochs}: is more than --most_epochs {searching.most_epochs}; give a higher "
+            "--most_epochs, or --search without num_train_epochs"
+        )
     if run.keep == "last":
         problems.append("--keep last: a sweep compares the best evaluations; leave it out")
     return problems

@@ -185,7 +185,9 @@ def _train(
         try:
             trainer.run()
         except TrainingStopped as stopped:
-            raise TrainingStopped(how_to_resume(trainer, str(stopped), from_python=from_python)) from None
+            how = how_to_resume(trainer, str(stopped), from_python=from_python)
+            # A run with an observer is part of something larger, which has its own way to go on.
+            raise TrainingStopped(how if observer is None else str(stopped)) from None
     with GracefulStop():  # the rest is short: after a stop signal, the run is still finished
         warnings = check_outcome(settings, trainer)
         metrics = run_metrics(settings, data, trainer, auto=auto, seconds=time.perf_counter() - started)
