@@ -3,6 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from aisle.cli import main
 from aisle.commands.output import Output
 from aisle.commands.sweep import COMMAND, final_model, query_split, run
 from aisle.commands.sweep.final_model import Measured
+from aisle.commands.sweep.metric_choice import choose_selection
 from aisle.commands.sweep.searched_settings import (
     losses_to_try,
     search_space,
@@ -20,11 +22,12 @@ from aisle.commands.sweep.searched_settings import (
     starting_points,
 )
 from aisle.commands.sweep.settings import SweepSettings, train_settings
+from aisle.commands.sweep.sweep_report import Report
 from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import parse_settings
 from aisle.data.files import iter_rows
 from aisle.data.pairs import PairColumns, query_key, read_pairs
-from aisle.errors import ConfigError, ModelError, TrainingError
+from aisle.errors import ConfigError, EvaluationError, ModelError, TrainingError
 from aisle.sweep.duration import duration_of, shown_duration
 from aisle.sweep.search_space import Range, SearchSpace
 from aisle.sweep.study import STUDY, Study
@@ -175,6 +178,63 @@ def test_a_process_without_a_complete_trial_leaves_the_report_to_another_that_go
     trial.prune("the budget is spent")
     with pytest.raises(TrainingError, match="no trial was complete"):
         finish()
+
+
+def test_a_metric_that_is_undefined_is_found_before_the_first_trial(tmp_path):
+    columns = ["query", "product", "relevance"]
+    rows = [(f"{query} {number}", f"a {query}", 1) for number in range(3) for query in QUERIES]
+    alike = split(write_rows(tmp_path / "pairs.csv", columns, rows), tmp_path)
+    lines = []
+    assert choose_selection(None, alike, log=lines.append) == "retrieval"
+    assert "roc_auc is undefined: there are only positives in the labels" in lines[0]
+    with pytest.raises(ConfigError, match=r"--selection roc_auc: is undefined: .*; use retrieval"):
+        choose_selection("roc_auc", alike, log=lines.append)
+    judged = list(judged_rows(QUERIES))
+    mixed = split(write_rows(tmp_path / "mixed.csv", columns, judged), tmp_path)
+    assert choose_selection(None, mixed, log=lines.append) == "roc_auc"
+    one_class = replace(mixed, unseen=alike.unseen)
+    assert choose_selection(None, one_class, log=lines.append) == "retrieval"
+    assert "pairs to measure the winner on" in lines[-1]
+    worthless = write_rows(tmp_path / "none.csv", columns, [(*row[:2], 0) for row in judged])
+    none = split(worthless, tmp_path)
+    with pytest.raises(ConfigError, match="there is no positive"):
+        choose_selection(None, none, log=lines.append)
+
+
+def test_the_base_model_is_measured_at_its_revision(tmp_path, monkeypatch):
+    measured = {}
+
+    def measure(model, settings, *, revision):
+        measured[model] = revision
+        return {"mrr": 0.5}
+
+    monkeypatch.setattr(final_model, "measure_model", measure)
+    monkeypatch.setattr(final_model, "with_data", lambda settings, split, part: settings)
+    given = train_settings(settings_of("--model_name_or_path", "org/base", "--model_revision", "abc"))
+    one = final_model.Measure(given, None, metric="mrr")
+    assert (one("org/base", "unseen"), one("runs/0000", "unseen")) == (0.5, 0.5)
+    assert measured == {"org/base": "abc", "runs/0000": None}
+    with pytest.raises(EvaluationError, match="roc_auc is undefined on the unseen queries"):
+        final_model.Measure(given, None, metric="roc_auc")("org/base", "unseen")
+
+
+def test_a_teacher_is_for_the_trials_of_a_loss_that_learns_from_it(tmp_path):
+    judged = pairs_of(write_rows(tmp_path / "a.csv", ["query", "product", "relevance"], judged_rows(QUERIES)))
+    given = settings_of("--loss", "margin_mse", "--teacher", "ce", "--search", "loss")
+    losses = search_space(given, judged, all_layers=False).settings["loss"].values
+    assert {"margin_mse", "cosent"} <= set(losses)
+    plain = train_settings(given)
+    assert settings_of_trial(plain, {"loss": "margin_mse"}, layers=()).distillation.teacher == "ce"
+    assert settings_of_trial(plain, {"loss": "cosent"}, layers=()).distillation.teacher is None
+
+
+def test_a_report_without_unseen_figures_has_the_reason_in_their_place():
+    models = (Measured("trial 1", "a", 0.8), Measured("before training", "b", 0.5))
+    report = Report("mrr", (), models, 1.0, 2.0, 1, {"train": 9, "validation": 5, "unseen": 2})
+    assert report.selection_bias() == [
+        "gain over before training: +0.3000 on the 5 queries that chose it; mrr could not be measured on the "
+        "2 queries that took no part"
+    ]
 
 
 def test_runs_join_the_average_only_if_it_gets_better(tmp_path, monkeypatch):

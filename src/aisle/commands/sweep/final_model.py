@@ -12,7 +12,7 @@ from aisle.commands.sweep.query_split import QuerySplit, with_data
 from aisle.commands.train.measure_model import measure_model
 from aisle.commands.train.settings import TrainSettings
 from aisle.commands.write_model import write_model
-from aisle.errors import ModelError
+from aisle.errors import EvaluationError, ModelError
 from aisle.models.averaging import average_runs
 
 AVERAGE = "average"
@@ -51,12 +51,18 @@ class Measure:
         """Return the figure of a model on a part of the data.
 
         Raises:
+            EvaluationError: The metric is undefined on the part.
             AisleError: The model or the data cannot be used.
         """
+        given = self._settings.model
+        revision = given.model_revision if model == given.model_name_or_path else None
         with tempfile.TemporaryDirectory(prefix="aisle-sweep-") as folder:
             run = replace(self._settings.run, output_dir=folder)
             settings = replace(with_data(self._settings, self._split, part), run=run)
-            return float(measure_model(model, settings)[self._metric])
+            figure = measure_model(model, settings, revision=revision).get(self._metric)
+        if figure is None:
+            raise EvaluationError(f"{self._metric} is undefined on the {part} queries")
+        return float(figure)
 
 
 def average_best(

@@ -69,7 +69,10 @@ def split_queries(
         AisleError: The data cannot be read, or has too few queries.
     """
     target = folder / DATA
-    record = input_record(settings.data, seed=settings.optim.seed, unseen_share=unseen_share)
+    scored = needs_teacher_scores(settings.objective) and settings.distillation.teacher is None
+    record = input_record(
+        settings.data, seed=settings.optim.seed, unseen_share=unseen_share, **{"teacher scores": scored}
+    )
     lock = wait_for_lock(folder / LOCK)  # another process of the sweep may be reading the data
     try:
         changed = changed_input(record, target) if target.is_dir() else None
@@ -81,7 +84,7 @@ def split_queries(
         if changed:  # an earlier call ended before its first trial
             shutil.rmtree(target)
         if not target.is_dir():
-            _write_parts(settings, target, record, unseen_share=unseen_share, log=log)
+            _write_parts(settings, target, record, unseen_share=unseen_share, scored=scored, log=log)
     finally:
         lock.release()
     split = _opened(target)
@@ -102,6 +105,7 @@ def _write_parts(
     record: Mapping[str, str],
     *,
     unseen_share: float,
+    scored: bool,
     log: Callable[[str], None],
 ) -> None:
     """Read the data of the user, and write its parts with the record of the inputs."""
@@ -110,7 +114,7 @@ def _write_parts(
         seed=settings.optim.seed,
         token=settings.run.hub_token,
         log=log,
-        teacher_scores=needs_teacher_scores(settings.objective),
+        teacher_scores=scored,
     )
     given = bool(settings.data.validation_file)
     source = data.validation if given else data.train

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from aisle.commands.output import Output, quieten_libraries
 from aisle.commands.sweep.final_model import AVERAGE, Measure, Measured, average_best
+from aisle.commands.sweep.metric_choice import choose_selection
 from aisle.commands.sweep.query_split import QuerySplit, split_queries, with_data
 from aisle.commands.sweep.searched_settings import (
     search_space,
@@ -21,11 +22,10 @@ from aisle.commands.sweep.sweep_report import Report, TrialTable, write_report
 from aisle.commands.sweep.train_trial import train_trial
 from aisle.commands.train.auto_choice import choose
 from aisle.commands.train.base_models import load_base_models
-from aisle.commands.train.loss_choice import resolve_selection
 from aisle.commands.train.loss_settings import AUTO
 from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import saved_form
-from aisle.errors import ConfigError, TrainingError
+from aisle.errors import ConfigError, EvaluationError, TrainingError
 from aisle.models.adapters import linear_layer_names
 from aisle.sweep.duration import duration_of, shown_duration
 from aisle.sweep.search import Clock, run_trials
@@ -60,7 +60,7 @@ def sweep(settings: SweepSettings) -> Report | None:
     if plain.objective.loss == AUTO:
         objective = replace(plain.objective, loss=choose(split.train).loss)
         settings, plain = replace(settings, objective=objective), replace(plain, objective=objective)
-    selection = resolve_selection(plain.run.selection, split.validation)
+    selection = choose_selection(plain.run.selection, split, log=output.log)
     metric = SELECTION_METRICS[selection]
     fixed = with_data(replace(plain, run=replace(plain.run, selection=selection)), split, "validation")
     layers = _layers(plain, output)
@@ -151,8 +151,10 @@ def _finish(
         kept = [_measured(one, folder) for one in ranked[: settings.searching.keep_runs]]
         unlike = [run for run in kept if Path(run.model).is_dir()]
         winner = average_best(unlike, folder / AVERAGE, measure, log=output.log) or winner
-    models = _on_unseen_queries(settings, winner, ranked, folder, measure)
-    recipe = settings_of_trial(train_settings(settings), ranked[0].values, layers=layers)
+    models = _on_unseen_queries(settings, winner, ranked, folder, measure, log=output.log)
+    given = train_settings(settings)
+    given = replace(given, run=replace(given.run, selection=fixed.run.selection))
+    recipe = settings_of_trial(given, ranked[0].values, layers=layers)
     report = Report(
         metric=metric,
         trials=tuple(study.results()),
@@ -172,7 +174,13 @@ def _measured(one: Result, folder: Path) -> Measured:
 
 
 def _on_unseen_queries(
-    settings: SweepSettings, winner: Measured, ranked: Sequence[Result], folder: Path, measure: Measure
+    settings: SweepSettings,
+    winner: Measured,
+    ranked: Sequence[Result],
+    folder: Path,
+    measure: Measure,
+    *,
+    log: Callable[[str], None],
 ) -> tuple[Measured, ...]:
     """Return the winner, the first trial and the base model, measured on the unseen queries."""
     first = min(ranked, key=lambda one: one.number)
@@ -182,4 +190,8 @@ def _on_unseen_queries(
     if start.model != winner.model and Path(start.model).is_dir():
         compared.append(replace(start, name=f"{start.name} ({first.start})" if first.start else start.name))
     compared.append(Measured("before training", base, measure(base, "validation")))
-    return tuple(replace(one, unseen=measure(one.model, "unseen")) for one in compared)
+    try:
+        return tuple(replace(one, unseen=measure(one.model, "unseen")) for one in compared)
+    except EvaluationError as error:
+        log(f"warning: the unseen queries cannot be used: {error}")
+        return tuple(compared)

@@ -8,7 +8,9 @@ from typing import Any
 
 from aisle.commands.sweep.settings import SweepSettings
 from aisle.commands.train.auto_choice import choose
+from aisle.commands.train.distillation_settings import DistillationSettings
 from aisle.commands.train.loss_choice import resolve_loss
+from aisle.commands.train.loss_settings import needs_teacher_scores
 from aisle.commands.train.resolve_settings import usual_learning_rate
 from aisle.commands.train.settings import TrainSettings
 from aisle.config.load import read_yaml
@@ -40,15 +42,15 @@ def losses_to_try(settings: SweepSettings, train: Pairs) -> tuple[str, ...]:
     Raises:
         ConfigError: A loss of --search_losses cannot, or no usual loss can.
     """
-    wanted = settings.searching.search_losses
+    wanted, taught = settings.searching.search_losses, settings.distillation.teacher is not None
     if wanted is not None:
         for name in wanted:
-            resolve_loss(name, train)
+            resolve_loss(name, train, teacher=taught)
         return wanted
     found = []
     for name in USUAL_LOSSES:
         try:
-            loss = resolve_loss(name, train)
+            loss = resolve_loss(name, train, teacher=taught)
         except ConfigError:
             continue
         # Without labels there are positives only, and the losses of groups add nothing to in_batch.
@@ -116,7 +118,8 @@ def starting_points(settings: SweepSettings, train: Pairs) -> list[tuple[str, di
 
 def _as_given(settings: SweepSettings, train: Pairs) -> dict[str, Value]:
     """Return the searched settings as given, with what `train` uses for those that are not."""
-    loss, wanted = resolve_loss(settings.objective.loss, train).name, settings.searching.search_losses
+    taught, wanted = settings.distillation.teacher is not None, settings.searching.search_losses
+    loss = resolve_loss(settings.objective.loss, train, teacher=taught).name
     if settings.objective.loss is None and wanted is not None and loss not in wanted:
         loss = wanted[0]
     return {
@@ -161,12 +164,15 @@ def settings_of_trial(
     name = changed["loss"]
     if "temperature" in given and name is not None and issubclass(loss_named(name).parameters, Temperature):
         changed["temperature"] = given["temperature"]
+    tried = replace(objective, **changed)
+    distillation = settings.distillation if needs_teacher_scores(tried) else DistillationSettings()
     optim = {name: given[name] for name in given if hasattr(settings.optim, name)}
     model = {"dropout": round(given["dropout"], 3)} if "dropout" in given else {}
     return replace(
         settings,
         lora=lora,
-        objective=replace(objective, **changed),
+        objective=tried,
+        distillation=distillation,
         optim=replace(settings.optim, **optim),
         model=replace(settings.model, **model),
     )

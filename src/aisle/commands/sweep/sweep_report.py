@@ -70,7 +70,14 @@ class Report:
         lines = []
         for other in self.models[1:]:
             seen = winner.validation - other.validation
-            unseen = (winner.unseen or 0.0) - (other.unseen or 0.0)
+            if winner.unseen is None or other.unseen is None:
+                lines.append(
+                    f"gain over {other.name}: {seen:+.4f} on the {self.queries['validation']:,} queries that "
+                    f"chose it; {self.metric} could not be measured on the {self.queries['unseen']:,} "
+                    "queries that took no part"
+                )
+                continue
+            unseen = winner.unseen - other.unseen
             lines.append(
                 f"gain over {other.name}: {seen:+.4f} on the {self.queries['validation']:,} queries that "
                 f"chose it, {unseen:+.4f} on {self.queries['unseen']:,} queries that took no part; the "

@@ -20,7 +20,11 @@ from aisle.training.accelerator import make_accelerator
 
 
 def measure_model(
-    model: str, settings: TrainSettings, *, log: Callable[[str], None] = lambda _: None
+    model: str,
+    settings: TrainSettings,
+    *,
+    revision: str | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Return the metrics of a model before any training.
 
@@ -28,6 +32,7 @@ def measure_model(
         model: Folder or Hub id of the model.
         settings: Settings of a run: its training and validation pairs and its selection metric. The folder
             of the run holds files only while they are needed.
+        revision: Branch, tag or commit of a model of the Hub.
         log: Logs messages for the user.
 
     Raises:
@@ -40,7 +45,7 @@ def measure_model(
     )
     settings = replace(
         settings,
-        model=replace(settings.model, model_name_or_path=model, model_revision=None),
+        model=replace(settings.model, model_name_or_path=model, model_revision=revision),
         lora=LoraSettings(),
         head=HeadSettings(),
         towers=TowerSettings(),
