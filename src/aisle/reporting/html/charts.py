@@ -13,6 +13,7 @@ from aisle.evaluation.document import Curve, Evaluation, Heatmap, PairsRow, Syst
 from aisle.reporting.html.chart_style import STYLE
 from aisle.reporting.html.chart_text import drawable, legend_below, legend_rows
 from aisle.reporting.html.distributions import draw_heatmap, draw_scores
+from aisle.reporting.html.fonts import families_for
 from aisle.reporting.html.formatting import figure as written
 from aisle.reporting.html.formatting import metric_name
 from aisle.reporting.html.palette import COLOURS, SystemStyle, system_styles
@@ -43,7 +44,8 @@ def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
 
 def heatmap_figure(heatmap: Heatmap) -> Figure:
     """Return the chart of a heat map by itself, in the style of the report's charts."""
-    with matplotlib.rc_context(STYLE):
+    families = families_for([*heatmap.queries, *heatmap.products, heatmap.system])
+    with matplotlib.rc_context({**STYLE, "font.family": list(families)}):
         return draw_heatmap(heatmap)
 
 
