@@ -244,7 +244,9 @@ def labelled(base, count=40):
 
 
 def for_loss(pairs, loss):
-    """Return the pairs, or their queries as texts with their groups if the loss needs groups."""
+    """Return the pairs with what the loss needs: a teacher's scores, or texts with their groups."""
+    if spec_of(loss).needs_teacher_scores:
+        return replace(pairs, teacher_scores=6 * pairs.relevance - 3)
     if not spec_of(loss).needs_groups:
         return pairs
     return replace(pairs, products=pairs.queries, groups=pairs.query_keys[pairs.queries])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Interval
-from pydantic import Field
 
 from aisle.config.annotations import Help
 from aisle.data import rows
@@ -15,6 +14,7 @@ Count = Annotated[int, Interval(ge=1)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 Seed = Annotated[int, Interval(ge=0)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
+LARGEST_RATING = 1e9
 
 Json = Annotated[bool, Help("Print one JSON document on stdout, and everything else on stderr.")]
 ConfigFile = Annotated[
@@ -90,7 +90,7 @@ QueryIdColumn = Annotated[
     ),
 ]
 LabelMax = Annotated[
-    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+    Annotated[float, Interval(gt=0, le=LARGEST_RATING)] | None,
     Help(
         "Highest value of a rating from 0, such as 5 for sentence pairs that are rated 0 to 5. Labels are "
         "divided by it. If not given: 1."
